@@ -1,0 +1,174 @@
+"""The backward pass: a linear form of any node becomes a linear form of the input, plus a constant.
+
+At an affine node the form is pulled back by the adjoint. At an activation, lines `lower * z - below <= a <= upper * z
++ above` replace a: the positive part of the form takes the lower line, the negative part the upper one, and the
+intercepts are paid. Whatever the slopes, the result is a lower bound of the form on the region (weak duality).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.intervals import Intervals
+from krelax.bounds.rounding import gamma
+from krelax.network.graph import Network
+from krelax.network.linear import dense_rows, one_hot
+from krelax.network.ops import Linear
+from krelax.problem.region import Region
+from krelax.relaxations import Lines, Rule
+
+
+@dataclass
+class Form:
+    """`sum_i <coeff[i], node i> + constant`: coefficients `(batch | 1, queries, *shape)`, constant `(batch, queries)`."""
+
+    coeff: dict[int, Tensor]
+    constant: Tensor
+
+    def take(self, node: int) -> Tensor | None:
+        """Remove and return the coefficients of a node."""
+        return self.coeff.pop(node, None)
+
+    def give(self, node: int, coeff: Tensor) -> None:
+        """Add coefficients to a node."""
+        present = self.coeff.get(node)
+        self.coeff[node] = coeff if present is None else present + coeff
+
+
+@dataclass
+class Trace:
+    """What a backward pass met on its way: coefficients at every activation, and the nodes it visited."""
+
+    coeff: dict[int, Tensor] = field(default_factory=dict)
+    visited: list[int] = field(default_factory=list)
+
+
+def neurons(network: Network, node: int, index: Tensor) -> Form:
+    """The forms that pick entries `index`, `(batch | 1, queries)`, of a flattened node."""
+    inner = network.nodes[node]
+    flat = inner.shape[-1] == torch.Size(inner.shape).numel()
+    op = inner.op
+    rows = dense_rows(op, index) if isinstance(op, Linear) and flat else None
+    if rows is None:
+        unit = one_hot(index.flatten(), inner.shape, network.dtype).unflatten(0, index.shape)
+        return Form({node: unit}, unit.new_zeros(index.shape))
+    shape = network.nodes[inner.inputs[0]].shape
+    assert isinstance(op, Linear)
+    bias = op.constant()
+    constant = rows.new_zeros(index.shape) if bias is None else bias.flatten()[index]
+    return Form({inner.inputs[0]: rows.reshape(*index.shape, *shape)}, constant)
+
+
+def outputs(network: Network, rows: Tensor, offsets: Tensor) -> Form:
+    """The forms `rows @ y + offsets` of the network's flattened output y: `(batch | 1, queries, outputs)`."""
+    last = len(network.nodes) - 1
+    return Form({last: rows.unflatten(-1, network.output_shape)}, offsets)
+
+
+def signed(form: Form) -> Form:
+    """The forms and their negatives, joined along the query axis: their lower bounds bound the forms both ways."""
+    coeff = {i: torch.cat([a, -a], dim=1) for i, a in form.coeff.items()}
+    return Form(coeff, torch.cat([form.constant, -form.constant], dim=1))
+
+
+def dot(coeff: Tensor, value: Tensor) -> Tensor:
+    """`<coeff, value>` over everything but batch and queries: `(b, q, *shape)`, `(b | 1, q | 1, *shape) -> (b, q)`."""
+    # vecdot is several times faster here than a batched matrix product with one column
+    return torch.linalg.vecdot(coeff.flatten(2), value.flatten(2))
+
+
+def bias_term(op: Linear, coeff: Tensor) -> Tensor | None:
+    """`<coeff, bias>`, `(batch, queries)`."""
+    bias = op.constant()
+    return None if bias is None else dot(coeff, bias.expand(coeff.shape[2:])[None, None])
+
+
+def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> None:
+    """Carry the coefficients of an affine node to its inputs."""
+    term = bias_term(op, coeff)
+    if term is not None:
+        form.constant = form.constant + term
+    inputs = network.nodes[node].inputs
+    parts = op.adjoint(coeff.flatten(0, 1), *(network.nodes[j].shape for j in inputs))
+    for j, part in zip(inputs, parts, strict=True):
+        form.give(j, part.unflatten(0, coeff.shape[:2]))
+
+
+def cross(lines: Lines, coeff: Tensor, reduces: bool) -> tuple[Tensor, Tensor]:
+    """Replace an activation by its lines: slopes on the pre-activation, and the price to pay, `(batch, queries)`."""
+    positive = coeff.clamp(min=0)
+    negative = coeff - positive
+    price = -dot(negative, lines.above)
+    if lines.below is not None:
+        price = price + dot(positive, lines.below)
+    if reduces:
+        positive, negative = positive.unsqueeze(-1), negative.unsqueeze(-1)
+    return positive * lines.lower + negative * lines.upper, price
+
+
+def back_substitute(
+    network: Network, form: Form, lines: Mapping[int, Lines], known: Intervals, trace: Trace | None = None
+) -> tuple[Form, Tensor | None]:
+    """Rewrite a form over the network as one over its input.
+
+    Returns the form (with coefficients of node 0 only) and a bound of its rounding error,
+    `(batch, queries)`, so that `form(x) - error` is a lower bound of the given form at every x of the region.
+    With a `trace` nothing is charged for rounding (the pass proposes, it does not prove), and the error is None.
+    """
+    form = Form(dict(form.coeff), form.constant)
+    error: Tensor | None = None
+    for i in range(max(form.coeff), 0, -1):
+        coeff = form.take(i)
+        if coeff is None:
+            continue
+        node, op = network.nodes[i], network.nodes[i].op
+        terms = coeff[0, 0].numel() + len(network.nodes) + (op.terms if isinstance(op, Linear) else 0)
+        if isinstance(op, Linear):
+            pull(network, i, op, coeff, form)
+        else:
+            relaxation = known.relaxations[i]
+            slopes, price = cross(lines[i], coeff, relaxation.reduces)
+            form.constant = form.constant - price
+            form.give(node.inputs[0], slopes)
+            if trace is None:
+                error = _charge(error, slopes, relaxation.magnitude, terms)
+        if trace is None:
+            error = _charge(error, coeff, known.magnitude[i], terms)
+        else:
+            trace.visited.append(i)
+            if not isinstance(op, Linear):
+                trace.coeff[i] = coeff
+    return form, error
+
+
+def _charge(error: Tensor | None, coeff: Tensor, magnitude: Tensor, terms: int) -> Tensor:
+    charge = gamma(terms, coeff.dtype) * dot(coeff.abs(), magnitude.unsqueeze(1))
+    return charge if error is None else error + charge
+
+
+def lower_bound(
+    network: Network, region: Region, form: Form, lines: Mapping[int, Lines], known: Intervals
+) -> Tensor:
+    """Lower bound of a form over the region, `(batch, queries)`: the value of the witness `lines`.
+
+    Sound for the network as a function of real numbers whatever the lines' slopes: every rounding error of this very
+    computation is bounded and subtracted. This is the only way a backward bound comes to be.
+    """
+    result, error = back_substitute(network, form, lines, known)
+    value = result.constant if error is None else result.constant - error
+    coeff = result.take(0)
+    if coeff is None:
+        return value
+    terms = 2 * coeff[0, 0].numel() + len(network.nodes)
+    value = value + region.minimise(coeff, slack=gamma(terms, coeff.dtype))
+    # the constant itself: starting offset and sums of scalars
+    return value - gamma(len(network.nodes), coeff.dtype) * form.constant.abs()
+
+
+def by_rule(known: Intervals, rule: Rule) -> dict[int, Lines]:
+    """The lines of a closed-form rule at every activation bounded so far."""
+    return {i: relaxation.lines_by(rule) for i, relaxation in known.relaxations.items()}

@@ -1,0 +1,87 @@
+"""Bounds of every node, and their propagation forward: interval arithmetic (Gowal et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.rounding import gamma
+from krelax.network.activations import Activation
+from krelax.network.graph import Network, Node
+from krelax.network.ops import Linear
+from krelax.problem.region import Region
+from krelax.relaxations import Relaxation, relax
+
+
+@dataclass
+class Intervals:
+    """What is known of a network over a batch of regions; filled in evaluation order, tightened as it grows.
+
+    `lower[i] <= node i <= upper[i]`, `(batch, *shape)`. `magnitude[i]` bounds the sum of the absolute values of the
+    terms that make up node i. `relaxations[i]`, for a non-linear node, is its relaxation over those bounds.
+    """
+
+    lower: list[Tensor] = field(default_factory=list)
+    upper: list[Tensor] = field(default_factory=list)
+    magnitude: list[Tensor] = field(default_factory=list)
+    relaxations: dict[int, Relaxation] = field(default_factory=dict)
+
+    def append(self, lower: Tensor, upper: Tensor, magnitude: Tensor) -> None:
+        """Bounds of the next node."""
+        self.lower.append(lower)
+        self.upper.append(upper)
+        self.magnitude.append(magnitude)
+
+    def tighten(self, node: int, lower: Tensor, upper: Tensor) -> None:
+        """Intersect the bounds of a node with others that are valid too."""
+        self.lower[node] = torch.maximum(self.lower[node], lower)
+        # two valid intervals intersect; rounding may let tight ones miss each other by less than their error
+        self.upper[node] = torch.maximum(torch.minimum(self.upper[node], upper), self.lower[node])
+
+    def to(self, dtype: torch.dtype, network: Network) -> Intervals:
+        """The same bounds in another type, for proposing witnesses (not rounded outward)."""
+        cast = Intervals(*([t.to(dtype) for t in ts] for ts in (self.lower, self.upper, self.magnitude)))
+        for i in self.relaxations:
+            cast.relax(network, i)
+        return cast
+
+    def relax(self, network: Network, node: int) -> Relaxation:
+        """Relaxation of a non-linear node over the bounds of its operand."""
+        op, operand = network.nodes[node].op, network.nodes[node].inputs[0]
+        assert isinstance(op, Activation)
+        self.relaxations[node] = relax(op, self.lower[operand], self.upper[operand])
+        return self.relaxations[node]
+
+
+def start(region: Region) -> Intervals:
+    """Bounds of the input alone."""
+    result = Intervals()
+    result.append(region.lower, region.upper, region.magnitude)
+    return result
+
+
+def advance(network: Network, known: Intervals) -> None:
+    """Append the interval of the next node, computed from its inputs' bounds; sound in floating point."""
+    i = len(known.lower)
+    node = network.nodes[i]
+    if isinstance(node.op, Linear):
+        known.append(*_linear(node, node.op, known))
+    else:
+        lower, upper = known.relax(network, i).interval()
+        known.append(lower, upper, torch.maximum(lower.abs(), upper.abs()))
+
+
+def _linear(node: Node, op: Linear, known: Intervals) -> tuple[Tensor, Tensor, Tensor]:
+    lower, upper = ([side[j] for j in node.inputs] for side in (known.lower, known.upper))
+    largest = [torch.maximum(a.abs(), b.abs()) for a, b in zip(lower, upper, strict=True)]
+    if op.moves_only:
+        return op.linear(*lower), op.linear(*upper), op.linear(*largest)
+    absolute = op.absolute()
+    centre = [(a + b) / 2 for a, b in zip(lower, upper, strict=True)]
+    radius = [torch.maximum(b - c, c - a) for a, b, c in zip(lower, upper, centre, strict=True)]
+    magnitude = absolute.forward(*largest).expand(len(largest[0]), *node.shape)
+    error = gamma(op.terms, magnitude.dtype) * magnitude
+    middle, spread = op.forward(*centre), absolute.linear(*radius) + error
+    return middle - spread, middle + spread, magnitude

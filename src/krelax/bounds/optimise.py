@@ -1,0 +1,171 @@
+"""Optimised slopes: dual ascent on the bound of every query at once (alpha-CROWN, Xu et al. 2021).
+
+The gradient is written down, not traced. By Danskin's theorem the derivative of the bound with respect to the
+coefficients at a node is a *primal point*: start at the minimiser of the final linear form over the region, run it
+forward through the affine nodes, and at an activation follow the line the backward pass used. The derivative with
+respect to a slope is then `coeff * (q - z)`, with q the primal point and z where the line touches the relaxation. One
+iteration is one pass down and one pass up, without a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.backward import Form, Trace, back_substitute
+from krelax.bounds.intervals import Intervals
+from krelax.network.graph import Network
+from krelax.network.ops import Linear
+from krelax.problem.region import Region
+from krelax.relaxations import Lines, Relaxation, Rule
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How long and how fast slopes are optimised."""
+
+    steps: int = 20
+    rate: float = 0.1
+    decay: float = 0.98
+
+
+@dataclass
+class Slopes:
+    """Slopes of one activation, `(batch, queries, *shape)` where optimised, `(batch, 1, *shape)` where shared.
+
+    Any values are sound; this is the witness.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def to(self, dtype: torch.dtype) -> Slopes:
+        """The same slopes in another type."""
+        return Slopes(self.lower.to(dtype), self.upper.to(dtype))
+
+
+Witness = dict[int, Slopes]
+
+
+def initial(known: Intervals, nodes: list[int], queries: int) -> Witness:
+    """CROWN's adaptive slopes, one copy per query where they will be optimised."""
+    result: Witness = {}
+    for i in nodes:
+        relaxation = known.relaxations[i]
+        pair = zip(relaxation.slopes(Rule.ADAPTIVE), relaxation.optimised, strict=True)
+        lower, upper = (
+            s.unsqueeze(1).repeat(1, queries, *[1] * (s.dim() - 1)) if free else s.unsqueeze(1) for s, free in pair
+        )
+        result[i] = Slopes(lower, upper)
+    return result
+
+
+def lines_of(known: Intervals, witness: Witness) -> dict[int, Lines]:
+    """Sound lines with the slopes of a witness."""
+    return {i: known.relaxations[i].lines(s.lower, s.upper) for i, s in witness.items()}
+
+
+class _Lines:
+    """Lines of the current witness, recomputing only what changes from step to step."""
+
+    def __init__(self, known: Intervals, witness: Witness) -> None:
+        self._known, self._witness = known, witness
+        self._fixed = lines_of(known, witness)
+
+    def now(self) -> dict[int, Lines]:
+        return {i: self._line(i, s) for i, s in self._witness.items()}
+
+    def _line(self, node: int, slopes: Slopes) -> Lines:
+        fixed, relaxation = self._fixed[node], self._known.relaxations[node]
+        if relaxation.optimised[1] or (relaxation.optimised[0] and fixed.below is not None):
+            return relaxation.lines(slopes.lower, slopes.upper)
+        return Lines(slopes.lower, fixed.upper, fixed.below, fixed.above, fixed.lower_at, fixed.upper_at)
+
+
+def _parameters(known: Intervals, witness: Witness) -> list[tuple[Tensor, Relaxation]]:
+    result = []
+    for i, slopes in witness.items():
+        relaxation = known.relaxations[i]
+        for tensor, free in zip((slopes.lower, slopes.upper), relaxation.optimised, strict=True):
+            if free:
+                result.append((tensor, relaxation))
+    return result
+
+
+def ascend(
+    network: Network, region: Region, form: Form, known: Intervals, ascent: Ascent, target: float | None = None
+) -> Witness:
+    """Slopes that raise the lower bound of every query of `form`; stops early when all exceed `target`.
+
+    A proposal: works in the type of `network`, `region` and `known`, and the bound is whatever `lower_bound` says.
+    """
+    with torch.no_grad():
+        nodes = [i for i in known.relaxations if i <= max(form.coeff)]
+        witness = initial(known, nodes, form.constant.shape[1])
+        parameters = _parameters(known, witness)
+        if not parameters or ascent.steps == 0:
+            return witness
+        adam = torch.optim.Adam(
+            [{"params": [p], "lr": ascent.rate * r.step} for p, r in parameters], fused=True, maximize=True
+        )
+        lines = _Lines(known, witness)
+        for _ in range(ascent.steps):
+            if _climb(network, region, form, known, witness, lines.now(), target):
+                break
+            adam.step()
+            for tensor, relaxation in parameters:
+                low, high = relaxation.slope_range()
+                torch.clamp(tensor, low.unsqueeze(1), high.unsqueeze(1), out=tensor)
+            for group in adam.param_groups:
+                group["lr"] *= ascent.decay
+        return witness
+
+
+def _climb(
+    network: Network,
+    region: Region,
+    form: Form,
+    known: Intervals,
+    witness: Witness,
+    lines: Mapping[int, Lines],
+    target: float | None,
+) -> bool:
+    """Put the gradient of the bound into the slopes; True if every query is above the target already."""
+    trace = Trace()
+    result, _ = back_substitute(network, form, lines, known, trace)
+    coeff = result.coeff[0]
+    if target is not None and bool((result.constant + region.minimise(coeff) > target).all()):
+        return True
+    points = {0: region.minimiser(coeff)}
+    for i in reversed(trace.visited):
+        node, op = network.nodes[i], network.nodes[i].op
+        operands = [points[j] for j in node.inputs]
+        if isinstance(op, Linear):
+            value = op.forward(*(x.flatten(0, 1) for x in operands))
+            points[i] = value.unflatten(0, operands[0].shape[:2])
+        else:
+            points[i] = _follow(trace.coeff[i], operands[0], lines[i], known.relaxations[i])
+            _differentiate(trace.coeff[i], operands[0], lines[i], known.relaxations[i], witness[i])
+    return False
+
+
+def _follow(coeff: Tensor, q: Tensor, line: Lines, relaxation: Relaxation) -> Tensor:
+    """Primal point after an activation: on the line that the sign of the coefficient chose."""
+    positive = coeff > 0
+    if relaxation.reduces:
+        along = (torch.where(positive.unsqueeze(-1), line.lower, line.upper) * q).sum(-1)
+    else:
+        along = torch.where(positive, line.lower, line.upper) * q
+    below = torch.zeros_like(line.above) if line.below is None else -line.below
+    return along + torch.where(positive, below, line.above)
+
+
+def _differentiate(coeff: Tensor, q: Tensor, line: Lines, relaxation: Relaxation, slopes: Slopes) -> None:
+    """Gradient of the bounds with respect to the optimised slopes of one (elementwise) activation."""
+    if relaxation.optimised[0]:
+        slopes.lower.grad = coeff.clamp(min=0) * (q if line.lower_at is None else q - line.lower_at)
+    if relaxation.optimised[1]:
+        slopes.upper.grad = coeff.clamp(max=0) * (q if line.upper_at is None else q - line.upper_at)

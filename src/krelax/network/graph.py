@@ -1,0 +1,102 @@
+"""The network: an immutable list of operators in evaluation order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from krelax.network.activations import Activation
+from krelax.network.ops import Op, Shape, Source
+
+Replay = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """An operator in its place: `inputs` are indices of earlier nodes, `shape` is without the batch axis."""
+
+    op: Op
+    inputs: tuple[int, ...]
+    shape: Shape
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A function from `(batch, *input_shape)` to `(batch, *output_shape)`.
+
+    Node 0 is the input, the last node is the output, and every node's inputs come before it. `replay`, where there
+    is one, evaluates the model this network was read from, in float32, one input of `input_shape` at a time.
+    """
+
+    nodes: tuple[Node, ...]
+    replay: Replay | None = field(default=None, repr=False)
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.nodes[0].shape
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.nodes[-1].shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the constants (float32 as read)."""
+        tensors = (t for node in self.nodes for t in node.op.parameters() if t.is_floating_point())
+        return next((t.dtype for t in tensors), torch.float32)
+
+    def activations(self) -> list[int]:
+        """Indices of the non-linear nodes."""
+        return [i for i, node in enumerate(self.nodes) if isinstance(node.op, Activation)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        values = self.values(x)
+        return values[-1]
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """Value of every node for inputs `(batch, *input_shape)`."""
+        result = [x]
+        for node in self.nodes[1:]:
+            result.append(node.op.forward(*(result[i] for i in node.inputs)))
+        return result
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Network:
+        """The same network with its constants in another type or on another device."""
+        nodes = tuple(replace(node, op=node.op.to(dtype, device)) for node in self.nodes)
+        return replace(self, nodes=nodes)
+
+
+class Builder:
+    """Collects nodes in evaluation order; importers and tests write networks with it."""
+
+    def __init__(self, input_shape: Shape) -> None:
+        self._nodes = [Node(Source(), (), tuple(input_shape), "input")]
+
+    def add(self, op: Op, *inputs: int, name: str = "") -> int:
+        """Append `op` applied to earlier nodes and return its index."""
+        shape = op.shape(*(self.shape(i) for i in inputs))
+        self._nodes.append(Node(op, inputs, shape, name))
+        return len(self._nodes) - 1
+
+    def shape(self, index: int) -> Shape:
+        """Shape of a node already added."""
+        return self._nodes[index].shape
+
+    def build(self, output: int, replay: Replay | None = None) -> Network:
+        """The network whose output is node `output`; nodes it does not need are dropped."""
+        needed = {0, output}
+        for i in range(output, 0, -1):
+            if i in needed:
+                needed.update(self._nodes[i].inputs)
+        kept = sorted(needed)
+        place = {old: new for new, old in enumerate(kept)}
+        nodes = tuple(
+            replace(self._nodes[i], inputs=tuple(place[j] for j in self._nodes[i].inputs)) for i in kept
+        )
+        return Network(nodes, replay)

@@ -1,0 +1,277 @@
+"""Affine operators with arithmetic in them: dense, convolutions, scaling, sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from krelax.network.ops import Linear, Shape
+
+
+class Arithmetic(Linear):
+    """An affine operator whose `forward` computes, and so rounds."""
+
+    @property
+    def moves_only(self) -> bool:
+        return False
+
+
+_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Arithmetic):
+    """`x @ weight.T + bias` on the last axis; weight `(out, in)`, bias broadcastable to `(..., out)`."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def terms(self) -> int:
+        return max(self.weight.shape)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return (*inputs[0][:-1], self.weight.shape[0])
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] @ self.weight.T
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.bias is not None and self.bias.dim() == 1:
+            return F.linear(inputs[0], self.weight, self.bias)
+        return super().forward(*inputs)
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        return (coeff @ self.weight,)
+
+    def constant(self) -> Tensor | None:
+        return self.bias
+
+    def absolute(self) -> Linear:
+        return Dense(self.weight.abs(), None if self.bias is None else self.bias.abs())
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Arithmetic):
+    """Convolution over the last one to three axes; weight `(out, in / groups, *kernel)`, bias `(out,)`.
+
+    The operand is `(*images, channels, *spatial)` with one axis of images. Padding is symmetric: importers put a
+    `Pad` in front of anything else.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def _rank(self) -> int:
+        return self.weight.dim() - 2
+
+    @property
+    def terms(self) -> int:
+        kernel = prod(self.weight.shape[2:])
+        return kernel * max(self.weight.shape[1], self.weight.shape[0] // self.groups)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        extent = zip(
+            inputs[0][2:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
+        )
+        spatial = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in extent)
+        return (inputs[0][0], self.weight.shape[0], *spatial)
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return self._convolve(inputs[0], None)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self._convolve(inputs[0], self.bias)
+
+    def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        result = _CONVOLVE[self._rank](
+            x.flatten(0, 1), self.weight, bias, self.stride, self.padding, self.dilation, self.groups
+        )
+        return result.unflatten(0, x.shape[:2])
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        extent = zip(
+            inputs[0][2:],
+            coeff.shape[3:],
+            self.weight.shape[2:],
+            self.stride,
+            self.padding,
+            self.dilation,
+            strict=True,
+        )
+        lost = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in extent]
+        result = _TRANSPOSED[self._rank](
+            coeff.flatten(0, 1),
+            self.weight,
+            None,
+            self.stride,
+            self.padding,
+            lost,
+            self.groups,
+            self.dilation,
+        )
+        return (result.unflatten(0, coeff.shape[:2]),)
+
+    def constant(self) -> Tensor | None:
+        return None if self.bias is None else self.bias.reshape(-1, *[1] * self._rank)
+
+    def absolute(self) -> Linear:
+        return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Arithmetic):
+    """Transposed convolution: the adjoint of `Conv` as an operator; weight `(in, out / groups, *kernel)`."""
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def _rank(self) -> int:
+        return self.weight.dim() - 2
+
+    @property
+    def terms(self) -> int:
+        kernel = prod(self.weight.shape[2:])
+        return kernel * max(self.weight.shape[1], self.weight.shape[0] // self.groups)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        extent = zip(
+            inputs[0][2:],
+            self.weight.shape[2:],
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.output_padding,
+            strict=True,
+        )
+        spatial = ((n - 1) * s - 2 * p + d * (k - 1) + o + 1 for n, k, s, p, d, o in extent)
+        return (inputs[0][0], self.weight.shape[1] * self.groups, *spatial)
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        x = inputs[0]
+        result = _TRANSPOSED[self._rank](
+            x.flatten(0, 1),
+            self.weight,
+            None,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
+        return result.unflatten(0, x.shape[:2])
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        result = _CONVOLVE[self._rank](
+            coeff.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups
+        )
+        return (result.unflatten(0, coeff.shape[:2]),)
+
+    def constant(self) -> Tensor | None:
+        return None if self.bias is None else self.bias.reshape(-1, *[1] * self._rank)
+
+    def absolute(self) -> Linear:
+        return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Arithmetic):
+    """`x * factor + shift` elementwise; either may be None, both broadcast to the shape of `x`."""
+
+    factor: Tensor | None = None
+    shift: Tensor | None = None
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] if self.factor is None else inputs[0] * self.factor
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        return (coeff if self.factor is None else coeff * self.factor,)
+
+    def constant(self) -> Tensor | None:
+        return self.shift
+
+    def absolute(self) -> Linear:
+        return Scale(*(None if t is None else t.abs() for t in (self.factor, self.shift)))
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Arithmetic):
+    """Signed sum of branches of equal shape; `signs` holds +1 or -1 for each."""
+
+    signs: tuple[int, ...]
+
+    @property
+    def terms(self) -> int:
+        return len(self.signs)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        result = inputs[0] if self.signs[0] > 0 else -inputs[0]
+        for sign, x in zip(self.signs[1:], inputs[1:], strict=True):
+            result = result + x if sign > 0 else result - x
+        return result
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        return tuple(coeff if sign > 0 else -coeff for sign in self.signs)
+
+    def absolute(self) -> Linear:
+        return Add((1,) * len(self.signs))
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Arithmetic):
+    """Sum over `axes`, which stay with size one."""
+
+    axes: tuple[int, ...]
+    count: int
+
+    @property
+    def terms(self) -> int:
+        return self.count
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return tuple(1 if i in self.axes else n for i, n in enumerate(inputs[0]))
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].sum([a + 1 for a in self.axes], keepdim=True)
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        return (coeff.expand(len(coeff), *inputs[0]),)
+
+
+def dense_rows(op: Linear, index: Tensor) -> Tensor | None:
+    """Rows of a dense operator on vectors, `(..., in)` for integer `index` of shape `(...)`; None for others."""
+    return op.weight[index] if isinstance(op, Dense) else None
+
+
+def one_hot(index: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
+    """Unit coefficients `(n, *shape)` for the flat positions `index` of shape `(n,)`."""
+    result = torch.zeros(len(index), prod(shape), dtype=dtype, device=index.device)
+    result.scatter_(1, index[:, None], 1.0)
+    return result.reshape(len(index), *shape)

@@ -1,0 +1,238 @@
+"""The contract of an operator, and the operators that only move numbers about.
+
+Every tensor has one leading batch axis of any size; the rest is the operator's own shape, which includes the
+model's batch axis if it has one (so `(1, 3, 32, 32)` stays four-dimensional and no axis is special).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Self
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Op(ABC):
+    """One operator of a network: immutable, stateless, batched over the leading axis."""
+
+    @abstractmethod
+    def shape(self, *inputs: Shape) -> Shape:
+        """Shape of the result, without the batch axis."""
+
+    @abstractmethod
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Value of the operator; inputs and result are `(batch, *shape)`."""
+
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
+        """The same operator with its floating-point constants converted."""
+        changed = {
+            f.name: value.to(dtype=dtype if value.is_floating_point() else value.dtype, device=device)
+            for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return dataclasses.replace(self, **changed) if changed else self
+
+    def parameters(self) -> list[Tensor]:
+        """The tensors the operator holds."""
+        values = (getattr(self, f.name) for f in dataclasses.fields(self))
+        return [v for v in values if isinstance(v, Tensor)]
+
+
+class Source(Op):
+    """The input of the network: node 0, and nothing else."""
+
+    def shape(self, *inputs: Shape) -> Shape:
+        raise NotImplementedError("the source's shape is given, not computed")
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError("the source's value is given, not computed")
+
+
+class Linear(Op):
+    """An affine operator: `forward(x) = linear(x) + bias`. It knows its adjoint and its absolute value.
+
+    The defaults describe an operator that moves or copies numbers without arithmetic.
+    """
+
+    @property
+    def moves_only(self) -> bool:
+        """True if `forward` copies entries and rounds nothing."""
+        return True
+
+    @property
+    def terms(self) -> int:
+        """Most floating-point terms added up in one entry of `linear` or of `adjoint`; for rounding bounds."""
+        return 1
+
+    @abstractmethod
+    def linear(self, *inputs: Tensor) -> Tensor:
+        """The linear part."""
+
+    @abstractmethod
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        """Pull `(n, *output)` coefficients back to each input: `<coeff, linear(x)> = sum <adjoint_i, x_i>`."""
+
+    def constant(self) -> Tensor | None:
+        """The bias, broadcastable to the result's shape; None for zero."""
+        return None
+
+    def absolute(self) -> Linear:
+        """The operator with the absolute value of every weight and of the bias."""
+        return self
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        bias = self.constant()
+        result = self.linear(*inputs)
+        return result if bias is None else result + bias
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(Linear):
+    """Rows-major reinterpretation of the shape (ONNX Reshape, Flatten, Squeeze, Unsqueeze)."""
+
+    target: Shape
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return self.target
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].reshape(len(inputs[0]), *self.target)
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        return (coeff.reshape(len(coeff), *inputs[0]),)
+
+
+@dataclass(frozen=True, eq=False)
+class Transpose(Linear):
+    """Permutation of the axes."""
+
+    permutation: tuple[int, ...]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return tuple(inputs[0][p] for p in self.permutation)
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].permute(0, *(p + 1 for p in self.permutation))
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
+        return (coeff.permute(0, *(p + 1 for p in inverse)),)
+
+
+@dataclass(frozen=True, eq=False)
+class Gather(Linear):
+    """Entries `index` along `axis`, repeats allowed (ONNX Slice, Split, Gather with constant indices)."""
+
+    axis: int
+    index: Tensor
+
+    @property
+    def terms(self) -> int:
+        return int(torch.bincount(self.index.cpu()).max()) if len(self.index) else 1
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return (*inputs[0][: self.axis], len(self.index), *inputs[0][self.axis + 1 :])
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].index_select(self.axis + 1, self.index)
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        result = coeff.new_zeros(len(coeff), *inputs[0])
+        return (result.index_add_(self.axis + 1, self.index, coeff),)
+
+
+@dataclass(frozen=True, eq=False)
+class Take(Linear):
+    """Entries of the flattened input at `index`, whose shape is the result's (pooling windows)."""
+
+    index: Tensor
+
+    @property
+    def terms(self) -> int:
+        return int(torch.bincount(self.index.flatten().cpu()).max())
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return tuple(self.index.shape)
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].flatten(1)[:, self.index]
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        result = coeff.new_zeros(len(coeff), prod(inputs[0]))
+        result.index_add_(1, self.index.flatten(), coeff.flatten(1))
+        return (result.reshape(len(coeff), *inputs[0]),)
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Linear):
+    """Inputs joined along `axis`."""
+
+    axis: int
+
+    def shape(self, *inputs: Shape) -> Shape:
+        first = inputs[0]
+        return (*first[: self.axis], sum(s[self.axis] for s in inputs), *first[self.axis + 1 :])
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, dim=self.axis + 1)
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        return coeff.split([s[self.axis] for s in inputs], dim=self.axis + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(Linear):
+    """Zero padding; `before` and `after` count the entries added on each axis (negative ones crop)."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return tuple(n + b + a for n, b, a in zip(inputs[0], self.before, self.after, strict=True))
+
+    def _pads(self, sign: int) -> list[int]:
+        pairs = zip(reversed(self.before), reversed(self.after), strict=True)
+        return [sign * p for pair in pairs for p in pair]
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return torch.nn.functional.pad(inputs[0], self._pads(1))
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        return (torch.nn.functional.pad(coeff, self._pads(-1)),)
+
+
+@dataclass(frozen=True, eq=False)
+class Expand(Linear):
+    """Broadcast to a larger shape of the same rank (axes of size one are repeated)."""
+
+    target: Shape
+
+    def _repeated(self, given: Shape) -> list[int]:
+        return [i + 1 for i, (n, m) in enumerate(zip(given, self.target, strict=True)) if n != m]
+
+    @property
+    def terms(self) -> int:
+        return prod(self.target)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return self.target
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].expand(len(inputs[0]), *self.target)
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        axes = self._repeated(inputs[0])
+        return (coeff.sum(axes, keepdim=True) if axes else coeff,)
+
+
+def normal_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Axes with negative values counted from the end, sorted, each once."""
+    return tuple(sorted({a % rank for a in axes}))

@@ -1,0 +1,79 @@
+"""Convex piecewise-linear activations with one kink at zero: ReLU and leaky ReLU.
+
+With `l < 0 < u` the convex hull of the graph is a triangle with corners at l, 0 and u, so the support function is a
+maximum over three points: exact, for every slope (Ehlers 2017; Salman et al. 2019).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from krelax.relaxations.base import Lines, Relaxation, Rule, Support
+
+
+class Triangle(Relaxation):
+    """The triangle of `max(z, 0) + negative_slope * min(z, 0)`; a segment where the neuron is stable."""
+
+    optimised = (True, False)
+
+    def __init__(self, lower: Tensor, upper: Tensor, negative_slope: float = 0.0) -> None:
+        super().__init__(lower, upper)
+        self.negative_slope = negative_slope
+
+    def _act(self, z: Tensor) -> Tensor:
+        return z.clamp(min=0) + self.negative_slope * z.clamp(max=0)
+
+    def interval(self) -> tuple[Tensor, Tensor]:
+        return self._act(self.lower), self._act(self.upper)
+
+    def unstable(self) -> Tensor:
+        return (self.lower < 0) & (self.upper > 0)
+
+    def support(self, slope: Tensor, coeff: Tensor) -> Support:
+        lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
+        kink = torch.zeros_like(lower).clamp(lower, upper)
+        z = torch.stack(torch.broadcast_tensors(lower, kink, upper, slope)[:3])
+        values = slope * z - coeff * self._act(z)
+        value, arg = values.max(0)
+        z = z.gather(0, arg[None])[0]
+        return Support(value, z, self._act(z))
+
+    def chord(self) -> Tensor:
+        """Slope of the upper line: the chord where unstable, the activation's own slope elsewhere."""
+        width = self.upper - self.lower
+        rise = self.upper.clamp(min=0) - self.negative_slope * self.lower.clamp(max=0)
+        inner = rise / torch.where(width > 0, width, torch.ones_like(width))
+        low, high = self.slope_range()
+        return torch.where(self.unstable(), inner.clamp(max=1.0), torch.maximum(low, high))
+
+    def slope_range(self) -> tuple[Tensor, Tensor]:
+        flat = torch.full_like(self.lower, self.negative_slope)
+        one = torch.ones_like(self.lower)
+        inactive = (self.upper <= 0) & (self.lower < 0)
+        return torch.where(self.lower >= 0, one, flat), torch.where(inactive, flat, one)
+
+    def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
+        chord = self.chord()
+        low, high = self.slope_range()
+        zero = torch.zeros_like(chord)
+        match rule:
+            case Rule.ZERO:
+                return zero, zero
+            case Rule.PARALLEL:
+                return chord, chord
+            case Rule.FIXED_0:
+                return low, chord
+            case Rule.FIXED_1:
+                return high, chord
+            case Rule.ADAPTIVE:
+                return torch.where(self.upper > -self.lower, high, low), chord
+
+    def lines(self, lower: Tensor, upper: Tensor) -> Lines:
+        """As the general ones; lower slopes inside `slope_range` pass through the origin, exactly."""
+        low, high = (t.unsqueeze(1) for t in self.slope_range())
+        if bool(((lower >= low) & (lower <= high)).all()):
+            one = torch.ones_like(upper)
+            above = self.support(-upper, -one)
+            return Lines(lower, upper, None, above.value, None, above.z)
+        return super().lines(lower, upper)
