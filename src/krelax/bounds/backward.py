@@ -107,7 +107,7 @@ def cross(lines: Lines, coeff: Tensor, reduces: bool) -> tuple[Tensor, Tensor]:
         price = price + dot(positive, lines.below)
     if reduces:
         positive, negative = positive.unsqueeze(-1), negative.unsqueeze(-1)
-    return positive * lines.lower + negative * lines.upper, price
+    return torch.addcmul(positive * lines.lower, negative, lines.upper), price
 
 
 def back_substitute(
@@ -150,9 +150,7 @@ def _charge(error: Tensor | None, coeff: Tensor, magnitude: Tensor, terms: int) 
     return charge if error is None else error + charge
 
 
-def lower_bound(
-    network: Network, region: Region, form: Form, lines: Mapping[int, Lines], known: Intervals
-) -> Tensor:
+def lower_bound(network: Network, region: Region, form: Form, lines: Mapping[int, Lines], known: Intervals) -> Tensor:
     """Lower bound of a form over the region, `(batch, queries)`: the value of the witness `lines`.
 
     Sound for the network as a function of real numbers whatever the lines' slopes: every rounding error of this very

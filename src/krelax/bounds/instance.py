@@ -39,9 +39,7 @@ class Instance:
 
     def select(self, index: Tensor) -> Instance:
         """The same network over some of the regions."""
-        return Instance(
-            self.network, self.region.select(index), self.fast_network, self.fast_region.select(index)
-        )
+        return Instance(self.network, self.region.select(index), self.fast_network, self.fast_region.select(index))
 
 
 def memory_budget(device: torch.device) -> int:

@@ -14,6 +14,7 @@ from krelax.bounds.optimise import Ascent, ascend, lines_of
 from krelax.network.activations import Max
 from krelax.relaxations import Rule
 
+
 def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Positions of the True entries of `(batch, n)`, padded to the longest row: index and validity, `(batch, m)`."""
     count = int(mask.sum(1).max())
@@ -57,16 +58,14 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
     _tighten(instance, known, node, prove, copies=24)
 
 
-def _tighten(
-    instance: Instance, known: Intervals, node: int, prove: Callable[[Tensor], Tensor], copies: int
-) -> None:
+def _tighten(instance: Instance, known: Intervals, node: int, prove: Callable[[Tensor], Tensor], copies: int) -> None:
     mask = undecided(instance, known, node)
     if not bool(mask.any()):
         return
     index, valid = unstable_index(mask)
     widest = max(torch.Size(n.shape).numel() for n in instance.network.nodes[: node + 1])
     row = 2 * len(mask) * widest * known.lower[0].element_size() * copies
-    size = max(chunk_rows(row, mask.device), 16)
+    size = max(chunk_rows(row, mask.device), 64)
     for part, good in zip(index.split(size, 1), valid.split(size, 1), strict=True):
         _store(known, node, part, good, prove(part))
 

@@ -86,9 +86,7 @@ def conclude(instance: Instance, known: Intervals, rows: Tensor, offsets: Tensor
         fast = instance.fast_network.dtype
         fast_form = outputs(instance.fast_network, rows.to(fast), offsets.to(fast))
         fast_known = known.to(fast, network)
-        proposed = ascend(
-            instance.fast_network, instance.fast_region, fast_form, fast_known, method.outer, target=0.0
-        )
+        proposed = ascend(instance.fast_network, instance.fast_region, fast_form, fast_known, method.outer, target=0.0)
         witness = {i: s.to(offsets.dtype) for i, s in proposed.items()}
         values.append(lower_bound(network, region, form, lines_of(known, witness), known))
     return Bounded(torch.stack(values).amax(0), known, witness)

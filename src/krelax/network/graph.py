@@ -84,6 +84,11 @@ class Builder:
         self._nodes.append(Node(op, inputs, shape, name))
         return len(self._nodes) - 1
 
+    def replace(self, index: int, op: Op) -> int:
+        """Put another operator of the same shape in the place of one already added."""
+        self._nodes[index] = replace(self._nodes[index], op=op)
+        return index
+
     def shape(self, index: int) -> Shape:
         """Shape of a node already added."""
         return self._nodes[index].shape
@@ -96,7 +101,5 @@ class Builder:
                 needed.update(self._nodes[i].inputs)
         kept = sorted(needed)
         place = {old: new for new, old in enumerate(kept)}
-        nodes = tuple(
-            replace(self._nodes[i], inputs=tuple(place[j] for j in self._nodes[i].inputs)) for i in kept
-        )
+        nodes = tuple(replace(self._nodes[i], inputs=tuple(place[j] for j in self._nodes[i].inputs)) for i in kept)
         return Network(nodes, replay)

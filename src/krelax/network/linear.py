@@ -86,9 +86,7 @@ class Conv(Arithmetic):
         return kernel * max(self.weight.shape[1], self.weight.shape[0] // self.groups)
 
     def shape(self, *inputs: Shape) -> Shape:
-        extent = zip(
-            inputs[0][2:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
-        )
+        extent = zip(inputs[0][2:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True)
         spatial = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in extent)
         return (inputs[0][0], self.weight.shape[0], *spatial)
 

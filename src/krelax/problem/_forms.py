@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeGuard
 
 from krelax.errors import InputError, UnsupportedError
 
@@ -82,7 +83,7 @@ def _read_text(path: Path) -> str:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged gzip data ({error}); fetch the file again") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{str(path)!r}: cannot be read ({error}); check the path and its permissions") from None
+        raise InputError(f"{str(path)!r}: cannot be read ({error}); check its permissions") from None
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -134,7 +135,7 @@ def _innermost_command(token: str, position: int) -> Node:
     return node
 
 
-def is_word(form: Form) -> bool:
+def is_word(form: Form) -> TypeGuard[str]:
     """Whether ``form`` is neither a node nor the text of a list."""
     return isinstance(form, str) and form[0] != "("
 

@@ -139,13 +139,15 @@ def intersect_bounds(
     is_upper = np.array([bound.is_upper for bound in bounds], dtype=bool)
     lower, upper = np.full(shape, -1, dtype=np.int32), np.full(shape, len(values), dtype=np.int32)
     for tightest, keep, tighten in ((lower, ~is_upper, np.maximum), (upper, is_upper, np.minimum)):
-        box, bound = box_of[keep[bound_of]], bound_of[keep[bound_of]]
-        tighten.at(tightest.reshape(-1), box * shape[1] + variables[bound], ranks[bound])
+        boxes, kept = box_of[keep[bound_of]], bound_of[keep[bound_of]]
+        tighten.at(tightest.reshape(-1), boxes * shape[1] + variables[kept], ranks[kept])
         tighten(tightest, tightest[0], out=tightest)
     down, up = enclosing_floats(values)
+    conflicting = lower > upper
     conflicts: dict[int, Conflict] = {}
-    for row, column in np.argwhere(lower > upper).tolist():
-        conflicts.setdefault(row, Conflict(column, values[lower[row, column]], values[upper[row, column]]))
+    for box in np.flatnonzero(conflicting.any(axis=1)).tolist():
+        column = int(conflicting[box].argmax())
+        conflicts[box] = Conflict(column, values[lower[box, column]], values[upper[box, column]])
     # Rank -1, no lower bound, selects the entry appended last; rank len(values) does so by its number.
     return Boxes(np.append(down, -np.inf)[lower], np.append(up, np.inf)[upper], conflicts)
 
@@ -156,10 +158,12 @@ def _ranked(values: Sequence[Fraction]) -> tuple[NDArray[np.int32], list[Fractio
     floats = [float(value) for value in values]
     ranks = np.zeros(len(values), dtype=np.int32)
     distinct: list[Fraction] = []
+    previous = -1
     for k in sorted(range(len(values)), key=lambda k: (floats[k], values[k])):
-        if not distinct or values[k] != distinct[-1]:
+        if previous < 0 or floats[k] != floats[previous] or values[k] != values[previous]:
             distinct.append(values[k])
         ranks[k] = len(distinct) - 1
+        previous = k
     return ranks, distinct
 
 

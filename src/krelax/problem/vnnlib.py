@@ -19,23 +19,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
 from fractions import Fraction
-from itertools import chain, islice, product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
 
 from krelax.errors import InputError, UnsupportedError
-from krelax.problem._forms import Fault, Form, Node, Source, head, is_word, items, quote
+from krelax.problem._forms import Fault, Form, Node, Source, head, is_word, quote
+from krelax.problem._terms import Declarations, Linear, check_range, number, total
 from krelax.problem.query import (
     Bound,
     Boxes,
     Case,
     Conflict,
     Halfspace,
-    Shape,
     Specification,
     element_name,
     intersect_bounds,
@@ -50,8 +48,8 @@ _COMPARISONS = {"<=": (1,), "<": (1,), ">=": (-1,), ">": (-1,), "=": (1, -1), "=
 
 # A literal names an inequality: k >= 0 the k-th input bound, k < 0 the half-space number -1 - k.
 # Conjunctions are lists of literals, formulas in disjunctive normal form are lists of conjunctions.
-Conjunction = list[int]
-Disjunction = list[Conjunction]
+_Conjunction = list[int]
+_Disjunction = list[_Conjunction]
 
 
 def read_vnnlib(path: str | Path) -> Specification:
@@ -71,13 +69,13 @@ def read_vnnlib(path: str | Path) -> Specification:
         raise source.error(fault) from None
 
 
-class _LiteralCache(dict[Form, Conjunction]):
+class _LiteralCache(dict[Form, _Conjunction]):
     """The literals of each innermost comparison by its text, computed when first asked for."""
 
-    def __init__(self, compute: Callable[[Form], Conjunction]) -> None:
+    def __init__(self, compute: Callable[[Form], _Conjunction]) -> None:
         self._compute = compute
 
-    def __missing__(self, comparison: Form) -> Conjunction:
+    def __missing__(self, comparison: Form) -> _Conjunction:
         literals = self[comparison] = self._compute(comparison)
         return literals
 
@@ -93,8 +91,8 @@ class _Document:
         self._halfspaces: list[Halfspace] = []
         self._literals = _LiteralCache(self._compare)
         # The assertions are the conjunction of ``_common`` and of one conjunction from each choice.
-        self._common: Conjunction = []
-        self._choices: list[Disjunction] = []
+        self._common: _Conjunction = []
+        self._choices: list[_Disjunction] = []
 
     def execute(self, command: Node) -> None:
         """Process one top-level command; raises Fault."""
@@ -127,31 +125,49 @@ class _Document:
         else:
             self._choices.append(disjunction)
 
-    def _formula(self, form: Form, where: Form) -> Disjunction:
+    def _formula(self, form: Form, where: Form) -> _Disjunction:
         """The disjunctive normal form of ``form``; ``where`` is what encloses it."""
+        if is_word(form):
+            raise Fault(f"found {quote(form)} where a comparison, 'and' or 'or' was expected", where)
+        if isinstance(form, str):
+            return [self._literals[form]]
         keyword, operands = head(form)
-        if keyword in _COMPARISONS:
-            return [self._literals[form] if isinstance(form, str) else self._compare(form)]
         if keyword not in ("and", "or") or not operands:
-            message = f"found {quote(form)} where a comparison, 'and' or 'or' with operands was expected"
-            raise Fault(message, where if is_word(form) else form)
+            return [self._compare(form)]
         if keyword == "and" and set(map(type, operands)) == {str}:
             return [list(chain.from_iterable(map(self._literals.__getitem__, operands)))]
         disjunctions = [self._formula(operand, form) for operand in operands]
         return _conjoin(disjunctions, form) if keyword == "and" else list(chain.from_iterable(disjunctions))
 
-    def _compare(self, comparison: Form) -> Conjunction:
+    def _compare(self, comparison: Form) -> _Conjunction:
         operator, operands = head(comparison)
         if operator not in _COMPARISONS or len(operands) != 2:
-            message = f"{quote(comparison)} is not a comparison; write (<= TERM TERM), or with >=, <, >, ="
+            message = f"{quote(comparison)} is not a comparison; write (<= TERM TERM) or with >=, <, >, ="
             raise Fault(message, comparison, UnsupportedError if operator == "!=" else InputError)
-        left, right = (self._term(operand, comparison) for operand in operands)
-        difference = _sum((left, right.scaled(-1)))
-        return [self._literal(difference.scaled(sign), comparison) for sign in _COMPARISONS[operator]]
+        left, right = operands
+        signs = _COMPARISONS[operator]
+        bound = self._plain_bound(left, right, comparison) if len(signs) == 1 else None
+        if bound is not None:
+            return [self._bound_literal(bound[0], signs[0] > 0, bound[1])]
+        terms = [self._declarations.term(operand, comparison) for operand in operands]
+        difference = total((terms[0], terms[1].scaled(-1)))
+        return [self._literal(difference.scaled(sign), comparison) for sign in signs]
+
+    def _plain_bound(self, left: Form, right: Form, where: Form) -> tuple[int, Fraction] | None:
+        """Index and limit if an input is compared with a number, which most comparisons do."""
+        if not (is_word(left) and is_word(right)):
+            return None
+        place = self._declarations.place(left, where)
+        limit = None if place is None or place.is_output else number(right, where)
+        return None if place is None or limit is None else (place.element, limit)
+
+    def _bound_literal(self, variable: int, is_upper: bool, limit: Fraction) -> int:
+        self._bounds.append(Bound(variable, is_upper, limit))
+        return len(self._bounds) - 1
 
     def _literal(self, linear: Linear, where: Form) -> int:
         """The literal that says ``linear <= 0``."""
-        check_range(linear, where)
+        check_range((*linear.inputs.values(), *linear.outputs.values(), linear.constant), where)
         if linear.is_constant():
             raise Fault("a comparison without variables; remove it", where)
         if not linear.inputs:
@@ -162,37 +178,9 @@ class _Document:
             message = f"a constraint on {what} is not supported; bound each input by constants"
             raise Fault(message, where, UnsupportedError)
         ((variable, factor),) = linear.inputs.items()
-        limit = Linear({}, {}, -linear.constant / factor)
-        check_range(limit, where)
-        self._bounds.append(Bound(variable, factor > 0, limit.constant))
-        return len(self._bounds) - 1
-
-    def _term(self, form: Form, where: Form) -> Linear:
-        """The value of an arithmetic term; ``where`` is what encloses it."""
-        if is_word(form):
-            return self._atom(str(form), where)
-        operator, operands = head(form)
-        if operator not in ("+", "-", "*") or not operands:
-            message = f"{quote(form)} is not a term; use numbers, variables, +, - and *"
-            raise Fault(message, where if isinstance(where, str) else form)
-        first, *rest = [self._term(operand, form) for operand in operands]
-        if operator == "+":
-            return _sum((first, *rest))
-        if operator == "-":
-            return _sum((first, *(term.scaled(-1) for term in rest))) if rest else first.scaled(-1)
-        for factor in rest:
-            first = _product(first, factor, form)
-        return first
-
-    def _atom(self, word: str, where: Form) -> Linear:
-        number = _number(word, where)
-        if number is not None:
-            return Linear({}, {}, number)
-        variable = self._declarations.lookup(word, where)
-        if variable is None:
-            message = f"{quote(word)} is neither a declared variable nor a finite decimal number"
-            raise Fault(f"{message}; declare or correct it", where)
-        return variable
+        limit = -linear.constant / factor
+        check_range((limit,), where)
+        return self._bound_literal(variable, factor > 0, limit)
 
     def specification(self) -> Specification:
         """What the commands amount to; raises Fault if anything is missing or contradictory."""
@@ -214,7 +202,7 @@ class _Document:
             network=self._declarations.network,
         )
 
-    def _cases(self, conjunctions: Disjunction, boxes: Boxes, box_of: list[int]) -> Iterable[Case]:
+    def _cases(self, conjunctions: _Disjunction, boxes: Boxes, box_of: list[int]) -> Iterable[Case]:
         common, *own = (
             tuple(self._halfspaces[-1 - literal] for literal in conjunction if literal < 0)
             for conjunction in conjunctions
@@ -237,7 +225,7 @@ def _misplaced(keyword: str, command: Node) -> tuple[str, Node, type[InputError]
     return f"{quote(command)} is not a supported command; remove it", command, UnsupportedError
 
 
-def _conjoin(disjunctions: Sequence[Disjunction], where: Form | None = None) -> Disjunction:
+def _conjoin(disjunctions: Sequence[_Disjunction], where: Form | None = None) -> _Disjunction:
     """The disjunctive normal form of a conjunction."""
     size = math.prod(map(len, disjunctions))
     literals = sum(size // len(part) * sum(map(len, part)) for part in disjunctions)
@@ -248,7 +236,7 @@ def _conjoin(disjunctions: Sequence[Disjunction], where: Form | None = None) -> 
     return [list(chain.from_iterable(choice)) for choice in product(*disjunctions)]
 
 
-def _boxes(bounds: Sequence[Bound], conjunctions: Disjunction, inputs: int) -> tuple[Boxes, list[int]]:
+def _boxes(bounds: Sequence[Bound], conjunctions: _Disjunction, inputs: int) -> tuple[Boxes, list[int]]:
     """The input boxes of the conjunctions, and the box of each; the first conjunction holds in all.
 
     Conjunctions without bounds of their own share box 0, that of the first conjunction.
@@ -268,13 +256,14 @@ def _boxes(bounds: Sequence[Bound], conjunctions: Disjunction, inputs: int) -> t
 
 def _check_boxes(boxes: Boxes, box_of: Sequence[int], name: Callable[[int], str]) -> None:
     """Raise Fault if the union of the boxes is empty or a non-empty box is unbounded."""
-    used = [box for box in box_of[1:] if box not in boxes.conflicts]
+    used = {box for box in box_of[1:] if box not in boxes.conflicts}
     if 0 in boxes.conflicts or not used:
         conflict = boxes.conflicts.get(0) or boxes.conflicts[box_of[1]]
         raise Fault(f"empty input region: {_describe(conflict, name)}; correct the bounds")
-    unbounded = np.argwhere(np.isinf(boxes.lower) | np.isinf(boxes.upper))
-    for box, variable in unbounded.tolist():
-        if box in set(used):
+    unbounded = np.isinf(boxes.lower) | np.isinf(boxes.upper)
+    for box in np.flatnonzero(unbounded.any(axis=1)).tolist():
+        if box in used:
+            variable = int(unbounded[box].argmax())
             side = "lower" if np.isinf(boxes.lower[box, variable]) else "upper"
             raise Fault(f"{name(variable)} has no {side} bound; bound every input on both sides")
 

@@ -1,0 +1,51 @@
+"""krelax: certified robustness of neural networks by single- and multi-neuron relaxations.
+
+The names below are the public interface; they are imported when first used, so `import krelax` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from krelax._version import __version__
+from krelax.errors import InputError, KrelaxError, UnsupportedError
+
+if TYPE_CHECKING:
+    from krelax.bounds.methods import METHODS as METHODS
+    from krelax.bounds.methods import Method as Method
+    from krelax.network.graph import Builder as Builder
+    from krelax.network.graph import Network as Network
+    from krelax.network.onnx import load_onnx as load_onnx
+    from krelax.network.torch import from_torch as from_torch
+    from krelax.problem.images import Images as Images
+    from krelax.problem.images import load_images as load_images
+    from krelax.problem.queries import Queries as Queries
+    from krelax.problem.queries import classification as classification
+    from krelax.problem.region import Box as Box
+    from krelax.problem.region import ball as ball
+    from krelax.problem.vnnlib import read_vnnlib as read_vnnlib
+
+_HOMES = {
+    "METHODS": "bounds.methods",
+    "Method": "bounds.methods",
+    "Builder": "network.graph",
+    "Network": "network.graph",
+    "load_onnx": "network.onnx",
+    "from_torch": "network.torch",
+    "Images": "problem.images",
+    "load_images": "problem.images",
+    "Queries": "problem.queries",
+    "classification": "problem.queries",
+    "Box": "problem.region",
+    "ball": "problem.region",
+    "read_vnnlib": "problem.vnnlib",
+}
+
+__all__ = ["InputError", "KrelaxError", "UnsupportedError", "__version__", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'krelax' has no attribute {name!r}")
+    return getattr(import_module(f"krelax.{_HOMES[name]}"), name)

@@ -1,0 +1,197 @@
+"""Reads an ONNX file into a `Network`.
+
+The graph is walked once in file order with every shape known: dynamic axes count as one. Nodes whose inputs are all
+constant are evaluated on the spot by the ONNX reference implementation (in float64), so shape arithmetic disappears;
+every other node goes through one table, `krelax.network.onnx_operators.READERS`. The result is compared with ONNX
+Runtime on random inputs before anyone sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network.graph import Builder, Network, Replay
+from krelax.network.onnx_operators import READERS, Reader
+from krelax.network.simplify import fuse
+
+# Larger inputs than this are a damaged file, not a network.
+_LARGEST_INPUT = 10**8
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
+# What foreign data can make NumPy, torch or protobuf raise while a node is read.
+_FOREIGN = (
+    ValueError,
+    RuntimeError,
+    IndexError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
+
+
+def load_onnx(path: str | Path, check: bool = True) -> Network:
+    """The network in an ONNX file, with float64 constants and a `replay` through ONNX Runtime.
+
+    The network must have one floating-point input and one output. With `check` its values are compared with ONNX
+    Runtime's at random inputs (1e-4 of the largest output).
+    Raises InputError for a file that cannot be used and UnsupportedError for an operator krelax does not know.
+    """
+    path = Path(path)
+    model = _read(path)
+    network = _build(model, path)
+    if check:
+        compare(network, str(path))
+    return network
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; give the path of an ONNX network")
+    if not path.is_file():
+        raise InputError(f"{path}: not a file; give the path of an ONNX network")
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf raises its own unrelated types
+        raise InputError(f"{path}: not an ONNX file ({_line(error)}); export the network again") from error
+    if not model.graph.node:
+        raise InputError(f"{path}: the ONNX file has no operators; export the network again")
+    return model
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _build(model: onnx.ModelProto, path: Path) -> Network:
+    graph = model.graph
+    constants = _constants(graph, path)
+    name, shape = _input(graph, constants, path)
+    if len(graph.output) != 1:
+        raise UnsupportedError(f"{path}: the network has {len(graph.output)} outputs; export it with one")
+    builder = Builder(shape)
+    version = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
+    values: dict[str, int] = {name: 0}
+    for node in graph.node:
+        _read_node(Reader(builder, node, values, constants, version), path)
+    output = values.get(graph.output[0].name)
+    if output is None:
+        raise InputError(f"{path}: the output {graph.output[0].name!r} does not depend on the input {name!r}")
+    return fuse(builder.build(output), _session(path, name, shape))
+
+
+def _constants(graph: onnx.GraphProto, path: Path) -> dict[str, NDArray[Any]]:
+    result = {}
+    for tensor in graph.initializer:
+        try:
+            array = numpy_helper.to_array(tensor)
+        except _FOREIGN as error:
+            raise InputError(f"{path}: cannot read constant {tensor.name!r} ({_line(error)})") from error
+        result[tensor.name] = _wide(array, tensor.name, path)
+    return result
+
+
+def _wide(array: NDArray[Any], name: str, path: Path) -> NDArray[Any]:
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: constant {name!r} holds NaN or infinity; train or export the network again")
+    return array.astype(np.float64)
+
+
+def _input(graph: onnx.GraphProto, constants: dict[str, Any], path: Path) -> tuple[str, tuple[int, ...]]:
+    inputs = [i for i in graph.input if i.name not in constants]
+    if len(inputs) != 1:
+        names = ", ".join(i.name for i in inputs) or "none"
+        raise UnsupportedError(f"{path}: the network has {len(inputs)} inputs ({names}); export it with one")
+    kind = inputs[0].type.tensor_type
+    if kind.elem_type not in _FLOATS:
+        raise UnsupportedError(f"{path}: input {inputs[0].name!r} is not float32 or float64; export a float network")
+    if not kind.HasField("shape"):
+        raise InputError(f"{path}: input {inputs[0].name!r} has no shape; export the network with its input shape")
+    shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value != 0 else 1 for d in kind.shape.dim)
+    if any(n < 1 for n in shape) or np.prod(shape, dtype=float) > _LARGEST_INPUT:
+        raise InputError(f"{path}: input {inputs[0].name!r} has the impossible shape {list(shape)}")
+    return inputs[0].name, shape
+
+
+def _read_node(reader: Reader, path: Path) -> None:
+    node = reader.node
+    place = f"{path}: node {node.name or node.output[0] if node.output else node.name!r} ({node.op_type})"
+    if not any(reader.depends(name) for name in node.input) or node.op_type == "Shape":
+        try:
+            reader.fold()
+        except Exception as error:  # whatever the reference implementation raises
+            raise InputError(f"{place}: cannot evaluate this constant ({_line(error)})") from error
+        return
+    read: Callable[[Reader], int] | None = READERS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+    if read is None:
+        raise UnsupportedError(
+            f"{place}: operator {node.op_type} is not supported; `krelax supports --onnx-operators` lists those that are"
+        )
+    try:
+        reader.values[node.output[0]] = read(reader)
+    except KrelaxError as error:
+        raise type(error)(f"{place}: {error}") from error
+    except _FOREIGN as error:
+        raise InputError(f"{place}: malformed ({_line(error)}); export the network again") from error
+
+
+def _session(path: Path, name: str, shape: tuple[int, ...]) -> Replay:
+    """Evaluates the file itself, in float32, with ONNX Runtime; the session is made at the first call."""
+    sessions: list[Any] = []
+
+    def replay(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        import onnxruntime
+
+        if not sessions:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            options.intra_op_num_threads = 1
+            try:
+                sessions.append(onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"]))
+            except Exception as error:  # ONNX Runtime raises its own types
+                raise InputError(f"{path}: ONNX Runtime cannot run the file ({_line(error)})") from error
+        kind = np.float64 if "double" in sessions[0].get_inputs()[0].type else np.float32
+        result: NDArray[np.float32] = sessions[0].run(None, {name: x.reshape(shape).astype(kind)})[0]
+        return result
+
+    return replay
+
+
+def compare(network: Network, name: str, samples: int = 3, tolerance: float = 1e-4) -> float:
+    """Largest difference between `network` and its `replay` at random inputs, relative to the largest output.
+
+    Raises InputError above `tolerance`: the file means something else than what was read.
+    """
+    assert network.replay is not None
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(samples, *network.input_shape, generator=generator, dtype=torch.float32)
+    ours = network(x.double()).numpy()
+    theirs = np.stack([_replayed(network.replay, sample.numpy(), name) for sample in x])
+    if ours.size != theirs.size:
+        raise InputError(f"{name}: outputs of shape {ours.shape[1:]} where ONNX Runtime gives {theirs.shape[1:]}")
+    scale = max(float(np.abs(theirs).max()), 1e-30)
+    worst = float(np.abs(ours.reshape(theirs.shape) - theirs).max()) / scale
+    if not worst <= tolerance:
+        raise InputError(f"{name}: import check failed: values differ from ONNX Runtime's by {worst:.2g} (relative)")
+    return worst
+
+
+def _replayed(replay: Replay, x: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    try:
+        return replay(x)
+    except KrelaxError:
+        raise
+    except Exception as error:  # ONNX Runtime raises its own types
+        raise InputError(f"{name}: ONNX Runtime cannot evaluate the network ({_line(error)})") from error

@@ -1,0 +1,508 @@
+"""The ONNX operators krelax reads: one small function each, collected in `READERS`.
+
+A reader gets the node with its operands resolved and returns the index of the node it built. Attributes that became
+inputs in later operator sets are accepted in both places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor
+
+from krelax.errors import InputError, UnsupportedError
+from krelax.network import compose
+from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
+from krelax.network.graph import Builder
+from krelax.network.linear import ConvTranspose, Dense
+from krelax.network.ops import Concat, Op, Pad, Reshape, Transpose, normal_axes
+
+
+@dataclass
+class Reader:
+    """One node of the file and what is known so far: nodes built (`values`) and constants, by tensor name."""
+
+    builder: Builder
+    node: onnx.NodeProto
+    values: dict[str, int]
+    constants: dict[str, NDArray[Any]]
+    version: int
+
+    def depends(self, name: str) -> bool:
+        """Whether a tensor depends on the network's input (unknown names do: reading them fails with their name)."""
+        return bool(name) and name not in self.constants
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute as a Python value."""
+        for item in self.node.attribute:
+            if item.name == name:
+                value = onnx.helper.get_attribute_value(item)
+                return value.decode() if isinstance(value, bytes) else value
+        return default
+
+    def value(self, position: int = 0) -> int:
+        """Index of the node that computes an operand; a constant operand is refused."""
+        name = self.node.input[position]
+        if name in self.constants:
+            raise UnsupportedError(f"operand {position} is constant where an activation is expected")
+        if name not in self.values:
+            raise InputError(f"operand {name!r} is not computed by any earlier node")
+        return self.values[name]
+
+    def shape(self, position: int = 0) -> tuple[int, ...]:
+        """Shape of an operand that is not constant."""
+        return self.builder.shape(self.value(position))
+
+    def array(self, position: int) -> NDArray[Any] | None:
+        """A constant operand, None if it is absent."""
+        if position >= len(self.node.input) or not self.node.input[position]:
+            return None
+        name = self.node.input[position]
+        if name not in self.constants:
+            raise UnsupportedError(f"operand {position} ({name!r}) is not constant")
+        return self.constants[name]
+
+    def tensor(self, position: int) -> Tensor | None:
+        """A constant operand as a float64 tensor."""
+        array = self.array(position)
+        return None if array is None else torch.tensor(array, dtype=torch.float64)
+
+    def weight(self, position: int) -> Tensor:
+        """A constant operand that must be there."""
+        tensor = self.tensor(position)
+        if tensor is None:
+            raise InputError(f"operand {position} is missing")
+        return tensor
+
+    def operand(self, position: int) -> compose.Operand:
+        """A node, or a constant as a float64 tensor."""
+        return self.weight(position) if self.is_constant(position) else self.value(position)
+
+    def is_constant(self, position: int) -> bool:
+        """Whether an operand is constant."""
+        return self.node.input[position] in self.constants
+
+    def integers(self, attribute: str, position: int) -> list[int] | None:
+        """Integers given as an attribute (older operator sets) or as a constant operand."""
+        given = self.attribute(attribute)
+        if given is None:
+            array = self.array(position)
+            return None if array is None else [int(i) for i in np.atleast_1d(array)]
+        return list(given) if isinstance(given, Sequence) else [int(given)]
+
+    def add(self, op: Op, *inputs: int) -> int:
+        return self.builder.add(op, *inputs, name=self.node.name or self.node.output[0])
+
+    def fold(self) -> None:
+        """Evaluate a node that does not depend on the input."""
+        if self.node.op_type == "Shape":
+            results: list[Any] = [self._shape()]
+        elif self.node.op_type == "Constant":
+            results = [self._constant()]
+        else:
+            results = self._reference()
+        for name, result in zip(self.node.output, results, strict=False):
+            self.constants[name] = np.asarray(result)
+
+    def _reference(self) -> list[Any]:
+        """What ONNX's reference implementation makes of the node, in the file's operator set."""
+        from onnx.reference import ReferenceEvaluator
+
+        feeds = {name: self.constants[name] for name in self.node.input if name}
+        inputs, outputs = (
+            [onnx.ValueInfoProto(name=name) for name in names if name] for names in (feeds, self.node.output)
+        )
+        graph = onnx.helper.make_graph([self.node], "constant", inputs, outputs)
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", self.version)])
+        return list(ReferenceEvaluator(model).run(None, feeds))
+
+    def _shape(self) -> NDArray[np.int64]:
+        name = self.node.input[0]
+        shape = self.constants[name].shape if name in self.constants else self.shape()
+        stop = self.attribute("end")
+        return np.array(shape[self.attribute("start", 0) : stop], dtype=np.int64)
+
+    def _constant(self) -> NDArray[Any]:
+        item = self.node.attribute[0]
+        if item.name == "value":
+            array = numpy_helper.to_array(item.t)
+            if np.issubdtype(array.dtype, np.floating):
+                if not np.isfinite(array).all():
+                    raise InputError("the constant holds NaN or infinity")
+                return array.astype(np.float64)
+            return array
+        return np.array(onnx.helper.get_attribute_value(item))
+
+
+READERS: dict[str, Callable[[Reader], int]] = {}
+
+
+def _reads(*names: str) -> Callable[[Callable[[Reader], int]], Callable[[Reader], int]]:
+    def register(function: Callable[[Reader], int]) -> Callable[[Reader], int]:
+        READERS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@_reads("Gemm")
+def _gemm(r: Reader) -> int:
+    if r.attribute("transA", 0):
+        raise UnsupportedError("transposed left operand")
+    weight, bias = r.weight(1), r.tensor(2)
+    weight = weight if r.attribute("transB", 0) else weight.T
+    weight = weight * r.attribute("alpha", 1.0)
+    bias = None if bias is None else bias * r.attribute("beta", 1.0)
+    if bias is not None and bias.dim() != 1:
+        bias = bias.expand(r.shape()[0], weight.shape[0])
+        bias = bias[0] if len(bias) == 1 else bias
+    if bias is not None and bias.shape[-1] != weight.shape[0]:
+        bias = bias.expand(weight.shape[0])
+    return r.add(Dense(weight.contiguous(), bias), r.value())
+
+
+@_reads("MatMul")
+def _matmul(r: Reader) -> int:
+    return compose.matmul(r.builder, r.operand(0), r.operand(1))
+
+
+def _window(r: Reader, kernel: Sequence[int]) -> compose.Window:
+    """Geometry of a convolution or a pool, from the node's attributes."""
+    rank = len(kernel)
+    if len(r.shape()) != rank + 2:
+        raise InputError(f"operand of rank {len(r.shape())} for a window over {rank} axes")
+    stride = tuple(r.attribute("strides", [1] * rank))
+    dilation = tuple(r.attribute("dilations", [1] * rank))
+    pads = list(r.attribute("pads", [0] * 2 * rank))
+    auto = r.attribute("auto_pad", "NOTSET")
+    if auto in {"SAME_UPPER", "SAME_LOWER"}:
+        extent = zip(r.shape()[2:], kernel, stride, dilation, strict=True)
+        total = [max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0) for n, k, s, d in extent]
+        small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+        pads = small + large if auto == "SAME_UPPER" else large + small
+    if len(stride) != rank or len(dilation) != rank or len(pads) != 2 * rank or min(*stride, *dilation) < 1:
+        raise InputError("strides, dilations or pads do not fit the kernel")
+    ceil = bool(r.attribute("ceil_mode", 0))
+    return compose.Window(tuple(kernel), stride, tuple(pads[:rank]), tuple(pads[rank:]), dilation, ceil)
+
+
+@_reads("Conv")
+def _conv(r: Reader) -> int:
+    weight, groups = r.weight(1), r.attribute("group", 1)
+    if r.shape()[1] != weight.shape[1] * groups:
+        raise InputError(f"{r.shape()[1]} channels where the kernel takes {weight.shape[1] * groups}")
+    w = _window(r, weight.shape[2:])
+    return compose.convolution(
+        r.builder,
+        r.value(),
+        weight,
+        r.tensor(2),
+        stride=w.stride,
+        before=w.before,
+        after=w.after,
+        dilation=w.dilation,
+        groups=groups,
+    )
+
+
+@_reads("ConvTranspose")
+def _conv_transpose(r: Reader) -> int:
+    weight = r.weight(1)
+    w = _window(r, weight.shape[2:])
+    rank = len(w.kernel)
+    if r.attribute("auto_pad", "NOTSET") not in {"NOTSET", "VALID"} or r.attribute("output_shape") is not None:
+        raise UnsupportedError("auto_pad and output_shape; export with explicit pads")
+    extra = tuple(r.attribute("output_padding", [0] * rank))
+    # crop what asymmetric pads remove beyond the symmetric part
+    common = tuple(map(min, w.before, w.after))
+    op = ConvTranspose(weight, r.tensor(2), w.stride, common, w.dilation, extra, r.attribute("group", 1))
+    y = r.add(op, r.value())
+    crop = [tuple(c - p for c, p in zip(common, side, strict=True)) for side in (w.before, w.after)]
+    return compose.pad(r.builder, y, (0, 0, *crop[0]), (0, 0, *crop[1]))
+
+
+@_reads("BatchNormalization")
+def _batch_norm(r: Reader) -> int:
+    names = ("weight", "bias", "mean", "var")
+    statistics = {name: r.weight(i) for i, name in enumerate(names, start=1)}
+    return compose.batch_norm(r.builder, r.value(), **statistics, eps=float(r.attribute("epsilon", 1e-5)))
+
+
+@_reads("Add", "Sub")
+def _add(r: Reader) -> int:
+    return compose.add(r.builder, r.operand(0), r.operand(1), 1 if r.node.op_type == "Add" else -1)
+
+
+@_reads("Mul")
+def _mul(r: Reader) -> int:
+    constant = 1 if r.is_constant(1) else 0
+    if not r.is_constant(constant):
+        raise UnsupportedError("product of two activations; only products with constants are affine")
+    return compose.scale_shift(r.builder, r.value(1 - constant), r.weight(constant), None)
+
+
+@_reads("Div")
+def _div(r: Reader) -> int:
+    if not r.is_constant(1):
+        raise UnsupportedError("division by an activation; only division by constants is affine")
+    divisor = r.weight(1)
+    if bool((divisor == 0).any()):
+        raise InputError("division by zero")
+    return compose.scale_shift(r.builder, r.value(), 1 / divisor, None)
+
+
+@_reads("Neg")
+def _neg(r: Reader) -> int:
+    return compose.negate(r.builder, r.value())
+
+
+@_reads("Identity", "Dropout", "Cast")
+def _identity(r: Reader) -> int:
+    return r.value()
+
+
+@_reads("Reshape")
+def _reshape(r: Reader) -> int:
+    target = r.integers("shape", 1)
+    shape = r.shape()
+    if target is None:
+        raise InputError("no target shape")
+    if not r.attribute("allowzero", 0):
+        target = [shape[i] if n == 0 else n for i, n in enumerate(target)]
+    total = int(np.prod(shape))
+    if target.count(-1) == 1:
+        known = -int(np.prod(target))
+        target[target.index(-1)] = total // known if known else 0
+    if any(n < 0 for n in target) or int(np.prod(target)) != total:
+        raise InputError(f"cannot reshape {list(shape)} to {target}")
+    return r.add(Reshape(tuple(target)), r.value())
+
+
+@_reads("Flatten")
+def _flatten(r: Reader) -> int:
+    shape, axis = r.shape(), r.attribute("axis", 1)
+    axis = axis + len(shape) if axis < 0 else axis
+    return r.add(Reshape((int(np.prod(shape[:axis])), int(np.prod(shape[axis:])))), r.value())
+
+
+@_reads("Squeeze")
+def _squeeze(r: Reader) -> int:
+    shape, axes = r.shape(), r.integers("axes", 1)
+    drop = normal_axes(axes, len(shape)) if axes is not None else [i for i, n in enumerate(shape) if n == 1]
+    return r.add(Reshape(tuple(n for i, n in enumerate(shape) if i not in drop)), r.value())
+
+
+@_reads("Unsqueeze")
+def _unsqueeze(r: Reader) -> int:
+    axes = r.integers("axes", 1) or []
+    shape = list(r.shape())
+    for axis in normal_axes(axes, len(shape) + len(axes)):
+        shape.insert(axis, 1)
+    return r.add(Reshape(tuple(shape)), r.value())
+
+
+@_reads("Transpose")
+def _transpose(r: Reader) -> int:
+    rank = len(r.shape())
+    order = tuple(r.attribute("perm", tuple(reversed(range(rank)))))
+    if sorted(order) != list(range(rank)):
+        raise InputError(f"perm {list(order)} does not permute {rank} axes")
+    return r.add(Transpose(order), r.value())
+
+
+@_reads("Concat")
+def _concat(r: Reader) -> int:
+    names = list(r.node.input)
+    shapes = [r.constants[n].shape if n in r.constants else r.shape(i) for i, n in enumerate(names)]
+    axis = normal_axes([r.attribute("axis", 1)], len(shapes[0]))[0]
+    if not any(n in r.constants for n in names):
+        return r.add(Concat(axis), *(r.value(i) for i in range(len(names))))
+    return _concat_constants(r, shapes, axis)
+
+
+def _concat_constants(r: Reader, shapes: list[tuple[int, ...]], axis: int) -> int:
+    """Some parts are constant: pad the others to the full size, add them up, add the constants."""
+    total = sum(s[axis] for s in shapes)
+    shift = torch.zeros(*shapes[0][:axis], total, *shapes[0][axis + 1 :], dtype=torch.float64)
+    start, result = 0, -1
+    for i, shape in enumerate(shapes):
+        stop = start + shape[axis]
+        if r.is_constant(i):
+            shift.narrow(axis, start, shape[axis]).copy_(r.weight(i))
+        else:
+            before = tuple(start if a == axis else 0 for a in range(len(shape)))
+            after = tuple(total - stop if a == axis else 0 for a in range(len(shape)))
+            part = r.add(Pad(before, after), r.value(i))
+            result = part if result < 0 else compose.add(r.builder, result, part)
+        start = stop
+    return compose.scale_shift(r.builder, result, None, shift)
+
+
+@_reads("Slice")
+def _slice(r: Reader) -> int:
+    starts, ends = r.integers("starts", 1), r.integers("ends", 2)
+    if starts is None or ends is None:
+        raise InputError("no starts or ends")
+    axes = r.integers("axes", 3) or list(range(len(starts)))
+    steps = r.integers("steps", 4) or [1] * len(starts)
+    x = r.value()
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        shape = r.builder.shape(x)
+        place = normal_axes([axis], len(shape))[0]
+        x = _gather_axis(r, x, place, list(range(shape[place]))[start:end:step])
+    return x
+
+
+def _gather_axis(r: Reader, x: int, axis: int, index: list[int]) -> int:
+    size = r.builder.shape(x)[axis]
+    if not index or not all(-size <= i < size for i in index):
+        raise InputError(f"indices {index[:5]} on axis {axis} of size {size}")
+    return compose.take_slice(r.builder, x, axis, index)
+
+
+@_reads("Gather")
+def _gather(r: Reader) -> int:
+    index = r.array(1)
+    if index is None:
+        raise InputError("no indices")
+    shape = r.shape()
+    axis = normal_axes([r.attribute("axis", 0)], len(shape))[0]
+    x = _gather_axis(r, r.value(), axis, [int(i) for i in index.flatten()])
+    return r.add(Reshape((*shape[:axis], *index.shape, *shape[axis + 1 :])), x)
+
+
+@_reads("Split")
+def _split(r: Reader) -> int:
+    shape = r.shape()
+    axis = normal_axes([r.attribute("axis", 0)], len(shape))[0]
+    sizes = r.integers("split", 1)
+    if sizes is None:
+        part = -(-shape[axis] // len(r.node.output))
+        sizes = [min(part, shape[axis] - i * part) for i in range(len(r.node.output))]
+    if sum(sizes) != shape[axis] or len(sizes) != len(r.node.output):
+        raise InputError(f"parts {sizes} of an axis of size {shape[axis]}")
+    start = 0
+    for name, size in zip(r.node.output, sizes, strict=True):
+        r.values[name] = _gather_axis(r, r.value(), axis, list(range(start, start + size)))
+        start += size
+    return r.values[r.node.output[0]]
+
+
+@_reads("Pad")
+def _pad(r: Reader) -> int:
+    if r.attribute("mode", "constant") != "constant":
+        raise UnsupportedError("only constant padding")
+    pads = r.integers("pads", 1) or []
+    value = r.array(2)
+    fill = float(r.attribute("value", 0.0) if value is None else value.item())
+    rank = len(r.shape())
+    axes = r.integers("", 3) or list(range(rank))
+    before, after = [0] * rank, [0] * rank
+    for i, axis in enumerate(axes):
+        before[axis], after[axis] = pads[i], pads[i + len(axes)]
+    return compose.pad(r.builder, r.value(), before, after, fill)
+
+
+@_reads("Expand")
+def _expand(r: Reader) -> int:
+    target = r.integers("shape", 1) or []
+    shape = np.broadcast_shapes(r.shape(), tuple(target))
+    return compose.broadcast(r.builder, r.value(), shape)
+
+
+@_reads("AveragePool")
+def _average_pool(r: Reader) -> int:
+    window = _window(r, r.attribute("kernel_shape"))
+    counted = bool(r.attribute("count_include_pad", 0))
+    return compose.average_pool(r.builder, r.value(), window, count_padding=counted)
+
+
+@_reads("MaxPool")
+def _max_pool(r: Reader) -> int:
+    if len(r.node.output) > 1:
+        raise UnsupportedError("the indices of a maximum as a second output")
+    return compose.max_pool(r.builder, r.value(), _window(r, r.attribute("kernel_shape")))
+
+
+@_reads("GlobalAveragePool")
+def _global_average(r: Reader) -> int:
+    return compose.reduce_mean(r.builder, r.value(), tuple(range(2, len(r.shape()))), True)
+
+
+@_reads("GlobalMaxPool")
+def _global_max(r: Reader) -> int:
+    shape = r.shape()
+    flat = r.add(Reshape((*shape[:2], int(np.prod(shape[2:])))), r.value())
+    return r.add(Reshape((*shape[:2], *[1] * (len(shape) - 2))), r.add(Max(), flat))
+
+
+def _reduced(r: Reader) -> tuple[tuple[int, ...], bool]:
+    rank = len(r.shape())
+    axes = r.integers("axes", 1)
+    return normal_axes(range(rank) if axes is None else axes, rank), bool(r.attribute("keepdims", 1))
+
+
+@_reads("ReduceSum")
+def _reduce_sum(r: Reader) -> int:
+    return compose.reduce_sum(r.builder, r.value(), *_reduced(r))
+
+
+@_reads("ReduceMean")
+def _reduce_mean(r: Reader) -> int:
+    return compose.reduce_mean(r.builder, r.value(), *_reduced(r))
+
+
+@_reads("Relu")
+def _relu(r: Reader) -> int:
+    return r.add(ReLU(), r.value())
+
+
+@_reads("LeakyRelu")
+def _leaky(r: Reader) -> int:
+    slope = float(r.attribute("alpha", 0.01))
+    if not 0 <= slope <= 1:
+        raise UnsupportedError(f"a negative slope of {slope:g}; it must lie in [0, 1]")
+    return r.add(LeakyReLU(slope), r.value())
+
+
+@_reads("Sigmoid")
+def _sigmoid(r: Reader) -> int:
+    return r.add(Sigmoid(), r.value())
+
+
+@_reads("Tanh")
+def _tanh(r: Reader) -> int:
+    return r.add(Tanh(), r.value())
+
+
+@_reads("Abs")
+def _abs(r: Reader) -> int:
+    return compose.absolute(r.builder, r.value())
+
+
+@_reads("Clip")
+def _clip(r: Reader) -> int:
+    low, high = (
+        r.attribute(name, None) if r.attribute(name) is not None else r.array(i) for name, i in (("min", 1), ("max", 2))
+    )
+    bounds = (None if b is None else float(np.asarray(b).item()) for b in (low, high))
+    return compose.clip(r.builder, r.value(), *bounds)
+
+
+@_reads("Max", "Min")
+def _extremum(r: Reader) -> int:
+    pick = compose.maximum if r.node.op_type == "Max" else compose.minimum
+    operands = [r.operand(i) for i in range(len(r.node.input))]
+    result = operands[0]
+    for operand in operands[1:]:
+        result = pick(r.builder, result, operand)
+    if not isinstance(result, int):
+        raise UnsupportedError("no operand depends on the input")
+    return result

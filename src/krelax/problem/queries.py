@@ -1,0 +1,61 @@
+"""Questions about outputs, batched: linear margins grouped into clauses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Margins `rows @ y + offsets` of the flattened output y, for every region of a batch.
+
+    A clause is a set of margins of which one positive member suffices; the property holds where every clause has a
+    positive margin. Shapes: rows `(batch, queries, outputs)`, offsets and clause `(batch, queries)`, clause numbers
+    run from 0 to `clauses - 1`. (An unsafe set is a union of polyhedra; each polyhedron is one clause.)
+    """
+
+    rows: Tensor
+    offsets: Tensor
+    clause: Tensor
+    clauses: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def clause_values(self, values: Tensor) -> Tensor:
+        """Best member of every clause: `(batch, ..., queries) -> (batch, ..., clauses)`."""
+        shape = (*values.shape[:-1], self.clauses)
+        index = self.clause.reshape(len(self), *[1] * (values.dim() - 2), -1).expand(values.shape)
+        return values.new_full(shape, -torch.inf).scatter_reduce(-1, index, values, "amax")
+
+    def margin(self, values: Tensor) -> Tensor:
+        """Margin of the property, `(batch, ..., queries) -> (batch, ...)`: positive where it holds."""
+        return self.clause_values(values).amin(-1)
+
+    def values(self, y: Tensor) -> Tensor:
+        """The margins at outputs `(batch, points, *output_shape)`: `(batch, points, queries)`."""
+        return y.flatten(2) @ self.rows.transpose(1, 2) + self.offsets.unsqueeze(1)
+
+    def select(self, index: Tensor) -> Queries:
+        """The questions about some of the regions."""
+        return replace(self, rows=self.rows[index], offsets=self.offsets[index], clause=self.clause[index])
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Queries:
+        """The same questions in another type."""
+        rows, offsets = (t.to(device, dtype) for t in (self.rows, self.offsets))
+        return replace(self, rows=rows, offsets=offsets, clause=self.clause.to(device))
+
+
+def classification(labels: Tensor, classes: int) -> Queries:
+    """Is the label's output larger than every other one? One clause for each other class, in increasing order."""
+    every = torch.arange(classes).expand(len(labels), classes)
+    others = every[every != labels[:, None]].reshape(len(labels), classes - 1)
+    rows = torch.zeros(len(labels), classes - 1, classes, dtype=torch.float64)
+    rows.scatter_(2, others.unsqueeze(2), -1.0)
+    rows.scatter_(2, labels[:, None, None].expand(-1, classes - 1, 1), 1.0)
+    offsets = torch.zeros(len(labels), classes - 1, dtype=torch.float64)
+    clause = torch.arange(classes - 1).expand(len(labels), -1)
+    return Queries(rows, offsets, clause, classes - 1)

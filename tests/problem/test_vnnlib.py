@@ -1,0 +1,314 @@
+"""VNN-LIB reading: exact small results, round trips, real files and an independent parser."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from krelax.problem.query import Case, Halfspace, Specification, element_name, enclosing_floats
+from krelax.problem.vnnlib import read_vnnlib
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BENCHMARKS = (
+    Path(os.environ.get("KRELAX_BENCHMARKS", REPOSITORY.parent / "shared" / "benchmarks")) / "vnncomp"
+)
+
+DECLARED = """; two inputs, two outputs
+(declare-const X_0 Real)
+(declare-const X_1 Real)
+(declare-const Y_0 Real)
+(declare-const Y_1 Real)
+"""
+BOUNDED = (
+    DECLARED
+    + """(assert (>= X_0 -0.5))
+(assert (<= X_0 0.5))
+(assert (>= X_1 0))
+(assert (<= X_1 1))
+"""
+)
+NETWORK = """(vnnlib-version <2.0>)
+(declare-network net (declare-input X float32 [1,2]) (declare-output Y float32 [2]))
+"""
+BOUNDED_2 = (
+    NETWORK
+    + """(assert (>= X[0,0] -0.5))
+(assert (<= X[0,0] 0.5))
+(assert (>= X[0,1] 0.0))
+(assert (<= X [0, 1] 1.0))
+"""
+)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_content(content: str | bytes) -> Specification:
+        path = tmp_path / "property.vnnlib"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_vnnlib(path)
+
+    return read_content
+
+
+def halfspaces(case: Case) -> list[tuple[dict[int, Fraction], Fraction]]:
+    return [(dict(h.coefficients), h.constant) for h in case.halfspaces]
+
+
+def test_conjunction_of_bounds_and_one_output(read):
+    spec = read(BOUNDED + "(assert (<= Y_0 Y_1))")
+    assert (spec.inputs, spec.outputs, spec.input_shape, spec.network) == (2, 2, None, None)
+    (case,) = spec.cases
+    assert case.lower.tolist() == [-0.5, 0.0]
+    assert case.upper.tolist() == [0.5, 1.0]
+    assert halfspaces(case) == [({0: 1, 1: -1}, 0)]
+
+
+def test_or_of_outputs_gives_one_case_each_on_a_shared_box(read):
+    first, second = read(BOUNDED + "(assert (or (and (>= Y_0 2.5)) (<= Y_1 1e-1)))").cases
+    assert halfspaces(first) == [({0: -1}, Fraction(5, 2))]
+    assert halfspaces(second) == [({1: 1}, Fraction(-1, 10))]
+    assert np.shares_memory(first.lower, second.lower)
+
+
+def test_input_bounds_in_branches_tighten_the_common_ones(read):
+    branches = "(and (<= X_0 0.25) (>= X_0 -2) (>= Y_0 0)) (and (>= X_1 0.5) (<= Y_0 0))"
+    first, second = read(BOUNDED + f"(assert (or {branches}))").cases
+    assert (first.lower.tolist(), first.upper.tolist()) == ([-0.5, 0.0], [0.25, 1.0])
+    assert (second.lower.tolist(), second.upper.tolist()) == ([-0.5, 0.5], [0.5, 1.0])
+
+
+def test_nested_formulas_multiply_out_in_order(read):
+    pair = "(or (<= Y_{0} 1) (<= Y_{0} 2))"
+    spec = read(BOUNDED + f"(assert (and {pair.format(0)} {pair.format(1)}))(assert {pair.format(0)})")
+    constants = [[-h.constant for h in case.halfspaces] for case in spec.cases]
+    assert constants == [[a, b, c] for a in (1, 2) for b in (1, 2) for c in (1, 2)]
+
+
+def test_common_output_constraints_belong_to_every_case(read):
+    spec = read(BOUNDED + "(assert (<= Y_0 0))(assert (or (<= Y_1 1) (and (<= X_0 0) (>= X_0 -1))))")
+    assert [len(case.halfspaces) for case in spec.cases] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "expected"),
+    [
+        ("(<= (+ Y_0 (* 2 Y_1) 3) 1)", [({0: 1, 1: 2}, 2)]),
+        ("(>= (- Y_0 Y_1 .5) (- 1))", [({0: -1, 1: 1}, Fraction(-1, 2))]),
+        ("(<= (* 2. (- Y_0 Y_1) 3) +6E0)", [({0: 6, 1: -6}, -6)]),
+        ("(< (- Y_0) -1e-3)", [({0: -1}, Fraction(1, 1000))]),
+        ("(> 0.1 Y_1)", [({1: 1}, Fraction(-1, 10))]),
+        ("(= Y_0 2)", [({0: 1}, -2), ({0: -1}, 2)]),
+        ("(<= (+ Y_0 Y_1 (- Y_1)) 0)", [({0: 1}, 0)]),
+    ],
+)
+def test_linear_terms_are_exact(read, comparison, expected):
+    (case,) = read(BOUNDED + f"(assert {comparison})").cases
+    assert halfspaces(case) == expected
+
+
+@pytest.mark.parametrize(
+    ("comparison", "side", "value"),
+    [
+        ("(<= (* 4 X_0) 1)", "upper", 0.25),
+        ("(<= (- X_0) 0.25)", "lower", -0.25),
+        ("(> 0.125 X_0)", "upper", 0.125),
+    ],
+)
+def test_input_bounds_may_be_scaled(read, comparison, side, value):
+    (case,) = read(BOUNDED + f"(assert {comparison})(assert (<= Y_0 0))").cases
+    assert getattr(case, side)[0] == value
+
+
+def test_a_long_constant_term_is_no_long_word(read):
+    (case,) = read(BOUNDED + f"(assert (<= X_0 (+ {'0.0 ' * 400}0.25)))(assert (<= Y_0 0))").cases
+    assert case.upper[0] == 0.25
+
+
+def test_equality_fixes_an_input(read):
+    (case,) = read(BOUNDED + "(assert (= X_0 0.25))(assert (<= Y_0 0))").cases
+    assert case.lower[0] == case.upper[0] == 0.25
+
+
+def test_boxes_round_outwards_and_include_the_float32_neighbour(read):
+    text = BOUNDED + "(assert (>= X_0 0.1))(assert (<= X_0 0.3))(assert (<= X_1 0.7))(assert (<= Y_0 0))"
+    (case,) = read(text).cases
+    assert Fraction(case.lower[0]) <= Fraction("0.1") <= Fraction(np.nextafter(case.lower[0], 1))
+    assert case.upper[0] == float(np.float32(0.3)) > 0.3
+    assert case.upper[1] == np.nextafter(0.7, 1)  # float64 and float32 round 0.7 down
+
+
+def test_empty_branches_are_dropped_by_exact_comparison(read):
+    same_float = "(and (>= X_0 0.1000000000000000000001) (<= X_0 0.1) (<= Y_0 0))"
+    touching = "(and (>= X_0 0.10) (<= X_0 0.1) (<= Y_0 1))"
+    (case,) = read(BOUNDED + f"(assert (or {same_float} {touching}))").cases
+    assert halfspaces(case) == [({0: 1}, -1)]
+
+
+def test_gzip_is_recognised_by_content_and_a_byte_order_mark_is_ignored(read):
+    text = BOUNDED + "(assert (<= Y_0 0))"
+    assert read(gzip.compress(text.encode())).inputs == 2
+    assert read("\ufeff" + text).inputs == 2
+
+
+def test_version_2_declares_shapes_and_subscripts_count_row_major(read):
+    spec = read(
+        '(vnnlib-version <2.0>)(declare-network f ; a "comment"\n'
+        '(declare-input In Real [2,3] "data;(0")(declare-output Out float32 []))'
+        + "".join(
+            f"(assert (and (<= In[{i},{j}] {3 * i + j}.0) (>= In[{i},{j}] 0.0)))"
+            for i in (0, 1)
+            for j in (0, 1, 2)
+        )
+        + "(assert (== Out 1.0))"
+    )
+    assert (spec.input_name, spec.output_name, spec.network) == ("In", "Out", "f")
+    assert (spec.input_shape, spec.output_shape) == ((2, 3), ())
+    assert spec.cases[0].upper.tolist() == [0, 1, 2, 3, 4, 5]
+    assert halfspaces(spec.cases[0]) == [({0: 1}, -1), ({0: -1}, 1)]
+
+
+def test_element_names():
+    assert element_name("X", None, 7) == "X_7"
+    assert element_name("X", (2, 3), 5) == "X[1,2]"
+    assert element_name("X", (), 0) == "X"
+
+
+def test_halfspaces_are_decided_without_rounding():
+    third = Halfspace({0: Fraction(1), 1: Fraction(-1)}, Fraction(-1, 10**30))
+    assert third.holds([1.0, 1.0])
+    assert not Halfspace({0: Fraction(1), 1: Fraction(-1)}, Fraction(1, 10**30)).holds(np.ones(2, np.float32))
+    assert not third.holds([0.0, np.inf])
+    assert not third.holds([np.nan, 0.0])
+
+
+def test_case_membership_and_matrix():
+    case = Case(np.zeros(2), np.ones(2), (Halfspace({1: Fraction(3)}, Fraction(-1, 2)),))
+    rows, offsets = case.matrix(3)
+    assert rows.tolist() == [[0, 3, 0]]
+    assert offsets.tolist() == [-0.5]
+    assert case.contains([0, 1], [0, 0.125, 0])
+    assert not case.contains([0, 1.5], [0, 0.125, 0])
+    assert not case.contains([0, 1], [0, 0.25, 0])
+    assert not case.contains([0, np.nan], [0, 0.125, 0])
+
+
+decimals = st.decimals(-100, 100, allow_nan=False, places=7)
+intervals = st.tuples(decimals, decimals).map(sorted)
+outputs = st.dictionaries(st.integers(0, 1), decimals.filter(bool), min_size=1)
+inequalities = st.tuples(outputs, decimals)
+branches = st.lists(
+    st.tuples(st.lists(intervals, min_size=2, max_size=2), st.lists(inequalities, min_size=1, max_size=3)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def formula(branch, spelling: tuple[str, str]) -> str:
+    """A branch, two input intervals and output inequalities, as a VNN-LIB conjunction."""
+    (intervals, inequalities), (x, y) = branch, spelling
+    parts = []
+    for i, (low, high) in enumerate(intervals):
+        parts += [f"(>= {x.format(i)} {low:f})", f"(<= {x.format(i)} {high:f})"]
+    for factors, constant in inequalities:
+        terms = " ".join(f"(* {factor:f} {y.format(j)})" for j, factor in factors.items())
+        parts.append(f"(<= (+ {terms} {constant:f}) 0.0)")
+    return f"(and {' '.join(parts)})"
+
+
+@given(branches)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.mark.parametrize(
+    ("start", "spelling"), [(DECLARED, ("X_{}", "Y_{}")), (NETWORK, ("X[0,{}]", "Y[{}]"))], ids=["1.0", "2.0"]
+)
+def test_what_is_written_is_read_back_exactly(read, start, spelling, branches):
+    spec = read(start + f"(assert (or {' '.join(formula(branch, spelling) for branch in branches)}))")
+    for case, (intervals, inequalities) in zip(spec.cases, branches, strict=True):
+        lower, upper = zip(*intervals, strict=True)
+        np.testing.assert_array_equal(case.lower, enclosing_floats([Fraction(v) for v in lower])[0])
+        np.testing.assert_array_equal(case.upper, enclosing_floats([Fraction(v) for v in upper])[1])
+        exact = [({j: Fraction(f) for j, f in factors.items()}, Fraction(c)) for factors, c in inequalities]
+        assert halfspaces(case) == exact
+
+
+@given(st.lists(st.one_of(decimals, st.decimals(-(10**45), 10**45, allow_nan=False)), min_size=1))
+def test_enclosing_floats_contain_the_value_and_its_nearest_float32(values):
+    lower, upper = enclosing_floats([Fraction(value) for value in values])
+    with np.errstate(over="ignore"):
+        nearest = np.array([float(value) for value in values]).astype(np.float32).astype(np.float64)
+    for low, value, narrow, high in zip(lower, values, nearest, upper, strict=True):
+        assert Fraction(low) <= Fraction(value) <= Fraction(high)
+        assert not np.isfinite(narrow) or low <= narrow <= high
+        assert abs(high - low) <= 2.0**-22 * abs(float(value)) + 2e-45
+
+
+@given(branches)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_version_2_agrees_with_the_reference_parser(read, branches):
+    vnnlib = pytest.importorskip("vnnlib")
+    compat = pytest.importorskip("vnnlib.compat")
+    text = NETWORK + f"(assert (or {' '.join(formula(b, ('X[0,{}]', 'Y[{}]')) for b in branches)}))"
+    expected = [
+        (reference.input_box, polytope)
+        for reference in compat.transform(vnnlib.parse_query_string(text))
+        for polytope in reference.output_constraints
+    ]
+    ours = [(case.lower, case.upper, *case.matrix(2)) for case in read(text).cases]
+    assert len(ours) == len(expected)
+    unmatched = list(expected)
+    for case in ours:
+        unmatched.remove(next(reference for reference in unmatched if agrees(case, *reference)))
+
+
+def agrees(case, box, polytope) -> bool:
+    lower, upper, rows, offsets = case
+    numbers = (rows, -offsets, lower, upper)
+    reference = (polytope.coeff_matrix, polytope.rhs, [low for low, _ in box], [high for _, high in box])
+    same_shape = all(np.shape(a) == np.shape(b) for a, b in zip(numbers, reference, strict=True))
+    return same_shape and all(np.allclose(a, b, 1e-6, 1e-12) for a, b in zip(numbers, reference, strict=True))
+
+
+def real_files(folder: str) -> list[Path]:
+    return sorted((BENCHMARKS / folder / "vnnlib").glob("*.vnnlib*"))
+
+
+FOLDERS = sorted(path.parent.name for path in BENCHMARKS.glob("*/vnnlib")) or ["none"]
+needs_benchmarks = pytest.mark.skipif(
+    FOLDERS == ["none"], reason=f"no VNN-COMP benchmarks in {BENCHMARKS}; set KRELAX_BENCHMARKS"
+)
+
+
+@needs_benchmarks
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_real_files_parse(folder):
+    for path in real_files(folder)[:12]:
+        spec = read_vnnlib(path)
+        assert spec.cases
+        for case in (spec.cases[0], spec.cases[-1]):
+            assert case.lower.shape == case.upper.shape == (spec.inputs,)
+            assert np.all(case.lower <= case.upper)
+            assert case.halfspaces
+
+
+@needs_benchmarks
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder in ("acasxu", "oval21", "vit")])
+def test_top_level_bounds_of_real_files_are_the_decimals_in_the_text(folder):
+    path = real_files(folder)[0]
+    text = gzip.decompress(path.read_bytes()).decode()
+    case = read_vnnlib(path).cases[0]
+    bounds = re.findall(r"\(assert \(([<>])= X_(\d+) (\S+?)\)\)", text)
+    assert bounds
+    for operator, index, decimal in bounds:
+        side = case.upper if operator == "<" else case.lower
+        exact = Decimal(decimal)
+        gap = Decimal(float(side[int(index)])) - exact
+        assert (gap >= 0) == (operator == "<") or gap == 0
+        assert abs(gap) <= abs(exact) * Decimal(2) ** -23

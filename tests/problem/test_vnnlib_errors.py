@@ -1,0 +1,216 @@
+"""VNN-LIB files that cannot be read: one InputError each, with the place, the reason and the remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from krelax.errors import InputError, UnsupportedError
+from krelax.problem.query import Specification
+from krelax.problem.vnnlib import read_vnnlib
+
+DECLARED = """; two inputs, two outputs
+(declare-const X_0 Real)
+(declare-const X_1 Real)
+(declare-const Y_0 Real)
+(declare-const Y_1 Real)
+"""
+BOUNDED = (
+    DECLARED
+    + """(assert (>= X_0 -0.5))
+(assert (<= X_0 0.5))
+(assert (>= X_1 0))
+(assert (<= X_1 1))
+"""
+)
+NETWORK = """(vnnlib-version <2.0>)
+(declare-network net (declare-input X float32 [1,2]) (declare-output Y float32 [2]))
+"""
+BOUNDED_2 = (
+    NETWORK
+    + """(assert (>= X[0,0] -0.5))
+(assert (<= X[0,0] 0.5))
+(assert (>= X[0,1] 0.0))
+(assert (<= X [0, 1] 1.0))
+"""
+)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_content(content: str | bytes) -> Specification:
+        path = tmp_path / "property.vnnlib"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_vnnlib(path)
+
+    return read_content
+
+
+SAFE = "(assert (<= Y_0 0))"
+MALFORMED = {
+    "empty": (b"", "contains no commands"),
+    "only comments": (b"; nothing\n", "contains no commands"),
+    "binary junk": (bytes(range(256)) * 8, "UTF-8"),
+    "control characters": (b"\0\1\2 junk", ":1: found"),
+    "truncated gzip": (gzip.compress(BOUNDED.encode())[:-20], "damaged gzip"),
+    "gzip magic only": (b"\x1f\x8b", "damaged gzip"),
+    "corrupt gzip": (gzip.compress(BOUNDED.encode())[:12] + b"\xff" * 60, "damaged gzip"),
+    "latin-1": ("(assert (<= Y_é 0))".encode("latin-1"), "UTF-8"),
+    "prose": (b"hello world", ":1: found 'hello'"),
+    "onnx file": (b"\x08\x07\x12\x07pytorch", ":1: found"),
+    "unclosed": (BOUNDED + "(assert (<= Y_0 0)", ":10: this '\\(' is never closed"),
+    "forgotten parenthesis": (BOUNDED + "(assert (<= Y_0 0)\n" + SAFE, ":10: this '\\(' is never closed"),
+    "surplus parenthesis": (BOUNDED + SAFE + ")", ":10: unmatched"),
+    "undeclared input": (BOUNDED + "(assert (<= X_2 0))", ":10: 'X_2' is neither"),
+    "undeclared in a branch": (
+        BOUNDED + "(assert (or (and (<= Y_0 0))\n(and (<= Y_7 0))))",
+        ":11: 'Y_7' is neither",
+    ),
+    "declared twice": (DECLARED + "(declare-const X_1 Real)", ":6: X_1 is declared twice"),
+    "gap in the inputs": (BOUNDED + "(declare-const X_3 Real)" + SAFE, "X_2 is not declared"),
+    "gap in the outputs": (BOUNDED + "(declare-const Y_9 Real)" + SAFE, "Y_2 is not declared"),
+    "other type": (BOUNDED + "(declare-const X_2 Int)", "must be declared as"),
+    "no type": ("(declare-const X_0)", "must be declared as"),
+    "other variable name": ("(declare-const Z_0 Real)", "call inputs X_0"),
+    "no outputs": ("(declare-const X_0 Real)(assert (<= X_0 0))(assert (>= X_0 0))", "declares no output"),
+    "no inputs": ("(declare-const Y_0 Real)" + SAFE, "declares no input"),
+    "no declarations": (SAFE, ":1: 'Y_0' is neither"),
+    "word for a number": (BOUNDED + "(assert (<= Y_0 zero))", "'zero' is neither"),
+    "nan": (BOUNDED + "(assert (<= Y_0 nan))", "'nan' is neither"),
+    "infinity": (BOUNDED + "(assert (<= X_0 inf))", "'inf' is neither"),
+    "malformed number": (BOUNDED + "(assert (<= Y_0 1.2.3))", "'1.2.3' is neither"),
+    "hexadecimal": (BOUNDED + "(assert (<= Y_0 0x10))", "'0x10' is neither"),
+    "foreign digits": (BOUNDED + "(assert (<= Y_0 ٣))", "is neither"),
+    "huge exponent": (BOUNDED + "(assert (<= Y_0 1e999999999))", "exponent beyond 400"),
+    "tiny exponent": (BOUNDED + "(assert (<= X_0 1e-999999999))", "exponent beyond 400"),
+    "beyond float64": (BOUNDED + "(assert (<= X_0 1e309))", "beyond the float64 range"),
+    "product beyond float64": (BOUNDED + "(assert (<= (* 1e200 1e200 Y_0) 0))", "beyond the float64 range"),
+    "quotient beyond float64": (BOUNDED + "(assert (<= (* 1e-300 X_0) 1e300))", "beyond the float64 range"),
+    "long number": (BOUNDED + f"(assert (<= Y_0 0.{'1' * 5000}))", "5002 characters"),
+    "one operand": (BOUNDED + "(assert (<= Y_0))", "is not a comparison"),
+    "three operands": (BOUNDED + "(assert (<= 0 Y_0 1))", "is not a comparison"),
+    "constant comparison": (BOUNDED + "(assert (<= 0 1))", "without variables"),
+    "cancelling comparison": (BOUNDED + "(assert (<= Y_0 Y_0))", "without variables"),
+    "empty or": (BOUNDED + "(assert (or))", "is not a comparison"),
+    "empty list": (BOUNDED + "(assert ())", "is not a comparison"),
+    "word as formula": (BOUNDED + "(assert true)", "where a comparison"),
+    "word in a conjunction": (BOUNDED + "(assert (and (<= Y_0 0) true))", "is not a comparison"),
+    "empty assert": (BOUNDED + "(assert)", "one formula, not 0"),
+    "two formulas": (BOUNDED + "(assert (<= Y_0 0) (<= Y_1 0))", "one formula, not 2"),
+    "list as operator": (BOUNDED + "(assert ((<= Y_0 0)))", "is not a comparison"),
+    "division": (BOUNDED + "(assert (<= (/ Y_0 2) 0))", "is not a term"),
+    "empty sum": (BOUNDED + "(assert (<= (+) 0))", "is not a term"),
+    "unknown command": (BOUNDED + SAFE + "(check-sat)", "not a supported command"),
+    "no output constraint": (BOUNDED, "no assertion constrains an output"),
+    "contradictory bounds": (
+        BOUNDED + "(assert (<= X_0 -0.75))" + SAFE,
+        "empty input region: X_0 has lower bound -0.5 > upper bound -0.75",
+    ),
+    "only empty branches": (
+        BOUNDED + "(assert (or (and (>= X_1 2) (<= Y_0 0)) (and (<= X_1 -1) (<= Y_0 0))))",
+        "empty input region: X_1 has lower bound 2.0 > upper bound 1.0",
+    ),
+    "no upper bound": (DECLARED + "(assert (= X_0 0))(assert (>= X_1 0))" + SAFE, "X_1 has no upper bound"),
+    "unbounded in a branch": (
+        DECLARED + "(assert (= X_1 0))(assert (or (and (= X_0 0) (<= Y_0 0)) (and (>= X_0 0) (<= Y_0 0))))",
+        "X_0 has no upper bound",
+    ),
+    "network without version": (NETWORK.split("\n", 1)[1], "start the file with"),
+    "scalars in version 2": ("(vnnlib-version <2.0>)" + DECLARED, "belongs to VNN-LIB 1.0"),
+    "late version": (BOUNDED + "(vnnlib-version <2.0>)", "first command"),
+    "no network": ("(vnnlib-version <2.0>)(assert (<= Y[0] 0))", "is neither"),
+    "network without name": ("(vnnlib-version <2.0>)(declare-network)", "has no name"),
+    "subscript out of range": (BOUNDED_2 + "(assert (<= Y[2] 0.0))", "index \\[2\\] is outside Y"),
+    "subscript of wrong rank": (BOUNDED_2 + "(assert (<= X[1] 0.0))", "index \\[1\\] is outside X"),
+    "missing subscript": (BOUNDED_2 + "(assert (<= Y 0.0))", "index \\[\\] is outside Y"),
+    "negative subscript": (BOUNDED_2 + "(assert (<= Y[-1] 0.0))", "natural numbers"),
+    "open subscript": (BOUNDED_2 + "(assert (<= Y[1 0.0))", "is not a comparison"),
+    "tensor without shape": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X float32))",
+        "must be declared as",
+    ),
+    "zero dimension": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X float32 [0]))",
+        "0 elements",
+    ),
+    "gigantic shape": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X float32 [999999999,999999999]))",
+        "elements; use",
+    ),
+    "same name twice": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X Real [1])(declare-output X Real [1]))",
+        "X is declared twice",
+    ),
+    "network without output": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X float32 [1]))(assert (= X[0] 0))",
+        "declares no output",
+    ),
+}
+UNSUPPORTED = {
+    "inputs and outputs": (BOUNDED + "(assert (<= X_0 Y_0))", ":10: a constraint on both"),
+    "several inputs": (BOUNDED + "(assert (<= (+ X_0 X_1) 0))", ":10: a constraint on several inputs"),
+    "product of outputs": (BOUNDED + "(assert (<= (* Y_0 Y_1) 0))", "product of two variables"),
+    "disequality": (BOUNDED_2 + "(assert (!= Y[0] 0.0))", "is not a comparison"),
+    "version 3": ("(vnnlib-version <3.0>)", "only \\(vnnlib-version <2.0>\\)"),
+    "two networks": (NETWORK + NETWORK.split("\n", 1)[1], ":3: several networks"),
+    "two inputs": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input A Real [1])(declare-input B Real [1]))",
+        "several inputs",
+    ),
+    "hidden layer": (
+        '(vnnlib-version <2.0>)(declare-network f (declare-hidden Z float32 [1] "z"))',
+        "'\\(declare-hidden ...\\)' in a network declaration is not supported",
+    ),
+    "equal networks": ("(vnnlib-version <2.0>)(declare-network f (equal-to g))", "equal-to g"),
+    "isomorphic networks": ("(vnnlib-version <2.0>)(declare-network f (isomorphic-to g))", "isomorphic-to g"),
+    "integer tensor": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X int8 [1]))",
+        "element type int8",
+    ),
+    "too many cases": (BOUNDED + "(assert (or (<= Y_0 0) (<= Y_1 0)))" * 40, "disjunctive normal form"),
+    "deep nesting": (BOUNDED + "(assert " + "(and " * 5000 + "(<= Y_0 0)" + ")" * 5001, "deeper than 200"),
+    "deep term": (BOUNDED + "(assert (<= " + "(- " * 300 + "Y_0" + ")" * 300 + " 0))", "deeper than 200"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_files_are_input_errors_with_a_place_and_a_reason(read, name):
+    content, message = MALFORMED[name]
+    with pytest.raises(InputError, match=message) as caught:
+        read(content)
+    assert "property.vnnlib" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_features_are_named(read, name):
+    content, message = UNSUPPORTED[name]
+    with pytest.raises(UnsupportedError, match=message):
+        read(content)
+
+
+@pytest.mark.parametrize("path", ["missing.vnnlib", ".", "a\0b"])
+def test_paths_that_are_no_files(tmp_path, path):
+    with pytest.raises(InputError):
+        read_vnnlib(tmp_path / path)
+
+
+@pytest.mark.parametrize("unit", ["a[", "a[0 ", "(", "((a ", '"', "a ", "[", "(- ", "; ", "1"])
+def test_repetitive_junk_is_rejected_in_linear_time(read, unit):
+    start = time.perf_counter()
+    with pytest.raises(InputError):
+        read(BOUNDED + "(assert (<= Y_0 " + unit * 200_000)
+    assert time.perf_counter() - start < 5
+
+
+@given(st.text(alphabet='()[]<=>"; \nXY_01.e-+*andorst,', max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_arbitrary_text_never_escapes_as_another_error(read, text):
+    for start in (BOUNDED, BOUNDED_2, BOUNDED + "(assert (or ", BOUNDED_2 + "(assert (<= "):
+        with contextlib.suppress(InputError):
+            read(start + text)
