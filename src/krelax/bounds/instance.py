@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -13,6 +15,11 @@ from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.region import Region
 
+
+class OutOfTime(Exception):
+    """The deadline of an instance has passed; what was computed for it so far is dropped."""
+
+
 # Work on about this many bytes at a time on a CPU: more does not fit its caches and is slower.
 _CACHE_BYTES = 4 << 20
 
@@ -20,26 +27,40 @@ _CACHE_BYTES = 4 << 20
 @dataclass(frozen=True, eq=False)
 class Instance:
     """A network over a batch of regions. Witnesses are proposed with `fast_network` and `fast_region` (float32) and
-    evaluated with `network` and `region` (float64)."""
+    evaluated with `network` and `region` (float64). `deadline` is a reading of `time.perf_counter()`."""
 
     network: Network
     region: Region
     fast_network: Network
     fast_region: Region
+    deadline: float | None = None
 
     @classmethod
-    def of(cls, network: Network, region: Region, fast: torch.dtype = torch.float32) -> Instance:
+    def of(
+        cls, network: Network, region: Region, fast: torch.dtype = torch.float32, deadline: float | None = None
+    ) -> Instance:
         """Raises InputError if the region is not `(batch, *input_shape)`."""
         if tuple(region.lower.shape[1:]) != network.input_shape:
             given, wanted = tuple(region.lower.shape[1:]), network.input_shape
             raise InputError(f"regions of inputs of shape {given} for a network with inputs of shape {wanted}")
         device = region.lower.device
-        decide = network.to(torch.float64, device)
-        return cls(decide, region.to(torch.float64, device), network.to(fast, device), region.to(fast, device))
+        exact = torch.float64
+        return cls(
+            network.to(exact, device),
+            region.to(exact, device),
+            network.to(fast, device),
+            region.to(fast, device),
+            deadline,
+        )
 
     def select(self, index: Tensor) -> Instance:
         """The same network over some of the regions."""
-        return Instance(self.network, self.region.select(index), self.fast_network, self.fast_region.select(index))
+        return replace(self, region=self.region.select(index), fast_region=self.fast_region.select(index))
+
+    def check(self) -> None:
+        """Raise OutOfTime if the deadline has passed."""
+        if self.deadline is not None and time.perf_counter() > self.deadline:
+            raise OutOfTime
 
 
 def memory_budget(device: torch.device) -> int:
@@ -55,6 +76,15 @@ def chunk_rows(bytes_per_row: int, device: torch.device, budget: int | None = No
     if device.type == "cpu":
         allowed = min(allowed, _CACHE_BYTES)
     return max(1, allowed // max(1, bytes_per_row))
+
+
+def chunk_images(network: Network, copies: int, device: torch.device, queries: int | None = None) -> int:
+    """How many regions to work on at a time, if each keeps `copies` tensors of one row for each of `queries` (None:
+    two for every neuron of the widest activation)."""
+    widths = [prod(node.shape) for node in network.nodes]
+    if queries is None:
+        queries = 2 * max([widths[i] for i in network.activations()], default=1)
+    return chunk_rows(queries * max(widths) * copies * 8, device)
 
 
 def pieces(total: int, size: int) -> Iterator[Tensor]:

@@ -12,7 +12,15 @@ from krelax.bounds.instance import Instance, chunk_rows
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.optimise import Ascent, ascend, lines_of
 from krelax.network.activations import Max
+from krelax.network.graph import Network
+from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
+from krelax.network.ops import Pad, Reshape, Transpose
+from krelax.problem.region import Box, Region
 from krelax.relaxations import Rule
+
+# Tensors the size of the widest layer that a pass holds for every query, roughly.
+RULE_COPIES = 6
+ASCENT_COPIES = 24
 
 
 def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,6 +40,22 @@ def undecided(instance: Instance, known: Intervals, node: int) -> Tensor:
     return ((lower < 0) & (upper > 0)).flatten(1)
 
 
+_RESHAPING = (Reshape, Transpose, Pad, Scale)
+_MIXING = (Dense, Conv, ConvTranspose)
+
+
+def interval_is_exact(network: Network, region: Region, node: int) -> bool:
+    """Whether interval arithmetic gives the exact bounds of a node already: one matrix applied to a box."""
+    mixed = 0
+    while node > 0:
+        op = network.nodes[node].op
+        mixed += isinstance(op, _MIXING)
+        if mixed > 1 or not isinstance(op, _RESHAPING + _MIXING):
+            return False
+        node = network.nodes[node].inputs[0]
+    return isinstance(region, Box)
+
+
 def tighten_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -> None:
     """Bound the undecided entries of a pre-activation by one backward pass with a closed-form rule."""
     lines = by_rule(known, rule)
@@ -40,7 +64,7 @@ def tighten_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule)
         form = signed(neurons(instance.network, node, index))
         return lower_bound(instance.network, instance.region, form, lines, known)
 
-    _tighten(instance, known, node, prove, copies=6)
+    _tighten(instance, known, node, prove, RULE_COPIES)
 
 
 def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: Ascent) -> None:
@@ -50,15 +74,17 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
 
     def prove(index: Tensor) -> Tensor:
         form = signed(neurons(instance.fast_network, node, index))
-        witness = ascend(instance.fast_network, instance.fast_region, form, fast_known, ascent)
+        witness = ascend(instance, form, fast_known, ascent)
         exact = {i: s.to(known.lower[0].dtype) for i, s in witness.items()}
         form = signed(neurons(instance.network, node, index))
         return lower_bound(instance.network, instance.region, form, lines_of(known, exact), known)
 
-    _tighten(instance, known, node, prove, copies=24)
+    _tighten(instance, known, node, prove, ASCENT_COPIES)
 
 
 def _tighten(instance: Instance, known: Intervals, node: int, prove: Callable[[Tensor], Tensor], copies: int) -> None:
+    if interval_is_exact(instance.network, instance.region, node):
+        return
     mask = undecided(instance, known, node)
     if not bool(mask.any()):
         return
@@ -67,6 +93,7 @@ def _tighten(instance: Instance, known: Intervals, node: int, prove: Callable[[T
     row = 2 * len(mask) * widest * known.lower[0].element_size() * copies
     size = max(chunk_rows(row, mask.device), 64)
     for part, good in zip(index.split(size, 1), valid.split(size, 1), strict=True):
+        instance.check()
         _store(known, node, part, good, prove(part))
 
 

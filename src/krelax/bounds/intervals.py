@@ -42,7 +42,8 @@ class Intervals:
 
     def to(self, dtype: torch.dtype, network: Network) -> Intervals:
         """The same bounds in another type, for proposing witnesses (not rounded outward)."""
-        cast = Intervals(*([t.to(dtype) for t in ts] for ts in (self.lower, self.upper, self.magnitude)))
+        lower, upper, magnitude = ([t.to(dtype) for t in ts] for ts in (self.lower, self.upper, self.magnitude))
+        cast = Intervals(lower, upper, magnitude)
         for i in self.relaxations:
             cast.relax(network, i)
         return cast

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from krelax.bounds.backward import by_rule, lower_bound, outputs
 from krelax.bounds.instance import Instance
-from krelax.bounds.intermediate import tighten_by_ascent, tighten_by_rule
+from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, tighten_by_ascent, tighten_by_rule
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.optimise import Ascent, Witness, ascend, lines_of
+from krelax.problem.queries import Queries
 from krelax.relaxations import Rule
 
 
@@ -29,6 +30,11 @@ class Method:
     inner: Ascent | None = None
     outer: Ascent | None = None
 
+    @property
+    def copies(self) -> int:
+        """Tensors the size of the widest layer that the method holds for every query."""
+        return RULE_COPIES if self.inner is None else ASCENT_COPIES
+
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -39,7 +45,7 @@ METHODS: dict[str, Method] = {
         Method("fixed1", Rule.FIXED_1, Rule.FIXED_1),
         Method("crown-ibp", Rule.ADAPTIVE),
         Method("crown", Rule.ADAPTIVE, Rule.ADAPTIVE),
-        Method("alpha", Rule.ADAPTIVE, Rule.ADAPTIVE, Ascent(20), Ascent(100)),
+        Method("alpha", Rule.ADAPTIVE, Rule.ADAPTIVE, Ascent(24, 0.5, 0.88), Ascent(60, 0.5, 0.93)),
     )
 }
 
@@ -53,18 +59,21 @@ class Bounded:
     witness: Witness = field(default_factory=dict)
 
 
-def bound(instance: Instance, rows: Tensor, offsets: Tensor, method: Method) -> Bounded:
-    """Lower bounds of `rows @ y + offsets`, `(batch, queries, outputs)` and `(batch, queries)`, by `method`.
+def bound(instance: Instance, queries: Queries, method: Method, stop: bool = False) -> Bounded:
+    """Lower bounds of the margins of `queries` over the regions of `instance`, by `method`.
 
-    Sound. Never below the interval bound of the same query, and never below plain CROWN for optimised slopes.
+    With `stop`, optimisation ends as soon as every question is settled, which leaves the margins looser.
+    Sound. Never below the interval bound of the same query, and never below plain CROWN for optimised slopes. Raises
+    OutOfTime at the instance's deadline.
     """
-    known = start(instance.region)
-    activations = set(instance.network.activations())
-    for i, node in enumerate(instance.network.nodes[1:], start=1):
-        if i in activations:
-            tighten(instance, known, node.inputs[0], method)
-        advance(instance.network, known)
-    return conclude(instance, known, rows, offsets, method)
+    with torch.no_grad():
+        known = start(instance.region)
+        activations = set(instance.network.activations())
+        for i, node in enumerate(instance.network.nodes[1:], start=1):
+            if i in activations:
+                tighten(instance, known, node.inputs[0], method)
+            advance(instance.network, known)
+        return conclude(instance, known, queries, method, stop)
 
 
 def tighten(instance: Instance, known: Intervals, node: int, method: Method) -> None:
@@ -75,18 +84,28 @@ def tighten(instance: Instance, known: Intervals, node: int, method: Method) -> 
         tighten_by_ascent(instance, known, node, method.inner)
 
 
-def conclude(instance: Instance, known: Intervals, rows: Tensor, offsets: Tensor, method: Method) -> Bounded:
+def conclude(instance: Instance, known: Intervals, queries: Queries, method: Method, stop: bool) -> Bounded:
     """Bound the query when every node has its bounds."""
     network, region = instance.network, instance.region
-    form = outputs(network, rows, offsets)
+    form = outputs(network, queries.rows, queries.offsets)
     rules = dict.fromkeys((Rule.ZERO, method.final))
-    values = [lower_bound(network, region, form, by_rule(known, rule), known) for rule in rules]
-    witness: Witness = {}
-    if method.outer is not None:
-        fast = instance.fast_network.dtype
-        fast_form = outputs(instance.fast_network, rows.to(fast), offsets.to(fast))
-        fast_known = known.to(fast, network)
-        proposed = ascend(instance.fast_network, instance.fast_region, fast_form, fast_known, method.outer, target=0.0)
-        witness = {i: s.to(offsets.dtype) for i, s in proposed.items()}
-        values.append(lower_bound(network, region, form, lines_of(known, witness), known))
-    return Bounded(torch.stack(values).amax(0), known, witness)
+    value = torch.stack([lower_bound(network, region, form, by_rule(known, r), known) for r in rules]).amax(0)
+    if method.outer is None or (stop and holds(queries, value)):
+        return Bounded(value, known)
+    fast = instance.fast_network.dtype
+    asked = queries.to(fast, value.device)
+    proposed = ascend(
+        instance,
+        outputs(instance.fast_network, asked.rows, asked.offsets),
+        known.to(fast, network),
+        method.outer,
+        (lambda values: holds(queries, values)) if stop else None,
+    )
+    witness = {i: s.to(value.dtype) for i, s in proposed.items()}
+    optimised = lower_bound(network, region, form, lines_of(known, witness), known)
+    return Bounded(torch.maximum(value, optimised), known, witness)
+
+
+def holds(queries: Queries, value: Tensor) -> bool:
+    """Whether bounds of the margins settle every question of the batch."""
+    return bool((queries.margin(value) > 0).all())

@@ -9,17 +9,16 @@ iteration is one pass down and one pass up, without a graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form, Trace, back_substitute
+from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
-from krelax.network.graph import Network
 from krelax.network.ops import Linear
-from krelax.problem.region import Region
 from krelax.relaxations import Lines, Relaxation, Rule
 
 
@@ -96,55 +95,49 @@ def _parameters(known: Intervals, witness: Witness) -> list[tuple[Tensor, Relaxa
 
 
 def ascend(
-    network: Network,
-    region: Region,
-    form: Form,
-    known: Intervals,
-    ascent: Ascent,
-    target: float | None = None,
+    instance: Instance, form: Form, known: Intervals, ascent: Ascent, done: Callable[[Tensor], bool] | None = None
 ) -> Witness:
-    """Slopes that raise the lower bound of every query of `form`; stops early when all exceed `target`.
+    """Slopes that raise the lower bound of every query of `form`; stops early when `done` says so of the bounds.
 
-    A proposal: works in the type of `network`, `region` and `known`, and the bound is whatever `lower_bound` says.
+    A proposal in the fast type of the instance, in which `form` and `known` are given; the bound is whatever
+    `lower_bound` makes of it.
     """
-    with torch.no_grad():
-        nodes = [i for i in known.relaxations if i <= max(form.coeff)]
-        witness = initial(known, nodes, form.constant.shape[1])
-        parameters = _parameters(known, witness)
-        if not parameters or ascent.steps == 0:
-            return witness
-        adam = torch.optim.Adam(
-            [{"params": [p], "lr": ascent.rate * r.step} for p, r in parameters], fused=True, maximize=True
-        )
-        lines = _Lines(known, witness)
-        for _ in range(ascent.steps):
-            if _climb(network, region, form, known, witness, lines.now(), target):
-                break
-            adam.step()
-            for tensor, relaxation in parameters:
-                low, high = relaxation.slope_range()
-                torch.clamp(tensor, low.unsqueeze(1), high.unsqueeze(1), out=tensor)
-            for group in adam.param_groups:
-                group["lr"] *= ascent.decay
+    nodes = [i for i in known.relaxations if i <= max(form.coeff)]
+    witness = initial(known, nodes, form.constant.shape[1])
+    parameters = _parameters(known, witness)
+    if not parameters or ascent.steps == 0:
         return witness
+    adam = torch.optim.Adam(
+        [{"params": [p], "lr": ascent.rate * r.step} for p, r in parameters], fused=True, maximize=True
+    )
+    lines = _Lines(known, witness)
+    for _ in range(ascent.steps):
+        instance.check()
+        current = lines.now()
+        trace = Trace()
+        result, _ = back_substitute(instance.fast_network, form, current, known, trace)
+        if done is not None and done(result.constant + instance.fast_region.minimise(result.coeff[0])):
+            break
+        _differentiate(instance, result.coeff[0], known, witness, current, trace)
+        adam.step()
+        _project(parameters)
+        for group in adam.param_groups:
+            group["lr"] *= ascent.decay
+    return witness
 
 
-def _climb(
-    network: Network,
-    region: Region,
-    form: Form,
-    known: Intervals,
-    witness: Witness,
-    lines: Mapping[int, Lines],
-    target: float | None,
-) -> bool:
-    """Put the gradient of the bound into the slopes; True if every query is above the target already."""
-    trace = Trace()
-    result, _ = back_substitute(network, form, lines, known, trace)
-    coeff = result.coeff[0]
-    if target is not None and bool((result.constant + region.minimise(coeff) > target).all()):
-        return True
-    points = {0: region.minimiser(coeff)}
+def _project(parameters: list[tuple[Tensor, Relaxation]]) -> None:
+    for tensor, relaxation in parameters:
+        low, high = relaxation.slope_range()
+        torch.clamp(tensor, low.unsqueeze(1), high.unsqueeze(1), out=tensor)
+
+
+def _differentiate(
+    instance: Instance, coeff: Tensor, known: Intervals, witness: Witness, lines: Mapping[int, Lines], trace: Trace
+) -> None:
+    """Put the gradients of the bounds into the slopes: one pass up, from the minimiser over the region."""
+    network = instance.fast_network
+    points = {0: instance.fast_region.minimiser(coeff)}
     for i in reversed(trace.visited):
         node, op = network.nodes[i], network.nodes[i].op
         operands = [points[j] for j in node.inputs]
@@ -152,9 +145,9 @@ def _climb(
             value = op.forward(*(x.flatten(0, 1) for x in operands))
             points[i] = value.unflatten(0, operands[0].shape[:2])
         else:
-            points[i] = _follow(trace.coeff[i], operands[0], lines[i], known.relaxations[i])
-            _differentiate(trace.coeff[i], operands[0], lines[i], known.relaxations[i], witness[i])
-    return False
+            q, line, relaxation = operands[0], lines[i], known.relaxations[i]
+            points[i] = _follow(trace.coeff[i], q, line, relaxation)
+            _slope_gradients(trace.coeff[i], q, line, relaxation, witness[i])
 
 
 def _follow(coeff: Tensor, q: Tensor, line: Lines, relaxation: Relaxation) -> Tensor:
@@ -168,7 +161,7 @@ def _follow(coeff: Tensor, q: Tensor, line: Lines, relaxation: Relaxation) -> Te
     return along.add_(torch.lerp(line.above, below.expand_as(line.above), positive))
 
 
-def _differentiate(coeff: Tensor, q: Tensor, line: Lines, relaxation: Relaxation, slopes: Slopes) -> None:
+def _slope_gradients(coeff: Tensor, q: Tensor, line: Lines, relaxation: Relaxation, slopes: Slopes) -> None:
     """Gradient of the bounds with respect to the optimised slopes of one (elementwise) activation."""
     if relaxation.optimised[0]:
         slopes.lower.grad = coeff.clamp(min=0) * (q if line.lower_at is None else q - line.lower_at)

@@ -21,7 +21,7 @@ from krelax.errors import InputError, UnsupportedError
 from krelax.network.activations import Max, ReLU
 from krelax.network.graph import Builder
 from krelax.network.linear import Add, Conv, Dense, Scale, Sum
-from krelax.network.ops import Expand, Gather, Pad, Reshape, Shape, Take, Transpose, normal_axes
+from krelax.network.ops import Concat, Expand, Gather, Pad, Reshape, Shape, Take, Transpose, normal_axes
 
 Operand = int | Tensor
 """A node of the builder, or a constant."""
@@ -62,6 +62,28 @@ def take_slice(builder: Builder, x: int, axis: int, index: Sequence[int] | range
     return builder.add(Gather(axis, places), x)
 
 
+def concat(builder: Builder, operands: Sequence[Operand], axis: int) -> int:
+    """Operands joined along `axis`, at least one of them a node."""
+    nodes = [o for o in operands if not isinstance(o, Tensor)]
+    if len(nodes) == len(operands):
+        return builder.add(Concat(axis), *nodes)
+    shapes = [tuple(o.shape) if isinstance(o, Tensor) else builder.shape(o) for o in operands]
+    shape = Concat(axis).shape(*shapes)
+    shift = torch.zeros(shape, dtype=torch.float64)
+    parts, start = [], 0
+    for operand, size in zip(operands, (s[axis] for s in shapes), strict=True):
+        if isinstance(operand, Tensor):
+            shift.narrow(axis, start, size).copy_(operand)
+        else:
+            before, after = (
+                [n if a == axis else 0 for a in range(len(shape))] for n in (start, shape[axis] - start - size)
+            )
+            parts.append(pad(builder, operand, before, after))
+        start += size
+    total = builder.add(Add((1,) * len(parts)), *parts) if len(parts) > 1 else parts[0]
+    return scale_shift(builder, total, None, shift)
+
+
 def scale_shift(builder: Builder, x: int, factor: Tensor | None, shift: Tensor | None) -> int:
     """`x * factor + shift`; `x` is repeated where a constant has a larger shape."""
     constants = [c for c in (factor, shift) if c is not None]
@@ -81,7 +103,7 @@ def add(builder: Builder, a: Operand, b: Operand, sign: int = 1) -> int:
     if isinstance(b, Tensor):
         return scale_shift(builder, _node(a), None, sign * b)
     if isinstance(a, Tensor):
-        return scale_shift(builder, b, torch.tensor(float(sign), dtype=a.dtype), a)
+        return scale_shift(builder, b if sign > 0 else negate(builder, b), None, a)
     shape = _joint_shape(builder.shape(a), builder.shape(b))
     branches = (broadcast(builder, a, shape), broadcast(builder, b, shape))
     return builder.add(Add((1, sign)), *branches)

@@ -109,7 +109,9 @@ class Reader:
         else:
             results = self._reference()
         for name, result in zip(self.node.output, results, strict=False):
-            self.constants[name] = np.asarray(result)
+            array = np.asarray(result)
+            wide = np.float64 if np.issubdtype(array.dtype, np.floating) else array.dtype
+            self.constants[name] = array.astype(wide)
 
     def _reference(self) -> list[Any]:
         """What ONNX's reference implementation makes of the node, in the file's operator set."""

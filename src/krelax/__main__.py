@@ -1,0 +1,5 @@
+"""`python -m krelax`."""
+
+from krelax.cli import main
+
+main()

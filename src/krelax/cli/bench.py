@@ -1,0 +1,57 @@
+"""`krelax bench`: a list of instances, with the expected answers held against ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from krelax.cli.shared import FILE, device_option, method_option, timeout_option
+
+
+@click.command()
+@click.argument("instances", type=FILE)
+@timeout_option("Seconds for each instance, instead of the list's own.")
+@click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped.")
+@method_option
+@device_option
+def bench(instances: Path, timeout: float | None, jsonl: Path | None, resume: bool, method: str, device: str) -> int:
+    """Verify every line of INSTANCES (columns onnx, vnnlib, timeout_s, expected).
+
+    Exit code 1 if any answer contradicts the expected one, 0 otherwise.
+    """
+    from krelax.cli import DISAGREEMENT, DONE
+    from krelax.run.bench import bench as run
+    from krelax.run.bench import read_instances
+    from krelax.run.journal import digest, open_journal
+    from krelax.run.verify import VerifyOptions
+
+    listed = read_instances(instances, timeout)
+    settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
+    counts: Counter[str] = Counter()
+    seconds = 0.0
+    with open_journal(jsonl, settings, resume) as journal:
+        for record in journal.done.values():
+            counts[str(record["answer"])] += 1
+            counts["disagree"] += {record["answer"], record["expected"]} == {"sat", "unsat"}
+        remaining = [i for i in listed if i.index not in journal.done]
+        for result in run(remaining, VerifyOptions(method, None, device)):
+            record = result.record()
+            journal.write(record)
+            counts[result.answer] += 1
+            counts["disagree"] += result.disagrees
+            seconds += result.seconds
+            mark = "!" if result.disagrees else " "
+            click.echo(
+                f"{mark}{result.instance.index + 1:>4}/{len(listed)}  {result.answer:<9}  expected {result.instance.expected:<6}"
+                f"{result.seconds:8.2f} s  {result.instance.onnx.stem}  {result.instance.vnnlib.name.split('.vnnlib')[0]}"
+                f"  ({result.reason})"
+            )
+    solved = counts["sat"] + counts["unsat"]
+    click.echo(
+        f"solved {solved} of {len(listed)}: {counts['unsat']} unsat, {counts['sat']} sat; {counts['unknown']} unknown, "
+        f"{counts['timed-out']} timed-out, {counts['error']} error; {counts['disagree']} disagree; {seconds:.1f} s"
+    )
+    return DISAGREEMENT if counts["disagree"] else DONE

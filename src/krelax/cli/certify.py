@@ -1,0 +1,89 @@
+"""`krelax certify` and `krelax demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from krelax.cli.shared import (
+    BUNDLED_EPS,
+    FILE,
+    Range,
+    bundled,
+    chosen,
+    device_option,
+    method_option,
+    region_options,
+    timeout_option,
+)
+
+
+@click.command()
+@click.argument("model", type=FILE, required=False)
+@click.argument("images", type=FILE, required=False)
+@region_options
+@click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
+@method_option
+@timeout_option("Seconds for each image, on average.")
+@click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped.")
+@device_option
+def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> None:
+    """Certify MODEL (ONNX) on labelled IMAGES (.npz): is every image within EPS classified as its label?
+
+    Without MODEL and IMAGES, a bundled digit classifier is certified on real images.
+    """
+    from krelax.errors import InputError
+
+    if model is None:
+        model, images = bundled("digits_conv.onnx"), bundled("digits_test.npz")
+        options["eps"] = BUNDLED_EPS if options["eps"] is None else options["eps"]
+    if images is None:
+        raise InputError("give a file of labelled images (.npz) after the model")
+    if options["eps"] is None:
+        raise InputError("give the radius of the perturbation with --eps")
+    run(model, images, selection, options)
+
+
+@click.command()
+@click.option("--dense", is_flag=True, help="The fully connected network instead of the convolutional one.")
+def demo(dense: bool) -> None:
+    """Certify a bundled digit classifier on real handwritten digits."""
+    model = bundled("digits_dense.onnx" if dense else "digits_conv.onnx")
+    options = {
+        "eps": BUNDLED_EPS,
+        "norm": "linf",
+        "clip": (0.0, 1.0),
+        "method": "auto",
+        "timeout": None,
+        "device": "cpu",
+        "jsonl": None,
+        "resume": False,
+    }
+    run(model, bundled("digits_test.npz"), None, options)
+
+
+def run(model: Path, images: Path, selection: slice | None, options: dict[str, Any]) -> None:
+    """Load, certify with a progress bar, and print the summary."""
+    import numpy as np
+
+    from krelax.cli.report import Progress, certify_summary
+    from krelax.network.onnx import load_onnx
+    from krelax.problem.images import load_images
+    from krelax.run.certify import CertifyOptions
+    from krelax.run.certify import certify as certify_images
+    from krelax.run.journal import digest
+
+    journal, resume = options.pop("jsonl"), options.pop("resume")
+    asked = CertifyOptions(**options)
+    network = load_onnx(model)
+    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
+    indices = chosen(selection, len(data))
+    settings = {"model": digest(model), "images": digest(images)}
+    with Progress(len(indices), "certifying") as progress:
+        summary = certify_images(
+            network, data, indices, asked, journal=journal, resume=resume, settings=settings, seen=progress.seen
+        )
+    certify_summary(model, images, asked, summary)

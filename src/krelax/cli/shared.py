@@ -1,0 +1,138 @@
+"""Options and small printing helpers that several commands share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+BUNDLED_EPS = 0.06
+
+
+def method_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--method",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="auto, or one method; see `krelax supports --methods`.",
+    )(function)
+
+
+def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    choice = click.Choice(["cpu", "cuda"])
+    return click.option("--device", type=choice, default="cpu", show_default=True, help="Where bounds are computed.")(
+        function
+    )
+
+
+def timeout_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--timeout", type=Positive(), metavar="S", help=text)
+
+
+def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How far the adversary may go."""
+    for option in (
+        click.option(
+            "--clip",
+            type=Interval(),
+            default="0:1",
+            show_default=True,
+            metavar="LOW:HIGH",
+            help="Range of pixel values, or none.",
+        ),
+        click.option("--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", show_default=True),
+        click.option(
+            "--eps", type=NonNegative(), metavar="E", help="Radius of the perturbation, on the model's input scale."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+class NonNegative(click.ParamType):
+    """A finite number that is not negative."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not (math.isfinite(number) and self.allowed(number)):
+            self.fail(f"{value!r} must be a finite number {self.wanted}", param, ctx)
+        return number
+
+    wanted = ">= 0"
+
+    @staticmethod
+    def allowed(number: float) -> bool:
+        return number >= 0
+
+
+class Positive(NonNegative):
+    """A finite number above zero."""
+
+    wanted = "> 0"
+
+    @staticmethod
+    def allowed(number: float) -> bool:
+        return number > 0
+
+
+class Interval(click.ParamType):
+    """`LOW:HIGH`, or none."""
+
+    name = "interval"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float] | None:
+        if value is None or isinstance(value, tuple) or value == "none":
+            return None if value == "none" else value
+        try:
+            low, high = (float(part) for part in value.split(":"))
+        except ValueError:
+            self.fail(f"{value!r} is not LOW:HIGH or none", param, ctx)
+        if not low < high:
+            self.fail(f"{value!r} is empty", param, ctx)
+        return low, high
+
+
+class Range(click.ParamType):
+    """`A:B`, the images A to B - 1, either end may be missing; or one index."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> slice:
+        if isinstance(value, slice):
+            return value
+        parts = value.split(":")
+        try:
+            ends = [int(part) if part else None for part in parts]
+        except ValueError:
+            ends = []
+        if len(ends) not in {1, 2} or any(e is not None and e < 0 for e in ends) or ends == [None]:
+            self.fail(f"{value!r} is not A:B with whole numbers >= 0", param, ctx)
+        return slice(ends[0], ends[0] + 1 if len(ends) == 1 and ends[0] is not None else ends[-1])
+
+
+def chosen(selection: slice | None, count: int) -> range:
+    """The images of a `--range`; InputError if there are none."""
+    from krelax.errors import InputError
+
+    result = range(count)[selection or slice(None)]
+    if not result:
+        raise InputError(f"--range selects none of the {count} images")
+    return result
+
+
+def bundled(name: str) -> Path:
+    """Path of a bundled file."""
+    return Path(str(files("krelax") / "data" / name))

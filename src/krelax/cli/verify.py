@@ -1,0 +1,60 @@
+"""`krelax verify`: one VNN-LIB property, in the manner of the VNN-LIB standard's command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from krelax.cli.shared import FILE, device_option, method_option, timeout_option
+
+
+@click.command()
+@click.argument("query", type=FILE)
+@click.option("--network", "networks", multiple=True, required=True, metavar="[NAME=]FILE", help="The ONNX network.")
+@timeout_option("Seconds before giving up.")
+@click.option("--serialise-assignments", "folder", type=FILE, metavar="DIR", help="Also save a counterexample in DIR.")
+@method_option
+@device_option
+def verify(
+    query: Path, networks: tuple[str, ...], timeout: float | None, folder: Path | None, method: str, device: str
+) -> int:
+    """Decide QUERY (VNN-LIB 1.0 or 2.0, .gz too) for a network.
+
+    The first line on stdout is sat (a counterexample exists; it follows), unsat (the property holds), unknown or
+    timed-out; the reason goes to stderr. Exit code 0 for unsat, 10 for sat, 20 for unknown, 30 for timed-out.
+    """
+    from krelax.cli import DONE, TIMED_OUT, UNKNOWN, VIOLATED
+    from krelax.errors import UnsupportedError
+    from krelax.network.onnx import load_onnx
+    from krelax.problem.vnnlib import read_vnnlib
+    from krelax.run.bench import answer
+    from krelax.run.verify import VerifyOptions
+    from krelax.run.verify import verify as verify_network
+
+    if len(networks) > 1:
+        raise UnsupportedError("several networks in one query are not supported; give one --network")
+    file = networks[0].partition("=")[2] or networks[0]
+    specification = read_vnnlib(query)
+    outcome = verify_network(load_onnx(file), specification, VerifyOptions(method, timeout, device))
+    word = answer(outcome)
+    click.echo(word)
+    if outcome.counterexample is not None:
+        names = (specification.input_name, specification.output_name)
+        _assignments(names, outcome.counterexample.x, outcome.counterexample.y, folder)
+    margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
+    click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
+    return {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT}[word]
+
+
+def _assignments(names: tuple[str, str], x: object, y: object, folder: Path | None) -> None:
+    """Print the counterexample, one value a line, every float32 exactly; and save it."""
+    import numpy as np
+
+    for name, value in zip(names, (x, y), strict=True):
+        array = np.asarray(value)
+        lines = [f"{name} float32 [{','.join(map(str, array.shape))}]", *(repr(float(v)) for v in array.flatten())]
+        click.echo("\n".join(lines))
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,203 @@
+"""Reads a PyTorch module into a `Network`.
+
+The module is captured by `torch.export` at the shape of one example. What does not depend on the input is evaluated
+on the spot in float64; every other node of the captured graph goes through one table of readers, keyed by the name
+of its aten operator. The result is compared with the module at random inputs before anyone sees it.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.utils._pytree import tree_map_only
+
+from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network.graph import Builder, Network, Replay
+from krelax.network.simplify import fuse
+from krelax.network.torch_operators import READERS, Branch, Call, name_of
+
+# Constants, though one argument is a tensor: they use only its shape.
+_SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+
+
+def from_torch(module: torch.nn.Module, example: Tensor) -> Network:
+    """The network a module computes in evaluation mode, with float64 constants and a `replay` through the module.
+
+    `example` is one floating-point input with every axis the module takes, its batch axis included; only its
+    shape, type and device matter. The module is copied: later changes to it do not reach the network.
+    Raises UnsupportedError for an operator krelax does not know, InputError for a module that cannot be captured,
+    has weights that are not finite, or gives anything but one tensor that depends on the input.
+    """
+    if not example.is_floating_point():
+        raise InputError(f"the example has type {example.dtype}; give a floating-point tensor")
+    frozen, program = _export(module, example)
+    builder = Builder(tuple(example.shape))
+    network = fuse(builder.build(_walk(builder, program)), _replay(frozen, example))
+    _require_finite(network)
+    _compare(network)
+    return network
+
+
+def supported_operators() -> list[str]:
+    """Names of the aten operators that may depend on the input."""
+    return sorted(f"aten.{name}" for name in READERS)
+
+
+def _export(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, ExportedProgram]:
+    """A copy of the module in evaluation mode, and its graph without in-place operators."""
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            frozen = copy.deepcopy(module).eval()
+            result = frozen(example)
+            program = torch.export.export(frozen, (example,)).run_decompositions({})
+    except Exception as error:  # the module's own code runs here, and torch has a type for every failure
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"torch.export cannot capture the module: {reason}") from error
+    if not isinstance(result, Tensor):
+        raise InputError(f"the module returns a {type(result).__name__}; wrap it to return one tensor")
+    if any(s.kind is not OutputKind.USER_OUTPUT for s in program.graph_signature.output_specs):
+        raise UnsupportedError("the module changes its buffers or its input; remove what writes to them")
+    return frozen, program
+
+
+def _replay(module: torch.nn.Module, example: Tensor) -> Replay:
+    def replay(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            result = module(torch.tensor(x, dtype=example.dtype, device=example.device))
+        values: NDArray[np.float32] = result.float().cpu().numpy()
+        return values
+
+    return replay
+
+
+def _require_finite(network: Network) -> None:
+    for node in network.nodes:
+        if not all(bool(t.isfinite().all()) for t in node.op.parameters()):
+            raise InputError(f"{node.name or type(node.op).__name__}: a constant overflows or divides by zero")
+
+
+def _compare(network: Network, samples: int = 3, tolerance: float = 1e-4) -> None:
+    """Raises InputError if the network and its replay differ by more than `tolerance` of the largest output."""
+    assert network.replay is not None
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, *network.input_shape, generator=generator)
+    ours = network(x.double()).numpy()
+    theirs = np.stack([network.replay(sample.numpy()) for sample in x])
+    scale = max(float(np.abs(theirs).max(initial=0)), 1e-30)
+    worst = float(np.abs(ours - theirs).max(initial=0)) / scale if ours.shape == theirs.shape else np.inf
+    if not worst <= tolerance:
+        raise InputError(
+            f"import check failed: the network differs from the module by {worst:.2g} of the largest output; "
+            "the module may be random or ill-conditioned"
+        )
+
+
+def _walk(builder: Builder, program: ExportedProgram) -> int:
+    """Append every node of the captured graph; returns the one that is the output."""
+    values: dict[torch.fx.Node, Any] = {}
+    constants = _constants(program)
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = constants.get(node.name, Branch(0))
+        elif node.op == "call_function":
+            values[node] = _value(builder, node, values)
+        elif node.op == "output":
+            result = values.get(node.args[0][0])
+    if not isinstance(result, Branch):
+        raise InputError("the output of the module does not depend on its input")
+    return result.index
+
+
+def _constants(program: ExportedProgram) -> dict[str, Tensor]:
+    """Parameters, buffers and literal tensors that are used, by placeholder; floating-point ones as float64."""
+    signature = program.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    used = {n.name for n in program.graph.nodes if n.users}
+    tensors = {**program.constants, **program.state_dict}
+    return {place: _finite(tensors[name], name) for place, name in names.items() if place in used}
+
+
+def _finite(tensor: Tensor, name: str) -> Tensor:
+    if not tensor.isfinite().all():
+        raise InputError(f"tensor {name!r} holds NaN or infinity; train or load the module again")
+    return _wide(tensor)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """On the CPU, and in float64 if it was floating-point; never shares memory with the module."""
+    plain = tensor.detach().cpu()
+    return plain.to(torch.float64, copy=True) if plain.is_floating_point() else plain.clone()
+
+
+def _value(builder: Builder, node: torch.fx.Node, values: dict[torch.fx.Node, Any]) -> Any:
+    """Value of a call: a branch, a constant, or a tuple of them."""
+    args: Any
+    kwargs: Any
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
+    try:
+        if node.target is operator.getitem:
+            return _item(args[0], args[1])
+        if name_of(node) in _SHAPE_ONLY:
+            args = tree_map_only(Branch, lambda b: torch.zeros(builder.shape(b.index)).double(), args)
+        elif any(isinstance(values[n], Branch) for n in node.all_input_nodes):
+            return _read(builder, node, args, kwargs)
+        return _evaluate(node, args, kwargs)
+    except KrelaxError as error:
+        raise type(error)(f"{_place(node)}: {error}") from error
+
+
+def _item(values: Sequence[Any], position: int) -> Any:
+    if position >= len(values):
+        raise UnsupportedError("krelax has only the first result of this operator; do not use the others")
+    return values[position]
+
+
+def _evaluate(node: torch.fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """A call that does not depend on the input."""
+    target: Any = node.target
+    if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+        raise UnsupportedError("random numbers; krelax needs a module that always computes the same function")
+    device = {"device": torch.device("cpu")} if "device" in kwargs else {}
+    try:
+        return tree_map_only(Tensor, _wide, target(*args, **kwargs | device))
+    except RuntimeError as error:
+        raise UnsupportedError(f"not a constant krelax can evaluate in float64 ({error})") from error
+
+
+def _read(builder: Builder, node: torch.fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """A call that depends on the input, through the table."""
+    read = READERS.get(name_of(node))
+    if read is None:
+        raise UnsupportedError(
+            "krelax does not support this operator; write the module with those in "
+            "krelax.network.torch.supported_operators()"
+        )
+    target: Any = node.target
+    defaults = {a.name: a.default_value for a in target._schema.arguments}
+    given = dict(zip(defaults, args, strict=False))
+    result = read(Call(builder, node, defaults | given | kwargs))
+    return Branch(result) if isinstance(result, int) else tuple(Branch(i) for i in result)
+
+
+def _place(node: torch.fx.Node) -> str:
+    """The operator, and the module it is called in."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    if not stack or not stack[-1][0]:
+        return str(node.target)
+    path, kind = stack[-1]
+    return f"{node.target} in module {path!r} ({str(getattr(kind, '__name__', kind)).rpartition('.')[2]})"

@@ -1,0 +1,399 @@
+"""One reader for each aten operator that may depend on the input of a network.
+
+A reader gets a `Call` and appends what the operator means to its builder. It returns the node that is the result,
+or a list of nodes for an operator with several; what it cannot express raises `UnsupportedError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from krelax.errors import UnsupportedError
+from krelax.network import compose
+from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
+from krelax.network.compose import Operand, Window
+from krelax.network.graph import Builder
+from krelax.network.linear import ConvTranspose, Dense
+from krelax.network.ops import Op, Shape, Take, Transpose
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A value that depends on the input: node `index` of the builder."""
+
+    index: int
+
+
+def name_of(node: torch.fx.Node) -> str:
+    """Name of an aten operator without its overload; of others the full name, which no table has."""
+    schema = getattr(node.target, "_schema", None)
+    return str(node.target) if schema is None else schema.name.removeprefix("aten::")
+
+
+@dataclass(frozen=True)
+class Call:
+    """An aten call: its arguments by their names in the operator's schema, defaults filled in."""
+
+    builder: Builder
+    node: torch.fx.Node
+    arguments: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    @property
+    def name(self) -> str:
+        """Name of the operator without its overload: the key of the table."""
+        return name_of(self.node)
+
+    @property
+    def x(self) -> int:
+        """The first argument, which must depend on the input."""
+        name, value = next(iter(self.arguments.items()))
+        if not isinstance(value, Branch):
+            raise UnsupportedError(f"argument {name!r} must depend on the input")
+        return value.index
+
+    @property
+    def pair(self) -> tuple[Operand, Operand]:
+        """The first two arguments."""
+        a, b, *_ = self.arguments.values()
+        return _operand(a), _operand(b)
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.builder.shape(self.x)
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the result, or of the first of several."""
+        value = self.node.meta["val"]
+        return tuple((value if isinstance(value, Tensor) else value[0]).shape)
+
+    def operand(self, name: str) -> Operand:
+        """A node, or a tensor or number as a constant."""
+        return _operand(self.arguments[name])
+
+    def constant(self, name: str) -> Tensor:
+        value = self.operand(name)
+        if not isinstance(value, Tensor):
+            raise UnsupportedError(f"argument {name!r} must not depend on the input")
+        return value
+
+    def optional(self, name: str) -> Tensor | None:
+        return None if self.arguments[name] is None else self.constant(name)
+
+    def sizes(self, name: str, rank: int) -> tuple[int, ...]:
+        """One number for each of `rank` axes; a single one counts for all."""
+        given = self.arguments[name]
+        values = list(given) if isinstance(given, Sequence) else [given]
+        return tuple(int(v) for v in (values * rank if len(values) == 1 else values))
+
+    def add(self, op: Op, *inputs: int) -> int:
+        return self.builder.add(op, *(inputs or (self.x,)), name=self.node.name)
+
+    def run(self, x: Tensor, **changed: Any) -> Any:
+        """What the operator itself gives when its first argument is a constant."""
+        _, *others = self.arguments
+        arguments = {name: self.arguments[name] for name in others} | changed
+        if any(isinstance(v, Branch) for v in tree_leaves(arguments)):
+            raise UnsupportedError("indices that depend on the input")
+        target: Any = self.node.target
+        return target(x, **arguments)
+
+
+def _operand(value: Any) -> Operand:
+    return value.index if isinstance(value, Branch) else torch.as_tensor(value, dtype=torch.float64)
+
+
+_Read = Callable[[Call], int | list[int]]
+READERS: dict[str, _Read] = {}
+
+
+def _reads(*names: str) -> Callable[[_Read], _Read]:
+    """Register a reader for the aten operators `names`, all their overloads included."""
+
+    def register(read: _Read) -> _Read:
+        READERS.update(dict.fromkeys(names, read))
+        return read
+
+    return register
+
+
+_ACTIVATIONS: dict[str, type[Op]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+
+
+@_reads(*_ACTIVATIONS)
+def _activation(c: Call) -> int:
+    return c.add(_ACTIVATIONS[c.name]())
+
+
+_UNARY: dict[str, Callable[[Builder, int], int]] = {
+    "abs": compose.absolute,
+    "hardsigmoid": compose.hard_sigmoid,
+    "neg": compose.negate,
+    "relu6": lambda builder, x: compose.clip(builder, x, 0.0, 6.0),
+}
+_BINARY: dict[str, Callable[[Builder, Operand, Operand], int]] = {
+    "maximum": compose.maximum,
+    "minimum": compose.minimum,
+} | dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), compose.matmul)
+
+
+@_reads(*_UNARY)
+def _unary(c: Call) -> int:
+    return _UNARY[c.name](c.builder, c.x)
+
+
+@_reads(*_BINARY)
+def _binary(c: Call) -> int:
+    return _BINARY[c.name](c.builder, *c.pair)
+
+
+@_reads("leaky_relu")
+def _leaky_relu(c: Call) -> int:
+    slope = float(c["negative_slope"])
+    if not 0 <= slope <= 1:
+        raise UnsupportedError(f"a negative slope of {slope:g}; it must lie in [0, 1]")
+    return c.add(LeakyReLU(slope))
+
+
+@_reads("hardtanh")
+def _hardtanh(c: Call) -> int:
+    return compose.clip(c.builder, c.x, float(c["min_val"]), float(c["max_val"]))
+
+
+@_reads("clamp", "clip", "clamp_min", "clamp_max")
+def _clamp(c: Call) -> int:
+    low, high = (c.arguments.get(name) for name in ("min", "max"))
+    if not any(isinstance(bound, Tensor | Branch) for bound in (low, high)):
+        return compose.clip(c.builder, c.x, *(None if b is None else float(b) for b in (low, high)))
+    x = c.x if low is None else compose.maximum(c.builder, c.x, _operand(low))
+    return x if high is None else compose.minimum(c.builder, x, _operand(high))
+
+
+@_reads("add", "sub", "rsub")
+def _add(c: Call) -> int:
+    a, b = reversed(c.pair) if c.name == "rsub" else c.pair
+    return compose.add(c.builder, a, _scaled(c.builder, b, c["alpha"]), 1 if c.name == "add" else -1)
+
+
+def _scaled(builder: Builder, operand: Operand, factor: float) -> Operand:
+    """`factor * operand`."""
+    if factor == 1:
+        return operand
+    if isinstance(operand, Tensor):
+        return factor * operand
+    return compose.scale_shift(builder, operand, torch.tensor(float(factor), dtype=torch.float64), None)
+
+
+@_reads("mul")
+def _multiply(c: Call) -> int:
+    a, b = c.pair
+    x, factor = (b, a) if isinstance(a, Tensor) else (a, b)
+    if isinstance(x, Tensor) or not isinstance(factor, Tensor):
+        raise UnsupportedError("a product of two values that both depend on the input")
+    return compose.scale_shift(c.builder, x, factor, None)
+
+
+@_reads("div")
+def _divide(c: Call) -> int:
+    if c.arguments.get("rounding_mode") is not None:
+        raise UnsupportedError("division that rounds")
+    return compose.scale_shift(c.builder, c.x, 1 / c.constant("other"), None)
+
+
+@_reads("mean", "sum")
+def _reduce(c: Call) -> int:
+    reduce = compose.reduce_mean if c.name == "mean" else compose.reduce_sum
+    axes = c.arguments.get("dim") or range(len(c.input_shape))
+    return reduce(c.builder, c.x, axes, c.arguments.get("keepdim", False))
+
+
+@_reads("linear")
+def _linear(c: Call) -> int:
+    weight = c.constant("weight")
+    if weight.dim() == 2:
+        return c.add(Dense(weight, c.optional("bias")))
+    return compose.matmul(c.builder, c.x, weight)  # PyTorch allows no bias with a vector
+
+
+@_reads("addmm")
+def _addmm(c: Call) -> int:
+    product = compose.matmul(c.builder, c.operand("mat1"), c.operand("mat2"))
+    scaled = _scaled(c.builder, product, c["alpha"])
+    return compose.add(c.builder, scaled, _scaled(c.builder, c.operand("self"), c["beta"]))
+
+
+@_reads("conv1d", "conv2d", "conv3d")
+def _convolution(c: Call) -> int:
+    weight = c.constant("weight")
+    rank = weight.dim() - 2
+    dilation = c.sizes("dilation", rank)
+    before, after = _padding(c, tuple(weight.shape[2:]), dilation)
+    result = compose.convolution(
+        c.builder,
+        _images(c, rank),
+        weight,
+        c.optional("bias"),
+        stride=c.sizes("stride", rank),
+        before=before,
+        after=after,
+        dilation=dilation,
+        groups=c["groups"],
+    )
+    return compose.reshape(c.builder, result, c.shape)
+
+
+def _padding(c: Call, kernel: Shape, dilation: Shape) -> tuple[Shape, Shape]:
+    """Padding before and after each spatial axis of a convolution."""
+    if c["padding"] != "same":
+        both = (0,) * len(kernel) if c["padding"] == "valid" else c.sizes("padding", len(kernel))
+        return both, both
+    total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+
+
+def _images(c: Call, rank: int) -> int:
+    """The first argument with an axis of images, which PyTorch lets a convolution leave out."""
+    shape = c.input_shape
+    return compose.reshape(c.builder, c.x, shape if len(shape) == rank + 2 else (1, *shape))
+
+
+@_reads("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _transposed_convolution(c: Call) -> int:
+    weight = c.constant("weight")
+    rank = weight.dim() - 2
+    names = ("stride", "padding", "dilation", "output_padding")
+    stride, padding, dilation, extra = (c.sizes(name, rank) for name in names)
+    if any(e >= s for e, s in zip(extra, stride, strict=True)):
+        raise UnsupportedError(f"output_padding {list(extra)} that is not below the stride {list(stride)}")
+    op = ConvTranspose(weight, c.optional("bias"), stride, padding, dilation, extra, c["groups"])
+    return compose.reshape(c.builder, c.add(op, _images(c, rank)), c.shape)
+
+
+@_reads("_native_batch_norm_legit_no_training")
+def _batch_norm(c: Call) -> list[int]:
+    result = compose.batch_norm(
+        c.builder,
+        c.x,
+        weight=c.optional("weight"),
+        bias=c.optional("bias"),
+        mean=c.constant("running_mean"),
+        var=c.constant("running_var"),
+        eps=c["eps"],
+    )
+    return [result]
+
+
+def _pool_rank(c: Call) -> int:
+    return int(c.name[c.name.index("pool") + 4])
+
+
+def _window(c: Call) -> Window:
+    rank = _pool_rank(c)
+    kernel, padding = c.sizes("kernel_size", rank), c.sizes("padding", rank)
+    stride = c.sizes("stride", rank) if c["stride"] else kernel
+    dilation = c.sizes("dilation", rank) if "dilation" in c.arguments else (1,) * rank
+    return Window(kernel, stride, padding, padding, dilation, c["ceil_mode"])
+
+
+def _adaptive_window(c: Call) -> Window:
+    rank = _pool_rank(c)
+    given, wanted = c.input_shape[-rank:], c.shape[-rank:]
+    if any(n % m for n, m in zip(given, wanted, strict=True)):
+        raise UnsupportedError(f"adaptive pooling of {list(given)} to {list(wanted)}, which does not divide it")
+    kernel = tuple(n // m for n, m in zip(given, wanted, strict=True))
+    zeros, ones = (0,) * rank, (1,) * rank
+    return Window(kernel, kernel, zeros, zeros, ones)
+
+
+@_reads("max_pool1d", "max_pool2d", "max_pool3d")
+def _max_pool(c: Call) -> int:
+    return compose.max_pool(c.builder, c.x, _window(c))
+
+
+@_reads("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def _average_pool(c: Call) -> int:
+    counted, divisor = c["count_include_pad"], c.arguments.get("divisor_override")
+    return compose.average_pool(c.builder, c.x, _window(c), count_padding=counted, divisor=divisor)
+
+
+@_reads("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+def _adaptive_average_pool(c: Call) -> int:
+    return compose.average_pool(c.builder, c.x, _adaptive_window(c))
+
+
+@_reads("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+def _reshape(c: Call) -> int:
+    return compose.reshape(c.builder, c.x, c.shape)
+
+
+@_reads("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "_to_copy", "to", "dropout")
+def _same(c: Call) -> int:
+    if c.arguments.get("train") or not c.node.meta["val"].is_floating_point():
+        raise UnsupportedError("dropout outside evaluation mode, or a conversion to integers")
+    return c.x
+
+
+@_reads("expand")
+def _expand(c: Call) -> int:
+    return compose.broadcast(c.builder, c.x, c.shape)
+
+
+@_reads("permute", "transpose", "t", "movedim")
+def _permute(c: Call) -> int:
+    rank = len(c.input_shape)
+    # Sizes that name their axis, so that the operator itself says where each one goes.
+    moved = c.run(torch.empty(*range(2, rank + 2), device="meta"))
+    return c.add(Transpose(tuple(n - 2 for n in moved.shape)))
+
+
+@_reads("slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index_select")
+def _along_axis(c: Call) -> int | list[int]:
+    shape = c.input_shape
+    axis = c["dim"] % len(shape)
+    places = c.run(torch.arange(shape[axis]), dim=0)
+
+    def part(index: Tensor) -> int:
+        taken = compose.take_slice(c.builder, c.x, axis, index.reshape(-1))
+        return compose.reshape(c.builder, taken, (*shape[:axis], *index.shape, *shape[axis + 1 :]))
+
+    return part(places) if isinstance(places, Tensor) else [part(index) for index in places]
+
+
+@_reads("index", "flip", "roll", "repeat", "pixel_shuffle", "pixel_unshuffle", "unfold")
+def _move(c: Call) -> int:
+    """Any operator that only moves or repeats entries: it is applied to their positions."""
+    places = torch.arange(prod(c.input_shape)).reshape(c.input_shape)
+    return compose.reshape(c.builder, c.add(Take(c.run(places).reshape(-1))), c.shape)
+
+
+@_reads("constant_pad_nd", "pad")
+def _pad(c: Call) -> int:
+    if c.arguments.get("mode", "constant") != "constant":
+        raise UnsupportedError(f"padding of mode {c['mode']!r}; only constant padding is supported")
+    missing = [0] * (2 * len(c.input_shape) - len(c["pad"]))
+    pads = [*c["pad"], *missing]  # pairs, last axis first
+    return compose.pad(c.builder, c.x, pads[-2::-2], pads[::-2], float(c["value"] or 0))
+
+
+@_reads("cat")
+def _concat(c: Call) -> int:
+    return compose.concat(c.builder, [_operand(t) for t in c["tensors"]], c["dim"] % len(c.shape))
+
+
+@_reads("stack")
+def _stack(c: Call) -> int:
+    axis = c["dim"] % len(c.shape)
+    shape = (*c.shape[:axis], 1, *c.shape[axis + 1 :])
+    operands = [_operand(t) for t in c["tensors"]]
+    parts = [o.reshape(shape) if isinstance(o, Tensor) else compose.reshape(c.builder, o, shape) for o in operands]
+    return compose.concat(c.builder, parts, axis)

@@ -1,0 +1,136 @@
+"""Certifies a set of labelled images: the main job of the command line."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from krelax.errors import InputError
+from krelax.network.graph import Network
+from krelax.problem.images import Images
+from krelax.run.journal import open_journal
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import about_images
+from krelax.search.verdict import Counterexample, Outcome, Verdict
+
+
+@dataclass(frozen=True)
+class CertifyOptions:
+    """What is asked of every image, and with what effort. `timeout` is in seconds for each image, on average."""
+
+    eps: float
+    norm: str = "linf"
+    clip: tuple[float, float] | None = (0.0, 1.0)
+    method: str = "auto"
+    timeout: float | None = None
+    device: str = "cpu"
+
+
+@dataclass
+class Summary:
+    """Verdicts of a run by index, and what it took."""
+
+    verdicts: dict[int, str] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(self.verdicts.values())
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take a record of the journal into account."""
+        self.verdicts[record["index"]] = record["verdict"]
+        self.reasons[record["index"]] = record["reason"]
+
+
+Seen = Callable[[dict[str, Any]], None]
+
+
+def certify(
+    network: Network,
+    images: Images,
+    indices: range,
+    options: CertifyOptions,
+    *,
+    journal: Path | None = None,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+    seen: Seen = lambda record: None,
+) -> Summary:
+    """Certify the images at `indices`, writing each result to `journal` and passing it to `seen` as it comes.
+
+    With `resume`, results that the journal holds are kept and not computed again. `settings` identify model and data
+    in the journal. Raises InputError for options or images that do not fit.
+    """
+    check_device(options.device)
+    plan = Plan.of(options.method)
+    began = time.perf_counter()
+    summary = Summary()
+    identity = {**(settings or {}), **_jsonable(asdict(options))}
+    with open_journal(journal, identity, resume) as book:
+        wanted = [i for i in indices if i not in book.done]
+        for i in indices:
+            if i in book.done:
+                summary.add(dict(book.done[i]))
+        if wanted:
+            chosen = Images(images.images[wanted], images.labels[wanted])
+            predicted = predictions(network, chosen)
+            questions = about_images(network, chosen, options.eps, options.norm, options.clip)
+
+            def report(position: int, outcome: Outcome) -> None:
+                record = _record(wanted[position], int(chosen.labels[position]), int(predicted[position]), outcome)
+                book.write(record)
+                summary.add(record)
+                seen(record)
+
+            limit = None if options.timeout is None else options.timeout * len(wanted)
+            decide(network, questions, plan, report, limit, options.device)
+    summary.seconds = time.perf_counter() - began
+    return summary
+
+
+def check_device(device: str) -> None:
+    """Raises InputError unless the device is there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("no CUDA device is available here; use --device cpu")
+    if device not in {"cpu", "cuda"}:
+        raise InputError(f"unknown device {device!r}: use cpu or cuda")
+
+
+def predictions(network: Network, images: Images) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Class of the largest score of every image."""
+    with torch.no_grad():
+        parts = torch.from_numpy(images.images).double().split(64)
+        return torch.cat([network(x).flatten(1).argmax(1) for x in parts]).numpy()
+
+
+def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "index": index,
+        "label": label,
+        "predicted": predicted,
+        "verdict": outcome.verdict.value,
+        "reason": "misclassified" if predicted != label and outcome.verdict is Verdict.VIOLATED else outcome.reason,
+        "margin": outcome.margin,
+        "seconds": round(outcome.seconds, 4),
+    }
+    if outcome.counterexample is not None:
+        record["counterexample"] = counterexample_lists(outcome.counterexample)
+    return record
+
+
+def counterexample_lists(found: Counterexample) -> dict[str, list[float]]:
+    """A counterexample as plain lists; every float32 survives the trip through JSON."""
+    return {"x": found.x.flatten().astype(float).tolist(), "y": found.y.flatten().astype(float).tolist()}
+
+
+def _jsonable(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}

@@ -1,0 +1,62 @@
+"""One specification, one network, one verdict."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from krelax.network.graph import Network
+from krelax.problem.query import Specification
+from krelax.run.certify import check_device
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import about_specification
+from krelax.search.verdict import Outcome, Verdict
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Effort of a verification; `timeout` is in seconds of wall time."""
+
+    method: str = "auto"
+    timeout: float | None = None
+    device: str = "cpu"
+
+
+def verify(network: Network, specification: Specification, options: VerifyOptions) -> Outcome:
+    """Does the property hold? HOLDS if every case is impossible, VIOLATED with the first counterexample found.
+
+    Raises InputError if the specification does not fit the network.
+    """
+    check_device(options.device)
+    began = time.perf_counter()
+    outcomes: list[Outcome] = []
+
+    def report(index: int, outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if outcome.verdict is Verdict.VIOLATED:
+            raise _Enough
+
+    questions = about_specification(network, specification)
+    try:
+        decide(network, questions, Plan.of(options.method), report, options.timeout, options.device)
+    except _Enough:
+        pass
+    return combine(outcomes, time.perf_counter() - began)
+
+
+class _Enough(Exception):
+    """One counterexample answers the whole specification."""
+
+
+def combine(outcomes: list[Outcome], seconds: float) -> Outcome:
+    """The answer to a union of unsafe cases from the answers to each."""
+    for verdict in (Verdict.VIOLATED, Verdict.UNKNOWN):
+        for outcome in outcomes:
+            if outcome.verdict is verdict:
+                return Outcome(verdict, outcome.reason, _worst(outcomes), seconds, outcome.counterexample)
+    reasons = sorted({outcome.reason for outcome in outcomes})
+    return Outcome(Verdict.HOLDS, " + ".join(reasons), _worst(outcomes), seconds)
+
+
+def _worst(outcomes: list[Outcome]) -> float | None:
+    return min((o.margin for o in outcomes if o.margin is not None), default=None)

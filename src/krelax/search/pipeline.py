@@ -1,0 +1,153 @@
+"""A whole batch of questions, cheapest tools first: what one stage decides, the next does not see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from krelax.bounds.instance import Instance, OutOfTime, chunk_images, pieces
+from krelax.bounds.methods import METHODS, Method, bound
+from krelax.errors import InputError
+from krelax.network.graph import Network
+from krelax.problem.queries import Queries
+from krelax.problem.region import Region
+from krelax.search.attack import Attack, search
+from krelax.search.replay import inside, replay
+from krelax.search.verdict import Outcome, Verdict
+
+Violated = Callable[[int, NDArray[np.float32], NDArray[np.float32]], bool]
+Report = Callable[[int, Outcome], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """One question for each region of a batch. `violated(i, x, y)` says exactly whether input x with output y is a
+    counterexample to question i, membership in the region included."""
+
+    region: Region
+    queries: Queries
+    violated: Violated
+
+    def __len__(self) -> int:
+        return len(self.region)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run, in order; methods by name in `krelax.bounds.methods.METHODS`."""
+
+    stages: tuple[Method | Attack, ...]
+
+    @classmethod
+    def of(cls, method: str) -> Plan:
+        """`auto`, or one method between an attack and nothing else. Raises InputError for an unknown name."""
+        if method == "auto":
+            return cls((METHODS["crown"], Attack(), METHODS["alpha"]))
+        if method not in METHODS:
+            raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
+        return cls((METHODS[method], Attack()))
+
+
+@dataclass
+class _Run:
+    """What is known so far of every question of a run."""
+
+    network: Network
+    questions: Questions
+    queries: Queries
+    report: Report
+    open: Tensor
+    margins: dict[int, float] = field(default_factory=dict)
+    spent: dict[int, float] = field(default_factory=dict)
+
+    def settle(self, index: int, outcome: Outcome) -> None:
+        self.open[index] = False
+        margin, seconds = self.margins.get(index), self.spent.get(index, 0.0)
+        self.report(index, replace(outcome, margin=margin, seconds=seconds))
+
+    def charge(self, index: Sequence[int], began: float) -> None:
+        share = (time.perf_counter() - began) / max(1, len(index))
+        for i in index:
+            self.spent[i] = self.spent.get(i, 0.0) + share
+
+
+def decide(
+    network: Network,
+    questions: Questions,
+    plan: Plan,
+    report: Report,
+    timeout: float | None = None,
+    device: str = "cpu",
+) -> None:
+    """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
+
+    HOLDS rests on a sound bound, VIOLATED on a replayed counterexample; what the stages leave open when they or the
+    `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason.
+    """
+    deadline = None if timeout is None else time.perf_counter() + timeout
+    placed = questions.queries.to(torch.float64, device)
+    run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool))
+    instance = Instance.of(network, questions.region.to(torch.float64, device), deadline=deadline)
+    reason = "the relaxation is too coarse and the attack found nothing"
+    with torch.no_grad():
+        try:
+            for stage in plan.stages:
+                if isinstance(stage, Attack):
+                    _attack(run, instance, stage)
+                else:
+                    _bound(run, instance, stage)
+        except OutOfTime:
+            reason = "timeout"
+        except torch.OutOfMemoryError:
+            reason = "memory"
+    for i in run.open.nonzero().flatten().tolist():
+        run.settle(i, Outcome(Verdict.UNKNOWN, reason))
+
+
+def _bound(run: _Run, instance: Instance, method: Method) -> None:
+    """One bounding method on everything still open."""
+    remaining = run.open.nonzero().flatten()
+    for part in pieces(len(remaining), chunk_images(instance.network, method.copies, instance.region.lower.device)):
+        index = remaining[part]
+        began = time.perf_counter()
+        instance.check()
+        queries = run.queries.select(index)
+        found = bound(instance.select(index), queries, method, stop=True)
+        margins = queries.margin(found.value)
+        run.charge(index.tolist(), began)
+        for i, margin in zip(index.tolist(), margins.tolist(), strict=True):
+            run.margins[i] = max(margin, run.margins.get(i, margin))
+            if margin > 0:
+                run.settle(i, Outcome(Verdict.HOLDS, method.name))
+
+
+def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
+    """An attack on everything still open, and a replay of what it found."""
+    remaining = run.open.nonzero().flatten()
+    points = attack.restarts + attack.samples
+    for part in pieces(len(remaining), chunk_images(instance.network, points, instance.region.lower.device, 1)):
+        index = remaining[part]
+        began = time.perf_counter()
+        instance.check()
+        fast = instance.select(index)
+        queries = run.queries.select(index).to(fast.fast_network.dtype, run.queries.rows.device)
+        x, _ = search(fast.fast_network, fast.fast_region, queries, attack)
+        run.charge(index.tolist(), began)
+        _confirm(run, index, x)
+
+
+def _confirm(run: _Run, index: Tensor, x: Tensor) -> None:
+    """Replay candidates; a model that disagrees in float32 has the last word."""
+    region = run.questions.region
+    for i, point in zip(index.tolist(), x.cpu().double().numpy(), strict=True):
+        candidate = inside(point, region.lower[i].cpu().numpy(), region.upper[i].cpu().numpy())
+        found = replay(run.network, candidate, partial(run.questions.violated, i))
+        if found is not None:
+            run.settle(i, Outcome(Verdict.VIOLATED, "attack", counterexample=found))

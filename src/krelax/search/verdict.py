@@ -1,0 +1,40 @@
+"""Verdicts: three of them, unknown by default, and none without its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Verdict(StrEnum):
+    """HOLDS is proven, VIOLATED comes with a replayed counterexample, everything else is UNKNOWN."""
+
+    HOLDS = "holds"
+    VIOLATED = "violated"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class Counterexample:
+    """An input inside the region, in float32, and what the original model answered to it."""
+
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The answer for one region: verdict, the method or reason behind it, the best proven margin, seconds spent.
+
+    `margin` is a lower bound of the property's margin over the region (None if nothing was bounded); `seconds` is the
+    wall time from the start of the run to the answer divided among the regions that were worked on together.
+    """
+
+    verdict: Verdict
+    reason: str
+    margin: float | None = None
+    seconds: float = 0.0
+    counterexample: Counterexample | None = None
