@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
-
 from tests.exact import Layer, as_network, evaluate, minimum, ranges
 
 
@@ -21,7 +21,7 @@ def random_layers(seed: int, slope: float, skip: bool) -> list[Layer]:
             slope,
             skip and m == n,
         )
-        for n, m in zip(widths, widths[1:], strict=False)
+        for n, m in pairwise(widths)
     ]
 
 

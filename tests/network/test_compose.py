@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx.reference import ReferenceEvaluator
 
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
@@ -52,22 +52,22 @@ def windows(draw):
     return Window(kernel, stride, before, after, dilation), sizes
 
 
-def onnx_pool(kind, window, x, **attributes):
-    """What the ONNX reference implementation makes of a pooling operator."""
+def onnx_max_pool(window, x):
+    """What ONNX Runtime makes of the pooling operator."""
     node = onnx.helper.make_node(
-        kind,
+        "MaxPool",
         ["x"],
         ["y"],
         kernel_shape=window.kernel,
         strides=window.stride,
         pads=[*window.before, *window.after],
         dilations=window.dilation,
-        **attributes,
     )
     io = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.DOUBLE, None) for n in "xy"]
     graph = onnx.helper.make_graph([node], "pool", io[:1], io[1:])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)])
-    return torch.from_numpy(ReferenceEvaluator(model).run(None, {"x": x.numpy()})[0])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 12)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,7 +77,7 @@ def test_max_pool_with_uneven_padding(case):
     same(
         (1, 2, *sizes),
         lambda b, x: compose.max_pool(b, x, window),
-        lambda x: onnx_pool("MaxPool", window, x),
+        lambda x: onnx_max_pool(window, x),
         batch=2,
     )
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.relaxations.kit import ELEMENTWISE, WINDOWED, Elementwise, Number, Windowed, mpf
 from torch import Tensor
 
 from krelax.network.activations import Activation, LeakyReLU, ReLU
 from krelax.relaxations import RELAXATIONS, Lines, Relaxation, Rule, relax
-from tests.relaxations.kit import ELEMENTWISE, WINDOWED, Elementwise, Number, Windowed, mpf
 
 Interval = tuple[float, float]
 DTYPES = [torch.float64, torch.float32]
@@ -321,7 +321,9 @@ def box_points(lower: list[float], upper: list[float]) -> list[list[Number]]:
     return draw.sample(corners, min(8, len(corners))) + [[draw.choice(column) for column in grid] for _ in range(8)]
 
 
-def window_tolerance(dtype: torch.dtype, slope: list[float], coeff: float, lower: list[float], upper: list[float]) -> Number:
+def window_tolerance(
+    dtype: torch.dtype, slope: list[float], coeff: float, lower: list[float], upper: list[float]
+) -> Number:
     sizes = [max(abs(l), abs(u)) for l, u in zip(lower, upper, strict=True)]
     total = sum(abs(mpf(s)) * z for s, z in zip(slope, sizes, strict=True))
     return tolerance(dtype, 1.0, coeff, total, max(sizes))

@@ -24,7 +24,8 @@ from krelax.relaxations import Lines, Rule
 
 @dataclass
 class Form:
-    """`sum_i <coeff[i], node i> + constant`: coefficients `(batch | 1, queries, *shape)`, constant `(batch, queries)`."""
+    """`sum_i <coeff[i], node i> + constant`, with coefficients `(batch | 1, queries, *shape)` and constants
+    `(batch, queries)`."""
 
     coeff: dict[int, Tensor]
     constant: Tensor

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from math import prod
 
 import torch
 from torch import Tensor
@@ -21,11 +22,13 @@ from krelax.relaxations import Rule
 # Tensors the size of the widest layer that a pass holds for every query, roughly.
 RULE_COPIES = 6
 ASCENT_COPIES = 24
+# Fewer queries than this at a time are not worth a pass.
+_FEWEST_QUERIES = 64
 
 
 def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Positions of the True entries of `(batch, n)`, padded to the longest row: index and validity, `(batch, m)`."""
-    count = int(mask.sum(1).max())
+    count = int(mask.sum(1).max()) if mask.numel() else 0
     order = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
     return order, mask.gather(1, order)
 
@@ -56,21 +59,27 @@ def interval_is_exact(network: Network, region: Region, node: int) -> bool:
     return isinstance(region, Box)
 
 
-def tighten_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -> None:
-    """Bound the undecided entries of a pre-activation by one backward pass with a closed-form rule."""
+def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -> None:
+    """Bound the undecided entries of a pre-activation by one backward pass with a closed-form rule.
+
+    The bounds replace those of interval arithmetic, as the methods are published: closed-form slopes are chosen from
+    the bounds, and tighter bounds can choose worse ones.
+    """
     lines = by_rule(known, rule)
 
     def prove(index: Tensor) -> Tensor:
         form = signed(neurons(instance.network, node, index))
         return lower_bound(instance.network, instance.region, form, lines, known)
 
-    _tighten(instance, known, node, prove, RULE_COPIES)
+    for index, valid in _portions(instance, known, node, RULE_COPIES):
+        known.replace(node, *_with(known, node, index, valid, prove(index)))
 
 
 def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: Ascent) -> None:
-    """Bound the undecided entries of a pre-activation with slopes optimised for each of them."""
-    fast = instance.fast_network.dtype
-    fast_known = known.to(fast, instance.network)
+    """Tighten the undecided entries of a pre-activation with slopes optimised for each of them."""
+    if not known.relaxations:
+        return
+    fast_known = known.to(instance.fast_network.dtype, instance.network)
 
     def prove(index: Tensor) -> Tensor:
         form = signed(neurons(instance.fast_network, node, index))
@@ -79,33 +88,30 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
         form = signed(neurons(instance.network, node, index))
         return lower_bound(instance.network, instance.region, form, lines_of(known, exact), known)
 
-    _tighten(instance, known, node, prove, ASCENT_COPIES)
+    for index, valid in _portions(instance, known, node, ASCENT_COPIES):
+        known.tighten(node, *_with(known, node, index, valid, prove(index)))
 
 
-def _tighten(instance: Instance, known: Intervals, node: int, prove: Callable[[Tensor], Tensor], copies: int) -> None:
+def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The undecided entries of a pre-activation in portions that fit memory: index and validity, `(batch, m)`."""
     if interval_is_exact(instance.network, instance.region, node):
         return
     mask = undecided(instance, known, node)
-    if not bool(mask.any()):
-        return
     index, valid = unstable_index(mask)
-    widest = max(torch.Size(n.shape).numel() for n in instance.network.nodes[: node + 1])
+    widest = max(prod(n.shape) for n in instance.network.nodes[: node + 1])
     row = 2 * len(mask) * widest * known.lower[0].element_size() * copies
-    size = max(chunk_rows(row, mask.device), 64)
-    for part, good in zip(index.split(size, 1), valid.split(size, 1), strict=True):
+    size = max(chunk_rows(row, mask.device), _FEWEST_QUERIES)
+    for first in range(0, index.shape[1], size):
         instance.check()
-        _store(known, node, part, good, prove(part))
+        yield index[:, first : first + size], valid[:, first : first + size]
 
 
-def _store(known: Intervals, node: int, index: Tensor, valid: Tensor, value: Tensor) -> None:
-    """Write lower bounds of entries and of their negatives, `(batch, 2 m)`, into the node's interval."""
+def _with(known: Intervals, node: int, index: Tensor, valid: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """A node's bounds with those of some entries exchanged: `value` holds lower bounds of the entries and of their
+    negatives, `(batch, 2 m)`."""
     below, above = value.chunk(2, dim=1)
     shape = known.lower[node].shape
     lower, upper = (t[node].flatten(1) for t in (known.lower, known.upper))
     below = torch.where(valid, below, lower.gather(1, index))
     above = torch.where(valid, -above, upper.gather(1, index))
-    known.tighten(
-        node,
-        lower.scatter(1, index, below).reshape(shape),
-        upper.scatter(1, index, above).reshape(shape),
-    )
+    return lower.scatter(1, index, below).reshape(shape), upper.scatter(1, index, above).reshape(shape)

@@ -40,6 +40,10 @@ class Intervals:
         # two valid intervals intersect; rounding may let tight ones miss each other by less than their error
         self.upper[node] = torch.maximum(torch.minimum(self.upper[node], upper), self.lower[node])
 
+    def replace(self, node: int, lower: Tensor, upper: Tensor) -> None:
+        """Put other valid bounds in the place of a node's."""
+        self.lower[node], self.upper[node] = lower, torch.maximum(upper, lower)
+
     def to(self, dtype: torch.dtype, network: Network) -> Intervals:
         """The same bounds in another type, for proposing witnesses (not rounded outward)."""
         lower, upper, magnitude = ([t.to(dtype) for t in ts] for ts in (self.lower, self.upper, self.magnitude))

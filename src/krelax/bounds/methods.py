@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from krelax.bounds import zonotope
 from krelax.bounds.backward import by_rule, lower_bound, outputs
 from krelax.bounds.instance import Instance
-from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, tighten_by_ascent, tighten_by_rule
+from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.optimise import Ascent, Witness, ascend, lines_of
 from krelax.problem.queries import Queries
@@ -21,7 +22,8 @@ class Method:
     """A bounding method.
 
     `final` is the rule of the slopes for the query, `intermediate` that for pre-activations (None: interval
-    arithmetic only). With `inner` or `outer` slopes are optimised, for pre-activations and for the query.
+    arithmetic only). With `inner` and `outer` the slopes are then optimised, for pre-activations and for the query.
+    With `forward`, zonotopes are pushed through the network instead.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Method:
     intermediate: Rule | None = None
     inner: Ascent | None = None
     outer: Ascent | None = None
+    forward: bool = False
 
     @property
     def copies(self) -> int:
@@ -40,6 +43,7 @@ METHODS: dict[str, Method] = {
     m.name: m
     for m in (
         Method("interval", Rule.ZERO),
+        Method("zonotope", Rule.PARALLEL, forward=True),
         Method("fast-lin", Rule.PARALLEL, Rule.PARALLEL),
         Method("fixed0", Rule.FIXED_0, Rule.FIXED_0),
         Method("fixed1", Rule.FIXED_1, Rule.FIXED_1),
@@ -63,49 +67,70 @@ def bound(instance: Instance, queries: Queries, method: Method, stop: bool = Fal
     """Lower bounds of the margins of `queries` over the regions of `instance`, by `method`.
 
     With `stop`, optimisation ends as soon as every question is settled, which leaves the margins looser.
-    Sound. Never below the interval bound of the same query, and never below plain CROWN for optimised slopes. Raises
-    OutOfTime at the instance's deadline.
+    Sound. Never below the interval bound of the same query, and never below the closed-form rules for optimised
+    slopes. Raises OutOfTime at the instance's deadline.
     """
     with torch.no_grad():
-        known = start(instance.region)
-        activations = set(instance.network.activations())
-        for i, node in enumerate(instance.network.nodes[1:], start=1):
-            if i in activations:
-                tighten(instance, known, node.inputs[0], method)
-            advance(instance.network, known)
-        return conclude(instance, known, queries, method, stop)
-
-
-def tighten(instance: Instance, known: Intervals, node: int, method: Method) -> None:
-    """Improve the bounds of a pre-activation with what the method allows."""
-    if method.intermediate is not None:
-        tighten_by_rule(instance, known, node, method.intermediate)
-    if method.inner is not None and known.relaxations:
-        tighten_by_ascent(instance, known, node, method.inner)
-
-
-def conclude(instance: Instance, known: Intervals, queries: Queries, method: Method, stop: bool) -> Bounded:
-    """Bound the query when every node has its bounds."""
-    network, region = instance.network, instance.region
-    form = outputs(network, queries.rows, queries.offsets)
-    rules = dict.fromkeys((Rule.ZERO, method.final))
-    value = torch.stack([lower_bound(network, region, form, by_rule(known, r), known) for r in rules]).amax(0)
-    if method.outer is None or (stop and holds(queries, value)):
-        return Bounded(value, known)
-    fast = instance.fast_network.dtype
-    asked = queries.to(fast, value.device)
-    proposed = ascend(
-        instance,
-        outputs(instance.fast_network, asked.rows, asked.offsets),
-        known.to(fast, network),
-        method.outer,
-        (lambda values: holds(queries, values)) if stop else None,
-    )
-    witness = {i: s.to(value.dtype) for i, s in proposed.items()}
-    optimised = lower_bound(network, region, form, lines_of(known, witness), known)
-    return Bounded(torch.maximum(value, optimised), known, witness)
+        if method.forward:
+            return _forward(instance, queries)
+        found = _by_rule(instance, queries, method)
+        if method.inner is None or method.outer is None or (stop and holds(queries, found.value)):
+            return found
+        return _by_ascent(instance, queries, found, method.inner, method.outer, stop)
 
 
 def holds(queries: Queries, value: Tensor) -> bool:
     """Whether bounds of the margins settle every question of the batch."""
     return bool((queries.margin(value) > 0).all())
+
+
+def _forward(instance: Instance, queries: Queries) -> Bounded:
+    """Zonotopes and intervals side by side, each node with the better of the two bounds."""
+    network, region = instance.network, instance.region
+    known, forms = start(region), [zonotope.identity(region)]
+    for i in range(1, len(network.nodes)):
+        instance.check()
+        advance(network, known)
+        forms.append(zonotope.follow(network, forms, known))
+        known.tighten(i, *forms[i].bounds(region))
+    form = outputs(network, queries.rows, queries.offsets)
+    by_interval = lower_bound(network, region, form, by_rule(known, Rule.ZERO), known)
+    return Bounded(torch.maximum(by_interval, zonotope.margins(forms[-1], queries, region)), known)
+
+
+def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
+    """Backward passes with closed-form slopes: one for each layer, then one for the queries."""
+    network, region = instance.network, instance.region
+    known = start(region)
+    activations = set(network.activations())
+    for i, node in enumerate(network.nodes[1:], start=1):
+        if i in activations and method.intermediate is not None:
+            bound_by_rule(instance, known, node.inputs[0], method.intermediate)
+        advance(network, known)
+    form = outputs(network, queries.rows, queries.offsets)
+    rules = dict.fromkeys((Rule.ZERO, method.final))
+    values = [lower_bound(network, region, form, by_rule(known, rule), known) for rule in rules]
+    return Bounded(torch.stack(values).amax(0), known)
+
+
+def _by_ascent(
+    instance: Instance, queries: Queries, found: Bounded, inner: Ascent, outer: Ascent, stop: bool
+) -> Bounded:
+    """Start from what the rules found and optimise, layer by layer, then the queries."""
+    network, region = instance.network, instance.region
+    known = start(region)
+    activations = set(network.activations())
+    for i, node in enumerate(network.nodes[1:], start=1):
+        if i in activations:
+            tighten_by_ascent(instance, known, node.inputs[0], inner)
+        advance(network, known)
+        known.tighten(i, found.known.lower[i], found.known.upper[i])
+    fast = instance.fast_network.dtype
+    asked = queries.to(fast, found.value.device)
+    form = outputs(instance.fast_network, asked.rows, asked.offsets)
+    done = (lambda values: holds(queries, values)) if stop else None
+    proposed = ascend(instance, form, known.to(fast, network), outer, done)
+    witness = {i: s.to(found.value.dtype) for i, s in proposed.items()}
+    form = outputs(network, queries.rows, queries.offsets)
+    value = lower_bound(network, region, form, lines_of(known, witness), known)
+    return Bounded(torch.maximum(value, found.value), known, witness)

@@ -40,16 +40,15 @@ class _Lazy(click.Group):
         return command
 
 
+def _print_name(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo("krelax")
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="%(version)s")
-@click.option(
-    "--name",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    help="Print the tool's name and exit.",
-    callback=lambda ctx, _, value: (click.echo("krelax"), ctx.exit()) if value else None,
-)
+@click.option("--name", is_flag=True, is_eager=True, expose_value=False, callback=_print_name, help="Print the name.")
 def cli() -> None:
     """Certified robustness of neural networks: proofs that hold against any adversary.
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from krelax.cli.shared import FILE, device_option, method_option, timeout_option
+
+if TYPE_CHECKING:
+    from krelax.run.bench import Result
 
 
 @click.command()
@@ -43,15 +47,22 @@ def bench(instances: Path, timeout: float | None, jsonl: Path | None, resume: bo
             counts[result.answer] += 1
             counts["disagree"] += result.disagrees
             seconds += result.seconds
-            mark = "!" if result.disagrees else " "
-            click.echo(
-                f"{mark}{result.instance.index + 1:>4}/{len(listed)}  {result.answer:<9}  expected {result.instance.expected:<6}"
-                f"{result.seconds:8.2f} s  {result.instance.onnx.stem}  {result.instance.vnnlib.name.split('.vnnlib')[0]}"
-                f"  ({result.reason})"
-            )
+            click.echo(_line(result, len(listed)))
     solved = counts["sat"] + counts["unsat"]
     click.echo(
         f"solved {solved} of {len(listed)}: {counts['unsat']} unsat, {counts['sat']} sat; {counts['unknown']} unknown, "
         f"{counts['timed-out']} timed-out, {counts['error']} error; {counts['disagree']} disagree; {seconds:.1f} s"
     )
     return DISAGREEMENT if counts["disagree"] else DONE
+
+
+def _line(result: Result, total: int) -> str:
+    """One row of the live table; an exclamation mark in front of a contradiction."""
+    instance = result.instance
+    mark = "!" if result.disagrees else " "
+    where = f"{instance.onnx.stem}  {instance.vnnlib.name.split('.vnnlib')[0]}"
+    count = f"{instance.index + 1:>4}/{total}"
+    return (
+        f"{mark}{count}  {result.answer:<9}  expected {instance.expected:<6}{result.seconds:8.2f} s  {where}"
+        f"  ({result.reason})"
+    )

@@ -83,9 +83,8 @@ def certify_summary(model: Path, images: Path, options: CertifyOptions, summary:
         ("violated", f"a counterexample was replayed ({wrong} misclassified as they are)"),
         ("unknown", "neither proven nor refuted"),
     ]
-    click.echo(
-        f"{model.name} on {images.name}: {total} images, {options.norm} ball of radius {options.eps:g}, method {options.method}"
-    )
+    ball = f"{options.norm} ball of radius {options.eps:g}"
+    click.echo(f"{model.name} on {images.name}: {total} images, {ball}, method {options.method}")
     for name, meaning in rows:
         count = counts.get(name, 0)
         click.echo(f"  {name:<9}{count:>6}  {100 * count / total:5.1f} %   {meaning}")

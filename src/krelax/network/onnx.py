@@ -137,7 +137,8 @@ def _read_node(reader: Reader, path: Path) -> None:
     read: Callable[[Reader], int] | None = READERS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
     if read is None:
         raise UnsupportedError(
-            f"{place}: operator {node.op_type} is not supported; `krelax supports --onnx-operators` lists those that are"
+            f"{place}: operator {node.op_type} is not supported; "
+            "`krelax supports --onnx-operators` lists those that are"
         )
     try:
         reader.values[node.output[0]] = read(reader)

@@ -144,7 +144,8 @@ _UNARY: dict[str, Callable[[Builder, int], int]] = {
 _BINARY: dict[str, Callable[[Builder, Operand, Operand], int]] = {
     "maximum": compose.maximum,
     "minimum": compose.minimum,
-} | dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), compose.matmul)
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), compose.matmul),
+}
 
 
 @_reads(*_UNARY)
@@ -380,8 +381,7 @@ def _move(c: Call) -> int:
 def _pad(c: Call) -> int:
     if c.arguments.get("mode", "constant") != "constant":
         raise UnsupportedError(f"padding of mode {c['mode']!r}; only constant padding is supported")
-    missing = [0] * (2 * len(c.input_shape) - len(c["pad"]))
-    pads = [*c["pad"], *missing]  # pairs, last axis first
+    pads = [*c["pad"], *[0] * (2 * len(c.input_shape) - len(c["pad"]))]  # pairs, last axis first
     return compose.pad(c.builder, c.x, pads[-2::-2], pads[::-2], float(c["value"] or 0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from krelax.network.graph import Network
@@ -37,10 +38,8 @@ def verify(network: Network, specification: Specification, options: VerifyOption
             raise _Enough
 
     questions = about_specification(network, specification)
-    try:
+    with suppress(_Enough):
         decide(network, questions, Plan.of(options.method), report, options.timeout, options.device)
-    except _Enough:
-        pass
     return combine(outcomes, time.perf_counter() - began)
 
 

@@ -13,7 +13,7 @@ from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
 from krelax.problem.query import Case, Specification
-from krelax.problem.region import Ball, Box, ball
+from krelax.problem.region import Ball, Box, Region, ball
 from krelax.search.pipeline import Questions
 
 
@@ -38,7 +38,7 @@ def about_images(
     return Questions(region, queries, violated)
 
 
-def _contains(region: Box | Ball, i: int, x: NDArray[np.float32]) -> bool:
+def _contains(region: Region, i: int, x: NDArray[np.float32]) -> bool:
     point = torch.tensor(x, dtype=torch.float64)
     inside = bool(((region.lower[i] <= point) & (point <= region.upper[i])).all())
     if inside and isinstance(region, Ball):

@@ -1,0 +1,143 @@
+"""The forward mode with one slope for both sides: zonotopes (DeepZ, Singh et al. 2018).
+
+Every node is an affine form of the input plus noise: `centre + <inputs, x> + sum noise_g e_g`, with `|e_g| <= 1`, up to
+`error`. Affine operators act on the parts; an activation multiplies by the slope of its parallel band and adds one
+noise symbol for each neuron that is not exact. Bounds come out for free, without a backward pass, and the input part
+is concretised by the region itself, so every norm is exact in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.intervals import Intervals
+from krelax.bounds.rounding import gamma
+from krelax.network.graph import Network
+from krelax.network.ops import Linear
+from krelax.problem.queries import Queries
+from krelax.problem.region import Region
+from krelax.relaxations import Rule
+
+
+@dataclass
+class Zonotope:
+    """One node: `centre`, `error` and `magnitude` are `(batch, *shape)`, `inputs` is `(batch, input entries, *shape)`,
+    `noise` is `(batch, symbols, *shape)`. The magnitude bounds the sum of the absolute values of all parts."""
+
+    centre: Tensor
+    inputs: Tensor
+    noise: Tensor
+    error: Tensor
+    magnitude: Tensor
+
+    def bounds(self, region: Region) -> tuple[Tensor, Tensor]:
+        """Lower and upper bound of the node, `(batch, *shape)`, rounding included."""
+        form = self.inputs.flatten(2).transpose(1, 2).unflatten(-1, region.lower.shape[1:])
+        terms = self.inputs.shape[1] + self.noise.shape[1]
+        rounding = gamma(terms, self.centre.dtype) * self.magnitude
+        radius = (self.noise.abs().sum(1) + self.error + rounding).flatten(1)
+        centre = self.centre.flatten(1)
+        lower = centre - radius + region.minimise(form)
+        upper = centre + radius - region.minimise(-form)
+        return lower.reshape(self.centre.shape), upper.reshape(self.centre.shape)
+
+
+def identity(region: Region) -> Zonotope:
+    """The input itself."""
+    batch, *shape = region.lower.shape
+    size, zero = prod(shape), torch.zeros_like(region.lower)
+    unit = torch.eye(size, dtype=zero.dtype, device=zero.device).reshape(1, size, *shape)
+    return Zonotope(zero, unit.expand(batch, -1, *[-1] * len(shape)), zero[:, None][:, :0], zero, region.magnitude)
+
+
+def follow(network: Network, forms: list[Zonotope], known: Intervals) -> Zonotope:
+    """The zonotope of the next node, from those before it; an activation needs its relaxation in `known`."""
+    node = network.nodes[len(forms)]
+    operands = [forms[j] for j in node.inputs]
+    if isinstance(node.op, Linear):
+        return _affine(node.op, operands)
+    return _activate(operands[0], known, len(forms))
+
+
+def _affine(op: Linear, operands: list[Zonotope]) -> Zonotope:
+    symbols = max(z.noise.shape[1] for z in operands)
+    absolute = op.absolute()
+    magnitude = absolute.forward(*(z.magnitude for z in operands))
+    centre = op.forward(*(z.centre for z in operands))
+    magnitude = magnitude.expand_as(centre)
+    error = absolute.linear(*(z.error for z in operands)).expand_as(centre)
+    if not op.moves_only:
+        error = error + gamma(op.terms, centre.dtype) * magnitude
+    return Zonotope(
+        centre,
+        _each(op, [z.inputs for z in operands]),
+        _each(op, [_padded(z.noise, symbols) for z in operands]),
+        error,
+        magnitude,
+    )
+
+
+def _each(op: Linear, parts: list[Tensor]) -> Tensor:
+    """The linear part of an operator on every symbol."""
+    shape = parts[0].shape[:2]
+    if shape[1] == 0:
+        return parts[0].new_zeros(*shape, *op.shape(*(tuple(p.shape[2:]) for p in parts)))
+    return op.linear(*(p.flatten(0, 1) for p in parts)).unflatten(0, shape)
+
+
+def _padded(noise: Tensor, symbols: int) -> Tensor:
+    missing = noise.new_zeros(len(noise), symbols - noise.shape[1], *noise.shape[2:])
+    return torch.cat([noise, missing], dim=1)
+
+
+def _activate(z: Zonotope, known: Intervals, node: int) -> Zonotope:
+    """Replace an activation by the band between two parallel lines."""
+    relaxation = known.relaxations[node]
+    slope = relaxation.slopes(Rule.PARALLEL)[1]
+    band = relaxation.lines(slope.unsqueeze(1), slope.unsqueeze(1))
+    above = band.above[:, 0]
+    below = torch.zeros_like(above) if band.below is None else band.below[:, 0]
+
+    def summed(t: Tensor) -> Tensor:
+        return t.sum(-1) if relaxation.reduces else t
+
+    scaled = summed(slope.abs() * z.magnitude)
+    magnitude = scaled + above.abs() + below.abs()
+    rounding = gamma(slope.shape[-1] if relaxation.reduces else 1, slope.dtype) * magnitude
+    wide = slope.unsqueeze(1)
+    return Zonotope(
+        summed(slope * z.centre) + (above - below) / 2,
+        summed(wide * z.inputs),
+        torch.cat([summed(wide * z.noise), _fresh((above + below) / 2)], dim=1),
+        summed(slope.abs() * z.error) + rounding,
+        magnitude,
+    )
+
+
+def _fresh(radius: Tensor) -> Tensor:
+    """New noise symbols, one for each entry whose radius is not zero in every item of the batch."""
+    flat = radius.flatten(1).clamp(min=0)
+    entries = (flat > 0).any(0).nonzero().flatten()
+    noise = flat.new_zeros(len(flat), len(entries), flat.shape[1])
+    noise[:, torch.arange(len(entries)), entries] = flat[:, entries]
+    return noise.unflatten(2, radius.shape[1:])
+
+
+def margins(output: Zonotope, queries: Queries, region: Region) -> Tensor:
+    """Lower bounds of margins of the output, `(batch, queries)`."""
+    rows = queries.rows
+    size = rows.abs() @ output.magnitude.flatten(1).unsqueeze(-1)
+    error = rows.abs() @ output.error.flatten(1).unsqueeze(-1)
+    rounding = gamma(rows.shape[-1], rows.dtype) * (size.squeeze(-1) + queries.offsets.abs())
+    form = Zonotope(
+        (rows @ output.centre.flatten(1).unsqueeze(-1)).squeeze(-1) + queries.offsets,
+        output.inputs.flatten(2) @ rows.transpose(1, 2),
+        output.noise.flatten(2) @ rows.transpose(1, 2),
+        error.squeeze(-1) + rounding,
+        size.squeeze(-1) + queries.offsets.abs(),
+    )
+    return form.bounds(region)[0]
