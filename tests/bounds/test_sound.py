@@ -223,7 +223,7 @@ def test_an_affine_network_over_a_ball_has_the_dual_norm_as_its_bound(method: st
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_a_ball_is_no_larger_than_its_box(norm: str) -> None:
-    """The minimum of a linear form over the ball is at least that over its bounding box, and is attained in the ball."""
+    """A linear form is at least as large over the ball as over its bounding box, and its minimum is attained."""
     rng = np.random.default_rng(14)
     centre = torch.from_numpy(rng.uniform(size=(3, 6)))
     region, box = ball(centre, 0.2, norm), ball(centre, 0.2, "linf")

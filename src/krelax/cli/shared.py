@@ -55,7 +55,7 @@ def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-class NonNegative(click.ParamType):
+class NonNegative(click.ParamType[float]):
     """A finite number that is not negative."""
 
     name = "number"
@@ -86,7 +86,7 @@ class Positive(NonNegative):
         return number > 0
 
 
-class Interval(click.ParamType):
+class Interval(click.ParamType[tuple[float, float] | None]):
     """`LOW:HIGH`, or none."""
 
     name = "interval"
@@ -105,7 +105,7 @@ class Interval(click.ParamType):
         return low, high
 
 
-class Range(click.ParamType):
+class Range(click.ParamType[slice]):
     """`A:B`, the images A to B - 1, either end may be missing; or one index."""
 
     name = "range"

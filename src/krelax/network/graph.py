@@ -47,9 +47,9 @@ class Network:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the constants (float32 as read)."""
+        """Type of the constants: float64 as read, which holds a model's float32 exactly."""
         tensors = (t for node in self.nodes for t in node.op.parameters() if t.is_floating_point())
-        return next((t.dtype for t in tensors), torch.float32)
+        return next((t.dtype for t in tensors), torch.float64)
 
     def activations(self) -> list[int]:
         """Indices of the non-linear nodes."""

@@ -182,7 +182,9 @@ class ConvTranspose(Arithmetic):
         result = _CONVOLVE[self._rank](
             coeff.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups
         )
-        return (result.unflatten(0, coeff.shape[:2]),)
+        # an output padding as large as the stride lets the convolution see further than the input
+        inside = (slice(None), slice(None), *(slice(n) for n in inputs[0][2:]))
+        return (result[inside].unflatten(0, coeff.shape[:2]),)
 
     def constant(self) -> Tensor | None:
         return None if self.bias is None else self.bias.reshape(-1, *[1] * self._rank)

@@ -22,7 +22,7 @@ from krelax.network import compose
 from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder
 from krelax.network.linear import ConvTranspose, Dense
-from krelax.network.ops import Concat, Op, Pad, Reshape, Transpose, normal_axes
+from krelax.network.ops import Op, Reshape, Transpose, normal_axes
 
 
 @dataclass
@@ -321,30 +321,8 @@ def _transpose(r: Reader) -> int:
 
 @_reads("Concat")
 def _concat(r: Reader) -> int:
-    names = list(r.node.input)
-    shapes = [r.constants[n].shape if n in r.constants else r.shape(i) for i, n in enumerate(names)]
-    axis = normal_axes([r.attribute("axis", 1)], len(shapes[0]))[0]
-    if not any(n in r.constants for n in names):
-        return r.add(Concat(axis), *(r.value(i) for i in range(len(names))))
-    return _concat_constants(r, shapes, axis)
-
-
-def _concat_constants(r: Reader, shapes: list[tuple[int, ...]], axis: int) -> int:
-    """Some parts are constant: pad the others to the full size, add them up, add the constants."""
-    total = sum(s[axis] for s in shapes)
-    shift = torch.zeros(*shapes[0][:axis], total, *shapes[0][axis + 1 :], dtype=torch.float64)
-    start, result = 0, -1
-    for i, shape in enumerate(shapes):
-        stop = start + shape[axis]
-        if r.is_constant(i):
-            shift.narrow(axis, start, shape[axis]).copy_(r.weight(i))
-        else:
-            before = tuple(start if a == axis else 0 for a in range(len(shape)))
-            after = tuple(total - stop if a == axis else 0 for a in range(len(shape)))
-            part = r.add(Pad(before, after), r.value(i))
-            result = part if result < 0 else compose.add(r.builder, result, part)
-        start = stop
-    return compose.scale_shift(r.builder, result, None, shift)
+    operands = [r.operand(i) for i in range(len(r.node.input))]
+    return compose.concat(r.builder, operands, r.attribute("axis", 1))
 
 
 @_reads("Slice")

@@ -157,7 +157,7 @@ class Take(Linear):
 
     @property
     def terms(self) -> int:
-        return int(torch.bincount(self.index.flatten().cpu()).max())
+        return int(torch.bincount(self.index.flatten().cpu()).max()) if self.index.numel() else 1
 
     def shape(self, *inputs: Shape) -> Shape:
         return tuple(self.index.shape)
@@ -167,7 +167,7 @@ class Take(Linear):
 
     def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
         result = coeff.new_zeros(len(coeff), prod(inputs[0]))
-        result.index_add_(1, self.index.flatten(), coeff.flatten(1))
+        result.index_add_(1, self.index.flatten(), coeff.reshape(len(coeff), -1))
         return (result.reshape(len(coeff), *inputs[0]),)
 
 

@@ -55,5 +55,5 @@ def _fold(op: Op, scale: Scale, shape: Shape) -> Op | None:
 
 def _along(constant: Tensor, axis: int, shape: Shape) -> Tensor | None:
     """A constant that varies along `axis` only, as a vector; None if it varies along others."""
-    full = torch.broadcast_to(constant, shape).movedim(axis, 0).flatten(1)
+    full = torch.broadcast_to(constant, shape).movedim(axis, 0).reshape(shape[axis], -1)
     return full[:, 0].contiguous() if bool((full == full[:, :1]).all()) else None
