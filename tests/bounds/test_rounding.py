@@ -28,7 +28,7 @@ def cancelling_pairs(rng: np.random.Generator) -> Problem:
     """Weights +-1e8 on neurons that are equal up to their last bits, and small ones on the rest."""
     base = rng.normal(size=(10, 2))
     weight = np.concatenate([base, base * (1 + 2.0**-50)])
-    bias = np.full(20, 0.3)
+    bias = np.full(20, 9.0)  # every neuron is active: no relaxation hides what rounding does
     row = np.concatenate([np.full(10, 1e8), np.full(10, -1e8)]) + rng.normal(size=20)
     return Problem([Layer(weight.tolist(), bias.tolist())], *unit_box(), row[None], np.zeros(1))
 
@@ -42,9 +42,10 @@ def long_alternating_sum(rng: np.random.Generator) -> Problem:
 
 
 def biases_one_ulp_apart(rng: np.random.Generator) -> Problem:
-    """A large bias taken away again by the next layer, all but its last bit."""
+    """A large bias taken away again by the next layer, all but its last bit, which the inputs change by a part."""
     large = 10.0 ** rng.uniform(6, 12, size=6)
-    first = Layer(rng.normal(size=(6, 2)).tolist(), large.tolist())
+    ulp = large - np.nextafter(large, 0)
+    first = Layer((rng.uniform(-0.4, 0.4, size=(6, 2)) * ulp[:, None]).tolist(), large.tolist())
     second = Layer(np.eye(6).tolist(), (-np.nextafter(large, 0)).tolist())
     return Problem([first, second], *unit_box(), rng.normal(size=(1, 6)), np.zeros(1))
 
@@ -60,10 +61,8 @@ def far_from_the_origin(rng: np.random.Generator) -> Problem:
     """A box of width 1e-4 at distance 1e9: its centre and radius have few correct digits."""
     middle = rng.normal(size=(1, 2)) * 1e9
     weight = rng.normal(size=(6, 2))
-    bias = -(weight @ middle[0])
-    return Problem(
-        [Layer(weight.tolist(), bias.tolist())], middle - 1e-4, middle + 1e-4, rng.normal(size=(1, 6)), np.zeros(1)
-    )
+    layer = Layer(weight.tolist(), (-(weight @ middle[0])).tolist(), None)
+    return Problem([layer], middle - 1e-4, middle + 1e-4, rng.normal(size=(1, 6)), np.zeros(1))
 
 
 def unit_box() -> tuple[np.ndarray, np.ndarray]:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network.check import check_import
 from krelax.network.graph import Builder, Network, Replay
 from krelax.network.onnx_operators import READERS, Reader
 from krelax.network.simplify import fuse
@@ -50,7 +50,7 @@ def load_onnx(path: str | Path, check: bool = True) -> Network:
     model = _read(path)
     network = _build(model, path)
     if check:
-        compare(network, str(path))
+        check_import(network, str(path))
     return network
 
 
@@ -164,35 +164,10 @@ def _session(path: Path, name: str, shape: tuple[int, ...]) -> Replay:
             except Exception as error:  # ONNX Runtime raises its own types
                 raise InputError(f"{path}: ONNX Runtime cannot run the file ({_line(error)})") from error
         kind = np.float64 if "double" in sessions[0].get_inputs()[0].type else np.float32
-        result: NDArray[np.float32] = sessions[0].run(None, {name: x.reshape(shape).astype(kind)})[0]
+        try:
+            result: NDArray[np.float32] = sessions[0].run(None, {name: x.reshape(shape).astype(kind)})[0]
+        except Exception as error:
+            raise InputError(f"{path}: ONNX Runtime cannot evaluate the network ({_line(error)})") from error
         return result
 
     return replay
-
-
-def compare(network: Network, name: str, samples: int = 3, tolerance: float = 1e-4) -> float:
-    """Largest difference between `network` and its `replay` at random inputs, relative to the largest output.
-
-    Raises InputError above `tolerance`: the file means something else than what was read.
-    """
-    assert network.replay is not None
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(samples, *network.input_shape, generator=generator, dtype=torch.float32)
-    ours = network(x.double()).numpy()
-    theirs = np.stack([_replayed(network.replay, sample.numpy(), name) for sample in x])
-    if ours.size != theirs.size:
-        raise InputError(f"{name}: outputs of shape {ours.shape[1:]} where ONNX Runtime gives {theirs.shape[1:]}")
-    scale = max(float(np.abs(theirs).max()), 1e-30)
-    worst = float(np.abs(ours.reshape(theirs.shape) - theirs).max()) / scale
-    if not worst <= tolerance:
-        raise InputError(f"{name}: import check failed: values differ from ONNX Runtime's by {worst:.2g} (relative)")
-    return worst
-
-
-def _replayed(replay: Replay, x: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    try:
-        return replay(x)
-    except KrelaxError:
-        raise
-    except Exception as error:  # ONNX Runtime raises its own types
-        raise InputError(f"{name}: ONNX Runtime cannot evaluate the network ({_line(error)})") from error

@@ -322,7 +322,9 @@ def _transpose(r: Reader) -> int:
 @_reads("Concat")
 def _concat(r: Reader) -> int:
     operands = [r.operand(i) for i in range(len(r.node.input))]
-    return compose.concat(r.builder, operands, r.attribute("axis", 1))
+    first = operands[0]
+    rank = first.dim() if isinstance(first, Tensor) else len(r.builder.shape(first))
+    return compose.concat(r.builder, operands, normal_axes([r.attribute("axis", 1)], rank)[0])
 
 
 @_reads("Slice")

@@ -22,6 +22,7 @@ from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import tree_map_only
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network.check import check_import
 from krelax.network.graph import Builder, Network, Replay
 from krelax.network.simplify import fuse
 from krelax.network.torch_operators import READERS, Branch, Call, name_of
@@ -44,7 +45,7 @@ def from_torch(module: torch.nn.Module, example: Tensor) -> Network:
     builder = Builder(tuple(example.shape))
     network = fuse(builder.build(_walk(builder, program)), _replay(frozen, example))
     _require_finite(network)
-    _compare(network)
+    check_import(network, "the module")
     return network
 
 
@@ -85,22 +86,6 @@ def _require_finite(network: Network) -> None:
     for node in network.nodes:
         if not all(bool(t.isfinite().all()) for t in node.op.parameters()):
             raise InputError(f"{node.name or type(node.op).__name__}: a constant overflows or divides by zero")
-
-
-def _compare(network: Network, samples: int = 3, tolerance: float = 1e-4) -> None:
-    """Raises InputError if the network and its replay differ by more than `tolerance` of the largest output."""
-    assert network.replay is not None
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(samples, *network.input_shape, generator=generator)
-    ours = network(x.double()).numpy()
-    theirs = np.stack([network.replay(sample.numpy()) for sample in x])
-    scale = max(float(np.abs(theirs).max(initial=0)), 1e-30)
-    worst = float(np.abs(ours - theirs).max(initial=0)) / scale if ours.shape == theirs.shape else np.inf
-    if not worst <= tolerance:
-        raise InputError(
-            f"import check failed: the network differs from the module by {worst:.2g} of the largest output; "
-            "the module may be random or ill-conditioned"
-        )
 
 
 def _walk(builder: Builder, program: ExportedProgram) -> int:

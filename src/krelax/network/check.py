@@ -1,0 +1,36 @@
+"""Does a network compute what the model it was read from computes?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from krelax.errors import InputError
+from krelax.network.graph import Network
+
+
+def import_error(network: Network, samples: int = 3) -> float:
+    """Largest difference between a network and its `replay` at random inputs, relative to the largest output.
+
+    Infinite if the outputs do not even have the same shape or are not numbers.
+    """
+    assert network.replay is not None
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(samples, *network.input_shape, generator=generator)
+    ours = network(x.double()).numpy()
+    theirs = np.stack([network.replay(sample.numpy()) for sample in x])
+    if ours.shape != theirs.shape:
+        return float("inf")
+    scale = max(float(np.abs(theirs).max(initial=0)), 1e-30)
+    worst = float(np.abs(ours - theirs).max(initial=0)) / scale
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def check_import(network: Network, name: str, tolerance: float = 1e-4) -> None:
+    """Raises InputError if a network and the model called `name` differ by more than `tolerance`."""
+    worst = import_error(network)
+    if worst > tolerance:
+        raise InputError(
+            f"{name}: import check failed: values differ from the model's by {worst:.2g} of the largest output; "
+            "the model may be random or ill-conditioned"
+        )
