@@ -18,7 +18,7 @@ from krelax.bounds.rounding import gamma
 from krelax.network.graph import Network
 from krelax.network.linear import dense_rows, one_hot
 from krelax.network.ops import Linear
-from krelax.problem.region import Region
+from krelax.problem.region import Region, dot
 from krelax.relaxations import Lines, Rule
 
 
@@ -76,12 +76,6 @@ def signed(form: Form) -> Form:
     return Form(coeff, torch.cat([form.constant, -form.constant], dim=1))
 
 
-def dot(coeff: Tensor, value: Tensor) -> Tensor:
-    """`<coeff, value>` over everything but batch and queries: `(b, q, *shape)`, `(b | 1, q | 1, *shape) -> (b, q)`."""
-    # vecdot is several times faster here than a batched matrix product with one column
-    return torch.linalg.vecdot(coeff.flatten(2), value.flatten(2))
-
-
 def bias_term(op: Linear, coeff: Tensor) -> Tensor | None:
     """`<coeff, bias>`, `(batch, queries)`."""
     bias = op.constant()
@@ -130,19 +124,21 @@ def back_substitute(
         terms = coeff[0, 0].numel() + len(network.nodes) + (op.terms if isinstance(op, Linear) else 0)
         if isinstance(op, Linear):
             pull(network, i, op, coeff, form)
+            rounds = not op.moves_only or op.terms > 1
         else:
             relaxation = known.relaxations[i]
             slopes, price = cross(lines[i], coeff, relaxation.reduces)
             form.constant = form.constant - price
             form.give(node.inputs[0], slopes)
+            rounds = True
             if trace is None:
                 error = _charge(error, slopes, relaxation.magnitude, terms)
-        if trace is None:
-            error = _charge(error, coeff, known.magnitude[i], terms)
-        else:
+        if trace is not None:
             trace.visited.append(i)
             if not isinstance(op, Linear):
                 trace.coeff[i] = coeff
+        elif rounds:
+            error = _charge(error, coeff, known.magnitude[i], terms)
     return form, error
 
 

@@ -89,5 +89,5 @@ def chunk_images(network: Network, copies: int, device: torch.device, queries: i
 
 def pieces(total: int, size: int) -> Iterator[Tensor]:
     """`range(total)` in index tensors of at most `size`, of nearly equal length."""
-    count = max(1, -(-total // size))
-    yield from torch.arange(total).tensor_split(count)
+    if total:
+        yield from torch.arange(total).tensor_split(-(-total // size))

@@ -46,7 +46,11 @@ def _print_name(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Lazy,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, message="%(version)s")
 @click.option("--name", is_flag=True, is_eager=True, expose_value=False, callback=_print_name, help="Print the name.")
 def cli() -> None:

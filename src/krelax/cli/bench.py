@@ -36,7 +36,7 @@ def bench(instances: Path, timeout: float | None, jsonl: Path | None, resume: bo
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
     counts: Counter[str] = Counter()
     seconds = 0.0
-    with open_journal(jsonl, settings, resume) as journal:
+    with open_journal(jsonl, settings, resume, ("answer", "expected")) as journal:
         for record in journal.done.values():
             counts[str(record["answer"])] += 1
             counts["disagree"] += {record["answer"], record["expected"]} == {"sat", "unsat"}

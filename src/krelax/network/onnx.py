@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -23,18 +24,18 @@ from krelax.network.graph import Builder, Network, Replay
 from krelax.network.onnx_operators import READERS, Reader
 from krelax.network.simplify import fuse
 
-# Larger inputs than this are a damaged file, not a network.
-_LARGEST_INPUT = 10**8
+# Inputs with more numbers than this, or evaluations with more of them in all, are a damaged file, not a network.
+_MOST_NUMBERS = 10**8
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 # What foreign data can make NumPy, torch or protobuf raise while a node is read.
 _FOREIGN = (
     ValueError,
     RuntimeError,
-    IndexError,
+    LookupError,
     TypeError,
-    KeyError,
     AttributeError,
-    OverflowError,
+    ArithmeticError,
+    AssertionError,
     MemoryError,
 )
 
@@ -87,7 +88,25 @@ def _build(model: onnx.ModelProto, path: Path) -> Network:
     output = values.get(graph.output[0].name)
     if output is None:
         raise InputError(f"{path}: the output {graph.output[0].name!r} does not depend on the input {name!r}")
-    return fuse(builder.build(output), _session(path, name, shape))
+    network = builder.build(output)
+    _check_shapes(network, path)
+    return fuse(network, _session(path, name, shape))
+
+
+def _check_shapes(network: Network, path: Path) -> None:
+    """Evaluate the network once, so that operands of unsuitable shape are found where they are."""
+    if sum(np.prod(node.shape, dtype=float) for node in network.nodes) > _MOST_NUMBERS:
+        raise InputError(f"{path}: one evaluation takes more than {_MOST_NUMBERS} numbers; is the file damaged?")
+    values = [torch.zeros(1, *network.input_shape, dtype=torch.float64)]
+    for node in network.nodes[1:]:
+        try:
+            values.append(node.op.forward(*(values[i] for i in node.inputs)))
+            problem = "" if tuple(values[-1].shape[1:]) == node.shape else f"gives {list(values[-1].shape[1:])}"
+        except _FOREIGN as error:
+            problem = _line(error)
+        if problem:
+            place = f"{path}: node {node.name!r} ({type(node.op).__name__})"
+            raise InputError(f"{place}: operands of unsuitable shape ({problem}); export the network again")
 
 
 def _constants(graph: onnx.GraphProto, path: Path) -> dict[str, NDArray[Any]]:
@@ -120,7 +139,7 @@ def _input(graph: onnx.GraphProto, constants: dict[str, Any], path: Path) -> tup
     if not kind.HasField("shape"):
         raise InputError(f"{path}: input {inputs[0].name!r} has no shape; export the network with its input shape")
     shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value != 0 else 1 for d in kind.shape.dim)
-    if any(n < 1 for n in shape) or np.prod(shape, dtype=float) > _LARGEST_INPUT:
+    if any(n < 1 for n in shape) or np.prod(shape, dtype=float) > _MOST_NUMBERS:
         raise InputError(f"{path}: input {inputs[0].name!r} has the impossible shape {list(shape)}")
     return inputs[0].name, shape
 

@@ -24,6 +24,8 @@ from krelax.network.graph import Builder
 from krelax.network.linear import ConvTranspose, Dense
 from krelax.network.ops import Op, Reshape, Transpose, normal_axes
 
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+
 
 @dataclass
 class Reader:
@@ -110,13 +112,18 @@ class Reader:
             results = self._reference()
         for name, result in zip(self.node.output, results, strict=False):
             array = np.asarray(result)
-            wide = np.float64 if np.issubdtype(array.dtype, np.floating) else array.dtype
-            self.constants[name] = array.astype(wide)
+            if np.issubdtype(array.dtype, np.floating):
+                if not np.isfinite(array).all():
+                    raise InputError("the constant holds NaN or infinity")
+                array = array.astype(np.float64)
+            self.constants[name] = array
 
     def _reference(self) -> list[Any]:
         """What ONNX's reference implementation makes of the node, in the file's operator set."""
         from onnx.reference import ReferenceEvaluator
 
+        if self.node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in self.node.attribute):
+            raise UnsupportedError("random constants and control flow")
         feeds = {name: self.constants[name] for name in self.node.input if name}
         inputs, outputs = (
             [onnx.ValueInfoProto(name=name) for name in names if name] for names in (feeds, self.node.output)
@@ -134,12 +141,7 @@ class Reader:
     def _constant(self) -> NDArray[Any]:
         item = self.node.attribute[0]
         if item.name == "value":
-            array = numpy_helper.to_array(item.t)
-            if np.issubdtype(array.dtype, np.floating):
-                if not np.isfinite(array).all():
-                    raise InputError("the constant holds NaN or infinity")
-                return array.astype(np.float64)
-            return array
+            return numpy_helper.to_array(item.t)
         return np.array(onnx.helper.get_attribute_value(item))
 
 

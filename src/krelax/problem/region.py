@@ -53,9 +53,20 @@ class Region(ABC):
         return replace(self, lower=self.lower.to(device, dtype), upper=self.upper.to(device, dtype))
 
 
+# From this many entries on, a matrix-vector product for each item is faster than a batched dot product.
+_LONG = 256
+
+
+def dot(form: Tensor, x: Tensor) -> Tensor:
+    """`<form, x>` over everything but batch and queries: `(b | 1, q, *shape)`, `(b | 1, q | 1, *shape) -> (b, q)`."""
+    flat, other = form.flatten(2), x.flatten(2)
+    if other.shape[1] == 1 and len(flat) == len(other) and flat.shape[2] >= _LONG:
+        return torch.stack([matrix @ vector[0] for matrix, vector in zip(flat, other, strict=True)])
+    return torch.linalg.vecdot(flat, other)
+
+
 def _dot(form: Tensor, x: Tensor) -> Tensor:
-    """`<form, x>` for `(batch | 1, queries, *shape)` and `(batch, *shape)`."""
-    return torch.linalg.vecdot(form.flatten(2), x.flatten(1).unsqueeze(1))
+    return dot(form, x.unsqueeze(1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,9 +89,11 @@ def _instance(path: Path, index: int, line: dict[str, str | None], timeout: floa
     onnx, vnnlib, limit = (str(v) for v in values)
     try:
         seconds = float(limit)
-    except ValueError as error:
-        raise InputError(f"{path}: line {index + 2}: timeout_s is not a number: {limit!r}") from error
-    expected = str(line.get("expected") or "open")
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"{path}: line {index + 2}: timeout_s is not a positive number: {limit!r}")
+    expected = str(line.get("expected") or "open").strip().lower()
     return Instance(index, path.parent / onnx, path.parent / vnnlib, timeout or seconds, expected)
 
 

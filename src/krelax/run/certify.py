@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def certify(
     began = time.perf_counter()
     summary = Summary()
     identity = {**(settings or {}), **_jsonable(asdict(options))}
-    with open_journal(journal, identity, resume) as book:
+    with open_journal(journal, identity, resume, ("verdict", "reason")) as book:
         wanted = [i for i in indices if i not in book.done]
         for i in indices:
             if i in book.done:
@@ -119,12 +120,17 @@ def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[st
         "predicted": predicted,
         "verdict": outcome.verdict.value,
         "reason": "misclassified" if predicted != label and outcome.verdict is Verdict.VIOLATED else outcome.reason,
-        "margin": outcome.margin,
+        "margin": finite(outcome.margin),
         "seconds": round(outcome.seconds, 4),
     }
     if outcome.counterexample is not None:
         record["counterexample"] = counterexample_lists(outcome.counterexample)
     return record
+
+
+def finite(margin: float | None) -> float | None:
+    """A margin as JSON can hold it; a bound that overflowed is no bound."""
+    return margin if margin is not None and math.isfinite(margin) else None
 
 
 def counterexample_lists(found: Counterexample) -> dict[str, list[float]]:

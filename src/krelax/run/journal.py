@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from krelax._version import __version__
 from krelax.errors import InputError
@@ -31,69 +31,102 @@ def digest(path: str | Path) -> str:
 class Journal:
     """The results of one run; `done` holds the records found on opening, by their index."""
 
-    def __init__(self, file: IO[str] | None, done: Mapping[int, Mapping[str, Any]]) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO | None, header: Mapping[str, Any], done: Mapping[int, Mapping[str, Any]]) -> None:
+        self._file, self._header = file, header
         self.done = dict(done)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record and hand it to the operating system."""
-        if self._file is not None:
-            self._file.write(json.dumps({"kind": "result", **record}, allow_nan=False) + "\n")
-            self._file.flush()
+        """Append a record, the first after the header, and hand it to the operating system."""
+        if self._file is None:
+            return
+        records = [{"kind": "result", **record}]
+        try:
+            if self._file.tell() == 0:
+                records.insert(0, dict(self._header))
+            self._file.write("".join(json.dumps(r, allow_nan=False) + "\n" for r in records).encode())
+        except OSError as error:
+            raise _unwritable(self._file.name, error) from error
 
 
 @contextmanager
-def open_journal(path: Path | None, settings: Mapping[str, Any], resume: bool) -> Iterator[Journal]:
+def open_journal(
+    path: Path | None, settings: Mapping[str, Any], resume: bool, fields: Sequence[str] = ()
+) -> Iterator[Journal]:
     """The journal of the run that `settings` describe; without a path it remembers nothing.
 
-    Raises InputError if the file exists and is not to be resumed, belongs to a run with other settings, or cannot be
-    written.
+    Raises InputError if the file exists and is not to be resumed, belongs to a run with other settings, has results
+    without one of `fields`, or cannot be written. A file that is not a journal of this run is left as it is.
     """
-    if path is None:
-        yield Journal(None, {})
-        return
     header = {"kind": "run", "schema": SCHEMA, "krelax": __version__, **settings}
-    done = _recover(path, settings, resume)
+    if path is None:
+        yield Journal(None, header, {})
+        return
+    done = _recover(path, header, settings, resume, fields)
     try:
-        with path.open("a", encoding="utf-8") as file:
-            if file.tell() == 0:
-                file.write(json.dumps(header) + "\n")
-                file.flush()
-            yield Journal(file, done)
-            os.fsync(file.fileno())
+        file = path.open("ab", buffering=0)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --jsonl file") from error
+        raise _unwritable(path, error) from error
+    with file:
+        yield Journal(file, header, done)
+        os.fsync(file.fileno())
 
 
-def _recover(path: Path, settings: Mapping[str, Any], resume: bool) -> dict[int, Mapping[str, Any]]:
+def _unwritable(path: str | Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({error.strerror}); give another --jsonl file")
+
+
+def _recover(
+    path: Path, header: Mapping[str, Any], settings: Mapping[str, Any], resume: bool, fields: Sequence[str]
+) -> dict[int, Mapping[str, Any]]:
     """Finished records of an earlier run; a last line cut short by a kill is removed from the file."""
-    if not path.exists():
+    content = _content(path)
+    if not content:
         return {}
     if not resume:
         raise InputError(f"{path}: already exists; add --resume to continue it, or give another file")
+    end = content.rfind(b"\n") + 1
+    lines = content[:end].decode("utf-8", errors="replace").split("\n")[:-1]
+    if not lines and not json.dumps(header).encode().startswith(content):
+        raise InputError(f"{path}: is not the results of this run; give another file")
+    records = [_parse(line, path, number, fields) for number, line in enumerate(lines, start=1)]
+    if records:
+        _check_header(records[0], header, settings, path)
+    if end < len(content):
+        try:
+            os.truncate(path, end)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+    return {r["index"]: r for r in records if r.get("kind") == "result"}
+
+
+def _content(path: Path) -> bytes:
+    """What the file holds, nothing if there is none."""
+    if not path.exists():
+        return b""
+    if not path.is_file():
+        raise InputError(f"{path}: is not a regular file; give another --jsonl file")
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    whole = text[: text.rfind("\n") + 1]
-    if len(whole) < len(text):
-        with path.open("r+b") as file:
-            file.truncate(len(whole.encode("utf-8", errors="replace")))
-    records = [_parse(line, path, number) for number, line in enumerate(whole.splitlines(), start=1)]
-    if not records:
-        return {}
-    given = {key: records[0].get(key) for key in settings}
-    if records[0].get("kind") != "run" or given != dict(settings):
-        changed = next((k for k in settings if given[k] != settings[k]), "header")
-        raise InputError(f"{path}: is of another run ({changed} differs); give another file")
-    return {int(r["index"]): r for r in records if r.get("kind") == "result"}
 
 
-def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
+def _check_header(found: Mapping[str, Any], header: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+    """Another version of krelax may go on; everything else has to be the same."""
+    changed = [key for key in ("kind", "schema", *settings) if found.get(key) != header[key]]
+    if changed:
+        what = "header" if changed[0] == "kind" else changed[0]
+        raise InputError(f"{path}: is of another run ({what} differs); give another file")
+
+
+def _parse(line: str, path: Path, number: int, fields: Sequence[str]) -> dict[str, Any]:
     try:
         record = json.loads(line)
-        if isinstance(record, dict) and (record.get("kind") != "result" or isinstance(record.get("index"), int)):
-            return record
-    except ValueError:
-        pass
-    raise InputError(f"{path}: line {number} is not a record of a run; give another file")
+    except (ValueError, RecursionError):
+        record = None
+    whole = isinstance(record, dict)
+    if whole and record.get("kind") == "result":
+        whole = type(record.get("index")) is int and all(field in record for field in fields)
+    if not whole:
+        raise InputError(f"{path}: line {number} is not a record of a run; give another file")
+    return dict(record)

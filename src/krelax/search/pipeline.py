@@ -39,6 +39,10 @@ class Questions:
         return len(self.region)
 
 
+# For what nothing else has settled.
+THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
+
+
 @dataclass(frozen=True)
 class Plan:
     """The stages of a run, in order; methods by name in `krelax.bounds.methods.METHODS`."""
@@ -49,7 +53,7 @@ class Plan:
     def of(cls, method: str) -> Plan:
         """`auto`, or one method between an attack and nothing else. Raises InputError for an unknown name."""
         if method == "auto":
-            return cls((METHODS["crown"], Attack(), METHODS["alpha"]))
+            return cls((METHODS["crown"], Attack(), METHODS["alpha"], THOROUGH))
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
