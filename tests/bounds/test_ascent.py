@@ -122,12 +122,9 @@ def free_slopes(known: Intervals, witness: Witness) -> list[Tensor]:
 
 def widths(known: Intervals, witness: Witness) -> list[Tensor]:
     """How far each of `free_slopes` may move: not at all where the neuron is stable."""
-    ranges = {i: known.relaxations[i].slope_range() for i in witness}
-    return [
-        (high - low).unsqueeze(1)
-        for i, (low, high) in ranges.items()
-        for _ in range(sum(known.relaxations[i].optimised))
-    ]
+    relaxations = [known.relaxations[i] for i in witness]
+    ranges = ((r.slope_range(), sum(r.optimised)) for r in relaxations)
+    return [(high - low).unsqueeze(1) for (low, high), count in ranges for _ in range(count)]
 
 
 def copied(witness: Witness) -> Witness:

@@ -135,3 +135,32 @@ def test_a_sum_of_ten_thousand_terms_at_one_point(method: str, seed: int) -> Non
     one, zero = torch.ones(1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     value = bounded(network, Box(point, point), one, zero, method).value.item()
     assert Fraction(value) <= sum(map(Fraction, weight.tolist()))
+
+
+def chain(weights: list[float], slope: float | None, row: float, offset: float) -> Problem:
+    """One neuron after another: `row * product of the weights * x + offset` over -1 <= x <= 1."""
+    layers = [Layer([[w, 0.0]] if i == 0 else [[w]], [0.0], slope) for i, w in enumerate(weights)]
+    return Problem(layers, *unit_box(), np.array([[row]]), np.array([offset]))
+
+
+@every_method
+@pytest.mark.parametrize(("slope", "row"), [(None, 1.0), (0.0, -1.0)], ids=["affine", "relu"])
+def test_products_that_underflow_do_not_lift_the_bound(method: str, slope: float | None, row: float) -> None:
+    """Relative error bounds say nothing of products below the smallest number: coefficients vanish that matter.
+
+    Going backward 1e-163 * 1e-163 becomes zero, and the 1e300 in front of it is forgotten: the true minimum is
+    about -9e-27, below zero, and must not be bounded by a positive number.
+    """
+    problem = chain([1e150, 1e150, 1e-163, 1e-163], slope, row, 1e-27)
+    value = problem.bounded(method).value.item()
+    assert not value > 0
+    assert np.isnan(value) or Fraction(value) <= problem.minima()[0][0]
+
+
+@every_method
+def test_proposals_that_overflow_float32_do_not_spoil_the_bound(method: str) -> None:
+    """Slopes may be proposed in a type too small for the network; the bound they cannot improve stays as it was."""
+    problem = chain([1e30, 1e30, 1e-30, 1e-30], 0.0, -1.0, 0.5)
+    value = problem.bounded(method).value.item()
+    assert np.isfinite(value)
+    assert Fraction(value) <= problem.minima()[0][0]

@@ -32,7 +32,7 @@ def check_margins(problem: Problem, method: str, value: Tensor, minima: list[lis
         assert Fraction(found) <= exact, f"{method}: {found!r} is above the minimum by {float(Fraction(found) - exact)}"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems())
 def test_no_bound_exceeds_the_exact_minimum(problem: Problem) -> None:
     """Every method, on the margins and on every pre-activation it bounded on the way. No tolerance."""

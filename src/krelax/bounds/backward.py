@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.rounding import gamma
+from krelax.bounds.rounding import gamma, underflow
 from krelax.network.graph import Network
 from krelax.network.linear import dense_rows, one_hot
 from krelax.network.ops import Linear
@@ -139,6 +139,8 @@ def back_substitute(
                 trace.coeff[i] = coeff
         elif rounds:
             error = _charge(error, coeff, known.magnitude[i], terms)
+            for j in (i, *node.inputs):
+                error = error + underflow(terms, known.magnitude[j])
     return form, error
 
 
@@ -151,17 +153,18 @@ def lower_bound(network: Network, region: Region, form: Form, lines: Mapping[int
     """Lower bound of a form over the region, `(batch, queries)`: the value of the witness `lines`.
 
     Sound for the network as a function of real numbers whatever the lines' slopes: every rounding error of this very
-    computation is bounded and subtracted. This is the only way a backward bound comes to be.
+    computation is bounded and subtracted; what overflows is no bound (minus infinity). This is the only way a backward
+    bound comes to be.
     """
     result, error = back_substitute(network, form, lines, known)
     value = result.constant if error is None else result.constant - error
     coeff = result.take(0)
-    if coeff is None:
-        return value
-    terms = 2 * coeff[0, 0].numel() + len(network.nodes)
-    value = value + region.minimise(coeff, slack=gamma(terms, coeff.dtype))
+    if coeff is not None:
+        terms = 2 * coeff[0, 0].numel() + len(network.nodes)
+        value = value + region.minimise(coeff, slack=gamma(terms, coeff.dtype)) - underflow(terms, region.magnitude)
     # the constant itself: starting offset and sums of scalars
-    return value - gamma(len(network.nodes), coeff.dtype) * form.constant.abs()
+    value = value - gamma(len(network.nodes), value.dtype) * form.constant.abs()
+    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
 
 
 def by_rule(known: Intervals, rule: Rule) -> dict[int, Lines]:

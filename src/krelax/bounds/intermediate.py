@@ -12,12 +12,12 @@ from krelax.bounds.backward import by_rule, lower_bound, neurons, signed
 from krelax.bounds.instance import Instance, chunk_rows
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.optimise import Ascent, ascend, lines_of
-from krelax.network.activations import Max
+from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
 from krelax.network.ops import Pad, Reshape, Transpose
 from krelax.problem.region import Box, Region
-from krelax.relaxations import Rule
+from krelax.relaxations import Rule, relax
 
 # Tensors the size of the widest layer that a pass holds for every query, roughly.
 RULE_COPIES = 6
@@ -34,13 +34,10 @@ def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def undecided(instance: Instance, known: Intervals, node: int) -> Tensor:
-    """Entries of the pre-activation `node` whose bounds matter: `(batch, n)`."""
-    consumers = [n.op for n in instance.network.nodes if node in n.inputs]
-    lower, upper = known.lower[node], known.upper[node]
-    if any(isinstance(op, Max) for op in consumers):
-        rivals = upper > lower.amax(-1, keepdim=True)
-        return (rivals & (rivals.sum(-1, keepdim=True) > 1)).flatten(1)
-    return ((lower < 0) & (upper > 0)).flatten(1)
+    """Entries of the pre-activation `node` whose bounds matter to an activation that reads it: `(batch, n)`."""
+    readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
+    masks = [relax(op, known.lower[node], known.upper[node]).unstable() for op in readers]
+    return torch.stack(masks).any(0).flatten(1)
 
 
 _RESHAPING = (Reshape, Transpose, Pad, Scale)

@@ -36,9 +36,9 @@ class Intervals:
 
     def tighten(self, node: int, lower: Tensor, upper: Tensor) -> None:
         """Intersect the bounds of a node with others that are valid too."""
-        self.lower[node] = torch.maximum(self.lower[node], lower)
+        self.lower[node] = torch.fmax(self.lower[node], lower)  # which ignores what is not a number
         # two valid intervals intersect; rounding may let tight ones miss each other by less than their error
-        self.upper[node] = torch.maximum(torch.minimum(self.upper[node], upper), self.lower[node])
+        self.upper[node] = torch.maximum(torch.fmin(self.upper[node], upper), self.lower[node])
 
     def replace(self, node: int, lower: Tensor, upper: Tensor) -> None:
         """Put other valid bounds in the place of a node's."""
@@ -87,6 +87,6 @@ def _linear(node: Node, op: Linear, known: Intervals) -> tuple[Tensor, Tensor, T
     centre = [(a + b) / 2 for a, b in zip(lower, upper, strict=True)]
     radius = [torch.maximum(b - c, c - a) for a, b, c in zip(lower, upper, centre, strict=True)]
     magnitude = absolute.forward(*largest).expand(len(largest[0]), *node.shape)
-    error = gamma(op.terms, magnitude.dtype) * magnitude
+    error = gamma(op.terms, magnitude.dtype) * magnitude + op.terms * torch.finfo(magnitude.dtype).tiny
     middle, spread = op.forward(*centre), absolute.linear(*radius) + error
     return middle - spread, middle + spread, magnitude

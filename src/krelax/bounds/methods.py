@@ -108,9 +108,10 @@ def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
             bound_by_rule(instance, known, node.inputs[0], method.intermediate)
         advance(network, known)
     form = outputs(network, queries.rows, queries.offsets)
-    rules = dict.fromkeys((Rule.ZERO, method.final))
-    values = [lower_bound(network, region, form, by_rule(known, rule), known) for rule in rules]
-    return Bounded(torch.stack(values).amax(0), known)
+    value = lower_bound(network, region, form, by_rule(known, method.final), known)
+    if method.name != "interval":  # closed-form slopes can be worse than none
+        value = torch.maximum(value, _by_rule(instance, queries, METHODS["interval"]).value)
+    return Bounded(value, known)
 
 
 def _by_ascent(

@@ -4,18 +4,27 @@ A sum of n products computed in floating point differs from the exact one by at 
 `gamma_n = n u / (1 - n u)` and u the unit roundoff, whatever the order and with or without fused operations (Higham,
 Accuracy and Stability of Numerical Algorithms, section 3.1). Pushing those errors on to the values they multiply
 gives one dot product per node: `gamma * <|coefficients|, magnitudes>`, where the magnitude of a node bounds the sum
-of absolute terms in it.
+of absolute terms in it. Products that underflow escape a relative bound; `underflow` adds what they can lose.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 # Terms added for everything that is not a long sum: slopes, intercepts, scalar additions, and the rounding of the
 # error bound itself.
 _OVERHEAD = 64
 # A margin for the rounding of magnitudes and of the error terms themselves.
 _INFLATION = 1.01
+
+
+def underflow(terms: int, magnitude: Tensor) -> Tensor:
+    """What `terms` products, each too small to be represented, can lose against values of the given magnitudes.
+
+    `magnitude` is `(batch, *shape)`, the result `(batch, 1)`. Subnormal numbers may be flushed to zero.
+    """
+    return 2 * terms * torch.finfo(magnitude.dtype).tiny * (1 + magnitude.flatten(1).sum(1, keepdim=True))
 
 
 def gamma(terms: int, dtype: torch.dtype) -> float:

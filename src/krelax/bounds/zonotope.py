@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.rounding import gamma
+from krelax.bounds.rounding import gamma, underflow
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 from krelax.problem.queries import Queries
@@ -71,7 +71,8 @@ def _affine(op: Linear, operands: list[Zonotope]) -> Zonotope:
     magnitude = magnitude.expand_as(centre)
     error = absolute.linear(*(z.error for z in operands)).expand_as(centre)
     if not op.moves_only:
-        error = error + gamma(op.terms, centre.dtype) * magnitude
+        lost = underflow(op.terms, torch.cat([z.magnitude.flatten(1) for z in operands], dim=1))
+        error = error + gamma(op.terms, centre.dtype) * magnitude + lost.reshape(-1, *[1] * (centre.dim() - 1))
     return Zonotope(
         centre,
         _each(op, [z.inputs for z in operands]),
@@ -108,12 +109,13 @@ def _activate(z: Zonotope, known: Intervals, node: int) -> Zonotope:
     scaled = summed(slope.abs() * z.magnitude)
     magnitude = scaled + above.abs() + below.abs()
     rounding = gamma(slope.shape[-1] if relaxation.reduces else 1, slope.dtype) * magnitude
+    lost = underflow(1, z.magnitude).reshape(-1, *[1] * (magnitude.dim() - 1))
     wide = slope.unsqueeze(1)
     return Zonotope(
         summed(slope * z.centre) + (above - below) / 2,
         summed(wide * z.inputs),
         torch.cat([summed(wide * z.noise), _fresh((above + below) / 2)], dim=1),
-        summed(slope.abs() * z.error) + rounding,
+        summed(slope.abs() * z.error) + rounding + lost,
         magnitude,
     )
 
@@ -140,4 +142,5 @@ def margins(output: Zonotope, queries: Queries, region: Region) -> Tensor:
         error.squeeze(-1) + rounding,
         size.squeeze(-1) + queries.offsets.abs(),
     )
-    return form.bounds(region)[0]
+    value = form.bounds(region)[0] - underflow(rows.shape[-1], output.magnitude)
+    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)

@@ -178,8 +178,9 @@ def _session(path: Path, name: str, shape: tuple[int, ...]) -> Replay:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
             options.intra_op_num_threads = 1
-            try:
-                sessions.append(onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"]))
+            runtime = onnxruntime.InferenceSession
+            try:  # without the fallback, which prints
+                sessions.append(runtime(str(path), options, ["CPUExecutionProvider"], enable_fallback=0))
             except Exception as error:  # ONNX Runtime raises its own types
                 raise InputError(f"{path}: ONNX Runtime cannot run the file ({_line(error)})") from error
         kind = np.float64 if "double" in sessions[0].get_inputs()[0].type else np.float32

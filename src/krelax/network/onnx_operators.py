@@ -25,6 +25,7 @@ from krelax.network.linear import ConvTranspose, Dense
 from krelax.network.ops import Op, Reshape, Transpose, normal_axes
 
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+_LARGEST_CONSTANT = 10**7
 
 
 @dataclass
@@ -124,6 +125,7 @@ class Reader:
 
         if self.node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in self.node.attribute):
             raise UnsupportedError("random constants and control flow")
+        self._check_size()
         feeds = {name: self.constants[name] for name in self.node.input if name}
         inputs, outputs = (
             [onnx.ValueInfoProto(name=name) for name in names if name] for names in (feeds, self.node.output)
@@ -131,6 +133,13 @@ class Reader:
         graph = onnx.helper.make_graph([self.node], "constant", inputs, outputs)
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", self.version)])
         return list(ReferenceEvaluator(model).run(None, feeds))
+
+    def _check_size(self) -> None:
+        """A damaged shape should not take all memory."""
+        if self.node.op_type in {"ConstantOfShape", "Expand"}:
+            shape = self.constants[self.node.input[-1]]
+            if np.abs(shape).prod(dtype=float) > _LARGEST_CONSTANT:
+                raise InputError(f"a constant of shape {shape.tolist()}")
 
     def _shape(self) -> NDArray[np.int64]:
         name = self.node.input[0]
@@ -161,6 +170,8 @@ def _gemm(r: Reader) -> int:
     if r.attribute("transA", 0):
         raise UnsupportedError("transposed left operand")
     weight, bias = r.weight(1), r.tensor(2)
+    if weight.dim() != 2 or len(r.shape()) != 2:
+        raise InputError(f"operands of shapes {list(r.shape())} and {list(weight.shape)}, not two matrices")
     weight = weight if r.attribute("transB", 0) else weight.T
     weight = weight * r.attribute("alpha", 1.0)
     bias = None if bias is None else bias * r.attribute("beta", 1.0)
@@ -180,6 +191,8 @@ def _matmul(r: Reader) -> int:
 def _window(r: Reader, kernel: Sequence[int]) -> compose.Window:
     """Geometry of a convolution or a pool, from the node's attributes."""
     rank = len(kernel)
+    if list(r.attribute("kernel_shape", kernel)) != list(kernel):
+        raise InputError(f"kernel_shape {list(r.attribute('kernel_shape'))} for a kernel of shape {list(kernel)}")
     if len(r.shape()) != rank + 2:
         raise InputError(f"operand of rank {len(r.shape())} for a window over {rank} axes")
     stride = tuple(r.attribute("strides", [1] * rank))
@@ -267,8 +280,15 @@ def _neg(r: Reader) -> int:
     return compose.negate(r.builder, r.value())
 
 
-@_reads("Identity", "Dropout", "Cast")
+@_reads("Identity", "Dropout")
 def _identity(r: Reader) -> int:
+    return r.value()
+
+
+@_reads("Cast")
+def _cast(r: Reader) -> int:
+    if r.attribute("to") not in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}:
+        raise UnsupportedError("a cast that rounds; only float32 and float64 are supported")
     return r.value()
 
 

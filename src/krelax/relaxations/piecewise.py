@@ -25,7 +25,13 @@ class Triangle(Relaxation):
         return z.clamp(min=0) + self.negative_slope * z.clamp(max=0)
 
     def interval(self) -> tuple[Tensor, Tensor]:
-        return self._act(self.lower), self._act(self.upper)
+        if self.negative_slope in {0.0, 1.0}:
+            return self._act(self.lower), self._act(self.upper)
+        # the product with the slope rounds
+        limits = torch.finfo(self.lower.dtype)
+        low, high = (self.negative_slope * t.clamp(max=0) for t in (self.lower, self.upper))
+        low, high = (low - 4 * limits.eps * low.abs() - limits.tiny, high + 4 * limits.eps * high.abs() + limits.tiny)
+        return self.lower.clamp(min=0) + low, self.upper.clamp(min=0) + high
 
     def unstable(self) -> Tensor:
         return (self.lower < 0) & (self.upper > 0)

@@ -1,0 +1,61 @@
+"""The rules of docs/architecture.md that a program can check."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "krelax"
+
+# What each part may import, besides itself; `errors` and `_version` are for everyone.
+ALLOWED = {
+    "network": set(),
+    "problem": {"network"},
+    "relaxations": {"network"},
+    "bounds": {"network", "problem", "relaxations"},
+    "search": {"network", "problem", "relaxations", "bounds"},
+    "run": {"network", "problem", "relaxations", "bounds", "search"},
+    "cli": {"network", "problem", "relaxations", "bounds", "search", "run"},
+}
+HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "rich"}
+
+
+def imports(file: Path) -> list[ast.Import | ast.ImportFrom]:
+    return [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Import | ast.ImportFrom)]
+
+
+def modules(statement: ast.Import | ast.ImportFrom) -> list[str]:
+    if isinstance(statement, ast.ImportFrom):
+        # `from krelax.bounds import zonotope` names a module in its second half
+        return [f"{statement.module}.{alias.name}" for alias in statement.names]
+    return [alias.name for alias in statement.names]
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_point_one_way(part: str) -> None:
+    for file in (SOURCE / part).rglob("*.py"):
+        for statement in imports(file):
+            for name in modules(statement):
+                pieces = name.split(".")
+                if pieces[0] == "krelax" and len(pieces) > 1 and pieces[1] in ALLOWED:
+                    assert pieces[1] == part or pieces[1] in ALLOWED[part], f"{file.name}: {name}"
+
+
+def test_every_folder_has_a_rule() -> None:
+    folders = {p.parent.name for p in SOURCE.rglob("*.py") if p.parent != SOURCE}
+    assert folders == set(ALLOWED)
+
+
+@pytest.mark.parametrize("file", [SOURCE / "__init__.py", *sorted((SOURCE / "cli").glob("*.py"))], ids=lambda p: p.name)
+def test_the_command_line_starts_light(file: Path) -> None:
+    """Heavy packages may only be imported inside functions there: `krelax --version` must not load torch."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert not {m.split(".")[0] for m in modules(node)} & HEAVY
+
+
+def test_no_star_imports() -> None:
+    for file in SOURCE.rglob("*.py"):
+        assert not any(a.name == "*" for s in imports(file) for a in s.names), file
