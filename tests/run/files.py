@@ -63,9 +63,7 @@ def save(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def specification(
-    lower: Sequence[float], upper: Sequence[float], unsafe: str, outputs: int = 2
-) -> str:
+def specification(lower: Sequence[float], upper: Sequence[float], unsafe: str, outputs: int = 2) -> str:
     """VNN-LIB 1.0: inputs in a box, and assertions that describe the unsafe outputs."""
     lines = [f"(declare-const X_{i} Real)" for i in range(len(lower))]
     lines += [f"(declare-const Y_{i} Real)" for i in range(outputs)]

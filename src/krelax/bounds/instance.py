@@ -22,6 +22,8 @@ class OutOfTime(Exception):
 
 # Work on about this many bytes at a time on a CPU: more does not fit its caches and is slower.
 _CACHE_BYTES = 4 << 20
+# Images are worked on together while their batch is smaller than this, which saves calls.
+_BATCH_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +72,13 @@ def memory_budget(device: torch.device) -> int:
     return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE")) // 2
 
 
-def chunk_rows(bytes_per_row: int, device: torch.device, budget: int | None = None) -> int:
-    """How many rows of a batch to work on at a time (at least one)."""
-    allowed = memory_budget(device) if budget is None else budget
+def chunk_rows(bytes_per_row: int, device: torch.device, fewest: int = 1, budget: int | None = None) -> int:
+    """How many rows of a batch to work on at a time: what a CPU's caches hold or `fewest`, never more than memory
+    allows (`budget` bytes, by default `memory_budget`), and at least one."""
+    memory = (memory_budget(device) if budget is None else budget) // max(1, bytes_per_row)
     if device.type == "cpu":
-        allowed = min(allowed, _CACHE_BYTES)
-    return max(1, allowed // max(1, bytes_per_row))
+        memory = min(memory, max(fewest, _CACHE_BYTES // max(1, bytes_per_row)))
+    return max(1, memory)
 
 
 def chunk_images(network: Network, copies: int, device: torch.device, queries: int | None = None) -> int:
@@ -84,7 +87,13 @@ def chunk_images(network: Network, copies: int, device: torch.device, queries: i
     widths = [prod(node.shape) for node in network.nodes]
     if queries is None:
         queries = 2 * max([widths[i] for i in network.activations()], default=1)
-    return chunk_rows(queries * max(widths) * copies * 8, device)
+    bytes_each = queries * max(widths) * copies * 8
+    return chunk_rows(bytes_each, device, max(1, _BATCH_BYTES // bytes_each), memory_budget(device) // workers(device))
+
+
+def workers(device: torch.device) -> int:
+    """How many batches to work on side by side: one on each core that torch may use, one on a GPU."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def pieces(total: int, size: int) -> Iterator[Tensor]:

@@ -35,6 +35,8 @@ def verify(
     if len(networks) > 1:
         raise UnsupportedError("several networks in one query are not supported; give one --network")
     file = networks[0].partition("=")[2] or networks[0]
+    if folder is not None:
+        _make(folder)
     specification = read_vnnlib(query)
     outcome = verify_network(load_onnx(file), specification, VerifyOptions(method, timeout, device))
     word = answer(outcome)
@@ -47,6 +49,16 @@ def verify(
     return {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT}[word]
 
 
+def _make(folder: Path) -> None:
+    """The folder, before any work is done; InputError if it cannot be made."""
+    from krelax.errors import InputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--serialise-assignments {folder}: cannot be a folder ({error.strerror})") from error
+
+
 def _assignments(names: tuple[str, str], x: object, y: object, folder: Path | None) -> None:
     """Print the counterexample, one value a line, every float32 exactly; and save it."""
     import numpy as np
@@ -56,5 +68,4 @@ def _assignments(names: tuple[str, str], x: object, y: object, folder: Path | No
         lines = [f"{name} float32 [{','.join(map(str, array.shape))}]", *(repr(float(v)) for v in array.flatten())]
         click.echo("\n".join(lines))
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

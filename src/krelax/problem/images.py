@@ -48,7 +48,7 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an .npz file with `images` and `labels`")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("images", "labels") if name in archive}
     except Exception as error:  # zip, zlib and NumPy each raise their own types
         raise InputError(f"{path}: not an .npz file of plain arrays ({_first_line(error)})") from error

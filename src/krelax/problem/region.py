@@ -60,7 +60,7 @@ _LONG = 256
 def dot(form: Tensor, x: Tensor) -> Tensor:
     """`<form, x>` over everything but batch and queries: `(b | 1, q, *shape)`, `(b | 1, q | 1, *shape) -> (b, q)`."""
     flat, other = form.flatten(2), x.flatten(2)
-    if other.shape[1] == 1 and len(flat) == len(other) and flat.shape[2] >= _LONG:
+    if other.shape[1] == 1 and len(flat) == len(other) and min(flat.shape[1] * 8, flat.shape[2]) >= _LONG:
         return torch.stack([matrix @ vector[0] for matrix, vector in zip(flat, other, strict=True)])
     return torch.linalg.vecdot(flat, other)
 
@@ -84,7 +84,8 @@ class Box(Region):
 
     def minimiser(self, form: Tensor) -> Tensor:
         centre, radius = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
-        return centre.unsqueeze(1) - form.sign() * radius.unsqueeze(1)
+        step = torch.copysign(radius.unsqueeze(1), form)
+        return torch.sub(centre.unsqueeze(1), step, out=step)
 
     def project(self, x: Tensor) -> Tensor:
         return x.clamp(self.lower.unsqueeze(1), self.upper.unsqueeze(1))

@@ -14,7 +14,7 @@ from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certify import counterexample_lists
-from krelax.run.verify import VerifyOptions, verify
+from krelax.run.verify import VerifyOptions, check_options, verify
 from krelax.search.verdict import Outcome, Verdict
 
 ANSWERS = {Verdict.HOLDS: "unsat", Verdict.VIOLATED: "sat", Verdict.UNKNOWN: "unknown"}
@@ -98,7 +98,11 @@ def _instance(path: Path, index: int, line: dict[str, str | None], timeout: floa
 
 
 def bench(instances: list[Instance], options: VerifyOptions) -> Iterator[Result]:
-    """Verify instance after instance. An instance that cannot be read is an `error`, and the next one follows."""
+    """Verify instance after instance. An instance that cannot be read is an `error`, and the next one follows.
+
+    Raises InputError for options that no instance could be verified with.
+    """
+    check_options(options)
     loaded: tuple[Path, Network] | None = None
     for instance in instances:
         try:

@@ -43,7 +43,9 @@ class Journal:
         try:
             if self._file.tell() == 0:
                 records.insert(0, dict(self._header))
-            self._file.write("".join(json.dumps(r, allow_nan=False) + "\n" for r in records).encode())
+            text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in records).encode()
+            while text:
+                text = text[self._file.write(text) :]
         except OSError as error:
             raise _unwritable(self._file.name, error) from error
 
@@ -88,9 +90,11 @@ def _recover(
     lines = content[:end].decode("utf-8", errors="replace").split("\n")[:-1]
     if not lines and not json.dumps(header).encode().startswith(content):
         raise InputError(f"{path}: is not the results of this run; give another file")
-    records = [_parse(line, path, number, fields) for number, line in enumerate(lines, start=1)]
-    if records:
-        _check_header(records[0], header, settings, path)
+    records = []
+    for number, line in enumerate(lines, start=1):
+        records.append(_parse(line, path, number, fields))
+        if number == 1:
+            _check_header(records[0], header, settings, path)
     if end < len(content):
         try:
             os.truncate(path, end)

@@ -23,12 +23,18 @@ class VerifyOptions:
     device: str = "cpu"
 
 
+def check_options(options: VerifyOptions) -> Plan:
+    """The plan behind the options. Raises InputError for an unknown method and a device that is not there."""
+    check_device(options.device)
+    return Plan.of(options.method)
+
+
 def verify(network: Network, specification: Specification, options: VerifyOptions) -> Outcome:
     """Does the property hold? HOLDS if every case is impossible, VIOLATED with the first counterexample found.
 
     Raises InputError if the specification does not fit the network.
     """
-    check_device(options.device)
+    plan = check_options(options)
     began = time.perf_counter()
     outcomes: list[Outcome] = []
 
@@ -39,7 +45,7 @@ def verify(network: Network, specification: Specification, options: VerifyOption
 
     questions = about_specification(network, specification)
     with suppress(_Enough):
-        decide(network, questions, Plan.of(options.method), report, options.timeout, options.device)
+        decide(network, questions, plan, report, options.timeout, options.device)
     return combine(outcomes, time.perf_counter() - began)
 
 

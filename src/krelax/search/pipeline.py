@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.bounds.instance import Instance, OutOfTime, chunk_images, pieces
+from krelax.bounds.instance import Instance, OutOfTime, chunk_images, pieces, workers
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
@@ -71,6 +72,10 @@ class _Run:
     margins: dict[int, float] = field(default_factory=dict)
     spent: dict[int, float] = field(default_factory=dict)
 
+    @property
+    def device(self) -> torch.device:
+        return self.queries.rows.device
+
     def settle(self, index: int, outcome: Outcome) -> None:
         self.open[index] = False
         margin, seconds = self.margins.get(index), self.spent.get(index, 0.0)
@@ -117,15 +122,12 @@ def decide(
 
 def _bound(run: _Run, instance: Instance, method: Method) -> None:
     """One bounding method on everything still open."""
-    remaining = run.open.nonzero().flatten()
-    for part in pieces(len(remaining), chunk_images(instance.network, method.copies, instance.region.lower.device)):
-        index = remaining[part]
-        began = time.perf_counter()
-        instance.check()
+
+    def work(index: Tensor) -> Tensor:
         queries = run.queries.select(index)
-        found = bound(instance.select(index), queries, method, stop=True)
-        margins = queries.margin(found.value)
-        run.charge(index.tolist(), began)
+        return queries.margin(bound(instance.select(index), queries, method, stop=True).value)
+
+    for index, margins in _batches(run, instance, chunk_images(instance.network, method.copies, run.device), work):
         for i, margin in zip(index.tolist(), margins.tolist(), strict=True):
             run.margins[i] = max(margin, run.margins.get(i, margin))
             if margin > 0:
@@ -134,17 +136,43 @@ def _bound(run: _Run, instance: Instance, method: Method) -> None:
 
 def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
     """An attack on everything still open, and a replay of what it found."""
-    remaining = run.open.nonzero().flatten()
-    points = attack.restarts + attack.samples
-    for part in pieces(len(remaining), chunk_images(instance.network, points, instance.region.lower.device, 1)):
-        index = remaining[part]
-        began = time.perf_counter()
-        instance.check()
-        fast = instance.select(index)
-        queries = run.queries.select(index).to(fast.fast_network.dtype, run.queries.rows.device)
-        x, _ = search(fast.fast_network, fast.fast_region, queries, attack)
-        run.charge(index.tolist(), began)
+
+    def work(index: Tensor) -> Tensor:
+        chosen = instance.select(index)
+        queries = run.queries.select(index).to(chosen.fast_network.dtype, run.device)
+        return search(chosen.fast_network, chosen.fast_region, queries, attack)[0]
+
+    points = max(attack.restarts, attack.samples)
+    for index, x in _batches(run, instance, chunk_images(instance.network, points, run.device, 1), work):
         _confirm(run, index, x)
+
+
+def _batches(
+    run: _Run, instance: Instance, size: int, work: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `work` makes of everything still open, batch by batch: indices and result.
+
+    Batches run side by side, each on one core: threads inside an operator pay only where a single batch is large.
+    """
+    remaining = run.open.nonzero().flatten()
+    parts = [remaining[part] for part in pieces(len(remaining), size)]
+
+    def timed(index: Tensor) -> tuple[Tensor, Tensor]:
+        instance.check()
+        began = time.perf_counter()
+        result = work(index)
+        run.charge(index.tolist(), began)
+        return index, result
+
+    count = min(workers(run.device), len(parts))
+    if count < 2:
+        yield from map(timed, parts)
+        return
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(timed, parts)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _confirm(run: _Run, index: Tensor, x: Tensor) -> None:

@@ -1,0 +1,388 @@
+"""What every command answers when all is well: exit code, stdout for results, stderr for the rest."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from tests.cli.conftest import Ran
+from tests.run.files import dense, images, random_dense, save, specification
+
+from krelax import __version__
+from krelax.bounds.methods import METHODS
+from krelax.cli.shared import BUNDLED_EPS, bundled
+from krelax.network.onnx_operators import READERS
+
+Run = Callable[..., Ran]
+
+
+def session(path: Path | str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The network in a file, run by ONNX Runtime."""
+    runtime = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda x: runtime.run(None, {runtime.get_inputs()[0].name: x})[0]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# y = (relu(x0), relu(x0)): the same number twice, which intervals cannot tell
+TWICE = dense((np.array([[1, 0]]), [0]), (np.array([[1], [1]]), [0, 0]), (np.eye(2), [0, 0]))
+SAME = "(assert (<= (+ Y_0 1) Y_1))"
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "options", "word", "code"),
+    [
+        (SAME, ["--method", "crown"], "unsat", 0),
+        ("(assert (>= Y_0 1))", [], "sat", 10),
+        (SAME, ["--method", "interval"], "unknown", 20),
+        (SAME, ["--timeout", "1e-9"], "timed-out", 30),
+        ("(assert (or (and (<= Y_0 -1)) (and (>= Y_0 2) (<= Y_1 2))))", [], "sat", 10),
+        ("(assert (or (and (<= Y_0 -1)) (and (>= Y_0 2.5) (<= Y_1 2))))", [], "unsat", 0),
+    ],
+)
+def test_verify_has_an_exit_code_for_each_answer(
+    krelax: Run, good: Path, unsafe: str, options: list[str], word: str, code: int
+) -> None:
+    save(TWICE, good / "twice.onnx")
+    write(good / "spec.vnnlib", specification([-2, -1], [2, 1], unsafe))
+    ran = krelax("verify", "spec.vnnlib", "--network", "twice.onnx", *options)
+    assert (ran.code, ran.out.splitlines()[0]) == (code, word)
+    assert len(ran.out.splitlines()) == (1 if word != "sat" else 1 + 3 + 3)
+    (reason,) = ran.err.splitlines()
+    assert reason.startswith("krelax: ")
+
+
+def parse_assignments(lines: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Arrays from `NAME float32 [SHAPE]` and one value a line, each of which must be a float32 exactly."""
+    result = {}
+    rest = list(lines)
+    while rest:
+        name, kind, shape = rest.pop(0).split(" ")
+        assert kind == "float32"
+        sizes = json.loads(shape)
+        values = [float(rest.pop(0)) for _ in range(int(np.prod(sizes)))]
+        array = np.array(values, dtype=np.float32).reshape(sizes)
+        assert array.astype(float).flatten().tolist() == values
+        result[name] = array
+    return result
+
+
+LOWER, UPPER = ["-0.1", "0.2", "-0.30000000000000001", "0.7"], ["0.1", "0.2", "0.3", "0.9"]
+
+
+def boxed(unsafe: str) -> str:
+    lines = [f"(declare-const X_{i} Real)" for i in range(4)] + [f"(declare-const Y_{i} Real)" for i in range(3)]
+    lines += [f"(assert (>= X_{i} {l}))(assert (<= X_{i} {u}))" for i, (l, u) in enumerate(zip(LOWER, UPPER))]  # noqa: B905
+    return "\n".join([*lines, unsafe])
+
+
+@pytest.mark.parametrize("rival", [1, 2])
+def test_a_printed_counterexample_violates_the_specification(krelax: Run, good: Path, rival: int) -> None:
+    """Judged with ONNX Runtime and rational numbers, from what is printed alone."""
+    save(random_dense([4, 8, 3], seed=3), good / "net.onnx")
+    run = session("net.onnx")
+    write(good / "spec.vnnlib", boxed(f"(assert (<= Y_0 (+ Y_{rival} 5)))(assert (>= Y_{rival} -7.5))"))
+    ran = krelax("verify", "spec.vnnlib", "--network", "net.onnx", "--serialise-assignments", "deep/found")
+    assert (ran.code, ran.out.splitlines()[0]) == (10, "sat")
+    values = parse_assignments(ran.out.splitlines()[1:])
+    assert {name: v.shape for name, v in values.items()} == {"X": (1, 4), "Y": (1, 3)}
+    x, y = values["X"], values["Y"]
+    np.testing.assert_array_equal(run(x), y)
+    for value, low, high in zip(x.flatten().tolist(), LOWER, UPPER, strict=True):
+        # where the box holds no float32 at all, the nearest one stands for it
+        nearest = Fraction(float(np.float32(low)))
+        exact = Fraction(Decimal(low)) <= Fraction(value) <= Fraction(Decimal(high))
+        assert exact or Fraction(value) in {nearest, Fraction(float(np.float32(high)))}
+    scores = [Fraction(v) for v in y.flatten().tolist()]
+    assert scores[0] <= scores[rival] + 5
+    assert scores[rival] >= Fraction(-15, 2)
+    saved = {path.stem: path.read_text().splitlines() for path in (good / "deep" / "found").iterdir()}
+    assert [*saved["X"], *saved["Y"]] == ran.out.splitlines()[1:]
+
+
+def test_verify_reads_version_2_and_compressed_files(krelax: Run, good: Path) -> None:
+    """And calls the variables as the file does."""
+    save(TWICE, good / "twice.onnx")
+    text = """(vnnlib-version <2.0>)
+    (declare-network f (declare-input image float32 [1,2]) (declare-output scores float32 [1,2]))
+    (assert (>= image[0,0] -1.0)) (assert (<= image[0,0] 1.0)) (assert (= image[0,1] 0.0))
+    (assert (>= scores[0,0] 0.5))"""
+    (good / "spec.vnnlib.gz").write_bytes(gzip.compress(text.encode()))
+    ran = krelax("verify", "spec.vnnlib.gz", "--network", "f=twice.onnx")
+    assert (ran.code, ran.out.splitlines()[0]) == (10, "sat")
+    assert set(parse_assignments(ran.out.splitlines()[1:])) == {"image", "scores"}
+
+
+def test_bench_reports_disagreement(krelax: Run, good: Path) -> None:
+    lines = ["good.onnx,good.vnnlib,5,sat", "good.onnx,good.vnnlib,5,unsat", "good.onnx,good.vnnlib,5,", ""]
+    write(good / "list.csv", "\n".join(["onnx,vnnlib,timeout_s,expected", *lines]))
+    ran = krelax("bench", "list.csv")
+    assert (ran.code, ran.err) == (1, "")
+    rows = ran.out.splitlines()
+    assert [row[0] for row in rows] == ["!", " ", " ", "s"]
+    assert rows[-1].startswith("solved 3 of 3: 3 unsat, 0 sat; 0 unknown, 0 timed-out, 0 error; 1 disagree; ")
+
+
+def test_bench_compares_answers_however_they_are_written(krelax: Run, good: Path) -> None:
+    write(good / "list.csv", "onnx,vnnlib,timeout_s,expected\ngood.onnx,good.vnnlib,5, SAT\n")
+    assert krelax("bench", "list.csv").code == 1
+
+
+def test_bench_uses_its_own_timeout_or_the_lists(krelax: Run, good: Path) -> None:
+    write(good / "list.csv", "onnx,vnnlib,timeout_s\ngood.onnx,good.vnnlib,1e-9\n")
+    assert "timed-out  expected open" in krelax("bench", "list.csv").out
+    assert "unsat      expected open" in krelax("bench", "list.csv", "--timeout", "9").out
+
+
+@pytest.fixture
+def few_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The first of the bundled images, some of which are misclassified; the bundled networks."""
+    with np.load(bundled("digits_test.npz")) as data:
+        path = images(tmp_path / "digits_test.npz", data["images"][:24], data["labels"][:24])
+    monkeypatch.setattr("krelax.cli.certify.bundled", lambda name: path if name.endswith(".npz") else bundled(name))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "model"),
+    [(["certify"], "digits_conv"), (["demo"], "digits_conv"), (["demo", "--dense"], "digits_dense")],
+)
+def test_bundled_network_and_images(krelax: Run, few_digits: Path, command: list[str], model: str) -> None:
+    ran = krelax(*command)
+    assert (ran.code, ran.err) == (0, "")
+    title, *rows, seconds = ran.out.splitlines()
+    assert title == f"{model}.onnx on digits_test.npz: 24 images, linf ball of radius {BUNDLED_EPS:g}, method auto"
+    assert [row.split()[0] for row in rows] == ["holds", "violated", "unknown"]
+    assert sum(int(row.split()[1]) for row in rows) == 24
+    assert seconds.endswith("ms an image")
+
+
+def test_certify_range(krelax: Run, good: Path) -> None:
+    for selection, count in {"1:": 2, ":2": 2, "0:3": 3, "2": 1, ":": 3, "1:99": 2}.items():
+        ran = krelax("certify", "good.onnx", "good.npz", "--eps", "0.1", "--range", selection)
+        assert (ran.code, f": {count} images" in ran.out) == (0, True)
+
+
+NUMBER, MAYBE = (int, float), (int, float, type(None))
+RESULT = {
+    "kind": str,
+    "index": int,
+    "label": int,
+    "predicted": int,
+    "verdict": str,
+    "reason": str,
+    "margin": MAYBE,
+    "seconds": NUMBER,
+}
+CERTIFY_HEADER = {
+    "kind": str,
+    "schema": int,
+    "krelax": str,
+    "model": str,
+    "images": str,
+    "eps": NUMBER,
+    "norm": str,
+    "clip": (list, type(None)),
+    "method": str,
+    "timeout": MAYBE,
+    "device": str,
+}
+BENCH_HEADER = {
+    "kind": str,
+    "schema": int,
+    "krelax": str,
+    "instances": str,
+    "timeout": MAYBE,
+    "method": str,
+    "device": str,
+}
+BENCH_RESULT = {
+    "kind": str,
+    "index": int,
+    "onnx": str,
+    "vnnlib": str,
+    "expected": str,
+    "answer": str,
+    "reason": str,
+    "seconds": NUMBER,
+}
+
+
+def check_schema(record: dict[str, Any], schema: dict[str, Any]) -> None:
+    assert set(record) == set(schema)
+    for key, kind in schema.items():
+        assert isinstance(record[key], kind), key
+        assert not isinstance(record[key], bool)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    content = path.read_text(encoding="utf-8")
+    assert content.endswith("\n")
+    return [json.loads(line, parse_constant=pytest.fail) for line in content.splitlines()]
+
+
+@pytest.mark.parametrize(("norm", "eps", "clip"), [("linf", 0.1, "0:1"), ("l2", 0.5, "none"), ("l1", 2.0, "-1:2")])
+def test_records_of_certify(krelax: Run, few_digits: Path, norm: str, eps: float, clip: str) -> None:
+    """Every key has its type, every counterexample its class, as ONNX Runtime sees it."""
+    path, model = few_digits.with_name("results.jsonl"), bundled("digits_dense.onnx")
+    options = ["--eps", eps, "--norm", norm, "--clip", clip, "--timeout", 2, "--method", "crown"]
+    ran = krelax("certify", model, few_digits, *options, "--jsonl", path)
+    assert (ran.code, ran.err) == (0, "")
+    header, *records = read_records(path)
+    check_schema(header, CERTIFY_HEADER)
+    assert {key: header[key] for key in ("kind", "eps", "norm", "timeout")} == {
+        "kind": "run",
+        "eps": eps,
+        "norm": norm,
+        "timeout": 2.0,
+    }
+    run = session(model)
+    with np.load(few_digits) as data:
+        pixels, labels = (data["images"] / np.float32(255)).astype(np.float32), data["labels"]
+    for record in records:
+        violated = record["verdict"] == "violated"
+        check_schema(record, RESULT | ({"counterexample": dict} if violated else {}))
+        assert record["verdict"] in {"holds", "violated", "unknown"}
+        index = record["index"]
+        assert record["label"] == labels[index]
+        assert record["predicted"] == run(pixels[index : index + 1]).argmax()
+        if violated:
+            found = record["counterexample"]
+            x = np.array(found["x"], np.float32).reshape(1, 1, 8, 8)
+            scores = run(x).flatten()
+            assert found["y"] == scores.astype(float).tolist()
+            assert np.delete(scores, labels[index]).max() >= scores[labels[index]]
+        if record["verdict"] == "holds":
+            assert record["margin"] > 0
+            assert record["predicted"] == record["label"]
+    counts = {row.split()[0]: int(row.split()[1]) for row in ran.out.splitlines()[1:4]}
+    for verdict, count in counts.items():
+        assert count == sum(r["verdict"] == verdict for r in records)
+
+
+def test_records_of_bench(krelax: Run, good: Path) -> None:
+    write(good / "sat.vnnlib", specification([0, 0], [1, 1], "(assert (<= Y_0 100))"))
+    lines = ["good.onnx,good.vnnlib,5,unsat", "good.onnx,sat.vnnlib,5,sat", "none.onnx,sat.vnnlib,5,", ""]
+    write(good / "list.csv", "\n".join(["onnx,vnnlib,timeout_s,expected", *lines]))
+    assert krelax("bench", "list.csv", "--jsonl", "results.jsonl").code == 0
+    header, *records = read_records(good / "results.jsonl")
+    check_schema(header, BENCH_HEADER)
+    assert [r["answer"] for r in records] == ["unsat", "sat", "error"]
+    assert [r["expected"] for r in records] == ["unsat", "sat", "open"]
+    for record in records:
+        check_schema(record, BENCH_RESULT | ({"counterexample": dict} if record["answer"] == "sat" else {}))
+
+
+def test_bounds_and_compare(krelax: Run, few_digits: Path) -> None:
+    arguments = [bundled("digits_dense.onnx"), few_digits, "--index", "1", "--eps", "0.05"]
+    ran = krelax("bounds", *arguments, "--method", "crown")
+    assert (ran.code, ran.err) == (0, "")
+    margins = [float(line.split()[-1]) for line in ran.out.splitlines() if line.startswith("y[")]
+    assert len(margins) == 9
+    assert f"crown: worst margin {min(margins):.6g}, holds" in ran.out
+    ran = krelax("compare", *arguments)
+    assert (ran.code, ran.err) == (0, "")
+    rows = [line.split() for line in ran.out.splitlines()[2:]]
+    assert [row[0] for row in rows] == list(METHODS)
+    assert all((row[2] == "holds") == (float(row[1]) > 0) for row in rows)
+    assert next(float(row[1]) for row in rows if row[0] == "crown") == min(margins)
+
+
+def test_supports(krelax: Run) -> None:
+    operators = krelax("supports", "--onnx-operators").out.split()
+    assert set(operators) == {*READERS, "Constant", "ConstantOfShape", "Shape"}
+    assert operators == sorted(operators)
+    assert krelax("supports", "--onnx-opset-versions").out.split() == [str(v) for v in range(8, 22)]
+    assert krelax("supports", "--vnnlib-versions").out.split() == ["1.0", "2.0"]
+    assert krelax("supports", "--methods").out.split() == ["auto", *METHODS]
+
+
+COMMANDS = ("certify", "demo", "verify", "bench", "bounds", "compare", "supports")
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help(krelax: Run, command: str | None, option: str) -> None:
+    ran = krelax(*([command] if command else []), option)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("Usage: krelax")
+    assert max(map(len, ran.out.splitlines())) <= 110
+    if command is None:
+        assert all(f"  {name}" in ran.out for name in COMMANDS)
+
+
+def test_name_and_version(krelax: Run) -> None:
+    assert krelax("--name").out == "krelax\n"
+    assert krelax("--version").out == f"{__version__}\n"
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_the_version_is_known_at_once() -> None:
+    """The best of a few tries, on a machine that may be busy."""
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        assert python("-m", "krelax", "--version").stdout == f"{__version__}\n"
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--name"], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_heavy_libraries_wait_until_they_are_needed(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from krelax.cli import main
+try:
+    main({arguments})
+except SystemExit:
+    print(sorted({{"torch", "onnx", "onnxruntime", "numpy", "rich"}} & set(sys.modules)))
+"""
+    assert python("-c", code).stdout.splitlines()[-1] == "[]"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, krelax; print('torch' in sys.modules); krelax.load_onnx; print('torch' in sys.modules)"
+    assert python("-c", code).stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_for_terminals_only(
+    krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """And on stderr, so that stdout is the same in both cases."""
+    monkeypatch.setattr("krelax.cli.report._PATIENCE", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    reader, writer = os.openpty() if terminal else os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        ran = krelax("certify", "good.onnx", "good.npz", "--eps", "0.1")
+        stream.flush()
+        shown = os.read(reader, 65536) if terminal else b""
+    monkeypatch.undo()
+    if not terminal:
+        shown = os.read(reader, 65536)
+    os.close(reader)
+    assert (ran.code, ran.out.count("\n")) == (0, 5)
+    assert (b"certifying" in shown) is terminal
+    assert terminal or shown == b""

@@ -1,0 +1,116 @@
+"""The documents keep their word: snippets run and print what they say, links resolve, nothing goes unmentioned."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import torch
+
+from krelax.bounds.methods import METHODS
+from krelax.cli import cli
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+METHOD_PAGES = sorted((DOCS / "methods").glob("*.md"))
+HEADINGS = ["Requires", "Returns", "Method", "Sound / Complete", "Cost", "Reference"]
+SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments that headings can be linked by, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_snippets_run_and_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    snippets = SNIPPET.findall((DOCS / "library.md").read_text(encoding="utf-8"))
+    assert len(snippets) > 5
+    namespace: dict[str, object] = {}
+    try:
+        for code, expected in snippets:
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(code, "docs/library.md", "exec"), namespace)
+            assert not expected or printed.getvalue() == expected, code
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_relative_links_resolve(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, fragment = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), f"{named(page)}: {link}"
+        assert not fragment or fragment in anchors(target), f"{named(page)}: {link}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_page_in_the_index(method: str) -> None:
+    row = re.search(
+        rf"^\| `{re.escape(method)}` \|.*\]\((methods/.+\.md)\) \|$", prose(DOCS / "README.md"), re.MULTILINE
+    )
+    assert row, f"docs/README.md has no row for {method}"
+    page = DOCS / row[1]
+    assert page in METHOD_PAGES
+    assert f"`{method}`" in page.read_text(encoding="utf-8").splitlines()[0]
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES, ids=named)
+def test_every_method_page_has_the_same_headings(page: Path) -> None:
+    text = prose(page)
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == HEADINGS
+    assert [line[:2] for line in text.splitlines()[2:5]] == ["> ", "> ", ""], "two lines say when to use it"
+    assert f"methods/{page.name}" in prose(DOCS / "README.md")
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(cli)
+    yield "", cli
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        yield name, command
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()))
+def test_every_command_and_option_is_documented(name: str, command: click.Command) -> None:
+    """Each in the section of its command; those of `krelax` itself at the top."""
+    sections = re.split(r"^## ", prose(DOCS / "cli.md"), flags=re.MULTILINE)
+    own = [s for s in sections if s.startswith(f"`krelax {name}`\n")] if name else sections[:1]
+    assert own, f"docs/cli.md has no section for krelax {name}"
+    for parameter in command.params:
+        spellings = parameter.opts if isinstance(parameter, click.Option) else [str(parameter.name).upper()]
+        for spelling in spellings:
+            assert re.search(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", own[0]), f"krelax {name}: {spelling}"
+
+
+def test_every_exit_code_is_documented() -> None:
+    from krelax import cli as codes
+
+    rows = {int(code) for code in re.findall(r"^\| (\d+) \|", prose(DOCS / "cli.md"), re.MULTILINE)}
+    names = ("DONE", "DISAGREEMENT", "BAD_INPUT", "VIOLATED", "UNKNOWN", "TIMED_OUT", "INTERRUPTED")
+    assert rows == {getattr(codes, name) for name in names}

@@ -1,0 +1,293 @@
+"""A run that is killed loses nothing it had finished, and goes on from there without doing it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.run.files import images, random_dense, save, specification
+
+import krelax.run.certify as certify_module
+from krelax.cli import main
+from krelax.cli.shared import bundled
+from krelax.errors import InputError
+from krelax.network.onnx import load_onnx
+from krelax.problem.images import load_images
+from krelax.run.bench import Instance, Result
+from krelax.run.certify import CertifyOptions, Summary, certify
+from krelax.run.journal import SCHEMA, digest, open_journal
+
+COUNT = 48
+# Some hundredths of a second for each image, so that there is time to stop in between.
+COMMAND = ["certify", *map(str, (bundled("digits_dense.onnx"), bundled("digits_test.npz"))), "--eps", "0.06"]
+COMMAND += ["--method", "alpha", "--range", f"0:{COUNT}"]
+
+
+def start(journal: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "krelax", *COMMAND, "--jsonl", str(journal), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def stop_midway(journal: Path, sign: signal.Signals) -> tuple[subprocess.Popen[str], bytes]:
+    """Start a run, stop it once a few results are on disk; what is on disk then."""
+    process = start(journal)
+    began = time.monotonic()
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
+        assert process.poll() is None, "finished too soon"
+        assert time.monotonic() - began < 120
+        time.sleep(0.005)
+    process.send_signal(sign)
+    process.wait(timeout=60)
+    return process, journal.read_bytes()
+
+
+def whole_lines(content: bytes) -> list[bytes]:
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many questions each later run in this process really works on."""
+    torch.set_num_threads(1)
+    counts: list[int] = []
+    decide = certify_module.decide
+
+    def counting(network: Any, questions: Any, *rest: Any) -> None:
+        counts.append(len(questions))
+        decide(network, questions, *rest)
+
+    monkeypatch.setattr(certify_module, "decide", counting)
+    return counts
+
+
+def resume(journal: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*COMMAND, "--jsonl", str(journal), "--resume"])
+    assert stop.value.code == 0
+
+
+def check_complete(journal: Path, kept: list[bytes]) -> None:
+    """The kept lines are where they were, to the byte, and every image has one record."""
+    lines = journal.read_bytes().splitlines()
+    assert lines[: len(kept)] == kept
+    records = [json.loads(line) for line in lines]
+    assert [r["kind"] for r in records] == ["run"] + ["result"] * COUNT
+    assert sorted(r["index"] for r in records[1:]) == list(range(COUNT))
+
+
+def test_killed_and_resumed(tmp_path: Path, asked: list[int]) -> None:
+    journal = tmp_path / "results.jsonl"
+    process, content = stop_midway(journal, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    kept = whole_lines(content)
+    assert 4 <= len(kept) <= COUNT
+    resume(journal)
+    assert asked == [COUNT - (len(kept) - 1)]
+    check_complete(journal, kept)
+
+    # Once more, with the last record cut in half: that image is certified again, and no other.
+    before = journal.read_bytes()
+    *kept, last = before.splitlines()
+    journal.write_bytes(before[: -len(last) // 2])
+    resume(journal)
+    assert asked[1:] == [1]
+    check_complete(journal, kept)
+
+    # And with nothing left to do.
+    finished = journal.read_bytes()
+    resume(journal)
+    assert asked[2:] == []
+    assert journal.read_bytes() == finished
+
+
+def test_interrupted_from_the_keyboard(tmp_path: Path) -> None:
+    process, content = stop_midway(tmp_path / "results.jsonl", signal.SIGINT)
+    assert process.returncode == 130
+    out, err = process.communicate()
+    # a terminal shows ^C on the line before
+    assert (out, err.strip()) == ("", "krelax: interrupted; finished results are kept")
+    assert content.endswith(b"\n")
+
+
+def test_the_disk_is_full(tmp_path: Path) -> None:
+    """A result that cannot be written is an error, not a result that is missing later."""
+    journal = tmp_path / "results.jsonl"
+    command = [sys.executable, "-m", "krelax", *COMMAND, "--jsonl", str(journal)]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # noqa: E731
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limit)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"krelax: {journal}: cannot be written")
+    assert done.stderr.count("\n") == 1
+
+
+SETTINGS = {"model": "abc", "eps": 0.25, "clip": [0.0, 1.0], "timeout": None}
+
+
+def record(index: int, **more: Any) -> dict[str, Any]:
+    return {"index": index, "verdict": "holds", "reason": "crown", **more}
+
+
+def test_header_and_records(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with open_journal(path, SETTINGS, resume=False) as journal:
+        assert journal.done == {}
+        for index in (3, 1):
+            journal.write(record(index))
+            assert json.loads(path.read_bytes().splitlines()[-1]) == {"kind": "result", **record(index)}
+    header = json.loads(path.read_bytes().splitlines()[0])
+    assert header.pop("krelax").count(".") == 2
+    assert header == {"kind": "run", "schema": SCHEMA, **SETTINGS}
+    with open_journal(path, SETTINGS, resume=True) as journal:
+        assert list(journal.done) == [3, 1]
+        journal.write(record(7))
+    assert path.read_bytes().count(b'"run"') == 1
+
+
+def test_without_a_path_nothing_is_kept() -> None:
+    with open_journal(None, SETTINGS, resume=True) as journal:
+        journal.write(record(0))
+        assert journal.done == {}
+
+
+@pytest.mark.parametrize("length", [0, 1, 20])
+def test_killed_while_the_header_was_written(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "results.jsonl"
+    with open_journal(path, SETTINGS, resume=False) as journal:
+        journal.write(record(0))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:length])
+    with open_journal(path, SETTINGS, resume=True) as journal:
+        assert journal.done == {}
+        journal.write(record(0))
+    assert path.read_bytes() == whole
+
+
+def test_every_place_of_a_cut(tmp_path: Path) -> None:
+    """Wherever the file ends: whole records stay, the torn one goes, and the file can be continued."""
+    path = tmp_path / "results.jsonl"
+    with open_journal(path, SETTINGS, resume=False) as journal:
+        for index in range(3):
+            journal.write(record(index, x=0.1))
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with open_journal(path, SETTINGS, resume=True, fields=("verdict",)) as journal:
+            assert list(journal.done) == list(range(max(0, whole[:length].count(b"\n") - 1)))
+            journal.write(record(9))
+        kept = whole_lines(whole[:length]) or whole.splitlines()[:1]
+        assert path.read_bytes().splitlines() == [*kept, json.dumps({"kind": "result", **record(9)}).encode()]
+
+
+def test_another_version_of_krelax_may_go_on_but_not_another_run(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with open_journal(path, SETTINGS, resume=False) as journal:
+        journal.write(record(0))
+    path.write_text(path.read_text().replace('"krelax": "', '"krelax": "9.'))
+    with open_journal(path, SETTINGS, resume=True) as journal:
+        assert list(journal.done) == [0]
+    content = path.read_bytes()
+    for key, value in {"model": "b", "eps": 0.5, "clip": None, "timeout": 1.0}.items():
+        with (
+            pytest.raises(InputError, match=f"another run \\({key} differs\\)"),
+            open_journal(path, SETTINGS | {key: value}, resume=True),
+        ):
+            pass
+    assert path.read_bytes() == content
+
+
+def test_errors_of_the_work_are_not_errors_of_the_file(tmp_path: Path) -> None:
+    """A broken pipe of stdout is an OSError too."""
+    with pytest.raises(BrokenPipeError), open_journal(tmp_path / "results.jsonl", SETTINGS, resume=False):
+        raise BrokenPipeError
+
+
+def test_numbers_that_json_has_not_are_not_written(tmp_path: Path) -> None:
+    """A region as large as the numbers themselves: bounds overflow, and the results are still plain JSON."""
+    torch.set_num_threads(1)
+    network = load_onnx(save(random_dense([2, 4, 2]), tmp_path / "m.onnx"))
+    data = load_images(images(tmp_path / "i.npz", np.full((2, 2), 0.5, np.float32), [0, 1]), (1, 2), 2)
+    for method in ("interval", "zonotope", "auto"):
+        path = tmp_path / f"{method}.jsonl"
+        options = CertifyOptions(eps=1.7e308, clip=None, method=method)
+        summary = certify(network, data, range(2), options, journal=path)
+        assert "holds" not in summary.counts
+        for line in path.read_text(encoding="utf-8").splitlines():
+            json.loads(line, parse_constant=pytest.fail)  # called for NaN and infinities
+
+
+def test_a_wider_range_continues_a_narrower_one(tmp_path: Path, asked: list[int]) -> None:
+    """The range says how far to go, not what the run is."""
+    network = load_onnx(save(random_dense([2, 4, 2]), tmp_path / "m.onnx"))
+    data = load_images(images(tmp_path / "i.npz", np.full((5, 2), 0.5, np.float32), [0, 1, 0, 1, 0]), (1, 2), 2)
+    seen: list[int] = []
+    run: Callable[..., Summary] = lambda indices: certify(  # noqa: E731
+        network,
+        data,
+        indices,
+        CertifyOptions(eps=0.01),
+        journal=tmp_path / "j.jsonl",
+        resume=True,
+        seen=lambda r: seen.append(r["index"]),
+    )
+    first = run(range(1, 3))
+    second = run(range(5))
+    assert asked == [2, 3]
+    assert sorted(seen[:2]) == [1, 2]
+    assert sorted(seen[2:]) == [0, 3, 4]
+    assert sorted(second.verdicts) == list(range(5))
+    assert {i: second.verdicts[i] for i in (1, 2)} == first.verdicts
+
+
+def test_a_disagreement_before_the_kill_counts_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(random_dense([2, 4, 2]), tmp_path / "m.onnx")
+    Path("s.vnnlib").write_text(specification([0, 0], [0.01, 0.01], "(assert (<= Y_0 -100))"), encoding="utf-8")
+    line = "m.onnx,s.vnnlib,5,"
+    Path("list.csv").write_text(f"onnx,vnnlib,timeout_s,expected\n{line}sat\n{line}unsat\n", encoding="utf-8")
+    for options, rows in (([], 2), (["--resume"], 0)):
+        with pytest.raises(SystemExit) as stop:
+            main(["bench", "list.csv", "--jsonl", "j.jsonl", *options])
+        out = capsys.readouterr().out
+        assert stop.value.code == 1
+        assert out.count("expected") == rows
+        assert "solved 2 of 2: 2 unsat, 0 sat" in out
+        assert "1 disagree" in out
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "disagrees"),
+    [
+        ("sat", "unsat", True),
+        ("unsat", "sat", True),
+        ("sat", "sat", False),
+        ("unsat", "unsat", False),
+        ("unknown", "sat", False),
+        ("timed-out", "unsat", False),
+        ("error", "unsat", False),
+        ("sat", "open", False),
+    ],
+)
+def test_only_definite_answers_contradict(answer: str, expected: str, disagrees: bool) -> None:
+    instance = Instance(0, Path("a.onnx"), Path("a.vnnlib"), 1.0, expected)
+    assert Result(instance, answer, "", 0.0).disagrees is disagrees
+
+
+def test_digest_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(InputError, match="missing"):
+        digest(tmp_path / "missing")
