@@ -1,6 +1,6 @@
 """Reads every network of the benchmark folder and writes the table of docs/networks.md to stdout.
 
-    python benchmarks/networks.py > docs/networks.md
+python benchmarks/networks.py > docs/networks.md
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from common import benchmark_folder
-
 from krelax import InputError, load_onnx
 from krelax.network.check import import_error
 

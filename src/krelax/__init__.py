@@ -12,8 +12,10 @@ from krelax._version import __version__
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 
 if TYPE_CHECKING:
+    from krelax.bounds.instance import Instance as Instance
     from krelax.bounds.methods import METHODS as METHODS
     from krelax.bounds.methods import Method as Method
+    from krelax.bounds.methods import bound as bound
     from krelax.network.graph import Builder as Builder
     from krelax.network.graph import Network as Network
     from krelax.network.onnx import load_onnx as load_onnx
@@ -25,8 +27,22 @@ if TYPE_CHECKING:
     from krelax.problem.region import Box as Box
     from krelax.problem.region import ball as ball
     from krelax.problem.vnnlib import read_vnnlib as read_vnnlib
+    from krelax.run.certify import CertifyOptions as CertifyOptions
+    from krelax.run.certify import certify as certify
+    from krelax.run.verify import VerifyOptions as VerifyOptions
+    from krelax.run.verify import verify as verify
+    from krelax.search.verdict import Outcome as Outcome
+    from krelax.search.verdict import Verdict as Verdict
 
 _HOMES = {
+    "Instance": "bounds.instance",
+    "bound": "bounds.methods",
+    "CertifyOptions": "run.certify",
+    "certify": "run.certify",
+    "VerifyOptions": "run.verify",
+    "verify": "run.verify",
+    "Outcome": "search.verdict",
+    "Verdict": "search.verdict",
     "METHODS": "bounds.methods",
     "Method": "bounds.methods",
     "Builder": "network.graph",

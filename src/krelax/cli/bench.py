@@ -27,11 +27,14 @@ def bench(instances: Path, timeout: float | None, jsonl: Path | None, resume: bo
     Exit code 1 if any answer contradicts the expected one, 0 otherwise.
     """
     from krelax.cli import DISAGREEMENT, DONE
+    from krelax.errors import InputError
     from krelax.run.bench import bench as run
     from krelax.run.bench import read_instances
     from krelax.run.journal import digest, open_journal
     from krelax.run.verify import VerifyOptions
 
+    if resume and jsonl is None:
+        raise InputError("--resume needs the --jsonl file of the run to go on with")
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
     counts: Counter[str] = Counter()

@@ -70,6 +70,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     import numpy as np
 
     from krelax.cli.report import Progress, certify_summary
+    from krelax.errors import InputError
     from krelax.network.onnx import load_onnx
     from krelax.problem.images import load_images
     from krelax.run.certify import CertifyOptions
@@ -77,6 +78,8 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.run.journal import digest
 
     journal, resume = options.pop("jsonl"), options.pop("resume")
+    if resume and journal is None:
+        raise InputError("--resume needs the --jsonl file of the run to go on with")
     asked = CertifyOptions(**options)
     network = load_onnx(model)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))

@@ -88,4 +88,6 @@ def certify_summary(model: Path, images: Path, options: CertifyOptions, summary:
     for name, meaning in rows:
         count = counts.get(name, 0)
         click.echo(f"  {name:<9}{count:>6}  {100 * count / total:5.1f} %   {meaning}")
-    click.echo(f"  {summary.seconds:.2f} s, {1000 * summary.seconds / total:.1f} ms an image")
+    fresh = total - summary.resumed
+    each = f", {1000 * summary.seconds / fresh:.1f} ms an image" if fresh else ""
+    click.echo(f"  {summary.seconds:.2f} s{each}" + (f"; {summary.resumed} resumed" if summary.resumed else ""))

@@ -34,7 +34,8 @@ def verify(
 
     if len(networks) > 1:
         raise UnsupportedError("several networks in one query are not supported; give one --network")
-    file = networks[0].partition("=")[2] or networks[0]
+    name, _, rest = networks[0].partition("=")
+    file = rest if rest and name.isidentifier() and not Path(networks[0]).exists() else networks[0]
     if folder is not None:
         _make(folder)
     specification = read_vnnlib(query)

@@ -19,7 +19,7 @@ from krelax.problem.images import Images
 from krelax.run.journal import open_journal
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images
-from krelax.search.verdict import Counterexample, Outcome, Verdict
+from krelax.search.verdict import Counterexample, Outcome
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class CertifyOptions:
 
 @dataclass
 class Summary:
-    """Verdicts of a run by index, and what it took."""
+    """Verdicts of a run by index, how many of them an earlier run had found, and the seconds of this one."""
 
     verdicts: dict[int, str] = field(default_factory=dict)
+    resumed: int = 0
     reasons: dict[int, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -81,6 +82,7 @@ def certify(
         for i in indices:
             if i in book.done:
                 summary.add(dict(book.done[i]))
+        summary.resumed = len(summary.verdicts)
         if wanted:
             chosen = Images(images.images[wanted], images.labels[wanted])
             predicted = predictions(network, chosen)
@@ -119,7 +121,7 @@ def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[st
         "label": label,
         "predicted": predicted,
         "verdict": outcome.verdict.value,
-        "reason": "misclassified" if predicted != label and outcome.verdict is Verdict.VIOLATED else outcome.reason,
+        "reason": outcome.reason,
         "margin": finite(outcome.margin),
         "seconds": round(outcome.seconds, 4),
     }

@@ -30,11 +30,13 @@ Report = Callable[[int, Outcome], None]
 @dataclass(frozen=True, eq=False)
 class Questions:
     """One question for each region of a batch. `violated(i, x, y)` says exactly whether input x with output y is a
-    counterexample to question i, membership in the region included."""
+    counterexample to question i, membership in the region included. `anchors`, `(batch, *shape)`, are points of the
+    regions to look at before anything else: the images themselves."""
 
     region: Region
     queries: Queries
     violated: Violated
+    anchors: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.region)
@@ -52,7 +54,7 @@ class Plan:
 
     @classmethod
     def of(cls, method: str) -> Plan:
-        """`auto`, or one method between an attack and nothing else. Raises InputError for an unknown name."""
+        """`auto`, or one method and an attack on what it leaves open. Raises InputError for an unknown name."""
         if method == "auto":
             return cls((METHODS["crown"], Attack(), METHODS["alpha"], THOROUGH))
         if method not in METHODS:
@@ -107,6 +109,7 @@ def decide(
     reason = "the relaxation is too coarse and the attack found nothing"
     with torch.no_grad():
         try:
+            _look(run, instance)
             for stage in plan.stages:
                 if isinstance(stage, Attack):
                     _attack(run, instance, stage)
@@ -114,10 +117,29 @@ def decide(
                     _bound(run, instance, stage)
         except OutOfTime:
             reason = "timeout"
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
             reason = "memory"
     for i in run.open.nonzero().flatten().tolist():
         run.settle(i, Outcome(Verdict.UNKNOWN, reason))
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """On a CPU, PyTorch has no type of its own for this."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _look(run: _Run, instance: Instance) -> None:
+    """Replay the anchors that are wrong as they are."""
+    anchors = run.questions.anchors
+    if anchors is None:
+        return
+    for part in pieces(len(anchors), 256):
+        y = instance.network(anchors[part].to(run.queries.rows)).unsqueeze(1)
+        queries = run.queries.select(part)
+        wrong = part[queries.margin(queries.values(y))[:, 0].cpu() <= 0]
+        _confirm(run, wrong, anchors[wrong], "misclassified")
 
 
 def _bound(run: _Run, instance: Instance, method: Method) -> None:
@@ -175,11 +197,11 @@ def _batches(
         pool.shutdown(cancel_futures=True)
 
 
-def _confirm(run: _Run, index: Tensor, x: Tensor) -> None:
+def _confirm(run: _Run, index: Tensor, x: Tensor, reason: str = "attack") -> None:
     """Replay candidates; a model that disagrees in float32 has the last word."""
     region = run.questions.region
     for i, point in zip(index.tolist(), x.cpu().double().numpy(), strict=True):
         candidate = inside(point, region.lower[i].cpu().numpy(), region.upper[i].cpu().numpy())
         found = replay(run.network, candidate, partial(run.questions.violated, i))
         if found is not None:
-            run.settle(i, Outcome(Verdict.VIOLATED, "attack", counterexample=found))
+            run.settle(i, Outcome(Verdict.VIOLATED, reason, counterexample=found))

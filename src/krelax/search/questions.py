@@ -27,7 +27,8 @@ def about_images(
     classes = int(np.prod(network.output_shape))
     if classes < 2:
         raise InputError(f"the network's output {list(network.output_shape)} is not a vector of class scores")
-    region = ball(torch.tensor(images.images, dtype=torch.float64), eps, norm, clip)
+    centre = torch.tensor(images.images, dtype=torch.float64)
+    region = ball(centre, eps, norm, clip)
     queries = classification(torch.tensor(images.labels), classes)
 
     def violated(i: int, x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
@@ -35,7 +36,7 @@ def about_images(
         rivals = np.delete(scores, label)
         return _contains(region, i, x) and bool(rivals.max() >= scores[label])
 
-    return Questions(region, queries, violated)
+    return Questions(region, queries, violated, centre)
 
 
 def _contains(region: Region, i: int, x: NDArray[np.float32]) -> bool:

@@ -29,8 +29,8 @@ class Counterexample:
 class Outcome:
     """The answer for one region: verdict, the method or reason behind it, the best proven margin, seconds spent.
 
-    `margin` is a lower bound of the property's margin over the region (None if nothing was bounded); `seconds` is the
-    wall time from the start of the run to the answer divided among the regions that were worked on together.
+    `margin` is a lower bound of the property's margin over the region (None if nothing was bounded); `seconds` is
+    this region's equal share of the wall time of every batch it was worked on in.
     """
 
     verdict: Verdict
