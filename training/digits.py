@@ -112,9 +112,7 @@ def to_input(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images.astype(np.float32) / np.float32(255))
 
 
-def pgd(
-    net: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, generator: torch.Generator
-) -> Tensor:
+def pgd(net: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, generator: torch.Generator) -> Tensor:
     """Projected gradient ascent on the loss, from a random point of the L-infinity ball cut to [0, 1]."""
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     step_size = 2.5 * eps / steps
@@ -238,9 +236,7 @@ def make_network(name: str, recipe: Recipe, split: Split) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
         "train_accuracy": round(accuracy(net, x_train, y_train), 4),
         "test_accuracy": round(accuracy(net, x_test, y_test), 4),
-        "test_pgd_accuracy": {
-            f"{eps:.2f}": round(pgd_accuracy(net, x_test, y_test, eps), 4) for eps in ATTACK_EPS
-        },
+        "test_pgd_accuracy": {f"{eps:.2f}": round(pgd_accuracy(net, x_test, y_test, eps), 4) for eps in ATTACK_EPS},
         "onnx_relative_difference": onnx_difference(path, net, x_test),
         "bytes": path.stat().st_size,
         "training_seconds": round(seconds, 1),

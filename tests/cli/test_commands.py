@@ -129,6 +129,13 @@ def test_verify_reads_version_2_and_compressed_files(krelax: Run, good: Path) ->
     assert set(parse_assignments(ran.out.splitlines()[1:])) == {"image", "scores"}
 
 
+def test_a_network_in_a_folder_with_an_equals_sign(krelax: Run, good: Path) -> None:
+    """It is a path, not a name and a path."""
+    (good / "lr=0.1").mkdir()
+    (good / "good.onnx").rename(good / "lr=0.1" / "net.onnx")
+    assert krelax("verify", "good.vnnlib", "--network", "lr=0.1/net.onnx").out == "unsat\n"
+
+
 def test_bench_reports_disagreement(krelax: Run, good: Path) -> None:
     lines = ["good.onnx,good.vnnlib,5,sat", "good.onnx,good.vnnlib,5,unsat", "good.onnx,good.vnnlib,5,", ""]
     write(good / "list.csv", "\n".join(["onnx,vnnlib,timeout_s,expected", *lines]))

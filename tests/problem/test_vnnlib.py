@@ -18,9 +18,7 @@ from krelax.problem.query import Case, Halfspace, Specification, element_name, e
 from krelax.problem.vnnlib import read_vnnlib
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BENCHMARKS = (
-    Path(os.environ.get("KRELAX_BENCHMARKS", REPOSITORY.parent / "shared" / "benchmarks")) / "vnncomp"
-)
+BENCHMARKS = Path(os.environ.get("KRELAX_BENCHMARKS", REPOSITORY.parent / "shared" / "benchmarks")) / "vnncomp"
 
 DECLARED = """; two inputs, two outputs
 (declare-const X_0 Real)
@@ -164,9 +162,7 @@ def test_version_2_declares_shapes_and_subscripts_count_row_major(read):
         '(vnnlib-version <2.0>)(declare-network f ; a "comment"\n'
         '(declare-input In Real [2,3] "data;(0")(declare-output Out float32 []))'
         + "".join(
-            f"(assert (and (<= In[{i},{j}] {3 * i + j}.0) (>= In[{i},{j}] 0.0)))"
-            for i in (0, 1)
-            for j in (0, 1, 2)
+            f"(assert (and (<= In[{i},{j}] {3 * i + j}.0) (>= In[{i},{j}] 0.0)))" for i in (0, 1) for j in (0, 1, 2)
         )
         + "(assert (== Out 1.0))"
     )

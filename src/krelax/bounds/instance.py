@@ -20,9 +20,9 @@ class OutOfTime(Exception):
     """The deadline of an instance has passed; what was computed for it so far is dropped."""
 
 
-# Work on about this many bytes at a time on a CPU: more does not fit its caches and is slower.
-_CACHE_BYTES = 4 << 20
-# Images are worked on together while their batch is smaller than this, which saves calls.
+# A tensor of a pass should not be larger on a CPU: it falls out of the caches, and elementwise operators slow down.
+_CACHE_BYTES = 3 << 20
+# Images are worked on together while their batch is smaller than this in all, which saves calls.
 _BATCH_BYTES = 128 << 20
 
 
@@ -61,8 +61,12 @@ class Instance:
 
     def check(self) -> None:
         """Raise OutOfTime if the deadline has passed."""
-        if self.deadline is not None and time.perf_counter() > self.deadline:
+        if self.expired():
             raise OutOfTime
+
+    def expired(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.perf_counter() > self.deadline
 
 
 def memory_budget(device: torch.device) -> int:
@@ -72,13 +76,18 @@ def memory_budget(device: torch.device) -> int:
     return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE")) // 2
 
 
-def chunk_rows(bytes_per_row: int, device: torch.device, fewest: int = 1, budget: int | None = None) -> int:
-    """How many rows of a batch to work on at a time: what a CPU's caches hold or `fewest`, never more than memory
-    allows (`budget` bytes, by default `memory_budget`), and at least one."""
-    memory = (memory_budget(device) if budget is None else budget) // max(1, bytes_per_row)
+def chunk_rows(bytes_per_row: int, copies: int, device: torch.device, cache: int, budget: int) -> int:
+    """How many rows of a batch to work on at a time, if `copies` tensors of `bytes_per_row` each are held for a row:
+    at least one, never more than `budget` bytes allow, and on a CPU no tensor larger than `cache` bytes."""
+    rows = budget // max(1, bytes_per_row * copies)
     if device.type == "cpu":
-        memory = min(memory, max(fewest, _CACHE_BYTES // max(1, bytes_per_row)))
-    return max(1, memory)
+        rows = min(rows, cache // max(1, bytes_per_row))
+    return max(1, rows)
+
+
+def chunk_queries(bytes_per_row: int, copies: int, device: torch.device) -> int:
+    """How many queries to work on at a time."""
+    return chunk_rows(bytes_per_row, copies, device, _CACHE_BYTES, memory_budget(device) // workers(device))
 
 
 def chunk_images(network: Network, copies: int, device: torch.device, queries: int | None = None) -> int:
@@ -87,8 +96,8 @@ def chunk_images(network: Network, copies: int, device: torch.device, queries: i
     widths = [prod(node.shape) for node in network.nodes]
     if queries is None:
         queries = 2 * max([widths[i] for i in network.activations()], default=1)
-    bytes_each = queries * max(widths) * copies * 8
-    return chunk_rows(bytes_each, device, max(1, _BATCH_BYTES // bytes_each), memory_budget(device) // workers(device))
+    budget = memory_budget(device) // workers(device)
+    return chunk_rows(queries * max(widths) * 8, copies, device, _BATCH_BYTES // copies, budget)
 
 
 def workers(device: torch.device) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.backward import by_rule, lower_bound, neurons, signed
-from krelax.bounds.instance import Instance, chunk_rows, pieces
+from krelax.bounds.instance import Instance, chunk_queries
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.optimise import Ascent, ascend, lines_of
 from krelax.network.activations import Activation
@@ -22,8 +22,6 @@ from krelax.relaxations import Rule, relax
 # Tensors the size of the widest layer that a pass holds for every query, roughly.
 RULE_COPIES = 6
 ASCENT_COPIES = 24
-# Fewer queries than this at a time are not worth a pass.
-_FEWEST_QUERIES = 512
 
 
 def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,35 +71,20 @@ def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -
 
 
 def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: Ascent) -> None:
-    """Tighten the undecided entries of a pre-activation with slopes optimised for each of them.
-
-    Every entry becomes an item of its own, with both its signs as queries: images with few undecided entries then do
-    not wait for those with many.
-    """
-    if not known.relaxations or interval_is_exact(instance.network, instance.region, node):
+    """Tighten the undecided entries of a pre-activation with slopes optimised for each of them."""
+    if not known.relaxations:
         return
-    image, entry = undecided(instance, known, node).nonzero(as_tuple=True)
-    widest = max(prod(n.shape) for n in instance.network.nodes[: node + 1])
-    size = chunk_rows(2 * widest * ASCENT_COPIES * 4, image.device, _FEWEST_QUERIES)
-    lower, upper = (side[node].flatten(1).clone() for side in (known.lower, known.upper))
-    for part in pieces(len(image), size):
-        instance.check()
-        at = image[part], entry[part]
-        value = _ascended(instance.select(at[0]), known.select(instance.network, at[0]), node, at[1], ascent)
-        lower[at] = torch.fmax(lower[at], value[:, 0])
-        upper[at] = torch.fmin(upper[at], -value[:, 1])
-    shape = known.lower[node].shape
-    known.tighten(node, lower.reshape(shape), upper.reshape(shape))
+    fast_known = known.to(instance.fast_network.dtype, instance.network)
 
+    def prove(index: Tensor) -> Tensor:
+        form = signed(neurons(instance.fast_network, node, index))
+        witness = ascend(instance, form, fast_known, ascent)
+        exact = {i: s.to(known.lower[0].dtype) for i, s in witness.items()}
+        form = signed(neurons(instance.network, node, index))
+        return lower_bound(instance.network, instance.region, form, lines_of(known, exact), known)
 
-def _ascended(instance: Instance, known: Intervals, node: int, entry: Tensor, ascent: Ascent) -> Tensor:
-    """Lower bounds of one entry of a node for each region, and of its negative: `(batch, 2)`."""
-    index = entry.unsqueeze(1)
-    fast = known.to(instance.fast_network.dtype, instance.network)
-    witness = ascend(instance, signed(neurons(instance.fast_network, node, index)), fast, ascent)
-    exact = {i: s.to(known.lower[0].dtype) for i, s in witness.items()}
-    form = signed(neurons(instance.network, node, index))
-    return lower_bound(instance.network, instance.region, form, lines_of(known, exact), known)
+    for index, valid in _portions(instance, known, node, ASCENT_COPIES):
+        known.tighten(node, *_with(known, node, index, valid, prove(index)))
 
 
 def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -111,8 +94,8 @@ def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> I
     mask = undecided(instance, known, node)
     index, valid = unstable_index(mask)
     widest = max(prod(n.shape) for n in instance.network.nodes[: node + 1])
-    row = 2 * len(mask) * widest * known.lower[0].element_size() * copies
-    size = chunk_rows(row, mask.device, _FEWEST_QUERIES)
+    # at least so many neurons that the fixed cost of a pass does not matter
+    size = max(64, chunk_queries(2 * len(mask) * widest * known.lower[0].element_size(), copies, mask.device))
     for first in range(0, index.shape[1], size):
         instance.check()
         yield index[:, first : first + size], valid[:, first : first + size]

@@ -52,14 +52,6 @@ class Intervals:
             cast.relax(network, i)
         return cast
 
-    def select(self, network: Network, index: Tensor) -> Intervals:
-        """The bounds over some of the regions; an index may repeat."""
-        lower, upper, magnitude = ([t[index] for t in ts] for ts in (self.lower, self.upper, self.magnitude))
-        chosen = Intervals(lower, upper, magnitude)
-        for i in self.relaxations:
-            chosen.relax(network, i)
-        return chosen
-
     def relax(self, network: Network, node: int) -> Relaxation:
         """Relaxation of a non-linear node over the bounds of its operand."""
         op, operand = network.nodes[node].op, network.nodes[node].inputs[0]

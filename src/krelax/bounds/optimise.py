@@ -107,11 +107,9 @@ def ascend(
     parameters = _parameters(known, witness)
     if not parameters or ascent.steps == 0:
         return witness
-    adam = torch.optim.Adam(
-        [{"params": [p], "lr": ascent.rate * r.step} for p, r in parameters], fused=True, maximize=True
-    )
+    climbers = [_Climber(tensor, relaxation) for tensor, relaxation in parameters]
     lines = _Lines(known, witness)
-    for _ in range(ascent.steps):
+    for step in range(ascent.steps):
         instance.check()
         current = lines.now()
         trace = Trace()
@@ -119,17 +117,36 @@ def ascend(
         if done is not None and done(result.constant + instance.fast_region.minimise(result.coeff[0])):
             break
         _differentiate(instance, result.coeff[0], known, witness, current, trace)
-        adam.step()
-        _project(parameters)
-        for group in adam.param_groups:
-            group["lr"] *= ascent.decay
+        for climber in climbers:
+            climber.climb(step, ascent.rate * ascent.decay**step)
     return witness
 
 
-def _project(parameters: list[tuple[Tensor, Relaxation]]) -> None:
-    for tensor, relaxation in parameters:
-        low, high = relaxation.slope_range()
-        torch.clamp(tensor, low.unsqueeze(1), high.unsqueeze(1), out=tensor)
+class _Climber:
+    """Adam (Kingma and Ba 2015) upwards on one tensor, in place, kept inside the relaxation's slope range.
+
+    `torch.optim` would do the same, and takes a second to import.
+    """
+
+    _MEAN, _SQUARE, _TINY = 0.9, 0.999, 1e-8
+
+    def __init__(self, tensor: Tensor, relaxation: Relaxation) -> None:
+        self._tensor, self._scale = tensor, relaxation.step
+        self._low, self._high = (t.unsqueeze(1) for t in relaxation.slope_range())
+        self._first, self._second = torch.zeros_like(tensor), torch.zeros_like(tensor)
+
+    def climb(self, step: int, rate: float) -> None:
+        """One step along the gradient, if the tensor has one."""
+        gradient = self._tensor.grad
+        if gradient is None:
+            return
+        self._first.lerp_(gradient, 1 - self._MEAN)
+        self._second.mul_(self._SQUARE).addcmul_(gradient, gradient, value=1 - self._SQUARE)
+        first, second = 1 - self._MEAN ** (step + 1), 1 - self._SQUARE ** (step + 1)
+        spread = torch.sqrt(self._second, out=gradient).add_(self._TINY * second**0.5)
+        self._tensor.addcdiv_(self._first, spread, value=self._scale * rate * second**0.5 / first)
+        torch.clamp(self._tensor, self._low, self._high, out=self._tensor)
+        self._tensor.grad = None
 
 
 def _differentiate(

@@ -157,7 +157,11 @@ def ball(centre: Tensor, eps: float, norm: str = "linf", clip: tuple[float, floa
         raise InputError(f"eps must be a finite number >= 0, got {eps}")
     if norm not in {"linf", "l2", "l1"}:
         raise InputError(f"unknown norm {norm!r}: use linf, l2 or l1")
-    lower, upper = centre - eps, centre + eps
+    # outward, so that rounding never makes the region smaller than the ball
+    lower, upper = (
+        torch.nextafter(end, end.new_tensor(far))
+        for end, far in ((centre - eps, -torch.inf), (centre + eps, torch.inf))
+    )
     if clip is not None:
         if bool(((centre < clip[0]) | (centre > clip[1])).any()):
             raise InputError(f"inputs lie outside the range {list(clip)}: scale them, or give another range")

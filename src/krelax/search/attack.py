@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from krelax.bounds.instance import Instance
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
@@ -27,12 +28,14 @@ class Attack:
     seed: int = 0
 
 
-def search(network: Network, region: Region, queries: Queries, attack: Attack) -> tuple[Tensor, Tensor]:
+def search(instance: Instance, queries: Queries, attack: Attack) -> tuple[Tensor, Tensor]:
     """The point of smallest margin found in every region, `(batch, *shape)`, and its margin, `(batch,)`.
 
-    Works in the type of its arguments. Half of the restarts descend on the whole property, the others each on one
-    clause. Steps are a share of the region's half-widths, shrinking geometrically.
+    Works in the instance's fast type, which `queries` must have, and ends early at its deadline. Half of the restarts
+    descend on the whole property, the others each on one clause. Steps are a share of the region's half-widths,
+    shrinking geometrically.
     """
+    network, region = instance.fast_network, instance.fast_region
     generator = torch.Generator(device=region.lower.device).manual_seed(attack.seed)
     x = _starts(network, region, queries, attack, generator)
     best_x, best = x[:, 0].clone(), torch.full((len(region),), torch.inf, dtype=x.dtype, device=x.device)
@@ -43,7 +46,7 @@ def search(network: Network, region: Region, queries: Queries, attack: Attack) -
     for _ in range(attack.steps + 1):
         values, gradient = _descend(network, queries, x, goals)
         best_x, best = _keep(x, values, best_x, best)
-        if bool((best <= 0).all()):
+        if bool((best <= 0).all()) or instance.expired():
             break
         x = region.project(x - step * radius * gradient.sign())
         step *= decay

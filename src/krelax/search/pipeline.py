@@ -160,9 +160,8 @@ def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
     """An attack on everything still open, and a replay of what it found."""
 
     def work(index: Tensor) -> Tensor:
-        chosen = instance.select(index)
-        queries = run.queries.select(index).to(chosen.fast_network.dtype, run.device)
-        return search(chosen.fast_network, chosen.fast_region, queries, attack)[0]
+        queries = run.queries.select(index).to(instance.fast_network.dtype, run.device)
+        return search(instance.select(index), queries, attack)[0]
 
     points = max(attack.restarts, attack.samples)
     for index, x in _batches(run, instance, chunk_images(instance.network, points, run.device, 1), work):

@@ -13,7 +13,7 @@ from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
 from krelax.problem.query import Case, Specification
-from krelax.problem.region import Ball, Box, Region, ball
+from krelax.problem.region import Box, ball
 from krelax.search.pipeline import Questions
 
 
@@ -34,18 +34,16 @@ def about_images(
     def violated(i: int, x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
         scores, label = y.flatten(), int(images.labels[i])
         rivals = np.delete(scores, label)
-        return _contains(region, i, x) and bool(rivals.max() >= scores[label])
+        inside = _within(x, images.images[i], eps, norm) and (clip is None or clip[0] <= x.min() <= x.max() <= clip[1])
+        return bool(inside and rivals.max() >= scores[label])
 
     return Questions(region, queries, violated, centre)
 
 
-def _contains(region: Region, i: int, x: NDArray[np.float32]) -> bool:
-    point = torch.tensor(x, dtype=torch.float64)
-    inside = bool(((region.lower[i] <= point) & (point <= region.upper[i])).all())
-    if inside and isinstance(region, Ball):
-        distance = torch.linalg.vector_norm((point - region.centre[i]).flatten(), ord=region.p)
-        inside = float(distance) <= region.eps
-    return inside
+def _within(x: NDArray[np.float32], centre: NDArray[np.float32], eps: float, norm: str) -> bool:
+    """Whether x lies in the ball; differences of float32 numbers are exact in float64 unless they hardly matter."""
+    step = (x.astype(np.float64) - centre.astype(np.float64)).flatten()
+    return bool(np.linalg.norm(step, ord={"linf": np.inf, "l2": 2, "l1": 1}[norm]) <= eps)
 
 
 def about_specification(network: Network, specification: Specification) -> Questions:
@@ -92,7 +90,8 @@ def _queries(groups: list[list[Case]], outputs: int) -> Queries:
             matrix, constants = case.matrix(outputs)
             m = len(constants)
             rows[i, j, :m], offsets[i, j, :m] = matrix, constants
-            rows[i, j, m:], offsets[i, j, m:] = matrix[-1], constants[-1]
+            if m:  # without output constraints the margin stays 0: the whole box is unsafe
+                rows[i, j, m:], offsets[i, j, m:] = matrix[-1], constants[-1]
     clause = torch.arange(count).repeat_interleave(width).expand(len(groups), -1)
     flat = rows.reshape(len(groups), count * width, outputs)
     return Queries(torch.from_numpy(flat), torch.from_numpy(offsets.reshape(len(groups), -1)), clause, count)
