@@ -49,7 +49,7 @@ METHODS: dict[str, Method] = {
         Method("fixed1", Rule.FIXED_1, Rule.FIXED_1),
         Method("crown-ibp", Rule.ADAPTIVE),
         Method("crown", Rule.ADAPTIVE, Rule.ADAPTIVE),
-        Method("alpha", Rule.ADAPTIVE, Rule.ADAPTIVE, Ascent(28, 0.5, 0.89), Ascent(60, 0.5, 0.93)),
+        Method("alpha", Rule.ADAPTIVE, Rule.ADAPTIVE, Ascent(24, 0.5, 0.88), Ascent(50, 0.5, 0.92)),
     )
 }
 

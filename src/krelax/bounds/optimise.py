@@ -128,12 +128,14 @@ class _Climber:
     `torch.optim` would do the same, and takes a second to import.
     """
 
-    _MEAN, _SQUARE, _TINY = 0.9, 0.999, 1e-8
+    # shorter memories than usual: these runs are short, and signs of coefficients flip on the way
+    _MEAN, _SQUARE, _LEAST = 0.5, 0.9, 1e-20
 
     def __init__(self, tensor: Tensor, relaxation: Relaxation) -> None:
         self._tensor, self._scale = tensor, relaxation.step
         self._low, self._high = (t.unsqueeze(1) for t in relaxation.slope_range())
-        self._first, self._second = torch.zeros_like(tensor), torch.zeros_like(tensor)
+        # the least square keeps subnormal numbers, which are slow, out of the root
+        self._first, self._second = torch.zeros_like(tensor), torch.full_like(tensor, self._LEAST)
 
     def climb(self, step: int, rate: float) -> None:
         """One step along the gradient, if the tensor has one."""
@@ -143,7 +145,7 @@ class _Climber:
         self._first.lerp_(gradient, 1 - self._MEAN)
         self._second.mul_(self._SQUARE).addcmul_(gradient, gradient, value=1 - self._SQUARE)
         first, second = 1 - self._MEAN ** (step + 1), 1 - self._SQUARE ** (step + 1)
-        spread = torch.sqrt(self._second, out=gradient).add_(self._TINY * second**0.5)
+        spread = torch.sqrt(self._second, out=gradient)
         self._tensor.addcdiv_(self._first, spread, value=self._scale * rate * second**0.5 / first)
         torch.clamp(self._tensor, self._low, self._high, out=self._tensor)
         self._tensor.grad = None
