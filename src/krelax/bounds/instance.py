@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -24,6 +25,8 @@ class OutOfTime(Exception):
 _CACHE_BYTES = 3 << 20
 # Images are worked on together while their batch is smaller than this in all, which saves calls.
 _BATCH_BYTES = 128 << 20
+# Networks with a layer of so many entries gain from threads inside operators.
+_WIDE = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +106,21 @@ def chunk_images(network: Network, copies: int, device: torch.device, queries: i
 def workers(device: torch.device) -> int:
     """How many batches to work on side by side: one on each core that torch may use, one on a GPU."""
     return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+@contextmanager
+def threads_inside(network: Network) -> Iterator[None]:
+    """Let torch use several threads inside an operator only where operators are large enough to gain from it.
+
+    On small ones they gain nothing, and on a busy machine every operator waits for a thread that has lost its core.
+    """
+    before = torch.get_num_threads()
+    if max(prod(node.shape) for node in network.nodes) < _WIDE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pieces(total: int, size: int) -> Iterator[Tensor]:

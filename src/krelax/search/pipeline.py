@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.bounds.instance import Instance, OutOfTime, chunk_images, pieces, workers
+from krelax.bounds.instance import Instance, OutOfTime, chunk_images, pieces, threads_inside, workers
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
@@ -187,13 +187,16 @@ def _batches(
 
     count = min(workers(run.device), len(parts))
     if count < 2:
-        yield from map(timed, parts)
+        with threads_inside(instance.network):
+            yield from map(timed, parts)
         return
+    before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield from pool.map(timed, parts)
     finally:
         pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # part of the setting is shared by all threads
 
 
 def _confirm(run: _Run, index: Tensor, x: Tensor, reason: str = "attack") -> None:
