@@ -13,48 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.problem.texts import BOUNDED, DECLARED, NETWORK
 
-from krelax.problem.query import Case, Halfspace, Specification, element_name, enclosing_floats
+from krelax.problem.query import Case, Halfspace, element_name, enclosing_floats
 from krelax.problem.vnnlib import read_vnnlib
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BENCHMARKS = Path(os.environ.get("KRELAX_BENCHMARKS", REPOSITORY.parent / "shared" / "benchmarks")) / "vnncomp"
-
-DECLARED = """; two inputs, two outputs
-(declare-const X_0 Real)
-(declare-const X_1 Real)
-(declare-const Y_0 Real)
-(declare-const Y_1 Real)
-"""
-BOUNDED = (
-    DECLARED
-    + """(assert (>= X_0 -0.5))
-(assert (<= X_0 0.5))
-(assert (>= X_1 0))
-(assert (<= X_1 1))
-"""
-)
-NETWORK = """(vnnlib-version <2.0>)
-(declare-network net (declare-input X float32 [1,2]) (declare-output Y float32 [2]))
-"""
-BOUNDED_2 = (
-    NETWORK
-    + """(assert (>= X[0,0] -0.5))
-(assert (<= X[0,0] 0.5))
-(assert (>= X[0,1] 0.0))
-(assert (<= X [0, 1] 1.0))
-"""
-)
-
-
-@pytest.fixture
-def read(tmp_path):
-    def read_content(content: str | bytes) -> Specification:
-        path = tmp_path / "property.vnnlib"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_vnnlib(path)
-
-    return read_content
 
 
 def halfspaces(case: Case) -> list[tuple[dict[int, Fraction], Fraction]]:

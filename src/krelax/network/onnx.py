@@ -21,7 +21,8 @@ from onnx import numpy_helper
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.check import check_import
 from krelax.network.graph import Builder, Network, Replay
-from krelax.network.onnx_operators import READERS, Reader
+from krelax.network.onnx_operators import READERS
+from krelax.network.onnx_reader import Reader
 from krelax.network.simplify import fuse
 
 # Inputs with more numbers than this, or evaluations with more of them in all, are a damaged file, not a network.
