@@ -73,10 +73,13 @@ class Instance:
 
 
 def memory_budget(device: torch.device) -> int:
-    """Bytes that bounding may use at a time: half of what is free."""
+    """Bytes that bounding may use at a time: half of what is free (2 GiB where the system does not say)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] // 2)
-    return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE")) // 2
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError):
+        return 2 << 30
 
 
 def chunk_rows(bytes_per_row: int, copies: int, device: torch.device, cache: int, budget: int) -> int:
