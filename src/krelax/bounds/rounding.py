@@ -31,4 +31,6 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
     """Relative error of a sum of `terms` products in `dtype`, with room for the short operations around it."""
     unit = torch.finfo(dtype).eps / 2
     share = (terms + _OVERHEAD) * unit
+    if share >= 0.5:  # float32 and millions of terms: no bound
+        return float("inf")
     return _INFLATION * share / (1 - share)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from krelax.run.bench import Result
 
 
-@click.command()
+@click.command(short_help="Verify a list of instances.")
 @click.argument("instances", type=FILE)
 @timeout_option("Seconds for each instance, instead of the list's own.")
 @click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")

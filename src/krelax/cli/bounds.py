@@ -27,7 +27,7 @@ def _image_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command()
+@click.command(short_help="Bounds of every layer around one image.")
 @_image_arguments
 @click.option("--method", default="alpha", show_default=True, metavar="NAME", help="See `krelax supports --methods`.")
 def bounds(method: str, **options: Any) -> None:
@@ -51,7 +51,7 @@ def bounds(method: str, **options: Any) -> None:
     click.echo(f"\n{method}: worst margin {worst:.6g}, {word} ({seconds:.2f} s)")
 
 
-@click.command()
+@click.command(short_help="Every method on one image.")
 @_image_arguments
 def compare(**options: Any) -> None:
     """One row for every method: worst margin, unstable neurons, seconds."""

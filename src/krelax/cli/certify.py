@@ -20,7 +20,7 @@ from krelax.cli.shared import (
 )
 
 
-@click.command()
+@click.command(short_help="Certify a network on labelled images.")
 @click.argument("model", type=FILE, required=False)
 @click.argument("images", type=FILE, required=False)
 @region_options
@@ -47,7 +47,7 @@ def certify(model: Path | None, images: Path | None, selection: slice | None, **
     run(model, images, selection, options)
 
 
-@click.command()
+@click.command(short_help="Certify a bundled network on real images.")
 @click.option("--dense", is_flag=True, help="The fully connected network instead of the convolutional one.")
 def demo(dense: bool) -> None:
     """Certify a bundled digit classifier on real handwritten digits."""

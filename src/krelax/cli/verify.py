@@ -9,7 +9,7 @@ import click
 from krelax.cli.shared import FILE, device_option, method_option, timeout_option
 
 
-@click.command()
+@click.command(short_help="Decide one VNN-LIB property.")
 @click.argument("query", type=FILE)
 @click.option("--network", "networks", multiple=True, required=True, metavar="[NAME=]FILE", help="The ONNX network.")
 @timeout_option("Seconds before giving up.")
