@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
@@ -49,19 +50,25 @@ class Trace:
 
 
 def neurons(network: Network, node: int, index: Tensor) -> Form:
-    """The forms that pick entries `index`, `(batch | 1, queries)`, of a flattened node."""
-    inner = network.nodes[node]
-    flat = inner.shape[-1] == torch.Size(inner.shape).numel()
-    op = inner.op
+    """The forms that pick entries `index`, `(batch | 1, queries)`, of a flattened node.
+
+    An affine node is crossed at once: unit coefficients pull its weights back unrounded, and passes start behind it.
+    """
+    inner, op = network.nodes[node], network.nodes[node].op
+    flat = inner.shape[-1] == prod(inner.shape)
     rows = dense_rows(op, index) if isinstance(op, Linear) and flat else None
-    if rows is None:
-        unit = one_hot(index.flatten(), inner.shape, network.dtype).unflatten(0, index.shape)
-        return Form({node: unit}, unit.new_zeros(index.shape))
-    shape = network.nodes[inner.inputs[0]].shape
-    assert isinstance(op, Linear)
-    bias = op.constant()
-    constant = rows.new_zeros(index.shape) if bias is None else bias.flatten()[index]
-    return Form({inner.inputs[0]: rows.reshape(*index.shape, *shape)}, constant)
+    if rows is not None and isinstance(op, Linear):
+        bias = op.constant()
+        constant = rows.new_zeros(index.shape) if bias is None else bias.flatten()[index]
+        shape = network.nodes[inner.inputs[0]].shape
+        return Form({inner.inputs[0]: rows.reshape(*index.shape, *shape)}, constant)
+    unit = one_hot(index.flatten(), inner.shape, network.dtype).unflatten(0, index.shape)
+    form = Form({}, unit.new_zeros(index.shape))
+    if isinstance(op, Linear):
+        pull(network, node, op, unit, form)
+    else:
+        form.give(node, unit)
+    return form
 
 
 def outputs(network: Network, rows: Tensor, offsets: Tensor) -> Form:
