@@ -109,7 +109,7 @@ def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
         advance(network, known)
     form = outputs(network, queries.rows, queries.offsets)
     value = lower_bound(network, region, form, by_rule(known, method.final), known)
-    if method.name != "interval":  # closed-form slopes can be worse than none
+    if method.final is not Rule.ZERO:  # closed-form slopes can be worse than none
         value = torch.maximum(value, _by_rule(instance, queries, METHODS["interval"]).value)
     return Bounded(value, known)
 

@@ -195,7 +195,9 @@ def matmul(builder: Builder, a: Operand, b: Operand) -> int:
     if isinstance(b, Tensor):
         return _times(builder, _node(a), b)
     if not isinstance(a, Tensor):
-        raise UnsupportedError("product of two branches that both depend on the input")
+        raise UnsupportedError(
+            "product of two branches that both depend on the input; only products with constants are affine"
+        )
     if len(builder.shape(b)) == 1:
         return _times(builder, b, a if a.dim() == 1 else a.mT)
     b = swap_last(builder, b)

@@ -200,7 +200,9 @@ def _multiply(c: Call) -> int:
     a, b = c.pair
     x, factor = (b, a) if isinstance(a, Tensor) else (a, b)
     if isinstance(x, Tensor) or not isinstance(factor, Tensor):
-        raise UnsupportedError("a product of two values that both depend on the input")
+        raise UnsupportedError(
+            "a product of two values that both depend on the input; only products with constants are affine"
+        )
     return compose.scale_shift(c.builder, x, factor, None)
 
 
