@@ -14,13 +14,13 @@ from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound, ou
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.methods import METHODS, bound
-from krelax.bounds.optimise import Ascent, Slopes, Witness, _differentiate, ascend, initial, lines_of
+from krelax.bounds.optimise import Ascent, ascend, differentiate, initial
+from krelax.bounds.steps import Witness
 from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Reshape, Take
 from krelax.problem.region import Region, ball
-from krelax.relaxations import Rule
 
 Make = Callable[[np.random.Generator], Network]
 
@@ -95,29 +95,31 @@ def random_witness(known: Intervals, queries: int, seed: int) -> Witness:
     witness = initial(known, list(known.relaxations), queries)
     for i, slopes in witness.items():
         low, high = (t.unsqueeze(1) for t in known.relaxations[i].slope_range())
-        for tensor, free in zip((slopes.lower, slopes.upper), known.relaxations[i].optimised, strict=True):
-            if free:
-                share = 0.1 + 0.8 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
-                tensor.copy_(low + share * (high - low))
+        for tensor in (p.value for p in slopes.parameters()):
+            share = 0.1 + 0.8 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+            tensor.copy_(low + share * (high - low))
     return witness
 
 
 def proposed(instance: Instance, form: Form, known: Intervals, witness: Witness) -> Tensor:
     """The bound without its charge for rounding: what the ascent climbs."""
-    result, _ = back_substitute(instance.network, form, lines_of(known, witness), known, Trace())
+    result, _ = back_substitute(instance.network, form, witness, known, Trace())
     return result.constant + instance.region.minimise(result.coeff[0])
 
 
 def written_gradient(instance: Instance, form: Form, known: Intervals, witness: Witness) -> None:
     """Puts krelax's own gradient into the slopes."""
-    lines, trace = lines_of(known, witness), Trace()
-    result, _ = back_substitute(instance.network, form, lines, known, trace)
-    _differentiate(instance, result.coeff[0], known, witness, lines, trace)
+    trace = Trace()
+    result, _ = back_substitute(instance.network, form, witness, known, trace)
+    differentiate(instance, result.coeff[0], witness, trace)
 
 
-def free_slopes(known: Intervals, witness: Witness) -> list[Tensor]:
-    pairs = ((witness[i], known.relaxations[i].optimised) for i in witness)
-    return [t for s, free in pairs for t, wanted in zip((s.lower, s.upper), free, strict=True) if wanted]
+def free_slopes(witness: Witness) -> list[Tensor]:
+    return [p.value for step in witness.values() for p in step.parameters()]
+
+
+def gradients(witness: Witness) -> list[Tensor]:
+    return [p.gradient for step in witness.values() for p in step.parameters()]
 
 
 def widths(known: Intervals, witness: Witness) -> list[Tensor]:
@@ -127,8 +129,11 @@ def widths(known: Intervals, witness: Witness) -> list[Tensor]:
     return [(high - low).unsqueeze(1) for (low, high), count in ranges for _ in range(count)]
 
 
-def copied(witness: Witness) -> Witness:
-    return {i: Slopes(s.lower.clone(), s.upper.clone()) for i, s in witness.items()}
+def copied(known: Intervals, witness: Witness) -> Witness:
+    copy = initial(known, list(witness), 5)
+    for ours, theirs in zip(free_slopes(copy), free_slopes(witness), strict=True):
+        ours.copy_(theirs)
+    return copy
 
 
 @every_network
@@ -138,20 +143,20 @@ def test_the_gradient_is_that_of_finite_differences(make: Make, norm: str) -> No
     instance, form, known = prepared(make, norm)
     witness = random_witness(known, 5, seed=1)
     written_gradient(instance, form, known, witness)
-    slopes = free_slopes(known, witness)
-    assert any(s.grad.abs().max() > 0 for s in slopes)
+    slopes, rates = free_slopes(witness), gradients(witness)
+    assert any(rate.abs().max() > 0 for rate in rates)
     room = widths(known, witness)
     generator = torch.Generator().manual_seed(2)
     for _ in range(4):
         step = [w * torch.randn(s.shape, generator=generator, dtype=s.dtype) for s, w in zip(slopes, room, strict=True)]
         ends = []
         for h in (1e-6, -1e-6):
-            moved = copied(witness)
-            for tensor, direction in zip(free_slopes(known, moved), step, strict=True):
+            moved = copied(known, witness)
+            for tensor, direction in zip(free_slopes(moved), step, strict=True):
                 tensor.add_(direction, alpha=h)
             ends.append(proposed(instance, form, known, moved))
         measured = (ends[0] - ends[1]) / 2e-6
-        expected = sum((s.grad * d).flatten(2).sum(2) for s, d in zip(slopes, step, strict=True))
+        expected = sum((r * d).flatten(2).sum(2) for r, d in zip(rates, step, strict=True))
         assert torch.allclose(measured, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -160,23 +165,23 @@ def test_the_gradient_is_that_of_autograd(make: Make) -> None:
     """Entry by entry, where everything is piecewise linear in each layer's slopes."""
     instance, form, known = prepared(make, seed=3)
     ours = random_witness(known, 5, seed=4)
-    theirs = copied(ours)
+    theirs = copied(known, ours)
     written_gradient(instance, form, known, ours)
-    for tensor in free_slopes(known, theirs):
+    for tensor in free_slopes(theirs):
         tensor.requires_grad_()
     proposed(instance, form, known, theirs).sum().backward()
-    for a, b in zip(free_slopes(known, ours), free_slopes(known, theirs), strict=True):
-        assert torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+    for a, b in zip(gradients(ours), free_slopes(theirs), strict=True):
+        assert torch.allclose(a, b.grad, rtol=1e-9, atol=1e-12)
 
 
 @every_network
 def test_no_steps_leave_the_adaptive_slopes(make: Make) -> None:
     instance, form, known = prepared(make)
     witness = ascend(instance, form, known, Ascent(0))
-    for i, slopes in witness.items():
-        lower, upper = known.relaxations[i].slopes(Rule.ADAPTIVE)
-        assert torch.equal(slopes.lower, lower.unsqueeze(1).expand_as(slopes.lower))
-        assert torch.equal(slopes.upper, upper.unsqueeze(1).expand_as(slopes.upper))
+    start = initial(known, list(known.relaxations), 5)
+    assert free_slopes(witness)
+    for ours, adaptive in zip(free_slopes(witness), free_slopes(start), strict=True):
+        assert torch.equal(ours, adaptive)
 
 
 @every_network
@@ -188,7 +193,7 @@ def test_ascended_slopes_raise_the_bound(make: Make, norm: str) -> None:
         instance, form, known = prepared(make, norm, seed)
         network, region = instance.network, instance.region
         witnesses = (ascend(instance, form, known, Ascent(steps, 0.3, 0.95)) for steps in (0, 40))
-        before, after = (lower_bound(network, region, form, lines_of(known, w), known) for w in witnesses)
+        before, after = (lower_bound(network, region, form, w, known) for w in witnesses)
         gains.append((after - before).mean().item())
     assert sum(gains) > 1e-3
 
@@ -215,7 +220,6 @@ def test_slopes_stay_in_their_range(make: Make) -> None:
     instance, form, known = prepared(make)
     for i, slopes in ascend(instance, form, known, Ascent(10, 5.0, 1.0)).items():
         low, high = (t.unsqueeze(1) for t in known.relaxations[i].slope_range())
-        for tensor, free in zip((slopes.lower, slopes.upper), known.relaxations[i].optimised, strict=True):
-            if free:
-                assert (tensor >= low).all()
-                assert (tensor <= high).all()
+        for tensor in (p.value for p in slopes.parameters()):
+            assert (tensor >= low).all()
+            assert (tensor <= high).all()

@@ -1,8 +1,8 @@
 """The backward pass: a linear form of any node becomes a linear form of the input, plus a constant.
 
-At an affine node the form is pulled back by the adjoint. At an activation, lines `lower * z - below <= a <= upper * z
-+ above` replace a: the positive part of the form takes the lower line, the negative part the upper one, and the
-intercepts are paid. Whatever the slopes, the result is a lower bound of the form on the region (weak duality).
+At an affine node the form is pulled back by the adjoint. At an activation a step (`krelax.bounds.steps`) chooses slopes
+and pays the support function of the activation's relaxation for them. Whatever the slopes, the result is a lower bound
+of the form on the region (weak duality).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.rounding import gamma, underflow
+from krelax.bounds.steps import Step
 from krelax.network.graph import Network
 from krelax.network.linear import dense_rows, one_hot
 from krelax.network.ops import Linear
 from krelax.problem.region import Region, dot
-from krelax.relaxations import Lines, Rule
 
 
 @dataclass
@@ -100,20 +100,8 @@ def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> 
         form.give(j, part.unflatten(0, coeff.shape[:2]))
 
 
-def cross(lines: Lines, coeff: Tensor, reduces: bool) -> tuple[Tensor, Tensor]:
-    """Replace an activation by its lines: slopes on the pre-activation, and the price to pay, `(batch, queries)`."""
-    positive = coeff.clamp(min=0)
-    negative = coeff - positive
-    price = -dot(negative, lines.above)
-    if lines.below is not None:
-        price = price + dot(positive, lines.below)
-    if reduces:
-        positive, negative = positive.unsqueeze(-1), negative.unsqueeze(-1)
-    return torch.addcmul(positive * lines.lower, negative, lines.upper), price
-
-
 def back_substitute(
-    network: Network, form: Form, lines: Mapping[int, Lines], known: Intervals, trace: Trace | None = None
+    network: Network, form: Form, witness: Mapping[int, Step], known: Intervals, trace: Trace | None = None
 ) -> tuple[Form, Tensor | None]:
     """Rewrite a form over the network as one over its input.
 
@@ -133,13 +121,17 @@ def back_substitute(
             pull(network, i, op, coeff, form)
             rounds = not op.moves_only or op.terms > 1
         else:
-            relaxation = known.relaxations[i]
-            slopes, price = cross(lines[i], coeff, relaxation.reduces)
-            form.constant = form.constant - price
-            form.give(node.inputs[0], slopes)
+            step = witness[i]
+            crossing = step.back(coeff)
+            form.constant = form.constant - crossing.price
+            form.give(node.inputs[0], crossing.slopes)
+            for j, part in crossing.elsewhere.items():
+                form.give(j, part)
             rounds = True
             if trace is None:
-                error = _charge(error, slopes, relaxation.magnitude, terms)
+                error = _charge(error, crossing.slopes, step.relaxation.magnitude, terms)
+                if crossing.absolute is not None:
+                    error = error + gamma(terms, coeff.dtype) * crossing.absolute
         if trace is not None:
             trace.visited.append(i)
             if not isinstance(op, Linear):
@@ -156,14 +148,14 @@ def _charge(error: Tensor | None, coeff: Tensor, magnitude: Tensor, terms: int) 
     return charge if error is None else error + charge
 
 
-def lower_bound(network: Network, region: Region, form: Form, lines: Mapping[int, Lines], known: Intervals) -> Tensor:
-    """Lower bound of a form over the region, `(batch, queries)`: the value of the witness `lines`.
+def lower_bound(network: Network, region: Region, form: Form, witness: Mapping[int, Step], known: Intervals) -> Tensor:
+    """Lower bound of a form over the region, `(batch, queries)`: the value of the witness.
 
-    Sound for the network as a function of real numbers whatever the lines' slopes: every rounding error of this very
+    Sound for the network as a function of real numbers whatever the witness: every rounding error of this very
     computation is bounded and subtracted; what overflows is no bound (minus infinity). This is the only way a backward
     bound comes to be.
     """
-    result, error = back_substitute(network, form, lines, known)
+    result, error = back_substitute(network, form, witness, known)
     value = result.constant if error is None else result.constant - error
     coeff = result.take(0)
     if coeff is not None:
@@ -172,8 +164,3 @@ def lower_bound(network: Network, region: Region, form: Form, lines: Mapping[int
     # the constant itself: starting offset and sums of scalars
     value = value - gamma(len(network.nodes), value.dtype) * form.constant.abs()
     return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
-
-
-def by_rule(known: Intervals, rule: Rule) -> dict[int, Lines]:
-    """The lines of a closed-form rule at every activation bounded so far."""
-    return {i: relaxation.lines_by(rule) for i, relaxation in known.relaxations.items()}

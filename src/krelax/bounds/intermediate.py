@@ -8,10 +8,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from krelax.bounds.backward import by_rule, lower_bound, neurons, signed
+from krelax.bounds.backward import lower_bound, neurons, signed
 from krelax.bounds.instance import Instance, chunk_queries
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.optimise import Ascent, ascend, lines_of
+from krelax.bounds.optimise import Ascent, ascend
+from krelax.bounds.steps import by_rule, over
 from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
@@ -60,11 +61,11 @@ def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -
     The bounds replace those of interval arithmetic, as the methods are published: closed-form slopes are chosen from
     the bounds, and tighter bounds can choose worse ones.
     """
-    lines = by_rule(known, rule)
+    witness = by_rule(known, rule)
 
     def prove(index: Tensor) -> Tensor:
         form = signed(neurons(instance.network, node, index))
-        return lower_bound(instance.network, instance.region, form, lines, known)
+        return lower_bound(instance.network, instance.region, form, witness, known)
 
     for index, valid in _portions(instance, known, node, RULE_COPIES):
         known.replace(node, *_with(known, node, index, valid, prove(index)))
@@ -79,9 +80,8 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
     def prove(index: Tensor) -> Tensor:
         form = signed(neurons(instance.fast_network, node, index))
         witness = ascend(instance, form, fast_known, ascent)
-        exact = {i: s.to(known.lower[0].dtype) for i, s in witness.items()}
         form = signed(neurons(instance.network, node, index))
-        return lower_bound(instance.network, instance.region, form, lines_of(known, exact), known)
+        return lower_bound(instance.network, instance.region, form, over(witness, known), known)
 
     for index, valid in _portions(instance, known, node, ASCENT_COPIES):
         known.tighten(node, *_with(known, node, index, valid, prove(index)))

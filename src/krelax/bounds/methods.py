@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from krelax.bounds import zonotope
-from krelax.bounds.backward import by_rule, lower_bound, outputs
+from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
-from krelax.bounds.optimise import Ascent, Witness, ascend, lines_of
+from krelax.bounds.optimise import Ascent, ascend
+from krelax.bounds.steps import Witness, by_rule, over
 from krelax.problem.queries import Queries
 from krelax.relaxations import Rule
 
@@ -131,7 +132,7 @@ def _by_ascent(
     form = outputs(instance.fast_network, asked.rows, asked.offsets)
     done = (lambda values: holds(queries, values)) if stop else None
     proposed = ascend(instance, form, known.to(fast, network), outer, done)
-    witness = {i: s.to(found.value.dtype) for i, s in proposed.items()}
+    witness = over(proposed, known)
     form = outputs(network, queries.rows, queries.offsets)
-    value = lower_bound(network, region, form, lines_of(known, witness), known)
+    value = lower_bound(network, region, form, witness, known)
     return Bounded(torch.maximum(value, found.value), known, witness)

@@ -18,8 +18,9 @@ from torch import Tensor
 from krelax.bounds.backward import Form, Trace, back_substitute
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.steps import Parameter, Single, Step, Witness
 from krelax.network.ops import Linear
-from krelax.relaxations import Lines, Relaxation, Rule
+from krelax.relaxations import Rule
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,6 @@ class Ascent:
     decay: float = 0.98
 
 
-@dataclass
-class Slopes:
-    """Slopes of one activation, `(batch, queries, *shape)` where optimised, `(batch, 1, *shape)` where shared.
-
-    Any values are sound; this is the witness.
-    """
-
-    lower: Tensor
-    upper: Tensor
-
-    def to(self, dtype: torch.dtype) -> Slopes:
-        """The same slopes in another type."""
-        return Slopes(self.lower.to(dtype), self.upper.to(dtype))
-
-
-Witness = dict[int, Slopes]
-
-
 def initial(known: Intervals, nodes: list[int], queries: int) -> Witness:
     """CROWN's adaptive slopes, one copy per query where they will be optimised."""
     result: Witness = {}
@@ -58,39 +41,7 @@ def initial(known: Intervals, nodes: list[int], queries: int) -> Witness:
         lower, upper = (
             s.unsqueeze(1).repeat(1, queries, *[1] * (s.dim() - 1)) if free else s.unsqueeze(1) for s, free in pair
         )
-        result[i] = Slopes(lower, upper)
-    return result
-
-
-def lines_of(known: Intervals, witness: Witness) -> dict[int, Lines]:
-    """Sound lines with the slopes of a witness."""
-    return {i: known.relaxations[i].lines(s.lower, s.upper) for i, s in witness.items()}
-
-
-class _Lines:
-    """Lines of the current witness, recomputing only what changes from step to step."""
-
-    def __init__(self, known: Intervals, witness: Witness) -> None:
-        self._known, self._witness = known, witness
-        self._fixed = lines_of(known, witness)
-
-    def now(self) -> dict[int, Lines]:
-        return {i: self._line(i, s) for i, s in self._witness.items()}
-
-    def _line(self, node: int, slopes: Slopes) -> Lines:
-        fixed, relaxation = self._fixed[node], self._known.relaxations[node]
-        if relaxation.optimised[1] or (relaxation.optimised[0] and fixed.below is not None):
-            return relaxation.lines(slopes.lower, slopes.upper)
-        return Lines(slopes.lower, fixed.upper, fixed.below, fixed.above, fixed.lower_at, fixed.upper_at)
-
-
-def _parameters(known: Intervals, witness: Witness) -> list[tuple[Tensor, Relaxation]]:
-    result = []
-    for i, slopes in witness.items():
-        relaxation = known.relaxations[i]
-        for tensor, free in zip((slopes.lower, slopes.upper), relaxation.optimised, strict=True):
-            if free:
-                result.append((tensor, relaxation))
+        result[i] = Single(relaxation, lower, upper)
     return result
 
 
@@ -104,22 +55,31 @@ def ascend(
     """
     nodes = [i for i in known.relaxations if i <= max(form.coeff)]
     witness = initial(known, nodes, form.constant.shape[1])
-    parameters = _parameters(known, witness)
-    if not parameters or ascent.steps == 0:
-        return witness
-    climbers = [_Climber(tensor, relaxation) for tensor, relaxation in parameters]
-    lines = _Lines(known, witness)
+    climb(instance, form, known, witness, ascent, done)
+    return witness
+
+
+def climb(
+    instance: Instance,
+    form: Form,
+    known: Intervals,
+    witness: Witness,
+    ascent: Ascent,
+    done: Callable[[Tensor], bool] | None = None,
+) -> None:
+    """Optimise the parameters of a witness in place, from where they are."""
+    climbers = [_Climber(p) for step in witness.values() for p in step.parameters()]
+    if not climbers:
+        return
     for step in range(ascent.steps):
         instance.check()
-        current = lines.now()
         trace = Trace()
-        result, _ = back_substitute(instance.fast_network, form, current, known, trace)
+        result, _ = back_substitute(instance.fast_network, form, witness, known, trace)
         if done is not None and done(result.constant + instance.fast_region.minimise(result.coeff[0])):
             break
-        _differentiate(instance, result.coeff[0], known, witness, current, trace)
+        differentiate(instance, result.coeff[0], witness, trace)
         for climber in climbers:
             climber.climb(step, ascent.rate * ascent.decay**step)
-    return witness
 
 
 class _Climber:
@@ -131,58 +91,35 @@ class _Climber:
     # shorter memories than usual: these runs are short, and signs of coefficients flip on the way
     _MEAN, _SQUARE, _LEAST = 0.5, 0.9, 1e-20
 
-    def __init__(self, tensor: Tensor, relaxation: Relaxation) -> None:
-        self._tensor, self._scale = tensor, relaxation.step
-        self._low, self._high = (t.unsqueeze(1) for t in relaxation.slope_range())
+    def __init__(self, parameter: Parameter) -> None:
+        self._parameter = parameter
         # the least square keeps subnormal numbers, which are slow, out of the root
-        self._first, self._second = torch.zeros_like(tensor), torch.full_like(tensor, self._LEAST)
+        self._first = torch.zeros_like(parameter.value)
+        self._second = torch.full_like(parameter.value, self._LEAST)
 
     def climb(self, step: int, rate: float) -> None:
         """One step along the gradient, if the tensor has one."""
-        gradient = self._tensor.grad
+        p, gradient = self._parameter, self._parameter.gradient
         if gradient is None:
             return
         self._first.lerp_(gradient, 1 - self._MEAN)
         self._second.mul_(self._SQUARE).addcmul_(gradient, gradient, value=1 - self._SQUARE)
         first, second = 1 - self._MEAN ** (step + 1), 1 - self._SQUARE ** (step + 1)
         spread = torch.sqrt(self._second, out=gradient)
-        self._tensor.addcdiv_(self._first, spread, value=self._scale * rate * second**0.5 / first)
-        torch.clamp(self._tensor, self._low, self._high, out=self._tensor)
-        self._tensor.grad = None
+        p.value.addcdiv_(self._first, spread, value=p.scale * rate * second**0.5 / first)
+        torch.clamp(p.value, p.low, p.high, out=p.value)
+        p.gradient = None
 
 
-def _differentiate(
-    instance: Instance, coeff: Tensor, known: Intervals, witness: Witness, lines: Mapping[int, Lines], trace: Trace
-) -> None:
-    """Put the gradients of the bounds into the slopes: one pass up, from the minimiser over the region."""
+def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step], trace: Trace) -> None:
+    """Put the gradients of the bounds into the parameters: one pass up, from the minimiser over the region."""
     network = instance.fast_network
     points = {0: instance.fast_region.minimiser(coeff)}
     for i in reversed(trace.visited):
         node, op = network.nodes[i], network.nodes[i].op
-        operands = [points[j] for j in node.inputs]
         if isinstance(op, Linear):
+            operands = [points[j] for j in node.inputs]
             value = op.forward(*(x.flatten(0, 1) for x in operands))
             points[i] = value.unflatten(0, operands[0].shape[:2])
         else:
-            q, line, relaxation = operands[0], lines[i], known.relaxations[i]
-            points[i] = _follow(trace.coeff[i], q, line, relaxation)
-            _slope_gradients(trace.coeff[i], q, line, relaxation, witness[i])
-
-
-def _follow(coeff: Tensor, q: Tensor, line: Lines, relaxation: Relaxation) -> Tensor:
-    """Primal point after an activation: on the line that the sign of the coefficient chose."""
-    positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))  # a mask of floats: `where` is ten times slower
-    if relaxation.reduces:
-        along = (torch.lerp(line.upper, line.lower, positive.unsqueeze(-1)) * q).sum(-1)
-    else:
-        along = torch.lerp(line.upper, line.lower, positive).mul_(q)
-    below = line.above.new_zeros(()) if line.below is None else -line.below
-    return along.add_(torch.lerp(line.above, below.expand_as(line.above), positive))
-
-
-def _slope_gradients(coeff: Tensor, q: Tensor, line: Lines, relaxation: Relaxation, slopes: Slopes) -> None:
-    """Gradient of the bounds with respect to the optimised slopes of one (elementwise) activation."""
-    if relaxation.optimised[0]:
-        slopes.lower.grad = coeff.clamp(min=0) * (q if line.lower_at is None else q - line.lower_at)
-    if relaxation.optimised[1]:
-        slopes.upper.grad = coeff.clamp(max=0) * (q if line.upper_at is None else q - line.upper_at)
+            points[i] = witness[i].forth(trace.coeff[i], points, node.inputs[0])
