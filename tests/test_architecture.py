@@ -13,9 +13,10 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "krelax"
 ALLOWED = {
     "network": set(),
     "problem": {"network"},
-    "relaxations": {"network"},
-    "bounds": {"network", "problem", "relaxations"},
-    "search": {"network", "problem", "relaxations", "bounds"},
+    "hull": set(),
+    "relaxations": {"network", "hull"},
+    "bounds": {"network", "problem", "hull", "relaxations"},
+    "search": {"network", "problem", "hull", "relaxations", "bounds"},
     "run": {"network", "problem", "relaxations", "bounds", "search"},
     "cli": {"network", "problem", "relaxations", "bounds", "search", "run"},
 }

@@ -23,7 +23,7 @@ from krelax.problem.queries import Queries, classification
 from krelax.problem.region import Box, ball
 
 DATA = files("krelax") / "data"
-LADDERS = [("interval", name) for name in sorted(METHODS) if name != "interval"] + [("crown", "alpha")]
+LADDERS = [("interval", name) for name in sorted(METHODS) if name != "interval"] + [("crown", "alpha"), ("alpha", "krelu")]
 STEPS = [pair for pair in LADDERS if set(pair) <= set(METHODS)]
 
 

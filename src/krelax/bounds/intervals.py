@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from krelax.bounds.groups import Groups
 from krelax.bounds.rounding import gamma
 from krelax.network.activations import Activation
 from krelax.network.graph import Network, Node
@@ -20,13 +22,15 @@ class Intervals:
     """What is known of a network over a batch of regions; filled in evaluation order, tightened as it grows.
 
     `lower[i] <= node i <= upper[i]`, `(batch, *shape)`. `magnitude[i]` bounds the sum of the absolute values of the
-    terms that make up node i. `relaxations[i]`, for a non-linear node, is its relaxation over those bounds.
+    terms that make up node i. `relaxations[i]`, for a non-linear node, is its relaxation over those bounds, and
+    `groups[i]` are joint relaxations of its neurons, if there are any.
     """
 
     lower: list[Tensor] = field(default_factory=list)
     upper: list[Tensor] = field(default_factory=list)
     magnitude: list[Tensor] = field(default_factory=list)
     relaxations: dict[int, Relaxation] = field(default_factory=dict)
+    groups: dict[int, tuple[Groups, ...]] = field(default_factory=dict)
 
     def append(self, lower: Tensor, upper: Tensor, magnitude: Tensor) -> None:
         """Bounds of the next node."""
@@ -47,10 +51,29 @@ class Intervals:
     def to(self, dtype: torch.dtype, network: Network) -> Intervals:
         """The same bounds in another type, for proposing witnesses (not rounded outward)."""
         lower, upper, magnitude = ([t.to(dtype) for t in ts] for ts in (self.lower, self.upper, self.magnitude))
-        cast = Intervals(lower, upper, magnitude)
-        for i in self.relaxations:
-            cast.relax(network, i)
+        cast = self._related(Intervals(lower, upper, magnitude), network)
+        cast.groups = {i: tuple(g.to(dtype) for g in groups) for i, groups in self.groups.items()}
         return cast
+
+    def select(self, index: Tensor, network: Network) -> Intervals:
+        """The bounds of some of the regions, without groups."""
+        lower, upper, magnitude = ([t[index] for t in ts] for ts in (self.lower, self.upper, self.magnitude))
+        return self._related(Intervals(lower, upper, magnitude), network)
+
+    @classmethod
+    def join(cls, parts: Sequence[Intervals], network: Network) -> Intervals:
+        """The bounds of one batch after the other's; without groups, which differ."""
+        sides = ((p.lower, p.upper, p.magnitude) for p in parts)
+        lower, upper, magnitude = (
+            [torch.cat(ts) for ts in zip(*side, strict=True)] for side in zip(*sides, strict=True)
+        )
+        return parts[0]._related(cls(lower, upper, magnitude), network)
+
+    def _related(self, other: Intervals, network: Network) -> Intervals:
+        """Other bounds of the same nodes, with their relaxations."""
+        for i in self.relaxations:
+            other.relax(network, i)
+        return other
 
     def relax(self, network: Network, node: int) -> Relaxation:
         """Relaxation of a non-linear node over the bounds of its operand."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,8 +13,10 @@ from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import Witness, by_rule, over
+from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.relaxations import Rule
 
@@ -24,7 +27,8 @@ class Method:
 
     `final` is the rule of the slopes for the query, `intermediate` that for pre-activations (None: interval
     arithmetic only). With `inner` and `outer` the slopes are then optimised, for pre-activations and for the query.
-    With `forward`, zonotopes are pushed through the network instead.
+    With `joining`, groups of neurons are then bounded together. With `forward`, zonotopes are pushed through the
+    network instead.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Method:
     intermediate: Rule | None = None
     inner: Ascent | None = None
     outer: Ascent | None = None
+    joining: Joining | None = None
     forward: bool = False
 
     @property
@@ -39,6 +44,8 @@ class Method:
         """Tensors the size of the widest layer that the method holds for every query."""
         return RULE_COPIES if self.inner is None else ASCENT_COPIES
 
+
+_ALPHA = Method("alpha", Rule.ADAPTIVE, Rule.ADAPTIVE, Ascent(24, 0.5, 0.88), Ascent(50, 0.5, 0.92))
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -50,7 +57,8 @@ METHODS: dict[str, Method] = {
         Method("fixed1", Rule.FIXED_1, Rule.FIXED_1),
         Method("crown-ibp", Rule.ADAPTIVE),
         Method("crown", Rule.ADAPTIVE, Rule.ADAPTIVE),
-        Method("alpha", Rule.ADAPTIVE, Rule.ADAPTIVE, Ascent(24, 0.5, 0.88), Ascent(50, 0.5, 0.92)),
+        _ALPHA,
+        replace(_ALPHA, name="krelu", joining=Joining()),
     )
 }
 
@@ -62,6 +70,15 @@ class Bounded:
     value: Tensor
     known: Intervals
     witness: Witness = field(default_factory=dict)
+
+    def select(self, index: Tensor, network: Network) -> Bounded:
+        """What was found for some of the regions, without the witness."""
+        return Bounded(self.value[index], self.known.select(index, network))
+
+    @classmethod
+    def join(cls, parts: Sequence[Bounded], network: Network) -> Bounded:
+        """What was found for one region after the other, without the witnesses."""
+        return cls(torch.cat([p.value for p in parts]), Intervals.join([p.known for p in parts], network))
 
 
 def bound(instance: Instance, queries: Queries, method: Method, stop: bool = False) -> Bounded:
@@ -77,7 +94,10 @@ def bound(instance: Instance, queries: Queries, method: Method, stop: bool = Fal
         found = _by_rule(instance, queries, method)
         if method.inner is None or method.outer is None or (stop and holds(queries, found.value)):
             return found
-        return _by_ascent(instance, queries, found, method.inner, method.outer, stop)
+        found = _by_ascent(instance, queries, found, method.inner, method.outer, stop)
+        if method.joining is None:
+            return found
+        return _each(instance, queries, found, method, stop)
 
 
 def holds(queries: Queries, value: Tensor) -> bool:
@@ -127,12 +147,40 @@ def _by_ascent(
             tighten_by_ascent(instance, known, node.inputs[0], inner)
         advance(network, known)
         known.tighten(i, found.known.lower[i], found.known.upper[i])
+    return _optimised(instance, queries, Bounded(found.value, known), outer, stop)
+
+
+def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, stop: bool) -> Bounded:
+    """Go on region by region, because each has groups of its own."""
+    parts = []
+    for i in torch.arange(len(queries)).split(1):
+        one, asked, part = instance.select(i), queries.select(i), found.select(i, instance.network)
+        if method.joining is not None and not (stop and holds(asked, part.value)):
+            part = _by_groups(one, asked, part, method.joining, stop)
+        parts.append(part)
+    return Bounded.join(parts, instance.network)
+
+
+def _by_groups(instance: Instance, queries: Queries, found: Bounded, joining: Joining, stop: bool) -> Bounded:
+    """Groups where the best single-neuron bound of the worst margin loses most, then everything once more."""
+    worst = found.value[0].argmin(0, keepdim=True)
+    form = outputs(
+        instance.fast_network, *(t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
+    )
+    scores = influence(instance, form, found.known)
+    known = bound_layers(instance, found.known, scores, joining)
+    return _optimised(instance, queries, Bounded(found.value, known), joining.outer, stop)
+
+
+def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Ascent, stop: bool) -> Bounded:
+    """Slopes optimised for the queries over what is known."""
+    network, known = instance.network, found.known
     fast = instance.fast_network.dtype
     asked = queries.to(fast, found.value.device)
     form = outputs(instance.fast_network, asked.rows, asked.offsets)
     done = (lambda values: holds(queries, values)) if stop else None
-    proposed = ascend(instance, form, known.to(fast, network), outer, done)
+    proposed = ascend(instance, form, known.to(fast, network), ascent, done)
     witness = over(proposed, known)
     form = outputs(network, queries.rows, queries.offsets)
-    value = lower_bound(network, region, form, witness, known)
+    value = lower_bound(network, instance.region, form, witness, known)
     return Bounded(torch.maximum(value, found.value), known, witness)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form, Trace, back_substitute
+from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.steps import Parameter, Single, Step, Witness
@@ -41,7 +42,9 @@ def initial(known: Intervals, nodes: list[int], queries: int) -> Witness:
         lower, upper = (
             s.unsqueeze(1).repeat(1, queries, *[1] * (s.dim() - 1)) if free else s.unsqueeze(1) for s, free in pair
         )
-        result[i] = Single(relaxation, lower, upper)
+        single = Single(relaxation, lower, upper)
+        groups = known.groups.get(i, ())
+        result[i] = grouped(single, groups, queries) if groups else single
     return result
 
 

@@ -53,6 +53,10 @@ class Triangle(Relaxation):
         low, high = self.slope_range()
         return torch.where(self.unstable(), inner.clamp(max=1.0), torch.maximum(low, high))
 
+    def height(self) -> Tensor:
+        """Largest difference between the upper line and the activation, `(batch, *shape)`: at the kink."""
+        return torch.where(self.unstable(), -self.lower * (self.chord() - self.negative_slope), 0.0 * self.lower)
+
     def slope_range(self) -> tuple[Tensor, Tensor]:
         flat = torch.full_like(self.lower, self.negative_slope)
         one = torch.ones_like(self.lower)

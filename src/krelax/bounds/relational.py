@@ -1,0 +1,95 @@
+"""Bounds of linear combinations of pre-activations: what a group of neurons knows beyond its members' intervals.
+
+`c_a >= a . z` for normals a in {-1, 0, 1}^k is the negative of a lower bound of `-a . z`, so it is one more query of a
+backward pass. A combination that several groups ask for is bounded once.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.backward import Form, lower_bound
+from krelax.bounds.groups import Groups, Through
+from krelax.bounds.instance import Instance, pieces
+from krelax.bounds.intervals import Intervals
+from krelax.bounds.optimise import Ascent, ascend
+from krelax.bounds.steps import over
+from krelax.relaxations.joint import Joint
+
+# Combinations bounded at a time.
+_QUERIES = 256
+
+
+def bounded(
+    instance: Instance,
+    known: Intervals,
+    node: int,
+    members: Tensor,
+    rows: Tensor,
+    ascent: Ascent,
+    negative_slope: float = 0.0,
+    through: Through | None = None,
+) -> Groups:
+    """Groups of entries `members`, `(batch, groups, k)`, of the pre-activation `node` with everything known of them.
+
+    `rows`, `(m, k + p)`, are the normals, closed under negation; those of one member are taken from the intervals, the
+    others are bounded by backward passes with optimised slopes. Rigorous.
+    """
+    width = known.lower[node][0].numel()
+    places = members if through is None else torch.cat([members, width + through.places], -1)
+    codes, inverse = _combinations(places, rows)
+    value = _lower_bounds(instance, known, node, through, codes, ascent)
+    # `rows` is the mirror image of the normals that were asked for
+    bounds = -value.gather(1, inverse.flatten(1)).reshape(inverse.shape)
+    slopes = (negative_slope,) * members.shape[-1] + (1.0,) * (places.shape[-1] - members.shape[-1])
+    return Groups(members, Joint(rows.to(bounds), bounds, slopes), through)
+
+
+def _combinations(places: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The different `-a . z` of all groups as codes `(all, k)` of signed places (from one, zeros behind), and which
+    of them each normal of each group is, `(batch, groups, m)`."""
+    codes = -rows.to(torch.long) * (places.unsqueeze(-2) + 1)
+    order = codes.abs().argsort(-1, descending=True)
+    every, inverse = codes.gather(-1, order).flatten(0, -2).unique(dim=0, return_inverse=True)
+    return every, inverse.reshape(codes.shape[:-1])
+
+
+def _lower_bounds(
+    instance: Instance, known: Intervals, node: int, through: Through | None, codes: Tensor, ascent: Ascent
+) -> Tensor:
+    """Lower bounds of the combinations in every region, `(batch, all)`."""
+    nodes = [node] if through is None else [node, through.node]
+    lower, upper = (torch.cat([side[i].flatten(1) for i in nodes], 1) for side in (known.lower, known.upper))
+    place, sign = codes.abs().sub(1).clamp(min=0), codes.sign().to(lower.dtype)
+    # one member: its interval, exactly; several: start there
+    ends = torch.where(sign > 0, lower[:, place], -upper[:, place])
+    value = torch.where(sign[:, 1] == 0, ends[..., 0], torch.full_like(ends[..., 0], -torch.inf))
+    several = (sign[:, 1] != 0).nonzero()[:, 0]
+    fast_known = known.to(instance.fast_network.dtype, instance.network)
+    for portion in pieces(len(several), _QUERIES):
+        instance.check()
+        which = several[portion]
+        row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
+        value[:, which] = _bound(instance, known, fast_known, _form(instance, nodes, row), ascent)
+    return value
+
+
+def _form(instance: Instance, nodes: list[int], rows: Tensor) -> Form:
+    """Rows over the flattened nodes, one after the other, as forms."""
+    shapes = [instance.network.nodes[i].shape for i in nodes]
+    parts = rows.split([prod(shape) for shape in shapes], 1)
+    coeff = {i: part.reshape(1, -1, *shape) for i, shape, part in zip(nodes, shapes, parts, strict=True)}
+    return Form(coeff, rows.new_zeros(1, len(rows)))
+
+
+def _bound(instance: Instance, known: Intervals, fast_known: Intervals, form: Form, ascent: Ascent) -> Tensor:
+    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type."""
+    batch = len(instance.region)
+    form = Form(form.coeff, form.constant.expand(batch, -1))
+    fast = instance.fast_network.dtype
+    proposal = Form({i: a.to(fast) for i, a in form.coeff.items()}, form.constant.to(fast))
+    witness = ascend(instance, proposal, fast_known, ascent)
+    return lower_bound(instance.network, instance.region, form, over(witness, known), known)

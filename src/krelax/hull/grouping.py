@@ -1,0 +1,91 @@
+"""Which neurons of a layer are bounded together: a few strategies behind one function.
+
+A group pays where its members' relaxations are loose, where they matter, and where their pre-activations depend on one
+another. `score` says the first two (triangle area, or area times the size of the coefficient that meets it), `affinity`
+the third (how much narrower a sum is than its parts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+
+class Strategy(StrEnum):
+    """How groups are formed from neurons in the order of their scores."""
+
+    CHAIN = "chain"  # neighbours in the order, each neuron the first of several groups
+    SPARSE = "sparse"  # all subsets of blocks of the order: PRIMA (Mueller et al. 2022)
+    AFFINE = "affine"  # each neuron with those whose pre-activations it depends on most
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Groups of `size` among the `neurons` of highest score, each of them leading `overlap` groups."""
+
+    size: int = 2
+    strategy: Strategy = Strategy.AFFINE
+    neurons: int = 100
+    overlap: int = 2
+
+
+def groups(score: Tensor, grouping: Grouping, affinity: Tensor | None = None) -> Tensor:
+    """Members of groups, `(groups, size)` places in `score`, `(n,)`; only neurons of positive score are grouped.
+
+    `affinity`, `(n, n)`, is what `Strategy.AFFINE` needs. No group twice; none if there are fewer neurons than a group
+    has members.
+    """
+    order = score.argsort(descending=True, stable=True)
+    order = order[score[order] > 0][: grouping.neurons]
+    if len(order) < grouping.size:
+        return order.new_zeros(0, grouping.size)
+    match grouping.strategy:
+        case Strategy.CHAIN:
+            places = _chain(len(order), grouping)
+        case Strategy.SPARSE:
+            places = _sparse(len(order), grouping)
+        case Strategy.AFFINE:
+            assert affinity is not None
+            worth = affinity[order][:, order] * (score[order, None] * score[order]).sqrt()
+            places = _affine(worth, grouping)
+    return order[places.sort(1).values.unique(dim=0)]
+
+
+def _chain(count: int, grouping: Grouping) -> Tensor:
+    """Neuron i with i + d, i + 2d, ... for d = 1 .. overlap."""
+    steps = torch.arange(1, grouping.overlap + 1)[:, None, None] * torch.arange(grouping.size)
+    places = (torch.arange(count)[:, None] + steps).flatten(0, 1)
+    return places[places[:, -1] < count]
+
+
+def _sparse(count: int, grouping: Grouping) -> Tensor:
+    """All groups inside blocks just large enough that a neuron is in about `overlap * size` of them."""
+    block = grouping.size
+    while len(list(combinations(range(block), grouping.size - 1))) < grouping.overlap * grouping.size:
+        block += 1
+    blocks = (range(first, min(first + block, count)) for first in range(0, count, block))
+    return torch.tensor([g for b in blocks for g in combinations(b, grouping.size)]).reshape(-1, grouping.size)
+
+
+def _affine(worth: Tensor, grouping: Grouping) -> Tensor:
+    """Pairs in the order of their worth, no neuron in more than `2 * overlap`; then each pair with the neurons that
+    go best with both."""
+    count = len(worth)
+    first, second = torch.triu_indices(count, count, 1)
+    order = worth[first, second].argsort(descending=True, stable=True)
+    left = [2 * grouping.overlap] * count
+    chosen = []
+    for i, j in zip(first[order].tolist(), second[order].tolist(), strict=True):
+        if left[i] and left[j]:
+            chosen.append([i, j])
+            left[i] -= 1
+            left[j] -= 1
+    places = torch.tensor(chosen)
+    for _ in range(grouping.size - 2):
+        total = worth[places].sum(1).scatter(1, places, -torch.inf)
+        places = torch.cat([places, total.argmax(1, keepdim=True)], 1)
+    return places

@@ -1,0 +1,99 @@
+"""The one place that knows numba: compiled kernels when it is there, the same code as plain Python when it is not.
+
+Kernels release the interpreter lock, so `spread` runs one kernel on several chunks of a batch in ordinary threads.
+(numba's own parallel loops are not used: their default threading layer aborts when two Python threads enter it.)
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import os
+import sys
+import types
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiler() -> Any:
+    """The module numba, or None where it is missing or switched off with `KRELAX_NUMBA=0`."""
+    if os.environ.get("KRELAX_NUMBA") == "0":
+        return None
+    try:
+        return importlib.import_module("numba")
+    except ImportError:
+        return None
+
+
+_NUMBA = _compiler()
+COMPILED: bool = _NUMBA is not None
+
+
+def kernel(function: F) -> F:
+    """Compile `function` on its first call, without contraction or reordering of floating-point operations.
+
+    Compiled code is kept on disk for the next process. Without numba the function itself: the same results, a hundred
+    to a thousand times slower.
+    """
+    if _NUMBA is None:
+        return function
+    options = {"nogil": True, "fastmath": False, "error_model": "numpy"}
+    try:
+        compiled: F = _NUMBA.njit(cache=True, **options)(_stamped(function))
+    except RuntimeError:  # nowhere to write a cache: compile once in every process
+        compiled = _NUMBA.njit(**options)(function)
+    return compiled
+
+
+def _stamped(function: F) -> F:
+    """The function with a digest of all kernels of this folder in a closure variable that it does not use.
+
+    numba looks a kernel up on disk by its file's date and its closure, and would not see that a kernel which it calls,
+    in another file, has changed. Stale machine code must not outlive an update of a rigorous bound.
+    """
+    code = function.__code__
+    stamped = types.FunctionType(
+        code.replace(co_freevars=("_digest",)),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        (types.CellType(_digest()),),
+    )
+    return cast(F, functools.update_wrapper(stamped, function))
+
+
+@functools.cache
+def _digest() -> str:
+    """A digest of those sources of this folder that have kernels."""
+    sources = [source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join(source for source in sources if b"@kernel" in source)).hexdigest()
+
+
+def threads() -> int:
+    """As many threads as the process may run on, and no more than torch has been told to use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    torch = sys.modules.get("torch")
+    return min(allowed, torch.get_num_threads()) if torch is not None else allowed
+
+
+def spread(function: Callable[[int, int], object], count: int, *, minimum: int = 256) -> None:
+    """Call `function(start, stop)` on chunks that cover `range(count)`, in parallel where that pays.
+
+    `minimum` is the least number of items worth a thread. Chunks must not write to the same memory. An exception of
+    any chunk is raised here. Without numba nothing would run in parallel, so there is one chunk.
+    """
+    workers = min(threads(), count // max(minimum, 1)) if COMPILED else 1
+    if workers <= 1:
+        function(0, count)
+        return
+    # Several chunks per worker: groups differ in cost, and so may the cores.
+    chunks = 4 * workers
+    edges = [count * i // chunks for i in range(chunks + 1)]
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(function, edges[:-1], edges[1:]))
