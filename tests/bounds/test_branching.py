@@ -1,0 +1,262 @@
+"""Tightening by branching: leaves and bounds never exceed exact minima, and with enough leaves they reach them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from tests import exact as ground
+from tests.bounds.problems import Problem, problems
+from tests.bounds.test_ascent import convolution, dense, pooled, residual, smooth
+from tests.exact import Layer, as_network, ranges
+from torch import Tensor
+
+from krelax.bounds.backward import Form, neurons, outputs, signed
+from krelax.bounds.branching import Effort, tighten_by_branching, tighten_layer
+from krelax.bounds.instance import Instance
+from krelax.bounds.intermediate import bound_by_rule
+from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.leaves import Evaluator, Leaves
+from krelax.bounds.optimise import Ascent
+from krelax.errors import InputError
+from krelax.network.graph import Network
+from krelax.problem.region import Box, Region, ball
+from krelax.relaxations import Rule
+
+SMALL = Effort(leaves=8, rounds=4, root=Ascent(4, 0.5, 0.9), leaf=Ascent(2, 0.3, 0.9))
+
+
+def known_of(instance: Instance) -> Intervals:
+    """CROWN's bounds of every node."""
+    known = start(instance.region)
+    for node in instance.network.nodes[1:]:
+        if known.relaxations and len(known.lower) in instance.network.activations():
+            bound_by_rule(instance, known, node.inputs[0], Rule.ADAPTIVE)
+        advance(instance.network, known)
+    return known
+
+
+def of_box(layers: list[Layer], lower: list[float], upper: list[float], fast: torch.dtype = torch.float32) -> Instance:
+    box = Box(torch.tensor([lower], dtype=torch.float64), torch.tensor([upper], dtype=torch.float64))
+    return Instance.of(as_network(layers), box, fast)
+
+
+def margin_forms(instance: Instance, rows: Tensor) -> tuple[Form, Form]:
+    """The forms `rows @ y` in both types."""
+    zero = torch.zeros(1, len(rows), dtype=torch.float64)
+    fast = instance.fast_network.dtype
+    return outputs(instance.network, rows[None], zero), outputs(
+        instance.fast_network, rows[None].to(fast), zero.to(fast)
+    )
+
+
+# --- leaves ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Cell:
+    """A polygon on which the network is affine: the sign of every hidden neuron there, and the smallest margins."""
+
+    signs: list[int]
+    margins: list[Fraction]
+
+
+def cells(layers: list[Layer], rows: list[list[float]], lower: list[float], upper: list[float]) -> Iterator[Cell]:
+    """All cells of a ReLU network, by rational arithmetic."""
+    pieces = [([], ground._Piece(ground._box(lower, upper), [(1, 0, 0), (0, 1, 0)]))]
+    denominator = 1
+    for layer in [*layers, Layer(rows, [0.0] * len(rows), None)]:
+        weight, bias, scale = ground._integers(layer)
+        for _, piece in pieces:
+            piece.rows = ground._affine(weight, bias, denominator, piece.rows)
+        denominator *= scale
+        if layer.slope is not None:
+            for i in range(len(bias)):
+                pieces = [new for signs, piece in pieces for new in activated(signs, piece, i)]
+    for signs, piece in pieces:
+        values = [[Fraction(ground._value(row, v), v[2] * denominator) for v in piece.polygon] for row in piece.rows]
+        yield Cell(signs, [min(v) for v in values])
+
+
+def activated(signs: list[int], piece: ground._Piece, i: int) -> Iterator[tuple[list[int], ground._Piece]]:
+    """The parts of a piece on both sides of its row i, with ReLU applied to it."""
+    for part, sign in zip(ground._cut(piece.polygon, piece.rows[i]), (1, -1), strict=True):
+        if part:
+            row = piece.rows[i] if sign > 0 else (0, 0, 0)
+            yield [*signs, sign], ground._Piece(part, [*piece.rows[:i], row, *piece.rows[i + 1 :]])
+
+
+def random_layers(seed: int, *widths: int) -> list[Layer]:
+    rng = np.random.default_rng(seed)
+    pairs = itertools.pairwise(widths)
+    return [Layer(rng.normal(size=(m, n)).tolist(), (rng.normal(size=m) / 2).tolist()) for n, m in pairs]
+
+
+def every_leaf(evaluator: Evaluator, queries: int, unstable: Tensor, seed: int) -> Leaves:
+    """Every set of splits of the unstable neurons for every query, with random slopes and multipliers."""
+    sides = torch.tensor(list(itertools.product([0.0, 1.0, -1.0], repeat=len(unstable))))
+    leaves = evaluator.roots(torch.arange(queries).repeat_interleave(len(sides)), len(unstable))
+    sides = sides.repeat(queries, 1)
+    order = (sides == 0).to(torch.int8).argsort(dim=1, stable=True)  # splits first
+    leaves.side = sides.gather(1, order)
+    leaves.neuron = torch.where(leaves.side != 0, unstable[order], -1)
+    generator = torch.Generator().manual_seed(seed)
+    leaves.multiplier = 2 * torch.rand(sides.shape, generator=generator)
+    for slope in leaves.slopes:
+        slope.copy_(torch.where((slope > 0) & (slope < 1), slope, torch.rand(slope.shape, generator=generator)))
+    return leaves
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps: int) -> None:
+    layers, rows = random_layers(seed, 2, 3, 3), [[1.0, -2.0, 0.5], [-1.0, 1.0, 1.0]]
+    lower, upper = [-1.0, -1.5], [1.5, 1.5]
+    instance = of_box(layers, lower, upper)
+    known = known_of(instance)
+    evaluator = Evaluator(instance, known, *margin_forms(instance, torch.tensor(rows, dtype=torch.float64)))
+    unstable = torch.cat([known.relaxations[i].unstable()[0] for i in evaluator.nodes]).nonzero()[:, 0]
+    assert len(unstable) >= 3
+    leaves = every_leaf(evaluator, len(rows), unstable, seed)
+    evaluator.improve(leaves, Ascent(steps, 0.3, 0.9))
+    truth = list(cells(layers, rows, lower, upper))
+    tight = 0
+    columns = (evaluator.prove(leaves), leaves.query, leaves.neuron, leaves.side)
+    for value, query, neuron, side in zip(*(t.tolist() for t in columns), strict=True):
+        splits = [(n, s) for n, s in zip(neuron, side, strict=True) if n >= 0]
+        inside = [c.margins[query] for c in truth if all(c.signs[n] == s for n, s in splits)]
+        if inside:
+            assert Fraction(value) <= min(inside), splits
+            tight += float(min(inside)) - value < 1e-3
+    assert steps == 0 or tight > 0
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=problems(depth=3, width=6, batch=1))
+def test_no_tightened_bound_exceeds_the_exact_range(problem: Problem) -> None:
+    """Layer by layer, each over the tightened bounds of those before it; leaky and residual networks among them."""
+    region = Box(torch.from_numpy(problem.lower), torch.from_numpy(problem.upper))
+    instance = Instance.of(as_network(problem.layers), region)
+    known = start(region)
+    for i, node in enumerate(instance.network.nodes[1:], start=1):
+        if i in instance.network.activations():
+            tighten_layer(instance, known, node.inputs[0], SMALL)
+        advance(instance.network, known)
+    for place, layer in zip(problem.places(), problem.pre_activations()[0], strict=True):
+        lower, upper = known.lower[place][0].tolist(), known.upper[place][0].tolist()
+        for r, low, high in zip(layer, lower, upper, strict=True):
+            assert Fraction(low) <= r.low
+            assert Fraction(high) >= r.high
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_enough_leaves_reach_the_exact_minimum(seed: int) -> None:
+    layers = random_layers(seed, 2, 4, 3, 3)
+    instance = of_box(layers, [-1.0, -1.0], [1.0, 1.0], fast=torch.float64)
+    known = known_of(instance)
+    node = instance.network.activations()[-1] - 1
+    tighten_layer(instance, known, node, Effort(64, 12, leaf=Ascent(1000, 0.5, 0.986)))
+    truth = ranges(layers, [-1.0, -1.0], [1.0, 1.0])[-1]
+    unstable = known.relaxations[node + 1].unstable()[0].tolist()
+    assert any(unstable)
+    for i, r in enumerate(truth):
+        if unstable[i]:
+            assert float(known.lower[node][0, i]) == pytest.approx(float(r.low), abs=1e-6)
+            assert float(known.upper[node][0, i]) == pytest.approx(float(r.high), abs=1e-6)
+
+
+def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> tuple[Instance, Intervals, int]:
+    """A network over one region, CROWN's bounds, and the last pre-activation."""
+    rng = np.random.default_rng(seed)
+    network = make(rng)
+    region: Region = ball(torch.from_numpy(rng.normal(size=(1, 4)) / 2), 0.6, clip=None)
+    instance = Instance.of(network, region)
+    return instance, known_of(instance), network.nodes[network.activations()[-1]].inputs[0]
+
+
+@pytest.mark.parametrize("make", [dense, convolution, residual, smooth, pooled], ids=lambda f: f.__name__)
+def test_no_sample_leaves_the_tightened_bounds(make: Callable[[np.random.Generator], Network]) -> None:
+    gained = 0.0
+    for seed in range(3):
+        instance, known, node = prepared(make, seed)
+        before = known.upper[node] - known.lower[node]
+        tighten_layer(instance, known, node, replace(SMALL, leaves=64, rounds=6))
+        share = torch.rand(20_000, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        share[:10_000] = share[:10_000].round()
+        value = instance.network.values(torch.lerp(instance.region.lower, instance.region.upper, share))[node]
+        slack = 1e-9 * (1 + value.abs())
+        assert (value >= known.lower[node] - slack).all()
+        assert (value <= known.upper[node] + slack).all()
+        gained += float((before - (known.upper[node] - known.lower[node])).sum())
+    assert gained > 0.1
+
+
+def queries_of(instance: Instance, node: int, index: list[int]) -> tuple[Form, Form]:
+    place = torch.tensor([index])
+    exact, fast = (signed(neurons(n, node, place)) for n in (instance.network, instance.fast_network))
+    return exact, fast
+
+
+def test_queries_do_not_mix() -> None:
+    """Each of two queries gets the same bound alone and next to others."""
+    instance, known, node = prepared(dense)
+    effort = Effort(leaves=8, rounds=5)
+    low = torch.full((4,), -torch.inf, dtype=torch.float64)
+    both = tighten_by_branching(instance, known, queries_of(instance, node, [1, 3]), effort, low)
+    half = replace(effort, leaves=4)
+    for i, neuron in enumerate((1, 3)):
+        alone = tighten_by_branching(instance, known, queries_of(instance, node, [neuron]), half, low[:2])
+        assert torch.allclose(alone, both[i::2], rtol=0, atol=1e-4)
+
+
+def test_bounds_are_never_below_where_they_start() -> None:
+    instance, known, node = prepared(dense)
+    forms, high = queries_of(instance, node, [0, 2]), torch.full((4,), 1e9, dtype=torch.float64)
+    assert torch.equal(tighten_by_branching(instance, known, forms, SMALL, high), high)
+
+
+def test_queries_without_weight_are_left_alone() -> None:
+    instance, known, node = prepared(dense)
+    forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -1e9, dtype=torch.float64)
+    weight = torch.tensor([0.0, 1.0, 0.0, 2.0])
+    found = tighten_by_branching(instance, known, forms, SMALL, low, weight=weight)
+    assert torch.equal(found > -1e9, weight > 0)
+
+
+def test_more_rounds_are_better() -> None:
+    instance, known, node = prepared(dense)
+    forms, low = queries_of(instance, node, [0, 1, 2, 3]), torch.full((8,), -torch.inf, dtype=torch.float64)
+    values = [tighten_by_branching(instance, known, forms, Effort(32, n), low).mean() for n in (0, 3, 10)]
+    assert values[0] < values[1] < values[2]
+
+
+def test_time_limits_are_kept() -> None:
+    """Long searches end soon after their limit with what they have; after the deadline nothing is tried."""
+    instance, known, node = prepared(dense)
+    forms, low = queries_of(instance, node, [0, 1, 2, 3]), torch.full((8,), -torch.inf, dtype=torch.float64)
+    long = Effort(256, 100_000, leaf=Ascent(50))
+    for late, limit in ((instance, 0.3), (replace(instance, deadline=time.perf_counter() + 0.3), None)):
+        began = time.perf_counter()
+        found = tighten_by_branching(late, known, forms, replace(long, seconds=limit), low)
+        assert time.perf_counter() - began < 3
+        assert found.isfinite().all()
+    over = replace(instance, deadline=time.perf_counter() - 1)
+    assert torch.equal(tighten_by_branching(over, known, forms, long, low), low)
+
+
+def test_several_regions_are_refused() -> None:
+    instance, known, node = prepared(dense)
+    two = replace(instance, region=instance.region.select(torch.tensor([0, 0])))
+    low = torch.full((2,), -torch.inf, dtype=torch.float64)
+    with pytest.raises(InputError, match="one region"):
+        tighten_by_branching(two, known, queries_of(instance, node, [0]), SMALL, low)
