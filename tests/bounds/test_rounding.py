@@ -12,10 +12,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from tests.bounds.problems import Problem, bounded
+from tests.bounds.problems import METHODS, Problem, bounded
 from tests.exact import Layer
 
-from krelax.bounds.methods import METHODS
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.problem.region import Box

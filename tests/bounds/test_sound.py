@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from tests.bounds.problems import Problem, bounded, problems
+from tests.bounds.problems import METHODS, Problem, bounded, problems
 from tests.exact import Layer, minimum
 from torch import Tensor
 
-from krelax.bounds.methods import METHODS
 from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
+from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import Witness, by_rule, over
+from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.relaxations import Rule
@@ -27,8 +29,8 @@ class Method:
 
     `final` is the rule of the slopes for the query, `intermediate` that for pre-activations (None: interval
     arithmetic only). With `inner` and `outer` the slopes are then optimised, for pre-activations and for the query.
-    With `joining`, groups of neurons are then bounded together. With `forward`, zonotopes are pushed through the
-    network instead.
+    With `joining`, groups of neurons are then bounded together, in one pass through the layers for each entry, until
+    the question is settled. With `forward`, zonotopes are pushed through the network instead.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Method:
     intermediate: Rule | None = None
     inner: Ascent | None = None
     outer: Ascent | None = None
-    joining: Joining | None = None
+    joining: tuple[Joining, ...] = ()
     forward: bool = False
 
     @property
@@ -46,6 +48,15 @@ class Method:
 
 
 _ALPHA = Method("alpha", Rule.ADAPTIVE, Rule.ADAPTIVE, Ascent(24, 0.5, 0.88), Ascent(50, 0.5, 0.92))
+
+_PAIRS = Grouping(2, neurons=60, overlap=3)
+_TRIPLES = Grouping(3, neurons=40, overlap=2)
+_FOURS = Grouping(4, neurons=40, overlap=1)
+_SPLIT = (
+    Joining(None, splitting=Effort(rounds=20)),
+    Joining(_TRIPLES, splitting=Effort(rounds=40)),
+    Joining(_TRIPLES, splitting=Effort(rounds=80)),
+)
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -58,7 +69,10 @@ METHODS: dict[str, Method] = {
         Method("crown-ibp", Rule.ADAPTIVE),
         Method("crown", Rule.ADAPTIVE, Rule.ADAPTIVE),
         _ALPHA,
-        replace(_ALPHA, name="krelu", joining=Joining()),
+        replace(_ALPHA, name="krelu", joining=(Joining(_PAIRS),)),
+        replace(_ALPHA, name="krelu3", joining=(Joining(_TRIPLES),)),
+        replace(_ALPHA, name="krelu4", joining=(Joining(_FOURS),)),
+        replace(_ALPHA, name="split", joining=_SPLIT),
     )
 }
 
@@ -95,7 +109,7 @@ def bound(instance: Instance, queries: Queries, method: Method, stop: bool = Fal
         if method.inner is None or method.outer is None or (stop and holds(queries, found.value)):
             return found
         found = _by_ascent(instance, queries, found, method.inner, method.outer, stop)
-        if method.joining is None:
+        if not method.joining:
             return found
         return _each(instance, queries, found, method, stop)
 
@@ -155,8 +169,10 @@ def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, 
     parts = []
     for i in torch.arange(len(queries)).split(1):
         one, asked, part = instance.select(i), queries.select(i), found.select(i, instance.network)
-        if method.joining is not None and not (stop and holds(asked, part.value)):
-            part = _by_groups(one, asked, part, method.joining, stop)
+        for joining in method.joining:
+            if stop and holds(asked, part.value):
+                break
+            part = _by_groups(one, asked, part, joining, stop)
         parts.append(part)
     return Bounded.join(parts, instance.network)
 

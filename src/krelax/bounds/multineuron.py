@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from krelax.bounds.backward import Form, Trace, back_substitute, neurons
-from krelax.bounds.groups import Groups
+from krelax.bounds.backward import Form, Trace, back_substitute, neurons, pull
+from krelax.bounds.branching import Effort, tighten_layer
+from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
@@ -23,20 +24,29 @@ from krelax.bounds.relational import bounded
 from krelax.bounds.steps import by_rule
 from krelax.hull.grouping import Grouping, groups
 from krelax.hull.polytope import octahedral_rows
+from krelax.network.graph import Network
+from krelax.network.ops import Linear
 from krelax.relaxations import Rule
 from krelax.relaxations.piecewise import Triangle
 
 
 @dataclass(frozen=True)
 class Joining:
-    """Which groups, and how long slopes are optimised: for their members, their combinations, and the query."""
+    """Which groups, if any, and how long slopes are optimised: for members, their combinations, and the query.
 
-    grouping: Grouping = field(default_factory=Grouping)
+    With `splitting`, pre-activation bounds of every layer are also tightened by branching.
+    """
+
+    grouping: Grouping | None = field(default_factory=Grouping)
     inner: Ascent = field(default_factory=lambda: Ascent(24, 0.5, 0.88))
     combinations: Ascent = field(default_factory=lambda: Ascent(12, 0.5, 0.85))
     outer: Ascent = field(default_factory=lambda: Ascent(100, 0.3, 0.97))
+    splitting: Effort | None = None
 
 
+# Share of a round that goes to a neuron no margin needs, against the average one.
+_LEAST_WEIGHT = 0.3
+# For finding out what the margins need.
 _SHORT = Ascent(30, 0.5, 0.92)
 
 
@@ -75,18 +85,53 @@ def affinity(instance: Instance, known: Intervals, node: int, index: Tensor) -> 
     return (both - narrower) / both.clamp(min=torch.finfo(both.dtype).tiny)
 
 
-def choose(instance: Instance, known: Intervals, node: int, score: Tensor, joining: Joining) -> Groups | None:
+def choose(
+    instance: Instance, known: Intervals, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
+) -> Groups | None:
     """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group."""
     source, relaxation = instance.network.nodes[node].inputs[0], known.relaxations[node]
     assert isinstance(relaxation, Triangle)
-    best = score.argsort(descending=True, stable=True)[: joining.grouping.neurons]
+    best = score.argsort(descending=True, stable=True)[: grouping.neurons]
     best = best[score[best] > 0]
-    if len(best) < joining.grouping.size:
+    if len(best) < grouping.size:
         return None
     related = affinity(instance, known, source, best).to(score)
-    members = best[groups(score[best], joining.grouping, related)]
-    rows = torch.from_numpy(octahedral_rows(joining.grouping.size)).to(score)
-    return bounded(instance, known, source, members[None], rows, joining.combinations, relaxation.negative_slope)
+    members = best[groups(score[best], grouping, related)]
+    rows = torch.from_numpy(octahedral_rows(grouping.size + grouping.through)).to(score)
+    through = _through(instance, known, source, members, grouping.through)
+    return bounded(instance, known, source, members[None], rows, ascent, relaxation.negative_slope, through)
+
+
+def _through(instance: Instance, known: Intervals, node: int, members: Tensor, count: int) -> Through | None:
+    """For each group `(groups, k)` of entries of `node` the `count` entries of the layer below that move all members
+    most: pass-through members."""
+    if count == 0:
+        return None
+    below, weight = _direct(instance.network, node, members.unique())
+    width = (known.upper[below] - known.lower[below])[0].flatten()
+    moves = (weight.abs() * width)[torch.searchsorted(members.unique(), members)].amin(1)
+    places = moves.topk(count, dim=1).indices
+    return Through(below, instance.network.nodes[below].shape, places[None])
+
+
+def _direct(network: Network, node: int, index: Tensor) -> tuple[int, Tensor]:
+    """The nearest node below that is not affine, and the coefficients `(m, n)` of its entries in `node`'s."""
+    form = neurons(network, node, index[None])
+    while isinstance(op := network.nodes[below := max(form.coeff)].op, Linear):
+        coeff = form.take(below)
+        assert coeff is not None
+        pull(network, below, op, coeff, form)
+    return below, form.coeff[below][0].flatten(1)
+
+
+def _tighten(instance: Instance, known: Intervals, node: int, score: Tensor | None, joining: Joining) -> None:
+    """Better bounds of the pre-activation of `node`, with all that is known of the layers before."""
+    source = instance.network.nodes[node].inputs[0]
+    if known.groups or joining.splitting is not None:
+        tighten_by_ascent(instance, known, source, joining.inner)
+    if joining.splitting is not None and score is not None:
+        weight = (score / score.mean().clamp(min=torch.finfo(score.dtype).tiny)).sqrt() + _LEAST_WEIGHT
+        tighten_layer(instance, known, source, joining.splitting, weight.expand(2, -1))
 
 
 def bound_layers(instance: Instance, found: Intervals, scores: dict[int, Tensor], joining: Joining) -> Intervals:
@@ -98,12 +143,11 @@ def bound_layers(instance: Instance, found: Intervals, scores: dict[int, Tensor]
         if i in activations:
             source = node.inputs[0]
             known.tighten(source, found.lower[source], found.upper[source])
-            if known.groups:
-                tighten_by_ascent(instance, known, source, joining.inner)
+            _tighten(instance, known, i, scores.get(i), joining)
         advance(network, known)
         known.tighten(i, found.lower[i], found.upper[i])
-        if i in scores:
-            chosen = choose(instance, known, i, scores[i], joining)
+        if i in scores and joining.grouping is not None:
+            chosen = choose(instance, known, i, scores[i], joining.grouping, joining.combinations)
             if chosen is not None:
                 known.groups[i] = (chosen,)
     return known

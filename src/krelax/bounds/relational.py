@@ -58,7 +58,12 @@ def _combinations(places: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lower_bounds(
-    instance: Instance, known: Intervals, node: int, through: Through | None, codes: Tensor, ascent: Ascent
+    instance: Instance,
+    known: Intervals,
+    node: int,
+    through: Through | None,
+    codes: Tensor,
+    ascent: Ascent,
 ) -> Tensor:
     """Lower bounds of the combinations in every region, `(batch, all)`."""
     nodes = [node] if through is None else [node, through.node]
@@ -87,8 +92,7 @@ def _form(instance: Instance, nodes: list[int], rows: Tensor) -> Form:
 
 def _bound(instance: Instance, known: Intervals, fast_known: Intervals, form: Form, ascent: Ascent) -> Tensor:
     """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type."""
-    batch = len(instance.region)
-    form = Form(form.coeff, form.constant.expand(batch, -1))
+    form = Form(form.coeff, form.constant.expand(len(instance.region), -1))
     fast = instance.fast_network.dtype
     proposal = Form({i: a.to(fast) for i, a in form.coeff.items()}, form.constant.to(fast))
     witness = ascend(instance, proposal, fast_known, ascent)

@@ -47,9 +47,13 @@ class Parameter:
 
 
 class Step(ABC):
-    """The witness at one activation, bound to the relaxation it is evaluated over."""
+    """The witness at one activation, bound to the relaxation it is evaluated over.
+
+    `wants_a_visit` says whether to cross the activation even if nothing of the form arrives there.
+    """
 
     relaxation: Relaxation
+    wants_a_visit = False
 
     @abstractmethod
     def back(self, coeff: Tensor) -> Crossing:
@@ -114,17 +118,17 @@ class Single(Step):
             self._upper.gradient = coeff.clamp(max=0) * (q if lines.upper_at is None else q - lines.upper_at)
         return self._follow(coeff, q, lines)
 
-    def slopes_of(self, coeff: Tensor) -> Tensor:
-        """The slopes of the lines that elementwise coefficients choose by their sign, `(batch, queries, *shape)`."""
-        return torch.lerp(self._lines.upper, self._lines.lower, _positive(coeff))
+    def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:
+        """The slopes of the lines that coefficients `(1, m, queries)` of some entries choose by their sign."""
+        lower, upper = (columns(t, places) for t in (self._lines.lower, self._lines.upper))
+        return torch.lerp(upper, lower, _positive(coeff))
 
-    def add_gradient(self, coeff: Tensor, along: Tensor) -> None:
-        """Add to the gradients of the slopes those of the slopes that others took over with `slopes_of(coeff)`."""
+    def add_gradient(self, places: Tensor, coeff: Tensor, along: Tensor) -> None:
+        """Add to the gradients of the slopes those of slopes taken over by `slopes_at`, `(1, m, queries)`."""
         positive = _positive(coeff)
-        if self._lower is not None and self._lower.gradient is not None:
-            self._lower.gradient += along * positive
-        if self._upper is not None and self._upper.gradient is not None:
-            self._upper.gradient += along * (1 - positive)
+        for parameter, share in ((self._lower, positive), (self._upper, 1 - positive)):
+            if parameter is not None and parameter.gradient is not None:
+                parameter.gradient.flatten(2).index_add_(2, places, (along * share).transpose(1, 2))
 
     def _refreshed(self) -> Lines:
         """The lines of the slopes as they are now, recomputing only what changes when slopes are optimised."""
@@ -142,6 +146,11 @@ class Single(Step):
             along = torch.lerp(lines.upper, lines.lower, positive).mul_(q)
         below = lines.above.new_zeros(()) if lines.below is None else -lines.below
         return along.add_(torch.lerp(lines.above, below.expand_as(lines.above), positive))
+
+
+def columns(x: Tensor, places: Tensor) -> Tensor:
+    """Entries of `(1, queries, *shape)` with the queries last: `(1, m, queries)`."""
+    return x.flatten(2).index_select(2, places).transpose(1, 2).contiguous()
 
 
 def _positive(coeff: Tensor) -> Tensor:

@@ -25,12 +25,16 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True)
 class Grouping:
-    """Groups of `size` among the `neurons` of highest score, each of them leading `overlap` groups."""
+    """Groups of `size` among the `neurons` of highest score, each of them in about `2 * overlap` groups.
+
+    `through` pass-through members of the layer below are added to each group.
+    """
 
     size: int = 2
     strategy: Strategy = Strategy.AFFINE
     neurons: int = 100
     overlap: int = 2
+    through: int = 0
 
 
 def groups(score: Tensor, grouping: Grouping, affinity: Tensor | None = None) -> Tensor:

@@ -78,7 +78,9 @@ class Joint:
         """
         if self.rows.shape[1] > 2 and slope.dtype == PROOF:
             return self._proven(slope, coeff)
-        value, index = (self.lifted @ torch.cat([slope, coeff], 2)).max(2)
+        from krelax.hull.scan import scan  # numba takes a while to import
+
+        value, index = scan(self.lifted, torch.cat([slope, coeff], 2))
         choice = index.unsqueeze(2).expand(-1, -1, self.lifted.shape[-1], -1)
         z, a = self.lifted.mT.gather(3, choice).chunk(2, 2)
         return Support(value, z, -a)
