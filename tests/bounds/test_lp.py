@@ -23,7 +23,6 @@ from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.lp import Cut, Program, Solution, Status, tighten
 from krelax.bounds.methods import METHODS, bound
-from krelax.errors import UnsupportedError
 from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
@@ -317,12 +316,18 @@ def test_programs_solve_side_by_side() -> None:
     assert together == [values(i) for i in range(8)]
 
 
-def test_regions_that_are_not_boxes_are_refused() -> None:
+def test_other_regions_are_bounded_by_what_the_multipliers_prove_over_them() -> None:
+    """The program sees the bounding box of a ball; its witness is evaluated over the ball itself."""
     problem = random_problem(0)
     known = problem.bounded("crown").known
-    instance = Instance.of(as_network(problem.layers), ball(torch.zeros(2, 2).double(), 0.1, "l2", None))
-    with pytest.raises(UnsupportedError, match="boxes"):
-        Program(instance, known)
+    region = ball(torch.zeros(2, 2).double(), 0.1, "l2", None)
+    row = torch.from_numpy(problem.rows[:1])
+    values = []
+    for shape in (region, Box(region.lower, region.upper)):
+        program = Program(Instance.of(as_network(problem.layers), shape), known)
+        solution = program.minimise(row[0])
+        values.append(program.value(row, torch.zeros(1).double(), solution.slopes).item())
+    assert values[0] > values[1]
 
 
 def test_the_solver_is_imported_when_it_is_needed() -> None:

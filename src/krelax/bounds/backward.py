@@ -111,8 +111,11 @@ def back_substitute(
     """
     form = Form(dict(form.coeff), form.constant)
     error: Tensor | None = None
-    for i in range(max(form.coeff), 0, -1):
+    visits = {i for i, step in witness.items() if step.wants_a_visit}
+    for i in range(max([*form.coeff, *visits]), 0, -1):
         coeff = form.take(i)
+        if coeff is None and i in visits:
+            coeff = form.constant.new_zeros(*form.constant.shape, *network.nodes[i].shape)
         if coeff is None:
             continue
         node, op = network.nodes[i], network.nodes[i].op

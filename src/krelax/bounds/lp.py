@@ -8,29 +8,33 @@ and `value_of` evaluates them; its objective is never a bound.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.lp_model import Entries, Floats, Model, Places, build, joined
-from krelax.bounds.rounding import gamma, underflow
-from krelax.network.activations import Activation
-from krelax.network.graph import Network
+from krelax.bounds.multipliers import Cuts, Multipliers
+from krelax.bounds.steps import Witness
+from krelax.errors import InputError
 from krelax.network.linear import one_hot
-from krelax.network.ops import Linear
-from krelax.problem.region import dot
-from krelax.relaxations import Relaxation, relax
+from krelax.problem.queries import Queries
 
 # No solve goes on for ever: one that reaches a limit is not optimal, and its slopes are as sound as any. From a good
 # basis the simplex method takes about half as many iterations as there are rows; interior points take 20 to 40.
 _SIMPLEX_LIMIT, _INTERIOR_LIMIT = 4, 120  # times the number of rows; iterations
+# A warm simplex method that has not finished by then often stalls, and interior points are faster.
+_WARM_LIMIT = 0.25
+
+# Cuts of an activation with their multipliers, (queries, R).
+Priced = tuple[Cuts, Tensor]
 
 
 class Status(StrEnum):
@@ -110,17 +114,24 @@ class Program:
         self._solver.changeObjectiveOffset(float(offset[0]) + constant)
         return self.solve(cold)
 
-    def value(self, coeff: Tensor, constant: Tensor, slopes: Mapping[int, Tensor], node: int | None = None) -> Tensor:
+    def value(
+        self,
+        coeff: Tensor,
+        constant: Tensor,
+        slopes: Mapping[int, Tensor],
+        node: int | None = None,
+        cuts: Mapping[int, Priced] | None = None,
+    ) -> Tensor:
         """`value_of` for this region and node."""
-        return value_of(
-            self.instance, self.known, self.image, coeff, constant, slopes, self.last if node is None else node
-        )
+        node = self.last if node is None else node
+        return value_of(self.instance, self.known, self.image, coeff, constant, slopes, node, cuts)
 
     def solve(self, cold: bool = False) -> Solution:
         """Solve again, with the objective of the last `minimise` and the rows as they are now."""
         status = self._run("simplex") if self._warm and not cold else Status.UNFINISHED
         for solver in ("ipm", "simplex"):  # afresh
             if status is Status.UNFINISHED:
+                self._warm = False
                 self._solver.clearSolver()
                 status = self._run(solver)
         self._warm = status is Status.OPTIMAL  # from an infeasible basis the simplex method is slow
@@ -168,7 +179,8 @@ class Program:
 
     def _limit(self) -> None:
         """Limit the next run, in iterations and by the deadline; the solver's clock runs on from solve to solve."""
-        iterations, deadline = 1000 + _SIMPLEX_LIMIT * self._solver.getNumRow(), self.instance.deadline
+        share, deadline = _WARM_LIMIT if self._warm else _SIMPLEX_LIMIT, self.instance.deadline
+        iterations = int(1000 + share * self._solver.getNumRow())
         seconds = np.inf if deadline is None else self._solver.getRunTime() + deadline - time.perf_counter()
         self._solver.setOptionValue("simplex_iteration_limit", iterations)
         self._solver.setOptionValue("time_limit", seconds)
@@ -251,107 +263,100 @@ def value_of(
     constant: Tensor,
     slopes: Mapping[int, Tensor],
     node: int | None = None,
+    cuts: Mapping[int, Priced] | None = None,
 ) -> Tensor:
     """Lower bounds `(queries,)` of the forms `<coeff, node> + constant` over region `image`, whatever the slopes.
 
-    Coefficients `(queries, *shape)` of `node` (default: the output), constants `(queries,)`, and slopes
-    `(queries, *shape of z)` of activations, zero where missing. Every rounding error of this computation is subtracted;
-    what overflows or is not a number is no bound (minus infinity).
+    Coefficients `(queries, *shape)` of `node` (default: the output), constants `(queries,)`, slopes
+    `(queries, *shape of z)` of activations, zero where missing, and cuts with multipliers `(queries, R)`. Every
+    rounding error of this computation is subtracted; what overflows or is not a number is no bound (minus infinity).
     """
-    network, region = instance.network, instance.region.select(torch.tensor([image]))
+    network, index = instance.network, torch.tensor([image])
     node = len(network.nodes) - 1 if node is None else node
-    coeff, constant = coeff.to(region.lower), constant.to(region.lower)
     with torch.no_grad():
-        walk = _Walk(network, known, image, {node: coeff.unsqueeze(0)}, constant.unsqueeze(0))
-        for i in range(max([node, *slopes]), 0, -1):
-            walk.step(i, slopes.get(i))
-        value = walk.constant - walk.error - gamma(len(network.nodes), coeff.dtype) * constant.abs()
-        if 0 in walk.coeff:
-            terms = 2 * walk.coeff[0][0, 0].numel() + len(network.nodes)
-            value = value + region.minimise(walk.coeff[0], slack=gamma(terms, coeff.dtype))
-            value = value - underflow(terms, region.magnitude)
-        return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)[0]
+        region, here = instance.region.select(index), known.select(index, network)
+        form = Form({node: coeff.to(region.lower).unsqueeze(0)}, constant.to(region.lower).unsqueeze(0))
+        witness = witness_of(here, len(coeff), {i: s.unsqueeze(0) for i, s in slopes.items()}, cuts)
+        return lower_bound(network, region, form, witness, here)[0]
 
 
-class _Walk:
-    """A backward pass in which the slopes at every activation are given, with its rounding error: coefficients
-    `(1, queries, *shape)`, constants and errors `(1, queries)`."""
-
-    def __init__(
-        self, network: Network, known: Intervals, image: int, coeff: dict[int, Tensor], constant: Tensor
-    ) -> None:
-        self.network, self.known, self.image = network, known, slice(image, image + 1)
-        self.coeff, self.constant, self.error = coeff, constant, torch.zeros_like(constant)
-
-    def step(self, i: int, slopes: Tensor | None) -> None:
-        """Carry the coefficients of node i to its inputs."""
-        coeff, inner = self.coeff.pop(i, None), self.network.nodes[i]
-        if isinstance(inner.op, Linear):
-            if coeff is not None:
-                self._affine(i, inner.op, coeff)
-        elif coeff is not None or slopes is not None:
-            if coeff is None:
-                coeff = self.constant.new_zeros(*self.constant.shape, *inner.shape)
-            self._activation(i, coeff, slopes)
-
-    def _affine(self, i: int, op: Linear, coeff: Tensor) -> None:
-        inputs, bias = self.network.nodes[i].inputs, op.constant()
-        if bias is not None:
-            self.constant = self.constant + dot(coeff, bias.expand(coeff.shape[2:])[None, None])
-        parts = op.adjoint(coeff[0], *(self.network.nodes[j].shape for j in inputs))
-        for j, part in zip(inputs, parts, strict=True):
-            self._give(j, part.unsqueeze(0))
-        if not op.moves_only or op.terms > 1:
-            terms = coeff[0, 0].numel() + len(self.network.nodes) + op.terms
-            self._charge(terms, coeff, self.known.magnitude[i][self.image])
-            for j in (i, *inputs):
-                self.error = self.error + underflow(terms, self.known.magnitude[j][self.image])
-
-    def _activation(self, i: int, coeff: Tensor, slopes: Tensor | None) -> None:
-        """`coeff * a >= slopes * z - support(slopes, coeff)`; the support is accurate to 8 ulp of its terms, which
-        `gamma` has room for."""
-        operand = self.network.nodes[i].inputs[0]
-        lower, upper = (side[operand][self.image] for side in (self.known.lower, self.known.upper))
-        op = self.network.nodes[i].op
-        assert isinstance(op, Activation)
-        relaxation = relax(op, lower, upper)
-        carried = (
-            lower.new_zeros(coeff.shape[:2] + lower.shape[1:]) if slopes is None else slopes.unsqueeze(0).to(lower)
-        )
-        price = _support(relaxation, carried, coeff)
-        self.constant = self.constant - price.flatten(2).sum(-1)
-        self._give(operand, carried)
-        terms = carried[0, 0].numel() + len(self.network.nodes)
-        self._charge(terms, carried, relaxation.magnitude)
-        self._charge(terms, coeff, self.known.magnitude[i][self.image])
-        for j in (i, operand):
-            self.error = self.error + underflow(terms, self.known.magnitude[j][self.image])
-
-    def _give(self, node: int, coeff: Tensor) -> None:
-        present = self.coeff.get(node)
-        self.coeff[node] = coeff if present is None else present + coeff
-
-    def _charge(self, terms: int, coeff: Tensor, magnitude: Tensor) -> None:
-        self.error = self.error + gamma(terms, coeff.dtype) * dot(coeff.abs(), magnitude.unsqueeze(1))
+def witness_of(
+    known: Intervals, queries: int, slopes: Mapping[int, Tensor], cuts: Mapping[int, Priced] | None = None
+) -> Witness:
+    """Slopes `(1, queries, *shape of z)`, zero where missing, and cuts as steps over what is known of one region."""
+    steps: Witness = {}
+    for i, relaxation in known.relaxations.items():
+        zeros = relaxation.lower.new_zeros(1, queries, *relaxation.lower.shape[1:])
+        found = () if cuts is None else cuts.get(i, ())
+        steps[i] = Multipliers(relaxation, slopes.get(i, zeros), *found)
+    return steps
 
 
-def _support(relaxation: Relaxation, slopes: Tensor, coeff: Tensor) -> Tensor:
-    """Values of the support function, exact for positive coefficients of maxima too.
+class Found(Protocol):
+    """What is known already: bounds of the margins, `(1, queries)`, and of every node."""
 
-    There `max(z) >= sum_j w_j z_j / coeff` for all weights `w >= 0` that sum to `coeff`, and the best ones,
-    those with the least `sum_j max (slopes - w)_j z_j`, are found greedily: a member pays u_j for each unit up to its
-    slope and l_j beyond, so the largest come first, and what is left goes to the largest lower bound.
+    @property
+    def value(self) -> Tensor: ...
+
+    @property
+    def known(self) -> Intervals: ...
+
+
+def bound_by_lp(
+    instance: Instance, queries: Queries, found: Found, stop: bool = False
+) -> tuple[Tensor, Intervals, Witness]:
+    """The triangle linear program of every margin of one region, over the bounds of `found`.
+
+    Returns rigorous lower bounds of the margins `(1, queries)`, never below those of `found`, what they are over, and
+    the witness. With `stop`, a question that is settled is left alone. Over a box no single-neuron slopes prove more,
+    up to rounding; over another region the program sees its bounding box. Raises OutOfTime at the deadline, InputError
+    for several regions.
     """
-    if not relaxation.reduces:
-        return relaxation.support(slopes, coeff).value
-    lower, upper = relaxation.lower.unsqueeze(1), relaxation.upper.unsqueeze(1)
-    leader = lower.argmax(-1, keepdim=True)
-    order = upper.argsort(dim=-1, descending=True).expand(slopes.shape)
-    worth = torch.where(upper > lower.amax(-1, keepdim=True), slopes.clamp(min=0), 0.0).gather(-1, order)
-    total = coeff.clamp(min=0).unsqueeze(-1)
-    taken = (total - worth.cumsum(-1) + worth).clamp(min=0).minimum(worth)
-    weights = torch.zeros_like(slopes).scatter(-1, order, taken)
-    rest = (total - weights.sum(-1, keepdim=True)).clamp(min=0)
-    left = slopes - weights.scatter_add(-1, leader.expand(rest.shape), rest)
-    positive = torch.maximum(left * lower, left * upper).sum(-1)
-    return torch.where(coeff > 0, positive, relaxation.support(slopes, coeff.clamp(max=0)).value)
+    program = margin_program(instance, found)
+    solutions = solve_margins(queries, found.value, stop, lambda row, offset: program.minimise(row, offset, cold=True))
+    return prove(instance, queries, found, solutions)
+
+
+def margin_program(instance: Instance, found: Found) -> Program:
+    """The program of one region's margins. Raises InputError for several regions."""
+    if len(instance.region) != 1:
+        raise InputError(f"the linear program is solved for one region at a time, got {len(instance.region)}")
+    return Program(instance, found.known)
+
+
+def solve_margins(
+    queries: Queries, value: Tensor, stop: bool, minimise: Callable[[Tensor, float], Solution]
+) -> list[Solution | None]:
+    """Solutions for the margins `(1, queries)` of bounds `value`: worst clauses first, and their best members first.
+
+    With `stop`, margins of clauses that are settled, or seem to be by the solver's objective, are left out.
+    """
+    reached, clause = value[0].clone(), queries.clause[0]
+    start = queries.clause_values(value)[0, clause].tolist()
+    solutions: list[Solution | None] = [None] * len(clause)
+    for k in sorted(range(len(clause)), key=lambda k: (start[k], -float(reached[k]))):
+        if stop and float(queries.clause_values(reached[None])[0, clause[k]]) > 0:
+            continue
+        solution = solutions[k] = minimise(queries.rows[0, k], float(queries.offsets[0, k]))
+        if solution.status is Status.OPTIMAL:
+            reached[k] = max(float(reached[k]), solution.objective)
+    return solutions
+
+
+def prove(
+    instance: Instance,
+    queries: Queries,
+    found: Found,
+    solutions: Sequence[Solution | None],
+    cuts: Mapping[int, Priced] | None = None,
+) -> tuple[Tensor, Intervals, Witness]:
+    """What the multipliers of some margins prove, and never less than `found`; with the witness."""
+    solved = [s.slopes for s in solutions if s is not None]
+    zeros = {i: torch.zeros_like(s) for i, s in solved[0].items()} if solved else {}
+    every = [zeros if s is None else s.slopes for s in solutions]
+    slopes = {i: torch.stack([s[i] for s in every], 1) for i in zeros}
+    with torch.no_grad():
+        witness = witness_of(found.known, len(solutions), slopes, cuts)
+        form = outputs(instance.network, queries.rows, queries.offsets)
+        value = lower_bound(instance.network, instance.region, form, witness, found.known)
+    return torch.maximum(value, found.value), found.known, witness

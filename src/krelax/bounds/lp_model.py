@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
-from krelax.errors import UnsupportedError
 from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.linear import one_hot
 from krelax.network.ops import Linear
-from krelax.problem.region import Box, Region
+from krelax.problem.region import Region
 from krelax.relaxations import Relaxation, Rule, relax
 
 Floats = NDArray[np.float64]
@@ -160,10 +159,8 @@ def build(network: Network, region: Region, known: Intervals, image: int, last: 
 
     `known` bounds every pre-activation up to there. With `inactive`, neurons that are constantly zero keep the column
     and the row of their pre-activation, so that its bounds cut; that matters where bounds are tighter than what the
-    program itself implies, as after splits. Raises UnsupportedError for regions that are not boxes.
+    program itself implies, as after splits. Of regions that are not boxes the program knows the bounding box.
     """
-    if not isinstance(region, Box):
-        raise UnsupportedError("the linear program knows boxes only (norm linf); use another method for l1 and l2")
     network = network.to(torch.float64)
     model = Model(network, last)
     inputs = model.columns(region.lower[image].cpu(), region.upper[image].cpu())

@@ -14,6 +14,7 @@ from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import Witness, by_rule, over
@@ -39,6 +40,7 @@ class Method:
     inner: Ascent | None = None
     outer: Ascent | None = None
     joining: tuple[Joining, ...] = ()
+    program: bool = False
     forward: bool = False
 
     @property
@@ -69,9 +71,11 @@ METHODS: dict[str, Method] = {
         Method("crown-ibp", Rule.ADAPTIVE),
         Method("crown", Rule.ADAPTIVE, Rule.ADAPTIVE),
         _ALPHA,
+        replace(_ALPHA, name="lp", program=True),
         replace(_ALPHA, name="krelu", joining=(Joining(_PAIRS),)),
         replace(_ALPHA, name="krelu3", joining=(Joining(_TRIPLES),)),
         replace(_ALPHA, name="krelu4", joining=(Joining(_FOURS),)),
+        replace(_ALPHA, name="lp-krelu", joining=(Joining(_PAIRS),), program=True),
         replace(_ALPHA, name="split", joining=_SPLIT),
     )
 }
@@ -109,7 +113,7 @@ def bound(instance: Instance, queries: Queries, method: Method, stop: bool = Fal
         if method.inner is None or method.outer is None or (stop and holds(queries, found.value)):
             return found
         found = _by_ascent(instance, queries, found, method.inner, method.outer, stop)
-        if not method.joining:
+        if not (method.joining or method.program):
             return found
         return _each(instance, queries, found, method, stop)
 
@@ -173,6 +177,8 @@ def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, 
             if stop and holds(asked, part.value):
                 break
             part = _by_groups(one, asked, part, joining, stop)
+        if method.program and not (stop and holds(asked, part.value)):
+            part = _by_program(one, asked, part, stop)
         parts.append(part)
     return Bounded.join(parts, instance.network)
 
@@ -186,6 +192,15 @@ def _by_groups(instance: Instance, queries: Queries, found: Bounded, joining: Jo
     scores = influence(instance, form, found.known)
     known = bound_layers(instance, found.known, scores, joining)
     return _optimised(instance, queries, Bounded(found.value, known), joining.outer, stop)
+
+
+def _by_program(instance: Instance, queries: Queries, found: Bounded, stop: bool) -> Bounded:
+    """Linear programs of the margins, with cutting planes if there are groups; one region."""
+    if not found.known.groups:
+        return Bounded(*bound_by_lp(instance, queries, found, stop))
+    from krelax.bounds.cutting import bound_by_cutting  # numba takes a while to import
+
+    return Bounded(*bound_by_cutting(instance, queries, found, stop))
 
 
 def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Ascent, stop: bool) -> Bounded:

@@ -1,7 +1,8 @@
 """The maximum of a window: one relaxation of several pre-activations at once.
 
-For `coeff <= 0` the support function is a maximum over the members of the window, each a linear form on the box:
-exact. For `coeff > 0` it is bounded through `max(z) >= z_j` with j the member of the largest lower bound.
+The relaxation is the convex hull of the graph over the box, and its support function is exact. For `coeff <= 0` it is a
+maximum over the members of the window, each a linear form on the box. For `coeff > 0` it is the maximum of a concave
+function of the window's maximum alone, found by going through the upper bounds in their order.
 """
 
 from __future__ import annotations
@@ -38,17 +39,35 @@ class Maximum(Relaxation):
         return torch.nn.functional.one_hot(score.argmax(-1), self.lower.shape[-1]).to(self.lower.dtype)
 
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
+        slope = slope.expand(torch.broadcast_shapes(slope.shape, (*coeff.shape, 1), self.lower.unsqueeze(1).shape))
+        coeff = coeff.expand(slope.shape[:-1])
+        below, above = self._concave(slope, coeff), self._convex(slope, coeff)
+        positive = coeff > 0
+        z = torch.where(positive.unsqueeze(-1), below.z, above.z)
+        return Support(torch.where(positive, below.value, above.value), z, torch.where(positive, below.a, above.a))
+
+    def _concave(self, slope: Tensor, coeff: Tensor) -> Support:
+        """For `coeff > 0`, where a is the maximum t itself: the members of positive slope rise with t up to their
+        upper bounds. That pays until the slopes of those that still rise add up to `coeff` or less."""
         lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
-        coeff = coeff.unsqueeze(-1)
-        leader = self._leader().unsqueeze(1)
-        value, z = _box_maximum(slope - coeff.clamp(min=0) * leader, lower, upper)
-        a = (z * leader).sum(-1)
+        least = lower.amax(-1, keepdim=True)
+        gain = torch.where(upper > least, slope.clamp(min=0), 0.0)
+        ends, order = upper.sort(dim=-1, descending=True, stable=True)
+        rising = gain.gather(-1, order.expand(gain.shape)).cumsum(-1)
+        stop = torch.where(rising >= coeff.unsqueeze(-1), ends, least).amax(-1, keepdim=True).maximum(least)
+        z = torch.where(slope > 0, torch.minimum(upper, stop), lower)
+        a = stop.squeeze(-1)
+        return Support((slope * z).sum(-1) - coeff * a, z, a)
+
+    def _convex(self, slope: Tensor, coeff: Tensor) -> Support:
+        """For `coeff <= 0`: a maximum over the members of maxima of linear forms over the box."""
+        lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
+        value, z, a = torch.full_like(coeff, -torch.inf), slope, coeff
         for i in range(self.lower.shape[-1]):
-            member = torch.zeros_like(leader)
-            member[..., i] = 1
-            other, point = _box_maximum(slope - coeff.clamp(max=0) * member, lower, upper)
-            better = (coeff[..., 0] <= 0) & ((other > value) | (i == 0))
-            value = torch.where(better, other, value)
+            member = torch.nn.functional.one_hot(torch.tensor(i), self.lower.shape[-1]).to(lower)
+            other, point = _box_maximum(slope - coeff.clamp(max=0).unsqueeze(-1) * member, lower, upper)
+            better = other > value
+            value = torch.maximum(value, other)  # which keeps what is not a number
             z = torch.where(better.unsqueeze(-1), point, z)
             a = torch.where(better, point[..., i], a)
         return Support(value, z, a)

@@ -1,0 +1,115 @@
+"""Crossing an activation with the multipliers of a linear program: slopes, and cutting planes with their prices.
+
+A cut `z . x + a . y <= offset` over the pre-activations x and post-activations y of some neurons joins the form with a
+multiplier mu >= 0, as `mu (z . x + a . y - offset) <= 0`. So it moves coefficients from one side of the activation to
+the other, for a price. What is left crosses the single neurons' relaxation, with slopes that are given too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from krelax.bounds.intervals import Intervals
+from krelax.bounds.rounding import underflow
+from krelax.bounds.steps import Crossing, Step
+from krelax.problem.region import dot
+from krelax.relaxations import Relaxation
+
+
+@dataclass(frozen=True, eq=False)
+class Cuts:
+    """Inequalities `z . x + a . y <= offset` over the neurons at `places` of an elementwise activation of one region.
+
+    `places`, `z` and `a` are `(R, k)`, `offset` `(R,)`; places count the flattened activation, and may repeat where
+    coefficients are zero. Every cut must hold on the region: it is as sound as what it came from.
+    """
+
+    places: Tensor
+    z: Tensor
+    a: Tensor
+    offset: Tensor
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def select(self, index: Tensor | slice) -> Cuts:
+        """Some of the cuts."""
+        return Cuts(self.places[index], self.z[index], self.a[index], self.offset[index])
+
+    def to(self, like: Tensor) -> Cuts:
+        """The same cuts in the type and on the device of a tensor."""
+        return Cuts(self.places.to(like.device), self.z.to(like), self.a.to(like), self.offset.to(like))
+
+    @classmethod
+    def join(cls, parts: Sequence[Cuts]) -> Cuts:
+        """All cuts, in order; shorter ones are padded."""
+        k = max(p.places.shape[1] for p in parts)
+        wide = ([pad(t, (0, k - t.shape[1])) for t in (p.places, p.z, p.a)] for p in parts)
+        places, z, a = (torch.cat(ts) for ts in zip(*wide, strict=True))
+        return cls(places, z, a, torch.cat([p.offset for p in parts]))
+
+
+class Multipliers(Step):
+    """Slopes `(batch, queries, *shape of z)` and cuts with multipliers `(queries, R)` as they are.
+
+    `slopes` is what the backward pass carries on, whatever it costs, in absolute terms: not to be multiplied by the
+    coefficients that it meets, and there even without any. Sound for all numbers: multipliers below zero count as
+    zero, and what is not finite ends as no bound. Cuts are for one region.
+    """
+
+    wants_a_visit = True
+
+    def __init__(
+        self, relaxation: Relaxation, slopes: Tensor, cuts: Cuts | None = None, multipliers: Tensor | None = None
+    ) -> None:
+        self.relaxation = relaxation
+        self.slopes = slopes.to(relaxation.lower)
+        self.cuts = None if cuts is None or multipliers is None or not len(cuts) else cuts.to(self.slopes)
+        self.multipliers = None if multipliers is None else multipliers.to(self.slopes).clamp(min=0)
+        self._at: Tensor | None = None
+
+    def over(self, known: Intervals, node: int) -> Multipliers:
+        return Multipliers(known.relaxations[node], self.slopes, self.cuts, self.multipliers)
+
+    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
+        assert self._at is not None
+        return self._at
+
+    def back(self, coeff: Tensor) -> Crossing:
+        if self.cuts is None or self.multipliers is None:
+            price, _ = self._pay(self.slopes, coeff)
+            return Crossing(self.slopes, price)
+        return self._back_with(self.cuts, self.multipliers, coeff)
+
+    def _pay(self, slopes: Tensor, coeff: Tensor) -> tuple[Tensor, Tensor]:
+        """Support values, `(batch, queries)`, and the magnitudes of the post-activations."""
+        found = self.relaxation.support(slopes, coeff)
+        self._at = found.a
+        lower, upper = self.relaxation.interval()
+        return found.value.flatten(2).sum(-1), torch.maximum(lower.abs(), upper.abs())
+
+    def _back_with(self, cuts: Cuts, multipliers: Tensor, coeff: Tensor) -> Crossing:
+        moved_z, size_z = _scattered(multipliers, cuts.places, cuts.z, self.slopes)
+        moved_a, size_a = _scattered(multipliers, cuts.places, cuts.a, coeff)
+        price, largest = self._pay(self.slopes - moved_z, coeff + moved_a)
+        z, a = self.relaxation.magnitude, largest
+        price = price + multipliers @ cuts.offset
+        absolute = dot(self.slopes.abs() + size_z, z.unsqueeze(1)) + dot(coeff.abs() + size_a, a.unsqueeze(1))
+        absolute = absolute + multipliers @ cuts.offset.abs()
+        # sums here have more terms, as many as the cuts have, than those that the backward pass allows for
+        terms = cuts.places.numel()
+        absolute = absolute * (1 + (terms + 2) / coeff[0, 0].numel())
+        return Crossing(self.slopes, price + underflow(terms, z) + underflow(terms, a), absolute)
+
+
+def _scattered(multipliers: Tensor, places: Tensor, values: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """`sum_r multipliers[:, r] values[r]` at the entries, `(1, queries, *shape)`, and the sum of absolute values."""
+    products = (multipliers.unsqueeze(-1) * values).flatten(1)
+    zeros = like.new_zeros(len(multipliers), like[0, 0].numel())
+    total, size = (zeros.index_add(1, places.flatten(), t) for t in (products, products.abs()))
+    return total.reshape(1, -1, *like.shape[2:]), size.reshape(1, -1, *like.shape[2:])

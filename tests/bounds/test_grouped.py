@@ -1,0 +1,158 @@
+"""Groups in the backward pass: their gradient is that of the bound, and alone or in a crowd they are sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from tests.bounds.problems import margins
+from torch import Tensor
+
+from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound, outputs
+from krelax.bounds.groups import Groups, Through
+from krelax.bounds.instance import Instance
+from krelax.bounds.intervals import Intervals
+from krelax.bounds.methods import METHODS, bound
+from krelax.bounds.optimise import Ascent, ascend, differentiate, initial
+from krelax.bounds.relational import bounded
+from krelax.bounds.steps import Witness
+from krelax.hull.polytope import octahedral_rows
+from krelax.network.activations import LeakyReLU, ReLU
+from krelax.network.graph import Builder, Network
+from krelax.network.linear import Dense
+from krelax.problem.region import Box
+from krelax.relaxations.joint import Joint
+
+Choose = Callable[[Instance, Intervals], None]
+PAIRS = torch.tensor([[[0, 1], [1, 2], [0, 5], [3, 4]]])
+TRIPLES = torch.tensor([[[0, 1, 2], [2, 3, 5]]])
+
+
+def network(rng: np.random.Generator, slope: float = 0.0) -> Network:
+    builder, widths = Builder((4,)), (4, 8, 7, 6)
+    x = 0
+    for n, m in pairwise(widths):
+        weight = torch.from_numpy(rng.normal(size=(m, n)) * np.sqrt(2 / n))
+        x = builder.add(Dense(weight, torch.from_numpy(rng.normal(size=m) / 4)), x)
+        x = builder.add(LeakyReLU(slope) if slope else ReLU(), x)
+    return builder.build(builder.add(Dense(torch.from_numpy(rng.normal(size=(3, 6))), None), x))
+
+
+def group(members: Tensor, size: int, slope: float = 0.0, through: bool = False) -> Choose:
+    """Put groups on every activation, or with a pass-through member on all but the first."""
+
+    def choose(instance: Instance, known: Intervals) -> None:
+        for i in list(known.relaxations)[int(through) :]:
+            source = instance.network.nodes[i].inputs[0]
+            below = instance.network.nodes[source].inputs[0]
+            others = None
+            if through:
+                places = members[..., :1] % known.lower[below][0].numel()
+                others = Through(below, instance.network.nodes[below].shape, places)
+            rows = torch.from_numpy(octahedral_rows(size)).double()
+            known.groups[i] = (bounded(instance, known, source, members, rows, Ascent(2), slope, others),)
+
+    return choose
+
+
+CASES = {
+    "pairs": (0.0, group(PAIRS, 2)),
+    "triples": (0.0, group(TRIPLES, 3)),
+    "leaky pairs": (0.1, group(PAIRS, 2, 0.1)),
+    "pairs with a pass-through member": (0.0, group(PAIRS, 3, 0.0, True)),
+}
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+def prepared(case: str, seed: int = 0) -> tuple[Instance, Form, Intervals]:
+    """A network over one box, proposals in float64 too, five margins, CROWN's bounds, and groups."""
+    rng = np.random.default_rng(seed)
+    slope, choose = CASES[case]
+    x = torch.from_numpy(rng.normal(size=(1, 4)) / 2)
+    instance = Instance.of(network(rng, slope), Box(x - 0.5, x + 0.5), fast=torch.float64)
+    rows, offsets = torch.from_numpy(rng.normal(size=(1, 5, 3))), torch.from_numpy(rng.normal(size=(1, 5)))
+    known = bound(instance, margins(rows, offsets), METHODS["crown"]).known
+    choose(instance, known)
+    return instance, outputs(instance.network, rows, offsets), known
+
+
+def proposed(instance: Instance, form: Form, witness: Witness, known: Intervals) -> tuple[Tensor, Tensor, Trace]:
+    trace = Trace()
+    result, _ = back_substitute(instance.network, form, witness, known, trace)
+    return result.constant + instance.region.minimise(result.coeff[0]), result.coeff[0], trace
+
+
+@every_case
+def test_the_gradient_is_that_of_finite_differences(case: str) -> None:
+    """In every parameter at once: slopes, shares and tilts. In double precision triples are proven, so the step is
+    large enough for the supports' rounding."""
+    instance, form, known = prepared(case)
+    witness = initial(known, list(known.relaxations), 5)
+    parameters = [p for step in witness.values() for p in step.parameters()]
+    generator = torch.Generator().manual_seed(1)
+    for p in parameters:  # away from the corners
+        p.value.mul_(0.8).add_(0.1 * torch.rand(p.value.shape, generator=generator, dtype=p.value.dtype))
+    _, coeff, trace = proposed(instance, form, witness, known)
+    differentiate(instance, coeff, witness, trace)
+    gradients = [p.gradient for p in parameters]
+    for _ in range(4):
+        step = [
+            (p.high > p.low) * torch.randn(p.value.shape, generator=generator, dtype=p.value.dtype) for p in parameters
+        ]
+        ends = []
+        for h in (1e-6, -2e-6):
+            for p, d in zip(parameters, step, strict=True):
+                p.value.add_(d, alpha=h)
+            ends.append(proposed(instance, form, witness, known)[0].clone())
+        for p, d in zip(parameters, step, strict=True):
+            p.value.add_(d, alpha=1e-6)
+        measured = ((ends[0] - ends[1]) / 2e-6).sum()
+        expected = sum((g * d).sum() for g, d in zip(gradients, step, strict=True) if g is not None)
+        assert torch.allclose(measured, torch.as_tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+@every_case
+def test_any_shares_and_tilts_are_sound(case: str) -> None:
+    """Also shares that add up to more than everything, and negative ones."""
+    instance, form, known = prepared(case, seed=2)
+    generator = torch.Generator().manual_seed(3)
+    x = instance.region.lower + torch.rand(4000, 4, generator=generator).double()
+    y = instance.network(x)
+    truth = (y @ form.coeff[max(form.coeff)][0].T + form.constant[0]).amin(0)
+    for size in (0.0, 1.0, 3.0):
+        witness = initial(known, list(known.relaxations), 5)
+        for step in witness.values():
+            for p in step.parameters()[1:]:
+                p.value.add_(size * torch.randn(p.value.shape, generator=generator, dtype=p.value.dtype))
+        value = lower_bound(instance.network, instance.region, form, witness, known)
+        assert (value[0] <= truth).all()
+
+
+@every_case
+def test_groups_gain(case: str) -> None:
+    instance, form, known = prepared(case, seed=4)
+    alone = Intervals(known.lower, known.upper, known.magnitude, known.relaxations)
+    values = []
+    for k in (alone, known):
+        witness = ascend(instance, form, k, Ascent(80, 0.3, 0.96))
+        values.append(lower_bound(instance.network, instance.region, form, witness, k))
+    assert (values[1] > values[0] + 1e-3).any()
+    assert (values[1] > values[0] - 1e-2).all()
+
+
+def test_groups_of_one_neuron_are_the_neuron() -> None:
+    """k = 1 is the special case: the support over the interval is the triangle's, so nothing is gained or lost."""
+    instance, form, known = prepared("pairs", seed=5)
+    for i, relaxation in known.relaxations.items():
+        members = torch.arange(relaxation.lower[0].numel())[None, :, None]
+        bounds = torch.stack([-relaxation.lower, relaxation.upper], -1)
+        rows = torch.tensor([[-1.0], [1.0]]).double()
+        known.groups[i] = (Groups(members, Joint(rows, bounds, (0.0,))),)
+    witness = initial(known, list(known.relaxations), 5)
+    value = lower_bound(instance.network, instance.region, form, witness, known)
+    known.groups.clear()
+    single = lower_bound(instance.network, instance.region, form, initial(known, list(known.relaxations), 5), known)
+    assert torch.allclose(value, single, rtol=1e-9, atol=1e-9)
