@@ -18,8 +18,10 @@ from tests.bounds.test_ascent import convolution, dense, pooled, residual, smoot
 from tests.exact import Layer, as_network, ranges
 from torch import Tensor
 
+from krelax.bounds import branching
 from krelax.bounds.backward import Form, neurons, outputs, signed
 from krelax.bounds.branching import Effort, tighten_by_branching, tighten_layer
+from krelax.bounds.compression import without_inactive
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import bound_by_rule
 from krelax.bounds.intervals import Intervals, advance, start
@@ -169,10 +171,13 @@ def test_enough_leaves_reach_the_exact_minimum(seed: int) -> None:
     truth = ranges(layers, [-1.0, -1.0], [1.0, 1.0])[-1]
     unstable = known.relaxations[node + 1].unstable()[0].tolist()
     assert any(unstable)
-    for i, r in enumerate(truth):
-        if unstable[i]:
-            assert float(known.lower[node][0, i]) == pytest.approx(float(r.low), abs=1e-6)
-            assert float(known.upper[node][0, i]) == pytest.approx(float(r.high), abs=1e-6)
+    lower, upper = known.lower[node][0].tolist(), known.upper[node][0].tolist()
+    for r, low, high in itertools.compress(zip(truth, lower, upper, strict=True), unstable):
+        if r.low < 0 < r.high:
+            assert low == pytest.approx(float(r.low), abs=1e-6)
+            assert high == pytest.approx(float(r.high), abs=1e-6)
+        else:  # which ends the search for both of its bounds
+            assert low >= 0 or high <= 0
 
 
 def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> tuple[Instance, Intervals, int]:
@@ -231,6 +236,39 @@ def test_queries_without_weight_are_left_alone() -> None:
     weight = torch.tensor([0.0, 1.0, 0.0, 2.0])
     found = tighten_by_branching(instance, known, forms, SMALL, low, weight=weight)
     assert torch.equal(found > -1e9, weight > 0)
+
+
+def test_a_task_ends_with_the_first_query_that_reaches_its_target() -> None:
+    instance, known, node = prepared(dense)
+    forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -torch.inf, dtype=torch.float64)
+    target, task = torch.tensor([-1e6, torch.inf, torch.inf, torch.inf]), torch.tensor([0, 1, 0, 1])
+    root = tighten_by_branching(instance, known, forms, replace(SMALL, rounds=0), low)
+    found = tighten_by_branching(instance, known, forms, SMALL, low, target.double(), task=task)
+    assert torch.equal(found > root, torch.tensor([False, True, False, True]))
+
+
+def test_a_full_pool_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance, known, node = prepared(dense)
+    forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -torch.inf, dtype=torch.float64)
+    root = tighten_by_branching(instance, known, forms, replace(SMALL, rounds=0), low)
+    monkeypatch.setattr(branching, "memory_budget", lambda _: 1)
+    assert torch.equal(tighten_by_branching(instance, known, forms, SMALL, low), root)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_without_inactive_neurons_the_network_is_the_same_on_the_region(seed: int) -> None:
+    layers = random_layers(seed, 2, 8, 8, 3)
+    instance = of_box(layers, [0.0, 0.0], [0.5, 0.5])
+    known = known_of(instance)
+    top = instance.network.activations()[-1] - 1
+    small, bounds, forms = without_inactive(instance, known, queries_of(instance, top, [0, 1, 2]))
+    below = next(iter(forms[0].coeff))
+    kept = known.upper[below][0] > 0
+    assert 0 < kept.sum() < 8
+    x = torch.rand(100, 2, dtype=torch.float64) / 2
+    assert torch.allclose(small.network.values(x)[below], instance.network.values(x)[below][:, kept], atol=1e-12)
+    assert torch.equal(bounds.upper[below], known.upper[below][:, kept])
+    assert forms[0].coeff[below].shape == (1, 6, int(kept.sum()))
 
 
 def test_more_rounds_are_better() -> None:

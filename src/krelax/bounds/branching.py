@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form, neurons, signed
-from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, pieces
+from krelax.bounds.compression import without_inactive
+from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, memory_budget, pieces
 from krelax.bounds.intermediate import ASCENT_COPIES, interval_is_exact, undecided
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Evaluator, Leaves
@@ -25,6 +26,11 @@ from krelax.errors import InputError
 
 # A child that falls below its parent by less, relatively, is not worth a proof of the parent.
 _UNNOTICED = 1e-3
+
+# Copies of all leaves that are held while they move to a larger place, with as much again for the passes.
+_POOL_COPIES = 4
+# How far beyond zero, relatively to its width, an interval is taken to be decided before it has been proven.
+_BEYOND = 1e-4
 
 
 @dataclass(frozen=True)
@@ -48,24 +54,28 @@ def tighten_by_branching(
     start: Tensor,
     target: Tensor | None = None,
     weight: Tensor | None = None,
+    task: Tensor | None = None,
 ) -> Tensor:
     """Rigorous lower bounds `(queries,)` of linear forms over one region, never below `start`.
 
     `forms` holds the queries in the exact and the fast type of the instance, batch 1. A query is left alone from
-    `target` on, and queries get shares of every round in proportion to `weight`. Both are `(queries,)`.
-    At the deadline what has been proven is returned. Raises InputError for more than one region.
+    `target` on, and with it all queries of the same `task` (a number below that of queries; by default each has its
+    own). Queries get shares of every round in proportion to `weight`. All three are `(queries,)`.
+    The search ends early at the deadline, or when its leaves fill memory, and returns what has been proven.
+    Raises InputError for more than one region.
     """
     if len(instance.region) != 1:
         raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
     with torch.no_grad():
-        search = _Search(instance, Evaluator(instance, known, *forms), effort, start, target, weight)
+        instance, known, forms = without_inactive(instance, known, forms)
+        search = _Search(instance, Evaluator(instance, known, *forms), effort, start, target, weight, task)
         return search.run()
 
 
 def tighten_layer(
     instance: Instance, known: Intervals, node: int, effort: Effort, weight: Tensor | None = None
 ) -> None:
-    """Tighten both bounds of every undecided entry of the pre-activation `node`, in place.
+    """Tighten both bounds of every undecided entry of the pre-activation `node`, in place, until it is decided.
 
     `weight`, `(2, entries of the node)`: what lower and upper bounds are worth; entries of weight 0 are left alone.
     Raises InputError for more than one region.
@@ -78,11 +88,21 @@ def tighten_layer(
     forms = tuple(signed(neurons(n, node, index)) for n in (instance.network, instance.fast_network))
     lower, upper = (t[node].flatten(1) for t in (known.lower, known.upper))
     start = torch.cat([lower[0, index[0]], -upper[0, index[0]]])
-    share = None if weight is None else weight[:, index[0]].flatten()
-    found = tighten_by_branching(instance, known, (forms[0], forms[1]), effort, start, weight=share)
+    target = _BEYOND * (upper - lower)[0, index[0]].repeat(2)
+    task = torch.arange(index.numel()).repeat(2)
+    share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
+    found = tighten_by_branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task)
     below, above = found.chunk(2)
     lower, upper = lower.index_copy(1, index[0], below[None]), upper.index_copy(1, index[0], -above[None])
     known.tighten(node, lower.view_as(known.lower[node]), upper.view_as(known.upper[node]))
+
+
+def _urgency(start: Tensor) -> Tensor:
+    """What bounds are worth, from `start` of `tighten_layer`: the steeper the chord falls with a bound, the more. The
+    bound nearer to zero decides the neuron, and takes more off its triangle."""
+    below, above = (-start).chunk(2)
+    width = (below + above).clamp(min=torch.finfo(start.dtype).tiny)
+    return torch.cat([above / width, below / width])
 
 
 class _Search:
@@ -96,10 +116,12 @@ class _Search:
         start: Tensor,
         target: Tensor | None,
         weight: Tensor | None,
+        task: Tensor | None,
     ) -> None:
         self._instance, self._evaluator, self._effort = instance, evaluator, effort
         self._start = start
         self._target = start.new_full(start.shape, torch.inf) if target is None else target
+        self._task = torch.arange(len(start)) if task is None else task
         self._weight = start.new_ones(start.shape) if weight is None else weight.to(start.dtype)
         self._credit = torch.zeros_like(self._weight)
         widest = max(prod(instance.network.nodes[i].shape) for i in range(max(evaluator.nodes) + 1))
@@ -110,6 +132,8 @@ class _Search:
         query = (self._weight > 0).nonzero()[:, 0]
         self._leaves = evaluator.roots(query, effort.depth)
         self._count = len(query)
+        row = sum(prod(t.shape[1:]) * t.element_size() for t in self._leaves.tensors())
+        self._most = memory_budget(start.device) // (_POOL_COPIES * row)
 
     def run(self) -> Tensor:
         """Bounds of all queries, with what there was time for."""
@@ -146,7 +170,7 @@ class _Search:
         able = self._able()
         rows = self._worst(able)
         for chunk in pieces(len(rows), max(1, self._size // 2)):
-            if self._is_late():
+            if self._is_late() or self._count + len(chunk) > self._most:
                 return False
             self._split(rows[chunk])
         return len(able) > 0
@@ -157,7 +181,7 @@ class _Search:
         self._evaluator.improve(children, self._effort.leaf)
         self._inherit(parents, children)
         if self._count + len(rows) > len(self._leaves):
-            self._leaves = self._leaves.room(2 * (self._count + len(rows)))
+            self._leaves = self._leaves.room(min(2 * (self._count + len(rows)), self._most))
         fresh = torch.arange(self._count, self._count + len(rows))
         self._leaves.write(torch.cat([rows, fresh]), children)
         self._count += len(rows)
@@ -173,10 +197,21 @@ class _Search:
         torch.maximum(children.value, inherited, out=children.value)
 
     def _able(self) -> Tensor:
-        """Rows of the leaves worth splitting: below their target, with a neuron to split."""
+        """Rows of the leaves worth splitting: below their target, of an open query, with a neuron to split."""
         query, value = self._leaves.query[: self._count], self._leaves.value[: self._count]
-        able = (self._leaves.branch[: self._count] >= 0) & (value < self._target[query])
+        able = (self._leaves.branch[: self._count] >= 0) & (value < self._target[query]) & self._open()[query]
         return able.nonzero()[:, 0]
+
+    def _open(self) -> Tensor:
+        """Which queries belong to a task none of whose queries has reached its target."""
+        reached = (self._weight > 0) & (self._smallest(self._leaves.value[: self._count].double()) >= self._target)
+        done = torch.zeros_like(self._task).scatter_reduce_(0, self._task, reached.long(), "amax")
+        return done[self._task] == 0
+
+    def _smallest(self, value: Tensor) -> Tensor:
+        """The smallest value of every query's leaves, infinite where there are none."""
+        infinite = torch.full_like(self._start, torch.inf)
+        return infinite.scatter_reduce_(0, self._leaves.query[: self._count], value, "amin")
 
     def _worst(self, rows: Tensor) -> Tensor:
         """The worst of these leaves of every query, after handing out a round's credit among their queries."""
@@ -192,15 +227,16 @@ class _Search:
         return rows[order[taken]]
 
     def _proven(self) -> Tensor:
-        """Rigorous bounds: the smallest over a query's leaves, if there was time for all of them."""
-        smallest = torch.full_like(self._start, torch.inf)
-        left = torch.bincount(self._leaves.query[: self._count], minlength=len(self._start))
-        for rows in pieces(self._count, self._size):
-            leaves = self._leaves.select(rows)
-            smallest = smallest.scatter_reduce(0, leaves.query, self._evaluator.prove(leaves), "amin")
-            left -= torch.bincount(leaves.query, minlength=len(left))
-        whole = (left == 0) & (self._weight > 0)
-        return torch.where(whole, torch.maximum(self._start, smallest), self._start)
+        """Rigorous bounds: the smallest over a query's leaves, if there was time for all of them. What is below its
+        target in a task that another query has done is not proven."""
+        value = torch.full((self._count,), -torch.inf, dtype=self._start.dtype)
+        reached = self._smallest(self._leaves.value[: self._count].double()) >= self._target
+        wanted = (self._open() | reached)[self._leaves.query[: self._count]].nonzero()[:, 0]
+        for chunk in pieces(len(wanted), self._size):
+            rows = wanted[chunk]
+            value[rows] = self._evaluator.prove(self._leaves.select(rows))
+        smallest = self._smallest(value)
+        return torch.where(self._weight > 0, torch.maximum(self._start, smallest), self._start)
 
 
 def _rank(sorted_labels: Tensor, labels: int) -> Tensor:

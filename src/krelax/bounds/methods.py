@@ -44,6 +44,11 @@ class Method:
     forward: bool = False
 
     @property
+    def separate(self) -> bool:
+        """Whether every region is worked on by itself."""
+        return bool(self.joining) or self.program
+
+    @property
     def copies(self) -> int:
         """Tensors the size of the widest layer that the method holds for every query."""
         return RULE_COPIES if self.inner is None else ASCENT_COPIES
@@ -56,9 +61,11 @@ _TRIPLES = Grouping(3, neurons=40, overlap=2)
 _FOURS = Grouping(4, neurons=40, overlap=1)
 _SPLIT = (
     Joining(None, splitting=Effort(rounds=20)),
-    Joining(_TRIPLES, splitting=Effort(rounds=40)),
-    Joining(_TRIPLES, splitting=Effort(rounds=80)),
+    Joining(_TRIPLES, splitting=Effort(rounds=60)),
+    Joining(_TRIPLES, splitting=Effort(rounds=160)),
 )
+# Where a pass brings the worst margin less than this part of its way to zero, the next ones will not bring it there.
+_WORTH_ANOTHER = 0.2
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -113,7 +120,7 @@ def bound(instance: Instance, queries: Queries, method: Method, stop: bool = Fal
         if method.inner is None or method.outer is None or (stop and holds(queries, found.value)):
             return found
         found = _by_ascent(instance, queries, found, method.inner, method.outer, stop)
-        if not (method.joining or method.program):
+        if not method.separate:
             return found
         return _each(instance, queries, found, method, stop)
 
@@ -174,9 +181,12 @@ def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, 
     for i in torch.arange(len(queries)).split(1):
         one, asked, part = instance.select(i), queries.select(i), found.select(i, instance.network)
         for joining in method.joining:
+            before = float(part.value.min())
             if stop and holds(asked, part.value):
                 break
             part = _by_groups(one, asked, part, joining, stop)
+            if stop and float(part.value.min()) < (1 - _WORTH_ANOTHER) * before:
+                break
         if method.program and not (stop and holds(asked, part.value)):
             part = _by_program(one, asked, part, stop)
         parts.append(part)

@@ -56,7 +56,7 @@ class Plan:
     def of(cls, method: str) -> Plan:
         """`auto`, or one method and an attack on what it leaves open. Raises InputError for an unknown name."""
         if method == "auto":
-            return cls((METHODS["crown"], Attack(), METHODS["alpha"], THOROUGH))
+            return cls((METHODS["crown"], Attack(), METHODS["alpha"], THOROUGH, METHODS["krelu"]))
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
@@ -149,7 +149,8 @@ def _bound(run: _Run, instance: Instance, method: Method) -> None:
         queries = run.queries.select(index)
         return queries.margin(bound(instance.select(index), queries, method, stop=True).value)
 
-    for index, margins in _batches(run, instance, chunk_images(instance.network, method.copies, run.device), work):
+    size = 1 if method.separate else chunk_images(instance.network, method.copies, run.device)
+    for index, margins in _batches(run, instance, size, work):
         for i, margin in zip(index.tolist(), margins.tolist(), strict=True):
             run.margins[i] = max(margin, run.margins.get(i, margin))
             if margin > 0:

@@ -1,0 +1,86 @@
+"""Smaller networks for many passes over the same bounds: neurons known to be inactive are left out.
+
+Where the pre-activation of a ReLU is never positive, its output is exactly zero. Between dense layers such a neuron is
+a row of one matrix and a column of the next, and without them the network is the same function on the region: nothing
+is rounded, so a bound of the small network is a bound of the large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from krelax.bounds.backward import Form
+from krelax.bounds.instance import Instance
+from krelax.bounds.intervals import Intervals
+from krelax.network.graph import Network, Node
+from krelax.network.linear import Dense
+from krelax.relaxations.piecewise import Triangle
+
+
+def without_inactive(
+    instance: Instance, known: Intervals, forms: tuple[Form, Form]
+) -> tuple[Instance, Intervals, tuple[Form, Form]]:
+    """The same bounding problem over one region without its inactive neurons, where dense layers surround them, and
+    without what lies above the forms. Joint relaxations of neurons are dropped, other nodes keep their numbers."""
+    kept = _kept(instance.network, known, forms[0])
+    exact, fast = (_restricted(n, kept, max(forms[0].coeff)) for n in (instance.network, instance.fast_network))
+    small = Intervals()
+    sides = zip(known.lower, known.upper, known.magnitude, strict=True)
+    for i, (_, side) in enumerate(zip(exact.nodes, sides, strict=False)):
+        small.append(*(_taken(t, kept.get(i)) for t in side))
+    for i in known.relaxations.keys() & set(range(len(exact.nodes))):
+        small.relax(exact, i)
+    asked = tuple(Form({i: _taken(a, kept.get(i)) for i, a in f.coeff.items()}, f.constant) for f in forms)
+    return replace(instance, network=exact, fast_network=fast), small, (asked[0], asked[1])
+
+
+def _kept(network: Network, known: Intervals, form: Form) -> dict[int, Tensor]:
+    """For pre- and post-activations that lose neurons the entries of their last axis that stay, at least one."""
+    top = max(form.coeff)
+    readers: dict[int, list[int]] = {}
+    for i, node in enumerate(network.nodes[: top + 1]):
+        for j in node.inputs:
+            readers.setdefault(j, []).append(i)
+    kept = {}
+    for i, relaxation in known.relaxations.items():
+        if i > top or not isinstance(relaxation, Triangle) or relaxation.negative_slope != 0:
+            continue
+        source = network.nodes[i].inputs[0]
+        dense = [source, *readers.get(i, ())]
+        private = readers[source] == [i] and source not in form.coeff
+        if private and _is_flat(network.nodes[i]) and all(isinstance(network.nodes[j].op, Dense) for j in dense):
+            stays = ~(relaxation.upper <= 0).flatten()
+            stays[0] |= ~stays.any()
+            kept[source] = kept[i] = stays.nonzero()[:, 0]
+    return kept
+
+
+def _is_flat(node: Node) -> bool:
+    return all(extent == 1 for extent in node.shape[:-1])
+
+
+def _restricted(network: Network, kept: Mapping[int, Tensor], top: int) -> Network:
+    """The nodes up to `top` with only the entries in `kept`."""
+    nodes = []
+    for i, node in enumerate(network.nodes[: top + 1]):
+        op = node.op
+        if isinstance(op, Dense):
+            op = _submatrix(op, kept.get(i), kept.get(node.inputs[0]))
+        shape = (*node.shape[:-1], len(kept[i])) if i in kept else node.shape
+        nodes.append(replace(node, op=op, shape=shape))
+    return Network(tuple(nodes))
+
+
+def _submatrix(op: Dense, rows: Tensor | None, columns: Tensor | None) -> Dense:
+    weight = _taken(op.weight if rows is None else op.weight[rows], columns).contiguous()
+    if op.bias is None or op.bias.shape[-1:] != op.weight.shape[:1]:  # none, or the same for all
+        return Dense(weight, op.bias)
+    return Dense(weight, _taken(op.bias, rows))
+
+
+def _taken(tensor: Tensor, index: Tensor | None) -> Tensor:
+    """Entries of the last axis."""
+    return tensor if index is None else tensor.index_select(-1, index)
