@@ -41,6 +41,10 @@ def _give(elsewhere: dict[int, Tensor], through: Through, slope: Tensor) -> None
     elsewhere[through.node] = _add(before, through.places.flatten(), slope.flatten(1, 2))
 
 
+# Far more products that are too small to be represented than there are, times what is charged for each.
+_UNDERFLOW = 2.0**90
+
+
 class _Crossed(NamedTuple):
     """What a group met on the way down: its members' slopes and coefficients, and where its support is attained."""
 
@@ -90,6 +94,8 @@ class Shares:
         found = joint.support(slope, every)
         self._met = _Crossed(whole, own, part, self.tilt.value, found.z, found.a)
         absolute = ((slope.abs() + every.abs()) * joint.magnitude.unsqueeze(-1)).sum((1, 2))
+        # sums over groups are longer than the sums over neurons that the backward pass charges for
+        absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
         return part, slope, found.value.sum(1), absolute
 
     def follow(self, points: Mapping[int, Tensor], before: Tensor, alone: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,9 +106,8 @@ class Shares:
         assert met is not None
         q, through = pick(before, self.places), self.groups.through
         if through is not None:
-            q = torch.cat(
-                [q, columns(points[through.node], through.places.flatten()).unflatten(1, through.places.shape[1:])], 2
-            )
+            others = columns(points[through.node], through.places.flatten())
+            q = torch.cat([q, others.unflatten(1, through.places.shape[1:])], 2)
         moved = q - met.z
         tilting = (met.tilt * moved).sum(2, keepdim=True)
         inside = met.a[:, :, :k] + met.line * moved[:, :, :k] + met.coeff.sign() * tilting
