@@ -31,7 +31,8 @@ class Method:
     `final` is the rule of the slopes for the query, `intermediate` that for pre-activations (None: interval
     arithmetic only). With `inner` and `outer` the slopes are then optimised, for pre-activations and for the query.
     With `joining`, groups of neurons are then bounded together, in one pass through the layers for each entry, until
-    the question is settled. With `forward`, zonotopes are pushed through the network instead.
+    the question is settled. With `program`, the margins are linear programs in the end. With `forward`, zonotopes are
+    pushed through the network instead.
     """
 
     name: str
@@ -65,7 +66,7 @@ _SPLIT = (
     Joining(_TRIPLES, splitting=Effort(rounds=160)),
 )
 # Where a pass brings the worst margin less than this part of its way to zero, the next ones will not bring it there.
-_WORTH_ANOTHER = 0.2
+_WORTH_ANOTHER = 0.5
 
 METHODS: dict[str, Method] = {
     m.name: m

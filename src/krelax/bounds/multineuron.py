@@ -23,7 +23,7 @@ from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.relational import bounded
 from krelax.bounds.steps import by_rule
 from krelax.hull.grouping import Grouping, groups
-from krelax.hull.polytope import octahedral_rows
+from krelax.hull.polytope import octahedral_rows, pair_rows
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 from krelax.relaxations import Rule
@@ -44,6 +44,8 @@ class Joining:
     splitting: Effort | None = None
 
 
+# Larger groups know their pairs only: 3^k - 1 combinations are too many to bound.
+_OCTAHEDRAL = 4
 # Share of a round that goes to a neuron no margin needs, against the average one.
 _LEAST_WEIGHT = 0.3
 # For finding out what the margins need.
@@ -97,7 +99,8 @@ def choose(
         return None
     related = affinity(instance, known, source, best).to(score)
     members = best[groups(score[best], grouping, related)]
-    rows = torch.from_numpy(octahedral_rows(grouping.size + grouping.through)).to(score)
+    normals = octahedral_rows if grouping.size + grouping.through <= _OCTAHEDRAL else pair_rows
+    rows = torch.from_numpy(normals(grouping.size + grouping.through)).to(score)
     through = _through(instance, known, source, members, grouping.through)
     return bounded(instance, known, source, members[None], rows, ascent, relaxation.negative_slope, through)
 
