@@ -12,10 +12,14 @@ from krelax._version import __version__
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 
 if TYPE_CHECKING:
+    from krelax.bounds.branching import Effort as Effort
     from krelax.bounds.instance import Instance as Instance
     from krelax.bounds.methods import METHODS as METHODS
     from krelax.bounds.methods import Method as Method
     from krelax.bounds.methods import bound as bound
+    from krelax.bounds.multineuron import Joining as Joining
+    from krelax.hull.grouping import Grouping as Grouping
+    from krelax.hull.grouping import Strategy as Strategy
     from krelax.network.graph import Builder as Builder
     from krelax.network.graph import Network as Network
     from krelax.network.onnx import load_onnx as load_onnx
@@ -45,6 +49,10 @@ _HOMES = {
     "Verdict": "search.verdict",
     "METHODS": "bounds.methods",
     "Method": "bounds.methods",
+    "Joining": "bounds.multineuron",
+    "Grouping": "hull.grouping",
+    "Strategy": "hull.grouping",
+    "Effort": "bounds.branching",
     "Builder": "network.graph",
     "Network": "network.graph",
     "load_onnx": "network.onnx",

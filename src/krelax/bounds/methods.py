@@ -65,7 +65,7 @@ _SPLIT = (
     Joining(_TRIPLES, splitting=Effort(rounds=60)),
     Joining(_TRIPLES, splitting=Effort(rounds=160)),
 )
-# Where a pass brings the worst margin less than this part of its way to zero, the next ones will not bring it there.
+# Where a pass with groups brings the worst margin less than this part of its way to zero, another will not do it.
 _WORTH_ANOTHER = 0.5
 
 METHODS: dict[str, Method] = {
@@ -186,7 +186,7 @@ def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, 
             if stop and holds(asked, part.value):
                 break
             part = _by_groups(one, asked, part, joining, stop)
-            if stop and float(part.value.min()) < (1 - _WORTH_ANOTHER) * before:
+            if stop and joining.grouping and float(part.value.min()) < (1 - _WORTH_ANOTHER) * before:
                 break
         if method.program and not (stop and holds(asked, part.value)):
             part = _by_program(one, asked, part, stop)
