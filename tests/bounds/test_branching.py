@@ -25,12 +25,13 @@ from krelax.bounds.compression import without_inactive
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import bound_by_rule
 from krelax.bounds.intervals import Intervals, advance, start
-from krelax.bounds.leaves import Evaluator, Leaves
+from krelax.bounds.leaves import Evaluator, Leaves, Split
 from krelax.bounds.optimise import Ascent
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.region import Box, Region, ball
 from krelax.relaxations import Rule
+from krelax.relaxations.piecewise import Triangle
 
 SMALL = Effort(leaves=8, rounds=4, root=Ascent(4, 0.5, 0.9), leaf=Ascent(2, 0.3, 0.9))
 
@@ -143,7 +144,7 @@ def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps:
 # --- bounds ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(depth=3, width=6, batch=1))
 def test_no_tightened_bound_exceeds_the_exact_range(problem: Problem) -> None:
     """Layer by layer, each over the tightened bounds of those before it; leaky and residual networks among them."""
@@ -159,6 +160,18 @@ def test_no_tightened_bound_exceeds_the_exact_range(problem: Problem) -> None:
         for r, low, high in zip(layer, lower, upper, strict=True):
             assert Fraction(low) <= r.low
             assert Fraction(high) >= r.high
+
+
+def test_the_slope_behind_a_split_is_that_of_the_activation_to_the_last_bit() -> None:
+    """A leaky slope that had gone through single precision would be another network's."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    for dtype in (torch.float64, torch.float32):  # as proven from the start, and as proposed and then proven
+        proposed = Triangle(-one.to(dtype), one.to(dtype), 0.01)
+        side = torch.tensor([-1.0], dtype=dtype)
+        split = Split(proposed, one.to(dtype).unsqueeze(0), torch.tensor([0]), side, 0 * side)
+        exact = Triangle(-one, one, 0.01)
+        step = split.over(Intervals(relaxations={1: exact}), 1)
+        assert step.back(one.unsqueeze(0)).slopes.item() == 0.01
 
 
 @pytest.mark.parametrize("seed", [1, 2, 4])

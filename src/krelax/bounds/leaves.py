@@ -47,7 +47,8 @@ class Split(Step):
         self.relaxation = relaxation
         self.place, self.side = place, side
         self._chord, self._above = lines.upper, lines.above
-        self._own = torch.where(side > 0, 1.0, relaxation.negative_slope).to(side.dtype)  # a = own * z at splits
+        # a = own * z at splits, in full precision: a `where` of two Python numbers would be single
+        self._own = torch.full_like(side, relaxation.negative_slope).masked_fill_(side > 0, 1.0)
         self.slope = Parameter(slope, low, high, relaxation.step)
         zero = multiplier.new_zeros(())
         self.multiplier = Parameter(multiplier, zero, zero + torch.inf, _MULTIPLIER_STEP)
