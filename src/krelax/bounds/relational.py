@@ -71,8 +71,9 @@ def _lower_bounds(
     place, sign = codes.abs().sub(1).clamp(min=0), codes.sign().to(lower.dtype)
     # one member: its interval, exactly; several: start there
     ends = torch.where(sign > 0, lower[:, place], -upper[:, place])
-    value = torch.where(sign[:, 1] == 0, ends[..., 0], torch.full_like(ends[..., 0], -torch.inf))
-    several = (sign[:, 1] != 0).nonzero()[:, 0]
+    alone = (sign != 0).sum(1) == 1
+    value = torch.where(alone, ends[..., 0], torch.full_like(ends[..., 0], -torch.inf))
+    several = (~alone).nonzero()[:, 0]
     fast_known = known.to(instance.fast_network.dtype, instance.network)
     for portion in pieces(len(several), _QUERIES):
         instance.check()
