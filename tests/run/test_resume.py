@@ -37,7 +37,13 @@ COMMAND += ["--method", "alpha", "--range", f"0:{COUNT}"]
 def start(journal: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "krelax", *COMMAND, "--jsonl", str(journal), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    pipe, before = subprocess.PIPE, _heed_interrupts  # no threads run in the tests that start processes
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, preexec_fn=before)  # noqa: PLW1509
+
+
+def _heed_interrupts() -> None:
+    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop_midway(journal: Path, sign: signal.Signals) -> tuple[subprocess.Popen[str], bytes]:
