@@ -22,6 +22,14 @@ def test_it_is_the_largest_product(dtype: torch.dtype, compiled: bool, monkeypat
     assert torch.allclose(products.gather(2, index.unsqueeze(2))[:, :, 0], value, rtol=1e-5, atol=1e-6)
 
 
-def test_a_direction_that_is_not_a_number_has_no_value() -> None:
-    value, _ = scan(torch.ones(1, 1, 3, 2), torch.full((1, 1, 2, 1), torch.nan))
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("at", range(3))
+def test_one_product_that_is_not_a_number_leaves_no_value(
+    at: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest of the other products would be no upper bound: the point may be infinitely far away."""
+    monkeypatch.setattr(module, "COMPILED", compiled and module.COMPILED)
+    points = torch.ones(1, 1, 3, 2)
+    points[0, 0, at] = torch.tensor([torch.inf, -torch.inf])
+    value, _ = scan(points, torch.ones(1, 1, 2, 4))
     assert value.isnan().all()

@@ -14,7 +14,8 @@ def scan(points: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """Largest product of every direction with a group's points, and the first point that attains it.
 
     `points` `(batch, groups, p, d)`, `direction` `(batch, groups, d, queries)`; both results
-    `(batch, groups, queries)`. Not rounded outward. Where NaN meets it, the value is NaN or that of other points.
+    `(batch, groups, queries)`. Not rounded outward. One product that is not a number makes the value none either: a
+    maximum over the rest would be no upper bound.
     """
     if not COMPILED or direction.device.type != "cpu":
         value, index = (points @ direction).max(2)
@@ -45,6 +46,6 @@ def _scan(
                 for q in range(queries):
                     product[q] += factor * direction[g, j, q]
             for q in range(queries):
-                better = p == 0 or product[q] > best[q]
+                better = p == 0 or product[q] > best[q] or product[q] != product[q]
                 best[q] = product[q] if better else best[q]
                 place[q] = p if better else place[q]
