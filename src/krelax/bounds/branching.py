@@ -2,13 +2,16 @@
 
 Every query keeps its own leaves, and its bound is the smallest of theirs. In every round the worst leaves of every open
 query are split on the neuron whose relaxation costs most, and all children are bounded in batches. The search runs on
-proposals; what it returns is the minimum over the final leaves, whose regions cover the whole region, each evaluated
-rigorously.
+proposals; a leaf whose bound reaches the target is evaluated rigorously and closed. What it returns is the minimum over
+closed and remaining leaves, whose regions cover the whole region. The same loop serves pre-activations and margins.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 
@@ -17,11 +20,12 @@ from torch import Tensor
 
 from krelax.bounds.backward import Form, neurons, signed
 from krelax.bounds.compression import without_inactive
-from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, memory_budget, pieces
+from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, memory_budget, pieces, workers
 from krelax.bounds.intermediate import ASCENT_COPIES, interval_is_exact, undecided
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Evaluator, Leaves
 from krelax.bounds.optimise import Ascent
+from krelax.bounds.pool import Pool
 from krelax.errors import InputError
 
 # A child that falls below its parent by less, relatively, is not worth a proof of the parent.
@@ -29,21 +33,31 @@ _UNNOTICED = 1e-3
 
 # Copies of all leaves that are held while they move to a larger place, with as much again for the passes.
 _POOL_COPIES = 4
-# How far beyond zero, relatively to its width, an interval is taken to be decided before it has been proven.
+# How far beyond its target, relatively to the way there, a proposed bound should be before it is proven.
 _BEYOND = 1e-4
+
+# `branch` of a leaf with nothing left to split, and of one that longer optimisation has not helped either.
+_EXHAUSTED, _HOPELESS = -1, -2
+# Room for so many rounds is plenty.
+_ROOMY = 8
+
+Probe = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True)
 class Effort:
     """How much a search may do: leaves to be split in a round, rounds, splits on the way to a leaf, ascent of the
-    queries themselves (`root`) and of every child (`leaf`), and seconds (None: as long as it takes)."""
+    queries themselves (`root`), of every child (`leaf`), of leaves with nothing left to split (`last`), and seconds
+    (None: no limit). With `partial`, time is kept for proving bounds that fall short of their targets."""
 
     leaves: int = 256
     rounds: int = 20
     depth: int = 32
     root: Ascent = field(default_factory=lambda: Ascent(16, 0.5, 0.88))
     leaf: Ascent = field(default_factory=lambda: Ascent(2, 0.1, 0.8))
+    last: Ascent = field(default_factory=lambda: Ascent(100, 0.3, 0.96))
     seconds: float | None = None
+    partial: bool = True
 
 
 def tighten_by_branching(
@@ -55,21 +69,24 @@ def tighten_by_branching(
     target: Tensor | None = None,
     weight: Tensor | None = None,
     task: Tensor | None = None,
+    probe: Probe | None = None,
 ) -> Tensor:
     """Rigorous lower bounds `(queries,)` of linear forms over one region, never below `start`.
 
-    `forms` holds the queries in the exact and the fast type of the instance, batch 1. A query is left alone from
-    `target` on, and with it all queries of the same `task` (a number below that of queries; by default each has its
-    own). Queries get shares of every round in proportion to `weight`. All three are `(queries,)`.
-    The search ends early at the deadline, or when its leaves fill memory, and returns what has been proven.
+    `forms` holds the queries in the exact and the fast type of the instance, batch 1. A query is answered once its
+    bound is above its target, and with it all queries of the same `task` (a number below that of queries; by default
+    each has its own). Queries get shares of every round in proportion to `weight`. All three are `(queries,)`.
+    `probe` is shown inputs at which bounds of bad leaves are attained, `(points, *input_shape)` in the fast type; what
+    it raises ends the search. Otherwise the search ends early at the deadline, or when its leaves fill memory, and
+    returns what has been proven.
     Raises InputError for more than one region.
     """
     if len(instance.region) != 1:
         raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
     with torch.no_grad():
         instance, known, forms = without_inactive(instance, known, forms)
-        search = _Search(instance, Evaluator(instance, known, *forms), effort, start, target, weight, task)
-        return search.run()
+        goals = _Goals.of(start, target, weight, task)
+        return _Search(instance, Evaluator(instance, known, *forms), effort, start, goals, probe).run()
 
 
 def tighten_layer(
@@ -88,7 +105,7 @@ def tighten_layer(
     forms = tuple(signed(neurons(n, node, index)) for n in (instance.network, instance.fast_network))
     lower, upper = (t[node].flatten(1) for t in (known.lower, known.upper))
     start = torch.cat([lower[0, index[0]], -upper[0, index[0]]])
-    target = _BEYOND * (upper - lower)[0, index[0]].repeat(2)
+    target = torch.zeros_like(start)
     task = torch.arange(index.numel()).repeat(2)
     share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
     found = tighten_by_branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task)
@@ -105,8 +122,29 @@ def _urgency(start: Tensor) -> Tensor:
     return torch.cat([above / width, below / width])
 
 
+@dataclass(frozen=True)
+class _Goals:
+    """What the queries of a search are after; each `(queries,)`."""
+
+    target: Tensor
+    weight: Tensor
+    task: Tensor
+
+    @classmethod
+    def of(cls, start: Tensor, target: Tensor | None, weight: Tensor | None, task: Tensor | None) -> _Goals:
+        return cls(
+            start.new_full(start.shape, torch.inf) if target is None else target,
+            start.new_ones(start.shape) if weight is None else weight.to(start.dtype),
+            torch.arange(len(start)) if task is None else task,
+        )
+
+
 class _Search:
-    """The queue of one search. `leaves` has spare rows at its end; the first `count` are in use."""
+    """The loop: which leaves to split, which to close, when to stop.
+
+    A leaf is closed when its proven bound is above the target of its query; `_closed` keeps the smallest of these
+    bounds. A query is answered when none of its leaves is left.
+    """
 
     def __init__(
         self,
@@ -114,77 +152,85 @@ class _Search:
         evaluator: Evaluator,
         effort: Effort,
         start: Tensor,
-        target: Tensor | None,
-        weight: Tensor | None,
-        task: Tensor | None,
+        goals: _Goals,
+        probe: Probe | None,
     ) -> None:
-        self._instance, self._evaluator, self._effort = instance, evaluator, effort
-        self._start = start
-        self._target = start.new_full(start.shape, torch.inf) if target is None else target
-        self._task = torch.arange(len(start)) if task is None else task
-        self._weight = start.new_ones(start.shape) if weight is None else weight.to(start.dtype)
-        self._credit = torch.zeros_like(self._weight)
-        widest = max(prod(instance.network.nodes[i].shape) for i in range(max(evaluator.nodes) + 1))
+        self._instance, self._evaluator, self._effort, self._probe = instance, evaluator, effort, probe
+        self._start, self._goals = start, goals
+        beyond = (_BEYOND * (goals.target - start)).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
+        self._ahead = goals.target + beyond
+        self._closed = torch.full_like(start, torch.inf)
+        self._credit = torch.zeros_like(goals.weight)
+        widest = max(prod(instance.network.nodes[i].shape) for i in range(max(evaluator.nodes, default=0) + 1))
         itemsize = instance.fast_region.lower.element_size()
         self._size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, start.device))
         self._began = time.perf_counter()
         self._proof_seconds = 0.0  # for one leaf
-        query = (self._weight > 0).nonzero()[:, 0]
-        self._leaves = evaluator.roots(query, effort.depth)
-        self._count = len(query)
-        row = sum(prod(t.shape[1:]) * t.element_size() for t in self._leaves.tensors())
-        self._most = memory_budget(start.device) // (_POOL_COPIES * row)
+        leaves = evaluator.roots((goals.weight > 0).nonzero()[:, 0], effort.depth)
+        row = sum(prod(t.shape[1:]) * t.element_size() for t in leaves.tensors())
+        self._pool = Pool(leaves, memory_budget(start.device) // (_POOL_COPIES * row))
 
     def run(self) -> Tensor:
         """Bounds of all queries, with what there was time for."""
         try:
             self._improve_roots()
-        except OutOfTime:
-            return self._start
-        try:
-            for _ in range(self._effort.rounds):
-                if self._is_late() or not self._round():
-                    break
+            with _helpers(self._start.device) as helpers:
+                for _ in range(self._effort.rounds):
+                    if self._is_late() or not (self._round(helpers) or self._polish()):
+                        break
         except OutOfTime:
             pass
         return self._proven()
 
     def _is_late(self) -> bool:
         """Whether what is left of the time is needed to evaluate the leaves there are."""
-        now = time.perf_counter() + 1.5 * self._proof_seconds * (self._count + 2 * self._effort.leaves)
+        leaves = len(self._pool) + 2 * self._effort.leaves if self._effort.partial else 0
+        now = time.perf_counter() + 1.5 * self._proof_seconds * leaves
         limit, deadline = self._effort.seconds, self._instance.deadline
-        return (limit is not None and now > self._began + limit) or (deadline is not None and now > deadline)
+        late = (limit is not None and now > self._began + limit) or (deadline is not None and now > deadline)
+        return late or self._instance.expired()
 
     def _improve_roots(self) -> None:
-        for rows in pieces(self._count, self._size):
-            leaves = self._leaves.select(rows)
-            self._evaluator.improve(leaves, self._effort.root)
-            began = time.perf_counter()
-            leaves.floor = self._evaluator.prove(leaves)
-            self._proof_seconds = (time.perf_counter() - began) / len(rows)
+        for rows in pieces(len(self._pool), self._size):
+            leaves = self._pool.take(rows)
+            points = self._evaluator.improve(leaves, self._effort.root)
+            leaves.floor = self._prove(leaves)
             self._start = self._start.scatter_reduce(0, leaves.query, leaves.floor, "amax")
-            self._leaves.write(rows, leaves)
+            self._pool.put(rows, leaves)
+            self._show(points)
+        self._drop_closed(torch.arange(len(self._pool)), self._pool.take(torch.arange(len(self._pool))))
 
-    def _round(self) -> bool:
-        """Split the worst leaves of every open query, as many as its credit allows; says whether any are left."""
-        able = self._able()
-        rows = self._worst(able)
-        for chunk in pieces(len(rows), max(1, self._size // 2)):
-            if self._is_late() or self._count + len(chunk) > self._most:
-                return False
-            self._split(rows[chunk])
+    def _show(self, points: Tensor) -> None:
+        if self._probe is not None:
+            self._probe(points)
+
+    def _round(self, helpers: ThreadPoolExecutor | None) -> bool:
+        """Split the worst leaves of every open query, as many as its credit allows; says whether there are any."""
+        able = self._among_open(self._pool.branch >= 0)
+        rows = self._worst(able)[: self._pool.free // 2]
+        if not len(rows):
+            return False
+        size = min(max(1, self._size // 2), -(-len(rows) // workers(rows.device)))
+        parts = [rows[chunk] for chunk in pieces(len(rows), size)]
+        split: list[Tensor] = []
+        try:
+            for children, points in (helpers.map if helpers else map)(self._split, parts):
+                split.append(parts[len(split)])
+                self._take_in(children)
+                if len(split) == 1:
+                    self._show(points)
+        finally:
+            self._pool.drop(torch.cat([*split, rows[:0]]))
         return len(able) > 0
 
-    def _split(self, rows: Tensor) -> None:
-        parents = self._leaves.select(rows)
+    def _split(self, rows: Tensor) -> tuple[Leaves, Tensor]:
+        """Both children of leaves, and where their bounds are attained. Changes nothing: runs beside others."""
+        parents = self._pool.take(rows)
         children = parents.children()
-        self._evaluator.improve(children, self._effort.leaf)
+        points = self._evaluator.improve(children, self._effort.leaf)
         self._inherit(parents, children)
-        if self._count + len(rows) > len(self._leaves):
-            self._leaves = self._leaves.room(min(2 * (self._count + len(rows)), self._most))
-        fresh = torch.arange(self._count, self._count + len(rows))
-        self._leaves.write(torch.cat([rows, fresh]), children)
-        self._count += len(rows)
+        self._prove_done(children)
+        return children, points
 
     def _inherit(self, parents: Leaves, children: Leaves) -> None:
         """No child is below its parent. Where its own slopes would be, what it inherits is proven with the parent's."""
@@ -192,34 +238,78 @@ class _Search:
         slack = _UNNOTICED * (1 + inherited.abs())
         lost = (children.value < inherited - slack).view(2, -1).any(0).nonzero()[:, 0]
         if len(lost):
-            parents.floor[lost] = self._evaluator.prove(parents.select(lost))
+            parents.floor[lost] = self._prove(parents.select(lost))
         children.floor = parents.floor.repeat(2)
         torch.maximum(children.value, inherited, out=children.value)
 
-    def _able(self) -> Tensor:
-        """Rows of the leaves worth splitting: below their target, of an open query, with a neuron to split."""
-        query, value = self._leaves.query[: self._count], self._leaves.value[: self._count]
-        able = (self._leaves.branch[: self._count] >= 0) & (value < self._target[query]) & self._open()[query]
-        return able.nonzero()[:, 0]
+    def _prove_done(self, leaves: Leaves) -> None:
+        """Prove the bounds that are proposed to be beyond their targets; they count for no more than what is proven."""
+        done = (leaves.value >= self._ahead[leaves.query]).nonzero()[:, 0]
+        if len(done):
+            leaves.floor[done] = self._prove(leaves.select(done))
+            leaves.value[done] = torch.minimum(leaves.value[done], leaves.floor[done].to(leaves.value))
 
-    def _open(self) -> Tensor:
-        """Which queries belong to a task none of whose queries has reached its target."""
-        reached = (self._weight > 0) & (self._smallest(self._leaves.value[: self._count].double()) >= self._target)
-        done = torch.zeros_like(self._task).scatter_reduce_(0, self._task, reached.long(), "amax")
-        return done[self._task] == 0
+    def _prove(self, leaves: Leaves) -> Tensor:
+        began = time.perf_counter()
+        floor = self._evaluator.prove(leaves)
+        seconds = (time.perf_counter() - began) / len(leaves)
+        self._proof_seconds = min(seconds, self._proof_seconds or seconds)
+        return floor
 
-    def _smallest(self, value: Tensor) -> Tensor:
-        """The smallest value of every query's leaves, infinite where there are none."""
-        infinite = torch.full_like(self._start, torch.inf)
-        return infinite.scatter_reduce_(0, self._leaves.query[: self._count], value, "amin")
+    def _take_in(self, leaves: Leaves) -> None:
+        """Keep new leaves, but for those that are closed."""
+        open_ = (leaves.floor <= self._goals.target[leaves.query]).nonzero()[:, 0]
+        self._close(leaves)
+        self._pool.add(leaves.select(open_))
+
+    def _close(self, leaves: Leaves) -> Tensor:
+        """Note the bounds of leaves that are closed; their positions."""
+        closed = (leaves.floor > self._goals.target[leaves.query]).nonzero()[:, 0]
+        self._closed.scatter_reduce_(0, leaves.query[closed], leaves.floor[closed], "amin")
+        return closed
+
+    def _drop_closed(self, rows: Tensor, leaves: Leaves) -> None:
+        self._pool.drop(rows[self._close(leaves)])
+
+    def _polish(self) -> bool:
+        """Optimise leaves with nothing left to split for longer, once; says whether there were any."""
+        rows = self._among_open(self._pool.branch == _EXHAUSTED)[: self._size]
+        if not len(rows):
+            return False
+        leaves, before = self._pool.take(rows), self._pool.take(rows)
+        self._show(self._evaluator.improve(leaves, self._effort.last))
+        worse = (leaves.value < before.value).nonzero()[:, 0]
+        leaves.write(worse, before.select(worse))
+        leaves.branch[leaves.branch == _EXHAUSTED] = _HOPELESS
+        self._prove_done(leaves)
+        self._pool.put(rows, leaves)
+        self._drop_closed(rows, leaves)
+        return True
+
+    def _among_open(self, mask: Tensor) -> Tensor:
+        """Rows of leaves below their targets that the mask picks, of queries that still matter."""
+        query, value = self._pool.query, self._pool.value
+        return (mask & (value < self._ahead[query]) & self._matters()[query]).nonzero()[:, 0]
+
+    def _answered(self) -> Tensor:
+        """Queries with no leaf left."""
+        left = torch.bincount(self._pool.query, minlength=len(self._start))
+        return (left == 0) & (self._goals.weight > 0)
+
+    def _matters(self) -> Tensor:
+        """Queries of tasks that are not done."""
+        task = self._goals.task
+        done = torch.zeros_like(task).scatter_reduce_(0, task, self._answered().long(), "amax")
+        return done[task] == 0
 
     def _worst(self, rows: Tensor) -> Tensor:
-        """The worst of these leaves of every query, after handing out a round's credit among their queries."""
-        query, value = self._leaves.query[rows], self._leaves.value[rows]
-        share = torch.zeros_like(self._weight)
-        share[query] = self._weight[query]
+        """The worst of these leaves of every query, after handing out a round's credit among their queries. The best
+        ones where there is no room for many more: they are the next to be closed."""
+        query, value = self._pool.query[rows], self._pool.value[rows]
+        share = torch.zeros_like(self._goals.weight)
+        share[query] = self._goals.weight[query]
         self._credit += self._effort.leaves * share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
-        order = value.argsort(stable=True)
+        order = value.argsort(stable=True, descending=self._pool.free < _ROOMY * self._effort.leaves)
         order = order[query[order].argsort(stable=True)]
         query = query[order]
         taken = _rank(query, len(share)) < self._credit.floor()[query]
@@ -229,14 +319,31 @@ class _Search:
     def _proven(self) -> Tensor:
         """Rigorous bounds: the smallest over a query's leaves, if there was time for all of them. What is below its
         target in a task that another query has done is not proven."""
-        value = torch.full((self._count,), -torch.inf, dtype=self._start.dtype)
-        reached = self._smallest(self._leaves.value[: self._count].double()) >= self._target
-        wanted = (self._open() | reached)[self._leaves.query[: self._count]].nonzero()[:, 0]
-        for chunk in pieces(len(wanted), self._size):
-            rows = wanted[chunk]
-            value[rows] = self._evaluator.prove(self._leaves.select(rows))
-        smallest = self._smallest(value)
-        return torch.where(self._weight > 0, torch.maximum(self._start, smallest), self._start)
+        wanted = self._matters() if self._effort.partial else torch.zeros_like(self._goals.task, dtype=torch.bool)
+        bound = self._closed.clone()
+        for rows in pieces(len(self._pool), self._size):
+            leaves = self._pool.take(rows)
+            floor = torch.full_like(leaves.floor, -torch.inf)
+            asked = wanted[leaves.query].nonzero()[:, 0]
+            if len(asked) and not self._instance.expired():
+                floor[asked] = self._prove(leaves.select(asked))
+            bound.scatter_reduce_(0, leaves.query, floor, "amin")
+        return torch.where(self._goals.weight > 0, torch.maximum(self._start, bound), self._start)
+
+
+@contextmanager
+def _helpers(device: torch.device) -> Iterator[ThreadPoolExecutor | None]:
+    """Threads that work side by side, each on one core; None where there is only one."""
+    count = workers(device)
+    if count < 2:
+        yield None
+        return
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(count)  # part of the setting is shared by all threads
 
 
 def _rank(sorted_labels: Tensor, labels: int) -> Tensor:

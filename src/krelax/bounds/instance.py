@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
+from threading import Event
 
 import torch
 from torch import Tensor
@@ -32,13 +33,15 @@ _WIDE = 2048
 @dataclass(frozen=True, eq=False)
 class Instance:
     """A network over a batch of regions. Witnesses are proposed with `fast_network` and `fast_region` (float32) and
-    evaluated with `network` and `region` (float64). `deadline` is a reading of `time.perf_counter()`."""
+    evaluated with `network` and `region` (float64). `deadline` is a reading of `time.perf_counter()`; setting
+    `cancelled`, from another thread, is as if it had passed."""
 
     network: Network
     region: Region
     fast_network: Network
     fast_region: Region
     deadline: float | None = None
+    cancelled: Event = field(default_factory=Event)
 
     @classmethod
     def of(
@@ -62,6 +65,18 @@ class Instance:
         """The same network over some of the regions."""
         return replace(self, region=self.region.select(index), fast_region=self.fast_region.select(index))
 
+    def until(self, seconds: float | None) -> Instance:
+        """The same with a deadline in so many seconds, if its own is not earlier."""
+        if seconds is None:
+            return self
+        limit = time.perf_counter() + seconds
+        return replace(self, deadline=limit if self.deadline is None else min(limit, self.deadline))
+
+    def share(self, parts: int) -> Instance:
+        """The same with a deadline after one of so many equal parts of the time that is left."""
+        left = None if self.deadline is None else (self.deadline - time.perf_counter()) / max(1, parts)
+        return self.until(left)
+
     def check(self) -> None:
         """Raise OutOfTime if the deadline has passed."""
         if self.expired():
@@ -69,7 +84,7 @@ class Instance:
 
     def expired(self) -> bool:
         """Whether the deadline has passed."""
-        return self.deadline is not None and time.perf_counter() > self.deadline
+        return self.cancelled.is_set() or (self.deadline is not None and time.perf_counter() > self.deadline)
 
 
 def memory_budget(device: torch.device) -> int:

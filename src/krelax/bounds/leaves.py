@@ -111,7 +111,7 @@ class Leaves:
     `query`: whose leaf it is. `neuron`, `side`, `multiplier`, `(leaves, depth)`: its splits; neurons are numbered
     through all splittable activations, and free columns hold -1. `value`: its bound as proposed. `floor`: a bound that
     has been proven, minus infinity if there is none. `branch`: the neuron to be split next, -1 if there is none.
-    `slopes`: what is optimised besides, `(leaves, *shape)` each.
+    `slopes`: what is optimised besides, `(leaves, entries)` each: only of undecided neurons where neurons can be split.
     """
 
     query: Tensor
@@ -159,6 +159,7 @@ class Leaves:
         place = both.depth().unsqueeze(1)
         both.neuron.scatter_(1, place, both.branch.unsqueeze(1))
         side = both.side.new_ones(len(self), 1)
+        both.floor.fill_(-torch.inf)
         both.side.scatter_(1, place, torch.cat([side, -side]))
         both.multiplier.scatter_(1, place, 0.0)
         return both
@@ -170,9 +171,10 @@ class Evaluator:
 
     def __init__(self, instance: Instance, known: Intervals, exact: Form, fast: Form) -> None:
         self._instance, self._exact, self._known = instance, exact, known
-        self.nodes = [i for i in known.relaxations if i <= max(exact.coeff)]
+        self.nodes = sorted(i for i in known.relaxations if i <= max(exact.coeff))
         self._proposing = known.to(instance.fast_network.dtype, instance.network)
         self._first = self._numbering()
+        self._undecided = {i: known.relaxations[i].unstable().flatten().nonzero()[:, 0] for i in self._first}
         self._fast = fast
 
     def _numbering(self) -> dict[int, int]:
@@ -188,18 +190,21 @@ class Evaluator:
     def roots(self, query: Tensor, depth: int) -> Leaves:
         """Queries without any split, with CROWN's adaptive slopes."""
         n, dtype = len(query), self._proposing.lower[0].dtype
-        slopes = [s.expand(n, *s.shape[1:]).clone() for i in self.nodes for s in self._adaptive(i)]
+        slopes = [s.expand(n, *s.shape[1:]).clone() for i in self.nodes for s in self._free_slopes(i)]
         side = torch.zeros(n, depth, dtype=dtype)
         value = torch.full((n,), -torch.inf, dtype=dtype)
         neuron, branch = torch.full((n, depth), -1), torch.full((n,), -1)
         return Leaves(query, neuron, side, side.clone(), value, value.double(), branch, slopes)
 
-    def _adaptive(self, node: int) -> list[Tensor]:
+    def _free_slopes(self, node: int) -> list[Tensor]:
         relaxation = self._proposing.relaxations[node]
-        return [s for s, free in zip(relaxation.slopes(Rule.ADAPTIVE), relaxation.optimised, strict=True) if free]
+        pair = zip(relaxation.slopes(Rule.ADAPTIVE), relaxation.optimised, strict=True)
+        slopes = [s for s, free in pair if free]
+        return [s.flatten(1)[:, self._undecided[node]] for s in slopes] if node in self._first else slopes
 
-    def improve(self, leaves: Leaves, ascent: Ascent) -> None:
-        """Optimise slopes and multipliers of leaves in place; then set their values and next splits.
+    def improve(self, leaves: Leaves, ascent: Ascent) -> Tensor:
+        """Optimise slopes and multipliers of leaves in place, set their values and next splits, and return the inputs
+        at which the bounds are attained, `(leaves, *input_shape)`, in the fast type.
 
         Raises OutOfTime at the instance's deadline, with nothing lost but the values.
         """
@@ -214,7 +219,14 @@ class Evaluator:
             step = witness[node]
             assert isinstance(step, Split)
             leaves.multiplier[row, column] = step.multiplier.value
+            self._slopes_of(leaves, node).copy_(step.slope.value[0].flatten(1)[:, self._undecided[node]])
         self._choose(leaves, witness, trace)
+        return self._instance.fast_region.minimiser(result.coeff[0])[0]
+
+    def _slopes_of(self, leaves: Leaves, node: int) -> Tensor:
+        """The slopes of leaves at an activation that can be split."""
+        before = [i for i in self.nodes if i < node]
+        return leaves.slopes[sum(sum(self._proposing.relaxations[i].optimised) for i in before)]
 
     def prove(self, leaves: Leaves) -> Tensor:
         """Rigorous lower bounds of leaves, `(leaves,)`, never below their floors."""
@@ -224,7 +236,8 @@ class Evaluator:
         return torch.maximum(value, leaves.floor)
 
     def _witness(self, leaves: Leaves) -> tuple[Witness, dict[int, tuple[Tensor, Tensor]]]:
-        """Steps that share the memory of the leaves' slopes, and where in `leaves.multiplier` theirs are from."""
+        """Steps of the leaves, and where in `leaves.multiplier` theirs are from. Activations that cannot be split share
+        the memory of the leaves' slopes."""
         deepest = int(leaves.depth().max())
         neuron = leaves.neuron[:, :deepest]
         slopes = iter(leaves.slopes)
@@ -241,9 +254,16 @@ class Evaluator:
             row, column = ((neuron >= first) & (neuron < first + count)).nonzero(as_tuple=True)
             place = row * count + neuron[row, column] - first
             side, multiplier = leaves.side[row, column], leaves.multiplier[row, column]
-            witness[i] = Split(relaxation, next(slopes).unsqueeze(0), place, side, multiplier)
+            witness[i] = Split(relaxation, self._spread(next(slopes), i), place, side, multiplier)
             splits[i] = (row, column)
         return witness, splits
+
+    def _spread(self, slopes: Tensor, node: int) -> Tensor:
+        """Slopes of undecided neurons among those of all, `(1, leaves, *shape)`."""
+        every = self._proposing.relaxations[node].slopes(Rule.ADAPTIVE)[0]
+        spread = every.flatten(1).repeat(len(slopes), 1)
+        spread.index_copy_(1, self._undecided[node], slopes)
+        return spread.reshape(1, len(slopes), *every.shape[1:])
 
     def _choose(self, leaves: Leaves, witness: Witness, trace: Trace) -> None:
         """The neuron of the largest price is split next."""

@@ -202,7 +202,7 @@ def _pieces(relaxation: Relaxation) -> tuple[Floats, NDArray[np.bool_]]:
     used = np.isnan(slopes) | (slopes != 0)
     if relaxation.reduces:
         reach = relaxation.upper >= relaxation.lower.amax(-1, keepdim=True)
-        used &= reach.numpy().reshape(shape) | (slopes != 0)
+        used &= reach.numpy().reshape(shape) | linear[:, None]
     return slopes, used.ravel()
 
 

@@ -185,7 +185,7 @@ def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, 
             before = float(part.value.min())
             if stop and holds(asked, part.value):
                 break
-            part = _by_groups(one, asked, part, joining, stop)
+            part = by_groups(one, asked, part, joining, stop)
             if stop and joining.grouping and float(part.value.min()) < (1 - _WORTH_ANOTHER) * before:
                 break
         if method.program and not (stop and holds(asked, part.value)):
@@ -194,14 +194,20 @@ def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, 
     return Bounded.join(parts, instance.network)
 
 
-def _by_groups(instance: Instance, queries: Queries, found: Bounded, joining: Joining, stop: bool) -> Bounded:
-    """Groups where the best single-neuron bound of the worst margin loses most, then everything once more."""
+def by_groups(
+    instance: Instance, queries: Queries, found: Bounded, joining: Joining, stop: bool, seconds: float | None = None
+) -> Bounded:
+    """Groups where the best single-neuron bound of the worst margin loses most, then everything once more.
+
+    One region. Bounds of layers are tightened for about `seconds`; what there is no time for stays as it was found.
+    """
     worst = found.value[0].argmin(0, keepdim=True)
     form = outputs(
         instance.fast_network, *(t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
     )
     scores = influence(instance, form, found.known)
-    known = bound_layers(instance, found.known, scores, joining)
+    known = bound_layers(instance.until(seconds), found.known, scores, joining)
+    instance.check()
     return _optimised(instance, queries, Bounded(found.value, known), joining.outer, stop)
 
 

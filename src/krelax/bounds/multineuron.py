@@ -8,6 +8,7 @@ the support of their exact hull. Everything is one backward pass with more to ch
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from krelax.bounds.backward import Form, Trace, back_substitute, neurons, pull
 from krelax.bounds.branching import Effort, tighten_layer
 from krelax.bounds.groups import Groups, Through
-from krelax.bounds.instance import Instance
+from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.intermediate import tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.optimise import Ascent, ascend
@@ -138,19 +139,25 @@ def _tighten(instance: Instance, known: Intervals, node: int, score: Tensor | No
 
 
 def bound_layers(instance: Instance, found: Intervals, scores: dict[int, Tensor], joining: Joining) -> Intervals:
-    """Bounds of every node of one region, with groups in every layer that has a score; never looser than `found`."""
+    """Bounds of every node of one region, with groups in every layer that has a score; never looser than `found`.
+
+    Every layer gets its share of the time until the deadline of the instance; what there is no time for is left out.
+    """
     network = instance.network
     known = start(instance.region)
-    activations = set(network.activations())
+    activations = network.activations()
     for i, node in enumerate(network.nodes[1:], start=1):
+        share = instance.share(len([j for j in activations if j >= i]))
         if i in activations:
             source = node.inputs[0]
             known.tighten(source, found.lower[source], found.upper[source])
-            _tighten(instance, known, i, scores.get(i), joining)
+            with suppress(OutOfTime):
+                _tighten(share, known, i, scores.get(i), joining)
         advance(network, known)
         known.tighten(i, found.lower[i], found.upper[i])
         if i in scores and joining.grouping is not None:
-            chosen = choose(instance, known, i, scores[i], joining.grouping, joining.combinations)
-            if chosen is not None:
-                known.groups[i] = (chosen,)
+            with suppress(OutOfTime):
+                chosen = choose(share, known, i, scores[i], joining.grouping, joining.combinations)
+                if chosen is not None:
+                    known.groups[i] = (chosen,)
     return known

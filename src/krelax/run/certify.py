@@ -24,13 +24,13 @@ from krelax.search.verdict import Counterexample, Outcome
 
 @dataclass(frozen=True)
 class CertifyOptions:
-    """What is asked of every image, and with what effort. `timeout` is in seconds for each image, on average."""
+    """What is asked of every image, and with what effort. `timeout` is in seconds for each image (None: no limit)."""
 
     eps: float
     norm: str = "linf"
     clip: tuple[float, float] | None = (0.0, 1.0)
     method: str = "auto"
-    timeout: float | None = None
+    timeout: float | None = 60.0
     device: str = "cpu"
 
 
@@ -95,7 +95,7 @@ def certify(
                 seen(record)
 
             limit = None if options.timeout is None else options.timeout * len(wanted)
-            decide(network, questions, plan, report, limit, options.device)
+            decide(network, questions, plan, report, limit, options.device, options.timeout)
     summary.seconds = time.perf_counter() - began
     return summary
 

@@ -35,13 +35,18 @@ def search(instance: Instance, queries: Queries, attack: Attack) -> tuple[Tensor
     descend on the whole property, the others each on one clause. Steps are a share of the region's half-widths,
     shrinking geometrically.
     """
-    network, region = instance.fast_network, instance.fast_region
+    region = instance.fast_region
     generator = torch.Generator(device=region.lower.device).manual_seed(attack.seed)
-    x = _starts(network, region, queries, attack, generator)
+    return descend(instance, queries, _starts(instance.fast_network, region, queries, attack, generator), attack)
+
+
+def descend(instance: Instance, queries: Queries, x: Tensor, attack: Attack) -> tuple[Tensor, Tensor]:
+    """As `search`, from points `(batch, points, *shape)` of the regions; `restarts` and `samples` are not used."""
+    network, region = instance.fast_network, instance.fast_region
     best_x, best = x[:, 0].clone(), torch.full((len(region),), torch.inf, dtype=x.dtype, device=x.device)
     radius = ((region.upper - region.lower) / 2).unsqueeze(1)
     decay = (attack.last_step / attack.first_step) ** (1 / max(1, attack.steps - 1))
-    goals = _goals(queries, attack.restarts)
+    goals = _goals(queries, x.shape[1])
     step = attack.first_step
     for _ in range(attack.steps + 1):
         values, gradient = _descend(network, queries, x, goals)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,17 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images, pieces, threads_inside, workers
-from krelax.bounds.methods import METHODS, Method, bound
+from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
 from krelax.search.attack import Attack, search
+from krelax.search.complete import Complete, Found, decide_question
 from krelax.search.replay import inside, replay
-from krelax.search.verdict import Outcome, Verdict
+from krelax.search.verdict import Counterexample, Outcome, Verdict
 
 Violated = Callable[[int, NDArray[np.float32], NDArray[np.float32]], bool]
 Report = Callable[[int, Outcome], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,9 @@ class Questions:
         return len(self.region)
 
 
+# Bounds of questions still open are kept for later stages up to so many bytes in all.
+_KEPT_BYTES = 1 << 30
+
 # For what nothing else has settled.
 THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
 
@@ -50,13 +58,13 @@ THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
 class Plan:
     """The stages of a run, in order; methods by name in `krelax.bounds.methods.METHODS`."""
 
-    stages: tuple[Method | Attack, ...]
+    stages: tuple[Method | Attack | Complete, ...]
 
     @classmethod
     def of(cls, method: str) -> Plan:
         """`auto`, or one method and an attack on what it leaves open. Raises InputError for an unknown name."""
         if method == "auto":
-            return cls((METHODS["crown"], Attack(), METHODS["alpha"], THOROUGH, METHODS["krelu"]))
+            return cls((METHODS["crown"], Attack(), METHODS["alpha"], THOROUGH, Complete()))
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
@@ -72,6 +80,7 @@ class _Run:
     report: Report
     open: Tensor
     margins: dict[int, float] = field(default_factory=dict)
+    found: dict[int, Bounded] = field(default_factory=dict)
     spent: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -80,8 +89,20 @@ class _Run:
 
     def settle(self, index: int, outcome: Outcome) -> None:
         self.open[index] = False
+        self.found.pop(index, None)
         margin, seconds = self.margins.get(index), self.spent.get(index, 0.0)
         self.report(index, replace(outcome, margin=margin, seconds=seconds))
+
+    def remaining(self) -> Tensor:
+        """Questions still open, the largest margins first."""
+        index = self.open.nonzero().flatten()
+        margins = torch.tensor([self.margins.get(i, -torch.inf) for i in index.tolist()])
+        return index[margins.argsort(descending=True, stable=True)]
+
+    def keeps(self, network: Network) -> bool:
+        """Whether there is room to keep what is known of one more question."""
+        size = 3 * 8 * sum(prod(node.shape) for node in network.nodes)
+        return len(self.found) * size < _KEPT_BYTES
 
     def charge(self, index: Sequence[int], began: float) -> None:
         share = (time.perf_counter() - began) / max(1, len(index))
@@ -96,11 +117,13 @@ def decide(
     report: Report,
     timeout: float | None = None,
     device: str = "cpu",
+    each: float | None = None,
 ) -> None:
     """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
 
     HOLDS rests on a sound bound, VIOLATED on a replayed counterexample; what the stages leave open when they or the
-    `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason.
+    `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason. A complete search spends at most `each`
+    seconds on a question, what was spent on it before included.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
     placed = questions.queries.to(torch.float64, device)
@@ -113,6 +136,8 @@ def decide(
             for stage in plan.stages:
                 if isinstance(stage, Attack):
                     _attack(run, instance, stage)
+                elif isinstance(stage, Complete):
+                    _complete(run, instance, stage, each)
                 else:
                     _bound(run, instance, stage)
         except OutOfTime:
@@ -145,16 +170,18 @@ def _look(run: _Run, instance: Instance) -> None:
 def _bound(run: _Run, instance: Instance, method: Method) -> None:
     """One bounding method on everything still open."""
 
-    def work(index: Tensor) -> Tensor:
-        queries = run.queries.select(index)
-        return queries.margin(bound(instance.select(index), queries, method, stop=True).value)
+    def work(index: Tensor) -> Bounded:
+        return bound(instance.select(index), run.queries.select(index), method, stop=True)
 
     size = 1 if method.separate else chunk_images(instance.network, method.copies, run.device)
-    for index, margins in _batches(run, instance, size, work):
-        for i, margin in zip(index.tolist(), margins.tolist(), strict=True):
+    for index, found in _batches(run, instance, size, work):
+        margins = run.queries.select(index).margin(found.value)
+        for place, (i, margin) in enumerate(zip(index.tolist(), margins.tolist(), strict=True)):
             run.margins[i] = max(margin, run.margins.get(i, margin))
             if margin > 0:
                 run.settle(i, Outcome(Verdict.HOLDS, method.name))
+            elif run.keeps(instance.network):
+                run.found[i] = found.select(torch.tensor([place]), instance.network)
 
 
 def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
@@ -169,17 +196,54 @@ def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
         _confirm(run, index, x)
 
 
+def _complete(run: _Run, instance: Instance, effort: Complete, each: float | None) -> None:
+    """A complete search on every question still open, the most promising ones first."""
+
+    def work(index: Tensor) -> Found:
+        i = int(index)
+        one, queries = _timed(run, instance, i, each), run.queries.select(index)
+        try:
+            found = run.found.get(i) or bound(one, queries, METHODS["crown"])
+            return decide_question(one, queries, found, effort, partial(_counterexample, run, i))
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            return Found(-torch.inf, "memory")
+
+    for index, found in _batches(run, instance, 1, work, spread=True):
+        _conclude(run, int(index), found)
+
+
+def _timed(run: _Run, instance: Instance, i: int, each: float | None) -> Instance:
+    """One question with its own deadline: its share of the time where nothing else is said."""
+    one = instance.select(torch.tensor([i]))
+    if each is None:
+        return one.share(-(-int(run.open.sum()) // workers(run.device)))
+    return one.until(each - run.spent.get(i, 0.0))
+
+
+def _conclude(run: _Run, i: int, found: Found) -> None:
+    run.margins[i] = max(found.margin, run.margins.get(i, found.margin))
+    if found.counterexample is not None:
+        run.settle(i, Outcome(Verdict.VIOLATED, found.reason, counterexample=found.counterexample))
+    elif found.margin > 0:
+        run.settle(i, Outcome(Verdict.HOLDS, found.reason))
+    else:
+        run.settle(i, Outcome(Verdict.UNKNOWN, found.reason))
+
+
 def _batches(
-    run: _Run, instance: Instance, size: int, work: Callable[[Tensor], Tensor]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """What `work` makes of everything still open, batch by batch: indices and result.
+    run: _Run, instance: Instance, size: int, work: Callable[[Tensor], T], spread: bool = False
+) -> Iterator[tuple[Tensor, T]]:
+    """What `work` makes of everything still open, batch by batch: indices and result, as they come.
 
     Batches run side by side, each on one core: threads inside an operator pay only where a single batch is large.
+    With `spread`, a batch that is alone sees to it itself that all cores are used.
     """
-    remaining = run.open.nonzero().flatten()
+    remaining = run.remaining()
     parts = [remaining[part] for part in pieces(len(remaining), size)]
 
-    def timed(index: Tensor) -> tuple[Tensor, Tensor]:
+    def timed(index: Tensor) -> tuple[Tensor, T]:
         instance.check()
         began = time.perf_counter()
         result = work(index)
@@ -188,23 +252,36 @@ def _batches(
 
     count = min(workers(run.device), len(parts))
     if count < 2:
-        with threads_inside(instance.network):
+        with nullcontext() if spread else threads_inside(instance.network):
             yield from map(timed, parts)
         return
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield from pool.map(timed, parts)
+        for future in as_completed([pool.submit(timed, part) for part in parts]):
+            yield future.result()
+    except BaseException:
+        instance.cancelled.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)  # part of the setting is shared by all threads
 
 
 def _confirm(run: _Run, index: Tensor, x: Tensor, reason: str = "attack") -> None:
-    """Replay candidates; a model that disagrees in float32 has the last word."""
-    region = run.questions.region
-    for i, point in zip(index.tolist(), x.cpu().double().numpy(), strict=True):
-        candidate = inside(point, region.lower[i].cpu().numpy(), region.upper[i].cpu().numpy())
-        found = replay(run.network, candidate, partial(run.questions.violated, i))
+    """Replay one candidate for each of some questions."""
+    for i, point in zip(index.tolist(), x, strict=True):
+        found = _counterexample(run, i, point[None])
         if found is not None:
             run.settle(i, Outcome(Verdict.VIOLATED, reason, counterexample=found))
+
+
+def _counterexample(run: _Run, i: int, points: Tensor) -> Counterexample | None:
+    """Replay candidates for one question; a model that disagrees in float32 has the last word."""
+    region = run.questions.region
+    lower, upper = region.lower[i].cpu().numpy(), region.upper[i].cpu().numpy()
+    for point in points.cpu().double().numpy():
+        found = replay(run.network, inside(point, lower, upper), partial(run.questions.violated, i))
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,164 @@
+"""Deciding one question: branch and bound until every leaf is closed or one of them holds a counterexample.
+
+Inputs are split where there are few, neurons elsewhere. Branching on the margins and tightening of the bounds below
+them take turns, each turn longer than the one before, because which of the two pays is only known afterwards: in deep
+dense networks almost everything is lost in intermediate bounds, in convolutional ones next to nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.backward import outputs
+from krelax.bounds.branching import Effort, tighten_by_branching
+from krelax.bounds.instance import Instance, OutOfTime
+from krelax.bounds.methods import METHODS, Bounded, by_groups, holds
+from krelax.bounds.multineuron import Joining
+from krelax.bounds.optimise import Ascent
+from krelax.problem.queries import Queries
+from krelax.problem.region import Box
+from krelax.search.attack import Attack, descend
+from krelax.search.boxes import Splitting, split_inputs
+from krelax.search.verdict import Counterexample
+
+Confirm = Callable[[Tensor], Counterexample | None]
+
+# Points are attacked on the first, second, fourth, ... occasion, and on every one of so many.
+_OFTEN = 32
+
+
+@dataclass(frozen=True)
+class Complete:
+    """Effort of a complete search; `name` is the reason it gives for a proof.
+
+    Up to `inputs` inputs are split themselves. Otherwise the margins are branched on, and between two turns of that
+    the bounds of all layers are tightened by one of the `passes`. The first turn takes `turn` seconds, each next one
+    `growth` times as long, none more than `share` of the time that is left; the last one has no limit of its own.
+    """
+
+    inputs: int = 12
+    boxes: Splitting = field(default_factory=Splitting)
+    branching: Effort = field(
+        default_factory=lambda: Effort(leaves=256, rounds=10**9, depth=128, leaf=Ascent(2, 0.1, 0.8), partial=False)
+    )
+    passes: tuple[Joining, ...] = METHODS["split"].joining
+    turn: float = 3.0
+    growth: float = 2.0
+    share: float = 0.2
+    attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search came to: the margin it proved, why it ended, and the counterexample if there is one."""
+
+    margin: float
+    reason: str
+    counterexample: Counterexample | None = None
+
+
+class _Refuted(Exception):
+    """A counterexample was replayed."""
+
+    def __init__(self, found: Counterexample) -> None:
+        super().__init__()
+        self.found = found
+
+
+def decide_question(instance: Instance, queries: Queries, found: Bounded, effort: Complete, confirm: Confirm) -> Found:
+    """Decide one question about one region, of which `found` is known; `confirm` replays points `(n, *input_shape)`.
+
+    The margin is proven. Ends at the deadline of the instance with what it has then.
+    """
+    probe = _Probe(instance, queries, effort.attack, confirm)
+    with torch.no_grad():
+        try:
+            if _splits_inputs(instance, effort):
+                return _by_inputs(instance, queries, found, effort, probe)
+            return _by_neurons(instance, queries, found, effort, probe)
+        except _Refuted as refuted:
+            return Found(float(queries.margin(found.value)), "branching", refuted.found)
+
+
+def _splits_inputs(instance: Instance, effort: Complete) -> bool:
+    region = instance.region
+    return isinstance(region, Box) and int((region.upper > region.lower).sum()) <= effort.inputs
+
+
+def _by_inputs(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: _Probe) -> Found:
+    result = split_inputs(instance, queries, effort.boxes, probe.replays)
+    margin = max(result.margin, float(queries.margin(found.value)))
+    return Found(margin, result.reason, probe.found)
+
+
+def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: _Probe) -> Found:
+    """Branching and tightening take turns until the question is decided or the time is up."""
+    turn = effort.turn
+    try:
+        for joining in (*effort.passes, None):
+            seconds = None if joining is None else _within(instance, turn, effort.share)
+            found = _branched(instance, queries, found, replace(effort.branching, seconds=seconds), probe)
+            if joining is None or holds(queries, found.value):
+                break
+            found = by_groups(instance, queries, found, joining, stop=True, seconds=seconds)
+            if holds(queries, found.value):
+                break
+            turn *= effort.growth
+    except OutOfTime:
+        pass
+    margin = float(queries.margin(found.value))
+    if margin > 0:
+        return Found(margin, "branching")
+    return Found(margin, "timeout" if instance.expired() else "nothing is left to split")
+
+
+def _within(instance: Instance, seconds: float, share: float) -> float:
+    """Seconds of a turn: not more than a share of what is left."""
+    left = torch.inf if instance.deadline is None else instance.deadline - time.perf_counter()
+    return min(seconds, share * left)
+
+
+def _branched(instance: Instance, queries: Queries, found: Bounded, effort: Effort, probe: _Probe) -> Bounded:
+    """Branch on the margins of the clauses that are still open."""
+    settled = queries.clause_values(found.value)[0] > 0
+    index = (~settled[queries.clause[0]]).nonzero()[:, 0]
+    exact, fast = (
+        outputs(n, *(t[:, index].to(n.dtype) for t in (queries.rows, queries.offsets)))
+        for n in (instance.network, instance.fast_network)
+    )
+    start, clause = found.value[0, index], queries.clause[0, index]
+    task = clause.unique(return_inverse=True)[1]
+    target = torch.zeros_like(start)
+    value = tighten_by_branching(
+        instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show
+    )
+    return replace(found, value=found.value.index_copy(1, index, value[None]))
+
+
+class _Probe:
+    """Looks for counterexamples around the points where bounds of bad leaves are attained, less and less often."""
+
+    def __init__(self, instance: Instance, queries: Queries, attack: Attack, confirm: Confirm) -> None:
+        self._instance, self._attack, self._confirm = instance, attack, confirm
+        self._queries = queries.to(instance.fast_network.dtype, queries.rows.device)
+        self._shown = 0
+        self.found: Counterexample | None = None
+
+    def show(self, points: Tensor) -> None:
+        """Descend from some of the points, `(n, *input_shape)`. Raises _Refuted if that leads to a counterexample."""
+        self._shown += 1
+        if self._shown & (self._shown - 1) and self._shown % _OFTEN:
+            return
+        x, margin = descend(self._instance, self._queries, points[None, : self._attack.restarts], self._attack)
+        if float(margin) <= 0 and self.replays(x.double()) and self.found is not None:
+            raise _Refuted(self.found)
+
+    def replays(self, points: Tensor) -> bool:
+        """Whether one of the candidates, `(n, *input_shape)`, is a counterexample."""
+        self.found = self.found or self._confirm(points)
+        return self.found is not None
