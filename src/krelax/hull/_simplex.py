@@ -142,7 +142,7 @@ def gamma(terms: int) -> float:
 
 @kernel
 def piece_bound(shared: Shared, work: Work, piece: int, threshold: float, limit: int) -> tuple[int, float]:
-    """Status and rigorous bound of one piece; -inf where the piece is proven unable to beat `threshold`."""
+    """Status and rigorous bound of one piece; one of at most `threshold` is not improved any further."""
     tight, cap, c = work.tight, shared.caps[piece], work.objective[piece]
     for j in range(tight.shape[0]):
         tight[j] = min(work.bounds[j], cap[j])
@@ -154,8 +154,9 @@ def piece_bound(shared: Shared, work: Work, piece: int, threshold: float, limit:
         if status != RAY:
             return status, _rigorous(shared, work, piece, work.y)
         _along_ray(work, threshold, excess)
-        if _rigorous(shared, work, piece, work.ray) <= threshold:
-            return STOPPED, -math.inf
+        bound = _rigorous(shared, work, piece, work.ray)
+        if bound <= threshold:
+            return STOPPED, bound
         # too near to feasible for a proof: take it for feasible
         tolerance = max(tolerance, excess)
 
@@ -330,15 +331,16 @@ def _along_ray(work: Work, threshold: float, excess: float) -> None:
 
 @kernel
 def _rigorous(shared: Shared, work: Work, piece: int, y: Array) -> float:
-    """An upper bound of c.z over the piece in real arithmetic, from multipliers of the basis (negative ones are 0).
+    """An upper bound of c.z over the piece in real arithmetic, from multipliers of the basis.
 
+    Those that are negative or not finite, which a basis spoilt by rounding can give, are taken for 0.
     `magnitude` is the sum of all absolute terms, those of c twice; no term takes part in more roundings than are
     counted: outputs + 1 in c, k + 3 in a residual, 2k + 3 in the sum.
     """
     k, c, size = work.z.shape[0], work.objective[piece], work.size[piece]
     total = magnitude = heaviness = 0.0
     for j in range(k + 1):
-        if y[j] > 0.0:
+        if 0.0 < y[j] < math.inf:
             term = y[j] * work.tight[work.basis[j]]
             total += term
             magnitude += abs(term)
@@ -346,10 +348,11 @@ def _rigorous(shared: Shared, work: Work, piece: int, y: Array) -> float:
     for i in range(k):
         residual, terms = c[i], 2.0 * size[i]
         for j in range(k + 1):
-            if y[j] > 0.0:
+            if 0.0 < y[j] < math.inf:
                 term = y[j] * shared.rows[work.basis[j], i]
                 residual -= term
                 terms += abs(term)
         total += abs(residual) * work.reach[i]
         magnitude += terms * work.reach[i]
-    return total + gamma(3 * k + shared.maps.shape[1] + 16) * magnitude + TINY * (1.0 + heaviness)
+    bound = total + gamma(3 * k + shared.maps.shape[1] + 16) * magnitude + TINY * (1.0 + heaviness)
+    return bound if bound < math.inf else math.inf  # what is not a number proves nothing
