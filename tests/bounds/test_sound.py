@@ -48,6 +48,22 @@ def test_no_bound_exceeds_the_exact_minimum(problem: Problem) -> None:
 
 
 @every_method
+def test_branches_do_not_share_what_is_unknown(method: str) -> None:
+    """relu(x) - x / 2 - relu(y) over [-1, 1]²: each branch has errors of its own, which must not cancel."""
+    builder = Builder((2,))
+    first, second = (
+        builder.add(ReLU(), builder.add(Dense(torch.tensor([row], dtype=torch.float64)), 0))
+        for row in ([1.0, 0.0], [0.0, 1.0])
+    )
+    line = builder.add(Dense(torch.tensor([[0.5, 0.0]], dtype=torch.float64)), 0)
+    network = builder.build(builder.add(Add((1, -1, -1)), first, line, second))
+    one = torch.ones(1, 2, dtype=torch.float64)
+    found = bounded(network, Box(-one, one), one[:, None, :1], 0.0 * one[:, :1], method)
+    assert float(network(torch.tensor([[0.0, 1.0]], dtype=torch.float64))) == -1.0
+    assert float(found.value.min()) <= -1.0
+
+
+@every_method
 def test_a_point_has_the_bound_of_its_value(method: str) -> None:
     """Over a box of width zero the bound is the network's value, up to the rounding it charges."""
     rng = np.random.default_rng(1)

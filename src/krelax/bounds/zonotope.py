@@ -60,7 +60,8 @@ def follow(network: Network, forms: list[Zonotope], known: Intervals) -> Zonotop
     operands = [forms[j] for j in node.inputs]
     if isinstance(node.op, Linear):
         return _affine(node.op, operands)
-    return _activate(operands[0], known, len(forms))
+    symbols = max(z.noise.shape[1] for z in forms)
+    return _activate(operands[0], known, len(forms), symbols)
 
 
 def _affine(op: Linear, operands: list[Zonotope]) -> Zonotope:
@@ -95,8 +96,9 @@ def _padded(noise: Tensor, symbols: int) -> Tensor:
     return torch.cat([noise, missing], dim=1)
 
 
-def _activate(z: Zonotope, known: Intervals, node: int) -> Zonotope:
-    """Replace an activation by the band between two parallel lines."""
+def _activate(z: Zonotope, known: Intervals, node: int, symbols: int) -> Zonotope:
+    """Replace an activation by the band between two parallel lines. New noise symbols are numbered behind the `symbols`
+    of all nodes so far: another branch may not share them."""
     relaxation = known.relaxations[node]
     slope = relaxation.slopes(Rule.PARALLEL)[1]
     band = relaxation.lines(slope.unsqueeze(1), slope.unsqueeze(1))
@@ -114,7 +116,7 @@ def _activate(z: Zonotope, known: Intervals, node: int) -> Zonotope:
     return Zonotope(
         summed(slope * z.centre) + (above - below) / 2,
         summed(wide * z.inputs),
-        torch.cat([summed(wide * z.noise), _fresh((above + below) / 2)], dim=1),
+        torch.cat([_padded(summed(wide * z.noise), symbols), _fresh((above + below) / 2)], dim=1),
         summed(slope.abs() * z.error) + rounding + lost,
         magnitude,
     )
