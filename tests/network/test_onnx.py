@@ -281,6 +281,7 @@ REFUSED = [
     (case("Gemm", X, weights(4, 3), shape=(4, 1), transA=1), "transposed left operand"),
     (case("LeakyRelu", alpha=1.5), "slope of 1.5"),
     (case("LeakyRelu", alpha=-0.5), "slope of -0.5"),
+    (case("LeakyRelu", alpha=float("nan")), "slope of nan"),
     (case("Pad", X, integers(0, 1, 0, 1), mode="reflect"), "only constant padding"),
     (case("Cast", to=TensorProto.INT64), "cast that rounds"),
     (case("ConvTranspose", X, weights(2, 3, 3, 3), shape=SQUARE, output_shape=[9, 9]), "output_shape"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from krelax.errors import UnsupportedError
 from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum, dense_rows, one_hot
 from krelax.network.ops import (
@@ -203,6 +204,19 @@ def test_activations(name):
     z = 3 * normal(2, 3, 5)
     assert op.shape((3, 5)) == tuple(op.forward(z).shape[1:])
     torch.testing.assert_close(op.forward(z), plain(z))
+
+
+@pytest.mark.parametrize("slope", [-0.5, -1e-300, 1 + 2**-52, 1.5, float("inf"), float("nan")])
+def test_a_leaky_relu_that_is_not_monotone_or_not_convex_is_refused(slope):
+    """However the network is made: relaxations would not enclose it."""
+    with pytest.raises(UnsupportedError, match=f"leaky ReLU with a negative slope of {slope:g};"):
+        LeakyReLU(slope)
+
+
+@pytest.mark.parametrize("slope", [0.0, 1e-300, 1.0])
+def test_a_leaky_relu_is_a_maximum(slope):
+    z = normal(2, 5)
+    assert torch.equal(LeakyReLU(slope).forward(z), z.maximum(slope * z))
 
 
 def test_source_has_no_value_of_its_own():

@@ -216,7 +216,7 @@ class Deep(nn.Module):
     [
         (nn.GELU(), r"aten.gelu.default in module 'body.1.0' \(GELU\): krelax does not support"),
         (nn.Softmax(-1), "softmax"),
-        (nn.LeakyReLU(1.5), r"leaky_relu.* slope of 1.5"),
+        (nn.LeakyReLU(1.5), r"aten.leaky_relu.default in module 'body.1.0' \(LeakyReLU\): .* slope of 1.5"),
         (nn.LeakyReLU(-0.5), r"leaky_relu.* slope of -0.5"),
         (nn.AdaptiveAvgPool1d(3), r"adaptive pooling of \[4\] to \[3\]"),
         (Function(lambda x: x * x), "product of two values"),

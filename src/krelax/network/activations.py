@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from krelax.errors import UnsupportedError
 from krelax.network.ops import Op, Shape
 
 
@@ -27,9 +28,17 @@ class ReLU(Activation):
 
 @dataclass(frozen=True, eq=False)
 class LeakyReLU(Activation):
-    """`max(z, 0) + negative_slope * min(z, 0)`, with a slope in [0, 1]."""
+    """`max(z, 0) + negative_slope * min(z, 0)`, with a slope in [0, 1]; UnsupportedError for any other.
+
+    Relaxations rest on that: below 0 it is not monotone, above 1 it is not `max(z, negative_slope * z)`.
+    """
 
     negative_slope: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.negative_slope <= 1:
+            slope = f"{self.negative_slope:g}"
+            raise UnsupportedError(f"a leaky ReLU with a negative slope of {slope}; it must lie in [0, 1]")
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return torch.nn.functional.leaky_relu(inputs[0], self.negative_slope)

@@ -335,10 +335,7 @@ def _relu(r: Reader) -> int:
 
 @_reads("LeakyRelu")
 def _leaky(r: Reader) -> int:
-    slope = float(r.attribute("alpha", 0.01))
-    if not 0 <= slope <= 1:
-        raise UnsupportedError(f"a negative slope of {slope:g}; it must lie in [0, 1]")
-    return r.add(LeakyReLU(slope), r.value())
+    return r.add(LeakyReLU(float(r.attribute("alpha", 0.01))), r.value())
 
 
 @_reads("Sigmoid")

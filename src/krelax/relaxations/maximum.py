@@ -69,7 +69,7 @@ class Maximum(Relaxation):
             better = other > value
             value = torch.maximum(value, other)  # which keeps what is not a number
             z = torch.where(better.unsqueeze(-1), point, z)
-            a = torch.where(better, point[..., i], a)
+            a = torch.where(better, point.amax(-1), a)
         return Support(value, z, a)
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
