@@ -1,49 +1,64 @@
 """Bounds of one question over many boxes at a time: zonotopes for what lies inside, a backward pass for the margins.
 
-Where inputs are few, pushing affine forms forward is far cheaper than a backward pass for every neuron. Every node is
+Where few inputs vary, pushing affine forms forward is far cheaper than a backward pass for every neuron. Every node is
 `centre + sum_s symbols[s] e_s` up to `error`, with `|e_s| <= 1` (DeepZ, Singh et al. 2018): the first symbols are the
 inputs, each scaled to the box, and every neuron that is not exact adds one. Symbols are packed box by box, so there are
 as many as the box with the most inexact neurons needs.
 
-The forms also say which input to split. A linear term in an input is not what a cut improves: the worst corner of the
-box stays a corner of one half, with the same value. What shrinks is the relaxations' error, so every symbol is traced
-back to the inputs that made its neuron uncertain.
+The forms also say which input to cut. A linear term is not what a cut improves: the worst corner of the box stays a
+corner of one half, with the same value. What shrinks is the error of the relaxations, so every symbol is traced back
+to the inputs that made its neuron inexact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from krelax.bounds.backward import lower_bound, outputs
+from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.rounding import gamma, underflow
-from krelax.bounds.steps import by_rule
+from krelax.bounds.steps import Single, Witness
 from krelax.network.activations import Activation
-from krelax.network.graph import Network, Node
 from krelax.network.ops import Linear
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.relaxations import Relaxation, Rule, relax
+from krelax.relaxations import Lines, Relaxation, Rule, relax
+from krelax.relaxations.piecewise import Triangle
+
+# Symbols of one box take no more; the smallest of further ones become part of the error.
+_MOST_BYTES = 64 << 20
+# A tensor of symbols should not be larger: it falls out of the caches.
+_CACHE_BYTES = 16 << 20
 
 
 @dataclass
 class Bounds:
-    """Proven lower bounds of the margins, `(boxes, queries)`, and how much of each margin's uncertainty every input is
-    to blame for, `(boxes, queries, inputs)`: a proposal, not a bound."""
+    """What is known of the margins over boxes.
+
+    `value`, `(boxes, queries)`, are proven lower bounds. The rest only proposes: `slopes`, `(boxes, queries, varied)`,
+    say how the margins change from the centre of the box to its face, and `blame`, of the same shape, which input
+    makes the bound how loose.
+    """
 
     value: Tensor
+    slopes: Tensor
     blame: Tensor
+
+    def select(self, index: Tensor) -> Bounds:
+        """What is known over some of the boxes."""
+        return Bounds(self.value[index], self.slopes[index], self.blame[index])
 
 
 @dataclass
 class _Form:
-    """One node over a batch of boxes: `centre`, `error` and `size` are `(boxes, *shape)`, `symbols` `(boxes, symbols,
-    *shape)`. The size bounds the sum of the absolute values of all parts."""
+    """One node: `centre`, `error` and `size` are `(boxes, *shape)`, `symbols` is `(boxes, symbols, *shape)`; the size
+    bounds the sum of the absolute values of all parts. Symbols that came later than this form are left out."""
 
     centre: Tensor
     symbols: Tensor
@@ -52,136 +67,249 @@ class _Form:
 
 
 class Bounder:
-    """Bounds one question, `queries` with a batch of one, over batches of boxes."""
+    """Bounds one question, `queries` with a batch of one, over boxes inside the region of `instance`.
 
-    def __init__(self, network: Network, queries: Queries) -> None:
-        self.network, self.queries = network, queries
-        self._absolute = [n.op.absolute() if isinstance(n.op, Linear) else None for n in network.nodes]
-        self._last = {j: i for i, node in enumerate(network.nodes) for j in node.inputs}
+    Boxes are given by their faces in the inputs that vary, `(boxes, varied)`; `varied` are the flat indices of those.
+    """
 
-    def bound(self, boxes: Box) -> Bounds:
-        """Bounds over every box."""
-        known, form, shares = self._forward(boxes)
-        value, blame = self._margins(form, shares)
-        rows, offsets = (t.expand(len(boxes), *t.shape[1:]) for t in (self.queries.rows, self.queries.offsets))
-        form_ = outputs(self.network, rows, offsets)
-        backward = lower_bound(self.network, boxes, form_, by_rule(known, Rule.ADAPTIVE), known)
-        return Bounds(torch.maximum(value, backward), blame)
+    def __init__(self, instance: Instance, queries: Queries) -> None:
+        self._instance, self._queries = instance, queries
+        self._network, region = instance.network, instance.region
+        self._fixed = region.lower.flatten()
+        self.varied = (region.upper > region.lower).flatten().nonzero()[:, 0]
+        self._absolute = [n.op.absolute() if isinstance(n.op, Linear) else None for n in self._network.nodes]
+        self._last_use = {j: i for i, node in enumerate(self._network.nodes) for j in node.inputs}
+        self._row = 8 * max(prod(node.shape) for node in self._network.nodes)
+        self._symbols = len(self.varied)
 
-    def _forward(self, boxes: Box) -> tuple[Intervals, _Form, Tensor]:
-        """What the backward pass needs, the form of the output, and every symbol's shares, `(boxes, symbols, inputs)`,
-        in the inputs."""
-        first, shares = _identity(boxes)
-        forms: dict[int, _Form] = {0: first}
-        known = Intervals()
-        known.append(boxes.lower, boxes.upper, first.size)
-        for i, node in enumerate(self.network.nodes[1:], start=1):
-            operands = [forms[j] for j in node.inputs]
+    @property
+    def at_a_time(self) -> int:
+        """How many boxes to bound at a time, judging by the last ones."""
+        return max(1, _CACHE_BYTES // (self._row * max(1, self._symbols)))
+
+    def points(self, x: Tensor) -> Tensor:
+        """Inputs `(n, *input_shape)` from the entries that vary, `(n, varied)`."""
+        full = self._fixed.expand(len(x), -1).index_copy(1, self.varied, x)
+        return full.reshape(-1, *self._network.input_shape)
+
+    def bound(self, lower: Tensor, upper: Tensor) -> Bounds:
+        """Bounds over every box. Raises OutOfTime at the instance's deadline."""
+        boxes = Box(self.points(lower), self.points(upper))
+        known, witness, form, shares = self._forward(boxes)
+        found = self._margins(form, shares)
+        rows, offsets = (t.expand(len(boxes), *t.shape[1:]) for t in (self._queries.rows, self._queries.offsets))
+        asked = outputs(self._network, rows, offsets)
+        backward = lower_bound(self._network, boxes, asked, witness, known)
+        found.value = torch.maximum(found.value, backward)
+        return found
+
+    def _forward(self, boxes: Box) -> tuple[Intervals, Witness, _Form, Tensor]:
+        """What the backward pass needs, the form of the output, and for every symbol the shares, `(boxes, symbols,
+        varied)`, that the inputs have in it."""
+        nodes = self._network.nodes
+        form, shares = self._inputs(boxes)
+        forms, known, witness = {0: form}, Intervals(), Witness()
+        known.append(boxes.lower, boxes.upper, form.size)
+        for i, node in enumerate(nodes[1:], start=1):
+            self._instance.check()
             absolute = self._absolute[i]
             if isinstance(node.op, Linear) and absolute is not None:
-                forms[i] = _affine(node.op, absolute, operands)
+                form = _affine(node.op, absolute, [forms[j] for j in node.inputs])
             else:
-                forms[i], known.relaxations[i], shares = _activate(node, operands[0], shares)
-            known.append(-forms[i].size, forms[i].size, forms[i].size)
-            for j in node.inputs:
-                if self._last[j] == i:
-                    forms.pop(j, None)
-        return known, forms[len(self.network.nodes) - 1], shares
+                operand = forms[node.inputs[0]]
+                absolute_sum, origin = _spread(operand, shares)
+                lower, upper = _interval(operand, absolute_sum)
+                known.relaxations[i] = relaxation = relax(cast(Activation, node.op), lower, upper)
+                witness[i], band = _lines(relaxation)
+                form, shares = _activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
+            forms[i] = form
+            known.append(-form.size, form.size, form.size)
+            for j in {j for j in node.inputs if self._last_use[j] == i}:
+                del forms[j]
+        self._symbols = shares.shape[1]
+        return known, witness, form, shares
 
-    def _margins(self, output: _Form, shares: Tensor) -> tuple[Tensor, Tensor]:
-        rows, offsets = self.queries.rows[0], self.queries.offsets
+    def _room(self, shares: Tensor) -> int:
+        """How many symbols there is still room for."""
+        return max(1, _MOST_BYTES // self._row - shares.shape[1])
+
+    def _inputs(self, boxes: Box) -> tuple[_Form, Tensor]:
+        """The input itself, and the shares of its symbols: each its own."""
+        centre = middle(boxes.lower, boxes.upper)
+        radius = torch.maximum(boxes.upper - centre, centre - boxes.lower)
+        radius = torch.where(radius > 0, torch.nextafter(radius, torch.full_like(radius, torch.inf)), radius)
+        count = len(self.varied)
+        symbols = centre.new_zeros(len(centre), count, centre[0].numel())
+        symbols[:, torch.arange(count), self.varied] = radius.flatten(1)[:, self.varied]
+        shares = torch.eye(count, dtype=centre.dtype, device=centre.device).expand(len(centre), -1, -1)
+        form = _Form(centre, symbols.unflatten(2, centre.shape[1:]), torch.zeros_like(centre), centre.abs() + radius)
+        return form, shares
+
+    def _margins(self, output: _Form, shares: Tensor) -> Bounds:
+        rows, offsets = self._queries.rows[0], self._queries.offsets
+        symbols = output.symbols.flatten(2) @ rows.T
+        spread = symbols.abs()
         size = output.size.flatten(1) @ rows.abs().T + offsets.abs()
-        symbols = (output.symbols.flatten(2) @ rows.T).abs()
-        terms = rows.shape[1] + symbols.shape[1]
-        lost = gamma(terms, rows.dtype) * size + underflow(terms * (1 + symbols.shape[1]), output.size)
-        centre = output.centre.flatten(1) @ rows.T + offsets
-        value = centre - symbols.sum(1) - output.error.flatten(1) @ rows.abs().T - lost
-        blame = symbols.transpose(1, 2) @ shares
-        return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf), blame
+        count = symbols.shape[1]
+        lost = gamma(rows.shape[1] + count, rows.dtype) * size + underflow(rows.shape[1] * (1 + count), output.size)
+        error = output.error.flatten(1) @ rows.abs().T + lost
+        value = output.centre.flatten(1) @ rows.T + offsets - spread.sum(1) - error
+        value = torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+        blame = spread.transpose(1, 2) @ shares[:, :count]
+        return Bounds(value, symbols[:, : len(self.varied)].transpose(1, 2), blame)
 
 
-def _identity(boxes: Box) -> tuple[_Form, Tensor]:
-    """The input itself, and the shares of its symbols: each its own."""
-    count, *shape = boxes.lower.shape
-    inputs = prod(shape)
-    centre = boxes.lower + (boxes.upper - boxes.lower) / 2
-    radius = torch.maximum(boxes.upper - centre, centre - boxes.lower)
-    radius = torch.where(radius > 0, torch.nextafter(radius, torch.full_like(radius, torch.inf)), radius)
-    symbols = torch.diag_embed(radius.flatten(1)).unflatten(2, shape)
-    shares = torch.eye(inputs, dtype=centre.dtype, device=centre.device).expand(count, -1, -1)
-    return _Form(centre, symbols, torch.zeros_like(centre), centre.abs() + radius), shares
+def middle(lower: Tensor, upper: Tensor) -> Tensor:
+    """A point between the faces, about in the middle."""
+    return (lower + (upper - lower) / 2).clamp(lower, upper)
 
 
 def _affine(op: Linear, absolute: Linear, operands: list[_Form]) -> _Form:
-    most = max(f.symbols.shape[1] for f in operands)
-    boxes = len(operands[0].centre)
+    """An affine operator acts on every part. Every symbol's products round, and each is part of the size."""
+    boxes, most = len(operands[0].centre), max(f.symbols.shape[1] for f in operands)
     centre = op.forward(*(f.centre for f in operands))
-    parts = [_padded(f.symbols, most).flatten(0, 1) for f in operands]
-    symbols = op.linear(*parts).unflatten(0, (boxes, most))
+    symbols = _each(op, [_padded(f.symbols, most) for f in operands])
     both = absolute.linear(*(torch.cat([f.error, f.size]) for f in operands))
     error, size = both[:boxes], both[boxes:]
     bias = absolute.constant()
     size = (size if bias is None else size + bias).expand_as(centre)
-    error = error.expand_as(centre)
     if not op.moves_only:
         sizes = torch.cat([f.size.flatten(1) for f in operands], dim=1)
-        lost = underflow(op.terms * (1 + most), sizes).reshape(-1, *[1] * (centre.dim() - 1))
-        error = error + gamma(op.terms, centre.dtype) * size + lost
-    return _Form(centre, symbols, error, size)
+        error = error + gamma(op.terms, size.dtype) * size + _column(underflow(op.terms * (1 + most), sizes), size)
+    return _Form(centre, symbols, error.expand_as(centre), size)
+
+
+def _each(op: Linear, parts: list[Tensor]) -> Tensor:
+    """The linear part of an operator on every symbol."""
+    boxes, symbols = parts[0].shape[:2]
+    if symbols == 0:
+        return parts[0].new_zeros(boxes, 0, *op.shape(*(tuple(p.shape[2:]) for p in parts)))
+    return op.linear(*(p.flatten(0, 1) for p in parts)).unflatten(0, (boxes, symbols))
 
 
 def _padded(symbols: Tensor, count: int) -> Tensor:
-    """With zeros for the symbols that came later."""
+    """With zeros for symbols that came later."""
     missing = count - symbols.shape[1]
-    return torch.nn.functional.pad(symbols, [0, 0] * (symbols.dim() - 2) + [0, missing]) if missing else symbols
+    if not missing:
+        return symbols
+    return torch.cat([symbols, symbols.new_zeros(len(symbols), missing, *symbols.shape[2:])], dim=1)
 
 
-def _activate(node: Node, form: _Form, shares: Tensor) -> tuple[_Form, Relaxation, Tensor]:
-    """An activation becomes the band between two parallel lines, with one new symbol for every inexact neuron."""
-    absolute = form.symbols.abs()
-    spread = absolute.sum(1)
-    size = form.centre.abs() + spread + form.error
-    radius = spread + form.error + gamma(absolute.shape[1], size.dtype) * size
-    assert isinstance(node.op, Activation)
-    relaxation = relax(node.op, form.centre - radius, form.centre + radius)
-    lines = relaxation.lines_by(Rule.PARALLEL)
-    slope, above = lines.upper[:, 0], lines.above[:, 0]
-    below = torch.zeros_like(above) if lines.below is None else lines.below[:, 0]
-    # parallel: the lower line of the rule has the upper one's slope, or lies where its own intercept puts it
-    half = ((above + below) / 2).clamp(min=0)
-    scaled, error, size_ = (_summed(t, relaxation) for t in (slope * form.centre, slope.abs() * form.error, slope.abs() * size))
-    size_ = size_ + above.abs() + below.abs()
-    terms = slope.shape[-1] if relaxation.reduces else 1
-    lost = underflow(terms * (1 + shares.shape[1]), size).reshape(-1, *[1] * (half.dim() - 1))
-    error = error + gamma(terms, slope.dtype) * size_ + lost
-    blame = _summed(absolute, relaxation).flatten(2).transpose(1, 2) @ shares[:, : absolute.shape[1]]
-    carried = _summed(slope.unsqueeze(1) * form.symbols, relaxation)
-    symbols, shares = _with_new(carried, half, blame, shares)
-    return _Form(scaled + (above - below) / 2, symbols, error, size_), relaxation, shares
+def _column(t: Tensor, like: Tensor) -> Tensor:
+    """`(boxes, 1)` as something to add to `(boxes, *shape)`."""
+    return t.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def _summed(t: Tensor, relaxation: Relaxation) -> Tensor:
-    return t.sum(-1) if relaxation.reduces else t
+@dataclass(frozen=True)
+class _Band:
+    """Two parallel lines, `slope z - below <= a <= slope z + above`; shapes as in `Relaxation`."""
+
+    slope: Tensor
+    above: Tensor
+    below: Tensor
 
 
-def _with_new(symbols: Tensor, half: Tensor, blame: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """The symbols with new ones behind all others, packed box by box, and the shares of all."""
+class _Fixed(Single):
+    """Lines that nothing optimises."""
+
+    def __init__(self, relaxation: Relaxation, lines: Lines) -> None:
+        self.relaxation, self._lines = relaxation, lines
+        self._lower = self._upper = None
+
+
+def _spread(form: _Form, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the absolute values of the symbols, `(boxes, *shape)`, and what the inputs contribute to them,
+    `(boxes, entries, varied)`: one pass over the symbols for both."""
+    count = form.symbols.shape[1]
+    ones = shares.new_ones(len(shares), count, 1)
+    both = form.symbols.abs().flatten(2).transpose(1, 2) @ torch.cat([shares[:, :count], ones], dim=2)
+    return both[..., -1].reshape(form.centre.shape), both[..., :-1]
+
+
+def _interval(form: _Form, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of a node, rounding included."""
+    radius = spread + form.error
+    radius = radius + gamma(form.symbols.shape[1], radius.dtype) * (form.centre.abs() + radius)
+    return form.centre - radius, form.centre + radius
+
+
+def _lines(relaxation: Relaxation) -> tuple[Single, _Band]:
+    """The lines of the backward pass and those of the forms."""
+    if isinstance(relaxation, Triangle):
+        return _lines_of_triangle(relaxation)
+    parallel, adaptive = relaxation.lines_by(Rule.PARALLEL), relaxation.lines_by(Rule.ADAPTIVE)
+    if not torch.equal(parallel.lower, parallel.upper):
+        parallel = relaxation.lines(parallel.upper, parallel.upper)
+    above, below = parallel.above[:, 0], parallel.below
+    band = _Band(parallel.upper[:, 0], above, torch.zeros_like(above) if below is None else below[:, 0])
+    return _Fixed(relaxation, adaptive), band
+
+
+def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
+    """The same in a few operations: both rules share the chord, and lower lines pass through the origin.
+
+    The height of the triangle is the support value but for rounding, which every user of an intercept charges.
+    """
+    chord, height = relaxation.chord(), relaxation.height()
+    steep = torch.where(relaxation.upper > -relaxation.lower, 1.0, relaxation.negative_slope)
+    lower = torch.where(relaxation.unstable(), steep, chord)
+    lines = Lines(lower.unsqueeze(1), chord.unsqueeze(1), None, height.unsqueeze(1))
+    return _Fixed(relaxation, lines), _Band(chord, height, torch.zeros_like(height))
+
+
+def _activate(
+    form: _Form, spread: Tensor, origin: Tensor, relaxation: Relaxation, band: _Band, shares: Tensor, room: int
+) -> tuple[_Form, Tensor]:
+    """An activation becomes a band: a new symbol for every inexact neuron, at most `room` of them for a box. Also the
+    shares of all symbols."""
+
+    def summed(t: Tensor) -> Tensor:
+        return t.sum(-1) if relaxation.reduces else t
+
+    steep, intercepts = band.slope.abs(), band.above.abs() + band.below.abs()
+    terms = band.slope.shape[-1] if relaxation.reduces else 1
+    centre = summed(band.slope * form.centre) + (band.above - band.below) / 2
+    size = summed(steep * (form.centre.abs() + spread + form.error)) + intercepts
+    lost = _column(underflow(terms * (1 + shares.shape[1]), form.size), size)
+    error = summed(steep * form.error) + gamma(terms, size.dtype) * size + lost
+    half, rest = _largest(((band.above + band.below) / 2).clamp(min=0), room)
+    if relaxation.reduces:
+        origin = origin.unflatten(1, form.centre.shape[1:]).sum(-2).flatten(1, -2)
+        old = (band.slope.unsqueeze(1) * form.symbols).sum(-1).flatten(2)
+        symbols, shares = _with_new(old, None, half.flatten(1), origin, shares)
+    else:
+        symbols, shares = _with_new(form.symbols.flatten(2), band.slope.flatten(1), half.flatten(1), origin, shares)
+    return _Form(centre, symbols.unflatten(2, half.shape[1:]), error if rest is None else error + rest, size), shares
+
+
+def _largest(half: Tensor, room: int) -> tuple[Tensor, Tensor | None]:
+    """Half the widths of bands that get a symbol, and of those for which there is no room."""
     flat = half.flatten(1)
-    inexact = flat > 0
-    rank = inexact.cumsum(1) + (shares.shape[1] - 1)
+    if flat.shape[1] <= room or int((flat > 0).sum(1).max()) <= room:
+        return half, None
+    chosen = flat.topk(room, dim=1).indices
+    kept = torch.zeros_like(flat).scatter(1, chosen, flat.gather(1, chosen)).reshape(half.shape)
+    return kept, half - kept
+
+
+def _with_new(old: Tensor, slope: Tensor | None, half: Tensor, origin: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The symbols `(boxes, symbols, entries)` times `slope`, with new ones behind all others, packed box by box, and
+    the shares of all."""
+    boxes, before = shares.shape[:2]
+    inexact = half > 0
+    rank = inexact.cumsum(1) + (before - 1)
     total = int(rank[:, -1].max()) + 1
-    old = symbols.flatten(2)
-    wide = old.new_empty(len(flat), total, flat.shape[1])
-    wide[:, : old.shape[1]] = old
-    wide[:, old.shape[1] :] = 0
+    symbols = old.new_empty(boxes, total, old.shape[2])
+    if slope is None:
+        symbols[:, : old.shape[1]] = old
+    else:
+        torch.mul(old, slope.unsqueeze(1), out=symbols[:, : old.shape[1]])
+    symbols[:, old.shape[1] :] = 0
     box, place = inexact.nonzero(as_tuple=True)
     at = rank[box, place]
-    wide[box, at, place] = flat[box, place]
-    more = shares.new_zeros(len(flat), total, shares.shape[2])
-    more[:, : shares.shape[1]] = shares
-    part = blame[box, place]
+    symbols[box, at, place] = half[box, place]
+    part = origin[box, place]
+    more = shares.new_zeros(boxes, total, shares.shape[2])
+    more[:, :before] = shares
     more[box, at] = part / part.sum(1, keepdim=True).clamp(min=torch.finfo(part.dtype).tiny)
-    return wide.unflatten(2, half.shape[1:]), more
-
-
-__all__ = ["Bounder", "Bounds", "Mapping"]
+    return symbols, more

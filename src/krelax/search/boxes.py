@@ -1,41 +1,57 @@
 """Complete verification by splitting inputs: a region is cut into boxes until every one is bounded to hold.
 
 For networks with few inputs this is the simplest search that ends: bounds converge to the network as boxes shrink, so
-a property that holds with a positive margin is proven after finitely many cuts (Wang et al. 2018, ReluVal).
+a property that holds with a positive margin is proven after finitely many cuts (ReluVal, Wang et al. 2018).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from krelax.bounds.boxed import Bounder
-from krelax.bounds.instance import Instance
+from krelax.bounds.boxed import Bounder, Bounds, middle
+from krelax.bounds.instance import Instance, OutOfTime, memory_budget, workers
 from krelax.problem.queries import Queries
-from krelax.problem.region import Box
 
 Confirm = Callable[[Tensor], bool]
+
+# Fewer boxes are not worth another thread, where a batch could be larger.
+_WORTH_A_THREAD = 64
+# A round of fewer boxes costs about as much as one of so many: open boxes are cut again, at most so many times.
+_FEW = 64
+_AT_MOST = 3
+# Candidates are replayed one by one: so many at a time, ...
+_AT_ONCE = 4
+# ... and if no margin becomes smaller than any before, so many times.
+_PATIENCE = 64
+# Margins above zero that float32 may see below, relative to the size of the outputs.
+_NEARLY = 1e-6
+# Inputs that no symbol blames are cut where they are widest.
+_WIDTH_COUNTS = 1e-6
 
 
 @dataclass(frozen=True)
 class Splitting:
-    """Effort of a search over boxes: how many are bounded at a time, and how many may wait."""
+    """Effort of a search over boxes: at most `batch` are bounded at a time, and those that wait take no more than
+    `memory` of what may be used. `name` is the reason it gives for a proof."""
 
-    batch: int = 256
-    waiting: int = 4_000_000
+    batch: int = 512
+    memory: float = 0.5
     name: str = "boxes"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search over boxes found.
+    """What a search over boxes came to.
 
-    `margin` is a proven lower bound of the property's margin over the whole region; `holds` says that every box has
-    been closed, `violated` that a candidate was confirmed; otherwise `reason` says why the search ended. `boxes` were
-    bounded.
+    `margin` is a proven lower bound of the property's margin over the whole region. `holds` says that it is positive,
+    `violated` that a candidate was confirmed; if it is neither, `reason` says why the search ended. `boxes` of them
+    were bounded.
     """
 
     margin: float
@@ -46,83 +62,218 @@ class Found:
 
 
 @dataclass
-class _Pool:
-    """Boxes that wait, and the best margin proven for each: that of the box it was cut from."""
+class _Boxes:
+    """Boxes by their faces in the inputs that vary, `(n, varied)`, and the best margin proven for each, `(n,)`: that of
+    the box it was cut from, at first."""
 
     lower: Tensor
     upper: Tensor
     margin: Tensor
 
-    def take(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Remove the last boxes: the deepest, so that few wait."""
-        rest = max(0, len(self.margin) - count)
-        taken = self.lower[rest:], self.upper[rest:], self.margin[rest:]
-        self.lower, self.upper, self.margin = self.lower[:rest], self.upper[:rest], self.margin[:rest]
-        return taken
+    def __len__(self) -> int:
+        return len(self.margin)
 
-    def put(self, lower: Tensor, upper: Tensor, margin: Tensor) -> None:
-        self.lower = torch.cat([self.lower, lower])
-        self.upper = torch.cat([self.upper, upper])
-        self.margin = torch.cat([self.margin, margin])
+    def __getitem__(self, index: Tensor | slice) -> _Boxes:
+        return _Boxes(self.lower[index], self.upper[index], self.margin[index])
+
+
+class _Stack:
+    """Boxes that wait; the last ones, which are the smallest, leave first, so that few wait."""
+
+    def __init__(self, boxes: _Boxes) -> None:
+        self._parts = [boxes]
+        self._count = len(boxes)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def margin(self) -> float:
+        return min((float(part.margin.min()) for part in self._parts), default=torch.inf)
+
+    def push(self, boxes: _Boxes) -> None:
+        if len(boxes):
+            self._parts.append(boxes)
+            self._count += len(boxes)
+
+    def pop(self, count: int) -> _Boxes:
+        """At most `count` boxes, at least one."""
+        taken: list[_Boxes] = []
+        while self._parts and count:
+            part = self._parts.pop()
+            first = max(0, len(part) - count)
+            if first:
+                self._parts.append(part[:first])
+            taken.append(part[first:])
+            count -= len(taken[-1])
+            self._count -= len(taken[-1])
+        if len(taken) == 1:
+            return taken[0]
+        return _Boxes(*(torch.cat([getattr(part, side) for part in taken]) for side in ("lower", "upper", "margin")))
+
+
+@dataclass
+class _Step:
+    """What became of a batch: the smallest margin of the boxes closed, the others cut in halves unless that is no
+    longer possible (`stuck`), and points that may be counterexamples, with their margins."""
+
+    closed: float
+    rest: _Boxes
+    stuck: bool
+    points: Tensor
+    margins: Tensor
 
 
 def split_inputs(instance: Instance, queries: Queries, effort: Splitting, confirm: Confirm) -> Found:
-    """Decide one question about one box by splitting inputs.
+    """Decide one question about one box by cutting it in halves.
 
-    `confirm` replays candidates `(n, *input_shape)`, float64, in the original model. Sound: boxes cover the region and
-    each is closed by proven bounds. Ends at the instance's deadline.
+    `instance` has one region, a box, and `queries` one question. `confirm` says whether one of the candidates
+    `(n, *input_shape)`, float64, is a counterexample, and the first that is ends the search. Sound: boxes cover the
+    region, and each is closed by a proven bound. A positive margin is found in the end; where it is zero, boxes are
+    cut until one has no number left between its faces. Ends at the instance's deadline.
     """
-    region = instance.region
-    pool = _Pool(region.lower, region.upper, torch.full((1,), -torch.inf, dtype=torch.float64))
-    closed, boxes = float("inf"), 0
-    bounder = Bounder(instance.network, queries)
-    every = queries
-    with torch.no_grad():
-        while len(pool.margin):
-            reason = "timeout" if instance.expired() else "memory" if len(pool.margin) > effort.waiting else ""
-            if reason:
-                return Found(min(closed, float(pool.margin.min())), reason=reason, boxes=boxes)
-            lower, upper, before = pool.take(effort.batch)
-            bounds = bounder.bound(Box(lower, upper))
-            boxes += len(lower)
-            clauses = every.clause_values(bounds.value.unsqueeze(0))[0]
-            margin = torch.fmax(clauses.amin(1), before)
-            score = (bounds.blame * ~(clauses[:, queries.clause[0], None] > 0)).sum(1)
-            done = margin > 0
-            if bool(done.any()):
-                closed = min(closed, float(margin[done].min()))
-            open_ = ~done
-            if not bool(open_.any()):
-                continue
-            lower, upper, margin = lower[open_], upper[open_], margin[open_]
-            points = (lower + (upper - lower) / 2).clamp(lower, upper)
-            candidates = queries_margin(instance, queries, points) <= 0
-            if bool(candidates.any()) and confirm(points[candidates]):
-                return Found(min(closed, float(margin.min())), violated=True, reason="boxes", boxes=boxes)
-            cut = _halves(lower, upper, score[open_])
-            if cut is None:
-                return Found(float(margin.min()), reason="a box cannot be split further", boxes=boxes)
-            pool.put(*cut, margin.repeat(2))
-    return Found(closed, holds=True, reason="boxes", boxes=boxes)
+    with torch.no_grad(), _mapping(workers(instance.region.lower.device)) as (run, count):
+        return _Search(instance, queries, effort, confirm).decide(run, count)
 
 
-def queries_margin(instance: Instance, queries: Queries, points: Tensor) -> Tensor:
-    """Margins of the property at points `(n, *input_shape)`, not rounded outward."""
-    return queries.margin(queries.values(instance.network(points).unsqueeze(0)))[0]
+_Map = Callable[[Callable[[_Boxes], _Step], list[_Boxes]], Iterable[_Step]]
 
 
-def _halves(lower: Tensor, upper: Tensor, score: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Every box cut in two across the input of the largest score; None if one has no float between its faces."""
-    low, high = lower.flatten(1), upper.flatten(1)
-    middle = low + (high - low) / 2
-    divisible = (middle > low) & (middle < high)
-    if not bool(divisible.any(1).all()):
-        return None
-    axis = torch.where(divisible, score.flatten(1).nan_to_num(0.0, posinf=1e300), -1.0).argmax(1, keepdim=True)
-    at = middle.gather(1, axis)
-    first, second = high.scatter(1, axis, at), low.scatter(1, axis, at)
-    shape = (-1, *lower.shape[1:])
-    return torch.cat([low, second]).reshape(shape), torch.cat([first, high]).reshape(shape)
+@contextmanager
+def _mapping(threads: int) -> Iterator[tuple[_Map, int]]:
+    """A `map` that works on so many batches side by side, none of which torch divides further."""
+    if threads < 2:
+        yield map, 1
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool.map, threads
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # part of the setting is shared by all threads
 
 
-__all__ = ["Confirm", "Found", "Splitting", "split_inputs"]
+class _Search:
+    """A search under way."""
+
+    def __init__(self, instance: Instance, queries: Queries, effort: Splitting, confirm: Confirm) -> None:
+        self._instance, self._queries, self._effort = instance, queries, effort
+        self._bounder = Bounder(instance, queries)
+        region, varied = instance.region, self._bounder.varied
+        lower, upper = (t.flatten(1)[:, varied] for t in (region.lower, region.upper))
+        self._whole = upper - lower
+        self._stack = _Stack(_Boxes(lower, upper, lower.new_full((1,), -torch.inf)))
+        self._most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
+        self._replay = _Replay(confirm)
+        self._closed, self._boxes = torch.inf, 0
+
+    def decide(self, run: _Map, threads: int) -> Found:
+        """Round by round, until the question is decided or cannot be."""
+        while len(self._stack):
+            parts = self._parts(threads)
+            try:
+                steps = list(run(self._step, parts) if len(parts) > 1 else map(self._step, parts))
+            except OutOfTime:
+                for part in parts:
+                    self._stack.push(part)
+                return self._found("timeout")
+            self._boxes += sum(map(len, parts))
+            for step in steps:
+                self._closed = min(self._closed, step.closed)
+                self._stack.push(step.rest)
+            if any(self._replay.confirms(step.points, step.margins) for step in steps):
+                return self._found(self._effort.name, violated=True)
+            if any(step.stuck for step in steps):
+                return self._found("a box cannot be split further")
+            if len(self._stack) > self._most:
+                return self._found("memory")
+        return self._found(self._effort.name, holds=True)
+
+    def _found(self, reason: str, holds: bool = False, violated: bool = False) -> Found:
+        return Found(min(self._closed, self._stack.margin()), holds, violated, reason, self._boxes)
+
+    def _parts(self, threads: int) -> list[_Boxes]:
+        """The boxes of a round: a batch of about the same size for every thread that is worth one."""
+        size = min(self._effort.batch, self._bounder.at_a_time)
+        total = min(len(self._stack), size * threads)
+        count = max(1, min(threads, total // min(size, _WORTH_A_THREAD)))
+        return [self._stack.pop(total * (i + 1) // count - total * i // count) for i in range(count)]
+
+    def _step(self, boxes: _Boxes) -> _Step:
+        """Bound boxes; look for counterexamples in those that stay open, and cut them, the worst ones last."""
+        with torch.no_grad():  # which every thread has its own of
+            found = self._bounder.bound(boxes.lower, boxes.upper)
+            clauses = self._queries.clause_values(found.value.unsqueeze(0))[0]
+            margin = torch.fmax(clauses.amin(1), boxes.margin)
+            closed = margin > 0
+            smallest = float(margin[closed].min()) if bool(closed.any()) else torch.inf
+            rest = (~closed).nonzero()[:, 0]
+            rest = rest[margin[rest].argsort(descending=True)]
+            boxes = _Boxes(boxes.lower[rest], boxes.upper[rest], margin[rest])
+            found, clauses = found.select(rest), clauses[rest]
+            points, margins = self._candidates(boxes, found, clauses)
+            cut = _cut(boxes, self._score(boxes, found, clauses), self._times(len(boxes)))
+            return _Step(smallest, *cut, points, margins)
+
+    def _times(self, boxes: int) -> int:
+        """How many times to cut each box of a round: more than once where a round would be too small to pay."""
+        room = min(_FEW, self._bounder.at_a_time) // max(1, boxes)
+        return max(1, min(_AT_MOST, room.bit_length() - 1))
+
+    def _score(self, boxes: _Boxes, found: Bounds, clauses: Tensor) -> Tensor:
+        """How much there is to gain from cutting each input, `(n, varied)`: its blame in the clauses still open."""
+        pending = ~(clauses > 0)[:, self._queries.clause[0]]
+        blame = torch.nan_to_num((found.blame * pending.unsqueeze(2)).sum(1))
+        total = blame.sum(1, keepdim=True)
+        share = blame / torch.where(total > 0, total, 1.0)
+        return share + _WIDTH_COUNTS * (boxes.upper - boxes.lower) / self._whole
+
+    def _candidates(self, boxes: _Boxes, found: Bounds, clauses: Tensor) -> tuple[Tensor, Tensor]:
+        """The points of smallest margin among centres and corners: those with one that is not positive, or nearly."""
+        if not len(boxes):
+            return self._bounder.points(boxes.lower), boxes.margin
+        members = self._queries.clause[0] == clauses.argmin(1, keepdim=True)
+        slope = (found.slopes * members.unsqueeze(2)).sum(1)
+        corner = torch.where(slope > 0, boxes.lower, boxes.upper)
+        points = self._bounder.points(torch.cat([middle(boxes.lower, boxes.upper), corner]))
+        y = self._instance.network(points).unsqueeze(0)
+        margins = self._queries.margin(self._queries.values(y))[0]
+        margins, order = torch.nan_to_num(margins, nan=torch.inf).sort()
+        chosen = (margins <= _NEARLY * (1 + y.abs().max()))[:_AT_ONCE].nonzero()[:, 0]
+        return points[order[chosen]], margins[chosen]
+
+
+class _Replay:
+    """Replays candidates in the original model, while there is hope."""
+
+    def __init__(self, confirm: Confirm) -> None:
+        self._confirm, self._best, self._vain = confirm, torch.inf, 0
+
+    def confirms(self, points: Tensor, margins: Tensor) -> bool:
+        """Whether one of the points, of increasing margins, is a counterexample. Not asked once too many were none,
+        unless the margin is smaller than any before."""
+        if not len(points):
+            return False
+        smallest = float(margins[0])
+        if smallest >= self._best and self._vain >= _PATIENCE:
+            return False
+        self._best, self._vain = min(self._best, smallest), self._vain + 1
+        return self._confirm(points)
+
+
+def _cut(boxes: _Boxes, score: Tensor, times: int) -> tuple[_Boxes, bool]:
+    """Boxes cut in halves across the input of the largest score that has a number between its faces, and the halves
+    again, so many times if they can be. As they are, and True, if one of the boxes has none."""
+    for i in range(times if len(boxes) else 0):
+        at = middle(boxes.lower, boxes.upper)
+        divisible = (boxes.lower < at) & (at < boxes.upper)
+        if not bool(divisible.any(1).all()):
+            return boxes, i == 0
+        axis = torch.where(divisible, score, -1.0).argmax(1)
+        across = torch.nn.functional.one_hot(axis, score.shape[1]).bool()
+        lower = torch.stack([boxes.lower, torch.where(across, at, boxes.lower)], dim=1)
+        upper = torch.stack([torch.where(across, at, boxes.upper), boxes.upper], dim=1)
+        boxes = _Boxes(lower.flatten(0, 1), upper.flatten(0, 1), boxes.margin.repeat_interleave(2))
+        score = torch.where(across, score / 2, score).repeat_interleave(2, dim=0)
+    return boxes, False
