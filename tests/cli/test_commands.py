@@ -228,6 +228,7 @@ BENCH_RESULT = {
     "answer": str,
     "reason": str,
     "seconds": NUMBER,
+    "cpu": NUMBER,
 }
 
 

@@ -132,6 +132,7 @@ def back_substitute(
                 form.give(j, part)
             rounds = True
             if trace is None:
+                terms += crossing.slopes[0, 0].numel() * step.relaxation.reduces
                 error = _charge(error, crossing.slopes, step.relaxation.magnitude, terms)
                 if crossing.absolute is not None:
                     error = error + gamma(terms, coeff.dtype) * crossing.absolute

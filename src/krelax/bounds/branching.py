@@ -69,24 +69,9 @@ def tighten_by_branching(
     target: Tensor | None = None,
     weight: Tensor | None = None,
     task: Tensor | None = None,
-    probe: Probe | None = None,
 ) -> Tensor:
-    """Rigorous lower bounds `(queries,)` of linear forms over one region, never below `start`.
-
-    `forms` holds the queries in the exact and the fast type of the instance, batch 1. A query is answered once its
-    bound is above its target, and with it all queries of the same `task` (a number below that of queries; by default
-    each has its own). Queries get shares of every round in proportion to `weight`. All three are `(queries,)`.
-    `probe` is shown inputs at which bounds of bad leaves are attained, `(points, *input_shape)` in the fast type; what
-    it raises ends the search. Otherwise the search ends early at the deadline, or when its leaves fill memory, and
-    returns what has been proven.
-    Raises InputError for more than one region.
-    """
-    if len(instance.region) != 1:
-        raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
-    with torch.no_grad():
-        instance, known, forms = without_inactive(instance, known, forms)
-        goals = _Goals.of(start, target, weight, task)
-        return _Search(instance, Evaluator(instance, known, *forms), effort, start, goals, probe).run()
+    """Rigorous lower bounds `(queries,)` of linear forms over one region, never below `start`; see `Branching`."""
+    return Branching(instance, known, forms, effort, start, target, weight, task).run(effort.seconds)
 
 
 def tighten_layer(
@@ -122,73 +107,83 @@ def _urgency(start: Tensor) -> Tensor:
     return torch.cat([above / width, below / width])
 
 
-@dataclass(frozen=True)
-class _Goals:
-    """What the queries of a search are after; each `(queries,)`."""
+class Branching:
+    """A branch and bound that raises lower bounds of linear forms over one region, and can go on where it stopped.
 
-    target: Tensor
-    weight: Tensor
-    task: Tensor
+    `forms` holds the queries in the exact and the fast type of the instance, batch 1, and `start` what is proven of
+    them. A query is answered once its bound is above its `target` (infinite by default), and with it all queries of the
+    same `task` (a number below that of queries; by default each has its own). Queries get shares of every round in
+    proportion to `weight`. All four are `(queries,)`. `probe` is shown inputs at which bounds of bad leaves are
+    attained, `(points, *input_shape)` in the fast type; what it raises ends the search.
 
-    @classmethod
-    def of(cls, start: Tensor, target: Tensor | None, weight: Tensor | None, task: Tensor | None) -> _Goals:
-        return cls(
-            start.new_full(start.shape, torch.inf) if target is None else target,
-            start.new_ones(start.shape) if weight is None else weight.to(start.dtype),
-            torch.arange(len(start)) if task is None else task,
-        )
-
-
-class _Search:
-    """The loop: which leaves to split, which to close, when to stop.
-
-    A leaf is closed when its proven bound is above the target of its query; `_closed` keeps the smallest of these
-    bounds. A query is answered when none of its leaves is left.
+    A leaf is closed when its proven bound is above the target of its query, which is answered when none of its leaves
+    is left. Raises InputError for more than one region.
     """
 
     def __init__(
         self,
         instance: Instance,
-        evaluator: Evaluator,
+        known: Intervals,
+        forms: tuple[Form, Form],
         effort: Effort,
         start: Tensor,
-        goals: _Goals,
-        probe: Probe | None,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+        task: Tensor | None = None,
+        probe: Probe | None = None,
     ) -> None:
-        self._instance, self._evaluator, self._effort, self._probe = instance, evaluator, effort, probe
-        self._start, self._goals = start, goals
-        beyond = (_BEYOND * (goals.target - start)).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
-        self._ahead = goals.target + beyond
-        self._closed = torch.full_like(start, torch.inf)
-        self._credit = torch.zeros_like(goals.weight)
-        widest = max(prod(instance.network.nodes[i].shape) for i in range(max(evaluator.nodes, default=0) + 1))
-        itemsize = instance.fast_region.lower.element_size()
-        self._size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, start.device))
-        self._began = time.perf_counter()
+        if len(instance.region) != 1:
+            raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
+        instance, known, forms = without_inactive(instance, known, forms)
+        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms)
+        self._effort, self._probe = effort, probe
+        self._start = start
+        self._target = start.new_full(start.shape, torch.inf) if target is None else target
+        self._weight = start.new_ones(start.shape) if weight is None else weight.to(start.dtype)
+        self._task = torch.arange(len(start)) if task is None else task
+        beyond = (_BEYOND * (self._target - start)).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
+        self._ahead = self._target + beyond
+        self._closed = torch.full_like(start, torch.inf)  # the smallest bound of a query's closed leaves
+        self._credit = torch.zeros_like(self._weight)
         self._proof_seconds = 0.0  # for one leaf
-        leaves = evaluator.roots((goals.weight > 0).nonzero()[:, 0], effort.depth)
-        row = sum(prod(t.shape[1:]) * t.element_size() for t in leaves.tensors())
-        self._pool = Pool(leaves, memory_budget(start.device) // (_POOL_COPIES * row))
+        self._until: float | None = None
+        self._size, self._pool = self._room()
+        self._fresh = True
 
-    def run(self) -> Tensor:
-        """Bounds of all queries, with what there was time for."""
-        try:
-            self._improve_roots()
-            with _helpers(self._start.device) as helpers:
-                for _ in range(self._effort.rounds):
-                    if self._is_late() or not (self._round(helpers) or self._polish()):
-                        break
-        except OutOfTime:
-            pass
-        return self._proven()
+    def _room(self) -> tuple[int, Pool]:
+        """How many leaves to work on at a time, and a place for all of them."""
+        nodes, device = self._evaluator.nodes, self._start.device
+        widest = max(prod(self._instance.network.nodes[i].shape) for i in range(max(nodes, default=0) + 1))
+        itemsize = self._instance.fast_region.lower.element_size()
+        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], self._effort.depth)
+        row = sum(prod(t.shape[1:]) * t.element_size() for t in leaves.tensors())
+        size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, device))
+        return size, Pool(leaves, memory_budget(device) // (_POOL_COPIES * row))
+
+    def run(self, seconds: float | None = None) -> Tensor:
+        """Search for so long (None: until nothing is left to do), and return rigorous bounds of all queries.
+
+        Ends early at the deadline of the instance, or when the leaves fill memory.
+        """
+        self._until = None if seconds is None else time.perf_counter() + seconds
+        with torch.no_grad():
+            try:
+                if self._fresh:
+                    self._improve_roots()
+                with _helpers(self._start.device) as helpers:
+                    for _ in range(self._effort.rounds):
+                        if self._is_late() or not (self._round(helpers) or self._polish()):
+                            break
+            except OutOfTime:
+                pass
+            return self._proven()
 
     def _is_late(self) -> bool:
         """Whether what is left of the time is needed to evaluate the leaves there are."""
         leaves = len(self._pool) + 2 * self._effort.leaves if self._effort.partial else 0
         now = time.perf_counter() + 1.5 * self._proof_seconds * leaves
-        limit, deadline = self._effort.seconds, self._instance.deadline
-        late = (limit is not None and now > self._began + limit) or (deadline is not None and now > deadline)
-        return late or self._instance.expired()
+        limits = (self._until, self._instance.deadline)
+        return self._instance.expired() or any(limit is not None and now > limit for limit in limits)
 
     def _improve_roots(self) -> None:
         for rows in pieces(len(self._pool), self._size):
@@ -198,7 +193,9 @@ class _Search:
             self._start = self._start.scatter_reduce(0, leaves.query, leaves.floor, "amax")
             self._pool.put(rows, leaves)
             self._show(points)
-        self._drop_closed(torch.arange(len(self._pool)), self._pool.take(torch.arange(len(self._pool))))
+        every = torch.arange(len(self._pool))
+        self._drop_closed(every, self._pool.take(every))
+        self._fresh = False
 
     def _show(self, points: Tensor) -> None:
         if self._probe is not None:
@@ -258,13 +255,13 @@ class _Search:
 
     def _take_in(self, leaves: Leaves) -> None:
         """Keep new leaves, but for those that are closed."""
-        open_ = (leaves.floor <= self._goals.target[leaves.query]).nonzero()[:, 0]
+        open_ = (leaves.floor <= self._target[leaves.query]).nonzero()[:, 0]
         self._close(leaves)
         self._pool.add(leaves.select(open_))
 
     def _close(self, leaves: Leaves) -> Tensor:
         """Note the bounds of leaves that are closed; their positions."""
-        closed = (leaves.floor > self._goals.target[leaves.query]).nonzero()[:, 0]
+        closed = (leaves.floor > self._target[leaves.query]).nonzero()[:, 0]
         self._closed.scatter_reduce_(0, leaves.query[closed], leaves.floor[closed], "amin")
         return closed
 
@@ -294,11 +291,11 @@ class _Search:
     def _answered(self) -> Tensor:
         """Queries with no leaf left."""
         left = torch.bincount(self._pool.query, minlength=len(self._start))
-        return (left == 0) & (self._goals.weight > 0)
+        return (left == 0) & (self._weight > 0)
 
     def _matters(self) -> Tensor:
         """Queries of tasks that are not done."""
-        task = self._goals.task
+        task = self._task
         done = torch.zeros_like(task).scatter_reduce_(0, task, self._answered().long(), "amax")
         return done[task] == 0
 
@@ -306,8 +303,8 @@ class _Search:
         """The worst of these leaves of every query, after handing out a round's credit among their queries. The best
         ones where there is no room for many more: they are the next to be closed."""
         query, value = self._pool.query[rows], self._pool.value[rows]
-        share = torch.zeros_like(self._goals.weight)
-        share[query] = self._goals.weight[query]
+        share = torch.zeros_like(self._weight)
+        share[query] = self._weight[query]
         self._credit += self._effort.leaves * share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
         order = value.argsort(stable=True, descending=self._pool.free < _ROOMY * self._effort.leaves)
         order = order[query[order].argsort(stable=True)]
@@ -319,7 +316,7 @@ class _Search:
     def _proven(self) -> Tensor:
         """Rigorous bounds: the smallest over a query's leaves, if there was time for all of them. What is below its
         target in a task that another query has done is not proven."""
-        wanted = self._matters() if self._effort.partial else torch.zeros_like(self._goals.task, dtype=torch.bool)
+        wanted = self._matters() if self._effort.partial else torch.zeros_like(self._task, dtype=torch.bool)
         bound = self._closed.clone()
         for rows in pieces(len(self._pool), self._size):
             leaves = self._pool.take(rows)
@@ -328,7 +325,7 @@ class _Search:
             if len(asked) and not self._instance.expired():
                 floor[asked] = self._prove(leaves.select(asked))
             bound.scatter_reduce_(0, leaves.query, floor, "amin")
-        return torch.where(self._goals.weight > 0, torch.maximum(self._start, bound), self._start)
+        return torch.where(self._weight > 0, torch.maximum(self._start, bound), self._start)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from krelax.cli.shared import (
 @region_options
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
-@timeout_option("Seconds for each image, on average.")
+@timeout_option("Seconds for each image.", default=60.0)
 @click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped.")
 @device_option
@@ -57,7 +57,7 @@ def demo(dense: bool) -> None:
         "norm": "linf",
         "clip": (0.0, 1.0),
         "method": "auto",
-        "timeout": None,
+        "timeout": 60.0,
         "device": "cpu",
         "jsonl": None,
         "resume": False,

@@ -31,8 +31,8 @@ def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def timeout_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--timeout", type=Positive(), metavar="S", help=text)
+def timeout_option(text: str, default: float | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--timeout", type=Positive(), metavar="S", default=default, show_default=True, help=text)
 
 
 def region_options(function: Callable[..., Any]) -> Callable[..., Any]:

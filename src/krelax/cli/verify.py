@@ -61,12 +61,14 @@ def _make(folder: Path) -> None:
 
 
 def _assignments(names: tuple[str, str], x: object, y: object, folder: Path | None) -> None:
-    """Print the counterexample, one value a line, every float32 exactly; and save it."""
+    """Save the counterexample, one value a line, every float32 exactly; then print it."""
     import numpy as np
 
+    texts = []
     for name, value in zip(names, (x, y), strict=True):
         array = np.asarray(value)
         lines = [f"{name} float32 [{','.join(map(str, array.shape))}]", *(repr(float(v)) for v in array.flatten())]
-        click.echo("\n".join(lines))
+        texts.append("\n".join(lines))
         if folder is not None:
-            (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (folder / f"{name}.txt").write_text(texts[-1] + "\n", encoding="utf-8")
+    click.echo("\n".join(texts))

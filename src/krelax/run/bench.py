@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,13 +34,14 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What came of an instance: `answer` is sat, unsat, unknown, timed-out or error."""
+    """What came of an instance: `answer` is sat, unsat, unknown, timed-out or error; `seconds` of wall and CPU time."""
 
     instance: Instance
     answer: str
     reason: str
     seconds: float
     outcome: Outcome | None = None
+    cpu: float = 0.0
 
     @property
     def disagrees(self) -> bool:
@@ -60,6 +62,7 @@ class Result:
             "answer": self.answer,
             "reason": self.reason,
             "seconds": round(self.seconds, 4),
+            "cpu": round(self.cpu, 4),
         }
         if self.outcome is not None and self.outcome.counterexample is not None:
             record["counterexample"] = counterexample_lists(self.outcome.counterexample)
@@ -105,6 +108,7 @@ def bench(instances: list[Instance], options: VerifyOptions) -> Iterator[Result]
     check_options(options)
     loaded: tuple[Path, Network] | None = None
     for instance in instances:
+        cpu = time.process_time()
         try:
             if loaded is None or loaded[0] != instance.onnx:
                 loaded = instance.onnx, load_onnx(instance.onnx)
@@ -113,7 +117,7 @@ def bench(instances: list[Instance], options: VerifyOptions) -> Iterator[Result]
         except InputError as error:
             yield Result(instance, "error", str(error), 0.0)
             continue
-        yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome)
+        yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, time.process_time() - cpu)
 
 
 def answer(outcome: Outcome) -> str:

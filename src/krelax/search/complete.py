@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.backward import outputs
-from krelax.bounds.branching import Effort, tighten_by_branching
+from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.methods import METHODS, Bounded, by_groups, holds
 from krelax.bounds.multineuron import Joining
@@ -38,7 +38,8 @@ class Complete:
 
     Up to `inputs` inputs are split themselves. Otherwise the margins are branched on, and between two turns of that
     the bounds of all layers are tightened by one of the `passes`. The first turn takes `turn` seconds, each next one
-    `growth` times as long, none more than `share` of the time that is left; the last one has no limit of its own.
+    `growth` times as long, none more than `share` of the time that is left. A pass that does not bring the worst margin
+    at least the part `gain` of its way to zero was the last one; then there is only branching.
     """
 
     inputs: int = 12
@@ -50,6 +51,7 @@ class Complete:
     turn: float = 3.0
     growth: float = 2.0
     share: float = 0.2
+    gain: float = 0.1
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
 
 
@@ -98,16 +100,23 @@ def _by_inputs(instance: Instance, queries: Queries, found: Bounded, effort: Com
 
 def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: _Probe) -> Found:
     """Branching and tightening take turns until the question is decided or the time is up."""
-    turn = effort.turn
+    turn, passes = effort.turn, list(effort.passes)
+    search = _Margins(instance, queries, found, effort.branching, probe)
     try:
-        for joining in (*effort.passes, None):
-            seconds = None if joining is None else _within(instance, turn, effort.share)
-            found = _branched(instance, queries, found, replace(effort.branching, seconds=seconds), probe)
-            if joining is None or holds(queries, found.value):
+        while True:
+            seconds = _within(instance, turn, effort.share) if passes else None
+            found = search.run(found, seconds)
+            if holds(queries, found.value) or not passes:
                 break
-            found = by_groups(instance, queries, found, joining, stop=True, seconds=seconds)
-            if holds(queries, found.value):
+            tighter = by_groups(instance, queries, found, passes.pop(0), stop=True, seconds=seconds)
+            if holds(queries, tighter.value):
+                found = tighter
                 break
+            if float(tighter.value.min()) < (1 - effort.gain) * float(found.value.min()):
+                passes = []
+            else:
+                found = tighter
+                search = _Margins(instance, queries, found, effort.branching, probe)
             turn *= effort.growth
     except OutOfTime:
         pass
@@ -123,21 +132,26 @@ def _within(instance: Instance, seconds: float, share: float) -> float:
     return min(seconds, share * left)
 
 
-def _branched(instance: Instance, queries: Queries, found: Bounded, effort: Effort, probe: _Probe) -> Bounded:
-    """Branch on the margins of the clauses that are still open."""
-    settled = queries.clause_values(found.value)[0] > 0
-    index = (~settled[queries.clause[0]]).nonzero()[:, 0]
-    exact, fast = (
-        outputs(n, *(t[:, index].to(n.dtype) for t in (queries.rows, queries.offsets)))
-        for n in (instance.network, instance.fast_network)
-    )
-    start, clause = found.value[0, index], queries.clause[0, index]
-    task = clause.unique(return_inverse=True)[1]
-    target = torch.zeros_like(start)
-    value = tighten_by_branching(
-        instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show
-    )
-    return replace(found, value=found.value.index_copy(1, index, value[None]))
+class _Margins:
+    """A search on the margins of the clauses that are still open."""
+
+    def __init__(self, instance: Instance, queries: Queries, found: Bounded, effort: Effort, probe: _Probe) -> None:
+        settled = queries.clause_values(found.value)[0] > 0
+        self._index = (~settled[queries.clause[0]]).nonzero()[:, 0]
+        exact, fast = (
+            outputs(n, *(t[:, self._index].to(n.dtype) for t in (queries.rows, queries.offsets)))
+            for n in (instance.network, instance.fast_network)
+        )
+        start = found.value[0, self._index]
+        task = queries.clause[0, self._index].unique(return_inverse=True)[1]
+        self._search = Branching(
+            instance, found.known, (exact, fast), effort, start, torch.zeros_like(start), task=task, probe=probe.show
+        )
+
+    def run(self, found: Bounded, seconds: float | None) -> Bounded:
+        """Go on for so long; what is known then."""
+        value = self._search.run(seconds)
+        return replace(found, value=found.value.index_copy(1, self._index, value[None]))
 
 
 class _Probe:
