@@ -1,9 +1,10 @@
 """Bounds of single margins at the root, beside those measured for MN-BaB: DeepPoly, optimised slopes, PRIMA.
 
-    python benchmarks/root_bounds.py [--methods crown,alpha,krelu,krelu3,lp-krelu] [--cases 8]
+    python benchmarks/root_bounds.py [--methods crown,alpha,krelu,krelu3,lp-krelu] [--strategy NAMES] [--cases 8]
 
 The margin of the label and one other class, over an L-infinity ball clipped to [0, 1], by each method alone: that one
-margin is all it is asked. CPU seconds of this process and wall, one thread. PRIMA's groups are triples.
+margin is all it is asked. With `--strategy chain,sparse,affine` methods with groups form them in each of these ways.
+CPU seconds of this process and wall, one thread. PRIMA's groups are triples.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,10 @@ import torch
 
 from common import benchmark_folder
 from krelax.bounds.instance import Instance
-from krelax.bounds.methods import METHODS, bound
+from krelax.bounds.methods import METHODS, Method, bound
+from krelax.bounds.multineuron import Joining
 from krelax.cli.report import table
+from krelax.hull.grouping import Strategy
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries, classification
 from krelax.problem.region import ball
@@ -67,33 +71,66 @@ def cases(count: int) -> list[Case]:
         return [case_of(folder, row) for row in list(csv.DictReader(lines))[:count]]
 
 
-def measured(case: Case, method: str) -> tuple[float, float, float]:
+def asked_for(names: Sequence[str], strategies: Sequence[Strategy]) -> dict[str, Method]:
+    """Methods by the heads of their columns; if there are strategies, those with groups once for each of them."""
+    methods: dict[str, Method] = {}
+    for name in names:
+        method = METHODS[name]
+        if strategies and any(joining.grouping for joining in method.joining):
+            methods |= {f"{name}, {strategy}": grouped(method, strategy) for strategy in strategies}
+        else:
+            methods[name] = method
+    return methods
+
+
+def grouped(method: Method, strategy: Strategy) -> Method:
+    """The method with its groups formed in another way."""
+
+    def changed(joining: Joining) -> Joining:
+        grouping = joining.grouping
+        return joining if grouping is None else replace(joining, grouping=replace(grouping, strategy=strategy))
+
+    return replace(method, joining=tuple(changed(joining) for joining in method.joining))
+
+
+def measured(case: Case, method: Method) -> tuple[float, float, float]:
     """Bound, CPU seconds, seconds."""
     began, wall = time.process_time(), time.perf_counter()
-    value = float(bound(case.instance, case.query, METHODS[method]).value)
+    value = float(bound(case.instance, case.query, method).value)
     return value, time.process_time() - began, time.perf_counter() - wall
 
 
-def main() -> None:
-    """Print the table of bounds and the table of costs."""
+def strategies(text: str) -> list[Strategy]:
+    """Names with commas in between."""
+    return [Strategy(name) for name in text.split(",")]
+
+
+def options() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--methods", type=lambda s: s.split(","), default=["crown", "alpha", "krelu", "krelu3", "lp-krelu"]
     )
+    parser.add_argument("--strategy", type=strategies, default=[])
     parser.add_argument("--cases", type=int, default=8)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the table of bounds and the table of costs."""
+    arguments = options()
     torch.set_num_threads(1)
-    asked = cases(arguments.cases)
-    for method in arguments.methods:  # once before the clock runs: compilation and imports
+    asked, methods = cases(arguments.cases), asked_for(arguments.methods, arguments.strategy)
+    for method in methods.values():  # once before the clock runs: compilation and imports
         measured(asked[0], method)
-    found = {case.name: [measured(case, method) for method in arguments.methods] for case in asked}
+    found = {case.name: [measured(case, method) for method in methods.values()] for case in asked}
     bounds = [
         (case.name, *(f"{value:.3f}" for value, _, _ in found[case.name]), *(f"{p:.3f}" for p in case.peer))
         for case in asked
     ]
-    print(table(("lower bound of the margin", *arguments.methods, *PEER.values()), bounds), end="\n\n")
+    print(table(("lower bound of the margin", *methods, *PEER.values()), bounds), end="\n\n")
     costs = [(name, *(f"{cpu:.2f} ({wall:.2f})" for _, cpu, wall in row)) for name, row in found.items()]
-    print(table(("CPU seconds (wall)", *arguments.methods), costs))
+    print(table(("CPU seconds (wall)", *methods), costs))
 
 
 if __name__ == "__main__":
