@@ -20,10 +20,11 @@ from torch import Tensor
 
 from krelax.bounds.backward import Form, neurons, signed
 from krelax.bounds.compression import without_inactive
+from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, memory_budget, pieces, workers
 from krelax.bounds.intermediate import ASCENT_COPIES, interval_is_exact, undecided
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.leaves import Evaluator, Leaves
+from krelax.bounds.leaves import Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.pool import Pool
 from krelax.errors import InputError
@@ -48,7 +49,8 @@ Probe = Callable[[Tensor], None]
 class Effort:
     """How much a search may do: leaves to be split in a round, rounds, splits on the way to a leaf, ascent of the
     queries themselves (`root`), of every child (`leaf`), of leaves with nothing left to split (`last`), and seconds
-    (None: no limit). With `partial`, time is kept for proving bounds that fall short of their targets."""
+    (None: no limit). With `partial`, time is kept for proving bounds that fall short of their targets; with
+    `groups`, leaves pay for neurons in groups together."""
 
     leaves: int = 256
     rounds: int = 20
@@ -58,6 +60,7 @@ class Effort:
     last: Ascent = field(default_factory=lambda: Ascent(100, 0.3, 0.96))
     seconds: float | None = None
     partial: bool = True
+    groups: bool = False
 
 
 def tighten_by_branching(
@@ -135,6 +138,8 @@ class Branching:
         if len(instance.region) != 1:
             raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
         instance, known, forms = without_inactive(instance, known, forms)
+        if not effort.groups:
+            known.groups.clear()
         self._instance, self._evaluator = instance, Evaluator(instance, known, *forms)
         self._effort, self._probe = effort, probe
         self._start = start

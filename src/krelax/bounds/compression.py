@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form
+from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.network.graph import Network, Node
@@ -24,7 +26,8 @@ def without_inactive(
     instance: Instance, known: Intervals, forms: tuple[Form, Form]
 ) -> tuple[Instance, Intervals, tuple[Form, Form]]:
     """The same bounding problem over one region without its inactive neurons, where dense layers surround them, and
-    without what lies above the forms. Joint relaxations of neurons are dropped, other nodes keep their numbers."""
+    without what lies above the forms. Nodes keep their numbers; groups with pass-through members that do not are
+    dropped."""
     kept = _kept(instance.network, known, forms[0])
     exact, fast = (_restricted(n, kept, max(forms[0].coeff)) for n in (instance.network, instance.fast_network))
     small = Intervals()
@@ -33,8 +36,23 @@ def without_inactive(
         small.append(*(_taken(t, kept.get(i)) for t in side))
     for i in known.relaxations.keys() & set(range(len(exact.nodes))):
         small.relax(exact, i)
+        small.groups[i] = tuple(
+            _renumbered(g, kept.get(exact.nodes[i].inputs[0]))
+            for g in known.groups.get(i, ())
+            if g.through is None or g.through.node not in kept
+        )
     asked = tuple(Form({i: _taken(a, kept.get(i)) for i, a in f.coeff.items()}, f.constant) for f in forms)
     return replace(instance, network=exact, fast_network=fast), small, (asked[0], asked[1])
+
+
+def _renumbered(groups: Groups, kept: Tensor | None) -> Groups:
+    """The groups all of whose members are left, with their new places."""
+    if kept is None:
+        return groups
+    places = torch.searchsorted(kept, groups.members).clamp(max=len(kept) - 1)
+    whole = (kept[places] == groups.members).all(-1)[0]
+    joint = replace(groups.joint, bounds=groups.joint.bounds[:, whole])
+    return replace(groups, members=places[:, whole], joint=joint)
 
 
 def _kept(network: Network, known: Intervals, form: Form) -> dict[int, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.steps import Crossing, Parameter, Single, Step, columns
+from krelax.bounds.steps import Alone, Crossing, Parameter, Single, Step, columns
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:
@@ -79,11 +79,11 @@ class Shares:
         dtype = groups.joint.bounds.dtype
         return Shares(groups, self.places, self.share.value.to(dtype), self.tilt.value.to(dtype))
 
-    def take(self, coeff: Tensor, line: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def take(self, coeff: Tensor, line: Tensor, sides: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The groups' coefficients and slopes, with the prices and absolute terms, `(batch, queries)`.
 
-        `coeff` and `line`, `(1, m, queries)`, are the coefficients of all groups' members, and the slopes that they
-        would have alone.
+        `coeff`, `line` and `sides`, `(1, m, queries)`, are the coefficients of all groups' members, the slopes that
+        they would have alone, and the sides of zero that they lie on.
         """
         joint, k = self.groups.joint, self.places.shape[-1]
         whole, own = pick(coeff, self.places), pick(line, self.places)
@@ -91,12 +91,20 @@ class Shares:
         slope = self.tilt.value * part.abs().sum(2, keepdim=True)
         slope[:, :, :k] += part * own
         every = part if slope.shape[2] == k else torch.cat([part, torch.zeros_like(slope[:, :, k:])], 2)
-        found = joint.support(slope, every)
+        found = joint.support(slope, every, self._sides(sides, slope))
         self._met = _Crossed(whole, own, part, self.tilt.value, found.z, found.a)
         absolute = ((slope.abs() + every.abs()) * joint.magnitude.unsqueeze(-1)).sum((1, 2))
         # sums over groups are longer than the sums over neurons that the backward pass charges for
         absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
         return part, slope, found.value.sum(1), absolute
+
+    def _sides(self, sides: Tensor | None, slope: Tensor) -> Tensor | None:
+        """Sides of all members; pass-through ones lie on both."""
+        if sides is None:
+            return None
+        own = pick(sides, self.places)
+        through = own.new_zeros(*own.shape[:2], slope.shape[2] - own.shape[2], own.shape[3])
+        return torch.cat([own, through], 2)
 
     def follow(self, points: Mapping[int, Tensor], before: Tensor, alone: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of shares and tilts; and, for the members, what their coefficients and slopes in the groups are
@@ -118,13 +126,14 @@ class Shares:
 
 
 class Grouped(Step):
-    """Neurons in groups, and alone for what is left: `Single` with part of the coefficients taken by groups.
+    """Neurons in groups, and alone for what is left: a step with part of its coefficients taken by groups.
 
     One region; `members`, `(m,)`, are the neurons in groups.
     """
 
-    def __init__(self, alone: Single, members: Tensor, shares: Sequence[Shares]) -> None:
+    def __init__(self, alone: Alone, members: Tensor, shares: Sequence[Shares]) -> None:
         self.relaxation = alone.relaxation
+        self._sides = alone.sides_at(members)
         self.alone, self.members, self.shares = alone, members, tuple(shares)
         self._rest = self._whole = members.new_empty(0)
 
@@ -142,7 +151,7 @@ class Grouped(Step):
         price = absolute = coeff.new_zeros(coeff.shape[:2])
         elsewhere: dict[int, Tensor] = {}
         for s in self.shares:
-            part, slope, paid, terms = s.take(whole, line)
+            part, slope, paid, terms = s.take(whole, line, self._sides)
             k = part.shape[2]
             put(taken, s.places, part)
             put(joint, s.places, slope[:, :, :k])
@@ -166,14 +175,26 @@ class Grouped(Step):
         return _add(after, self.members, gained)
 
 
-def grouped(alone: Single, groups: Sequence[Groups], queries: int) -> Grouped:
-    """A step whose coefficients are shared out evenly, a copy of the shares for each query. One region."""
-    members = torch.cat([g.members.flatten() for g in groups]).unique()
-    places = [torch.searchsorted(members, g.members[0]) for g in groups]
+def membership(groups: Sequence[Groups]) -> tuple[Tensor, list[Tensor]]:
+    """The neurons in groups, `(m,)`, and where among them the members of each set of groups are, `(groups, k)`."""
+    members = torch.cat([torch.arange(0), *(g.members.flatten() for g in groups)]).unique()
+    return members, [torch.searchsorted(members, g.members[0]) for g in groups]
+
+
+def even(groups: Sequence[Groups], queries: int) -> list[Shares]:
+    """Coefficients shared out evenly, a copy of the shares for each query, without tilts."""
+    if not groups:
+        return []
+    members, places = membership(groups)
     belongs = torch.cat([p.flatten() for p in places]).bincount(minlength=len(members))
     shares = []
     for g, p in zip(groups, places, strict=True):
         share = (1 / belongs.to(g.joint.bounds))[p][None, ..., None].repeat(1, 1, 1, queries)
         tilt = share.new_zeros(*share.shape[:2], len(g.joint.negative_slopes), queries)
         shares.append(Shares(g, p, share, tilt))
-    return Grouped(alone, members, shares)
+    return shares
+
+
+def grouped(alone: Single, groups: Sequence[Groups], queries: int) -> Grouped:
+    """A step whose coefficients are shared out evenly, a copy of the shares for each query. One region."""
+    return Grouped(alone, membership(groups)[0], even(groups, queries))

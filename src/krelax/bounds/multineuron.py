@@ -33,13 +33,14 @@ from krelax.relaxations.piecewise import Triangle
 
 @dataclass(frozen=True)
 class Joining:
-    """Which groups, if any, and how long slopes are optimised: for members, their combinations, and the query.
+    """Which groups, if any, and how long slopes are optimised: for members (`inner`; None leaves their bounds as they
+    are), their combinations, and the query.
 
     With `splitting`, pre-activation bounds of every layer are also tightened by branching.
     """
 
     grouping: Grouping | None = field(default_factory=Grouping)
-    inner: Ascent = field(default_factory=lambda: Ascent(24, 0.5, 0.88))
+    inner: Ascent | None = field(default_factory=lambda: Ascent(24, 0.5, 0.88))
     combinations: Ascent = field(default_factory=lambda: Ascent(12, 0.5, 0.85))
     outer: Ascent = field(default_factory=lambda: Ascent(100, 0.3, 0.97))
     splitting: Effort | None = None
@@ -131,7 +132,7 @@ def _direct(network: Network, node: int, index: Tensor) -> tuple[int, Tensor]:
 def _tighten(instance: Instance, known: Intervals, node: int, score: Tensor | None, joining: Joining) -> None:
     """Better bounds of the pre-activation of `node`, with all that is known of the layers before."""
     source = instance.network.nodes[node].inputs[0]
-    if known.groups or joining.splitting is not None:
+    if joining.inner is not None and (known.groups or joining.splitting is not None):
         tighten_by_ascent(instance, known, source, joining.inner)
     if joining.splitting is not None and score is not None:
         weight = (score / score.mean().clamp(min=torch.finfo(score.dtype).tiny)).sqrt() + _LEAST_WEIGHT

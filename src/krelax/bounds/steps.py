@@ -73,7 +73,23 @@ class Step(ABC):
         return []
 
 
-class Single(Step):
+class Alone(Step):
+    """A step in which every neuron pays for itself, and which can give part of its coefficients away to groups."""
+
+    @abstractmethod
+    def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:
+        """The slopes of the lines that coefficients `(1, m, queries)` of some entries choose by their sign."""
+
+    @abstractmethod
+    def add_gradient(self, places: Tensor, coeff: Tensor, along: Tensor) -> None:
+        """Add to the gradients of the slopes those of slopes taken over by `slopes_at`, `(1, m, queries)`."""
+
+    def sides_at(self, places: Tensor) -> Tensor | None:
+        """On which sides of zero entries are taken to lie, `(1, m, queries)`: 1, -1, or 0 for both; None if all do."""
+        return None
+
+
+class Single(Alone):
     """Every neuron alone: two lines with the given slopes, each `(batch, queries | 1, *shape)`.
 
     The positive part of the coefficients takes the lower line, the negative part the upper one.
@@ -119,12 +135,10 @@ class Single(Step):
         return self._follow(coeff, q, lines)
 
     def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:
-        """The slopes of the lines that coefficients `(1, m, queries)` of some entries choose by their sign."""
         lower, upper = (columns(t, places) for t in (self._lines.lower, self._lines.upper))
         return torch.lerp(upper, lower, _positive(coeff))
 
     def add_gradient(self, places: Tensor, coeff: Tensor, along: Tensor) -> None:
-        """Add to the gradients of the slopes those of slopes taken over by `slopes_at`, `(1, m, queries)`."""
         positive = _positive(coeff)
         for parameter, share in ((self._lower, positive), (self._upper, 1 - positive)):
             if parameter is not None and parameter.gradient is not None:

@@ -49,6 +49,7 @@ class Shared(NamedTuple):
     weights: Array  # (n,), one over the norm of the row
     caps: Array  # (p, n), 0 where the row bounds the piece with right-hand side 0, infinity elsewhere
     maps: Array  # (p, q, k)
+    signs: Array  # (p, k), 1 where the piece has z_i >= 0, -1 where z_i <= 0, 0 if either
     units: Indices  # (2, k), where -e_i and e_i are
 
 
@@ -83,7 +84,8 @@ def prepare(polytope: Polytope, pieces: Pieces) -> Shared:
         caps[piece, [index[row] for row in cuts]] = 0.0
     norms = np.linalg.norm(rows, axis=1)
     weights = 1.0 / np.where(norms > 0.0, norms, 1.0)
-    return Shared(rows, np.ascontiguousarray(rows.T), weights, caps, pieces.maps, polytope.units)
+    signs = (caps[:, polytope.units[0]] == 0.0) - 1.0 * (caps[:, polytope.units[1]] == 0.0)
+    return Shared(rows, np.ascontiguousarray(rows.T), weights, caps, pieces.maps, signs, polytope.units)
 
 
 def workspace(shared: Shared) -> Work:

@@ -13,23 +13,33 @@ rounding moves them by a few units in the last place, and no choice can flip and
 **Rounding** (`ROUNDING`). Let u = eps / 2, M_i = max |z_i| over the points, T the exact tight bounds and C the computed
 ones; all to first order. Rounding is monotone and keeps signs, so a minimum of rounded numbers is the rounded minimum.
 
-* Unit bounds are one addition of given bounds (halving is exact): ``|C - T| <= u |T|``, with the same sign. Diagonal
-  bounds are given, or the sum of two unit bounds, C = fl(C_1 + C_2): ``|C - T| <= 2 u (|T_1| + |T_2|)``.
+* Unit bounds are one addition of given bounds (halving is exact), so C = fl(T): ``|C - T| <= u |T|``, with the same
+  sign. Diagonal bounds are given, or the sum of two unit bounds, C = fl(C_1 + C_2): ``|C - T| <= 2 u (|T_1| + |T_2|)``.
 * Crossings and the origin, where they exist: ``|z_i - exact| <= u M_i``. A sum of unit bounds, one of them >= 0,
   never is the smaller bound there, so only given diagonals and unit bounds enter; and no sign changes, so the origin
   is exact.
-* Vertices, say v = (T_10, T_11 - T_10), are needed for gradients m = slope - coeff (on the quadrant of v) in the cone
-  of (1, 0) and (1, 1), so ``0 <= m2 <= m1``. The computed one has ``m · z = (m1 - m2) C_10 + m2 (C_11 + rounding of
-  z2)``, less than ``m · v`` by at most ``u (m1 M_1 + 2 m2 (M_1 + M_2) + m2 M_2) <= 3 u m · M``. If rounding moves z2
-  to the other side of the axis, which clamping into the box allows only if the axis meets P, then v is within about 3
-  u M_1 of it, and the crossing nearby replaces v for ``(m1 + m2) 3 u M_1 <= 6 u m · M``.
+* Vertices inside a piece, say v = (T_10, T_11 - T_10), are needed for gradients m = slope - coeff (on that piece) in
+  the cone of (1, 0) and (1, 1), so ``0 <= m2 <= m1``. The computed one has ``m · z = (m1 - m2) C_10 + m2 (C_11 +
+  rounding of z2)``, less than ``m · v`` by at most ``u (m1 M_1 + 2 m2 (M_1 + M_2) + m2 M_2) <= 3 u m · M``. It is in
+  the same closed piece: C_10 has the sign of T_10, and z2 that of v2 or it is zero. For if T_11 >= T_10, then the given
+  c_11 >= fl(T_10) and C_01 >= 0, hence C_11 >= C_10; and if T_11 <= T_10, then the given c_11 is T_11 and <= fl(T_10),
+  or C_01 <= 0, hence C_11 <= C_10. Clamping into the box changes no sign.
 * A value adds four products in any order, one of them of three factors, and then the charge: ``5 u W + u W``, where
   ``W = Σ M_i (|slope_i| + |coeff_i|) >= m · M``.
 
-In all ``12 u W = 6 eps W`` are missing at most; `ROUNDING` is 8, which leaves a third of that for terms of second
-order. Needed: P nonempty, no overflow or underflow, matrix products in full precision (no TF32). Values too large by
-rounding are harmless; they are so by at most ``ROUNDING eps M Σ (|slope_i| + |coeff_i|)`` with M the larger M_i,
-because every coordinate of every point is within 6 u M of a point of P.
+In all ``9 u W = 4.5 eps W`` are missing at most; `ROUNDING` is 8, which leaves plenty for terms of second order.
+Needed: P nonempty, no overflow or underflow, matrix products in full precision (no TF32). Values too large by rounding
+are harmless; they are so by at most ``ROUNDING eps M Σ (|slope_i| + |coeff_i|)`` with M the larger M_i, because every
+coordinate of every point is within 6 u M of a point of P.
+
+**Sides.** In a leaf of branch and bound some z_i are known to be >= 0 or <= 0. The maximum over this part of P is that
+over the pieces in it, and those of the 13 computed points that have these signs, zero having both, prove it with the
+same `ROUNDING`, because what stands above for an exact point that a piece needs is in the same closed piece. Vertices
+see above. Crossings and the origin have the signs of the exact ones, and are exactly zero on an axis: in ``min(C_01,
+C_11, C_-11)`` sums of unit bounds, those of the other member >= 0, even rounded are no less than C_01, all other
+numbers have exact signs, and clamping into the box changes none.
+
+If no computed point has the signs, no point of P has, and the leaf is infeasible: any number is an upper bound.
 """
 
 from __future__ import annotations

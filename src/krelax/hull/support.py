@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from krelax.hull._simplex import (
     INVALID,
@@ -27,6 +28,7 @@ from krelax.hull.polytope import Array, Polytope
 
 # More pivots than any piece takes.
 _UNLIMITED = 2**31
+_NO_SIDES = np.zeros((0, 0, 0), dtype=np.int8)
 _SMALLEST_NORMAL, _LARGEST = 2.0**-1022, 2.0**1023 * (2.0 - 2.0**-52)
 
 
@@ -42,7 +44,14 @@ class Maximum:
     a: Array
 
 
-def support(polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array, pivots: int | None = None) -> Maximum:
+def support(
+    polytope: Polytope,
+    pieces: Pieces,
+    slope: Array,
+    coeff: Array,
+    pivots: int | None = None,
+    sides: NDArray[np.int8] | None = None,
+) -> Maximum:
     """Upper bounds of max slope.z - coeff.a over the graph {(z, a(z)) : z in P_g}, for D directions in each group.
 
     `slope` is `(G, D, k)` and `coeff` `(G, D, m)`; the first axis of either may be 1 for the same in all groups.
@@ -51,6 +60,10 @@ def support(polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array, pivo
     Exact: within 1e-12 of it, relative to max |slope|.|z| + |coeff|.|a| over the box, for rows with small integers.
     `pivots` caps the simplex pivots of each piece: then `value` is what weak duality gives after so many, still
     sound, and `z` the corner reached, which may lie outside the polytope. With `pivots=0` it is the box bound.
+
+    With `sides`, `(G, D, k)`, over the part of the graph where `sides[g, d, i] * z_i >= 0`: pieces beyond a coordinate
+    plane are left out. Exact for `Pieces.coordinatewise` if every coordinate with a side has a kink, else a larger set.
+    Where what is left is empty, the maximum over all pieces.
 
     An empty polytope gets some finite value below every value in its box. `value` is never NaN; it is infinite where
     the direction or the box of the group is not finite, or the maximum overflows.
@@ -61,7 +74,8 @@ def support(polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array, pivo
     Raises ValueError where shapes disagree.
     """
     slope, coeff = (np.ascontiguousarray(x, dtype=np.float64) for x in (slope, coeff))
-    _check(polytope, pieces, slope, coeff)
+    known = _NO_SIDES if sides is None else np.ascontiguousarray(sides, dtype=np.int8)
+    _check(polytope, pieces, slope, coeff, None if sides is None else known.shape)
     G, D = polytope.groups, slope.shape[1]
     value, z, a = np.zeros((G, D)), np.zeros((G, D, pieces.k)), np.zeros((G, D, pieces.outputs))
     shared = prepare(polytope, pieces)
@@ -69,13 +83,15 @@ def support(polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array, pivo
 
     def chunk(start: int, stop: int) -> None:
         work = workspace(shared)
-        _supports(start, stop, shared, polytope.bounds, slope, coeff, limit, value, z, a, work)
+        _supports(start, stop, shared, polytope.bounds, slope, coeff, known, limit, value, z, a, work)
 
     spread(chunk, G, minimum=max(1, 2000 // (max(D, 1) * pieces.count)))
     return Maximum(value, z, a)
 
 
-def _check(polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array) -> None:
+def _check(
+    polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array, sides: tuple[int, ...] | None = None
+) -> None:
     """Raise ValueError where the arguments do not belong together."""
     G, k, m = polytope.groups, polytope.k, pieces.outputs
     if pieces.k != k:
@@ -85,6 +101,8 @@ def _check(polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array) -> No
             raise ValueError(f"{name} is (G, D, {width}) or (1, D, {width}) with G = {G}, not {array.shape}")
     if slope.shape[1] != coeff.shape[1]:
         raise ValueError(f"slope and coeff disagree on the number of directions: {slope.shape[1]}, {coeff.shape[1]}")
+    if sides not in {None, (G, slope.shape[1], k)}:
+        raise ValueError(f"sides are (G, D, k) = {(G, slope.shape[1], k)}, not {sides}")
 
 
 @kernel
@@ -95,6 +113,7 @@ def _supports(
     bounds: Array,
     slope: Array,
     coeff: Array,
+    sides: NDArray[np.int8],
     limit: int,
     value: Array,
     z: Array,
@@ -110,7 +129,10 @@ def _supports(
             if shift == INVALID:
                 value[g, d] = math.inf
                 continue
-            best, piece = _over_pieces(shared, work, limit, z[g, d])
+            if sides.shape[0] > 0:
+                best, piece = _over_side(shared, work, sides[g, d], limit, z[g, d])
+            else:
+                best, piece = _over_pieces(shared, work, _boxes(shared, work), limit, z[g, d])
             value[g, d] = _unscaled(best, scale + shift) if shift != -INVALID else 0.0
             _place(shared, work, piece, scale, z[g, d], a[g, d])
 
@@ -166,13 +188,30 @@ def _place(shared: Shared, work: Work, piece: int, scale: int, z: Array, a: Arra
 
 
 @kernel
-def _over_pieces(shared: Shared, work: Work, limit: int, z: Array) -> tuple[float, int]:
+def _over_side(shared: Shared, work: Work, sides: NDArray[np.int8], limit: int, z: Array) -> tuple[float, int]:
+    """As `_over_pieces` for the pieces that agree with the sides; for all of them if these are empty.
+
+    A point with `sides_i * z_i > 0` for all sides is in no piece that disagrees, so the pieces that agree, which are
+    closed, cover the points with `sides_i * z_i >= 0`.
+    """
+    magnitude = _boxes(shared, work)
+    for p in range(work.box.shape[0]):
+        for i in range(sides.shape[0]):
+            if shared.signs[p, i] * sides[i] < 0.0:
+                work.box[p] = -math.inf
+    best, piece = _over_pieces(shared, work, magnitude, limit, z)
+    if best < -1.5 * magnitude:  # less than any value in the box: nothing is left
+        return _over_pieces(shared, work, _boxes(shared, work), limit, z)
+    return best, piece
+
+
+@kernel
+def _over_pieces(shared: Shared, work: Work, magnitude: float, limit: int, z: Array) -> tuple[float, int]:
     """The largest bound of a piece, and that piece; its corner is left in `z`.
 
     Pieces are visited by their box bounds, the most promising first, and left as soon as they cannot win: `result`
-    is the largest rigorous bound so far, `attained` the largest value attained.
+    is the largest rigorous bound so far, `attained` the largest value attained. `magnitude` is that of `_boxes`.
     """
-    magnitude = _boxes(shared, work)
     slack = TOLERANCE * magnitude
     # below every value attained in the box: what an empty polytope gets
     result = attained = highest = -2.0 * magnitude - TINY

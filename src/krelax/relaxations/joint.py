@@ -57,10 +57,12 @@ class Joint:
     def _points(self) -> Tensor:
         if self.rows.shape[1] == 2:
             return octagon.points(octagon.tighten(self.bounds))
-        from krelax.hull.vertices import vertices
+        from krelax.hull.vertices import SAME, vertices
 
-        points = vertices(self._polytope, self._pieces).z
-        return torch.from_numpy(points).to(self.bounds).unflatten(0, self.bounds.shape[:2])
+        points = torch.from_numpy(vertices(self._polytope, self._pieces).z).unflatten(0, self.bounds.shape[:2])
+        # vertices of an axis that rounding has put beside it would belong to one side only
+        near = 2 * SAME * self.magnitude.amax(2)[..., None, None]
+        return points.masked_fill(points.abs() <= near, 0.0).to(self.bounds)
 
     @cached_property
     def _polytope(self) -> Polytope:
@@ -70,26 +72,37 @@ class Joint:
     def _pieces(self) -> Pieces:
         return Pieces.coordinatewise(self.negative_slopes, [1.0] * len(self.negative_slopes))
 
-    def support(self, slope: Tensor, coeff: Tensor) -> Support:
+    def support(self, slope: Tensor, coeff: Tensor, sides: Tensor | None = None) -> Support:
         """`max slope . z - coeff . a` over each hull; `(batch, groups, k, queries) -> (batch, groups, queries)`.
+
+        With `sides`, of the same shape and of type int8, over the hull of the part of each group's graph where
+        `side_i * z_i >= 0`: in a leaf of branch and bound 1 and -1 say on which side of zero a split member is. An
+        infeasible leaf may have any value. For k > 2 the sides of pass-through members are not heeded.
 
         In double precision an upper bound of the exact maximum once the caller adds `octagon.ROUNDING` units of
         rounding of `(|slope| + |coeff|) * magnitude`. In single precision, k > 2, a proposal from computed vertices.
         """
         if self.rows.shape[1] > 2 and slope.dtype == PROOF:
-            return self._proven(slope, coeff)
+            return self._proven(slope, coeff, sides)
         from krelax.hull.scan import scan  # numba takes a while to import
 
-        value, index = scan(self.lifted, torch.cat([slope, coeff], 2))
+        value, index = scan(self.lifted, torch.cat([slope, coeff], 2), self._heeded(sides))
         choice = index.unsqueeze(2).expand(-1, -1, self.lifted.shape[-1], -1)
         z, a = self.lifted.mT.gather(3, choice).chunk(2, 2)
         return Support(value, z, -a)
 
-    def _proven(self, slope: Tensor, coeff: Tensor) -> Support:
+    def _heeded(self, sides: Tensor | None) -> Tensor | None:
+        """The sides that points can tell apart: the vertices of pieces have none on the axis of a pass-through."""
+        if sides is None or self.rows.shape[1] == 2 or 1.0 not in self.negative_slopes:
+            return sides
+        return sides * sides.new_tensor([slope != 1.0 for slope in self.negative_slopes]).unsqueeze(-1)
+
+    def _proven(self, slope: Tensor, coeff: Tensor, sides: Tensor | None) -> Support:
         from krelax.hull.support import support
 
         flat_slope, flat_coeff = (t.flatten(0, 1).mT.cpu().numpy() for t in (slope, coeff))
-        found = support(self._polytope, self._pieces, flat_slope, flat_coeff)
+        flat_sides = None if sides is None else sides.flatten(0, 1).mT.cpu().numpy()
+        found = support(self._polytope, self._pieces, flat_slope, flat_coeff, sides=flat_sides)
         value, z, a = (torch.from_numpy(t).to(slope) for t in (found.value, found.z, found.a))
         shape = slope.shape[:2]
         return Support(value.unflatten(0, shape), z.mT.unflatten(0, shape), a.mT.unflatten(0, shape))

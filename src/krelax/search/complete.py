@@ -32,6 +32,16 @@ Confirm = Callable[[Tensor], Counterexample | None]
 _OFTEN = 32
 
 
+_MARGINS = Effort(
+    leaves=256,
+    rounds=10**9,
+    depth=128,
+    root=Ascent(50, 0.3, 0.95),
+    leaf=Ascent(3, 0.05, 0.8),
+    partial=False,
+)
+
+
 @dataclass(frozen=True)
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
@@ -44,9 +54,7 @@ class Complete:
 
     inputs: int = 12
     boxes: Splitting = field(default_factory=Splitting)
-    branching: Effort = field(
-        default_factory=lambda: Effort(leaves=256, rounds=10**9, depth=128, leaf=Ascent(2, 0.1, 0.8), partial=False)
-    )
+    branching: Effort = _MARGINS
     passes: tuple[Joining, ...] = METHODS["split"].joining
     turn: float = 3.0
     growth: float = 2.0

@@ -1,0 +1,237 @@
+"""Bounds of the leaves of a branch and bound.
+
+A leaf is a query and a set of splits. Leaves lie along the axis of queries: they share region, bounds, relaxations and
+groups of neurons, so all of them are bounded by one backward pass, whose steps know of the splits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound
+from krelax.bounds.grouped import Grouped, Shares, even, membership
+from krelax.bounds.groups import Groups
+from krelax.bounds.instance import Instance
+from krelax.bounds.intervals import Intervals
+from krelax.bounds.leaves import Leaves
+from krelax.bounds.optimise import Ascent, climb
+from krelax.bounds.split import Split
+from krelax.bounds.steps import Single, Step, Witness
+from krelax.relaxations import Relaxation, Rule
+from krelax.relaxations.piecewise import Triangle
+
+
+class _Splits(NamedTuple):
+    """The splits at one activation: leaves and columns of their tables, and the neurons, sides and multipliers."""
+
+    row: Tensor
+    column: Tensor
+    neuron: Tensor
+    side: Tensor
+    multiplier: Tensor
+
+
+class _Site(ABC):
+    """An activation: what is optimised there in every leaf, as tensors with a row for each leaf, and the step that
+    they make."""
+
+    @abstractmethod
+    def roots(self, leaves: int) -> list[Tensor]:
+        """Where optimisation starts."""
+
+    @abstractmethod
+    def step(self, rows: Sequence[Tensor], splits: _Splits) -> Step:
+        """The step of some leaves."""
+
+    @abstractmethod
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        """Write what has been optimised back."""
+
+
+class _Unsplit(_Site):
+    """An activation that is never split, whose steps share the memory of the rows."""
+
+    def __init__(self, relaxation: Relaxation) -> None:
+        self._relaxation = relaxation
+
+    def _pair(self) -> Iterator[tuple[Tensor, bool]]:
+        return zip(self._relaxation.slopes(Rule.ADAPTIVE), self._relaxation.optimised, strict=True)
+
+    def roots(self, leaves: int) -> list[Tensor]:
+        return [s.expand(leaves, *s.shape[1:]).clone() for s, free in self._pair() if free]
+
+    def step(self, rows: Sequence[Tensor], splits: _Splits) -> Step:
+        every = iter(rows)
+        lower, upper = (next(every).unsqueeze(0) if free else s.unsqueeze(1) for s, free in self._pair())
+        return Single(self._relaxation, lower, upper)
+
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        pass
+
+
+class Splittable(_Site):
+    """Neurons that can be split, `first` the number of the first one, some of them in groups.
+
+    The rows are lower slopes of undecided neurons, then shares and tilts of each set of groups.
+    """
+
+    def __init__(self, relaxation: Triangle, groups: Sequence[Groups], first: int) -> None:
+        self.relaxation, self.first = relaxation, first
+        self._undecided = relaxation.unstable().flatten().nonzero()[:, 0]
+        self._groups = groups
+        self._members, self._places = membership(groups)
+
+    @property
+    def count(self) -> int:
+        """Number of neurons."""
+        return self.relaxation.lower[0].numel()
+
+    def roots(self, leaves: int) -> list[Tensor]:
+        slopes = self.relaxation.slopes(Rule.ADAPTIVE)[0].flatten(1)[:, self._undecided]
+        shares = [t.flatten().expand(leaves, -1) for s in even(self._groups, 1) for t in (s.share.value, s.tilt.value)]
+        return [t.clone() for t in (slopes.expand(leaves, -1), *shares)]
+
+    def step(self, rows: Sequence[Tensor], splits: _Splits) -> Step:
+        slopes, *shared = rows
+        place = splits.row * self.count + splits.neuron - self.first
+        alone = Split(self.relaxation, self._spread(slopes), place, splits.side, splits.multiplier)
+        if not self._groups:
+            return alone
+        pairs = zip(shared[::2], shared[1::2], self._groups, self._places, strict=True)
+        shares = [Shares(g, p, *(_queries_last(t, g) for t in (share, tilt))) for share, tilt, g, p in pairs]
+        return Grouped(alone, self._members, shares)
+
+    def _spread(self, slopes: Tensor) -> Tensor:
+        """Slopes of undecided neurons among those of all, `(1, leaves, *shape)`."""
+        every = self.relaxation.slopes(Rule.ADAPTIVE)[0]
+        spread = every.flatten(1).repeat(len(slopes), 1)
+        spread.index_copy_(1, self._undecided, slopes)
+        return spread.reshape(1, len(slopes), *every.shape[1:])
+
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        slopes, *shared = rows
+        slopes.copy_(alone(step).slope.value[0].flatten(1)[:, self._undecided])
+        if isinstance(step, Grouped):
+            every = (p.value for s in step.shares for p in (s.share, s.tilt))
+            for row, value in zip(shared, every, strict=True):
+                row.copy_(value[0].flatten(0, 1).T)
+
+
+def alone(step: Step) -> Split:
+    """The part of a step that is about single neurons."""
+    single = step.alone if isinstance(step, Grouped) else step
+    assert isinstance(single, Split)
+    return single
+
+
+def _queries_last(rows: Tensor, groups: Groups) -> Tensor:
+    """Rows `(leaves, groups * members)` as `(1, groups, members, leaves)`."""
+    return rows.T.contiguous().unflatten(0, (groups.members.shape[1], -1)).unsqueeze(0)
+
+
+class Evaluator:
+    """Bounds leaves of the queries `form` (batch 1) over the intervals `known`, given in the type that decides and in
+    the one that proposes."""
+
+    def __init__(self, instance: Instance, known: Intervals, exact: Form, fast: Form) -> None:
+        self._instance, self._exact, self._known = instance, exact, known
+        self._proposing = known.to(instance.fast_network.dtype, instance.network)
+        self._fast = fast
+        self.nodes = sorted(i for i in known.relaxations if i <= max(exact.coeff))
+        self._sites = self._all_sites()
+
+    def _all_sites(self) -> dict[int, _Site]:
+        sites: dict[int, _Site] = {}
+        first = 0
+        for i in self.nodes:
+            relaxation = self._proposing.relaxations[i]
+            if isinstance(relaxation, Triangle):
+                site = Splittable(relaxation, self._proposing.groups.get(i, ()), first)
+                sites[i], first = site, first + site.count
+            else:
+                sites[i] = _Unsplit(relaxation)
+        return sites
+
+    def _splittable(self) -> Iterator[tuple[int, Splittable]]:
+        return ((i, s) for i, s in self._sites.items() if isinstance(s, Splittable))
+
+    def roots(self, query: Tensor, depth: int) -> Leaves:
+        """Queries without any split, with CROWN's adaptive slopes."""
+        n, dtype = len(query), self._proposing.lower[0].dtype
+        slopes = [t for site in self._sites.values() for t in site.roots(n)]
+        side = torch.zeros(n, depth, dtype=dtype)
+        value = torch.full((n,), -torch.inf, dtype=dtype)
+        neuron, branch = torch.full((n, depth), -1), torch.full((n,), -1)
+        return Leaves(query, neuron, side, side.clone(), value, value.double(), branch, slopes)
+
+    def improve(self, leaves: Leaves, ascent: Ascent) -> Tensor:
+        """Optimise what leaves can choose, in place, set their values and next splits, and return the inputs at which
+        the bounds are attained, `(leaves, *input_shape)`, in the fast type.
+
+        Raises OutOfTime at the instance's deadline, with nothing lost but the values.
+        """
+        witness = self._witness(leaves)
+        form = _taken(self._fast, leaves.query)
+        climb(self._instance, form, self._proposing, witness, ascent)
+        trace = Trace()
+        result, _ = back_substitute(self._instance.fast_network, form, witness, self._proposing, trace)
+        leaves.value.copy_((result.constant + self._instance.fast_region.minimise(result.coeff[0]))[0])
+        self._keep(leaves, witness)
+        self._choose(leaves, witness, trace)
+        return self._instance.fast_region.minimiser(result.coeff[0])[0]
+
+    def prove(self, leaves: Leaves) -> Tensor:
+        """Rigorous lower bounds of leaves, `(leaves,)`, never below their floors."""
+        witness = {i: step.over(self._known, i) for i, step in self._witness(leaves).items()}
+        form = _taken(self._exact, leaves.query)
+        value = lower_bound(self._instance.network, self._instance.region, form, witness, self._known)[0]
+        return torch.maximum(value, leaves.floor)
+
+    def _rows(self, leaves: Leaves) -> Iterator[tuple[int, _Site, list[Tensor]]]:
+        """The activations with what leaves can choose there."""
+        slopes = iter(leaves.slopes)
+        for i, site in self._sites.items():
+            yield i, site, list(islice(slopes, len(site.roots(0))))
+
+    def _witness(self, leaves: Leaves) -> Witness:
+        return {i: site.step(rows, self._splits(leaves, site)) for i, site, rows in self._rows(leaves)}
+
+    def _splits(self, leaves: Leaves, site: _Site) -> _Splits:
+        """The splits of leaves at an activation."""
+        neuron = leaves.neuron[:, : int(leaves.depth().max())]
+        here = torch.zeros_like(neuron, dtype=torch.bool)
+        if isinstance(site, Splittable):
+            here = (neuron >= site.first) & (neuron < site.first + site.count)
+        row, column = here.nonzero(as_tuple=True)
+        return _Splits(row, column, neuron[row, column], leaves.side[row, column], leaves.multiplier[row, column])
+
+    def _keep(self, leaves: Leaves, witness: Witness) -> None:
+        for i, site, rows in self._rows(leaves):
+            site.keep(witness[i], rows)
+            if isinstance(site, Splittable):
+                splits = self._splits(leaves, site)
+                leaves.multiplier[splits.row, splits.column] = alone(witness[i]).multiplier.value
+
+    def _choose(self, leaves: Leaves, witness: Witness, trace: Trace) -> None:
+        """The neuron of the largest price is split next."""
+        best = torch.zeros_like(leaves.value)
+        leaves.branch.fill_(-1)
+        for i, site in self._splittable():
+            coeff = trace.coeff.get(i)
+            if coeff is not None:
+                price, arg = alone(witness[i]).prices(coeff).max(1)
+                better = price > best
+                best = torch.where(better, price, best)
+                leaves.branch.copy_(torch.where(better, arg + site.first, leaves.branch))
+        leaves.branch[leaves.depth() == leaves.neuron.shape[1]] = -1
+
+
+def _taken(form: Form, query: Tensor) -> Form:
+    """Forms of some queries, with repetition."""
+    return Form({i: a[:, query] for i, a in form.coeff.items()}, form.constant[:, query])

@@ -1,0 +1,115 @@
+"""Neurons split in the leaves of a branch and bound: triangles, some of them cut at zero.
+
+Where a pre-activation is taken to be at least, or at most, zero, the relaxation is the activation itself over the
+interval cut at zero, a segment `a = t z`, and slopes `t A - side * beta` cost nothing for any multiplier beta >= 0:
+their support `max -side * beta * z` over the cut interval is attained at z = 0 (beta-CROWN, Wang et al. 2021). So a
+leaf is bounded by the same backward pass as any query; only its steps know of splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.intervals import Intervals
+from krelax.bounds.steps import Alone, Crossing, Parameter, columns
+from krelax.problem.region import dot
+from krelax.relaxations import Rule
+from krelax.relaxations.piecewise import Triangle
+
+# Multipliers are of the size of coefficients, whose unit is that of the query: they move faster than slopes in [0, 1].
+_MULTIPLIER_STEP = 1.0
+# Share of a lower line's price that counts when a split is chosen.
+_LOWER_LINE = 0.02
+
+
+class Split(Alone):
+    """Triangles, some of them cut at zero: slopes of lower lines `(1, leaves, *shape)`, and for every split its place
+    in that tensor, flattened, its side (+1 active, -1 inactive) and its multiplier, `(splits,)` each.
+
+    Upper lines are chords. Sound for every leaf whatever slopes and multipliers are, if slopes lie inside
+    `Triangle.slope_range` and multipliers are not negative.
+    """
+
+    relaxation: Triangle
+
+    def __init__(self, relaxation: Triangle, slope: Tensor, place: Tensor, side: Tensor, multiplier: Tensor) -> None:
+        lines = relaxation.lines_by(Rule.ADAPTIVE)
+        low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
+        self.relaxation = relaxation
+        self.place, self.side = place, side
+        self._chord, self._above = lines.upper, lines.above
+        # a = own * z at splits, in full precision: a `where` of two Python numbers would be single
+        self._own = torch.full_like(side, relaxation.negative_slope).masked_fill_(side > 0, 1.0)
+        self.slope = Parameter(slope, low, high, relaxation.step)
+        zero = multiplier.new_zeros(())
+        self.multiplier = Parameter(multiplier, zero, zero + torch.inf, _MULTIPLIER_STEP)
+
+    def parameters(self) -> list[Parameter]:
+        return [self.slope, self.multiplier] if len(self.place) else [self.slope]
+
+    def over(self, known: Intervals, node: int) -> Self:
+        relaxation = known.relaxations[node]
+        assert isinstance(relaxation, Triangle)
+        dtype = relaxation.lower.dtype
+        low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
+        slope = self.slope.value.to(dtype).clamp(low, high)
+        return type(self)(relaxation, slope, self.place, self.side.to(dtype), self.multiplier.value.to(dtype))
+
+    def back(self, coeff: Tensor) -> Crossing:
+        coeff = coeff.contiguous()
+        positive = coeff.clamp(min=0)
+        negative = coeff - positive
+        slopes = torch.mul(positive, self.slope.value, out=positive)
+        if len(self.place):
+            negative.view(-1)[self.place] = 0
+        price = -dot(negative, self._above)
+        slopes.addcmul_(negative, self._chord)
+        if len(self.place):
+            at = coeff.view(-1)[self.place]
+            slopes.view(-1)[self.place] = (self._own * at).addcmul_(self.side, self.multiplier.value, value=-1)
+        return Crossing(slopes, price)
+
+    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
+        q = points[operand].contiguous()
+        self.slope.gradient = coeff.clamp(min=0).mul_(q)
+        positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))
+        line = torch.lerp(self._chord, self.slope.value, positive).mul_(q)
+        positive.sub_(1)
+        result = line.addcmul_(positive, self._above, value=-1)
+        if len(self.place):
+            at = q.view(-1)[self.place]
+            self.multiplier.gradient = -self.side * at
+            result.view(-1)[self.place] = self._own * at
+        return result
+
+    def sides_at(self, places: Tensor) -> Tensor:
+        sides = torch.zeros_like(self.slope.value, dtype=torch.int8)
+        sides.view(-1)[self.place] = self.side.to(torch.int8)
+        return columns(sides, places)
+
+    def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:
+        upper, lower = columns(self._chord, places), columns(self.slope.value, places)
+        line = torch.where(coeff > 0, lower, upper)
+        sides = self.sides_at(places)
+        line.masked_fill_(sides == 1, 1.0)
+        return line.masked_fill_(sides == -1, self.relaxation.negative_slope)
+
+    def add_gradient(self, places: Tensor, coeff: Tensor, along: Tensor) -> None:
+        assert self.slope.gradient is not None
+        self.slope.gradient.flatten(2).index_add_(2, places, (along * (coeff > 0)).transpose(1, 2))
+
+    def prices(self, coeff: Tensor) -> Tensor:
+        """What splitting each neuron is expected to be worth, `(leaves, neurons)`: not positive where it is worth
+        nothing.
+
+        The price of the upper line, which the split saves on both sides. What the lower line may lose is hardly
+        counted: BaBSR (Bunel et al. 2020) gives it a larger share, which measures worse.
+        """
+        worth = self._above * self.relaxation.unstable().unsqueeze(1)
+        score = torch.maximum(-coeff, _LOWER_LINE * coeff).mul_(worth)
+        score.view(-1)[self.place] = -1
+        return score[0].flatten(1)
