@@ -4,6 +4,8 @@ A network with piecewise-linear activations is affine on convex polygons. Starti
 along the zero line of every neuron in turn; on what remains the network is one affine map, whose extremes lie at
 vertices. Vertices are integers in homogeneous coordinates `(x w, y w, w)` with `w > 0`, affine maps are integers over
 one common denominator, so a sign test is an integer dot product and nothing is ever rounded.
+
+`tests.exact_cells` has the same for other operators and other numbers of inputs.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def test_no_side_known_is_no_restriction(k: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("slopes", [(0.0, 0.0, 0.0), (0.0, 0.1, 1.0)], ids=["relu", "leaky and pass-through"])
 def test_proposals_are_near_what_is_proven(slopes: tuple[float, float, float]) -> None:
-    """Vertices on an axis count for both sides though they are computed with rounding."""
+    """Vertices on an axis are computed as such, and count for both sides; a pass-through member has none there."""
     random = np.random.default_rng(11)
     rows, corners = octahedral_rows(3), random.normal(size=(40, 6, 3))
     corners[:, 0] = random.normal(size=(40, 3)) * random.integers(0, 2, size=(40, 3))
@@ -221,7 +221,7 @@ def test_one_product_that_is_not_a_number_leaves_no_value(
     at: int, side: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "COMPILED", compiled and module.COMPILED)
-    cloud = torch.ones(1, 1, 3, 2)
+    cloud = torch.full((1, 1, 3, 2), -1.0 if side < 0 else 1.0)
     cloud[0, 0, at] = torch.tensor([torch.inf, -torch.inf])
     sides = torch.full((1, 1, 1, 4), side, dtype=torch.int8)
     assert scan(cloud, torch.ones(1, 1, 2, 4), sides)[0].isnan().all()

@@ -64,6 +64,11 @@ CASES = {
     "conv2d": (conv((4, 3, 3, 2), 1, 0, 1), [(1, 3, 5, 6)], None),
     "conv2d strided": (conv((4, 3, 3, 3), 2, 1, 1), [(3, 3, 6, 7)], None),
     "conv2d uneven": (conv((2, 1, 3, 2), (3, 2), (0, 1), (1, 2), bias=False), [(1, 1, 9, 8)], None),
+    "conv2d many channels": (conv((3, 6, 3, 3), 1, 1, 1), [(1, 6, 5, 4)], None),
+    "conv2d many channels, strided": (conv((4, 5, 3, 3), 2, 1, 1), [(3, 5, 6, 7)], None),
+    "conv2d many channels, uneven": (conv((2, 6, 3, 2), (3, 2), (0, 1), (1, 2), bias=False), [(1, 6, 9, 8)], None),
+    "conv2d many channels, kernel skips": (conv((2, 5, 1, 1), 3, 0, 1), [(1, 5, 6, 5)], None),
+    "conv2d many channels, kernel in the padding": (conv((2, 5, 2, 3), 2, (3, 4), 1), [(1, 5, 2, 3)], None),
     "conv2d groups": (conv((6, 2, 2, 2), 2, 1, 1, groups=3), [(2, 6, 5, 4)], None),
     "conv2d depthwise": (conv((3, 1, 3, 3), 2, 0, 1, groups=3), [(1, 3, 8, 8)], None),
     "conv2d kernel skips": (conv((2, 2, 1, 1), 3, 0, 1), [(1, 2, 6, 5)], None),
@@ -131,6 +136,14 @@ def test_adjoint_identity(name):
     left = (coeff * op.linear(*operands)).reshape(5, -1).sum(1)
     right = sum((p * x).reshape(5, -1).sum(1) for p, x in zip(pulled, operands, strict=True))
     torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-10)
+
+
+def test_the_adjoint_of_many_is_that_of_each():
+    """Convolutions in double precision are pulled back in pieces."""
+    op, shape = conv((4, 6, 3, 3), 2, 1, 1), (1, 6, 5, 4)
+    coeff = normal(300, *op.shape(shape))
+    each = torch.cat([op.adjoint(part, shape)[0] for part in coeff.split(1)])
+    torch.testing.assert_close(op.adjoint(coeff, shape)[0], each, rtol=1e-12, atol=1e-12)
 
 
 @all_cases

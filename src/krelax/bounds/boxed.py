@@ -251,7 +251,8 @@ def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
     The height of the triangle is the support value but for rounding, which every user of an intercept charges.
     """
     chord, height = relaxation.chord(), relaxation.height()
-    steep = torch.where(relaxation.upper > -relaxation.lower, 1.0, relaxation.negative_slope)
+    # a `where` of two Python numbers would be single precision
+    steep = torch.full_like(chord, relaxation.negative_slope).masked_fill_(relaxation.upper > -relaxation.lower, 1.0)
     lower = torch.where(relaxation.unstable(), steep, chord)
     lines = Lines(lower.unsqueeze(1), chord.unsqueeze(1), None, height.unsqueeze(1))
     return _Fixed(relaxation, lines), _Band(chord, height, torch.zeros_like(height))

@@ -72,9 +72,13 @@ def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -
 
 
 def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: Ascent) -> None:
-    """Tighten the undecided entries of a pre-activation with slopes optimised for each of them."""
+    """Tighten the undecided entries of a pre-activation with slopes optimised for each of them.
+
+    Where there are no groups, the ascent is shortened to what the network affords.
+    """
     if not known.relaxations:
         return
+    ascent = ascent if known.groups else ascent.affordable(instance.network)
     fast_known = known.to(instance.fast_network.dtype, instance.network)
 
     def prove(index: Tensor) -> Tensor:

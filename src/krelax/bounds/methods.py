@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.branching import Effort
-from krelax.bounds.instance import Instance
+from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.lp import bound_by_lp
@@ -67,6 +69,8 @@ _SPLIT = (
 )
 # Where a pass with groups brings the worst margin less than this part of its way to zero, another will not do it.
 _WORTH_ANOTHER = 0.5
+# Bounds of layers may take this part of the time until a deadline, or so many seconds where that is more.
+_PART, _LEAST = 0.2, 3.0
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -107,17 +111,22 @@ class Bounded:
         return cls(torch.cat([p.value for p in parts]), Intervals.join([p.known for p in parts], network))
 
 
-def bound(instance: Instance, queries: Queries, method: Method, stop: bool = False) -> Bounded:
+def bound(
+    instance: Instance, queries: Queries, method: Method, stop: bool = False, found: Bounded | None = None
+) -> Bounded:
     """Lower bounds of the margins of `queries` over the regions of `instance`, by `method`.
 
-    With `stop`, optimisation ends as soon as every question is settled, which leaves the margins looser.
+    With `stop`, optimisation ends as soon as every question is settled, which leaves the margins looser. Methods that
+    optimise start from what the closed-form rules find, or from `found`, if that is known already.
     Sound. Never below the interval bound of the same query, and never below the closed-form rules for optimised
-    slopes. Raises OutOfTime at the instance's deadline.
+    slopes. Raises OutOfTime at the instance's deadline; a part of the time until then is kept for what comes after, so
+    that pre-activations for which there is no time are bounded more coarsely.
     """
     with torch.no_grad():
         if method.forward:
             return _forward(instance, queries)
-        found = _by_rule(instance, queries, method)
+        if found is None or method.inner is None:
+            found = _by_rule(instance, queries, method)
         if method.inner is None or method.outer is None or (stop and holds(queries, found.value)):
             return found
         found = _by_ascent(instance, queries, found, method.inner, method.outer, stop)
@@ -148,11 +157,13 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
     """Backward passes with closed-form slopes: one for each layer, then one for the queries."""
     network, region = instance.network, instance.region
-    known = start(region)
+    known, hurried = start(region), instance.until(_patience(instance))
     activations = set(network.activations())
     for i, node in enumerate(network.nodes[1:], start=1):
+        instance.check()
         if i in activations and method.intermediate is not None:
-            bound_by_rule(instance, known, node.inputs[0], method.intermediate)
+            with suppress(OutOfTime):
+                bound_by_rule(hurried, known, node.inputs[0], method.intermediate)
         advance(network, known)
     form = outputs(network, queries.rows, queries.offsets)
     value = lower_bound(network, region, form, by_rule(known, method.final), known)
@@ -166,14 +177,23 @@ def _by_ascent(
 ) -> Bounded:
     """Start from what the rules found and optimise, layer by layer, then the queries."""
     network, region = instance.network, instance.region
-    known = start(region)
+    known, hurried = start(region), instance.until(_patience(instance))
     activations = set(network.activations())
     for i, node in enumerate(network.nodes[1:], start=1):
+        instance.check()
         if i in activations:
-            tighten_by_ascent(instance, known, node.inputs[0], inner)
+            with suppress(OutOfTime):
+                tighten_by_ascent(hurried, known, node.inputs[0], inner)
         advance(network, known)
         known.tighten(i, found.known.lower[i], found.known.upper[i])
     return _optimised(instance, queries, Bounded(found.value, known), outer, stop)
+
+
+def _patience(instance: Instance) -> float | None:
+    """Seconds that bounds of layers, or slopes of the query, may take."""
+    if instance.deadline is None:
+        return None
+    return max(_LEAST, _PART * (instance.deadline - time.perf_counter()))
 
 
 def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, stop: bool) -> Bounded:
@@ -227,6 +247,7 @@ def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Asc
     asked = queries.to(fast, found.value.device)
     form = outputs(instance.fast_network, asked.rows, asked.offsets)
     done = (lambda values: holds(queries, values)) if stop else None
+    ascent = replace(ascent, seconds=_patience(instance))
     proposed = ascend(instance, form, known.to(fast, network), ascent, done)
     witness = over(proposed, known)
     form = outputs(network, queries.rows, queries.offsets)

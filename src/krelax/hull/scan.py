@@ -89,7 +89,7 @@ def _scan_sides(
 ) -> None:
     """As `_scan`; a point is excluded where its signs and those that a query forbids have a bit in common.
 
-    The products are not left to a kernel of their own, which few queries would notice.
+    The products have no kernel of their own because a call for every point is dear when there are few queries.
     """
     groups, count, dimension = points.shape
     queries = direction.shape[2]

@@ -195,10 +195,11 @@ def _over_side(shared: Shared, work: Work, sides: NDArray[np.int8], limit: int, 
     closed, cover the points with `sides_i * z_i >= 0`.
     """
     magnitude = _boxes(shared, work)
-    for p in range(work.box.shape[0]):
-        for i in range(sides.shape[0]):
-            if shared.signs[p, i] * sides[i] < 0.0:
-                work.box[p] = -math.inf
+    for i in range(sides.shape[0]):
+        if sides[i] != 0:
+            for p in range(work.box.shape[0]):
+                if shared.signs[p, i] * sides[i] < 0.0:
+                    work.box[p] = -math.inf
     best, piece = _over_pieces(shared, work, magnitude, limit, z)
     if best < -1.5 * magnitude:  # less than any value in the box: nothing is left
         return _over_pieces(shared, work, _boxes(shared, work), limit, z)

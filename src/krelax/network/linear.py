@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from krelax.network.ops import Linear, Shape
 
 _FEW_CHANNELS = 4
+# Images of a product in double precision: more of them fall out of the caches.
+_ROWS = 128
 
 
 class Arithmetic(Linear):
@@ -105,23 +108,52 @@ class Conv(Arithmetic):
         return result.unflatten(0, x.shape[:2])
 
     def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
-        # with few input channels, PyTorch's transposed convolution is several times slower than its two halves
-        if self._rank == 2 and self.groups == 1 and self.weight.shape[1] <= _FEW_CHANNELS:
-            return (self._fold(coeff, inputs[0]),)
+        rows = coeff.flatten(0, 1)
+        return (self._pulled(rows, inputs[0]).unflatten(0, coeff.shape[:2]),)
+
+    def _pulled(self, coeff: Tensor, shape: Shape) -> Tensor:
+        """The adjoint of one axis of images, whichever way is fastest."""
+        if self._rank == 2 and self.groups == 1:
+            # with few input channels, PyTorch's transposed convolution is several times slower than its two halves
+            if self.weight.shape[1] <= _FEW_CHANNELS:
+                return self._fold(coeff, shape)
+            # in double precision it has no fast kernel on a CPU
+            if coeff.dtype == torch.float64 and coeff.device.type == "cpu":
+                return self._overlap(coeff, shape)
         geometry = zip(
-            inputs[0][2:], coeff.shape[3:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
+            shape[2:], coeff.shape[2:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
         )
         lost = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in geometry]
-        result = _TRANSPOSED[self._rank](
-            coeff.flatten(0, 1), self.weight, None, self.stride, self.padding, lost, self.groups, self.dilation
+        return _TRANSPOSED[self._rank](
+            coeff, self.weight, None, self.stride, self.padding, lost, self.groups, self.dilation
         )
-        return (result.unflatten(0, coeff.shape[:2]),)
 
     def _fold(self, coeff: Tensor, shape: Shape) -> Tensor:
         """The adjoint as one matrix product and a sum of overlapping windows."""
-        columns = self.weight.flatten(1).T @ coeff.flatten(0, 1).flatten(2)
-        image = F.fold(columns, shape[2:], self.weight.shape[2:], self.dilation, self.padding, self.stride)
-        return image.unflatten(0, coeff.shape[:2])
+        columns = self.weight.flatten(1).T @ coeff.flatten(2)
+        return F.fold(columns, shape[2:], self.weight.shape[2:], self.dilation, self.padding, self.stride)
+
+    def _overlap(self, coeff: Tensor, shape: Shape) -> Tensor:
+        """The same with the images innermost: one large product, and windows that are added as long vectors."""
+        (high, wide), (top, left) = shape[2:], self.padding
+        result = coeff.new_empty(len(coeff), self.weight.shape[1], high, wide)
+        for part, place in zip(coeff.split(_ROWS), result.split(_ROWS), strict=True):
+            image = self._padded_images(part.permute(1, 2, 3, 0), shape)
+            place.copy_(image[:, top : top + high, left : left + wide].permute(3, 0, 1, 2))
+        return result
+
+    def _padded_images(self, coeff: Tensor, shape: Shape) -> Tensor:
+        """`(out, *spatial, images) -> (in, *padded spatial, images)`."""
+        extent, kernel = coeff.shape[1:3], self.weight.shape[2:]
+        geometry = zip(shape[2:], extent, kernel, self.stride, self.padding, self.dilation, strict=True)
+        padded = [max(n + p, (m - 1) * s + d * (k - 1) + 1) for n, m, k, s, p, d in geometry]
+        columns = (self.weight.flatten(1).T @ coeff.flatten(1)).view(-1, *kernel, *extent, coeff.shape[3])
+        image = coeff.new_zeros(len(columns), *padded, coeff.shape[3])
+        for y, x in product(range(kernel[0]), range(kernel[1])):
+            reach = zip((y, x), extent, self.stride, self.dilation, strict=True)
+            rows, cols = (slice(i * d, i * d + (m - 1) * s + 1, s) for i, m, s, d in reach)
+            image[:, rows, cols] += columns[:, y, x]
+        return image
 
     def constant(self) -> Tensor | None:
         return None if self.bias is None else self.bias.reshape(-1, *[1] * self._rank)

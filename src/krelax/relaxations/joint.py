@@ -57,12 +57,10 @@ class Joint:
     def _points(self) -> Tensor:
         if self.rows.shape[1] == 2:
             return octagon.points(octagon.tighten(self.bounds))
-        from krelax.hull.vertices import SAME, vertices
+        from krelax.hull.vertices import vertices
 
-        points = torch.from_numpy(vertices(self._polytope, self._pieces).z).unflatten(0, self.bounds.shape[:2])
-        # vertices of an axis that rounding has put beside it would belong to one side only
-        near = 2 * SAME * self.magnitude.amax(2)[..., None, None]
-        return points.masked_fill(points.abs() <= near, 0.0).to(self.bounds)
+        points = vertices(self._polytope, self._pieces).z
+        return torch.from_numpy(points).to(self.bounds).unflatten(0, self.bounds.shape[:2])
 
     @cached_property
     def _polytope(self) -> Polytope:

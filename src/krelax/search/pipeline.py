@@ -104,6 +104,12 @@ class _Run:
         size = 3 * 8 * sum(prod(node.shape) for node in network.nodes)
         return len(self.found) * size < _KEPT_BYTES
 
+    def known(self, index: Tensor) -> Bounded | None:
+        """What earlier stages found for all of these questions, if it was kept."""
+        parts = [self.found.get(i) for i in index.tolist()]
+        kept = [p for p in parts if p is not None]
+        return Bounded.join(kept, self.network) if len(kept) == len(parts) else None
+
     def charge(self, index: Sequence[int], began: float) -> None:
         share = (time.perf_counter() - began) / max(1, len(index))
         for i in index:
@@ -171,7 +177,7 @@ def _bound(run: _Run, instance: Instance, method: Method) -> None:
     """One bounding method on everything still open."""
 
     def work(index: Tensor) -> Bounded:
-        return bound(instance.select(index), run.queries.select(index), method, stop=True)
+        return bound(instance.select(index), run.queries.select(index), method, True, run.known(index))
 
     size = 1 if method.separate else chunk_images(instance.network, method.copies, run.device)
     for index, found in _batches(run, instance, size, work):

@@ -1,0 +1,92 @@
+"""Counterexamples that no attack finds are never proven away, and what narrowly holds is never refuted."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from tests.exact_cells import least_margin
+from tests.search.asking import Question, answers, check_counterexample, margin_at
+from tests.search.planted import DEPTH, FAMILIES, MISS, SMOOTH, Planted, plant
+
+from krelax.bounds.methods import METHODS
+from krelax.search.verdict import Verdict
+
+NETWORKS = [(family, inputs) for family, (_, sizes) in FAMILIES.items() for inputs in sizes]
+SMALLEST = [(family, sizes[0]) for family, (_, sizes) in FAMILIES.items()]
+PLANAR = [(family, inputs) for family, inputs in NETWORKS if inputs == 2 and family not in SMOOTH]
+SEEDS = range(2)
+# Methods that take each region by itself are slow, so each of them gets two families only.
+METHODS_ON = [
+    (method, *SMALLEST[j % len(SMALLEST)])
+    for i, method in enumerate(METHODS)
+    for j in (range(i, i + 5, 3) if METHODS[method].separate else range(len(SMALLEST)))
+]
+EITHER = pytest.mark.parametrize("safe", [False, True], ids=["planted", "lowered"])
+
+planted = cache(plant)
+
+
+def margin_at_secret(asked: Planted, question: Question) -> Fraction:
+    """Exact for piecewise-linear networks, to twelve digits for others; the margin over the box is no larger."""
+    if asked.linear:
+        return margin_at(asked.network, question, asked.secret)
+    y = asked.network(torch.from_numpy(asked.secret)[None]).flatten().numpy()
+    return Fraction(float(min((rows @ y + offsets).max() for rows, offsets in question.clauses)) + 1e-12)
+
+
+def check(asked: Planted, questions: list[Question], plan: str, seconds: float) -> None:
+    """No verdict is wrong, no counterexample spurious and no proven margin larger than the one at the secret input."""
+    wrong = Verdict.VIOLATED if asked.safe else Verdict.HOLDS
+    for question, outcome in zip(questions, answers(asked.network, questions, plan, seconds), strict=True):
+        assert outcome.verdict is not wrong, (asked.name, outcome.reason)
+        assert outcome.margin is None or Fraction(outcome.margin) <= margin_at_secret(asked, question)
+        if outcome.verdict is Verdict.VIOLATED:
+            check_counterexample(outcome, asked.network, question)
+
+
+@EITHER
+@pytest.mark.parametrize(("family", "inputs"), NETWORKS)
+def test_the_secret_input_is_what_it_should_be(family: str, inputs: int, safe: bool) -> None:
+    """Inside every box and far from its middle; a counterexample, in float32 too, or close to one."""
+    for seed in SEEDS:
+        asked = planted(family, inputs, seed, safe)
+        x = asked.secret.astype(np.float32)
+        assert (x == asked.secret).all()
+        assert asked.network.replay is not None
+        y = asked.network.replay(x).flatten()
+        for question in asked.questions:
+            margin = margin_at_secret(asked, question)
+            assert (question.lower <= asked.secret).all()
+            assert (asked.secret <= question.upper).all()
+            assert np.abs(asked.secret - (question.lower + question.upper) / 2).max() > 2.0**-7
+            assert margin >= Fraction(MISS) if safe else margin <= -Fraction(DEPTH) + Fraction(1, 1000)
+            assert any(case.contains(x.flatten(), y) for case in question.cases()) is not safe
+        if asked.linear and safe:
+            assert min(margin_at_secret(asked, q) for q in asked.questions) == Fraction(MISS)
+
+
+@pytest.mark.parametrize(("family", "inputs"), PLANAR)
+def test_lowered_needles_leave_a_margin(family: str, inputs: int) -> None:
+    """The exact minimum over the whole square, away from the secret input too."""
+    asked = planted(family, inputs, 0, True)
+    for question in asked.questions:
+        assert least_margin(asked.network, question.lower, question.upper, question.clauses).value >= Fraction(MISS)
+
+
+@EITHER
+@pytest.mark.parametrize(("family", "inputs"), NETWORKS)
+def test_the_staged_run(family: str, inputs: int, safe: bool) -> None:
+    for seed in SEEDS:
+        asked = planted(family, inputs, seed, safe)
+        check(asked, asked.questions, "auto", 0.4 if inputs <= 4 or family == "slim" else 0.25)
+
+
+@EITHER
+@pytest.mark.parametrize(("method", "family", "inputs"), METHODS_ON)
+def test_every_method(method: str, family: str, inputs: int, safe: bool) -> None:
+    asked = planted(family, inputs, 1, safe)
+    check(asked, asked.questions[1:2], method, 0.6)
