@@ -39,6 +39,8 @@ _BEYOND = 1e-4
 
 # `branch` of a leaf with nothing left to split, and of one that longer optimisation has not helped either.
 _EXHAUSTED, _HOPELESS = -1, -2
+# Leaves with nothing left to split that are looked at together.
+_POLISHED = 32
 # Room for so many rounds is plenty.
 _ROOMY = 8
 
@@ -274,16 +276,22 @@ class Branching:
         self._pool.drop(rows[self._close(leaves)])
 
     def _polish(self) -> bool:
-        """Optimise leaves with nothing left to split for longer, once; says whether there were any."""
-        rows = self._among_open(self._pool.branch == _EXHAUSTED)[: self._size]
+        """Optimise leaves with nothing left that is worth a split for longer, and then solve their linear programs.
+        Those that are still open are split at any undecided neuron, or given up. Says whether there were any."""
+        rows = self._among_open(self._pool.branch == _EXHAUSTED)[:_POLISHED]
         if not len(rows):
             return False
         leaves, before = self._pool.take(rows), self._pool.take(rows)
         self._show(self._evaluator.improve(leaves, self._effort.last))
         worse = (leaves.value < before.value).nonzero()[:, 0]
         leaves.write(worse, before.select(worse))
-        leaves.branch[leaves.branch == _EXHAUSTED] = _HOPELESS
         self._prove_done(leaves)
+        stuck = ((leaves.branch == _EXHAUSTED) & (leaves.floor <= self._target[leaves.query])).nonzero()[:, 0]
+        if len(stuck):
+            leaves.floor[stuck], points = self._evaluator.solve(leaves.select(stuck))
+            leaves.branch[stuck] = self._evaluator.any_undecided(leaves.select(stuck))
+            self._show(points)
+        leaves.branch[leaves.branch == _EXHAUSTED] = _HOPELESS
         self._pool.put(rows, leaves)
         self._drop_closed(rows, leaves)
         return True

@@ -20,6 +20,7 @@ from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
+from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, climb
 from krelax.bounds.split import Split
 from krelax.bounds.steps import Single, Step, Witness
@@ -192,6 +193,48 @@ class Evaluator:
         form = _taken(self._exact, leaves.query)
         value = lower_bound(self._instance.network, self._instance.region, form, witness, self._known)[0]
         return torch.maximum(value, leaves.floor)
+
+    def solve(self, leaves: Leaves) -> tuple[Tensor, Tensor]:
+        """The linear program of each leaf, whose relaxations are those over its cut intervals: rigorous bounds,
+        `(leaves,)`, infinite where the leaf is proven empty, never below their floors; and where they are attained,
+        `(leaves, *input_shape)`. What the form does not allow, and what the solver does not finish, keeps its floor.
+        """
+        floor, points = leaves.floor.clone(), []
+        for row in range(len(leaves)):
+            one = leaves.select(torch.tensor([row]))
+            form = _taken(self._exact, one.query)
+            if len(form.coeff) == 1:
+                value, point = solve_form(self._instance, self._cut(one), form)
+                floor[row] = torch.maximum(floor[row], value)
+                points.append(point)
+        empty = self._instance.region.lower[:0]
+        return floor, torch.cat([empty, *points]).to(self._proposing.lower[0].dtype)
+
+    def any_undecided(self, leaves: Leaves) -> Tensor:
+        """For each leaf the undecided neuron of the largest relaxation that it has not split, -1 if there is none."""
+        heights = [s.relaxation.height().flatten() for _, s in self._splittable()]
+        height = torch.cat([leaves.value[:0], *heights]).repeat(len(leaves), 1)
+        row, column = (leaves.neuron >= 0).nonzero(as_tuple=True)
+        height[row, leaves.neuron[row, column]] = 0
+        height[leaves.depth() == leaves.neuron.shape[1]] = 0
+        largest, place = torch.cat([height.new_zeros(len(leaves), 1), height], 1).max(1)
+        return torch.where(largest > 0, place - 1, -1)
+
+    def _cut(self, leaf: Leaves) -> Intervals:
+        """What is known in one leaf: pre-activations cut at its splits."""
+        known, network = self._known, self._instance.network
+        cut = Intervals(list(known.lower), list(known.upper), list(known.magnitude))
+        for i, site in self._splittable():
+            splits, source = self._splits(leaf, site), network.nodes[i].inputs[0]
+            sides = torch.zeros(site.count, dtype=torch.float64)
+            sides[splits.neuron - site.first] = splits.side.double()
+            sides = sides.view_as(cut.lower[source])
+            lower = torch.where(sides > 0, cut.lower[source].clamp(min=0), cut.lower[source])
+            upper = torch.where(sides < 0, cut.upper[source].clamp(max=0), cut.upper[source])
+            cut.tighten(source, lower, upper)
+        for i in self.nodes:
+            cut.relax(network, i)
+        return cut
 
     def _rows(self, leaves: Leaves) -> Iterator[tuple[int, _Site, list[Tensor]]]:
         """The activations with what leaves can choose there."""

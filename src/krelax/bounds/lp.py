@@ -317,6 +317,23 @@ def bound_by_lp(
     return prove(instance, queries, found, solutions)
 
 
+def solve_form(instance: Instance, known: Intervals, form: Form) -> tuple[Tensor, Tensor]:
+    """Rigorous lower bound `()` of a form of one node, batch and queries 1, over one region, by its linear program:
+    infinite if that is proven empty, minus infinity if the solver gives up. And the input, `(1, *shape)`, at which the
+    program attains it."""
+    ((node, coeff),) = form.coeff.items()
+    program = Program(instance, known, last=node, inactive=True)
+    solution = program.minimise(coeff[0, 0], float(form.constant))
+    entries = program.after(0)
+    x = np.where(entries.column >= 0, solution.x[entries.column] * entries.scale, 0.0)
+    region = instance.region
+    point = region.project(torch.from_numpy(x).view_as(region.lower).unsqueeze(1))[:, 0]
+    if solution.status is Status.INFEASIBLE:
+        empty = program.value(0 * coeff[0], 0 * form.constant[0], solution.slopes)
+        return torch.where(empty > 0, torch.inf, -torch.inf).reshape(()), point
+    return program.value(coeff[0], form.constant[0], solution.slopes).reshape(()), point
+
+
 def margin_program(instance: Instance, found: Found) -> Program:
     """The program of one region's margins. Raises InputError for several regions."""
     if len(instance.region) != 1:

@@ -30,6 +30,7 @@ Confirm = Callable[[Tensor], Counterexample | None]
 
 # Points are attacked on the first, second, fourth, ... occasion, and on every one of so many.
 _OFTEN = 32
+_FEW = 32
 
 
 _MARGINS = Effort(
@@ -46,13 +47,15 @@ _MARGINS = Effort(
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
-    Up to `inputs` inputs are split themselves. Otherwise the margins are branched on, and between two turns of that
-    the bounds of all layers are tightened by one of the `passes`. The first turn takes `turn` seconds, each next one
-    `growth` times as long, none more than `share` of the time that is left. A pass that does not bring the worst margin
-    at least the part `gain` of its way to zero was the last one; then there is only branching.
+    Up to `inputs` inputs are split themselves, for the part `boxing` of the time. Otherwise, and after that, margins
+    are branched on, and between two turns of that one of the `passes` tightens the bounds of all layers. The first
+    turn takes `turn` seconds, each next one `growth` times as long, none more than `share` of the time that is left.
+    A pass that does not bring the worst margin at least the part `gain` of its way to zero was the last one; then
+    there is only branching.
     """
 
     inputs: int = 12
+    boxing: float = 0.6
     boxes: Splitting = field(default_factory=Splitting)
     branching: Effort = _MARGINS
     passes: tuple[Joining, ...] = METHODS["split"].joining
@@ -88,8 +91,11 @@ def decide_question(instance: Instance, queries: Queries, found: Bounded, effort
     probe = _Probe(instance, queries, effort.attack, confirm)
     with torch.no_grad():
         try:
-            if _splits_inputs(instance, effort):
-                return _by_inputs(instance, queries, found, effort, probe)
+            if not _splits_inputs(instance, effort):
+                return _by_neurons(instance, queries, found, effort, probe)
+            result = _by_inputs(instance, queries, found, effort, probe)
+            if result.margin > 0 or result.counterexample is not None or instance.expired():
+                return result
             return _by_neurons(instance, queries, found, effort, probe)
         except _Refuted as refuted:
             return Found(float(queries.margin(found.value)), "branching", refuted.found)
@@ -101,7 +107,9 @@ def _splits_inputs(instance: Instance, effort: Complete) -> bool:
 
 
 def _by_inputs(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: _Probe) -> Found:
-    result = split_inputs(instance, queries, effort.boxes, probe.replays)
+    """Boxes for most of the time. Where a margin is small along a face they are too many, and neurons are fewer."""
+    timed = instance.until(_within(instance, torch.inf, effort.boxing))
+    result = split_inputs(timed, queries, effort.boxes, probe.replays)
     margin = max(result.margin, float(queries.margin(found.value)))
     return Found(margin, result.reason, probe.found)
 
@@ -172,11 +180,16 @@ class _Probe:
         self.found: Counterexample | None = None
 
     def show(self, points: Tensor) -> None:
-        """Descend from some of the points, `(n, *input_shape)`. Raises _Refuted if that leads to a counterexample."""
+        """Descend from some of the points, `(n, *input_shape)`; few ones are at least looked at on every occasion.
+
+        Raises _Refuted if that leads to a counterexample.
+        """
         self._shown += 1
-        if self._shown & (self._shown - 1) and self._shown % _OFTEN:
+        rarely = bool(self._shown & (self._shown - 1) and self._shown % _OFTEN)
+        if not len(points) or (rarely and len(points) > _FEW):
             return
-        x, margin = descend(self._instance, self._queries, points[None, : self._attack.restarts], self._attack)
+        attack = replace(self._attack, steps=0) if rarely else self._attack
+        x, margin = descend(self._instance, self._queries, points[None, :_FEW], attack)
         if float(margin) <= 0 and self.replays(x.double()) and self.found is not None:
             raise _Refuted(self.found)
 
