@@ -277,7 +277,10 @@ class Branching:
 
     def _polish(self) -> bool:
         """Optimise leaves with nothing left that is worth a split for longer, and then solve their linear programs.
-        Those that are still open are split at any undecided neuron, or given up. Says whether there were any."""
+        Those that are still open are split at any undecided neuron, or given up. Says whether there were any. Where
+        bounds that fall short of their targets count too, leaves are rather kept as they are."""
+        if self._effort.partial:
+            return False
         rows = self._among_open(self._pool.branch == _EXHAUSTED)[:_POLISHED]
         if not len(rows):
             return False
