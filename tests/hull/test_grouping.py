@@ -38,6 +38,22 @@ def test_a_neuron_is_in_a_limited_number_of_pairs() -> None:
     assert found.flatten().bincount().max() <= 4
 
 
+@pytest.mark.parametrize("size", [3, 4])
+def test_no_neuron_is_in_most_of_the_larger_groups(size: int) -> None:
+    score, worth = torch.ones(40), torch.linspace(1, 2, 40)
+    found = groups(score, Grouping(size, Strategy.AFFINE, overlap=2, enough=9.0), worth[:, None] * worth)
+    assert len(found) > 40
+    assert found.flatten().bincount().max() <= 2 * size
+
+
+def test_affinities_beyond_enough_leave_the_choice_to_the_scores() -> None:
+    score, affinity = torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.full((4, 4), 0.5)
+    affinity[2, 3] = affinity[3, 2] = 1.0
+    affinity[0, 3] = affinity[3, 0] = 0.9
+    found = groups(score, Grouping(2, Strategy.AFFINE, overlap=1, enough=0.5), affinity)
+    assert {0, 1} in [set(g) for g in found.tolist()]
+
+
 def test_related_neurons_are_paired_first() -> None:
     affinity = torch.full((6, 6), 0.1)
     affinity[1, 4] = affinity[4, 1] = 0.9

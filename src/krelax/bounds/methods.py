@@ -60,8 +60,8 @@ class Method:
 _ALPHA = Method("alpha", Rule.ADAPTIVE, Rule.ADAPTIVE, Ascent(24, 0.5, 0.88), Ascent(50, 0.5, 0.92))
 
 _PAIRS = Grouping(2, neurons=60, overlap=3)
-_TRIPLES = Grouping(3, neurons=40, overlap=2)
-_FOURS = Grouping(4, neurons=40, overlap=1)
+_TRIPLES = Grouping(3, neurons=40, overlap=2, enough=1.0)
+_FOURS = Grouping(4, neurons=20, overlap=1, enough=1.0)
 _SPLIT = (
     Joining(None, splitting=Effort(rounds=20)),
     Joining(_TRIPLES, splitting=Effort(rounds=60)),

@@ -25,15 +25,17 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True)
 class Grouping:
-    """Groups of `size` among the `neurons` of highest score, each of them in about `2 * overlap` groups.
+    """Groups of `size` among the `neurons` of highest score, each of them in about `size * overlap` groups.
 
-    `through` pass-through members of the layer below are added to each group.
+    Affinities from `enough` on count as `enough`. `through` pass-through members of the layer below are added to each
+    group.
     """
 
     size: int = 2
     strategy: Strategy = Strategy.AFFINE
     neurons: int = 100
     overlap: int = 2
+    enough: float = 0.3
     through: int = 0
 
 
@@ -54,7 +56,8 @@ def groups(score: Tensor, grouping: Grouping, affinity: Tensor | None = None) ->
             places = _sparse(len(order), grouping)
         case Strategy.AFFINE:
             assert affinity is not None
-            worth = affinity[order][:, order] * (score[order, None] * score[order]).sqrt()
+            related = affinity[order][:, order].clamp(max=grouping.enough)
+            worth = related * (score[order, None] * score[order]).sqrt()
             places = _affine(worth, grouping)
     return order[places.sort(1).values.unique(dim=0)]
 
@@ -77,7 +80,10 @@ def _sparse(count: int, grouping: Grouping) -> Tensor:
 
 def _affine(worth: Tensor, grouping: Grouping) -> Tensor:
     """Pairs in the order of their worth, no neuron in more than `2 * overlap`; then each pair with the neurons that
-    go best with both."""
+    go best with it, no neuron chosen more than `overlap` times at each size.
+
+    Without those limits a few neurons would be in most groups.
+    """
     count = len(worth)
     first, second = torch.triu_indices(count, count, 1)
     order = worth[first, second].argsort(descending=True, stable=True)
@@ -90,6 +96,16 @@ def _affine(worth: Tensor, grouping: Grouping) -> Tensor:
             left[j] -= 1
     places = torch.tensor(chosen)
     for _ in range(grouping.size - 2):
-        total = worth[places].sum(1).scatter(1, places, -torch.inf)
-        places = torch.cat([places, total.argmax(1, keepdim=True)], 1)
+        places = _grown(places, worth, grouping.overlap)
     return places
+
+
+def _grown(places: Tensor, worth: Tensor, times: int) -> Tensor:
+    """Groups `(groups, k)`, each with one more member: the one of largest total worth that is not used up."""
+    total = worth[places].sum(1).scatter(1, places, -torch.inf)
+    left, added = [times] * len(worth), []
+    for choices in total.argsort(dim=1, descending=True, stable=True)[:, : len(worth) - places.shape[1]].tolist():
+        best = next((i for i in choices if left[i]), choices[0])
+        left[best] -= left[best] > 0
+        added.append(best)
+    return torch.cat([places, torch.tensor(added)[:, None]], 1)
