@@ -9,7 +9,7 @@ closed and remaining leaves, whose regions cover the whole region. The same loop
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,12 +25,10 @@ from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, memory_bu
 from krelax.bounds.intermediate import ASCENT_COPIES, interval_is_exact, undecided
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
+from krelax.bounds.ledger import Key, Notes, Part, keys_of_entries
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.pool import Pool
 from krelax.errors import InputError
-
-# A child that falls below its parent by less, relatively, is not worth a proof of the parent.
-_UNNOTICED = 1e-3
 
 # Copies of all leaves that are held while they move to a larger place, with as much again for the passes.
 _POOL_COPIES = 4
@@ -45,6 +43,8 @@ _POLISHED = 32
 _ROOMY = 8
 
 Probe = Callable[[Tensor], None]
+# The node that queries are about, and the key of each.
+Names = tuple[int, Sequence[Key | None]]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ def tighten_by_branching(
     target: Tensor | None = None,
     weight: Tensor | None = None,
     task: Tensor | None = None,
+    names: Names | None = None,
 ) -> Tensor:
     """Rigorous lower bounds `(queries,)` of linear forms over one region, never below `start`; see `Branching`."""
-    return Branching(instance, known, forms, effort, start, target, weight, task).run(effort.seconds)
+    search = Branching(instance, known, forms, effort, start, target, weight, task, names=names)
+    return search.run(effort.seconds)
 
 
 def tighten_layer(
@@ -98,7 +100,8 @@ def tighten_layer(
     target = torch.zeros_like(start)
     task = torch.arange(index.numel()).repeat(2)
     share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
-    found = tighten_by_branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task)
+    names = (node, keys_of_entries(index[0].tolist(), [True] * index.numel()))
+    found = tighten_by_branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, names)
     below, above = found.chunk(2)
     lower, upper = lower.index_copy(1, index[0], below[None]), upper.index_copy(1, index[0], -above[None])
     known.tighten(node, lower.view_as(known.lower[node]), upper.view_as(known.upper[node]))
@@ -119,7 +122,8 @@ class Branching:
     them. A query is answered once its bound is above its `target` (infinite by default), and with it all queries of the
     same `task` (a number below that of queries; by default each has its own). Queries get shares of every round in
     proportion to `weight`. All four are `(queries,)`. `probe` is shown inputs at which bounds of bad leaves are
-    attained, `(points, *input_shape)` in the fast type; what it raises ends the search.
+    attained, `(points, *input_shape)` in the fast type; what it raises ends the search. `names` say as what the queries
+    are noted in the ledger of the instance, if it has one.
 
     A leaf is closed when its proven bound is above the target of its query, which is answered when none of its leaves
     is left. Raises InputError for more than one region.
@@ -136,14 +140,16 @@ class Branching:
         weight: Tensor | None = None,
         task: Tensor | None = None,
         probe: Probe | None = None,
+        names: Names | None = None,
     ) -> None:
         if len(instance.region) != 1:
             raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
-        instance, known, forms = without_inactive(instance, known, forms)
+        instance, known, forms, self._kept = without_inactive(instance, known, forms)
         if not effort.groups:
             known.groups.clear()
         self._instance, self._evaluator = instance, Evaluator(instance, known, *forms)
         self._effort, self._probe = effort, probe
+        self._notes = Notes(instance.ledgers[0], names) if instance.ledgers and names is not None else None
         self._start = start
         self._target = start.new_full(start.shape, torch.inf) if target is None else target
         self._weight = start.new_ones(start.shape) if weight is None else weight.to(start.dtype)
@@ -198,6 +204,9 @@ class Branching:
             points = self._evaluator.improve(leaves, self._effort.root)
             leaves.floor = self._prove(leaves)
             self._start = self._start.scatter_reduce(0, leaves.query, leaves.floor, "amax")
+            if self._notes is not None:
+                noted, query = self._noted(leaves)
+                self._notes.alone(query, leaves.floor, noted)
             self._pool.put(rows, leaves)
             self._show(points)
         every = torch.arange(len(self._pool))
@@ -236,14 +245,15 @@ class Branching:
         self._prove_done(children)
         return children, points
 
-    def _inherit(self, parents: Leaves, children: Leaves) -> None:
-        """No child is below its parent. Where its own slopes would be, what it inherits is proven with the parent's."""
+    @staticmethod
+    def _inherit(parents: Leaves, children: Leaves) -> None:
+        """No child is below its parent: one that fell below goes back to what its parent chose, which is worth no less
+        in a part of its region."""
         inherited = parents.value.repeat(2)
-        slack = _UNNOTICED * (1 + inherited.abs())
-        lost = (children.value < inherited - slack).view(2, -1).any(0).nonzero()[:, 0]
-        if len(lost):
-            parents.floor[lost] = self._prove(parents.select(lost))
-        children.floor = parents.floor.repeat(2)
+        lost = (children.value < inherited).nonzero()[:, 0]
+        before = parents.children().select(lost)
+        for mine, theirs in zip(children.chosen(), before.chosen(), strict=True):
+            mine.index_copy_(0, lost, theirs)
         torch.maximum(children.value, inherited, out=children.value)
 
     def _prove_done(self, leaves: Leaves) -> None:
@@ -270,7 +280,14 @@ class Branching:
         """Note the bounds of leaves that are closed; their positions."""
         closed = (leaves.floor > self._target[leaves.query]).nonzero()[:, 0]
         self._closed.scatter_reduce_(0, leaves.query[closed], leaves.floor[closed], "amin")
+        if self._notes is not None and len(closed):
+            noted, query = self._noted(leaves.select(closed))
+            self._notes.close(query, noted)
         return closed
+
+    def _noted(self, leaves: Leaves) -> Part:
+        """What leaves chose, about the neurons of the whole network, and whose leaves they are."""
+        return self._evaluator.noted(leaves).among(self._kept), leaves.query.cpu().numpy()
 
     def _drop_closed(self, rows: Tensor, leaves: Leaves) -> None:
         self._pool.drop(rows[self._close(leaves)])
@@ -334,6 +351,7 @@ class Branching:
         target in a task that another query has done is not proven."""
         wanted = self._matters() if self._effort.partial else torch.zeros_like(self._task, dtype=torch.bool)
         bound = self._closed.clone()
+        left: list[Part] = []
         for rows in pieces(len(self._pool), self._size):
             leaves = self._pool.take(rows)
             floor = torch.full_like(leaves.floor, -torch.inf)
@@ -341,6 +359,10 @@ class Branching:
             if len(asked) and not self._instance.expired():
                 floor[asked] = self._prove(leaves.select(asked))
             bound.scatter_reduce_(0, leaves.query, floor, "amin")
+            if self._notes is not None and len(asked):
+                left.append(self._noted(leaves.select(asked)))
+        if self._notes is not None:
+            self._notes.conclude(bound, left)
         return torch.where(self._weight > 0, torch.maximum(self._start, bound), self._start)
 
 

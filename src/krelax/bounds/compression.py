@@ -24,10 +24,10 @@ from krelax.relaxations.piecewise import Triangle
 
 def without_inactive(
     instance: Instance, known: Intervals, forms: tuple[Form, Form]
-) -> tuple[Instance, Intervals, tuple[Form, Form]]:
+) -> tuple[Instance, Intervals, tuple[Form, Form], dict[int, Tensor]]:
     """The same bounding problem over one region without its inactive neurons, where dense layers surround them, and
-    without what lies above the forms. Nodes keep their numbers; groups with pass-through members that do not are
-    dropped."""
+    without what lies above the forms; and the entries that are left of the nodes that lose some. Nodes keep their
+    numbers; groups with pass-through members that do not are dropped."""
     kept = _kept(instance.network, known, forms[0])
     exact, fast = (_restricted(n, kept, max(forms[0].coeff)) for n in (instance.network, instance.fast_network))
     small = Intervals()
@@ -42,7 +42,7 @@ def without_inactive(
             if g.through is None or g.through.node not in kept
         )
     asked = tuple(Form({i: _taken(a, kept.get(i)) for i, a in f.coeff.items()}, f.constant) for f in forms)
-    return replace(instance, network=exact, fast_network=fast), small, (asked[0], asked[1])
+    return replace(instance, network=exact, fast_network=fast), small, (asked[0], asked[1]), kept
 
 
 def _renumbered(groups: Groups, kept: Tensor | None) -> Groups:

@@ -20,6 +20,7 @@ from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
+from krelax.bounds.ledger import Choices, Noted
 from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, climb
 from krelax.bounds.split import Split
@@ -54,6 +55,10 @@ class _Site(ABC):
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         """Write what has been optimised back."""
 
+    @abstractmethod
+    def choices(self, rows: Sequence[Tensor]) -> Choices:
+        """What some leaves chose for single neurons."""
+
 
 class _Unsplit(_Site):
     """An activation that is never split, whose steps share the memory of the rows."""
@@ -74,6 +79,11 @@ class _Unsplit(_Site):
 
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         pass
+
+    def choices(self, rows: Sequence[Tensor]) -> Choices:
+        if len(rows) < len(self._relaxation.optimised):
+            return Choices()
+        return Choices(lines=torch.stack([r.flatten(1) for r in rows], -1).cpu().numpy())
 
 
 class Splittable(_Site):
@@ -122,6 +132,11 @@ class Splittable(_Site):
             every = (p.value for s in step.shares for p in (s.share, s.tilt))
             for row, value in zip(shared, every, strict=True):
                 row.copy_(value[0].flatten(0, 1).T)
+
+
+    def choices(self, rows: Sequence[Tensor]) -> Choices:
+        slopes = self.relaxation.fractions(rows[0]).to(torch.uint8)
+        return Choices(self._undecided.to(torch.int32).cpu().numpy(), slopes.cpu().numpy())
 
 
 def alone(step: Step) -> Split:
@@ -193,6 +208,19 @@ class Evaluator:
         form = _taken(self._exact, leaves.query)
         value = lower_bound(self._instance.network, self._instance.region, form, witness, self._known)[0]
         return torch.maximum(value, leaves.floor)
+
+    def noted(self, leaves: Leaves) -> Noted:
+        """What leaves chose, as `prove` evaluates it."""
+        depth = int(leaves.depth().max()) if len(leaves) else 0
+        neuron = leaves.neuron[:, :depth]
+        node, entry = torch.full_like(neuron, -1), torch.zeros_like(neuron)
+        for i, site in self._splittable():
+            here = (neuron >= site.first) & (neuron < site.first + site.count)
+            node[here], entry[here] = i, neuron[here] - site.first
+        choices = {i: site.choices(rows) for i, site, rows in self._rows(leaves)}
+        side, multiplier = leaves.side[:, :depth], leaves.multiplier[:, :depth]
+        tables = (node.to(torch.int32), entry.to(torch.int32), side.to(torch.int8), multiplier)
+        return Noted(choices, *(t.cpu().numpy() for t in tables))
 
     def solve(self, leaves: Leaves) -> tuple[Tensor, Tensor]:
         """The linear program of each leaf, whose relaxations are those over its cut intervals: rigorous bounds,

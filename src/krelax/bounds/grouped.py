@@ -8,6 +8,7 @@ slopes are sound; both are optimised. Without groups this is the single-neuron s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.ledger import Choices, Shared
 from krelax.bounds.steps import Alone, Crossing, Parameter, Single, Step, columns
 
 
@@ -51,6 +53,7 @@ class _Crossed(NamedTuple):
     whole: Tensor
     line: Tensor
     coeff: Tensor
+    slope: Tensor
     tilt: Tensor
     z: Tensor
     a: Tensor
@@ -92,11 +95,17 @@ class Shares:
         slope[:, :, :k] += part * own
         every = part if slope.shape[2] == k else torch.cat([part, torch.zeros_like(slope[:, :, k:])], 2)
         found = joint.support(slope, every, self._sides(sides, slope))
-        self._met = _Crossed(whole, own, part, self.tilt.value, found.z, found.a)
+        self._met = _Crossed(whole, own, part, slope, self.tilt.value, found.z, found.a)
         absolute = ((slope.abs() + every.abs()) * joint.magnitude.unsqueeze(-1)).sum((1, 2))
         # sums over groups are longer than the sums over neurons that the backward pass charges for
         absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
         return part, slope, found.value.sum(1), absolute
+
+    def taken(self) -> Shared:
+        """What the groups took the last time."""
+        assert self._met is not None
+        coeff, slope = (t[0].permute(2, 0, 1).float().cpu().numpy() for t in (self._met.coeff, self._met.slope))
+        return Shared(self.groups, coeff, slope)
 
     def _sides(self, sides: Tensor | None, slope: Tensor) -> Tensor | None:
         """Sides of all members; pass-through ones lie on both."""
@@ -143,6 +152,9 @@ class Grouped(Step):
     def over(self, known: Intervals, node: int) -> Grouped:
         shares = [s.over(g) for s, g in zip(self.shares, known.groups[node], strict=True)]
         return Grouped(self.alone.over(known, node), self.members, shares)
+
+    def choices(self, region: int) -> Choices:
+        return replace(self.alone.choices(region), groups=tuple(s.taken() for s in self.shares))
 
     def back(self, coeff: Tensor) -> Crossing:
         self._whole = whole = columns(coeff, self.members)

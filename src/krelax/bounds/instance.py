@@ -13,6 +13,7 @@ from threading import Event
 import torch
 from torch import Tensor
 
+from krelax.bounds.ledger import Ledger
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.region import Region
@@ -34,7 +35,8 @@ _WIDE = 2048
 class Instance:
     """A network over a batch of regions. Witnesses are proposed with `fast_network` and `fast_region` (float32) and
     evaluated with `network` and `region` (float64). `deadline` is a reading of `time.perf_counter()`; setting
-    `cancelled`, from another thread, is as if it had passed."""
+    `cancelled`, from another thread, is as if it had passed. `ledgers`, one for each region, note what proofs chose, if
+    there are any."""
 
     network: Network
     region: Region
@@ -42,6 +44,7 @@ class Instance:
     fast_region: Region
     deadline: float | None = None
     cancelled: Event = field(default_factory=Event)
+    ledgers: tuple[Ledger, ...] = ()
 
     @classmethod
     def of(
@@ -63,7 +66,9 @@ class Instance:
 
     def select(self, index: Tensor) -> Instance:
         """The same network over some of the regions."""
-        return replace(self, region=self.region.select(index), fast_region=self.fast_region.select(index))
+        ledgers = tuple(self.ledgers[i] for i in index.tolist()) if self.ledgers else ()
+        region, fast = self.region.select(index), self.fast_region.select(index)
+        return replace(self, region=region, fast_region=fast, ledgers=ledgers)
 
     def until(self, seconds: float | None) -> Instance:
         """The same with a deadline in so many seconds, if its own is not earlier."""

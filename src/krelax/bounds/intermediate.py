@@ -11,8 +11,9 @@ from torch import Tensor
 from krelax.bounds.backward import lower_bound, neurons, signed
 from krelax.bounds.instance import Instance, chunk_queries
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.ledger import Noted, keys_of_entries
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.steps import by_rule, over
+from krelax.bounds.steps import by_rule, choices, over
 from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
@@ -81,14 +82,18 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
     ascent = ascent if known.groups else ascent.affordable(instance.network)
     fast_known = known.to(instance.fast_network.dtype, instance.network)
 
-    def prove(index: Tensor) -> Tensor:
+    def prove(index: Tensor, valid: Tensor) -> Tensor:
         form = signed(neurons(instance.fast_network, node, index))
-        witness = ascend(instance, form, fast_known, ascent)
+        witness = over(ascend(instance, form, fast_known, ascent), known)
         form = signed(neurons(instance.network, node, index))
-        return lower_bound(instance.network, instance.region, form, over(witness, known), known)
+        value = lower_bound(instance.network, instance.region, form, witness, known)
+        for region, ledger in enumerate(instance.ledgers):
+            keys = keys_of_entries(index[region].tolist(), valid[region].tolist())
+            ledger.note(node, keys, value[region], Noted.unsplit(choices(witness, region), len(keys)))
+        return value
 
     for index, valid in _portions(instance, known, node, ASCENT_COPIES):
-        known.tighten(node, *_with(known, node, index, valid, prove(index)))
+        known.tighten(node, *_with(known, node, index, valid, prove(index, valid)))
 
 
 def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> Iterator[tuple[Tensor, Tensor]]:

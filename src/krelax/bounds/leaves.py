@@ -34,6 +34,10 @@ class Leaves:
         """All of them in a fixed order."""
         return [self.query, self.neuron, self.side, self.multiplier, self.value, self.floor, self.branch, *self.slopes]
 
+    def chosen(self) -> list[Tensor]:
+        """What leaves choose."""
+        return [self.multiplier, *self.slopes]
+
     @classmethod
     def of(cls, tensors: list[Tensor]) -> Leaves:
         """From what `tensors` gives."""

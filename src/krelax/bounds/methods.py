@@ -16,10 +16,11 @@ from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.ledger import MARGINS, Noted
 from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.steps import Witness, by_rule, over
+from krelax.bounds.steps import Witness, by_rule, choices, over
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
@@ -252,4 +253,7 @@ def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Asc
     witness = over(proposed, known)
     form = outputs(network, queries.rows, queries.offsets)
     value = lower_bound(network, instance.region, form, witness, known)
+    for region, ledger in enumerate(instance.ledgers):
+        leaves = Noted.unsplit(choices(witness, region), value.shape[1])
+        ledger.note(MARGINS, range(value.shape[1]), value[region], leaves)
     return Bounded(torch.maximum(value, found.value), known, witness)

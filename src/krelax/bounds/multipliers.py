@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.ledger import Choices
 from krelax.bounds.rounding import underflow
 from krelax.bounds.steps import Crossing, Step
 from krelax.problem.region import dot
@@ -75,6 +76,9 @@ class Multipliers(Step):
 
     def over(self, known: Intervals, node: int) -> Multipliers:
         return Multipliers(known.relaxations[node], self.slopes, self.cuts, self.multipliers)
+
+    def choices(self, region: int) -> Choices:
+        return Choices(absolute=self.slopes[region].flatten(1).float().cpu().numpy())
 
     def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
         assert self._at is not None

@@ -15,8 +15,9 @@ from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.ledger import Noted, keys_of_rows
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.steps import over
+from krelax.bounds.steps import Witness, choices, over
 from krelax.relaxations.joint import Joint
 
 # Combinations bounded at a time.
@@ -79,7 +80,12 @@ def _lower_bounds(
         instance.check()
         which = several[portion]
         row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
-        value[:, which] = _bound(instance, known, fast_known, _form(instance, nodes, row), ascent)
+        found, witness = _bound(instance, known, fast_known, _form(instance, nodes, row), ascent)
+        value[:, which] = found
+        for region, ledger in enumerate(instance.ledgers):
+            if through is not None:
+                ledger.gaps.add("pass-through members of groups")
+            ledger.note(node, keys_of_rows(row), found[region], Noted.unsplit(choices(witness, region), len(row)))
     return value
 
 
@@ -91,10 +97,12 @@ def _form(instance: Instance, nodes: list[int], rows: Tensor) -> Form:
     return Form(coeff, rows.new_zeros(1, len(rows)))
 
 
-def _bound(instance: Instance, known: Intervals, fast_known: Intervals, form: Form, ascent: Ascent) -> Tensor:
-    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type."""
+def _bound(
+    instance: Instance, known: Intervals, fast_known: Intervals, form: Form, ascent: Ascent
+) -> tuple[Tensor, Witness]:
+    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type; and the witness."""
     form = Form(form.coeff, form.constant.expand(len(instance.region), -1))
     fast = instance.fast_network.dtype
     proposal = Form({i: a.to(fast) for i, a in form.coeff.items()}, form.constant.to(fast))
-    witness = ascend(instance, proposal, fast_known, ascent)
-    return lower_bound(instance.network, instance.region, form, over(witness, known), known)
+    witness = over(ascend(instance, proposal, fast_known, ascent), known)
+    return lower_bound(instance.network, instance.region, form, witness, known), witness

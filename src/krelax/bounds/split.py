@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.steps import Alone, Crossing, Parameter, columns
+from krelax.bounds.ledger import Choices
+from krelax.bounds.steps import Alone, Crossing, Parameter, columns, slope_choices
 from krelax.problem.region import dot
 from krelax.relaxations import Rule
 from krelax.relaxations.piecewise import Triangle
@@ -56,8 +57,11 @@ class Split(Alone):
         assert isinstance(relaxation, Triangle)
         dtype = relaxation.lower.dtype
         low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
-        slope = self.slope.value.to(dtype).clamp(low, high)
+        slope = relaxation.rounded(self.slope.value.to(dtype)).clamp(low, high)
         return type(self)(relaxation, slope, self.place, self.side.to(dtype), self.multiplier.value.to(dtype))
+
+    def choices(self, region: int) -> Choices:
+        return slope_choices(self.relaxation, self.slope.value[region].flatten(1), region)
 
     def back(self, coeff: Tensor) -> Crossing:
         coeff = coeff.contiguous()

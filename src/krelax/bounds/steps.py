@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.ledger import Choices
 from krelax.problem.region import dot
 from krelax.relaxations import Lines, Relaxation, Rule
+from krelax.relaxations.piecewise import Triangle
 
 
 @dataclass
@@ -66,7 +68,11 @@ class Step(ABC):
 
     @abstractmethod
     def over(self, known: Intervals, node: int) -> Self:
-        """The same witness over the relaxations of `known`, in their type."""
+        """The same witness over the relaxations of `known`, in their type, with numbers that can be written down."""
+
+    @abstractmethod
+    def choices(self, region: int) -> Choices:
+        """What the step chose for all queries of one region of the batch, as it was evaluated last."""
 
     def parameters(self) -> list[Parameter]:
         """What can be optimised."""
@@ -113,7 +119,15 @@ class Single(Alone):
     def over(self, known: Intervals, node: int) -> Single:
         relaxation = known.relaxations[node]
         dtype = relaxation.lower.dtype
-        return Single(relaxation, self._lines.lower.to(dtype), self._lines.upper.to(dtype))
+        return Single(relaxation, relaxation.rounded(self._lines.lower.to(dtype)), self._lines.upper.to(dtype))
+
+    def choices(self, region: int) -> Choices:
+        lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
+        if isinstance(self.relaxation, Triangle):
+            return slope_choices(self.relaxation, lower, region)
+        if True not in self.relaxation.optimised:
+            return Choices()
+        return Choices(lines=torch.stack(torch.broadcast_tensors(lower, upper), -1).float().cpu().numpy())
 
     def back(self, coeff: Tensor) -> Crossing:
         lines = self._lines = self._refreshed()
@@ -162,6 +176,13 @@ class Single(Alone):
         return along.add_(torch.lerp(lines.above, below.expand_as(lines.above), positive))
 
 
+def slope_choices(relaxation: Triangle, lower: Tensor, region: int = 0) -> Choices:
+    """Lower slopes `(queries, n)` of the undecided neurons of a region."""
+    entries = relaxation.unstable()[region].flatten().nonzero()[:, 0]
+    slopes = relaxation.fractions(lower[:, entries]).to(torch.uint8)
+    return Choices(entries.to(torch.int32).cpu().numpy(), slopes.cpu().numpy())
+
+
 def columns(x: Tensor, places: Tensor) -> Tensor:
     """Entries of `(1, queries, *shape)` with the queries last: `(1, m, queries)`."""
     return x.flatten(2).index_select(2, places).transpose(1, 2).contiguous()
@@ -178,6 +199,11 @@ Witness = dict[int, Step]
 def over(witness: Mapping[int, Step], known: Intervals) -> Witness:
     """The same witness over other bounds of the same network, or in another type."""
     return {i: step.over(known, i) for i, step in witness.items()}
+
+
+def choices(witness: Mapping[int, Step], region: int = 0) -> dict[int, Choices]:
+    """What the steps of a witness, as it was evaluated, chose for all queries of one region of a batch."""
+    return {i: step.choices(region) for i, step in witness.items()}
 
 
 def by_rule(known: Intervals, rule: Rule) -> Witness:

@@ -63,7 +63,7 @@ class Work(NamedTuple):
     box: Array  # (p,), upper bounds of the pieces
     tight: Array  # (n,), bounds of the piece
     excess: Array  # (n,), rows z - bounds
-    basis: Indices  # (k + 1,), rows of the basis; the last entry is the entering row of a dual ray
+    basis: Indices  # (k + 1,), rows of the basis; the last entry is the entering row of a dual ray, or -1
     inverse: Array  # (k, k), of the basis: columns belong to its rows
     matrix: Array  # (k, k), the basis itself while it is inverted
     y: Array  # (k + 1,), multipliers of the basis, the last 0
@@ -154,6 +154,7 @@ def piece_bound(shared: Shared, work: Work, piece: int, threshold: float, limit:
     while True:
         status, limit, excess = descend(shared, work, c, threshold, tolerance, limit)
         if status != RAY:
+            work.basis[c.shape[0]] = -1
             return status, _rigorous(shared, work, piece, work.y)
         _along_ray(work, threshold, excess)
         bound = _rigorous(shared, work, piece, work.ray)

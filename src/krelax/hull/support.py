@@ -28,6 +28,8 @@ from krelax.hull.polytope import Array, Polytope
 
 # More pivots than any piece takes.
 _UNLIMITED = 2**31
+# In place of a row.
+NO_ROW = 255
 _NO_SIDES = np.zeros((0, 0, 0), dtype=np.int8)
 _SMALLEST_NORMAL, _LARGEST = 2.0**-1022, 2.0**1023 * (2.0 - 2.0**-52)
 
@@ -135,6 +137,73 @@ def _supports(
                 best, piece = _over_pieces(shared, work, _boxes(shared, work), limit, z[g, d])
             value[g, d] = _unscaled(best, scale + shift) if shift != -INVALID else 0.0
             _place(shared, work, piece, scale, z[g, d], a[g, d])
+
+
+def bases(polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array) -> NDArray[np.uint8]:
+    """Rows that bound every piece well enough for the support function, `(G, D, 2**k, k + 1)`: what a proof needs.
+
+    Arguments as for `support`, with pieces that tell all signs of k coordinates apart; pieces are numbered in binary,
+    bit i (of value 2**i) saying that coordinate i is at least zero. A number below m is a row of the polytope, m + i
+    the row of coordinate i's sign. Where the last one is not `NO_ROW`, it is the entering row of a dual ray: the piece
+    is empty. Where the piece's box is bound enough, all are `NO_ROW`.
+
+    Raises ValueError where shapes disagree, and for pieces of another kind.
+    """
+    slope, coeff = (np.ascontiguousarray(x, dtype=np.float64) for x in (slope, coeff))
+    _check(polytope, pieces, slope, coeff)
+    shared, k = prepare(polytope, pieces), pieces.k
+    if pieces.count != 2**k or not shared.signs.all():
+        raise ValueError("pieces that do not tell all signs apart")
+    found = np.full((polytope.groups, slope.shape[1], 2**k, k + 1), NO_ROW, dtype=np.uint8)
+
+    def chunk(start: int, stop: int) -> None:
+        _bases(start, stop, shared, polytope.bounds, slope, coeff, found, workspace(shared))
+
+    spread(chunk, polytope.groups, minimum=max(1, 2000 // (max(slope.shape[1], 1) * pieces.count)))
+    return found
+
+
+@kernel
+def _bases(
+    start: int,
+    stop: int,
+    shared: Shared,
+    bounds: Array,
+    slope: Array,
+    coeff: Array,
+    found: NDArray[np.uint8],
+    work: Work,
+) -> None:
+    """Fill `found` for groups start to stop."""
+    z = np.zeros(slope.shape[2])
+    for g in range(start, stop):
+        scale = scale_group(shared, bounds[g], work)
+        c, e = slope[min(g, slope.shape[0] - 1)], coeff[min(g, coeff.shape[0] - 1)]
+        for d in range(found.shape[1]):
+            if scale == INVALID or abs(_scale_direction(shared, c[d], e[d], work)) == INVALID:
+                continue
+            best, _ = _over_pieces(shared, work, _boxes(shared, work), _UNLIMITED, z)
+            _boxes(shared, work)
+            for piece in range(work.box.shape[0]):
+                if work.box[piece] > best:
+                    piece_bound(shared, work, piece, best, _UNLIMITED)
+                    _write_basis(shared, work, piece, bounds.shape[1], found[g, d])
+
+
+@kernel
+def _write_basis(shared: Shared, work: Work, piece: int, rows: int, found: NDArray[np.uint8]) -> None:
+    """The rows of a basis, where the piece has its place."""
+    k = shared.signs.shape[1]
+    number = 0
+    for i in range(k):
+        number += 2**i if shared.signs[piece, i] > 0.0 else 0
+    for j in range(k + 1):
+        row = work.basis[j]
+        for i in range(k):
+            sign = shared.units[0 if shared.signs[piece, i] > 0.0 else 1, i]
+            if row == sign and not work.bounds[row] < 0.0:
+                row = rows + i
+        found[number, j] = row if row >= 0 else NO_ROW
 
 
 @kernel

@@ -97,6 +97,10 @@ class Relaxation(ABC):
     def slope_range(self) -> tuple[Tensor, Tensor]:
         """Interval in which optimised slopes are kept, `(batch, *shape)` each."""
 
+    def rounded(self, slope: Tensor) -> Tensor:
+        """Slopes of lower lines as proofs use them, short enough to be written down."""
+        return slope
+
     def unstable(self) -> Tensor:
         """Where the relaxation is not exact, `(batch, *shape of z)`: only there slopes matter."""
         return self.upper > self.lower

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from krelax.relaxations.base import Lines, Relaxation, Rule, Support
 
+_STEPS, _TINY = 255.0, 1e-30
+
 
 class Triangle(Relaxation):
     """The triangle of `max(z, 0) + negative_slope * min(z, 0)`; a segment where the neuron is stable."""
@@ -62,6 +64,14 @@ class Triangle(Relaxation):
         one = torch.ones_like(self.lower)
         inactive = (self.upper <= 0) & (self.lower < 0)
         return torch.where(self.lower >= 0, one, flat), torch.where(inactive, flat, one)
+
+    def fractions(self, slope: Tensor) -> Tensor:
+        """Where slopes of lower lines lie between the negative slope, 0, and 1, which is 255: whole numbers."""
+        return ((slope - self.negative_slope) * (_STEPS / max(1 - self.negative_slope, _TINY))).round()
+
+    def rounded(self, slope: Tensor) -> Tensor:
+        """The nearest slopes that fractions stand for. Bounds hardly notice, and can be written down in few bytes."""
+        return self.negative_slope + (1 - self.negative_slope) * (self.fractions(slope) / _STEPS)
 
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
         chord = self.chord()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from krelax.bounds.boxed import Bounder, Bounds, middle
 from krelax.bounds.instance import Instance, OutOfTime, memory_budget, workers
+from krelax.bounds.ledger import Cuts
 from krelax.problem.queries import Queries
 
 Confirm = Callable[[Tensor], bool]
@@ -64,17 +65,22 @@ class Found:
 @dataclass
 class _Boxes:
     """Boxes by their faces in the inputs that vary, `(n, varied)`, and the best margin proven for each, `(n,)`: that of
-    the box it was cut from, at first."""
+    the box it was cut from, at first. `number` is that of the tree of cuts, if one is noted."""
 
     lower: Tensor
     upper: Tensor
     margin: Tensor
+    number: Tensor
 
     def __len__(self) -> int:
         return len(self.margin)
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return self.lower, self.upper, self.margin, self.number
+
     def __getitem__(self, index: Tensor | slice) -> _Boxes:
-        return _Boxes(self.lower[index], self.upper[index], self.margin[index])
+        return _Boxes(*(t[index] for t in self.tensors()))
 
 
 class _Stack:
@@ -108,7 +114,7 @@ class _Stack:
             self._count -= len(taken[-1])
         if len(taken) == 1:
             return taken[0]
-        return _Boxes(*(torch.cat([getattr(part, side) for part in taken]) for side in ("lower", "upper", "margin")))
+        return _Boxes(*map(torch.cat, zip(*(part.tensors() for part in taken), strict=True)))
 
 
 @dataclass
@@ -163,7 +169,8 @@ class _Search:
         region, varied = instance.region, self._bounder.varied
         lower, upper = (t.flatten(1)[:, varied] for t in (region.lower, region.upper))
         self._whole = upper - lower
-        self._stack = _Stack(_Boxes(lower, upper, lower.new_full((1,), -torch.inf)))
+        self._stack = _Stack(_Boxes(lower, upper, lower.new_full((1,), -torch.inf), torch.zeros(1, dtype=torch.long)))
+        self._cuts = Cuts(varied.tolist()) if instance.ledgers else None
         self._most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
         self._replay = _Replay(confirm)
         self._closed, self._boxes = torch.inf, 0
@@ -188,6 +195,8 @@ class _Search:
                 return self._found("a box cannot be split further")
             if len(self._stack) > self._most:
                 return self._found("memory")
+        for ledger in self._instance.ledgers:
+            ledger.boxes = self._cuts
         return self._found(self._effort.name, holds=True)
 
     def _found(self, reason: str, holds: bool = False, violated: bool = False) -> Found:
@@ -210,10 +219,10 @@ class _Search:
             smallest = float(margin[closed].min()) if bool(closed.any()) else torch.inf
             rest = (~closed).nonzero()[:, 0]
             rest = rest[margin[rest].argsort(descending=True)]
-            boxes = _Boxes(boxes.lower[rest], boxes.upper[rest], margin[rest])
+            boxes = _Boxes(boxes.lower[rest], boxes.upper[rest], margin[rest], boxes.number[rest])
             found, clauses = found.select(rest), clauses[rest]
             points, margins = self._candidates(boxes, found, clauses)
-            cut = _cut(boxes, self._score(boxes, found, clauses), self._times(len(boxes)))
+            cut = _cut(boxes, self._score(boxes, found, clauses), self._times(len(boxes)), self._cuts)
             return _Step(smallest, *cut, points, margins)
 
     def _times(self, boxes: int) -> int:
@@ -262,9 +271,9 @@ class _Replay:
         return self._confirm(points)
 
 
-def _cut(boxes: _Boxes, score: Tensor, times: int) -> tuple[_Boxes, bool]:
+def _cut(boxes: _Boxes, score: Tensor, times: int, cuts: Cuts | None = None) -> tuple[_Boxes, bool]:
     """Boxes cut in halves across the input of the largest score that has a number between its faces, and the halves
-    again, so many times if they can be. As they are, and True, if one of the boxes has none."""
+    again, so many times if they can be. As they are, and True, if one of the boxes has none. Notes the cuts."""
     for i in range(times if len(boxes) else 0):
         at = middle(boxes.lower, boxes.upper)
         divisible = (boxes.lower < at) & (at < boxes.upper)
@@ -274,6 +283,8 @@ def _cut(boxes: _Boxes, score: Tensor, times: int) -> tuple[_Boxes, bool]:
         across = torch.nn.functional.one_hot(axis, score.shape[1]).bool()
         lower = torch.stack([boxes.lower, torch.where(across, at, boxes.lower)], dim=1)
         upper = torch.stack([torch.where(across, at, boxes.upper), boxes.upper], dim=1)
-        boxes = _Boxes(lower.flatten(0, 1), upper.flatten(0, 1), boxes.margin.repeat_interleave(2))
+        number = boxes.number if cuts is None else cuts.split(boxes.number, axis, at.gather(1, axis[:, None])[:, 0])
+        number = number.repeat_interleave(2) + (0 if cuts is None else torch.arange(2).repeat(len(number)))
+        boxes = _Boxes(lower.flatten(0, 1), upper.flatten(0, 1), boxes.margin.repeat_interleave(2), number)
         score = torch.where(across, score / 2, score).repeat_interleave(2, dim=0)
     return boxes, False

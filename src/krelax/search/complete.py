@@ -17,6 +17,7 @@ from torch import Tensor
 from krelax.bounds.backward import outputs
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance, OutOfTime
+from krelax.bounds.ledger import MARGINS
 from krelax.bounds.methods import METHODS, Bounded, by_groups, holds
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
@@ -160,8 +161,9 @@ class _Margins:
         )
         start = found.value[0, self._index]
         task = queries.clause[0, self._index].unique(return_inverse=True)[1]
+        target, names = torch.zeros_like(start), (MARGINS, self._index.tolist())
         self._search = Branching(
-            instance, found.known, (exact, fast), effort, start, torch.zeros_like(start), task=task, probe=probe.show
+            instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
         )
 
     def run(self, found: Bounded, seconds: float | None) -> Bounded:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images, pieces, threads_inside, workers
+from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import METHODS, Bounded, Method, bound
+from krelax.certificate.format import Question
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
@@ -26,6 +28,7 @@ from krelax.search.attack import Attack, search
 from krelax.search.complete import Complete, Found, decide_question
 from krelax.search.replay import inside, replay
 from krelax.search.verdict import Counterexample, Outcome, Verdict
+from krelax.search.writing import question
 
 Violated = Callable[[int, NDArray[np.float32], NDArray[np.float32]], bool]
 Report = Callable[[int, Outcome], None]
@@ -82,6 +85,7 @@ class _Run:
     margins: dict[int, float] = field(default_factory=dict)
     found: dict[int, Bounded] = field(default_factory=dict)
     spent: dict[int, float] = field(default_factory=dict)
+    ledgers: dict[int, Ledger] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -90,8 +94,16 @@ class _Run:
     def settle(self, index: int, outcome: Outcome) -> None:
         self.open[index] = False
         self.found.pop(index, None)
+        ledger = self.ledgers.pop(index, None)
+        proof = self._proof(index, ledger) if outcome.verdict is Verdict.HOLDS and ledger is not None else None
         margin, seconds = self.margins.get(index), self.spent.get(index, 0.0)
-        self.report(index, replace(outcome, margin=margin, seconds=seconds))
+        self.report(index, replace(outcome, margin=margin, seconds=seconds, proof=proof))
+
+    def _proof(self, index: int, ledger: Ledger) -> Question:
+        began, one = time.perf_counter(), torch.tensor([index])
+        proof = question(self.network, self.questions.region.select(one), self.questions.queries.select(one), ledger)
+        self.charge([index], began)
+        return proof
 
     def remaining(self) -> Tensor:
         """Questions still open, the largest margins first."""
@@ -124,17 +136,21 @@ def decide(
     timeout: float | None = None,
     device: str = "cpu",
     each: float | None = None,
+    proofs: bool = False,
 ) -> None:
     """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
 
     HOLDS rests on a sound bound, VIOLATED on a replayed counterexample; what the stages leave open when they or the
     `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason. A complete search spends at most `each`
-    seconds on a question, what was spent on it before included.
+    seconds on a question, what was spent on it before included. With `proofs`, outcomes that hold have theirs.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
     placed = questions.queries.to(torch.float64, device)
     run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool))
     instance = Instance.of(network, questions.region.to(torch.float64, device), deadline=deadline)
+    if proofs:
+        run.ledgers = {i: Ledger() for i in range(len(questions))}
+        instance = replace(instance, ledgers=tuple(run.ledgers.values()))
     reason = "the relaxation is too coarse and the attack found nothing"
     with torch.no_grad():
         try:

@@ -8,6 +8,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.certificate.format import Question
+
 
 class Verdict(StrEnum):
     """HOLDS is proven, VIOLATED comes with a replayed counterexample, everything else is UNKNOWN."""
@@ -30,7 +32,8 @@ class Outcome:
     """The answer for one region: verdict, the method or reason behind it, the best proven margin, seconds spent.
 
     `margin` is a lower bound of the property's margin over the region (None if nothing was bounded); `seconds` is
-    this region's equal share of the wall time of every batch it was worked on in.
+    this region's equal share of the wall time of every batch it was worked on in. `proof` is what a certificate says of
+    the region, if one was asked for.
     """
 
     verdict: Verdict
@@ -38,3 +41,4 @@ class Outcome:
     margin: float | None = None
     seconds: float = 0.0
     counterexample: Counterexample | None = None
+    proof: Question | None = None

@@ -1,0 +1,211 @@
+"""What proofs chose, noted as bounds are proven, so that somebody else can evaluate it again.
+
+A claim is a set of forms with what was chosen for each: slopes, shares of groups, splits. It holds no bound but those
+by which the ledger knows which claim proves most about a form. Everything noted is exact: proofs round their choices
+to what is noted here before they evaluate them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from krelax.bounds.groups import Groups
+
+Number = TypeVar("Number", bound=np.number[Any])
+
+# A form of a flattened node: entries in increasing order with their coefficients. Margins have their numbers instead.
+Key = tuple[tuple[int, float], ...] | int
+# The node of a ledger's claims about margins.
+MARGINS = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What groups took over: coefficients and slopes of their members, float32, `(leaves, groups, k)`."""
+
+    groups: Groups
+    coeff: NDArray[np.float32]
+    slope: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What the leaves of a claim chose at one activation, each tensor with a row for each leaf.
+
+    `slopes`, of type uint8, are fractions of the range of lower slopes, and `lines`, float32 `(leaves, m, 2)`, both
+    slopes, of the neurons at `entries`, `(m,)`; `absolute`, float32, are slopes of all neurons outright.
+    """
+
+    entries: NDArray[np.int32] | None = None
+    slopes: NDArray[np.uint8] | None = None
+    lines: NDArray[np.float32] | None = None
+    absolute: NDArray[np.float32] | None = None
+    groups: tuple[Shared, ...] = ()
+
+    @classmethod
+    def join(cls, parts: Sequence[Choices]) -> Choices:
+        """Choices about the same neurons, without groups."""
+
+        def joined(tables: list[NDArray[Number] | None]) -> NDArray[Number] | None:
+            present = [t for t in tables if t is not None]
+            return np.concatenate(present) if present else None
+
+        slopes, lines = joined([p.slopes for p in parts]), joined([p.lines for p in parts])
+        return cls(parts[0].entries, slopes, lines, joined([p.absolute for p in parts]))
+
+
+@dataclass(frozen=True, eq=False)
+class Noted:
+    """Noted and what was chosen for each: `choices` by activation, and the splits on the way to it, `(leaves,
+    depth)`, as activation (-1: none), entry, side and multiplier."""
+
+    choices: Mapping[int, Choices]
+    node: NDArray[np.int32]
+    entry: NDArray[np.int32]
+    side: NDArray[np.int8]
+    multiplier: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+    @classmethod
+    def unsplit(cls, choices: Mapping[int, Choices], count: int) -> Noted:
+        """Noted without a split, one for each form."""
+        kinds = (np.int32, np.int32, np.int8, np.float32)
+        node, entry, side, multiplier = (np.zeros((count, 0), kind) for kind in kinds)
+        return cls(choices, node, entry, side, multiplier)
+
+    @classmethod
+    def join(cls, parts: Sequence[Noted]) -> Noted:
+        """The leaves of one search, which are about the same neurons, one after the other."""
+        choices = {i: Choices.join([p.choices[i] for p in parts]) for i in parts[0].choices}
+        depth = max(p.node.shape[1] for p in parts)
+
+        def joined(tables: list[NDArray[Number]], free: int) -> NDArray[Number]:
+            wide = (np.pad(t, ((0, 0), (0, depth - t.shape[1])), constant_values=free) for t in tables)
+            return np.concatenate(list(wide))
+
+        return cls(
+            choices,
+            joined([p.node for p in parts], -1),
+            joined([p.entry for p in parts], 0),
+            joined([p.side for p in parts], 0),
+            joined([p.multiplier for p in parts], 0),
+        )
+
+    def among(self, kept: Mapping[int, Tensor]) -> Noted:
+        """The same about the neurons of a larger network, of which only the entries in `kept` were left."""
+        places = {i: k.cpu().numpy().astype(np.int32) for i, k in kept.items()}
+        choices = dict(self.choices)
+        entry = self.entry.copy()
+        for i in choices.keys() & places.keys():
+            entries = choices[i].entries
+            choices[i] = replace(choices[i], entries=places[i] if entries is None else places[i][entries])
+            entry[self.node == i] = places[i][entry[self.node == i]]
+        return replace(self, choices=choices, entry=entry)
+
+
+# Some leaves: a table and rows of it, or a table and whose leaf each row is.
+Part = tuple[Noted, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """The best that is known of one form: its value, and the leaves that prove it together."""
+
+    value: float
+    parts: tuple[Part, ...]
+
+
+@dataclass
+class Ledger:
+    """Claims about one region: for each node, or for `MARGINS`, the best for each form. `boxes` is the search that cut
+    the region into boxes, if that decided the question. `gaps` says what was proven in a way that cannot be noted."""
+
+    claims: dict[int, dict[Key, Claim]] = field(default_factory=dict)
+    boxes: Cuts | None = None
+    gaps: set[str] = field(default_factory=set)
+
+    def note(self, node: int, keys: Sequence[Key | None], values: Tensor, leaves: Noted) -> None:
+        """Bounds `values`, `(forms,)`, of forms of a node, each proven by the leaf of the same number."""
+        for row, (key, value) in enumerate(zip(keys, values.tolist(), strict=True)):
+            if key is not None:
+                self.note_parts(node, key, value, ((leaves, np.array([row])),))
+
+    def note_parts(self, node: int, key: Key, value: float, parts: tuple[Part, ...]) -> None:
+        """A bound of one form, proven by leaves that cover the region."""
+        claims = self.claims.setdefault(node, {})
+        before = claims.get(key)
+        if value > -np.inf and (before is None or value > before.value):
+            claims[key] = Claim(value, parts)
+
+
+class Notes:
+    """The leaves of one search, collected until a query is proven: `names` are the node that queries are about, and the
+    key of each."""
+
+    def __init__(self, ledger: Ledger, names: tuple[int, Sequence[Key | None]]) -> None:
+        self._ledger, (self._node, self._keys) = ledger, names
+        self._closed: list[Part] = []
+
+    def alone(self, query: NDArray[np.int64], value: Tensor, leaves: Noted) -> None:
+        """Leaves each of which covers the whole region."""
+        self._ledger.note(self._node, [self._keys[q] for q in query], value, leaves)
+
+    def close(self, query: NDArray[np.int64], leaves: Noted) -> None:
+        """Leaves of queries that are closed."""
+        self._closed.append((leaves, query))
+
+    def conclude(self, bound: Tensor, left: Sequence[Part]) -> None:
+        """Note the bounds `(queries,)` that closed leaves and those left prove; infinite where they do not."""
+        if self._closed:
+            self._closed = [(Noted.join([p for p, _ in self._closed]), np.concatenate([q for _, q in self._closed]))]
+        parts = [*self._closed, *left]
+        for query in bound.isfinite().nonzero()[:, 0].tolist():
+            mine = [(leaves, np.flatnonzero(whose == query)) for leaves, whose in parts]
+            key = self._keys[query]
+            if key is not None:
+                some = tuple((leaves, rows) for leaves, rows in mine if len(rows))
+                self._ledger.note_parts(self._node, key, float(bound[query]), some)
+
+
+class Cuts:
+    """A tree of boxes: for each box by its number the input that it is cut at (-1: none), where, and the number of the
+    part below; that above has the next one. Box 0 is the region. `inputs` are the inputs that vary."""
+
+    def __init__(self, inputs: Sequence[int]) -> None:
+        self.cut: list[int] = [-1]
+        self.at: list[float] = [0.0]
+        self.below: list[int] = [-1]
+        self._inputs, self._lock = inputs, Lock()
+
+    def split(self, boxes: Tensor, axis: Tensor, at: Tensor) -> Tensor:
+        """Cut boxes, `(n,)`, in two across one of the inputs that vary; the numbers of the parts below."""
+        with self._lock:
+            first = len(self.cut)
+            for box, i, x in zip(boxes.tolist(), axis.tolist(), at.tolist(), strict=True):
+                self.cut[box], self.at[box], self.below[box] = self._inputs[i], x, len(self.cut)
+                self.cut += [-1, -1]
+                self.at += [0.0, 0.0]
+                self.below += [-1, -1]
+        return torch.arange(first, first + 2 * len(boxes), 2)
+
+
+def keys_of_entries(index: Iterable[int], valid: Iterable[bool]) -> list[Key | None]:
+    """Keys of entries and then of their negatives; None for what is not valid."""
+    pairs = list(zip(index, valid, strict=True))
+    return [((i, sign),) if ok else None for sign in (1.0, -1.0) for i, ok in pairs]
+
+
+def keys_of_rows(rows: Tensor) -> list[Key | None]:
+    """Keys of forms given as rows `(forms, entries)` over a flattened node."""
+    place = [row.nonzero()[:, 0] for row in rows]
+    return [tuple(zip(p.tolist(), row[p].tolist(), strict=True)) for row, p in zip(rows, place, strict=True)]

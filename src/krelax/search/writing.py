@@ -1,0 +1,258 @@
+"""The certificate of a question, from what its proof chose (`krelax.bounds.ledger`).
+
+For every form the claim that proves most is kept, whichever pass it comes from, so a certificate is smaller than what
+was done to find it. Its checker evaluates claims layer by layer, each over the best that is known of the layers before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.bounds.groups import Groups
+from krelax.bounds.ledger import MARGINS, Choices, Cuts, Key, Ledger, Noted, Part, Shared
+from krelax.certificate import format as file
+from krelax.hull.pieces import Pieces
+from krelax.hull.polytope import Polytope
+from krelax.network.graph import Network
+from krelax.problem.queries import Queries
+from krelax.problem.region import Ball, Region
+
+Numbers = NDArray[np.int64]
+
+
+def question(network: Network, region: Region, queries: Queries, ledger: Ledger) -> file.Question:
+    """One question about one region, with its proof. `queries` has a batch of one."""
+    rows, offsets = (t[0].double().cpu().numpy() for t in (queries.rows, queries.offsets))
+    clause = queries.clause[0].cpu().numpy().astype(np.int32)
+    asked = file.Question(_region(region), rows, offsets, clause)
+    if ledger.boxes is not None:
+        asked.boxes = _boxes(ledger.boxes)
+        return asked
+    writer = _Writer(network, ledger)
+    asked.margins = writer.claim(list(range(len(offsets))), ledger.claims.get(MARGINS, {}), len(writer.activations))
+    asked.layers = [writer.layer(j) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
+    return asked
+
+
+def _region(region: Region) -> file.Region:
+    lower, upper = (t[0].double().flatten().cpu().numpy() for t in (region.lower, region.upper))
+    if isinstance(region, Ball):
+        centre = region.centre[0].double().flatten().cpu().numpy()
+        return file.Region("l2" if region.p == 2 else "l1", lower, upper, centre, float(region.eps))
+    return file.Region("box", lower, upper)
+
+
+def _boxes(cuts: Cuts) -> file.Boxes:
+    """The tree in preorder."""
+    order, waiting = [], [0]
+    while waiting:
+        box = waiting.pop()
+        order.append(box)
+        if cuts.cut[box] >= 0:
+            waiting += [cuts.below[box] + 1, cuts.below[box]]
+    cut, at = np.array(cuts.cut, np.int32), np.array(cuts.at)
+    return file.Boxes(cut[order], at[order])
+
+
+@dataclass
+class _Writer:
+    """Writes layers from the last to the first, so that every layer knows which of its groups are used."""
+
+    network: Network
+    ledger: Ledger
+    sets: dict[int, list[Groups]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.activations = self.network.activations()
+        self._number = {node: j for j, node in enumerate(self.activations)}
+        sizes = [int(np.prod(self.network.nodes[self._source(j)].shape)) for j in range(len(self.activations))]
+        self._first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    def _source(self, j: int) -> int:
+        return self.network.nodes[self.activations[j]].inputs[0]
+
+    def layer(self, j: int) -> file.Layer:
+        """What is proven about one pre-activation, and the groups of it that are used."""
+        sets = self.sets.get(self.activations[j], [])
+        wanted = {key for groups in sets for key in _combinations(groups)}
+        claims = self.ledger.claims.get(self._source(j), {})
+        kept = [key for key in claims if isinstance(key, tuple) and (len(key) == 1 or key in wanted)]
+        layer = file.Layer("adaptive", groups=[_set(groups) for groups in sets])
+        if kept:
+            claim = self.claim(kept, claims, j)
+            claim.forms = _forms(kept)
+            layer.claims.append(claim)
+        return layer
+
+    def claim(self, keys: Sequence[Key], claims: Mapping[Key, object], before: int) -> file.Claim:
+        """The best claims about some forms as one, with adaptive slopes for those there is none of."""
+        trees = [_Tree(getattr(claims.get(key), "parts", ()), self) for key in keys]
+        leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
+        tree = np.array([n for t in trees for n in t.nodes], np.int32)
+        multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
+        used = {i for noted, _ in leaves if noted is not None for i in noted.choices}
+        crossings = [self._crossing(i, leaves) for i in sorted(used) if self._number[i] < before]
+        return file.Claim(tree, multipliers, [c for c in crossings if c is not None])
+
+    def neuron(self, node: NDArray[np.int32], entry: NDArray[np.int32]) -> Numbers:
+        """Numbers of neurons through all activations."""
+        result = np.full(node.shape, -1, np.int64)
+        for i in np.unique(node[node >= 0]).tolist():
+            result[node == i] = self._first[self._number[i]] + entry[node == i]
+        return result
+
+    def _crossing(self, node: int, leaves: Sequence[tuple[Noted | None, int]]) -> file.Crossing | None:
+        """What leaves, given as rows of tables, chose at one activation."""
+        tables = {id(n): (n, n.choices[node]) for n, _ in leaves if n is not None and node in n.choices}
+        rows: dict[int, list[int]] = {key: [] for key in tables}
+        places: dict[int, list[int]] = {key: [] for key in tables}
+        for place, (noted, row) in enumerate(leaves):
+            if id(noted) in tables:
+                rows[id(noted)].append(row)
+                places[id(noted)].append(place)
+        crossing, groups = file.Crossing(self._number[node]), _Collected(len(leaves))
+        merged = _Merged([c for _, c in tables.values()], len(leaves))
+        for key, (_, choices) in tables.items():
+            merged.add(choices, np.array(rows[key]), np.array(places[key]))
+            for shared in choices.groups:
+                groups.add(shared, np.array(rows[key]), np.array(places[key]))
+        merged.write(crossing)
+        crossing.groups = groups.shares(self.sets.setdefault(node, []))
+        return crossing if crossing.row is not None or crossing.groups else None
+
+
+class _Tree:
+    """The tree of one form in preorder: nodes, leaves as rows of tables, and multipliers on their paths."""
+
+    def __init__(self, parts: Sequence[Part], writer: _Writer) -> None:
+        self.nodes: list[int] = []
+        self.leaves: list[tuple[Noted | None, int]] = []
+        self.multipliers = np.zeros(0, np.float32)
+        if not parts:
+            self.nodes, self.leaves = [-1], [(None, 0)]
+            return
+        depth = max(noted.node.shape[1] for noted, _ in parts)
+        paths = [_paths(noted, rows, depth, writer) for noted, rows in parts]
+        neuron, side, multiplier = (np.concatenate([p[k] for p in paths]) for k in range(3))
+        owners = [(noted, row) for noted, rows in parts for row in rows.tolist()]
+        order = np.lexsort((side < 0).T[::-1]) if depth else np.arange(len(side))
+        length = (side != 0).sum(1)
+        before = np.zeros(depth, np.int8)
+        for place, leaf in enumerate(order.tolist()):
+            differs = np.flatnonzero(side[leaf] != before)
+            first = int(differs[0]) + 1 if place and len(differs) else 0
+            self.nodes += [*neuron[leaf, first : length[leaf]].tolist(), -1]
+            self.leaves.append(owners[leaf])
+            before = side[leaf]
+        self.multipliers = multiplier[order][side[order] != 0]
+
+
+def _paths(
+    noted: Noted, rows: Numbers, depth: int, writer: _Writer
+) -> tuple[Numbers, NDArray[np.int8], NDArray[np.float32]]:
+    """Neurons, sides and multipliers of the splits of some leaves, `(leaves, depth)` each."""
+    missing = ((0, 0), (0, depth - noted.node.shape[1]))
+    neuron = writer.neuron(noted.node[rows], noted.entry[rows])
+    side, multiplier = noted.side[rows], noted.multiplier[rows]
+    return np.pad(neuron, missing, constant_values=-1), np.pad(side, missing), np.pad(multiplier, missing)
+
+
+class _Merged:
+    """Tables of slopes of several claims as one, about all entries that any of them is about."""
+
+    def __init__(self, choices: Sequence[Choices], leaves: int) -> None:
+        entries = [c.entries for c in choices if c.entries is not None]
+        self._entries = np.unique(np.concatenate(entries)) if entries else None
+        self._row = np.full(leaves, -1, np.int32)
+        self._tables: tuple[list[NDArray[np.number]], ...] = ([], [], [])
+        self._places: tuple[list[Numbers], ...] = ([], [], [])
+
+    def add(self, choices: Choices, rows: Numbers, places: Numbers) -> None:
+        """Rows of one table for the leaves at `places`."""
+        for kind, table in enumerate((choices.slopes, choices.lines, choices.absolute)):
+            if table is None:
+                continue
+            if kind == 0 and self._entries is not None:
+                wide = np.zeros((len(rows), len(self._entries)), np.uint8)
+                wide[:, np.searchsorted(self._entries, choices.entries)] = table[rows]
+                self._tables[0].append(wide)
+            else:
+                self._tables[kind].append(table[rows])
+            self._places[kind].append(places)
+
+    def write(self, crossing: file.Crossing) -> None:
+        """Put the tables, each row once, into a crossing."""
+        first, found = 0, []
+        for tables, places in zip(self._tables, self._places, strict=True):
+            if not tables:
+                found.append(None)
+                continue
+            distinct, inverse = np.unique(np.concatenate(tables), axis=0, return_inverse=True)
+            self._row[np.concatenate(places)] = first + inverse.reshape(-1)
+            first += len(distinct)
+            found.append(distinct)
+        if first:
+            crossing.row, crossing.entries = self._row, self._entries
+            crossing.slopes, crossing.lines, crossing.absolute = found
+
+
+class _Collected:
+    """Shares of groups, collected for all leaves of a claim; leaves that give a group nothing have zeros."""
+
+    def __init__(self, leaves: int) -> None:
+        self._leaves = leaves
+        self._found: dict[int, tuple[Groups, NDArray[np.float32], NDArray[np.float32]]] = {}
+
+    def add(self, shared: Shared, rows: Numbers, places: Numbers) -> None:
+        """What some leaves gave away."""
+        shape = (self._leaves, *shared.coeff.shape[1:])
+        zeros = (shared.groups, np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        _, coeff, slope = self._found.setdefault(id(shared.groups), zeros)
+        coeff[places], slope[places] = shared.coeff[rows], shared.slope[rows]
+
+    def shares(self, sets: list[Groups]) -> list[file.Shares]:
+        """As they are stored, with the bases of their linear programs; groups that are new are added to `sets`."""
+        result = []
+        for groups, coeff, slope in self._found.values():
+            if not any(groups is other for other in sets):
+                sets.append(groups)
+            number = next(n for n, other in enumerate(sets) if other is groups)
+            result.append(file.Shares(number, coeff, slope, _bases(groups, coeff, slope)))
+        return result
+
+
+def _bases(groups: Groups, coeff: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+    joint, k = groups.joint, coeff.shape[2]
+    if k == 2:
+        return None
+    from krelax.hull.support import bases  # numba takes a while to import
+
+    polytope = Polytope(joint.rows.double().cpu().numpy(), joint.bounds[0].double().cpu().numpy())
+    pieces = Pieces.coordinatewise(joint.negative_slopes, [1.0] * k)
+    found = bases(polytope, pieces, slope.transpose(1, 0, 2), coeff.transpose(1, 0, 2))
+    return np.ascontiguousarray(found.transpose(1, 0, 2, 3))
+
+
+def _set(groups: Groups) -> file.GroupSet:
+    rows = groups.joint.rows.cpu().numpy().astype(np.int8)
+    return file.GroupSet(groups.members[0].cpu().numpy().astype(np.int32), rows)
+
+
+def _combinations(groups: Groups) -> list[Key]:
+    """The forms that bound the rows of groups: each row's negative."""
+    rows = -groups.joint.rows.cpu().numpy()
+    keys: list[Key] = []
+    for members in groups.members[0].tolist():
+        for row in rows.tolist():
+            keys.append(tuple(sorted((i, c) for i, c in zip(members, row, strict=True) if c)))
+    return keys
+
+
+def _forms(keys: Sequence[Key]) -> file.Forms:
+    terms = [(form, *term) for form, key in enumerate(keys) if isinstance(key, tuple) for term in key]
+    form, entry, coefficient = (np.array(column) for column in zip(*terms, strict=True))
+    return file.Forms(form.astype(np.int32), entry.astype(np.int32), coefficient.astype(np.float64))
