@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -44,13 +44,20 @@ def dyadic(rng: Random, *shape: int) -> Any:
     return np.round(rng.normal(0, 1.5, shape) * 8) / 8 * (rng.random(shape) < 0.85)
 
 
-def random_layers(rng: Random, widths: Sequence[int], slope: float = 0.0) -> list[Dense]:
+def rough(rng: Random, *shape: int) -> Any:
+    """Float32 numbers of very different sizes."""
+    return (rng.normal(0, 1, shape) * 10 ** rng.uniform(-3, 2, shape)).astype(np.float32).astype(np.float64)
+
+
+def random_layers(
+    rng: Random, widths: Sequence[int], slope: float = 0.0, numbers: Callable[..., Any] = dyadic
+) -> list[Dense]:
     """A dense network of two inputs with activations behind all layers but the last."""
     sizes = [2, *widths]
     result = []
     for i, (n, m) in enumerate(zip(sizes[:-1], widths, strict=True)):
         last = i == len(widths) - 1
-        result.append(Dense(dyadic(rng, m, n).tolist(), dyadic(rng, m).tolist(), None if last else slope))
+        result.append(Dense(numbers(rng, m, n).tolist(), numbers(rng, m).tolist(), None if last else slope))
     return result
 
 

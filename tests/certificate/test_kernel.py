@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests import exact
-from tests.certificate.proofs import Author, leaves, network_of, plain, random_boxes, random_layers
+from tests.certificate.proofs import Author, leaves, network_of, plain, random_boxes, random_layers, rough
 
 from krelax.certificate.arithmetic import Arithmetic, Exact, Float64
 from krelax.certificate.check import Proof
@@ -66,6 +66,42 @@ def test_no_choice_gives_more_than_the_truth(arithmetic: type, slope: float, see
     found, margin = proof(network, question, arithmetic())
     assert below(margin, worst(layers, question))
     check_everything(found, layers, region)
+
+
+@pytest.mark.parametrize("slope", [0.0, float(np.float32(0.1))])
+@settings(max_examples=100, deadline=None)
+@given(SEEDS)
+def test_rounding_is_paid_for(slope: float, seed: int) -> None:
+    """Over a single point nothing is lost but by rounding: what is not charged would show."""
+    rng = np.random.default_rng(seed)
+    layers = random_layers(rng, [*rng.integers(2, 6, rng.integers(0, 3)).tolist(), 2], slope, rough)
+    network, point = network_of(layers)[1], rng.normal(0, 1, 2)
+    author = Author(rng, network, wild=0.0)
+    rows, offsets = rough(rng, 2, 2), rough(rng, 2)
+    question = author.question(Region("box", point, point), rows, offsets, np.arange(2, dtype=np.int32))
+    y = exact.evaluate(layers, point.tolist())
+    truth = min(
+        sum((Fraction(a) * b for a, b in zip(row, y, strict=True)), Fraction(d))
+        for row, d in zip(rows.tolist(), offsets.tolist(), strict=True)
+    )
+    found, margin = proof(network, question, Float64())
+    assert below(margin, truth)
+    for j in range(len(network.activations)):
+        values = exact.evaluate([*layers[:j], exact.Layer(layers[j].weight, layers[j].bias, None)], point.tolist())
+        lower, upper = (end[0] for end in found.interval(j))
+        assert all(below(l, z) and below(-u, -z) for l, u, z in zip(lower, upper, values, strict=True))
+
+
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
+def test_a_leaf_is_empty_only_if_it_contradicts_what_is_known(ar: Arithmetic) -> None:
+    """a = ReLU(z), z in [-1, u]: y = -100 a on the side z >= 0 is as low as -100 u, if u >= 0."""
+    layers = [exact.Layer([[1, 0]], [0]), exact.Layer([[-100]], [0], None)]
+    network = network_of(layers)[1]
+    for u in (0.05, 1e-9, 0.0, -0.05):
+        region = Region("box", np.array([-1.0, 0.0]), np.array([u, 0.0]))
+        claim = Claim(np.array([0, -1, -1], np.int32), np.zeros(2, np.float32))
+        question = Question(region, np.ones((1, 1)), np.zeros(1), np.zeros(1, np.int32), [Layer("interval")], claim)
+        assert proof(network, question, ar)[1] <= -100 * max(u, 0)
 
 
 @settings(max_examples=40, deadline=None)

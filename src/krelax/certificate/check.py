@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,12 @@ from krelax.certificate.steps import Tables, adaptive, chord, price, slopes
 RULES: dict[str, Callable[..., Floats]] = {"adaptive": adaptive, "parallel": chord}
 
 
-def check(certificate: Certificate, model: bytes, exact: bool = False) -> list[float]:
+def check(
+    certificate: Certificate, model: bytes, exact: bool = False, errors: Sequence[Floats] | None = None
+) -> list[float]:
     """The smallest margin of every question, all of them positive, for the network in an ONNX file.
 
+    `errors`, `(margins, outputs + 1)` for every question, bound how far rows and offsets are from what is meant.
     Raises Rejected if the certificate is about another network, or proves less; Malformed if it does not fit.
     """
     digest = hashlib.sha256(model).hexdigest()
@@ -36,17 +40,18 @@ def check(certificate: Certificate, model: bytes, exact: bool = False) -> list[f
     network = read_network(model).over(ar)
     margins = []
     for number, question in enumerate(certificate.questions):
+        proof = partial(Proof, network, question, ar, certificate.semantics == "float32")
         with np.errstate(all="ignore"):
-            margin = _margin(network, question, ar, certificate.semantics == "float32", number)
+            margin = _margin(number, proof if errors is None else partial(proof, errors=errors[number]))
         margins.append(margin)
         if not margin > 0:
             raise Rejected(f"question {number}: the smallest margin that is proven is {margin:.6g}")
     return margins
 
 
-def _margin(network: Network, question: Question, ar: Arithmetic, float32: bool, number: int) -> float:
+def _margin(number: int, proof: Callable[[], Proof]) -> float:
     try:
-        return Proof(network, question, ar, float32).margin()
+        return proof().margin()
     except Malformed as error:
         raise Malformed(f"question {number}: {error}") from None
     except OverflowError as error:
@@ -107,8 +112,10 @@ class _Choices:
 class Proof:
     """The proof of one question, layer by layer."""
 
-    def __init__(self, network: Network, question: Question, ar: Arithmetic, float32: bool) -> None:
-        self.network, self.question, self.ar, self.float32 = network, question, ar, float32
+    def __init__(
+        self, network: Network, question: Question, ar: Arithmetic, float32: bool, errors: Floats | None = None
+    ) -> None:
+        self.network, self.question, self.ar, self.float32, self._errors = network, question, ar, float32, errors
         self.groups: list[list[Groups]] = []
         last = len(network.nodes) - 1
         self.region = Region.of(question.region, network.size(0))
@@ -130,13 +137,17 @@ class Proof:
         if claim is None or claim.forms is not None or len(self.question.layers) != len(self.network.activations):
             raise Malformed("a layer for each activation, and a claim of margins without forms, are needed")
         self.derive(self.question.layers)
-        return float(self.weakest(self._claim(claim, len(self.network.activations), None)).min())
+        return self.weakest(self._claim(claim, len(self.network.activations), None)[None])
 
-    def weakest(self, values: Floats) -> Floats:
-        """The smallest over all clauses of their largest margins, `(..., margins) -> (...)`."""
+    def weakest(self, values: Floats) -> float:
+        """The smallest over all regions and clauses of their largest margins, `(regions, margins)`."""
         clause = self.question.clause
+        if self._errors is not None:
+            last = len(self.network.nodes) - 1
+            outputs = np.append(self.bounds.largest(last), np.ones((len(values), 1)), 1)
+            values = np.nextafter(values - (outputs @ self._errors.T) * (1 + 2.0**-30), -np.inf)
         best = [values[..., clause == n].max(-1) for n in range(int(clause.max()) + 1)]
-        return np.min(best, axis=0)
+        return float(np.min(best))
 
     def derive(self, layers: Sequence[Layer]) -> None:
         """Bounds of all nodes."""
@@ -294,11 +305,11 @@ class Proof:
             here = slice(batch.start, batch.stop)
             part.bounds = Bounds(self.network, Region(lower[here], upper[here]), self.ar, self.float32)
             part.derive(layers)
-            worst = min(worst, float(part._margins_by_rules().min()))
+            worst = min(worst, part._margin_by_rules())
         return worst
 
-    def _margins_by_rules(self) -> Floats:
-        """The margin in every region."""
+    def _margin_by_rules(self) -> float:
+        """The smallest margin in a region."""
         regions, count, last = len(self.bounds.lower[0]), len(self.question.rows), len(self.network.nodes) - 1
         values = np.empty(regions * count)
         for batch in self.batches(regions * count):

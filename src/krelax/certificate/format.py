@@ -54,6 +54,12 @@ class Region:
     centre: Annotated[NDArray[np.float64], Stored("<f8", "inputs")] | None = None
     eps: float | None = None
 
+    def describe(self) -> str:
+        """The region in words."""
+        width = (self.upper - self.lower) / 2
+        box = f"box of {len(width)} inputs, half-widths {width.min(initial=0):.6g} to {width.max(initial=0):.6g}"
+        return box if self.kind == "box" else f"{self.kind} ball of radius {self.eps:.6g} in a {box}"
+
 
 @dataclass
 class Forms:

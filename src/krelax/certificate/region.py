@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
@@ -65,10 +64,3 @@ class Region:
         if not ar.unit:
             return ar.number(np.zeros(()))
         return gamma(terms, ar.unit) * ar.dot(abs(c), largest) + terms * ar.tiny * (1 + largest.sum(1))
-
-    def radius(self) -> Fraction | None:
-        """The radius of a ball, or of a box that is equally wide in all inputs; None of other boxes."""
-        if self.kind != "box":
-            return Fraction(self.eps)
-        widths = {Fraction(u) - Fraction(l) for l, u in zip(self.lower[0], self.upper[0], strict=True)}
-        return widths.pop() / 2 if len(widths) == 1 else None
