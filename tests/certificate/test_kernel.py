@@ -14,9 +14,9 @@ from tests import exact
 from tests.certificate.proofs import Author, leaves, network_of, plain, random_boxes, random_layers, rough
 
 from krelax.certificate.arithmetic import Arithmetic, Exact, Float64
-from krelax.certificate.check import Proof
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Layer, Question, Region, Shares
 from krelax.certificate.groups import Groups
+from krelax.certificate.proof import Proof
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -49,7 +49,7 @@ def below(bound: float, truth: Fraction) -> bool:
 def check_everything(found: Proof, layers: list[exact.Layer], region: Region) -> None:
     ranges = exact.ranges(layers, region.lower.tolist(), region.upper.tolist())
     for j in range(len(found.network.activations)):
-        lower, upper = (end[0] for end in found.interval(j))
+        lower, upper = (end[0] for end in found.ends(j))
         for low, high, truth in zip(lower, upper, ranges[j], strict=True):
             assert below(low, truth.low)
             assert below(-high, -truth.high)
@@ -88,8 +88,25 @@ def test_rounding_is_paid_for(slope: float, seed: int) -> None:
     assert below(margin, truth)
     for j in range(len(network.activations)):
         values = exact.evaluate([*layers[:j], exact.Layer(layers[j].weight, layers[j].bias, None)], point.tolist())
-        lower, upper = (end[0] for end in found.interval(j))
+        lower, upper = (end[0] for end in found.ends(j))
         assert all(below(l, z) and below(-u, -z) for l, u, z in zip(lower, upper, values, strict=True))
+
+
+@given(SEEDS)
+@settings(deadline=None)
+def test_rounding_is_paid_for_where_much_cancels(seed: int) -> None:
+    """The form that reaches the input is tiny, and its errors are those of the terms that it is made of."""
+    rng = np.random.default_rng(seed)
+    first, r = rng.normal(0, 1, (20, 2)).astype(np.float32), rng.normal(0, 1e3, 20).astype(np.float32)
+    weight = np.concatenate([first, first + 1e-6 * rng.normal(0, 1, first.shape)]).astype(np.float32)
+    layers = [
+        exact.Layer(weight.astype(float).tolist(), [0.0] * 40, None),
+        exact.Layer([np.concatenate([r, -r]).astype(float).tolist()], [0.0], None),
+    ]
+    point = rng.normal(0, 1e-3, 2)
+    question = Question(Region("box", point, point), np.ones((1, 1)), np.zeros(1), np.zeros(1, np.int32), [], plain(1))
+    margin = proof(network_of(layers)[1], question, Float64())[1]
+    assert below(margin, exact.evaluate(layers, point.tolist())[0])
 
 
 @pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
@@ -121,7 +138,7 @@ def test_exact_and_float_arithmetic_agree(seed: int) -> None:
     rows, offsets = rng.normal(0, 1, (2, 2)), rng.normal(0, 1, 2)
     question = Author(rng, network).question(region, rows, offsets, np.arange(2, dtype=np.int32))
     (floats, rough), (numbers, fine) = (proof(network, question, ar) for ar in (Float64(), Exact()))
-    known = [[p.interval(j) for j in range(len(network.activations))] for p in (floats, numbers)]
+    known = [[p.ends(j) for j in range(len(network.activations))] for p in (floats, numbers)]
     for lower, upper in known[0]:  # which side of zero an end is on, or which end is farther, decides about slopes
         assume(abs(np.stack([lower, upper, lower + upper])).min() > 1e-9)
     assert rough <= fine + 1e-13 * abs(fine)
@@ -173,7 +190,7 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
     points = rng.normal(0, 1, (40, k))
     bounds = (points @ rows.T).max(0)[None]
     groups = Groups(GroupSet(np.arange(k, dtype=np.int32)[None], rows), bounds, k, 0.0)
-    ends = (points.min(0)[None, None], points.max(0)[None, None])
+    ends = (points.min(0)[None], points.max(0)[None])
     for _ in range(10):
         coeff, slope = rng.normal(0, 1, (2, 1, 1, k))
         truth = max(_optimum(groups, sign, (slope - coeff * (sign > 0))[0, 0]) for sign in groups._signs)

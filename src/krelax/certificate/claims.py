@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.certificate.activations import Ends
 from krelax.certificate.arithmetic import Floats
+from krelax.certificate.crossing import Choice
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Malformed, Shares
 from krelax.certificate.network import Network
-from krelax.certificate.steps import Tables, adaptive
 
 
 @dataclass
@@ -31,13 +32,35 @@ class Leaves:
     def __len__(self) -> int:
         return len(self.form)
 
-    def splits(self, leaves: range, first: int, last: int) -> tuple[Any, Any, Any, Any]:
-        """Splits of neurons first to last - 1 in some leaves, next to each other: the leaf and the neuron, both counted
-        from their first ones, side and multiplier."""
-        here = slice(self.start[leaves.start], self.start[leaves.stop])
-        leaf = np.repeat(np.arange(len(leaves)), np.diff(self.start[leaves.start : leaves.stop + 1]))
+    def splits(self, batch: range, first: int, last: int) -> Splits:
+        """Splits of neurons first to last - 1 in a batch of leaves."""
+        here = slice(self.start[batch.start], self.start[batch.stop])
+        leaf = np.repeat(np.arange(len(batch)), np.diff(self.start[batch.start : batch.stop + 1]))
         mine = (self.neuron[here] >= first) & (self.neuron[here] < last)
-        return leaf[mine], self.neuron[here][mine] - first, self.side[here][mine], self.multiplier[here][mine]
+        return Splits(leaf[mine], self.neuron[here][mine] - first, self.side[here][mine], self.multiplier[here][mine])
+
+
+@dataclass
+class Splits:
+    """Splits of one activation: for each the leaf and the neuron, numbered from 0, side and multiplier."""
+
+    leaf: NDArray[np.int64]
+    neuron: NDArray[np.int64]
+    side: Floats
+    multiplier: Floats
+
+    def cut(self, ends: Ends, leaves: int) -> Ends:
+        """The intervals in every leaf, cut at zero."""
+        lower, upper = (np.repeat(end, leaves, 0) for end in ends)
+        up, down = ((self.leaf[mine], self.neuron[mine]) for mine in (self.side > 0, self.side < 0))
+        lower[up], upper[down] = np.maximum(lower[up], 0), np.minimum(upper[down], 0)
+        return lower, upper
+
+    def lowered(self, leaves: int, size: int) -> Floats:
+        """By how much the slopes are lowered in every leaf."""
+        result = np.zeros((leaves, size))
+        result[self.leaf, self.neuron] = self.side * self.multiplier
+        return result
 
 
 def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
@@ -81,10 +104,10 @@ def _backtrack(path: dict[int, int]) -> bool:
     return False
 
 
-def check_crossings(claim: Claim, leaves: int, network: Network, before: int, sets: list[list[GroupSet]]) -> None:
-    """The crossings of a claim that may use the activations before one, and their sets of groups."""
+def check_crossings(claim: Claim, leaves: int, network: Network, sets: list[list[GroupSet]]) -> None:
+    """The crossings of a claim that may use the activations with these sets of groups."""
     numbers = [c.activation for c in claim.crossings]
-    if numbers != sorted(set(numbers)) or any(not 0 <= j < before for j in numbers):
+    if numbers != sorted(set(numbers)) or any(not 0 <= j < len(sets) for j in numbers):
         raise Malformed("crossings of activations that do not come before, or not in order")
     for crossing in claim.crossings:
         _check_tables(crossing, leaves, network)
@@ -133,29 +156,27 @@ def check_forms(forms: Forms | None, size: int) -> int:
     return len(numbers)
 
 
-def tables(c: Crossing | None, leaves: range, network: Network, j: int, lower: Floats, upper: Floats) -> Tables:
-    """The choices for some leaves at activation j, over the intervals of its pre-activation."""
-    node, size = network.activation(j), lower.shape[1]
-    result = Tables(adaptive(node, lower, upper))
+def choose(c: Crossing | None, batch: range, network: Network, j: int) -> Choice:
+    """The choices for a batch of leaves at activation j."""
+    result = Choice()
     if c is None or c.row is None:
         return result
-    row, entries = c.row[leaves.start : leaves.stop], slice(None) if c.entries is None else c.entries
+    row, size = c.row[batch.start : batch.stop], network.size(network.before(j))
+    entries = np.arange(size) if c.entries is None else c.entries
     if c.slopes is not None:
-        mine = (row >= 0) & (row < len(c.slopes))
-        result.t = np.broadcast_to(result.t, (len(leaves), size)).copy()
-        fraction = c.slopes[row[mine]] / 255
-        result.t[np.flatnonzero(mine)[:, None], np.arange(size)[entries]] = (
-            node.negative_slope + (1 - node.negative_slope) * fraction
-        )
-    row = row - (0 if c.slopes is None else len(c.slopes))
+        result.t = _rows(c.slopes, row, entries, size) / 255
+        row = row - len(c.slopes)
     if c.lines is not None:
-        mine = (row >= 0) & (row < len(c.lines))
-        pair = np.full((2, len(leaves), size), np.nan)
-        pair[:, np.flatnonzero(mine)[:, None], np.arange(size)[entries]] = np.moveaxis(c.lines[row[mine]], 2, 0)
-        result.lines = (pair[0], pair[1])
+        result.lines = (_rows(c.lines[:, :, 0], row, entries, size), _rows(c.lines[:, :, 1], row, entries, size))
         row = row - len(c.lines)
     if c.absolute is not None:
-        mine = row >= 0
-        result.absolute = np.full((len(leaves), size), np.nan)
-        result.absolute[mine] = c.absolute[row[mine]]
+        result.absolute = _rows(c.absolute, row, np.arange(size), size)
+    return result
+
+
+def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any], size: int) -> Floats:
+    """Rows of a table at some entries, `(len(row), size)`; NaN where there is nothing."""
+    result = np.full((len(row), size), np.nan)
+    mine = np.flatnonzero((row >= 0) & (row < len(table)))
+    result[mine[:, None], entries] = table[row[mine]]
     return result

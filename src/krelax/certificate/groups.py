@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.certificate.activations import Ends
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats, gamma
 from krelax.certificate.format import GroupSet, Malformed
 from krelax.certificate.network import Pick
@@ -28,7 +29,7 @@ class Groups:
 
     def __init__(self, stored: GroupSet, bounds: Floats, size: int, negative_slope: float) -> None:
         self.members, self.bounds, self._slope = stored.members.astype(np.int64), bounds, negative_slope
-        self.place = Pick(self.members.reshape(-1), size)
+        self._place = Pick(self.members.reshape(-1), size)
         k = stored.rows.shape[1]
         self._rows = np.concatenate([stored.rows, np.zeros((k, k))])
         self._bounds = np.concatenate([bounds, np.zeros((len(bounds), k))], 1)
@@ -41,20 +42,17 @@ class Groups:
         rows[len(rows) - len(sign) :] = -np.diag(sign)
         return rows
 
-    def support(
-        self,
-        ar: Arithmetic,
-        coeff: Array,
-        slope: Array,
-        ends: tuple[Floats, Floats],
-        basis: NDArray[np.uint8] | None,
-    ) -> Array:
+    def put(self, ar: Arithmetic, x: Array) -> Array:
+        """Numbers of the members, `(rows, groups, k)`, added up at their neurons."""
+        return self._place.adjoint(ar, x.reshape(len(x), len(self._place.index)))
+
+    def support(self, ar: Arithmetic, coeff: Array, slope: Array, ends: Ends, basis: NDArray[np.uint8] | None) -> Array:
         """Upper bounds of `max slope z - coeff act(z)` over each group, `(rows, groups, k) -> (rows, groups)`.
 
-        `ends`, `(rows | 1, groups, k)`, are the members' intervals, cut by the splits of each row's leaf.
+        `ends`, `(rows | 1, size)`, are the neurons' intervals, cut by the splits of each row's leaf.
         """
         values, possible = [], []
-        lower, upper = ends
+        lower, upper = (end[:, self.members] for end in ends)
         for number, sign in enumerate(self._signs):
             inside = np.where(sign > 0, (upper > 0) | (lower >= 0), lower < 0).all(2)
             low, high = np.where(sign > 0, np.maximum(lower, 0), lower), np.where(sign > 0, upper, np.minimum(upper, 0))
@@ -77,9 +75,7 @@ class Groups:
             best = ar.maximum(best, ar.where(mask, value, least))
         return best
 
-    def _best(
-        self, ar: Arithmetic, rows: Floats, c: Array, size: Array, y: Floats | None, ends: tuple[Floats, Floats]
-    ) -> Array:
+    def _best(self, ar: Arithmetic, rows: Floats, c: Array, size: Array, y: Floats | None, ends: Ends) -> Array:
         """The least of two upper bounds of `max c z`: by multipliers, and of members by themselves. `size` bounds the
         absolute terms that c is made of."""
         low, high = (ar.number(e) for e in ends)
@@ -147,9 +143,7 @@ def _inverses(matrices: Floats) -> Floats:
     return result
 
 
-def polytopes(
-    stored: GroupSet, forms: dict[Any, float], interval: tuple[Floats, Floats], negative_slope: float
-) -> Groups:
+def polytopes(stored: GroupSet, forms: dict[Any, float], interval: Ends, negative_slope: float) -> Groups:
     """A set of groups with the bounds of its rows: what was proven of `-row z`, by `key`, or the members' intervals."""
     lower, upper = interval
     members, rows = stored.members.astype(np.int64), stored.rows.astype(np.int64)

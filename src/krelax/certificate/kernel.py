@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from krelax.certificate.activations import KINDS
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows, gamma
 from krelax.certificate.network import Activation, Affine, Network
 from krelax.certificate.region import Region
@@ -83,7 +84,7 @@ class Bounds:
 
     def _activation(self, node: Any) -> tuple[Floats, Floats, Floats]:
         z = node.inputs[0]
-        lower, upper = INTERVALS[node.kind](node, self.lower[z], self.upper[z], self.float32)
+        lower, upper = KINDS[node.kind].interval(node, (self.lower[z], self.upper[z]), self.float32)
         return lower, upper, np.maximum(abs(lower), abs(upper))
 
     def _slack(self, node: Affine, terms: int) -> float:
@@ -144,18 +145,3 @@ class Bounds:
             reach = sum((self.largest(j)[which].sum(1) for j in node.inputs), self.magnitude[i][which].sum(1))
             charge = charge + terms * ar.tiny * (1 + reach)
         return charge
-
-
-def _relu_interval(node: Activation, lower: Floats, upper: Floats, float32: bool) -> tuple[Floats, Floats]:
-    """Rounded outward where the product with the slope rounds."""
-    slope = node.negative_slope
-    if slope == 0:
-        return np.maximum(lower, 0), np.maximum(upper, 0)
-    relative, least = (2.0**-22, 2.0**-120) if float32 else (2.0**-50, 2.0**-1000)
-    low, high = (slope * np.minimum(z, 0) for z in (lower, upper))
-    low, high = low - relative * abs(low) - least, high + relative * abs(high) + least
-    return np.maximum(lower, 0) + low, np.maximum(upper, 0) + high
-
-
-# The range of an activation over an interval.
-INTERVALS: dict[str, Callable[[Activation, Floats, Floats, bool], tuple[Floats, Floats]]] = {"relu": _relu_interval}
