@@ -1,0 +1,205 @@
+"""What is true of the activations: their range over an interval, and their support function.
+
+Crossing an activation backwards rests on `coeff act(z) >= slope z - price`, where the price is the support function,
+the maximum of `slope z - coeff act(z)` over the intervals `lower <= z <= upper`: then any slope will do. Arrays are
+`(rows, entries)`; prices round, and are right up to what the backward pass charges for.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.certificate.arithmetic import Arithmetic, Array, Floats
+from krelax.certificate.network import Activation
+
+Ends = tuple[Floats, Floats]
+
+
+class Kind(Protocol):
+    """One kind of activation. `float32` says whether it can be executed in float32 with an error that is known."""
+
+    float32: bool
+
+    def interval(self, node: Activation, ends: Ends, float32: bool) -> Ends:
+        """The range of the activation, as it is or as float32 executes it."""
+
+    def undecided(self, node: Activation, ends: Ends) -> NDArray[np.bool_]:
+        """Entries of the pre-activation whose bounds matter."""
+
+    def behind(self, ar: Arithmetic, node: Activation, coeff: Array) -> Array:
+        """For every entry of the pre-activation the coefficient behind the activation."""
+
+    def slopes(self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None) -> Floats:
+        """Slopes by a rule, "adaptive" or "parallel", but for those of lower lines that are given by fractions `t` of
+        what is possible, NaN where there is none. `coeff` is as `behind` makes it."""
+
+    def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
+        """What each neuron pays."""
+
+    def reach(self, node: Activation, largest: Floats) -> Floats:
+        """How large what coefficients are multiplied with can be, for pre-activations up to the largest."""
+
+
+class Relu:
+    """`max(z, 0) + negative_slope * min(z, 0)`, the larger of two lines: supports are attained at an end or at zero."""
+
+    float32 = True
+
+    def interval(self, node: Activation, ends: Ends, float32: bool) -> Ends:
+        slope, (lower, upper) = node.negative_slope, ends
+        if slope == 0:
+            return np.maximum(lower, 0), np.maximum(upper, 0)
+        relative, least = (2.0**-22, 2.0**-120) if float32 else (2.0**-50, 2.0**-1000)  # the product rounds
+        low, high = (slope * np.minimum(z, 0) for z in ends)
+        low, high = low - relative * abs(low) - least, high + relative * abs(high) + least
+        return np.maximum(lower, 0) + low, np.maximum(upper, 0) + high
+
+    def undecided(self, node: Activation, ends: Ends) -> NDArray[np.bool_]:
+        return (ends[0] < 0) & (ends[1] > 0)
+
+    def behind(self, ar: Arithmetic, node: Activation, coeff: Array) -> Array:
+        return coeff
+
+    def slopes(self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None) -> Floats:
+        (lower, upper), slope = ends, node.negative_slope
+        width = np.where(upper > lower, upper - lower, 1.0)
+        chord = (np.maximum(upper, 0) - slope * np.minimum(lower, 0)) / width
+        low = np.where(upper > -lower, 1.0, slope) if rule == "adaptive" else chord
+        if t is not None:
+            low = np.where(np.isnan(t), low, slope + (1 - slope) * t)
+        own = np.where(lower >= 0, 1.0, slope)
+        fixed = (lower >= 0) | (upper <= 0)
+        return np.where(fixed, own, np.where(coeff > 0, low, chord)) * coeff
+
+    def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
+        best = ar.maximum(*(slope * ar.number(z) - coeff * self._act(ar, node, z) for z in ends))
+        crossing = (ends[0] < 0) & (ends[1] > 0)
+        return ar.where(crossing, ar.maximum(best, ar.number(np.zeros(()))), best)
+
+    def _act(self, ar: Arithmetic, node: Activation, z: Floats) -> Array:
+        positive = ar.number(np.maximum(z, 0.0))
+        if node.negative_slope == 0:
+            return positive
+        return positive + ar.number(np.asarray(node.negative_slope)) * ar.number(np.minimum(z, 0.0))
+
+    def reach(self, node: Activation, largest: Floats) -> Floats:
+        return largest
+
+
+class Smooth:
+    """`scale * sigmoid(gain * z) + offset`: increasing, convex below zero, concave above.
+
+    Values come from the C library's `tanh`, which is trusted to `error`, in both arithmetics.
+    """
+
+    float32 = False
+    error = 2.0**-46
+
+    def __init__(self, scale: float, gain: float, offset: float) -> None:
+        self._scale, self._gain, self._offset = scale, gain, offset
+
+    def _act(self, z: Floats) -> Floats:
+        return self._scale * (0.5 + 0.5 * np.tanh(self._gain * z / 2)) + self._offset
+
+    def _derivative(self, z: Floats) -> Floats:
+        return self._scale * self._gain / 4 / np.cosh(self._gain * z / 2) ** 2
+
+    def interval(self, node: Activation, ends: Ends, float32: bool) -> Ends:
+        low, high = (self._act(z) for z in ends)
+        return np.maximum(low - self.error, self._offset), np.minimum(high + self.error, self._offset + self._scale)
+
+    def undecided(self, node: Activation, ends: Ends) -> NDArray[np.bool_]:
+        return ends[1] > ends[0]
+
+    def behind(self, ar: Arithmetic, node: Activation, coeff: Array) -> Array:
+        return coeff
+
+    def slopes(self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None) -> Floats:
+        """Parallel to the flatter end, by either rule: what is better is for the certificate to say."""
+        return np.minimum(*(self._derivative(z) for z in ends)) * coeff
+
+    def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
+        """Where `f = slope z - coeff act(z)` is convex, the larger of its ends; where it is concave, the tangent at a
+        point that should be its maximum, at the end where it is larger."""
+        (lower, upper), c = ends, ar.floats(coeff)
+        below, above = np.clip(np.minimum(upper, 0), lower, None), np.clip(np.maximum(lower, 0), None, upper)
+        convex = (np.where(c > 0, above, lower), np.where(c > 0, upper, below))
+        concave = (np.where(c > 0, lower, above), np.where(c > 0, below, upper))
+        point = np.clip(self._stationary(c, ar.floats(slope)), *concave)
+        best = ar.maximum(*(self._value(ar, coeff, slope, z) for z in convex))
+        rise = slope - coeff * ar.number(self._derivative(point))
+        tangent = ar.maximum(*(rise * (ar.number(z) - ar.number(point)) for z in concave))
+        best = ar.maximum(best, self._value(ar, coeff, slope, point) + tangent)
+        return best + abs(coeff) * ar.number(4 * self.error * (1 + abs(lower) + abs(upper)))
+
+    def _value(self, ar: Arithmetic, coeff: Array, slope: Array, z: Floats) -> Array:
+        return slope * ar.number(z) - coeff * ar.number(self._act(z))
+
+    def _stationary(self, coeff: Floats, slope: Floats) -> Floats:
+        """Near the point where f is stationary on the side where it is concave: below zero for `coeff > 0`."""
+        ratio = np.clip(np.nan_to_num(slope / (coeff * self._scale * self._gain)), 2.0**-1000, 0.25)
+        small = 2 * ratio / (1 + np.sqrt(1 - 4 * ratio))
+        return np.where(coeff > 0, 1, -1) * (np.log(small) - np.log1p(-small)) / self._gain
+
+    def reach(self, node: Activation, largest: Floats) -> Floats:
+        return largest + 1
+
+
+class Maximum:
+    """The largest of a window: entries of the pre-activation come window by window."""
+
+    float32 = True
+
+    def _split(self, node: Activation, x: Array) -> Array:
+        return x.reshape(len(x), node.size, node.window)
+
+    def interval(self, node: Activation, ends: Ends, float32: bool) -> Ends:
+        lower, upper = (self._split(node, z).max(2) for z in ends)
+        return lower, upper
+
+    def _possible(self, node: Activation, ends: Ends) -> NDArray[np.bool_]:
+        lower, upper = (self._split(node, z) for z in ends)
+        return upper > lower.max(2, keepdims=True)
+
+    def undecided(self, node: Activation, ends: Ends) -> NDArray[np.bool_]:
+        possible = self._possible(node, ends)
+        return (possible & (possible.sum(2, keepdims=True) > 1)).reshape(len(possible), -1)
+
+    def behind(self, ar: Arithmetic, node: Activation, coeff: Array) -> Array:
+        return coeff[:, np.repeat(np.arange(node.size), node.window)]
+
+    def slopes(self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None) -> Floats:
+        """The member whose lower bound is largest; for negative coefficients only where it must be the maximum."""
+        lower = self._split(node, ends[0])
+        leader = np.arange(node.window) == lower.argmax(2)[..., None]
+        others = self._possible(node, ends) & ~leader
+        settled = leader & ~others.any(2, keepdims=True)
+        first, second = (x.reshape(len(x), -1) for x in (leader, settled))
+        return np.where(coeff > 0, first, second) * coeff
+
+    def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
+        """What a member gains as the maximum is `max (slope - coeff) z - max slope z`. For `coeff <= 0` some member is
+        the maximum, and the price is at most that of the best; for `coeff > 0` it is at most that of any."""
+        lower, upper = (ar.number(z) for z in ends)
+        each = ar.maximum(slope * lower, slope * upper)
+        less = slope - coeff
+        gain = self._split(node, ar.maximum(less * lower, less * upper) - each)
+        most, least = gain[:, :, 0], gain[:, :, 0]
+        for i in range(1, node.window):
+            most, least = ar.maximum(most, gain[:, :, i]), -ar.maximum(-least, -gain[:, :, i])
+        negative = self._split(node, ar.floats(coeff) <= 0)[:, :, 0]
+        return self._split(node, each).sum(2) + ar.where(negative, most, least)
+
+    def reach(self, node: Activation, largest: Floats) -> Floats:
+        return self._split(node, largest).max(2)
+
+
+KINDS: dict[str, Kind] = {
+    "relu": Relu(),
+    "sigmoid": Smooth(1, 1, 0),
+    "tanh": Smooth(2, 2, -1),
+    "max": Maximum(),
+}

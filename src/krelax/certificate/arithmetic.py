@@ -1,0 +1,272 @@
+"""The two arithmetics a certificate is checked in: float64 with bounds of its rounding errors, and exact numbers.
+
+Everything else is written once, for arrays of either kind: NumPy arrays of float64, or `Fixed` ones, which have the
+same operators. What rounds must say so by `gamma`, which is zero where numbers are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+# An array of float64 or a Fixed one.
+Array = Any
+# Which rows of an array: all of them, or those with these numbers.
+Rows = slice | NDArray[np.int64]
+
+_LIMB = 21  # bits; products of limbs, 256 of them added up, are exact in float64
+_CHUNK = 256
+_LONGEST = 1 << 17  # terms of a product whose sums fit int64
+
+
+def gamma(terms: float, unit: float) -> float:
+    """Relative error of a sum of `terms` products, in any order, in an arithmetic of unit roundoff `unit`.
+
+    `terms u / (1 - terms u)` (Higham 2002, section 3.1), with a per cent for errors of the sums it multiplies.
+    """
+    share = terms * unit
+    return 1.01 * share / (1 - share) if share < 0.01 else float("inf")
+
+
+class Fixed:
+    """Exact numbers `ints * 2**exponent`: an array of Python integers with one exponent."""
+
+    __array_ufunc__ = None  # so that NumPy leaves mixed operations to us
+
+    def __init__(self, ints: Any, exponent: int) -> None:
+        self.ints, self.exponent = ints, exponent
+
+    @classmethod
+    def of(cls, x: Array) -> Fixed:
+        """Finite floats, exactly. OverflowError for others."""
+        if isinstance(x, Fixed):
+            return x
+        x = np.asarray(x, dtype=np.float64)
+        if not np.isfinite(x).all():
+            raise OverflowError("a number that is not finite")
+        mantissa, exponent = np.frexp(x)
+        whole = np.ldexp(mantissa, 53).astype(np.int64)
+        trailing = np.where(whole == 0, 1, whole & -whole)  # the lowest bit that is set
+        zeros = np.frexp(trailing.astype(np.float64))[1] - 1
+        shift = exponent.astype(np.int64) - 53 + zeros
+        least = int(shift.min(initial=1 << 20, where=whole != 0))
+        shift = np.where(whole == 0, 0, shift - least)
+        return cls((whole >> zeros).astype(object) << shift.astype(object), least if (whole != 0).any() else 0)
+
+    def _aligned(self, other: Array) -> tuple[Any, Any, int]:
+        """Integers of both over the smaller exponent."""
+        other = Fixed.of(other)
+        exponent = min(self.exponent, other.exponent)
+        return self.ints << (self.exponent - exponent), other.ints << (other.exponent - exponent), exponent
+
+    def __add__(self, other: Array) -> Fixed:
+        mine, others, exponent = self._aligned(other)
+        return Fixed(mine + others, exponent)
+
+    def __sub__(self, other: Array) -> Fixed:
+        mine, others, exponent = self._aligned(other)
+        return Fixed(mine - others, exponent)
+
+    def __mul__(self, other: Array) -> Fixed:
+        other = Fixed.of(other)
+        return Fixed(self.ints * other.ints, self.exponent + other.exponent)
+
+    def __radd__(self, other: Array) -> Fixed:
+        return self + other
+
+    def __rsub__(self, other: Array) -> Fixed:
+        return Fixed.of(other) - self
+
+    def __rmul__(self, other: Array) -> Fixed:
+        return self * other
+
+    def __abs__(self) -> Fixed:
+        return Fixed(abs(self.ints), self.exponent)
+
+    def __neg__(self) -> Fixed:
+        return Fixed(-self.ints, self.exponent)
+
+    def __getitem__(self, key: Any) -> Fixed:
+        return Fixed(np.asarray(self.ints[key], dtype=object), self.exponent)
+
+    def __setitem__(self, key: Any, value: int) -> None:
+        if value != 0:
+            raise ValueError("only zeros can be put into exact numbers")
+        self.ints[key] = 0
+
+    def __len__(self) -> int:
+        return len(self.ints)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.ints.shape)
+
+    def reshape(self, *shape: int) -> Fixed:
+        return Fixed(self.ints.reshape(*shape), self.exponent)
+
+    def swapaxes(self, first: int, second: int) -> Fixed:
+        return Fixed(self.ints.swapaxes(first, second), self.exponent)
+
+    def sum(self, axis: int) -> Fixed:
+        return Fixed(np.asarray(self.ints.sum(axis), dtype=object), self.exponent)
+
+    def apply(self, function: Callable[..., Any], *others: Array) -> Fixed:
+        """A function of arrays that only picks among, or adds up, their numbers."""
+        exponent = min([self.exponent, *(Fixed.of(o).exponent for o in others)])
+        ints = [Fixed.of(o)._aligned(Fixed(np.zeros((), dtype=object), exponent))[0] for o in (self, *others)]
+        return Fixed(np.asarray(function(*ints), dtype=object), exponent)
+
+    @cached_property
+    def limbs(self) -> list[Floats]:
+        """The numbers' digits in base 2**21, with their signs, the lowest first."""
+        size = abs(self.ints)
+        bits = int(size.max(initial=0)).bit_length()
+        small = bits < 63
+        size = size.astype(np.int64) if small else size
+        sign = (self.ints.astype(np.int64) if small else self.ints) < 0
+        digits = [((size >> place) & ((1 << _LIMB) - 1)).astype(np.float64) for place in range(0, bits, _LIMB)]
+        return [np.where(sign, -d, d) for d in digits]
+
+    def __matmul__(self, other: Fixed) -> Fixed:
+        """Matrix products, by float64 products of limbs, which are exact."""
+        terms = other.shape[-2]
+        if terms > _LONGEST:
+            half = terms // 2
+            return self[..., :half] @ other[..., :half, :] + self[..., half:] @ other[..., half:, :]
+        digits: dict[int, Any] = {}
+        for i, left in enumerate(self.limbs):
+            for j, right in enumerate(other.limbs):
+                for k in range(0, terms, _CHUNK):
+                    part = left[..., k : k + _CHUNK] @ right[..., k : k + _CHUNK, :]
+                    digits[i + j] = digits.get(i + j, 0) + part.astype(np.int64)
+        shape = np.broadcast_shapes(self.shape[:-2], other.shape[:-2])
+        total = np.zeros((*shape, self.shape[-2], other.shape[-1]), dtype=object)
+        for place, digit in digits.items():
+            total = total + (digit.astype(object) << (_LIMB * place))
+        return Fixed(total, self.exponent + other.exponent)
+
+
+class Arithmetic(Protocol):
+    """What bounding needs beyond operators. `unit` is the unit roundoff, `tiny` what a product can lose by underflow,
+    `entries` how many numbers to work on at a time."""
+
+    name: str
+    unit: float
+    tiny: float
+    entries: int
+
+    def number(self, x: Array) -> Array:
+        """Floats as numbers, exactly."""
+
+    def choice(self, x: Floats) -> Array:
+        """Numbers near the given floats, where any would do."""
+
+    def floats(self, x: Array) -> Floats:
+        """Floats near the given numbers."""
+
+    def down(self, x: Array) -> Floats:
+        """Floats that are not larger; minus infinity where there is no number."""
+
+    def maximum(self, x: Array, y: Array) -> Array: ...
+
+    def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array: ...
+
+    def dot(self, x: Array, y: Array) -> Array:
+        """Sums of products along rows, `(rows, n)` and `(rows | 1, n)`."""
+
+    def segments(self, x: Array, starts: NDArray[np.intp]) -> Array:
+        """Sums of the columns from each start to the next."""
+
+    def largest(self, x: Array) -> Array:
+        """Largest number of each row."""
+
+    def root(self, x: Array) -> Array:
+        """Numbers that are not smaller than the square roots."""
+
+
+class Float64:
+    """Double precision: errors are bounded by `gamma`, and by `tiny` for each product that underflows."""
+
+    name, unit, tiny, entries = "float64", 2.0**-53, 2.0**-1000, 1 << 21
+
+    def number(self, x: Array) -> Array:
+        return x
+
+    def choice(self, x: Floats) -> Array:
+        return x
+
+    def floats(self, x: Array) -> Floats:
+        return np.asarray(x)
+
+    def down(self, x: Array) -> Floats:
+        x = np.where(np.isfinite(x), x, -np.inf)
+        return np.nextafter(x, -np.inf)
+
+    def maximum(self, x: Array, y: Array) -> Array:
+        return np.maximum(x, y)
+
+    def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
+        return np.where(mask, x, y)
+
+    def dot(self, x: Array, y: Array) -> Array:
+        return x @ y[0] if len(y) == 1 else np.einsum("ij,ij->i", x, y)
+
+    def segments(self, x: Array, starts: NDArray[np.intp]) -> Array:
+        return np.add.reduceat(x, starts, axis=1)
+
+    def largest(self, x: Array) -> Array:
+        return np.max(x, axis=1)
+
+    def root(self, x: Array) -> Array:
+        return np.sqrt(x) * (1 + 2.0**-50) + 2.0**-500
+
+
+class Exact:
+    """Integers times powers of two: nothing rounds."""
+
+    name, unit, tiny, entries = "exact", 0.0, 0.0, 1 << 17
+    _BITS = 60
+
+    def number(self, x: Array) -> Array:
+        return Fixed.of(x)
+
+    def choice(self, x: Floats) -> Array:
+        """On a grid of 60 bits below the largest, so that few limbs hold them."""
+        largest = np.abs(x).max(initial=0.0)
+        if not np.isfinite(largest):
+            raise OverflowError("a number that is not finite")
+        exponent = max(int(np.frexp(largest)[1]), -900) - self._BITS
+        return Fixed(np.rint(np.ldexp(x, -exponent)).astype(np.int64).astype(object), exponent)
+
+    def floats(self, x: Array) -> Floats:
+        above, below = max(x.exponent, 0), max(-x.exponent, 0)
+        return np.asarray((x.ints << above) / (1 << below), dtype=np.float64)
+
+    def down(self, x: Array) -> Floats:
+        near = self.floats(x)
+        while (over := Fixed.of(near).apply(np.greater, x).ints.astype(bool)).any():
+            near = np.where(over, np.nextafter(near, -np.inf), near)
+        return near
+
+    def maximum(self, x: Array, y: Array) -> Array:
+        return Fixed.of(x).apply(np.maximum, y)
+
+    def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
+        return Fixed.of(x).apply(lambda a, b: np.where(mask, a, b), y)
+
+    def dot(self, x: Array, y: Array) -> Array:
+        return (x * y).sum(1)
+
+    def segments(self, x: Array, starts: NDArray[np.intp]) -> Array:
+        return Fixed.of(x).apply(lambda a: np.add.reduceat(a, starts, axis=1))
+
+    def largest(self, x: Array) -> Array:
+        return Fixed(x.ints.max(axis=1), x.exponent)
+
+    def root(self, x: Array) -> Array:
+        return self.number(np.sqrt(-self.down(-x)) * (1 + 2.0**-50))

@@ -1,0 +1,182 @@
+"""Claims read against the network: leaves with the splits on their paths, and tables of the right shapes.
+
+Whatever is out of range or does not fit is Malformed, before anything is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.certificate.activations import Ends
+from krelax.certificate.arithmetic import Floats
+from krelax.certificate.crossing import Choice
+from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Malformed, Shares
+from krelax.certificate.network import Network
+
+
+@dataclass
+class Leaves:
+    """The leaves of all trees of a claim. `form`, `(leaves,)`: whose leaf it is. The splits on the path to leaf i are
+    those from `start[i]` to `start[i + 1]`: `neuron`, `side` (1 for z >= 0, -1 for z <= 0) and `multiplier`."""
+
+    form: NDArray[np.int64]
+    start: NDArray[np.int64]
+    neuron: NDArray[np.int64]
+    side: Floats
+    multiplier: Floats
+
+    def __len__(self) -> int:
+        return len(self.form)
+
+    def splits(self, batch: range, first: int, last: int) -> Splits:
+        """Splits of neurons first to last - 1 in a batch of leaves."""
+        here = slice(self.start[batch.start], self.start[batch.stop])
+        leaf = np.repeat(np.arange(len(batch)), np.diff(self.start[batch.start : batch.stop + 1]))
+        mine = (self.neuron[here] >= first) & (self.neuron[here] < last)
+        return Splits(leaf[mine], self.neuron[here][mine] - first, self.side[here][mine], self.multiplier[here][mine])
+
+
+@dataclass
+class Splits:
+    """Splits of one activation: for each the leaf and the neuron, numbered from 0, side and multiplier."""
+
+    leaf: NDArray[np.int64]
+    neuron: NDArray[np.int64]
+    side: Floats
+    multiplier: Floats
+
+    def cut(self, ends: Ends, leaves: int) -> Ends:
+        """The intervals in every leaf, cut at zero."""
+        lower, upper = (np.repeat(end, leaves, 0) for end in ends)
+        up, down = ((self.leaf[mine], self.neuron[mine]) for mine in (self.side > 0, self.side < 0))
+        lower[up], upper[down] = np.maximum(lower[up], 0), np.minimum(upper[down], 0)
+        return lower, upper
+
+    def lowered(self, leaves: int, size: int) -> Floats:
+        """By how much the slopes are lowered in every leaf."""
+        result = np.zeros((leaves, size))
+        result[self.leaf, self.neuron] = self.side * self.multiplier
+        return result
+
+
+def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
+    """The leaves of a claim of so many forms; `splittable` says which neurons can be split."""
+    if (claim.multipliers < 0).any():
+        raise Malformed("negative multipliers")
+    starts: list[int] = [0]
+    neurons: list[int] = []
+    sides: list[int] = []
+    owners: list[int] = []
+    path: dict[int, int] = {}
+    form = 0
+    for neuron in claim.tree.tolist():
+        if neuron >= 0:
+            if neuron >= len(splittable) or not splittable[neuron] or neuron in path:
+                raise Malformed(f"neuron {neuron} cannot be split, or is split twice on a path")
+            path[neuron] = 1
+            continue
+        owners.append(form)
+        neurons += path.keys()
+        sides += path.values()
+        starts.append(len(neurons))
+        if neuron != -1 or form >= forms or len(neurons) > len(claim.multipliers):
+            raise Malformed("a tree with more leaves, or longer paths, than the claim has forms or multipliers")
+        form += not _backtrack(path)
+    if path or form != forms or len(neurons) != len(claim.multipliers):
+        raise Malformed(
+            f"{form} trees for {forms} forms, {len(claim.multipliers)} multipliers for {len(neurons)} splits"
+        )
+    form_of, start, neuron_of = (np.array(a, np.int64) for a in (owners, starts, neurons))
+    return Leaves(form_of, start, neuron_of, np.array(sides, np.float64), claim.multipliers.astype(np.float64))
+
+
+def _backtrack(path: dict[int, int]) -> bool:
+    """Go on to the second side of the last split that has not been there; False if the tree is complete."""
+    while path:
+        neuron, side = path.popitem()
+        if side > 0:
+            path[neuron] = -1
+            return True
+    return False
+
+
+def check_crossings(claim: Claim, leaves: int, network: Network, sets: list[list[GroupSet]]) -> None:
+    """The crossings of a claim that may use the activations with these sets of groups."""
+    numbers = [c.activation for c in claim.crossings]
+    if numbers != sorted(set(numbers)) or any(not 0 <= j < len(sets) for j in numbers):
+        raise Malformed("crossings of activations that do not come before, or not in order")
+    for crossing in claim.crossings:
+        _check_tables(crossing, leaves, network)
+        for shares in crossing.groups:
+            _check_shares(shares, leaves, sets[crossing.activation])
+
+
+def _check_tables(c: Crossing, leaves: int, network: Network) -> None:
+    size = network.size(network.before(c.activation))
+    tables = [t for t in (c.slopes, c.lines, c.absolute) if t is not None]
+    entries = size if c.entries is None else len(c.entries)
+    if c.entries is not None and ((c.entries < 0) | (c.entries >= size)).any():
+        raise Malformed("entries out of range")
+    if c.slopes is not None and (network.activation(c.activation).kind != "relu" or c.slopes.shape[1] != entries):
+        raise Malformed("slopes that do not fit the activation")
+    if (c.lines is not None and c.lines.shape[1:] != (entries, 2)) or (
+        c.absolute is not None and c.absolute.shape[1] != size
+    ):
+        raise Malformed("lines or absolute slopes that do not fit the activation")
+    if (c.row is None) != (not tables):
+        raise Malformed("rows without tables, or tables without rows")
+    if c.row is not None and (len(c.row) != leaves or ((c.row < -1) | (c.row >= sum(map(len, tables)))).any()):
+        raise Malformed("rows out of range")
+
+
+def _check_shares(shares: Shares, leaves: int, sets: list[GroupSet]) -> None:
+    if not 0 <= shares.set < len(sets):
+        raise Malformed("a set of groups that does not exist")
+    groups, k = sets[shares.set].members.shape
+    if shares.coeff.shape != (leaves, groups, k):
+        raise Malformed("shares that do not fit the groups")
+    if shares.basis is not None and shares.basis.shape[2] != 2**k:
+        raise Malformed("bases that do not fit the groups")
+
+
+def check_forms(forms: Forms | None, size: int) -> int:
+    """Number of forms, whose terms must be in order, each once."""
+    if forms is None:
+        raise Malformed("a claim without forms")
+    form, entry = forms.form.astype(np.int64), forms.entry.astype(np.int64)
+    if ((entry < 0) | (entry >= size)).any() or (form < 0).any() or (np.diff(form * size + entry) <= 0).any():
+        raise Malformed("terms of forms that are out of range, or not in order")
+    numbers = np.unique(form)
+    if not np.array_equal(numbers, np.arange(len(numbers))):
+        raise Malformed("forms without terms")
+    return len(numbers)
+
+
+def choose(c: Crossing | None, batch: range, network: Network, j: int) -> Choice:
+    """The choices for a batch of leaves at activation j."""
+    result = Choice()
+    if c is None or c.row is None:
+        return result
+    row, size = c.row[batch.start : batch.stop], network.size(network.before(j))
+    entries = np.arange(size) if c.entries is None else c.entries
+    if c.slopes is not None:
+        result.t = _rows(c.slopes, row, entries, size) / 255
+        row = row - len(c.slopes)
+    if c.lines is not None:
+        result.lines = (_rows(c.lines[:, :, 0], row, entries, size), _rows(c.lines[:, :, 1], row, entries, size))
+        row = row - len(c.lines)
+    if c.absolute is not None:
+        result.absolute = _rows(c.absolute, row, np.arange(size), size)
+    return result
+
+
+def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any], size: int) -> Floats:
+    """Rows of a table at some entries, `(len(row), size)`; NaN where there is nothing."""
+    result = np.full((len(row), size), np.nan)
+    mine = np.flatnonzero((row >= 0) & (row < len(table)))
+    result[mine[:, None], entries] = table[row[mine]]
+    return result

@@ -1,0 +1,147 @@
+"""Bounds of a network over a region: intervals forward, and the backward pass that every other bound comes from.
+
+Both arithmetics, both semantics. A *magnitude* bounds the sum of the absolute values of the terms that make up an entry
+of a node; wherever numbers round, `gamma * <|coefficients|, magnitude>` is subtracted from the bound (Higham 2002,
+section 3.1, for any order of summation). In `float32` semantics every affine node of the network rounds, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from krelax.certificate.activations import KINDS
+from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows, gamma
+from krelax.certificate.network import Activation, Affine, Network
+from krelax.certificate.region import Region
+from krelax.errors import KrelaxError
+
+_FLOAT32 = 2.0**-24
+# Terms charged beyond those of the long sums: short operations around them, and in float32 those of a normalisation
+# that is folded into the node before it.
+_OVERHEAD, _OVERHEAD_FLOAT32 = 64, 16
+# Added to magnitudes, so that a relative error covers products that underflow.
+_FLOOR, _FLOOR_FLOAT32 = 2.0**-900, 2.0**-100
+
+
+class Rejected(KrelaxError):
+    """A step of the proof does not hold, or the last bound is not positive."""
+
+
+@dataclass
+class Crossed:
+    """An activation crossed: coefficients before it, the price `(rows,)`, and a bound of the absolute values of the
+    terms that they are made of, for the rounding error."""
+
+    slopes: Array
+    price: Array
+    terms: Array
+
+
+Step = Callable[[int, Array | None], Crossed | None]
+
+
+class Bounds:
+    """What is known of a network's nodes over a region, or over boxes, in evaluation order:
+    `lower[i] <= node i <= upper[i]`, and `magnitude[i]`; each `(regions, size)`."""
+
+    def __init__(self, network: Network, region: Region, ar: Arithmetic, float32: bool) -> None:
+        self.network, self.region, self.ar, self.float32 = network, region, ar, float32
+        self.lower, self.upper, self.magnitude = [region.lower], [region.upper], [region.largest()]
+
+    def largest(self, node: int) -> Floats:
+        """Largest absolute values of a node."""
+        return np.maximum(abs(self.lower[node]), abs(self.upper[node]))
+
+    def advance(self) -> None:
+        """Append the interval of the next node."""
+        node = self.network.nodes[len(self.lower)]
+        lower, upper, magnitude = self._affine(node) if isinstance(node, Affine) else self._activation(node)
+        self.lower.append(lower)
+        self.upper.append(upper)
+        self.magnitude.append(magnitude)
+
+    def _affine(self, node: Affine) -> tuple[Floats, Floats, Floats]:
+        ar = self.ar
+        if node.moves_only:
+            sides = [[side[j] for j in node.inputs] for side in (self.lower, self.upper)]
+            lower, upper = (node.forward(ar, side) for side in sides)
+            return lower, upper, np.maximum(abs(lower), abs(upper))
+        centre = [(self.lower[j] + self.upper[j]) / 2 for j in node.inputs]
+        ends = zip(centre, node.inputs, strict=True)
+        radius = [
+            ar.maximum(ar.number(self.upper[j]) - ar.number(c), ar.number(c) - ar.number(self.lower[j]))
+            for c, j in ends
+        ]
+        middle = node.forward(ar, [ar.number(c) for c in centre])
+        magnitude = -ar.down(-node.magnitude(ar, [ar.number(self.largest(j)) for j in node.inputs]))
+        magnitude = magnitude + (_FLOOR_FLOAT32 if self.float32 else _FLOOR)
+        spread = node.spread(ar, radius) + self._slack(node, node.terms) * ar.number(magnitude)
+        return ar.down(middle - spread), -ar.down(-(middle + spread)), magnitude
+
+    def _activation(self, node: Any) -> tuple[Floats, Floats, Floats]:
+        z = node.inputs[0]
+        lower, upper = KINDS[node.kind].interval(node, (self.lower[z], self.upper[z]), self.float32)
+        return lower, upper, np.maximum(abs(lower), abs(upper))
+
+    def _slack(self, node: Affine, terms: int) -> float:
+        """Relative error of an affine node's terms: by this arithmetic, by its coefficients, by float32 execution."""
+        slack = gamma(terms + _OVERHEAD, self.ar.unit) + 1.01 * node.fuzz
+        if self.float32 and not node.moves_only:
+            slack += gamma(node.terms + _OVERHEAD_FLOAT32, _FLOAT32)
+        return slack
+
+    def tighten(self, node: int, lower: Floats, upper: Floats) -> None:
+        """Intersect a node's bounds with others that hold, too."""
+        self.lower[node], self.upper[node] = np.maximum(self.lower[node], lower), np.minimum(self.upper[node], upper)
+        if (self.lower[node] > self.upper[node]).any():
+            raise Rejected("bounds that contradict each other")
+
+    def minimise(self, coeff: dict[int, Array], constant: Array, step: Step, which: Rows = slice(None)) -> Floats:
+        """Lower bounds `(rows,)` of forms `sum <coeff[i], node i> + constant`, each over the region, or over the one
+        that `which` names. `coeff` is used up."""
+        ar, network = self.ar, self.network
+        count = len(network.nodes) + _OVERHEAD
+        number_of = {i: j for j, i in enumerate(network.activations)}
+        total, error = constant, gamma(count, ar.unit) * abs(constant)
+        for i in range(len(network.nodes) - 1, 0, -1):
+            node, c = network.nodes[i], coeff.pop(i, None)
+            if isinstance(node, Activation):
+                crossed = step(number_of[i], c)
+                if crossed is None:
+                    continue
+                self._give(coeff, node.inputs[0], crossed.slopes)
+                total, slack = total - crossed.price, gamma(count + self._size(node), ar.unit)
+                error = error + crossed.terms * slack + ar.tiny * count
+            elif isinstance(node, Affine) and c is not None:
+                for j, m in zip(node.inputs, node.maps, strict=True):
+                    self._give(coeff, j, m.adjoint(ar, c))
+                if node.bias is not None:
+                    total = total + ar.dot(c, node.bias.reshape(1, node.size))
+                error = error + self._charge(node, i, c, count, which)
+        if 0 in coeff:
+            total = total + self.region.minimise(ar, coeff[0], which)
+        return ar.down(total - error)
+
+    def _size(self, node: Activation) -> int:
+        return self.network.size(node.inputs[0])
+
+    @staticmethod
+    def _give(coeff: dict[int, Array], node: int, part: Array) -> None:
+        coeff[node] = coeff[node] + part if node in coeff else part
+
+    def _charge(self, node: Affine, i: int, c: Array, count: int, which: Rows) -> Array:
+        """What rounding at an affine node can have changed, `(rows,)`."""
+        ar = self.ar
+        terms = node.terms + node.adjoint_terms + count
+        slack = self._slack(node, terms)
+        if not slack:
+            return ar.number(np.zeros(()))
+        charge = slack * ar.dot(abs(c), ar.number(self.magnitude[i][which]))
+        if ar.tiny:
+            reach = sum((self.largest(j)[which].sum(1) for j in node.inputs), self.magnitude[i][which].sum(1))
+            charge = charge + terms * ar.tiny * (1 + reach)
+        return charge

@@ -1,0 +1,269 @@
+"""The proof of one question: bounds of every node, layer by layer, then the margins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.certificate.activations import KINDS, Ends
+from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
+from krelax.certificate.claims import Leaves, check_crossings, check_forms, choose, grow
+from krelax.certificate.crossing import Choice, Part, cross
+from krelax.certificate.format import Boxes, Claim, Crossing, Forms, Layer, Malformed, Question, Shares
+from krelax.certificate.groups import Groups, key, polytopes
+from krelax.certificate.kernel import Bounds, Crossed, Rejected
+from krelax.certificate.network import Network
+from krelax.certificate.region import Region
+
+_RULES = ("adaptive", "parallel")
+
+
+@dataclass
+class _ByRule:
+    """Every activation crossed by a rule; `which` are the regions of the forms."""
+
+    proof: Proof
+    rule: str
+    which: Rows
+
+    def __call__(self, j: int, coeff: Array | None) -> Crossed | None:
+        if coeff is None:
+            return None
+        ends = self.proof.ends(j, self.which)
+        return cross(self.proof.bounds, j, coeff, ends, Choice(self.rule), self.which)
+
+
+@dataclass
+class _ByClaim:
+    """Every activation crossed as a claim chooses for some of its leaves."""
+
+    proof: Proof
+    leaves: Leaves
+    batch: range
+    crossings: dict[int, Crossing]
+
+    def __call__(self, j: int, coeff: Array | None) -> Crossed | None:
+        proof, network, rows = self.proof, self.proof.network, len(self.batch)
+        splits = self.leaves.splits(self.batch, network.offsets[j], network.offsets[j + 1])
+        if coeff is None:
+            if not len(splits.leaf):
+                return None
+            coeff = proof.ar.number(np.zeros((rows, network.activation(j).size)))
+        ends, crossing = proof.ends(j), self.crossings.get(j)
+        choice = choose(crossing, self.batch, network, j)
+        if len(splits.leaf):
+            ends, choice.lowered = splits.cut(ends, rows), splits.lowered(rows, ends[0].shape[1])
+        if crossing is not None:
+            choice.parts = [self._part(j, shares) for shares in crossing.groups]
+        return cross(proof.bounds, j, coeff, ends, choice, slice(None))
+
+    def _part(self, j: int, shares: Shares) -> Part:
+        here = slice(self.batch.start, self.batch.stop)
+        coeff, slope = (self.proof.ar.number(x[here].astype(np.float64)) for x in (shares.coeff, shares.slope))
+        return Part(
+            self.proof.groups[j][shares.set], coeff, slope, None if shares.basis is None else shares.basis[here]
+        )
+
+
+class Proof:
+    """The proof of one question. `errors`, `(margins, outputs + 1)`, bound how far its rows and offsets are from what
+    is meant. Raises Malformed and Rejected."""
+
+    def __init__(
+        self, network: Network, question: Question, ar: Arithmetic, float32: bool, errors: Floats | None = None
+    ) -> None:
+        self.network, self.question, self.ar, self._float32, self._errors = network, question, ar, float32, errors
+        self.groups: list[list[Groups]] = []
+        self._activations = [network.activation(j) for j in range(len(network.activations))]
+        region = Region.of(question.region, network.size(0))
+        if question.rows.shape[1] != network.size(len(network.nodes) - 1) or not len(question.rows):
+            raise Malformed("margins that do not fit the outputs")
+        clauses = np.unique(question.clause)
+        if not np.array_equal(clauses, np.arange(len(clauses))):
+            raise Malformed("clauses that are not numbered from 0")
+        if float32 and not all(KINDS[node.kind].float32 for node in self._activations):
+            raise Rejected("float32 semantics of activations whose executions are not known")
+        self.bounds = Bounds(network, region, ar, float32)
+
+    def margin(self) -> float:
+        """What is proven of the weakest clause."""
+        question, claim = self.question, self.question.margins
+        if question.boxes is not None:
+            if question.layers or claim is not None or self.bounds.region.kind != "box":
+                raise Malformed("boxes with another proof, or of a region that is no box")
+            return self._over_boxes(question.boxes)
+        if claim is None or claim.forms is not None or len(question.layers) != len(self._activations):
+            raise Malformed("a layer for each activation, and a claim of margins without forms, are needed")
+        self._derive(question.layers)
+        return self._weakest(self._claim(claim, len(self._activations))[None])
+
+    def ends(self, j: int, which: Rows = slice(None)) -> Ends:
+        """Bounds of activation j's pre-activation."""
+        z = self.network.before(j)
+        return self.bounds.lower[z][which], self.bounds.upper[z][which]
+
+    def _weakest(self, values: Floats) -> float:
+        """The smallest over all regions and clauses of their largest margins, `(regions, margins)`."""
+        if self._errors is not None:
+            outputs = np.append(self.bounds.largest(-1), np.ones((len(values), 1)), 1)
+            values = np.nextafter(values - (outputs @ self._errors.T) * (1 + 2.0**-30), -np.inf)
+        clause = self.question.clause
+        return float(np.min([values[:, clause == n].max(1) for n in range(int(clause.max()) + 1)]))
+
+    def _derive(self, layers: Sequence[Layer]) -> None:
+        """Bounds of all nodes."""
+        number = {i: j for j, i in enumerate(self.network.activations)}
+        for i in range(1, len(self.network.nodes)):
+            if i in number:
+                self._layer(number[i], layers[number[i]])
+            self.bounds.advance()
+
+    def _layer(self, j: int, layer: Layer) -> None:
+        z, node, forms = self.network.before(j), self._activations[j], dict[Any, float]()
+        if layer.base != "interval":
+            self._base(j, layer.base)
+        for claim in layer.claims:
+            self._learn(z, claim, self._claim(claim, j), forms)
+        if layer.groups and node.kind != "relu":
+            raise Malformed(f"groups of an activation of kind {node.kind}")
+        ends = (self.bounds.lower[z][0], self.bounds.upper[z][0])
+        self.groups.append([polytopes(s, forms, ends, node.negative_slope) for s in layer.groups])
+
+    def _base(self, j: int, rule: str) -> None:
+        """One pass for all undecided entries of a pre-activation, by a rule."""
+        z, ends, node = self.network.before(j), self.ends(j), self._activations[j]
+        regions, entries = np.nonzero(KINDS[node.kind].undecided(node, ends))
+        better = (np.full(ends[0].shape, -np.inf), np.full(ends[0].shape, np.inf))
+        for batch in self._batches(len(entries)):
+            which, places = (x[batch.start : batch.stop] for x in (regions, entries))
+            for sign, side in zip((1.0, -1.0), better, strict=True):
+                form = np.zeros((len(batch), ends[0].shape[1]))
+                form[np.arange(len(batch)), places] = sign
+                side[which, places] = sign * self._bound(z, form, np.zeros(len(batch)), rule, which)
+        self.bounds.tighten(z, *better)
+
+    def _bound(self, node: int, form: Floats, constant: Floats, rule: str, which: NDArray[np.int64]) -> Floats:
+        """Lower bounds of forms of a node by a rule, each over the region named."""
+        rows: Rows = slice(None) if len(self.bounds.lower[0]) == 1 else which
+        numbers = self.ar.number(form), self.ar.number(constant)
+        return self.bounds.minimise({node: numbers[0]}, numbers[1], _ByRule(self, rule, rows), rows)
+
+    @cached_property
+    def _portion(self) -> int:
+        """How many rows fit the memory."""
+        return max(1, self.ar.entries // max(self.network.size(i) for i in range(len(self.network.nodes))))
+
+    def _batches(self, rows: int) -> list[range]:
+        return [range(i, min(i + self._portion, rows)) for i in range(0, rows, self._portion)]
+
+    def _claim(self, claim: Claim, before: int) -> Floats:
+        """The bounds of a claim's forms, `(forms,)`: over an activation's pre-activation, or margins after the last."""
+        margins = before == len(self._activations)
+        node = len(self.network.nodes) - 1 if margins else self.network.before(before)
+        count = len(self.question.rows) if margins else check_forms(claim.forms, self.network.size(node))
+        relu = [np.full(self.network.size(a.inputs[0]), a.kind == "relu") for a in self._activations[:before]]
+        leaves = grow(claim, count, np.concatenate([np.zeros(0, bool), *relu]))
+        check_crossings(claim, len(leaves), self.network, [layer.groups for layer in self.question.layers[:before]])
+        crossings, values = {c.activation: c for c in claim.crossings}, np.empty(len(leaves))
+        for batch in self._batches(len(leaves)):
+            which = leaves.form[batch.start : batch.stop]
+            form, constant = self._forms(claim.forms, which, self.network.size(node))
+            step = _ByClaim(self, leaves, batch, crossings)
+            values[batch.start : batch.stop] = self.bounds.minimise({node: form}, constant, step)
+        values[self._empty(leaves, before)] = np.inf
+        result = np.full(count, np.inf)
+        np.minimum.at(result, leaves.form, values)
+        return result
+
+    def _forms(self, forms: Forms | None, which: NDArray[np.int64], size: int) -> tuple[Array, Array]:
+        """Coefficients `(rows, size)` and constants of forms with the numbers `which`, or of margins."""
+        if forms is None:
+            return self.ar.number(self.question.rows[which]), self.ar.number(self.question.offsets[which])
+        first, last = int(which[0]), int(which[-1])
+        terms = slice(*np.searchsorted(forms.form, [first, last + 1]))
+        rows = np.zeros((last - first + 1, size))
+        rows[forms.form[terms] - first, forms.entry[terms]] = forms.coefficient[terms]
+        return self.ar.number(rows[which - first]), self.ar.number(np.zeros(len(which)))
+
+    def _empty(self, leaves: Leaves, before: int) -> NDArray[np.int64]:
+        """Leaves that contradict what is known."""
+        known = [self.ends(j) for j in range(before)]
+        lower, upper = (np.concatenate([np.zeros(0), *(ends[k][0] for ends in known)]) for k in (0, 1))
+        wrong = np.where(leaves.side > 0, upper[leaves.neuron] < 0, lower[leaves.neuron] > 0)
+        return np.repeat(np.arange(len(leaves)), np.diff(leaves.start))[wrong]
+
+    def _learn(self, z: int, claim: Claim, found: Floats, known: dict[Any, float]) -> None:
+        """Tighten the interval by forms of one entry, and note the others."""
+        assert claim.forms is not None
+        lower, upper = self.bounds.lower[z].copy(), self.bounds.upper[z].copy()
+        starts = np.searchsorted(claim.forms.form, np.arange(len(found) + 1))
+        for value, start, end in zip(found.tolist(), starts[:-1], starts[1:], strict=True):
+            entry, coefficient = claim.forms.entry[start:end], claim.forms.coefficient[start:end]
+            if len(entry) == 1 and coefficient[0] == 1:
+                lower[0, entry[0]] = max(lower[0, entry[0]], value)
+            elif len(entry) == 1 and coefficient[0] == -1:
+                upper[0, entry[0]] = min(upper[0, entry[0]], -value)
+            else:
+                name = key(entry, coefficient)
+                known[name] = max(value, known.get(name, -np.inf))
+        self.bounds.tighten(z, lower, upper)
+
+    def _over_boxes(self, boxes: Boxes) -> float:
+        """The smallest margin over the leaves of a tree of boxes."""
+        layers, worst = [Layer("parallel")] * len(self._activations), np.inf
+        leaves = _cut(boxes, self.bounds.region)
+        while part := list(islice(leaves, self._portion)):
+            here = copy(self)
+            lower, upper = (np.array(side) for side in zip(*part, strict=True))
+            here.groups, here.bounds = [], Bounds(self.network, Region(lower, upper), self.ar, self._float32)
+            here._derive(layers)
+            worst = min(worst, here._by_rules())
+        return worst
+
+    def _by_rules(self) -> float:
+        """The smallest margin in a region, each by the better rule."""
+        regions, count, last = len(self.bounds.lower[0]), len(self.question.rows), len(self.network.nodes) - 1
+        values = np.empty(regions * count)
+        for batch in self._batches(regions * count):
+            which, form = np.divmod(np.arange(batch.start, batch.stop), count)
+            rows, offsets = self.question.rows[form], self.question.offsets[form]
+            both = (self._bound(last, rows, offsets, rule, which) for rule in _RULES)
+            values[batch.start : batch.stop] = np.maximum(*both)
+        return self._weakest(values.reshape(regions, count))
+
+
+def _cut(boxes: Boxes, region: Region) -> Iterator[tuple[Floats, Floats]]:
+    """The leaves of a tree of boxes, one after the other."""
+    lower, upper = region.lower[0].copy(), region.upper[0].copy()
+    path: list[tuple[int, float, float, bool]] = []  # input, its ends before it was cut, and whether on the first side
+    complete = False
+    for cut, at in zip(boxes.cut.tolist(), boxes.at.tolist(), strict=True):
+        if complete or not -1 <= cut < len(lower) or (cut >= 0 and not lower[cut] <= at <= upper[cut]):
+            raise Malformed("a tree of boxes with too many nodes, or a cut outside its box")
+        if cut >= 0:
+            path.append((cut, float(lower[cut]), float(upper[cut]), True))
+            upper[cut] = at
+            continue
+        yield lower.copy(), upper.copy()
+        complete = not _other_side(path, lower, upper)
+    if not complete:
+        raise Malformed("a tree of boxes that is not complete")
+
+
+def _other_side(path: list[tuple[int, float, float, bool]], lower: Floats, upper: Floats) -> bool:
+    """Go on to the second side of the last cut that has not been there; False if there is none."""
+    while path:
+        i, low, high, first = path.pop()
+        if first:
+            lower[i], upper[i] = upper[i], high
+            path.append((i, low, high, False))
+            return True
+        lower[i] = low
+    return False

@@ -1,0 +1,66 @@
+"""Regions of inputs, and the minimum of linear forms over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from krelax.certificate import format as stored
+from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows, gamma
+from krelax.certificate.format import Malformed
+
+
+@dataclass
+class Region:
+    """Boxes `(regions, inputs)`, or one ball `||x - centre||_p <= eps` cut by a box; `kind` is "box", "l2" or "l1"."""
+
+    lower: Floats
+    upper: Floats
+    kind: str = "box"
+    centre: Floats | None = None
+    eps: float = 0.0
+
+    @classmethod
+    def of(cls, region: stored.Region, inputs: int) -> Region:
+        """A region as stored; it must not be empty."""
+        lower, upper = region.lower[None], region.upper[None]
+        if lower.shape != (1, inputs) or not (lower <= upper).all():
+            raise Malformed(f"the region is empty, or not one of {inputs} inputs")
+        if region.kind == "box":
+            if region.centre is not None or region.eps is not None:
+                raise Malformed("a box with a centre or a radius")
+            return cls(lower, upper)
+        if region.centre is None or region.eps is None or region.eps < 0:
+            raise Malformed("a ball without a centre, or without a radius >= 0")
+        centre = region.centre[None]
+        if not ((lower <= centre) & (centre <= upper)).all():
+            raise Malformed("a ball whose centre is outside its box")
+        return cls(lower, upper, region.kind, centre, region.eps)
+
+    def largest(self) -> Floats:
+        """Largest absolute value of each input."""
+        return np.maximum(abs(self.lower), abs(self.upper))
+
+    def minimise(self, ar: Arithmetic, c: Array, which: Rows) -> Array:
+        """Lower bounds of `<c, x>`, `(rows, inputs) -> (rows,)`, each over one of the boxes, or over the ball."""
+        terms = 2 * c.shape[1] + 64
+        lower, upper = ar.number(self.lower[which]), ar.number(self.upper[which])
+        below = ar.maximum(-c, ar.number(np.zeros(())))
+        value = ar.dot(c + below, lower) - ar.dot(below, upper)
+        best = value - self._charge(ar, c, self.largest()[which], terms)
+        if self.centre is not None:
+            best = ar.maximum(best, self._over_ball(ar, c, self.centre, terms))
+        return best
+
+    def _over_ball(self, ar: Arithmetic, c: Array, centre: Floats, terms: int) -> Array:
+        norm = ar.root((c * c).sum(1)) if self.kind == "l2" else ar.largest(abs(c))
+        norm = norm * ar.number(np.asarray(1 + gamma(terms, ar.unit)))
+        value = ar.dot(c, ar.number(centre)) - norm * ar.number(np.asarray(self.eps))
+        return value - self._charge(ar, c, abs(centre) + self.eps, terms)
+
+    def _charge(self, ar: Arithmetic, c: Array, largest: Floats, terms: int) -> Array:
+        """What rounding can have changed."""
+        if not ar.unit:
+            return ar.number(np.zeros(()))
+        return gamma(terms, ar.unit) * ar.dot(abs(c), largest) + terms * ar.tiny * (1 + largest.sum(1))

@@ -1,0 +1,79 @@
+"""`krelax check`: check a certificate, without the rest of krelax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from krelax.cli.shared import FILE
+
+_MOST_LINES = 10
+
+
+@click.command(short_help="Check a certificate.")
+@click.argument("certificate", type=FILE)
+@click.option("--network", "model", type=FILE, required=True, metavar="FILE", help="The ONNX network it is about.")
+@click.option("--spec", "specification", type=FILE, metavar="FILE", help="A VNN-LIB property that it must prove.")
+@click.option("--exact", is_flag=True, help="Compute with exact numbers instead of bounding rounding errors.")
+def check(certificate: Path, model: Path, specification: Path | None, exact: bool) -> int:
+    """Check a CERTIFICATE: derive every bound of its proofs anew, by a small program that shares no code with those
+    that search for proofs.
+
+    Exit code 0 if it is accepted, 1 if it is rejected: it is about another network or another property, or proves
+    less than it should. Exit code 2 if it is malformed.
+    """
+    from krelax.certificate.format import Malformed
+    from krelax.certificate.kernel import Rejected
+    from krelax.cli import BAD_INPUT, DISAGREEMENT, DONE
+
+    try:
+        for line in _lines(certificate, model, specification, exact):
+            click.echo(line)
+    except Malformed as error:
+        click.echo(f"malformed: {error}", err=True)
+        return BAD_INPUT
+    except Rejected as error:
+        click.echo(f"rejected: {error}", err=True)
+        return DISAGREEMENT
+    return DONE
+
+
+def _lines(path: Path, model: Path, specification: Path | None, exact: bool) -> list[str]:
+    """What was proved, in words."""
+    import time
+
+    from krelax.certificate.check import check as check_certificate
+    from krelax.certificate.format import read
+    from krelax.certificate.specification import match
+    from krelax.problem.vnnlib import read_vnnlib
+
+    began = time.perf_counter()
+    certificate = read(path)
+    data = _read(model)
+    errors = None if specification is None else match(certificate, read_vnnlib(specification).cases)
+    margins = check_certificate(certificate, data, exact, errors)
+    lines = [f"network {certificate.network}"]
+    for number, (question, margin) in enumerate(zip(certificate.questions, margins, strict=True)):
+        clauses = int(question.clause.max()) + 1
+        lines.append(f"question {number}: {question.region.describe()}; clauses {clauses}; margin {margin:.6g}")
+    if len(margins) > _MOST_LINES:
+        lines[_MOST_LINES + 1 :] = [f"... {len(margins) - _MOST_LINES} more questions"]
+    facts = [
+        f"questions {len(margins)}",
+        "the specification" if specification is not None else "",
+        f"semantics {certificate.semantics}",
+        f"arithmetic {'exact' if exact else 'float64'}",
+        f"smallest margin {min(margins):.6g}",
+        f"{time.perf_counter() - began:.2f} s",
+    ]
+    return [*lines, "accepted: " + ", ".join(filter(None, facts))]
+
+
+def _read(model: Path) -> bytes:
+    from krelax.errors import InputError
+
+    try:
+        return model.read_bytes()
+    except OSError as error:
+        raise InputError(f"{model}: cannot be read ({error.strerror}); give the path of an ONNX network") from error
