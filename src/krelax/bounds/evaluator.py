@@ -133,7 +133,6 @@ class Splittable(_Site):
             for row, value in zip(shared, every, strict=True):
                 row.copy_(value[0].flatten(0, 1).T)
 
-
     def choices(self, rows: Sequence[Tensor]) -> Choices:
         slopes = self.relaxation.fractions(rows[0]).to(torch.uint8)
         return Choices(self._undecided.to(torch.int32).cpu().numpy(), slopes.cpu().numpy())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +169,7 @@ class _Merged:
         entries = [c.entries for c in choices if c.entries is not None]
         self._entries = np.unique(np.concatenate(entries)) if entries else None
         self._row = np.full(leaves, -1, np.int32)
-        self._tables: tuple[list[NDArray[np.number]], ...] = ([], [], [])
+        self._tables: tuple[list[NDArray[Any]], ...] = ([], [], [])
         self._places: tuple[list[Numbers], ...] = ([], [], [])
 
     def add(self, choices: Choices, rows: Numbers, places: Numbers) -> None:
@@ -176,8 +177,8 @@ class _Merged:
         for kind, table in enumerate((choices.slopes, choices.lines, choices.absolute)):
             if table is None:
                 continue
-            if kind == 0 and self._entries is not None:
-                wide = np.zeros((len(rows), len(self._entries)), np.uint8)
+            if choices.entries is not None and self._entries is not None:
+                wide = np.zeros((len(rows), len(self._entries)), table.dtype)
                 wide[:, np.searchsorted(self._entries, choices.entries)] = table[rows]
                 self._tables[0].append(wide)
             else:
@@ -186,7 +187,8 @@ class _Merged:
 
     def write(self, crossing: file.Crossing) -> None:
         """Put the tables, each row once, into a crossing."""
-        first, found = 0, []
+        first = 0
+        found: list[NDArray[Any] | None] = []
         for tables, places in zip(self._tables, self._places, strict=True):
             if not tables:
                 found.append(None)
@@ -233,7 +235,7 @@ def _bases(groups: Groups, coeff: NDArray[np.float32], slope: NDArray[np.float32
 
     polytope = Polytope(joint.rows.double().cpu().numpy(), joint.bounds[0].double().cpu().numpy())
     pieces = Pieces.coordinatewise(joint.negative_slopes, [1.0] * k)
-    found = bases(polytope, pieces, slope.transpose(1, 0, 2), coeff.transpose(1, 0, 2))
+    found = bases(polytope, pieces, *(t.transpose(1, 0, 2).astype(np.float64) for t in (slope, coeff)))
     return np.ascontiguousarray(found.transpose(1, 0, 2, 3))
 
 
