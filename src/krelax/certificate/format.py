@@ -57,7 +57,7 @@ class Region:
     def describe(self) -> str:
         """The region in words."""
         width = (self.upper - self.lower) / 2
-        box = f"box of {len(width)} inputs, half-widths {width.min(initial=0):.6g} to {width.max(initial=0):.6g}"
+        box = f"box of {len(width)} inputs, half-widths {width.min():.6g} to {width.max():.6g}"
         return box if self.kind == "box" else f"{self.kind} ball of radius {self.eps:.6g} in a {box}"
 
 
@@ -80,7 +80,7 @@ class Shares:
 
     `basis` names, for each sign pattern, k rows of the group's polytope that are active where the pattern's maximum is:
     r for row r of the set, m + i for the side of member i; 255 for none. Patterns are numbered in binary: bit i (of
-    value 2**i) says that member i is at least zero. Not used for k = 2; without it members pay for themselves.
+    value 2**i) says that member i is at least zero. Without it, pairs try all their rows, larger groups none.
     """
 
     set: int
@@ -227,7 +227,10 @@ def _encode(hint: Any, value: Any, arrays: list[NDArray[Any]], where: str) -> An
         return [_encode(get_args(hint)[0], v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
     if is_dataclass(hint):
         present = {name: h for name, h in _schema(hint).items() if getattr(value, name) is not None}
-        return {name: _encode(h, getattr(value, name), arrays, f"{where}.{name}") for name, h in present.items()}
+        result = {name: _encode(h, getattr(value, name), arrays, f"{where}.{name}") for name, h in present.items()}
+        if problem := _mismatch(value):
+            raise ValueError(f"{where}{problem}")
+        return result
     return float(value).hex() if hint is float else value
 
 
@@ -307,6 +310,18 @@ def _finite(array: NDArray[Any]) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
+def _mismatch(value: Any) -> str:
+    """Which of an object's axes of one name have different lengths; empty if none have."""
+    sizes: dict[str, int] = {}
+    for name, hint in _schema(type(value)).items():
+        array = getattr(value, name)
+        if get_origin(_bare(hint)) is Annotated and array is not None:
+            for axis, n in zip(_bare(hint).__metadata__[0].axes.split(), array.shape, strict=True):
+                if sizes.setdefault(axis, n) != n:
+                    return f".{name}: {n} {axis}, elsewhere {sizes[axis]}"
+    return ""
+
+
 def _schema(kind: Any) -> dict[str, Any]:
     """Type hints of a dataclass's fields."""
     hints = get_type_hints(kind, include_extras=True)
@@ -340,13 +355,8 @@ def _decode_object(kind: Any, value: Any, members: _Members, where: str) -> Any:
     if not isinstance(value, dict) or not needed <= value.keys() <= schema.keys():
         raise Malformed(f"{where}: fields must be {sorted(needed)}, and may be {sorted(schema)}")
     result = kind(**{name: _decode(schema[name], v, members, f"{where}.{name}") for name, v in value.items()})
-    sizes: dict[str, int] = {}
-    for name in value:
-        hint = _bare(schema[name])
-        if get_origin(hint) is Annotated:
-            for axis, n in zip(hint.__metadata__[0].axes.split(), getattr(result, name).shape, strict=True):
-                if sizes.setdefault(axis, n) != n:
-                    raise Malformed(f"{where}.{name}: {n} {axis}, elsewhere {sizes[axis]}")
+    if problem := _mismatch(result):
+        raise Malformed(f"{where}{problem}")
     return result
 
 

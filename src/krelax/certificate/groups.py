@@ -99,10 +99,8 @@ class Groups:
 
     def _multipliers(self, rows: Floats, c: Floats, far: Floats, picked: NDArray[np.int64] | None) -> Floats | None:
         """Proposed multipliers, `(rows, groups, m + k)`, at least zero; None if there are none."""
-        if c.shape[2] == 2:
-            return self._by_trial(rows, c, far)
         if picked is None:
-            return None
+            return self._by_trial(rows, c, far) if c.shape[2] == 2 else None
         count, k = rows.shape
         known = (picked < count).all(2)
         codes = np.where(known, picked.clip(0, count - 1) @ count ** np.arange(k), 0)
@@ -117,7 +115,7 @@ class Groups:
         return y
 
     def _by_trial(self, rows: Floats, c: Floats, far: Floats) -> Floats:
-        """For k = 2 the best of all pairs of rows."""
+        """For k = 2 the best of all pairs of rows, `(rows, groups, m + k)`."""
         best = np.full(c.shape[:2], np.inf)
         y = np.zeros((*c.shape[:2], len(rows)))
         pairs = list(combinations(range(len(rows)), 2))

@@ -1,0 +1,164 @@
+"""`krelax check`, from the outside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.certificate.corpus import NETWORKS, ask, boxed, i4
+from tests.certificate.proofs import certificate
+
+from krelax.certificate.check import check
+from krelax.certificate.format import Certificate, Question, Region, write
+from krelax.certificate.kernel import Rejected
+from krelax.certificate.specification import match
+from krelax.cli import main
+from krelax.problem.query import Case, Halfspace
+
+HERE = Path(__file__).parent
+DIAMOND = HERE / "networks" / "diamond.onnx"
+
+SPEC = """
+(declare-const X_0 Real)
+(declare-const X_1 Real)
+(declare-const Y_0 Real)
+(assert (<= X_0 1)) (assert (>= X_0 -1)) (assert (<= X_1 1)) (assert (>= X_1 -1))
+(assert (<= Y_0 {bound}))
+"""
+
+
+def run(capfd: Any, *arguments: Any) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(["check", *map(str, arguments)])
+    assert isinstance(stop.value.code, int)
+    return (stop.value.code, *capfd.readouterr())
+
+
+def test_accepted(capfd: Any) -> None:
+    code, out, err = run(capfd, HERE / "accepted" / "diamond--pair.zip", "--network", DIAMOND)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("network ")
+    assert len(lines[0]) == 72
+    assert lines[1] == "question 0: box of 2 inputs, half-widths 1 to 1; clauses 1; margin 0.125"
+    assert lines[2].startswith("accepted: questions 1, semantics real, arithmetic float64, smallest margin 0.125, ")
+
+
+def test_exactly(capfd: Any) -> None:
+    code, out, _ = run(
+        capfd, HERE / "accepted" / "deep--several.zip", "--exact", "--network", HERE / "networks/deep.onnx"
+    )
+    assert code == 0
+    assert "accepted: questions 2, semantics real, arithmetic exact, smallest margin 0.153125, " in out
+
+
+def test_rejected(capfd: Any) -> None:
+    code, out, err = run(capfd, HERE / "rejected" / "diamond--false.zip", "--network", DIAMOND)
+    assert (code, out) == (1, "")
+    assert err == "rejected: question 0: what is proven of the smallest margin is -0.1\n"
+
+
+def test_malformed(capfd: Any, tmp_path: Path) -> None:
+    code, out, err = run(capfd, HERE / "malformed" / "diamond--boxes-empty.zip", "--network", DIAMOND)
+    assert (code, out) == (2, "")
+    assert err.startswith("malformed: question 0: ")
+    assert err.count("\n") == 1
+    (tmp_path / "text").write_text("no certificate")
+    code, _, err = run(capfd, tmp_path / "text", "--network", DIAMOND)
+    assert code == 2
+    assert err.startswith("malformed: ")
+
+
+@pytest.mark.parametrize("arguments", [["missing.zip", "--network", DIAMOND], ["x"], []])
+def test_other_bad_input(capfd: Any, arguments: list[Any]) -> None:
+    code, out, err = run(capfd, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("krelax: ")
+
+
+def test_networks_that_cannot_be_read(capfd: Any, tmp_path: Path) -> None:
+    for name in (tmp_path / "missing.onnx", tmp_path):
+        code, _, err = run(capfd, HERE / "accepted" / "diamond--pair.zip", "--network", name)
+        assert code == 2
+        assert err.startswith("krelax: ")
+
+
+@pytest.mark.parametrize(("bound", "answered"), [("-2.75", True), ("-2.7500", True), ("-2.76", False), ("-2.7", False)])
+def test_specifications_are_matched(capfd: Any, tmp_path: Path, bound: str, answered: bool) -> None:
+    spec, made = tmp_path / "spec.vnnlib", tmp_path / "made.zip"
+    spec.write_text(SPEC.format(bound=bound))
+    write(made, certificate(NETWORKS["diamond"], boxed(2.75)))
+    code, out, err = run(capfd, made, "--network", DIAMOND, "--spec", spec)
+    if answered:
+        assert code == 0
+        assert "the specification" in out
+    else:
+        assert code == 1
+        assert "unsafe case 0" in err
+
+
+def case(*rows: tuple[list[Any], Any], radius: float = 1.0) -> Case:
+    halfspaces = tuple(
+        Halfspace({i: Fraction(a) for i, a in enumerate(row)}, Fraction(constant)) for row, constant in rows
+    )
+    return Case(np.full(2, -radius), np.full(2, radius), halfspaces)
+
+
+def answers(made: Certificate, *cases: Case) -> list[float]:
+    return check(made, NETWORKS["diamond"], errors=match(made, cases))
+
+
+def test_all_cases_must_be_answered() -> None:
+    made = certificate(NETWORKS["diamond"], boxed(2.75))
+    assert answers(made, case(([1], 2.75)))
+    assert answers(made, case(([1], 2.75), ([1], 99)))  # one half-space that is missed is enough
+    for cases in (
+        [case(([1], 2.75)), case(([1], 2.5))],
+        [case(([2], 5.5))],
+        [case()],
+        [case(([1], 2.75), radius=0.5)],
+        [case(([1], 2.75), radius=2.0)],
+        [case(([1, 1], 2.75))],
+    ):
+        with pytest.raises(Rejected):
+            answers(made, *cases)
+
+
+def test_a_clause_must_lie_within_one_case() -> None:
+    """Two margins of one clause are one case with two half-spaces, not two cases."""
+    region = Region("box", -np.ones(2), np.ones(2))
+    together = Question(region, np.ones((2, 1)), np.array([2.75, 2.5]), i4(0, 0), [], None, boxed(2.75).boxes)
+    made = certificate(NETWORKS["diamond"], together)
+    assert answers(made, case(([1], 2.75), ([1], 2.5)))
+    with pytest.raises(Rejected):
+        answers(made, case(([1], 2.75)), case(([1], 2.5)))
+
+
+def test_decimals_that_are_no_floats_are_paid_for() -> None:
+    """The margin is positive by less than the rounding of a coefficient: y >= -2.5 and a y + b with a = 1 + tiny."""
+    tiny = Fraction(1, 2**54)
+    made = certificate(NETWORKS["diamond"], ask(2.5 + 2**-30, region=Region("box", -np.zeros(2), np.zeros(2))))
+    made.questions[0].margins, made.questions[0].boxes = None, boxed(1).boxes
+    made.questions[0].region = Region("box", -np.ones(2), np.ones(2))
+    plain = answers(made, case(([1], 2.5 + 2**-30)))
+    off = answers(made, case(([1 + tiny], Fraction(2.5 + 2**-30) + tiny)))
+    assert 0 < plain[0] - off[0] < 1e-14
+    assert plain[0] - off[0] >= 3 * tiny
+
+
+def test_checking_does_not_import_the_rest() -> None:
+    program = (
+        "import sys\nfrom krelax.cli import main\n"
+        f"try: main(['check', {str(HERE / 'accepted' / 'diamond--pair.zip')!r}, '--network', {str(DIAMOND)!r}])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'numba', 'highspy', 'scipy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "ours = [m for m in sys.modules if m.startswith('krelax.')]\n"
+        "assert {m.split('.')[1] for m in ours} == {'certificate', 'cli', 'errors', 'problem', '_version'}\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
