@@ -243,7 +243,7 @@ EDITS: dict[str, Callable[[Any], Any]] = {
         setattr(q.margins.crossings[0].groups[0], "coeff", np.zeros((2, 1, 2), np.float32)),
         setattr(q.margins.crossings[0].groups[0], "slope", np.zeros((2, 1, 2), np.float32))),
     "diamond-basis-of-three-patterns": lambda q: setattr(
-        q.margins.crossings[0].groups[0], "basis", np.zeros((1, 1, 3, 2), np.uint8)),
+        q.margins.crossings[0].groups[0], "basis", np.zeros((1, 1, 3, 3), np.uint8)),
 }  # fmt: skip
 
 BOX_EDITS: dict[str, Callable[[Any], Any]] = {

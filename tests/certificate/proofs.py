@@ -174,7 +174,7 @@ class Author:
     def _shares(self, number: int, s: GroupSet, count: int) -> Shares:
         rng, (groups, k) = self.rng, s.members.shape
         coeff, slope = (rng.normal(0, 0.5, (count, groups, k)).astype(np.float32) for _ in range(2))
-        basis = rng.integers(0, len(s.rows) + k + 1, (count, groups, 2**k, k)).astype(np.uint8)
+        basis = rng.integers(0, len(s.rows) + k + 1, (count, groups, 2**k, k + 1)).astype(np.uint8)
         basis[rng.random(basis.shape) < 0.05] = 255
         return Shares(number, coeff, slope, basis if rng.random() < 0.8 else None)
 

@@ -196,7 +196,8 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
         truth = max(_optimum(groups, sign, (slope - coeff * (sign > 0))[0, 0]) for sign in groups._signs)
         choices = np.array(list(product(range(len(rows) + k), repeat=k))) if k == 3 else np.zeros((1, k), int)
         many = len(choices)
-        basis = np.broadcast_to(choices[:, None, None], (many, 1, 2**k, k)).astype(np.uint8)
+        choices = np.pad(choices, ((0, 0), (0, 1)), constant_values=255)
+        basis = np.broadcast_to(choices[:, None, None], (many, 1, 2**k, k + 1)).astype(np.uint8) if k == 3 else None
         # every pattern takes its own best basis: the patterns one at a time
         values = [
             _Single(groups, p).support(Float64(), *(np.repeat(x, many, 0) for x in (coeff, slope)), ends, basis).min()
@@ -204,6 +205,21 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
         ]
         assert max(values) == pytest.approx(truth, abs=1e-9)
         assert max(values) >= truth - 1e-12
+
+
+def test_a_basis_with_one_more_row_shows_that_a_pattern_is_empty() -> None:
+    """z1 + z2 <= -1 leaves nothing where both are positive: three rows prove less there than elsewhere, two do not."""
+    rows = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1]], np.int8)
+    groups = Groups(GroupSet(np.array([[0, 1]], np.int32), rows), np.array([[2.0, 2.0, 2.0, 2.0, -1.0]]), 2, 0.0)
+    ends = (np.full((1, 2), -2.0), np.full((1, 2), 2.0))
+    coeff, slope = -np.ones((1, 1, 2)), np.zeros((1, 1, 2))
+    both = _Single(groups, 3)
+    basis = np.full((1, 1, 4, 3), 255, np.uint8)
+    basis[0, 0, 3, :2] = (4, 5)
+    some = both.support(Float64(), coeff, slope, ends, basis).max()
+    basis[0, 0, 3] = (4, 5, 6)
+    assert some > -1.1
+    assert both.support(Float64(), coeff, slope, ends, basis).max() < -4
 
 
 class _Single(Groups):

@@ -139,7 +139,7 @@ def _check_shares(shares: Shares, leaves: int, sets: list[GroupSet]) -> None:
     groups, k = sets[shares.set].members.shape
     if shares.coeff.shape != (leaves, groups, k):
         raise Malformed("shares that do not fit the groups")
-    if shares.basis is not None and shares.basis.shape[2] != 2**k:
+    if shares.basis is not None and shares.basis.shape[2:] != (2**k, k + 1):
         raise Malformed("bases that do not fit the groups")
 
 

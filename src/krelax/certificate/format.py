@@ -79,14 +79,15 @@ class Shares:
     those before it, for each member, outright.
 
     `basis` names, for each sign pattern, k rows of the group's polytope that are active where the pattern's maximum is:
-    r for row r of the set, m + i for the side of member i; 255 for none. Patterns are numbered in binary: bit i (of
-    value 2**i) says that member i is at least zero. Without it, pairs try all their rows, larger groups none.
+    r for row r of the set, m + i for the side of member i; 255 for none. One more row, if it is not 255, shows with
+    them that the pattern is empty. Patterns are numbered in binary: bit i (of value 2**i) says that member i is at
+    least zero. Without a basis, pairs try all their rows, larger groups none.
     """
 
     set: int
     coeff: Annotated[NDArray[np.float32], Stored("<f4", "leaves groups k")]
     slope: Annotated[NDArray[np.float32], Stored("<f4", "leaves groups k")]
-    basis: Annotated[NDArray[np.uint8], Stored("|u1", "leaves groups patterns k")] | None = None
+    basis: Annotated[NDArray[np.uint8], Stored("|u1", "leaves groups patterns rows")] | None = None
 
 
 @dataclass

@@ -102,17 +102,41 @@ class Groups:
         if picked is None:
             return self._by_trial(rows, c, far) if c.shape[2] == 2 else None
         count, k = rows.shape
-        known = (picked < count).all(2)
-        codes = np.where(known, picked.clip(0, count - 1) @ count ** np.arange(k), 0)
+        names, last = picked[:, :, :k], picked[:, :, k]
+        known = (names < count).all(2)
+        codes = np.where(known, names.clip(0, count - 1) @ count ** np.arange(k), 0)
         distinct, place = np.unique(codes, return_inverse=True)
-        numbers = distinct[:, None] // count ** np.arange(k) % count
-        inverse = _inverses(rows[numbers])[place.reshape(codes.shape)]
-        found = np.einsum("rgi,rgij->rgj", c, inverse)
-        found = np.where(known[..., None] & np.isfinite(found), np.maximum(found, 0), 0)
+        inverse = _inverses(rows[distinct[:, None] // count ** np.arange(k) % count])[place.reshape(codes.shape)]
+        found, length = self._along_ray(np.einsum("rgi,rgij->rgj", c, inverse), inverse, rows, c, far, names, last)
+        every = np.concatenate([found, length[..., None]], 2)
+        every = np.where(known[..., None] & np.isfinite(every), np.maximum(every, 0), 0)
         y = np.zeros((*c.shape[:2], count))
-        for i in range(k):  # a row may be named twice
-            np.put_along_axis(y, picked.clip(0, count - 1)[:, :, i : i + 1], found[:, :, i : i + 1], 2)
+        for i in range(k + 1):
+            at = picked.clip(0, count - 1)[:, :, i : i + 1]
+            np.put_along_axis(y, at, np.take_along_axis(y, at, 2) + every[:, :, i : i + 1], 2)
         return y
+
+    def _along_ray(
+        self,
+        y: Floats,
+        inverse: Floats,
+        rows: Floats,
+        c: Floats,
+        far: Floats,
+        names: NDArray[np.int64],
+        last: NDArray[np.int64],
+    ) -> tuple[Floats, Floats]:
+        """Multipliers y of bases moved along the ray on which those of the rows `last`, `(rows, groups)`, enter, where
+        there are such: far enough to show that the pattern is empty, if the ray does. Also the entering multipliers."""
+        entering = last < len(rows)
+        place = last.clip(0, len(rows) - 1)
+        weight = np.einsum("rgi,rgij->rgj", rows[place], inverse)
+        group = np.arange(len(self._bounds))[None, :]
+        bounds = self._bounds[group[..., None], names.clip(0, len(rows) - 1)]
+        slope = self._bounds[group, place] - (weight * bounds).sum(2)
+        goal = (y * bounds).sum(2) + 2 * (abs(c) * far).sum(2)
+        length = np.where(entering & (slope < 0), goal / np.where(slope < 0, -slope, 1.0), 0.0).clip(0)
+        return y - length[..., None] * weight, length
 
     def _by_trial(self, rows: Floats, c: Floats, far: Floats) -> Floats:
         """For k = 2 the best of all pairs of rows, `(rows, groups, m + k)`."""

@@ -227,10 +227,8 @@ class _Collected:
         return result
 
 
-def _bases(groups: Groups, coeff: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+def _bases(groups: Groups, coeff: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.uint8]:
     joint, k = groups.joint, coeff.shape[2]
-    if k == 2:
-        return None
     from krelax.hull.support import bases  # numba takes a while to import
 
     polytope = Polytope(joint.rows.double().cpu().numpy(), joint.bounds[0].double().cpu().numpy())
