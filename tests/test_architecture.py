@@ -17,8 +17,8 @@ ALLOWED = {
     "hull": set(),
     "relaxations": {"network", "hull"},
     "bounds": {"network", "problem", "hull", "relaxations"},
-    "search": {"network", "problem", "hull", "relaxations", "bounds"},
-    "run": {"network", "problem", "relaxations", "bounds", "search"},
+    "search": {"network", "problem", "hull", "relaxations", "bounds", "certificate"},
+    "run": {"network", "problem", "relaxations", "bounds", "search", "certificate"},
     "certificate": set(),
     "cli": {"network", "problem", "relaxations", "bounds", "search", "run", "certificate"},
 }

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from krelax.cli.shared import FILE, device_option, method_option, timeout_option
+from krelax.cli.shared import (
+    FILE,
+    certificate_options,
+    device_option,
+    method_option,
+    timeout_option,
+    warn_refused,
+)
 
 if TYPE_CHECKING:
     from krelax.run.bench import Result
@@ -19,9 +26,19 @@ if TYPE_CHECKING:
 @timeout_option("Seconds for each instance, instead of the list's own.")
 @click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped.")
+@certificate_options
 @method_option
 @device_option
-def bench(instances: Path, timeout: float | None, jsonl: Path | None, resume: bool, method: str, device: str) -> int:
+def bench(
+    instances: Path,
+    timeout: float | None,
+    jsonl: Path | None,
+    resume: bool,
+    certificates: Path | None,
+    check: bool,
+    method: str,
+    device: str,
+) -> int:
     """Verify every line of INSTANCES (columns onnx, vnnlib, timeout_s, expected).
 
     Exit code 1 if any answer contradicts the expected one, 0 otherwise.
@@ -35,6 +52,8 @@ def bench(instances: Path, timeout: float | None, jsonl: Path | None, resume: bo
 
     if resume and jsonl is None:
         raise InputError("--resume needs the --jsonl file of the run to go on with")
+    if check and certificates is None:
+        raise InputError("--check needs a folder for --certificates")
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
     counts: Counter[str] = Counter()
@@ -44,13 +63,14 @@ def bench(instances: Path, timeout: float | None, jsonl: Path | None, resume: bo
             counts[str(record["answer"])] += 1
             counts["disagree"] += {record["answer"], record["expected"]} == {"sat", "unsat"}
         remaining = [i for i in listed if i.index not in journal.done]
-        for result in run(remaining, VerifyOptions(method, None, device)):
+        for result in run(remaining, VerifyOptions(method, None, device), certificates, check):
             record = result.record()
             journal.write(record)
             counts[result.answer] += 1
             counts["disagree"] += result.disagrees
             seconds += result.seconds
             click.echo(_line(result, len(listed)))
+            warn_refused(f"instance {result.instance.index}", result.reason)
     solved = counts["sat"] + counts["unsat"]
     click.echo(
         f"solved {solved} of {len(listed)}: {counts['unsat']} unsat, {counts['sat']} sat; {counts['unknown']} unknown, "

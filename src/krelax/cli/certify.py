@@ -12,11 +12,13 @@ from krelax.cli.shared import (
     FILE,
     Range,
     bundled,
+    certificate_options,
     chosen,
     device_option,
     method_option,
     region_options,
     timeout_option,
+    warn_refused,
 )
 
 
@@ -29,6 +31,7 @@ from krelax.cli.shared import (
 @timeout_option("Seconds for each image.", default=60.0)
 @click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped.")
+@certificate_options
 @device_option
 def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> None:
     """Certify MODEL (ONNX) on labelled IMAGES (.npz): is every image within EPS classified as its label?
@@ -61,6 +64,8 @@ def demo(dense: bool) -> None:
         "device": "cpu",
         "jsonl": None,
         "resume": False,
+        "certificates": None,
+        "check": False,
     }
     run(model, bundled("digits_test.npz"), None, options)
 
@@ -73,11 +78,15 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.errors import InputError
     from krelax.network.onnx import load_onnx
     from krelax.problem.images import load_images
+    from krelax.run.certificates import Certificates
     from krelax.run.certify import CertifyOptions
     from krelax.run.certify import certify as certify_images
     from krelax.run.journal import digest
 
     journal, resume = options.pop("jsonl"), options.pop("resume")
+    folder, check = options.pop("certificates"), options.pop("check")
+    if check and folder is None:
+        raise InputError("--check needs a folder for --certificates")
     if resume and journal is None:
         raise InputError("--resume needs the --jsonl file of the run to go on with")
     asked = CertifyOptions(**options)
@@ -85,8 +94,24 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
     indices = chosen(selection, len(data))
     settings = {"model": digest(model), "images": digest(images)}
+    keeper = None if folder is None else Certificates(folder, model, check)
     with Progress(len(indices), "certifying") as progress:
+
+        def seen(record: dict[str, Any]) -> None:
+            progress.seen(record)
+            warn_refused(f"image {record['index']}", record["reason"])
+
         summary = certify_images(
-            network, data, indices, asked, journal=journal, resume=resume, settings=settings, seen=progress.seen
+            network,
+            data,
+            indices,
+            asked,
+            journal=journal,
+            resume=resume,
+            settings=settings,
+            seen=seen,
+            certificates=keeper,
         )
     certify_summary(model, images, asked, summary)
+    if keeper is not None:
+        click.echo(f"  certificates in {folder}" + (", checked as they were written" if check else ""))

@@ -11,6 +11,9 @@ from typing import Any
 import click
 
 FILE = click.Path(path_type=Path)
+_CERTIFICATES = "Write a certificate of everything that holds to DIR, for `krelax check`."
+# How the reason of an answer begins whose certificate was not accepted.
+REFUSED = "certificate not accepted"
 BUNDLED_EPS = 0.06
 
 
@@ -33,6 +36,25 @@ def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def timeout_option(text: str, default: float | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option("--timeout", type=Positive(), metavar="S", default=default, show_default=True, help=text)
+
+
+def certificate_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where proofs of what holds are written."""
+    for option in (check_option, click.option("--certificates", type=FILE, metavar="DIR", help=_CERTIFICATES)):
+        function = option(function)
+    return function
+
+
+def check_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--check", is_flag=True, help="Check every certificate; what is not accepted is unknown.")(
+        function
+    )
+
+
+def warn_refused(name: str, reason: str) -> None:
+    """A certificate that the checker does not accept is news: either the search or the checker is wrong."""
+    if reason.startswith(REFUSED):
+        click.echo(f"krelax: {name}: {reason}; please report this", err=True)
 
 
 def region_options(function: Callable[..., Any]) -> Callable[..., Any]:

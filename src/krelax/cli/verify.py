@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from krelax.cli.shared import FILE, device_option, method_option, timeout_option
+from krelax.cli.shared import FILE, check_option, device_option, method_option, timeout_option, warn_refused
 
 
 @click.command(short_help="Decide one VNN-LIB property.")
@@ -14,10 +14,19 @@ from krelax.cli.shared import FILE, device_option, method_option, timeout_option
 @click.option("--network", "networks", multiple=True, required=True, metavar="[NAME=]FILE", help="The ONNX network.")
 @timeout_option("Seconds before giving up.")
 @click.option("--serialise-assignments", "folder", type=FILE, metavar="DIR", help="Also save a counterexample in DIR.")
+@click.option("--certificate", type=FILE, metavar="FILE", help="Write a proof to FILE if the property holds.")
+@check_option
 @method_option
 @device_option
 def verify(
-    query: Path, networks: tuple[str, ...], timeout: float | None, folder: Path | None, method: str, device: str
+    query: Path,
+    networks: tuple[str, ...],
+    timeout: float | None,
+    folder: Path | None,
+    certificate: Path | None,
+    check: bool,
+    method: str,
+    device: str,
 ) -> int:
     """Decide QUERY (VNN-LIB 1.0 or 2.0, .gz too) for a network.
 
@@ -25,10 +34,11 @@ def verify(
     timed-out; the reason goes to stderr. Exit code 0 for unsat, 10 for sat, 20 for unknown, 30 for timed-out.
     """
     from krelax.cli import DONE, TIMED_OUT, UNKNOWN, VIOLATED
-    from krelax.errors import UnsupportedError
+    from krelax.errors import InputError, UnsupportedError
     from krelax.network.onnx import load_onnx
     from krelax.problem.vnnlib import read_vnnlib
     from krelax.run.bench import answer
+    from krelax.run.certificates import Certificates
     from krelax.run.verify import VerifyOptions
     from krelax.run.verify import verify as verify_network
 
@@ -38,8 +48,15 @@ def verify(
     file = rest if rest and name.isidentifier() and not Path(networks[0]).exists() else networks[0]
     if folder is not None:
         _make(folder)
+    if check and certificate is None:
+        raise InputError("--check needs a file for --certificate")
+    keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check)
     specification = read_vnnlib(query)
-    outcome = verify_network(load_onnx(file), specification, VerifyOptions(method, timeout, device))
+    options = VerifyOptions(method, timeout, device, proofs=keeper is not None)
+    outcome = verify_network(load_onnx(file), specification, options)
+    if keeper is not None and certificate is not None:
+        outcome, _ = keeper.write(certificate.name, outcome)
+        warn_refused(query.name, outcome.reason)
     word = answer(outcome)
     click.echo(word)
     if outcome.counterexample is not None:

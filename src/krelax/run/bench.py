@@ -14,6 +14,7 @@ from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.problem.vnnlib import read_vnnlib
+from krelax.run.certificates import Certificates, Written
 from krelax.run.certify import counterexample_lists
 from krelax.run.verify import VerifyOptions, check_options, verify
 from krelax.search.verdict import Outcome, Verdict
@@ -42,6 +43,7 @@ class Result:
     seconds: float
     outcome: Outcome | None = None
     cpu: float = 0.0
+    certificate: Written | None = None
 
     @property
     def disagrees(self) -> bool:
@@ -66,6 +68,8 @@ class Result:
         }
         if self.outcome is not None and self.outcome.counterexample is not None:
             record["counterexample"] = counterexample_lists(self.outcome.counterexample)
+        if self.certificate is not None:
+            record["certificate"] = self.certificate.record()
         return record
 
 
@@ -100,12 +104,16 @@ def _instance(path: Path, index: int, line: dict[str, str | None], timeout: floa
     return Instance(index, path.parent / onnx, path.parent / vnnlib, timeout or seconds, expected)
 
 
-def bench(instances: list[Instance], options: VerifyOptions) -> Iterator[Result]:
+def bench(
+    instances: list[Instance], options: VerifyOptions, certificates: Path | None = None, check: bool = False
+) -> Iterator[Result]:
     """Verify instance after instance. An instance that cannot be read is an `error`, and the next one follows.
 
+    What holds gets a certificate in the folder `certificates`, and with `check` counts only if that is accepted.
     Raises InputError for options that no instance could be verified with.
     """
     check_options(options)
+    options = replace(options, proofs=certificates is not None)
     loaded: tuple[Path, Network] | None = None
     for instance in instances:
         cpu = time.process_time()
@@ -117,7 +125,11 @@ def bench(instances: list[Instance], options: VerifyOptions) -> Iterator[Result]
         except InputError as error:
             yield Result(instance, "error", str(error), 0.0)
             continue
-        yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, time.process_time() - cpu)
+        spent, written = time.process_time() - cpu, None
+        if certificates is not None:
+            keeper = Certificates(certificates, instance.onnx, check)
+            outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
+        yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, spent, written)
 
 
 def answer(outcome: Outcome) -> str:

@@ -16,6 +16,7 @@ import torch
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
+from krelax.run.certificates import Certificates
 from krelax.run.journal import open_journal
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images
@@ -66,11 +67,13 @@ def certify(
     resume: bool = False,
     settings: dict[str, Any] | None = None,
     seen: Seen = lambda record: None,
+    certificates: Certificates | None = None,
 ) -> Summary:
     """Certify the images at `indices`, writing each result to `journal` and passing it to `seen` as it comes.
 
     With `resume`, results that the journal holds are kept and not computed again. `settings` identify model and data
-    in the journal. Raises InputError for options or images that do not fit.
+    in the journal. What holds gets one of the `certificates`, `image-INDEX.zip`. Raises InputError for options or
+    images that do not fit.
     """
     check_device(options.device)
     plan = Plan.of(options.method)
@@ -89,13 +92,19 @@ def certify(
             questions = about_images(network, chosen, options.eps, options.norm, options.clip)
 
             def report(position: int, outcome: Outcome) -> None:
-                record = _record(wanted[position], int(chosen.labels[position]), int(predicted[position]), outcome)
+                index, written = wanted[position], None
+                if certificates is not None:
+                    outcome, written = certificates.write(f"image-{index}.zip", outcome)
+                record = _record(index, int(chosen.labels[position]), int(predicted[position]), outcome)
+                if written is not None:
+                    record["certificate"] = written.record()
                 book.write(record)
                 summary.add(record)
                 seen(record)
 
             limit = None if options.timeout is None else options.timeout * len(wanted)
-            decide(network, questions, plan, report, limit, options.device, options.timeout)
+            proofs = certificates is not None
+            decide(network, questions, plan, report, limit, options.device, options.timeout, proofs)
     summary.seconds = time.perf_counter() - began
     return summary
 

@@ -16,11 +16,12 @@ from krelax.search.verdict import Outcome, Verdict
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Effort of a verification; `timeout` is in seconds of wall time."""
+    """Effort of a verification; `timeout` is in seconds of wall time. With `proofs`, an outcome that holds has them."""
 
     method: str = "auto"
     timeout: float | None = None
     device: str = "cpu"
+    proofs: bool = False
 
 
 def check_options(options: VerifyOptions) -> Plan:
@@ -45,7 +46,7 @@ def verify(network: Network, specification: Specification, options: VerifyOption
 
     questions = about_specification(network, specification)
     with suppress(_Enough):
-        decide(network, questions, plan, report, options.timeout, options.device)
+        decide(network, questions, plan, report, options.timeout, options.device, proofs=options.proofs)
     return combine(outcomes, time.perf_counter() - began)
 
 
@@ -60,7 +61,8 @@ def combine(outcomes: list[Outcome], seconds: float) -> Outcome:
             if outcome.verdict is verdict:
                 return Outcome(verdict, outcome.reason, _worst(outcomes), seconds, outcome.counterexample)
     reasons = sorted({outcome.reason for outcome in outcomes})
-    return Outcome(Verdict.HOLDS, " + ".join(reasons), _worst(outcomes), seconds)
+    proofs = tuple(p for outcome in outcomes for p in outcome.proofs)
+    return Outcome(Verdict.HOLDS, " + ".join(reasons), _worst(outcomes), seconds, proofs=proofs)
 
 
 def _worst(outcomes: list[Outcome]) -> float | None:

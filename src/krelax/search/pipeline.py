@@ -95,9 +95,10 @@ class _Run:
         self.open[index] = False
         self.found.pop(index, None)
         ledger = self.ledgers.pop(index, None)
-        proof = self._proof(index, ledger) if outcome.verdict is Verdict.HOLDS and ledger is not None else None
+        proven = ledger if outcome.verdict is Verdict.HOLDS else None
+        proofs = () if proven is None else (self._proof(index, proven),)
         margin, seconds = self.margins.get(index), self.spent.get(index, 0.0)
-        self.report(index, replace(outcome, margin=margin, seconds=seconds, proof=proof))
+        self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs))
 
     def _proof(self, index: int, ledger: Ledger) -> Question:
         began, one = time.perf_counter(), torch.tensor([index])

@@ -32,8 +32,8 @@ class Outcome:
     """The answer for one region: verdict, the method or reason behind it, the best proven margin, seconds spent.
 
     `margin` is a lower bound of the property's margin over the region (None if nothing was bounded); `seconds` is
-    this region's equal share of the wall time of every batch it was worked on in. `proof` is what a certificate says of
-    the region, if one was asked for.
+    this region's equal share of the wall time of every batch it was worked on in. `proofs` are what
+    a certificate says of the region, if one was asked for.
     """
 
     verdict: Verdict
@@ -41,4 +41,4 @@ class Outcome:
     margin: float | None = None
     seconds: float = 0.0
     counterexample: Counterexample | None = None
-    proof: Question | None = None
+    proofs: tuple[Question, ...] = ()

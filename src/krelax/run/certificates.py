@@ -1,0 +1,76 @@
+"""Certificates of what holds: written as answers come, and checked by a program that shares no code with the search."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from krelax._version import __version__
+from krelax.certificate import format as file
+from krelax.certificate.check import check
+from krelax.certificate.format import Malformed
+from krelax.certificate.kernel import Rejected
+from krelax.errors import InputError
+from krelax.run.journal import digest
+from krelax.search.verdict import Outcome, Verdict
+
+
+@dataclass(frozen=True)
+class Written:
+    """A certificate's file and its size in bytes. If it was checked: how many seconds that took, and the smallest
+    margin that it proves."""
+
+    path: Path
+    size: int
+    seconds: float | None = None
+    margin: float | None = None
+
+    def record(self) -> dict[str, object]:
+        """For a journal."""
+        facts = {"file": self.path.name, "bytes": self.size, "checked": self.margin, "check_seconds": self.seconds}
+        return {name: value for name, value in facts.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Where certificates about the network in file `model` are written, and whether to check them at once.
+
+    Raises InputError where the model cannot be read or the folder cannot be made.
+    """
+
+    folder: Path
+    model: Path
+    check: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be a folder for certificates ({error.strerror})") from error
+
+    @cached_property
+    def _hash(self) -> str:
+        return digest(self.model)
+
+    def write(self, name: str, outcome: Outcome) -> tuple[Outcome, Written | None]:
+        """Write the certificate of an outcome that holds in file `name`. The outcome becomes UNKNOWN if it is to be
+        checked and is not accepted."""
+        if outcome.verdict is not Verdict.HOLDS:
+            return outcome, None
+        path = self.folder / name
+        try:
+            file.write(path, file.Certificate(self._hash, "real", f"krelax {__version__}", list(outcome.proofs)))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        written = Written(path, path.stat().st_size)
+        if not self.check:
+            return outcome, written
+        began = time.perf_counter()
+        try:
+            margin = min(check(file.read(path), self.model.read_bytes()))
+        except (Rejected, Malformed) as error:
+            refused = Outcome(Verdict.UNKNOWN, f"certificate not accepted: {error}", outcome.margin, outcome.seconds)
+            return refused, written
+        return outcome, replace(written, seconds=round(time.perf_counter() - began, 4), margin=margin)
