@@ -17,7 +17,6 @@ from krelax.certificate.crossing import Choice
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Malformed, Shares
 from krelax.certificate.network import Network
 
-
 # Nodes of trees in a claim.
 _MOST_NODES = 1 << 24
 
