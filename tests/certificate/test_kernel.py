@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import product
+from importlib.resources import files
+from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from tests.certificate.proofs import Author, leaves, network_of, plain, random_b
 from krelax.certificate.arithmetic import Arithmetic, Exact, Float64
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Layer, Question, Region, Shares
 from krelax.certificate.groups import Groups
+from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -191,20 +194,20 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
     bounds = (points @ rows.T).max(0)[None]
     groups = Groups(GroupSet(np.arange(k, dtype=np.int32)[None], rows), bounds, k, 0.0)
     ends = (points.min(0)[None], points.max(0)[None])
-    for _ in range(10):
+    choices = np.array(list(combinations(range(len(rows) + k), k)))
+    many = len(choices)
+    choices = np.pad(choices, ((0, 0), (0, 1)), constant_values=255)
+    basis = np.broadcast_to(choices[:, None, None], (many, 1, 2**k, k + 1)).astype(np.uint8)
+    for _ in range(4):
         coeff, slope = rng.normal(0, 1, (2, 1, 1, k))
         truth = max(_optimum(groups, sign, (slope - coeff * (sign > 0))[0, 0]) for sign in groups._signs)
-        choices = np.array(list(product(range(len(rows) + k), repeat=k))) if k == 3 else np.zeros((1, k), int)
-        many = len(choices)
-        choices = np.pad(choices, ((0, 0), (0, 1)), constant_values=255)
-        basis = np.broadcast_to(choices[:, None, None], (many, 1, 2**k, k + 1)).astype(np.uint8) if k == 3 else None
+        both = [np.repeat(x, many, 0) for x in (coeff, slope)]
         # every pattern takes its own best basis: the patterns one at a time
-        values = [
-            _Single(groups, p).support(Float64(), *(np.repeat(x, many, 0) for x in (coeff, slope)), ends, basis).min()
-            for p in range(2**k)
-        ]
-        assert max(values) == pytest.approx(truth, abs=1e-9)
-        assert max(values) >= truth - 1e-12
+        found = max(_Single(groups, p).support(Float64(), *both, ends, basis).min() for p in range(2**k))
+        assert found == pytest.approx(truth, abs=1e-9)
+        assert found >= truth - 1e-12
+        if k == 2:
+            assert groups.support(Float64(), coeff, slope, ends, None) == pytest.approx(found)
 
 
 def test_a_basis_with_one_more_row_shows_that_a_pattern_is_empty() -> None:
@@ -250,3 +253,28 @@ def test_balls_use_their_dual_norm() -> None:
             margin = proof(network, question, ar)[1]
             assert margin == pytest.approx(worst_value)
             assert margin <= worst_value
+
+
+@pytest.mark.parametrize("base", ["interval", "parallel", "adaptive"])
+@pytest.mark.parametrize("name", ["digits_conv", "digits_dense", "window"])
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
+def test_points_of_the_region_have_larger_margins(ar: Arithmetic, name: str, base: Any) -> None:
+    """Convolutions, maxima and sigmoids: bounds of every pre-activation and of the outputs against samples."""
+    own = Path(__file__).parent / "networks" / f"{name}.onnx"
+    bundled = Path(str(files("krelax") / "data" / f"{name}.onnx"))
+    network = read_network((own if own.exists() else bundled).read_bytes())
+    rng = np.random.default_rng(5)
+    centre, outputs = rng.random(network.input_size), network.size(len(network.nodes) - 1)
+    region = Region("box", centre - 0.03, centre + 0.03)
+    rows = np.concatenate([np.eye(outputs), -np.eye(outputs)])
+    question = Question(region, rows, np.zeros(2 * outputs), np.arange(2 * outputs, dtype=np.int32))
+    question.layers, question.margins = [Layer(base) for _ in network.activations], plain(2 * outputs)
+    found, margin = proof(network, question, ar)
+    values = network.evaluate(centre + 0.03 * rng.choice([-1, 1, rng.random()], (200, network.input_size)))
+    assert margin <= (values[-1] @ rows.T).min() + 1e-9
+    for j in range(len(network.activations)):
+        lower, upper = found.ends(j)
+        z = values[network.before(j)]
+        assert ((lower <= z + 1e-9) & (z <= upper + 1e-9)).all()
+    if base != "interval":
+        assert margin >= (values[-1] @ rows.T).min() - 6

@@ -192,7 +192,7 @@ class Arithmetic(Protocol):
 class Float64:
     """Double precision: errors are bounded by `gamma`, and by `tiny` for each product that underflows."""
 
-    name, unit, tiny, entries = "float64", 2.0**-53, 2.0**-1000, 1 << 21
+    name, unit, tiny, entries = "float64", 2.0**-53, 2.0**-1000, 1 << 17
 
     def number(self, x: Array) -> Array:
         return x
@@ -223,7 +223,7 @@ class Float64:
         return np.max(x, axis=1)
 
     def root(self, x: Array) -> Array:
-        return np.sqrt(x) * (1 + 2.0**-50) + 2.0**-500
+        return np.sqrt(x) * (1 + 2.0**-50) + 2.0**-480
 
 
 class Exact:

@@ -17,6 +17,9 @@ from krelax.certificate.crossing import Choice
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Malformed, Shares
 from krelax.certificate.network import Network
 
+# Nodes of trees in a claim.
+_MOST_NODES = 1 << 24
+
 
 @dataclass
 class Leaves:
@@ -65,8 +68,8 @@ class Splits:
 
 def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
     """The leaves of a claim of so many forms; `splittable` says which neurons can be split."""
-    if (claim.multipliers < 0).any():
-        raise Malformed("negative multipliers")
+    if (claim.multipliers < 0).any() or len(claim.tree) > _MOST_NODES:
+        raise Malformed(f"negative multipliers, or more than {_MOST_NODES} nodes")
     starts: list[int] = [0]
     neurons: list[int] = []
     sides: list[int] = []

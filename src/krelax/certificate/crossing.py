@@ -54,13 +54,14 @@ def cross(bounds: Bounds, j: int, coeff: Array, ends: Ends, choice: Choice, whic
     slopes = ar.choice(_slopes(bounds, j, ar.floats(own), ends, choice))
     price = price + kind.price(ar, node, own, slopes, ends).sum(1)
     if bounds.float32 and node.negative_slope:  # the product with the slope rounds
-        error = 2.0**-23 * node.negative_slope * np.maximum(-ends[0], 0) + 2.0**-140
+        error = 2.0**-23 * node.negative_slope * np.maximum(-ends[0], 0) + 2.0**-120
         price = price + ar.dot(abs(coeff), ar.number(error))
     terms = zero
     if ar.unit:
         largest = bounds.largest(node.inputs[0])[which]
         terms = ar.dot(abs(slopes) + taken, largest) + ar.dot(abs(coeff), kind.reach(node, largest))
-    return Crossed(slopes if joint is None else slopes + joint, price, terms)
+    count = bounds.network.size(node.inputs[0]) + sum(part.groups.members.size for part in choice.parts)
+    return Crossed(slopes if joint is None else slopes + joint, price, terms, count)
 
 
 def _slopes(bounds: Bounds, j: int, coeff: Floats, ends: Ends, choice: Choice) -> Floats:

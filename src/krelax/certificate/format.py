@@ -65,7 +65,8 @@ class Region:
 class Forms:
     """Linear forms `sum coefficient * z[entry]` of a pre-activation, flattened: a term is an item of each array.
 
-    Forms are numbered from 0; there are as many as the claim has trees.
+    Forms are numbered from 0, none left out; there are as many as the claim has trees. Terms come in order of form,
+    then entry, each once.
     """
 
     form: Annotated[NDArray[np.int32], Stored("<i4", "terms")]
@@ -95,8 +96,8 @@ class Crossing:
     """The choices at one activation, given by its number, for all leaves of a claim.
 
     `row`, for each leaf, is a row of the tables, numbered through `slopes`, `lines` and `absolute` in this order, or -1
-    for none. `entries` are the neurons (entries of the pre-activation, flattened) that `slopes` and `lines` are about,
-    all of them if it is missing; neurons without a choice are adaptive.
+    for none; it is missing if there are no tables. `entries` are the neurons (entries of the pre-activation, flattened)
+    that `slopes` and `lines` are about, all of them if it is missing; neurons without a choice are adaptive.
     """
 
     activation: int

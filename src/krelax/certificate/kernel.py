@@ -19,7 +19,7 @@ from krelax.certificate.network import Activation, Affine, Network
 from krelax.certificate.region import Region
 from krelax.errors import KrelaxError
 
-_FLOAT32 = 2.0**-24
+_FLOAT32, _LARGEST_FLOAT32 = 2.0**-24, 2.0**127
 # Terms charged beyond those of the long sums: short operations around them, and in float32 those of a normalisation
 # that is folded into the node before it.
 _OVERHEAD, _OVERHEAD_FLOAT32 = 64, 16
@@ -33,12 +33,13 @@ class Rejected(KrelaxError):
 
 @dataclass
 class Crossed:
-    """An activation crossed: coefficients before it, the price `(rows,)`, and a bound of the absolute values of the
-    terms that they are made of, for the rounding error."""
+    """An activation crossed: coefficients before it, the price `(rows,)`, and for the rounding error a bound of the
+    sums of the absolute values of the terms that they are made of, and how many terms there are."""
 
     slopes: Array
     price: Array
     terms: Array
+    count: int
 
 
 Step = Callable[[int, Array | None], Crossed | None]
@@ -79,6 +80,8 @@ class Bounds:
         middle = node.forward(ar, [ar.number(c) for c in centre])
         magnitude = -ar.down(-node.magnitude(ar, [ar.number(self.largest(j)) for j in node.inputs]))
         magnitude = magnitude + (_FLOOR_FLOAT32 if self.float32 else _FLOOR)
+        if self.float32 and not (magnitude < _LARGEST_FLOAT32).all():
+            raise Rejected("float32 executions may overflow")
         spread = node.spread(ar, radius) + self._slack(node, node.terms) * ar.number(magnitude)
         return ar.down(middle - spread), -ar.down(-(middle + spread)), magnitude
 
@@ -114,8 +117,8 @@ class Bounds:
                 if crossed is None:
                     continue
                 self._give(coeff, node.inputs[0], crossed.slopes)
-                total, slack = total - crossed.price, gamma(count + self._size(node), ar.unit)
-                error = error + crossed.terms * slack + ar.tiny * count
+                total = total - crossed.price
+                error = error + crossed.terms * gamma(count + crossed.count, ar.unit) + ar.tiny * crossed.count
             elif isinstance(node, Affine) and c is not None:
                 for j, m in zip(node.inputs, node.maps, strict=True):
                     self._give(coeff, j, m.adjoint(ar, c))
@@ -125,9 +128,6 @@ class Bounds:
         if 0 in coeff:
             total = total + self.region.minimise(ar, coeff[0], which)
         return ar.down(total - error)
-
-    def _size(self, node: Activation) -> int:
-        return self.network.size(node.inputs[0])
 
     @staticmethod
     def _give(coeff: dict[int, Array], node: int, part: Array) -> None:

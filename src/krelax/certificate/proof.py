@@ -244,7 +244,7 @@ def _cut(boxes: Boxes, region: Region) -> Iterator[tuple[Floats, Floats]]:
     lower, upper = region.lower[0].copy(), region.upper[0].copy()
     path: list[tuple[int, float, float, bool]] = []  # input, its ends before it was cut, and whether on the first side
     complete = False
-    for cut, at in zip(boxes.cut.tolist(), boxes.at.tolist(), strict=True):
+    for cut, at in zip(map(int, boxes.cut), map(float, boxes.at), strict=True):
         if complete or not -1 <= cut < len(lower) or (cut >= 0 and not lower[cut] <= at <= upper[cut]):
             raise Malformed("a tree of boxes with too many nodes, or a cut outside its box")
         if cut >= 0:
