@@ -12,6 +12,7 @@ from krelax.cli.shared import (
     FILE,
     certificate_options,
     device_option,
+    kept,
     method_option,
     timeout_option,
     warn_refused,
@@ -52,10 +53,9 @@ def bench(
 
     if resume and jsonl is None:
         raise InputError("--resume needs the --jsonl file of the run to go on with")
-    if check and certificates is None:
-        raise InputError("--check needs a folder for --certificates")
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
+    settings |= kept(certificates, check)
     counts: Counter[str] = Counter()
     seconds = 0.0
     with open_journal(jsonl, settings, resume, ("answer", "expected")) as journal:

@@ -15,6 +15,7 @@ from krelax.cli.shared import (
     certificate_options,
     chosen,
     device_option,
+    kept,
     method_option,
     region_options,
     timeout_option,
@@ -85,15 +86,13 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
 
     journal, resume = options.pop("jsonl"), options.pop("resume")
     folder, check = options.pop("certificates"), options.pop("check")
-    if check and folder is None:
-        raise InputError("--check needs a folder for --certificates")
     if resume and journal is None:
         raise InputError("--resume needs the --jsonl file of the run to go on with")
     asked = CertifyOptions(**options)
     network = load_onnx(model)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
     indices = chosen(selection, len(data))
-    settings = {"model": digest(model), "images": digest(images)}
+    settings = {"model": digest(model), "images": digest(images), **kept(folder, check)}
     keeper = None if folder is None else Certificates(folder, model, check)
     with Progress(len(indices), "certifying") as progress:
 

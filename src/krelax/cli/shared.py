@@ -51,6 +51,15 @@ def check_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
+def kept(certificates: Path | None, check: bool) -> dict[str, Any]:
+    """What a journal says of certificates. InputError for a check without any."""
+    from krelax.errors import InputError
+
+    if check and certificates is None:
+        raise InputError("--check checks certificates: say with --certificates, or --certificate, where they are to go")
+    return {} if certificates is None else {"certificates": "checked" if check else "written"}
+
+
 def warn_refused(name: str, reason: str) -> None:
     """A certificate that the checker does not accept is news: either the search or the checker is wrong."""
     if reason.startswith(REFUSED):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from krelax.cli.shared import FILE, check_option, device_option, method_option, timeout_option, warn_refused
+from krelax.cli.shared import FILE, check_option, device_option, kept, method_option, timeout_option, warn_refused
 
 
 @click.command(short_help="Decide one VNN-LIB property.")
@@ -34,7 +34,7 @@ def verify(
     timed-out; the reason goes to stderr. Exit code 0 for unsat, 10 for sat, 20 for unknown, 30 for timed-out.
     """
     from krelax.cli import DONE, TIMED_OUT, UNKNOWN, VIOLATED
-    from krelax.errors import InputError, UnsupportedError
+    from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
     from krelax.problem.vnnlib import read_vnnlib
     from krelax.run.bench import answer
@@ -48,8 +48,7 @@ def verify(
     file = rest if rest and name.isidentifier() and not Path(networks[0]).exists() else networks[0]
     if folder is not None:
         _make(folder)
-    if check and certificate is None:
-        raise InputError("--check needs a file for --certificate")
+    kept(certificate, check)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check)
     specification = read_vnnlib(query)
     options = VerifyOptions(method, timeout, device, proofs=keeper is not None)
