@@ -9,9 +9,8 @@ closed and remaining leaves, whose regions cover the whole region. The same loop
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from krelax.bounds.backward import Form, neurons, signed
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
-from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, memory_budget, pieces, workers
+from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces, workers
 from krelax.bounds.intermediate import ASCENT_COPIES, interval_is_exact, undecided
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
@@ -183,9 +182,9 @@ class Branching:
             try:
                 if self._fresh:
                     self._improve_roots()
-                with _helpers(self._start.device) as helpers:
+                with helpers(self._start.device) as pool:
                     for _ in range(self._effort.rounds):
-                        if self._is_late() or not (self._round(helpers) or self._polish()):
+                        if self._is_late() or not (self._round(pool) or self._polish()):
                             break
             except OutOfTime:
                 pass
@@ -217,7 +216,7 @@ class Branching:
         if self._probe is not None:
             self._probe(points)
 
-    def _round(self, helpers: ThreadPoolExecutor | None) -> bool:
+    def _round(self, pool: ThreadPoolExecutor | None) -> bool:
         """Split the worst leaves of every open query, as many as its credit allows; says whether there are any."""
         able = self._among_open(self._pool.branch >= 0)
         rows = self._worst(able)[: self._pool.free // 2]
@@ -227,7 +226,7 @@ class Branching:
         parts = [rows[chunk] for chunk in pieces(len(rows), size)]
         split: list[Tensor] = []
         try:
-            for children, points in (helpers.map if helpers else map)(self._split, parts):
+            for children, points in (pool.map if pool else map)(self._split, parts):
                 split.append(parts[len(split)])
                 self._take_in(children)
                 if len(split) == 1:
@@ -364,21 +363,6 @@ class Branching:
         if self._notes is not None:
             self._notes.conclude(bound, left)
         return torch.where(self._weight > 0, torch.maximum(self._start, bound), self._start)
-
-
-@contextmanager
-def _helpers(device: torch.device) -> Iterator[ThreadPoolExecutor | None]:
-    """Threads that work side by side, each on one core; None where there is only one."""
-    count = workers(device)
-    if count < 2:
-        yield None
-        return
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(count)  # part of the setting is shared by all threads
 
 
 def _rank(sorted_labels: Tensor, labels: int) -> Tensor:

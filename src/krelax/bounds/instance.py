@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import prod
 from threading import Event
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ from krelax.bounds.ledger import Ledger
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.region import Region
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class OutOfTime(Exception):
@@ -144,6 +149,30 @@ def threads_inside(network: Network) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def helpers(device: torch.device) -> Iterator[ThreadPoolExecutor | None]:
+    """Threads that work side by side, each on one core; None where there is only one."""
+    count = workers(device)
+    if count < 2:
+        yield None
+        return
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(count)  # part of the setting is shared by all threads
+
+
+def side_by_side(work: Callable[[T], R], parts: Sequence[T], device: torch.device) -> Iterator[R]:
+    """What `work`, without gradients, makes of every part, in order; parts are worked on side by side."""
+    if len(parts) < 2:
+        yield from map(work, parts)
+        return
+    with helpers(device) as pool:
+        yield from (pool.map if pool else map)(torch.no_grad()(work), parts)
 
 
 def pieces(total: int, size: int) -> Iterator[Tensor]:

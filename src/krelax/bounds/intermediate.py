@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 
 import torch
 from torch import Tensor
 
 from krelax.bounds.backward import lower_bound, neurons, signed
-from krelax.bounds.instance import Instance, chunk_queries
+from krelax.bounds.instance import Instance, chunk_queries, side_by_side, workers
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Noted, keys_of_entries
 from krelax.bounds.optimise import Ascent, ascend
@@ -24,6 +23,8 @@ from krelax.relaxations import Rule, relax
 # Tensors the size of the widest layer that a pass holds for every query, roughly.
 RULE_COPIES = 6
 ASCENT_COPIES = 24
+# The fixed cost of a pass does not matter for so many neurons.
+_FEW = 64
 
 
 def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,12 +65,14 @@ def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -
     """
     witness = by_rule(known, rule)
 
-    def prove(index: Tensor) -> Tensor:
-        form = signed(neurons(instance.network, node, index))
+    def prove(portion: Portion) -> Tensor:
+        instance.check()
+        form = signed(neurons(instance.network, node, portion[0]))
         return lower_bound(instance.network, instance.region, form, witness, known)
 
-    for index, valid in _portions(instance, known, node, RULE_COPIES):
-        known.replace(node, *_with(known, node, index, valid, prove(index)))
+    portions = _portions(instance, known, node, RULE_COPIES)
+    for portion, value in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
+        known.replace(node, *_with(known, node, *portion, value))
 
 
 def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: Ascent) -> None:
@@ -82,7 +85,9 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
     ascent = ascent if known.groups else ascent.affordable(instance.network)
     fast_known = known.to(instance.fast_network.dtype, instance.network)
 
-    def prove(index: Tensor, valid: Tensor) -> Tensor:
+    def prove(portion: Portion) -> Tensor:
+        instance.check()
+        index, valid = portion
         form = signed(neurons(instance.fast_network, node, index))
         witness = over(ascend(instance, form, fast_known, ascent), known)
         form = signed(neurons(instance.network, node, index))
@@ -92,22 +97,25 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
             ledger.note(node, keys, value[region], Noted.unsplit(choices(witness, region), len(keys)))
         return value
 
-    for index, valid in _portions(instance, known, node, ASCENT_COPIES):
-        known.tighten(node, *_with(known, node, index, valid, prove(index, valid)))
+    portions = _portions(instance, known, node, ASCENT_COPIES)
+    for portion, value in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
+        known.tighten(node, *_with(known, node, *portion, value))
 
 
-def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The undecided entries of a pre-activation in portions that fit memory: index and validity, `(batch, m)`."""
+# Entries of a pre-activation, and which of them are no padding, `(batch, m)` each.
+Portion = tuple[Tensor, Tensor]
+
+
+def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> list[Portion]:
+    """The undecided entries of a pre-activation in portions that fit memory, one for each core where they are many."""
     if interval_is_exact(instance.network, instance.region, node):
-        return
+        return []
     mask = undecided(instance, known, node)
     index, valid = unstable_index(mask)
     widest = max(prod(n.shape) for n in instance.network.nodes[: node + 1])
-    # at least so many neurons that the fixed cost of a pass does not matter
-    size = max(64, chunk_queries(2 * len(mask) * widest * known.lower[0].element_size(), copies, mask.device))
-    for first in range(0, index.shape[1], size):
-        instance.check()
-        yield index[:, first : first + size], valid[:, first : first + size]
+    size = max(_FEW, chunk_queries(2 * len(mask) * widest * known.lower[0].element_size(), copies, mask.device))
+    size = min(size, max(_FEW // 2, -(-index.shape[1] // workers(mask.device))))
+    return [(index[:, i : i + size], valid[:, i : i + size]) for i in range(0, index.shape[1], size)]
 
 
 def _with(known: Intervals, node: int, index: Tensor, valid: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -127,12 +127,11 @@ class Claim:
 
 @dataclass
 class Ledger:
-    """Claims about one region: for each node, or for `MARGINS`, the best for each form. `boxes` is the search that cut
-    the region into boxes, if that decided the question. `gaps` says what was proven in a way that cannot be noted."""
+    """Claims about one region: for each node, or for `MARGINS`, the best for each form. `boxes` are the cuts of the
+    search that decided the question, if it cut the region into boxes."""
 
     claims: dict[int, dict[Key, Claim]] = field(default_factory=dict)
     boxes: Cuts | None = None
-    gaps: set[str] = field(default_factory=set)
 
     def note(self, node: int, keys: Sequence[Key | None], values: Tensor, leaves: Noted) -> None:
         """Bounds `values`, `(forms,)`, of forms of a node, each proven by the leaf of the same number."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups, Through
-from krelax.bounds.instance import Instance, pieces
+from krelax.bounds.instance import Instance, pieces, side_by_side
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Noted, keys_of_rows
 from krelax.bounds.optimise import Ascent, ascend
@@ -76,16 +76,19 @@ def _lower_bounds(
     value = torch.where(alone, ends[..., 0], torch.full_like(ends[..., 0], -torch.inf))
     several = (~alone).nonzero()[:, 0]
     fast_known = known.to(instance.fast_network.dtype, instance.network)
-    for portion in pieces(len(several), _QUERIES):
+
+    def work(portion: Tensor) -> Tensor:
         instance.check()
         which = several[portion]
         row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
         found, witness = _bound(instance, known, fast_known, _form(instance, nodes, row), ascent)
-        value[:, which] = found
         for region, ledger in enumerate(instance.ledgers):
-            if through is not None:
-                ledger.gaps.add("pass-through members of groups")
             ledger.note(node, keys_of_rows(row), found[region], Noted.unsplit(choices(witness, region), len(row)))
+        return found
+
+    portions = list(pieces(len(several), _QUERIES))
+    for portion, found in zip(portions, side_by_side(work, portions, lower.device), strict=True):
+        value[:, several[portion]] = found
     return value
 
 
