@@ -18,7 +18,7 @@ from torch import Tensor
 
 from common import benchmark_folder
 from krelax import load_onnx, read_vnnlib
-from krelax.bounds.instance import Instance, threads_inside
+from krelax.bounds.instance import Instance, one_core_each
 from krelax.network.graph import Network
 from krelax.run.bench import Instance as Line
 from krelax.run.bench import read_instances
@@ -41,7 +41,7 @@ def decide(network: Network, line: Line, effort: Splitting, deadline: float) -> 
             candidates = (inside(x, lower, upper) for x in points.double().numpy())  # noqa: B023
             return any(replay(network, x, violated) is not None for x in candidates)  # noqa: B023
 
-        with torch.no_grad(), threads_inside(network):
+        with torch.no_grad(), one_core_each(instance.region.lower.device):
             point = search(instance, queries.to(torch.float32), Attack())[0]
         if confirm(point):
             return [*found, Found(-torch.inf, violated=True, reason="attack")]

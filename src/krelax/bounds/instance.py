@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +33,6 @@ class OutOfTime(Exception):
 _CACHE_BYTES = 3 << 20
 # Images are worked on together while their batch is smaller than this in all, which saves calls.
 _BATCH_BYTES = 128 << 20
-# Networks with a layer of so many entries gain from threads inside operators.
-_WIDE = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,39 +130,57 @@ def chunk_images(network: Network, copies: int, device: torch.device, queries: i
     return chunk_rows(queries * max(widths) * 8, copies, device, _BATCH_BYTES // copies, budget)
 
 
+class _Here(threading.local):
+    """How many cores this thread may use; None where nobody has said."""
+
+    cores: int | None = None
+
+
+_here = _Here()
+
+
 def workers(device: torch.device) -> int:
-    """How many batches to work on side by side: one on each core that torch may use, one on a GPU."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
+    """How many batches to work on side by side: one on each core that this thread may use, one on a GPU."""
+    if device.type != "cpu":
+        return 1
+    return torch.get_num_threads() if _here.cores is None else _here.cores
 
 
 @contextmanager
-def threads_inside(network: Network) -> Iterator[None]:
-    """Let torch use several threads inside an operator only where operators are large enough to gain from it.
+def one_core_each(device: torch.device) -> Iterator[None]:
+    """Operators use one core each; what can be done side by side uses all that torch may use.
 
-    On small ones they gain nothing, and on a busy machine every operator waits for a thread that has lost its core.
+    Threads inside operators wait for each other after every one of them: on small operators they gain nothing, and on a
+    machine that does other work, too, they cost more than they gain on large ones.
     """
-    before = torch.get_num_threads()
-    if max(prod(node.shape) for node in network.nodes) < _WIDE:
-        torch.set_num_threads(1)
+    cores, before = _here.cores, torch.get_num_threads()
+    _here.cores = workers(device)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
+        _here.cores = cores
         torch.set_num_threads(before)
 
 
+def _alone() -> None:
+    _here.cores = 1
+    torch.set_num_threads(1)
+
+
 @contextmanager
-def helpers(device: torch.device) -> Iterator[ThreadPoolExecutor | None]:
-    """Threads that work side by side, each on one core; None where there is only one."""
-    count = workers(device)
+def helpers(device: torch.device, most: int | None = None) -> Iterator[ThreadPoolExecutor | None]:
+    """At most so many threads that work side by side, each on one core; None where there is only one."""
+    count = workers(device) if most is None else min(workers(device), most)
     if count < 2:
         yield None
         return
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(count)  # part of the setting is shared by all threads
+    with one_core_each(device):
+        pool = ThreadPoolExecutor(count, initializer=_alone)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def side_by_side(work: Callable[[T], R], parts: Sequence[T], device: torch.device) -> Iterator[R]:

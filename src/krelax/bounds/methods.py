@@ -13,7 +13,7 @@ from torch import Tensor
 from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.branching import Effort
-from krelax.bounds.instance import Instance, OutOfTime
+from krelax.bounds.instance import Instance, OutOfTime, one_core_each
 from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.ledger import MARGINS, Noted
@@ -123,7 +123,7 @@ def bound(
     slopes. Raises OutOfTime at the instance's deadline; a part of the time until then is kept for what comes after, so
     that pre-activations for which there is no time are bounded more coarsely.
     """
-    with torch.no_grad():
+    with torch.no_grad(), one_core_each(queries.rows.device):
         if method.forward:
             return _forward(instance, queries)
         if found is None or method.inner is None:

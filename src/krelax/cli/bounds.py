@@ -76,7 +76,7 @@ def _bound(
     import numpy as np
     import torch
 
-    from krelax.bounds.instance import Instance, threads_inside
+    from krelax.bounds.instance import Instance
     from krelax.bounds.methods import bound
     from krelax.errors import InputError
     from krelax.network.onnx import load_onnx
@@ -95,8 +95,7 @@ def _bound(
     questions = about_images(network, one, eps, norm, clip)
     instance = Instance.of(network, questions.region.to(torch.float64, device))
     began = time.perf_counter()
-    with threads_inside(network):
-        found = bound(instance, questions.queries.to(torch.float64, device), method)
+    found = bound(instance, questions.queries.to(torch.float64, device), method)
     return questions, found, time.perf_counter() - began, int(one.labels[0])
 
 

@@ -6,16 +6,15 @@ a property that holds with a positive margin is proven after finitely many cuts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from krelax.bounds.boxed import Bounder, Bounds, middle
-from krelax.bounds.instance import Instance, OutOfTime, memory_budget, workers
+from krelax.bounds.instance import Instance, OutOfTime, helpers, memory_budget, workers
 from krelax.bounds.ledger import Cuts
 from krelax.problem.queries import Queries
 
@@ -137,27 +136,9 @@ def split_inputs(instance: Instance, queries: Queries, effort: Splitting, confir
     region, and each is closed by a proven bound. A positive margin is found in the end; where it is zero, boxes are
     cut until one has no number left between its faces. Ends at the instance's deadline.
     """
-    with torch.no_grad(), _mapping(workers(instance.region.lower.device)) as (run, count):
-        return _Search(instance, queries, effort, confirm).decide(run, count)
-
-
-_Map = Callable[[Callable[[_Boxes], _Step], list[_Boxes]], Iterable[_Step]]
-
-
-@contextmanager
-def _mapping(threads: int) -> Iterator[tuple[_Map, int]]:
-    """A `map` that works on so many batches side by side, none of which torch divides further."""
-    if threads < 2:
-        yield map, 1
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool.map, threads
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # part of the setting is shared by all threads
+    device = instance.region.lower.device
+    with torch.no_grad(), helpers(device) as pool:
+        return _Search(instance, queries, effort, confirm).decide(pool, workers(device))
 
 
 class _Search:
@@ -175,12 +156,12 @@ class _Search:
         self._replay = _Replay(confirm)
         self._closed, self._boxes = torch.inf, 0
 
-    def decide(self, run: _Map, threads: int) -> Found:
+    def decide(self, pool: ThreadPoolExecutor | None, threads: int) -> Found:
         """Round by round, until the question is decided or cannot be."""
         while len(self._stack):
             parts = self._parts(threads)
             try:
-                steps = list(run(self._step, parts) if len(parts) > 1 else map(self._step, parts))
+                steps = list((pool.map if pool and len(parts) > 1 else map)(self._step, parts))
             except OutOfTime:
                 for part in parts:
                     self._stack.push(part)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.bounds.instance import Instance, OutOfTime, chunk_images, pieces, threads_inside, workers
+from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, one_core_each, pieces, workers
 from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.certificate.format import Question
@@ -153,7 +152,7 @@ def decide(
         run.ledgers = {i: Ledger() for i in range(len(questions))}
         instance = replace(instance, ledgers=tuple(run.ledgers.values()))
     reason = "the relaxation is too coarse and the attack found nothing"
-    with torch.no_grad():
+    with torch.no_grad(), one_core_each(run.device):
         try:
             _look(run, instance)
             for stage in plan.stages:
@@ -233,7 +232,7 @@ def _complete(run: _Run, instance: Instance, effort: Complete, each: float | Non
                 raise
             return Found(-torch.inf, "memory")
 
-    for index, found in _batches(run, instance, 1, work, spread=True):
+    for index, found in _batches(run, instance, 1, work):
         _conclude(run, int(index), found)
 
 
@@ -255,13 +254,10 @@ def _conclude(run: _Run, i: int, found: Found) -> None:
         run.settle(i, Outcome(Verdict.UNKNOWN, found.reason))
 
 
-def _batches(
-    run: _Run, instance: Instance, size: int, work: Callable[[Tensor], T], spread: bool = False
-) -> Iterator[tuple[Tensor, T]]:
+def _batches(run: _Run, instance: Instance, size: int, work: Callable[[Tensor], T]) -> Iterator[tuple[Tensor, T]]:
     """What `work` makes of everything still open, batch by batch: indices and result, as they come.
 
-    Batches run side by side, each on one core: threads inside an operator pay only where a single batch is large.
-    With `spread`, a batch that is alone sees to it itself that all cores are used.
+    Batches run side by side, each on one core; one that is alone sees to it itself that all cores are used.
     """
     remaining = run.remaining()
     parts = [remaining[part] for part in pieces(len(remaining), size)]
@@ -273,22 +269,16 @@ def _batches(
         run.charge(index.tolist(), began)
         return index, result
 
-    count = min(workers(run.device), len(parts))
-    if count < 2:
-        with nullcontext() if spread else threads_inside(instance.network):
+    with helpers(run.device, len(parts)) as pool:
+        if pool is None:
             yield from map(timed, parts)
-        return
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        for future in as_completed([pool.submit(timed, part) for part in parts]):
-            yield future.result()
-    except BaseException:
-        instance.cancelled.set()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # part of the setting is shared by all threads
+            return
+        try:
+            for future in as_completed([pool.submit(timed, part) for part in parts]):
+                yield future.result()
+        except BaseException:
+            instance.cancelled.set()
+            raise
 
 
 def _confirm(run: _Run, index: Tensor, x: Tensor, reason: str = "attack") -> None:
