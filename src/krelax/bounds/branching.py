@@ -24,10 +24,13 @@ from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, 
 from krelax.bounds.intermediate import ASCENT_COPIES, interval_is_exact, undecided
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.ledger import Key, Notes, Part, keys_of_entries
+from krelax.bounds.ledger import Key, Notes, Proven, keys_of_entries
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.pool import Pool
 from krelax.errors import InputError
+
+# A child that falls below its parent by less, relatively, is not worth a proof of the parent.
+_UNNOTICED = 1e-3
 
 # Copies of all leaves that are held while they move to a larger place, with as much again for the passes.
 _POOL_COPIES = 4
@@ -201,11 +204,10 @@ class Branching:
         for rows in pieces(len(self._pool), self._size):
             leaves = self._pool.take(rows)
             points = self._evaluator.improve(leaves, self._effort.root)
-            leaves.floor = self._prove(leaves)
+            self._prove(leaves, torch.arange(len(leaves)))
             self._start = self._start.scatter_reduce(0, leaves.query, leaves.floor, "amax")
             if self._notes is not None:
-                noted, query = self._noted(leaves)
-                self._notes.alone(query, leaves.floor, noted)
+                self._notes.alone(self._noted(leaves), leaves.floor)
             self._pool.put(rows, leaves)
             self._show(points)
         every = torch.arange(len(self._pool))
@@ -244,30 +246,34 @@ class Branching:
         self._prove_done(children)
         return children, points
 
-    @staticmethod
-    def _inherit(parents: Leaves, children: Leaves) -> None:
-        """No child is below its parent: one that fell below goes back to what its parent chose, which is worth no less
-        in a part of its region."""
+    def _inherit(self, parents: Leaves, children: Leaves) -> None:
+        """No child is below its parent. Where its own choices would be, what it inherits is proven with those of the
+        parent."""
         inherited = parents.value.repeat(2)
-        lost = (children.value < inherited).nonzero()[:, 0]
-        before = parents.children().select(lost)
-        for mine, theirs in zip(children.chosen(), before.chosen(), strict=True):
-            mine.index_copy_(0, lost, theirs)
+        slack = _UNNOTICED * (1 + inherited.abs())
+        lost = (children.value < inherited - slack).view(2, -1).any(0).nonzero()[:, 0]
+        self._prove(parents, lost)
+        if self._notes is not None:
+            self._note_proofs(parents)
+        children.floor, children.proof = parents.floor.repeat(2), parents.proof.repeat(2)
         torch.maximum(children.value, inherited, out=children.value)
 
     def _prove_done(self, leaves: Leaves) -> None:
         """Prove the bounds that are proposed to be beyond their targets; they count for no more than what is proven."""
         done = (leaves.value >= self._ahead[leaves.query]).nonzero()[:, 0]
-        if len(done):
-            leaves.floor[done] = self._prove(leaves.select(done))
-            leaves.value[done] = torch.minimum(leaves.value[done], leaves.floor[done].to(leaves.value))
+        self._prove(leaves, done)
+        leaves.value[done] = torch.minimum(leaves.value[done], leaves.floor[done].to(leaves.value))
 
-    def _prove(self, leaves: Leaves) -> Tensor:
+    def _prove(self, leaves: Leaves, rows: Tensor) -> None:
+        """Raise the floors of some leaves to what they prove themselves."""
+        if not len(rows):
+            return
         began = time.perf_counter()
-        floor = self._evaluator.prove(leaves)
-        seconds = (time.perf_counter() - began) / len(leaves)
+        value = self._evaluator.prove(leaves.select(rows))
+        seconds = (time.perf_counter() - began) / len(rows)
         self._proof_seconds = min(seconds, self._proof_seconds or seconds)
-        return floor
+        better = value > leaves.floor[rows]
+        leaves.floor[rows[better]], leaves.proof[rows[better]] = value[better], -1
 
     def _take_in(self, leaves: Leaves) -> None:
         """Keep new leaves, but for those that are closed."""
@@ -280,13 +286,19 @@ class Branching:
         closed = (leaves.floor > self._target[leaves.query]).nonzero()[:, 0]
         self._closed.scatter_reduce_(0, leaves.query[closed], leaves.floor[closed], "amin")
         if self._notes is not None and len(closed):
-            noted, query = self._noted(leaves.select(closed))
-            self._notes.close(query, noted)
+            self._notes.close(self._noted(leaves.select(closed)))
         return closed
 
-    def _noted(self, leaves: Leaves) -> Part:
-        """What leaves chose, about the neurons of the whole network, and whose leaves they are."""
-        return self._evaluator.noted(leaves).among(self._kept), leaves.query.cpu().numpy()
+    def _noted(self, leaves: Leaves) -> Proven:
+        """Leaves as they are noted, about the neurons of the whole network."""
+        noted = self._evaluator.noted(leaves).among(self._kept)
+        return Proven(noted, leaves.query.cpu().numpy(), leaves.proof.cpu().numpy())
+
+    def _note_proofs(self, leaves: Leaves) -> None:
+        """Give the proofs of floors numbers, under which leaves that inherit them find them."""
+        rows = ((leaves.floor > -torch.inf) & (leaves.proof < 0)).nonzero()[:, 0]
+        if self._notes is not None and len(rows):
+            leaves.proof[rows] = self._notes.number(self._noted(leaves.select(rows)))
 
     def _drop_closed(self, rows: Tensor, leaves: Leaves) -> None:
         self._pool.drop(rows[self._close(leaves)])
@@ -300,7 +312,9 @@ class Branching:
         rows = self._among_open(self._pool.branch == _EXHAUSTED)[:_POLISHED]
         if not len(rows):
             return False
-        leaves, before = self._pool.take(rows), self._pool.take(rows)
+        leaves = self._pool.take(rows)
+        self._note_proofs(leaves)
+        before = leaves.select(torch.arange(len(leaves)))
         self._show(self._evaluator.improve(leaves, self._effort.last))
         worse = (leaves.value < before.value).nonzero()[:, 0]
         leaves.write(worse, before.select(worse))
@@ -350,13 +364,12 @@ class Branching:
         target in a task that another query has done is not proven."""
         wanted = self._matters() if self._effort.partial else torch.zeros_like(self._task, dtype=torch.bool)
         bound = self._closed.clone()
-        left: list[Part] = []
+        left: list[Proven] = []
         for rows in pieces(len(self._pool), self._size):
             leaves = self._pool.take(rows)
-            floor = torch.full_like(leaves.floor, -torch.inf)
-            asked = wanted[leaves.query].nonzero()[:, 0]
-            if len(asked) and not self._instance.expired():
-                floor[asked] = self._prove(leaves.select(asked))
+            asked = wanted[leaves.query].nonzero()[:, 0] if not self._instance.expired() else rows[:0]
+            self._prove(leaves, asked)
+            floor = torch.full_like(leaves.floor, -torch.inf).index_copy(0, asked, leaves.floor[asked])
             bound.scatter_reduce_(0, leaves.query, floor, "amin")
             if self._notes is not None and len(asked):
                 left.append(self._noted(leaves.select(asked)))

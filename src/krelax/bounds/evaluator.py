@@ -183,7 +183,7 @@ class Evaluator:
         side = torch.zeros(n, depth, dtype=dtype)
         value = torch.full((n,), -torch.inf, dtype=dtype)
         neuron, branch = torch.full((n, depth), -1), torch.full((n,), -1)
-        return Leaves(query, neuron, side, side.clone(), value, value.double(), branch, slopes)
+        return Leaves(query, neuron, side, side.clone(), value, value.double(), branch.clone(), branch, slopes)
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> Tensor:
         """Optimise what leaves can choose, in place, set their values and next splits, and return the inputs at which
@@ -202,11 +202,10 @@ class Evaluator:
         return self._instance.fast_region.minimiser(result.coeff[0])[0]
 
     def prove(self, leaves: Leaves) -> Tensor:
-        """Rigorous lower bounds of leaves, `(leaves,)`, never below their floors."""
+        """What the choices of leaves prove: rigorous lower bounds, `(leaves,)`."""
         witness = {i: step.over(self._known, i) for i, step in self._witness(leaves).items()}
         form = _taken(self._exact, leaves.query)
-        value = lower_bound(self._instance.network, self._instance.region, form, witness, self._known)[0]
-        return torch.maximum(value, leaves.floor)
+        return lower_bound(self._instance.network, self._instance.region, form, witness, self._known)[0]
 
     def noted(self, leaves: Leaves) -> Noted:
         """What leaves chose, as `prove` evaluates it."""

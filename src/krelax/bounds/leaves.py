@@ -14,7 +14,8 @@ class Leaves:
 
     `query`: whose leaf it is. `neuron`, `side`, `multiplier`, `(leaves, depth)`: its splits; neurons are numbered
     through all splittable activations, and free columns hold -1. `value`: its bound as proposed. `floor`: a bound that
-    has been proven, minus infinity if there is none. `branch`: the neuron to be split next, -1 if there is none.
+    has been proven, minus infinity if there is none. `proof`: the number under which the proof of the floor is noted,
+    if it is that of a leaf that this one came from, else -1. `branch`: the neuron to be split next, -1 for none.
     `slopes`: what is optimised besides, one row for each leaf, inherited by its children.
     """
 
@@ -24,6 +25,7 @@ class Leaves:
     multiplier: Tensor
     value: Tensor
     floor: Tensor
+    proof: Tensor
     branch: Tensor
     slopes: list[Tensor]
 
@@ -32,17 +34,14 @@ class Leaves:
 
     def tensors(self) -> list[Tensor]:
         """All of them in a fixed order."""
-        return [self.query, self.neuron, self.side, self.multiplier, self.value, self.floor, self.branch, *self.slopes]
-
-    def chosen(self) -> list[Tensor]:
-        """What leaves choose."""
-        return [self.multiplier, *self.slopes]
+        splits = [self.neuron, self.side, self.multiplier]
+        return [self.query, *splits, self.value, self.floor, self.proof, self.branch, *self.slopes]
 
     @classmethod
     def of(cls, tensors: list[Tensor]) -> Leaves:
         """From what `tensors` gives."""
-        query, neuron, side, multiplier, value, floor, branch, *slopes = tensors
-        return cls(query, neuron, side, multiplier, value, floor, branch, slopes)
+        query, neuron, side, multiplier, value, floor, proof, branch, *slopes = tensors
+        return cls(query, neuron, side, multiplier, value, floor, proof, branch, slopes)
 
     def select(self, rows: Tensor) -> Leaves:
         """Copies of some leaves."""
@@ -68,6 +67,7 @@ class Leaves:
         both.neuron.scatter_(1, place, both.branch.unsqueeze(1))
         side = both.side.new_ones(len(self), 1)
         both.floor.fill_(-torch.inf)
+        both.proof.fill_(-1)
         both.side.scatter_(1, place, torch.cat([side, -side]))
         both.multiplier.scatter_(1, place, 0.0)
         return both

@@ -7,7 +7,7 @@ to what is noted here before they evaluate them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from krelax.bounds.groups import Groups
 
+Numbers = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.number[Any])
 
 # A form of a flattened node: entries in increasing order with their coefficients. Margins have their numbers instead.
@@ -113,13 +114,14 @@ class Noted:
         return replace(self, choices=choices, entry=entry)
 
 
-# Some leaves: a table and rows of it, or a table and whose leaf each row is.
-Part = tuple[Noted, NDArray[np.int64]]
+# Some leaves: a table and rows of it.
+Part = tuple[Noted, Numbers]
 
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """The best that is known of one form: its value, and the leaves that prove it together."""
+    """The best that is known of one form: its value, and the leaves that prove it together. A leaf stands for all
+    leaves behind it, if there are any."""
 
     value: float
     parts: tuple[Part, ...]
@@ -147,33 +149,66 @@ class Ledger:
             claims[key] = Claim(value, parts)
 
 
+@dataclass(frozen=True, eq=False)
+class Proven:
+    """Leaves of a search, whose they are, and the numbers of the proofs they inherited, -1 for those of their own."""
+
+    leaves: Noted
+    query: Numbers
+    proof: Numbers
+
+    @classmethod
+    def join(cls, parts: Sequence[Proven]) -> Proven:
+        """All of them."""
+        query, proof = np.concatenate([p.query for p in parts]), np.concatenate([p.proof for p in parts])
+        return cls(Noted.join([p.leaves for p in parts]), query, proof)
+
+
 class Notes:
     """The leaves of one search, collected until a query is proven: `names` are the node that queries are about, and the
     key of each."""
 
     def __init__(self, ledger: Ledger, names: tuple[int, Sequence[Key | None]]) -> None:
         self._ledger, (self._node, self._keys) = ledger, names
-        self._closed: list[Part] = []
+        self._closed: list[Proven] = []
+        self._numbered: list[tuple[Noted, int]] = []
+        self._lock = Lock()
 
-    def alone(self, query: NDArray[np.int64], value: Tensor, leaves: Noted) -> None:
+    def number(self, proven: Proven) -> Tensor:
+        """Numbers, `(leaves,)`, for proofs that other leaves inherit."""
+        with self._lock:
+            first, count = len(self._numbered), len(proven.leaves)
+            self._numbered += [(proven.leaves, row) for row in range(count)]
+        return torch.arange(first, first + count)
+
+    def alone(self, proven: Proven, value: Tensor) -> None:
         """Leaves each of which covers the whole region."""
-        self._ledger.note(self._node, [self._keys[q] for q in query], value, leaves)
+        self._ledger.note(self._node, [self._keys[q] for q in proven.query], value, proven.leaves)
 
-    def close(self, query: NDArray[np.int64], leaves: Noted) -> None:
+    def close(self, proven: Proven) -> None:
         """Leaves of queries that are closed."""
-        self._closed.append((leaves, query))
+        self._closed.append(proven)
 
-    def conclude(self, bound: Tensor, left: Sequence[Part]) -> None:
+    def conclude(self, bound: Tensor, left: Sequence[Proven]) -> None:
         """Note the bounds `(queries,)` that closed leaves and those left prove; infinite where they do not."""
         if self._closed:
-            self._closed = [(Noted.join([p for p, _ in self._closed]), np.concatenate([q for _, q in self._closed]))]
+            self._closed = [Proven.join(self._closed)]
         parts = [*self._closed, *left]
         for query in bound.isfinite().nonzero()[:, 0].tolist():
-            mine = [(leaves, np.flatnonzero(whose == query)) for leaves, whose in parts]
             key = self._keys[query]
             if key is not None:
-                some = tuple((leaves, rows) for leaves, rows in mine if len(rows))
-                self._ledger.note_parts(self._node, key, float(bound[query]), some)
+                leaves = tuple(part for proven in parts for part in self._parts(proven, query))
+                self._ledger.note_parts(self._node, key, float(bound[query]), leaves)
+
+    def _parts(self, proven: Proven, query: int) -> Iterator[Part]:
+        """The leaves of one query; in the place of those that inherited their proof, the leaf that it is of."""
+        mine = proven.query == query
+        rows = np.flatnonzero(mine & (proven.proof < 0))
+        if len(rows):
+            yield proven.leaves, rows
+        for number in np.unique(proven.proof[mine & (proven.proof >= 0)]).tolist():
+            leaves, row = self._numbered[number]
+            yield leaves, np.array([row])
 
 
 class Cuts:

@@ -140,16 +140,19 @@ class _Tree:
         paths = [_paths(noted, rows, depth, writer) for noted, rows in parts]
         neuron, side, multiplier = (np.concatenate([p[k] for p in paths]) for k in range(3))
         owners = [(noted, row) for noted, rows in parts for row in rows.tolist()]
-        order = np.lexsort((side < 0).T[::-1]) if depth else np.arange(len(side))
+        # before every leaf those that it lies behind
+        order = np.lexsort(np.where(side == 0, 0, np.where(side > 0, 1, 2)).T[::-1]) if depth else np.arange(len(side))
         length = (side != 0).sum(1)
-        before = np.zeros(depth, np.int8)
-        for place, leaf in enumerate(order.tolist()):
-            differs = np.flatnonzero(side[leaf] != before)
-            first = int(differs[0]) + 1 if place and len(differs) else 0
-            self.nodes += [*neuron[leaf, first : length[leaf]].tolist(), -1]
+        last, kept = -1, []
+        for leaf in order.tolist():
+            if last >= 0 and np.array_equal(side[leaf, : length[last]], side[last, : length[last]]):
+                continue
+            differs = np.flatnonzero(side[leaf] != side[last]) if last >= 0 else [-1]
+            self.nodes += [*neuron[leaf, int(differs[0]) + 1 : length[leaf]].tolist(), -1]
             self.leaves.append(owners[leaf])
-            before = side[leaf]
-        self.multipliers = multiplier[order][side[order] != 0]
+            kept.append(leaf)
+            last = leaf
+        self.multipliers = multiplier[kept][side[kept] != 0]
 
 
 def _paths(
