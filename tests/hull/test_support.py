@@ -15,7 +15,7 @@ from tests.hull.random_polytopes import random_directions, random_polytopes
 from krelax.hull import exact, jit
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope, octahedral_rows, pair_rows
-from krelax.hull.support import support
+from krelax.hull.support import NO_ROW, bases, support
 
 # What is added against underflow, many orders of magnitude below any number here.
 UNDERFLOW = 1e-250
@@ -196,7 +196,7 @@ from tests.hull.random_polytopes import random_directions, random_polytopes
 from krelax.hull import jit
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import octahedral_rows
-from krelax.hull.support import support
+from krelax.hull.support import NO_ROW, bases, support
 from krelax.hull.vertices import vertices
 assert jit.COMPILED == (sys.argv[1] == "1")
 polytope, pieces = random_polytopes(3, octahedral_rows(3), 48, seed=13), Pieces.relu(3)
@@ -221,3 +221,38 @@ def test_plain_python_computes_the_same():
 def test_importing_krelax_does_not_import_numba():
     command = [sys.executable, "-c", "import krelax, sys; assert 'numba' not in sys.modules"]
     assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_bases_prove_the_support_function(k: int) -> None:
+    """For every piece: multipliers solved for exactly, at least zero, prove no more than the maximum; or emptiness."""
+    rng = np.random.default_rng(k)
+    rows = octahedral_rows(k)
+    points = rng.normal(0.3, 1, (6, 5, k))
+    points[:4, :, 0] = -points[:4, :, 1:].sum(2) - 0.5  # nothing where all are positive
+    polytope = Polytope(rows, np.einsum("mk,gpk->gpm", rows, points).max(1))
+    pieces = Pieces.relu(k)
+    slope, coeff = rng.normal(0, 1, (2, 6, 4, k))
+    value, found = support(polytope, pieces, slope, coeff).value, bases(polytope, pieces, slope, coeff)
+    empty = 0
+    for g, d, piece in np.ndindex(6, 4, 2**k):
+        sign = np.where(piece >> np.arange(k) & 1, 1.0, -1.0)
+        every = np.concatenate([rows, -np.diag(sign)])
+        bounds = np.concatenate([polytope.bounds[g], np.zeros(k)])
+        c = slope[g, d] - coeff[g, d] * (sign > 0)
+        basis, last = found[g, d, piece, :k], found[g, d, piece, k]
+        if basis[0] == NO_ROW:
+            low = np.where(sign > 0, polytope.lower[g].clip(0), polytope.lower[g])
+            high = np.where(sign > 0, polytope.upper[g], polytope.upper[g].clip(max=0))
+            assert (low > high).any() or np.maximum(c * low, c * high).sum() <= value[g, d] + 1e-9
+            continue
+        y = np.linalg.solve(every[basis].T, c)
+        assert (y >= -1e-9).all()
+        if last == NO_ROW:
+            assert y @ bounds[basis] <= value[g, d] + 1e-9
+            continue
+        empty += 1
+        weight = np.linalg.solve(every[basis].T, every[last])
+        assert (weight <= 1e-9).all()
+        assert bounds[last] - weight @ bounds[basis] < 0
+    assert empty > 0

@@ -165,7 +165,8 @@ def test_pieces_cover_their_box(times: int) -> None:
     ends = torch.randn(2, 20, 3, generator=generator, dtype=torch.float64)
     lower, upper = ends.amin(0), ends.amax(0)
     upper[:5, 0] = torch.nextafter(lower[:5, 0], upper[:5, 0])
-    pieces, stuck = _cut(_Boxes(lower, upper, torch.zeros(20)), torch.rand(20, 3, generator=generator), times)
+    boxes = _Boxes(lower, upper, torch.zeros(20), torch.zeros(20, dtype=torch.long))
+    pieces, stuck = _cut(boxes, torch.rand(20, 3, generator=generator), times)
     assert not stuck
     groups = zip(pieces.lower.split(2**times), pieces.upper.split(2**times), strict=True)
     for low, up, (lows, ups) in zip(lower, upper, groups, strict=True):

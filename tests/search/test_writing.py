@@ -1,0 +1,167 @@
+"""What the search writes down, the checker derives again: every method, splits, groups and boxes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from krelax.bounds.branching import Effort
+from krelax.bounds.instance import Instance
+from krelax.bounds.ledger import MARGINS, Ledger
+from krelax.bounds.methods import METHODS, Method, bound
+from krelax.bounds.multineuron import Joining
+from krelax.bounds.optimise import Ascent
+from krelax.certificate.check import check
+from krelax.certificate.format import Certificate, read, write
+from krelax.certificate.kernel import Rejected
+from krelax.hull.grouping import Grouping
+from krelax.network.onnx import load_onnx
+from krelax.problem.queries import Queries, classification
+from krelax.problem.region import Box, ball
+from krelax.search.complete import Complete
+from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.verdict import Outcome, Verdict
+from krelax.search.writing import question
+
+DATA = Path(str(files("krelax") / "data"))
+SHORT = Ascent(8, 0.3, 0.9)
+
+
+def joined(size: int, splitting: Effort | None = None) -> Method:
+    """A method with few groups, for a test."""
+    joining = Joining(Grouping(size, neurons=12 if size < 4 else 6, overlap=1), SHORT, SHORT, SHORT, splitting)
+    return replace(METHODS["alpha"], name=f"groups of {size}", joining=(joining,))
+
+
+METHODS_TRIED = {
+    "crown": METHODS["crown"],
+    "alpha": METHODS["alpha"],
+    "lp": METHODS["lp"],
+    "pairs": joined(2),
+    "triples": joined(3),
+    "fours": joined(4),
+    "splitting": joined(3, Effort(leaves=32, rounds=6)),
+}
+
+
+def asked(name: str, eps: float, offset: float = 0.0, norm: str = "linf") -> tuple[Instance, Queries, bytes]:
+    """The margins of the first digit, each plus `offset`."""
+    path = DATA / f"{name}.onnx"
+    network, data = load_onnx(path), np.load(DATA / "digits_test.npz")
+    x = torch.from_numpy(data["images"][:1] / 255.0).double().reshape(1, *network.input_shape)
+    queries = classification(torch.from_numpy(data["labels"][:1]).long(), 10)
+    queries = replace(queries, offsets=queries.offsets + offset)
+    return Instance.of(network, ball(x, eps, norm)), queries, path.read_bytes()
+
+
+def checked(instance: Instance, queries: Queries, ledger: Ledger, model: bytes, path: Path) -> float:
+    """The margin that the checker finds in a certificate, through its file."""
+    written = question(instance.network, instance.region, queries, ledger)
+    write(path, Certificate(hashlib.sha256(model).hexdigest(), "real", "test", [written]))
+    return check(read(path), model)[0]
+
+
+@pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
+@pytest.mark.parametrize("method", METHODS_TRIED)
+def test_the_checker_finds_the_margin_of_every_method(name: str, method: str, tmp_path: Path) -> None:
+    instance, queries, model = asked(name, 0.07)
+    before = float(bound(instance, queries, METHODS_TRIED[method]).value.min())
+    ledger = Ledger()
+    instance, queries, model = asked(name, 0.07, 0.125 - before)
+    found = bound(replace(instance, ledgers=(ledger,)), queries, METHODS_TRIED[method])
+    margin = checked(instance, queries, ledger, model, tmp_path / "c.zip")
+    # claims of earlier passes are worth about the same over what later ones know, or more
+    assert -2e-4 <= margin - float(found.value.min()) <= 0.02
+    worse = replace(queries, offsets=queries.offsets - 0.25)
+    with pytest.raises(Rejected, match="smallest margin"):
+        checked(instance, worse, ledger, model, tmp_path / "c.zip")
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_balls(norm: str, tmp_path: Path) -> None:
+    instance, queries, model = asked("digits_dense", 0.2, norm=norm)
+    ledger = Ledger()
+    found = bound(replace(instance, ledgers=(ledger,)), queries, METHODS["alpha"])
+    margin = checked(instance, queries, ledger, model, tmp_path / "c.zip")
+    assert margin == pytest.approx(float(found.value.min()), rel=1e-4)
+
+
+def test_the_ledger_keeps_the_best_claim() -> None:
+    instance, queries, _ = asked("digits_dense", 0.07)
+    ledger = Ledger()
+    found = bound(replace(instance, ledgers=(ledger,)), queries, joined(2))
+    values = [ledger.claims[MARGINS][i].value for i in range(9)]
+    assert torch.equal(torch.tensor(values, dtype=torch.float64), found.value[0])
+
+
+def searched(name: str, eps: float, plan: Plan) -> tuple[list[Outcome], bytes]:
+    """Outcomes of a search for the first digits, with proofs."""
+    path, data = DATA / f"{name}.onnx", np.load(DATA / "digits_test.npz")
+    network = load_onnx(path)
+    x = torch.from_numpy(data["images"][:10] / 255.0).double().reshape(10, *network.input_shape)
+    queries = classification(torch.from_numpy(data["labels"][:10]).long(), 10)
+    outcomes: dict[int, Outcome] = {}
+    questions = Questions(ball(x, eps), queries, lambda i, x, y: False)
+    decide(network, questions, plan, outcomes.__setitem__, 100, proofs=True)
+    return [outcomes[i] for i in sorted(outcomes)], path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
+def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) -> None:
+    branching = Complete(inputs=0, turn=0.5)
+    outcomes, model = searched(name, 0.06, Plan((METHODS["crown"], METHODS["alpha"], branching)))
+    holding = [o for o in outcomes if o.verdict is Verdict.HOLDS]
+    assert {o.reason for o in holding} >= {"crown", "branching"}
+    for outcome in holding:
+        write(tmp_path / "c.zip", Certificate(hashlib.sha256(model).hexdigest(), "real", "test", list(outcome.proofs)))
+        assert check(read(tmp_path / "c.zip"), model)[0] == pytest.approx(outcome.margin, rel=1e-3, abs=1e-5)
+
+
+def small_network(path: Path, seed: int = 0) -> None:
+    """Two inputs, two layers of ReLUs, one output."""
+    rng = np.random.default_rng(seed)
+    sizes, nodes, weights = (2, 8, 8, 1), [], []
+    for i, (n, m) in enumerate(pairwise(sizes)):
+        weights += [
+            numpy_helper.from_array(rng.normal(0, 1, (n, m)).astype(np.float32), f"w{i}"),
+            numpy_helper.from_array(rng.normal(0, 0.3, m).astype(np.float32), f"b{i}"),
+        ]
+        nodes.append(helper.make_node("Gemm", ["x" if i == 0 else f"a{i - 1}", f"w{i}", f"b{i}"], [f"z{i}"]))
+        if i < 2:
+            nodes.append(helper.make_node("Relu", [f"z{i}"], [f"a{i}"]))
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, k]) for n, k in (("x", 2), ("z2", 1))]
+    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def test_boxes_are_written_as_a_tree(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    small_network(path)
+    network = load_onnx(path)
+    region = Box(torch.full((1, 1, 2), -1.0).double(), torch.ones(1, 1, 2).double())
+    grid = torch.cartesian_prod(*[torch.linspace(-1, 1, 201).double()] * 2).reshape(-1, 1, 2)
+    least = float(network(grid).min())
+    queries = Queries(
+        torch.ones(1, 1, 1).double(), torch.full((1, 1), 0.05 - least).double(), torch.zeros(1, 1).long(), 1
+    )
+    outcomes: list[Outcome] = []
+    questions = Questions(region, queries, lambda i, x, y: False)
+    decide(network, questions, Plan((Complete(),)), lambda i, o: outcomes.append(o), 60, proofs=True)
+    assert outcomes[0].verdict is Verdict.HOLDS
+    (proof,) = outcomes[0].proofs
+    assert proof.boxes is not None
+    assert (proof.boxes.cut >= 0).sum() >= 2
+    model = path.read_bytes()
+    write(tmp_path / "c.zip", Certificate(hashlib.sha256(model).hexdigest(), "real", "test", [proof]))
+    margin = check(read(tmp_path / "c.zip"), model)[0]
+    assert margin == pytest.approx(outcomes[0].margin, rel=1e-6)
+    assert margin <= 0.05 + 1e-12
