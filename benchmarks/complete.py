@@ -1,12 +1,13 @@
 """Complete verification of competition instances and image networks: verdicts, time, and others' results beside them.
 
     python benchmarks/complete.py [--lists acasxu ...] [--networks mnist_6_100 ...] [--timeout 60] [--images 50]
-                                  [--journals DIR] [--write docs/complete.md]
+                                  [--certificates] [--journals DIR] [--write docs/complete.md]
 
 Verifies what is named (`all` for everything), one instance after the other on all cores; images side by side. Every
 result is appended to a journal in DIR, and what is there is not done again. Prints the page that `--write` writes: the
 tables of all journals in DIR, and a second look, without any bound, at answers that contradict a list's `expected`.
-`--timeout 0` takes the limits of the lists.
+`--timeout 0` takes the limits of the lists. With `--certificates`, everything that holds gets a certificate in DIR, which
+is checked at once, and counts only if it is accepted.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 from common import benchmark_folder
 from krelax import load_images, load_onnx, read_vnnlib
 from krelax.run.bench import bench, read_instances
+from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, certify
 from krelax.run.journal import digest, open_journal
 from krelax.run.verify import VerifyOptions
@@ -87,6 +89,13 @@ PEERS_HEAD = """
 Results of other tools on the same instances, as far as both have one.
 """
 
+CERTIFICATES_HEAD = """
+## Certificates
+
+[Certificates](certificates.md) of what holds, each checked as it was written. `refused` would count those that the
+checker did not accept. Seconds of finding and checking are medians, `most s` is the longest check.
+"""
+
 CONTRADICTIONS_HEAD = """
 ## Contradictions
 
@@ -95,19 +104,20 @@ replayed in ONNX Runtime and judged exactly, for `unsat` what sampling the regio
 """
 
 
-def run_list(name: str, timeout: float | None, journals: Path) -> None:
+def run_list(name: str, timeout: float | None, journals: Path, certified: bool) -> None:
     """Verify what a journal lacks of a list."""
     lines = read_instances(benchmark_folder() / "vnncomp" / name / "instances.csv", timeout)
     settings = {"list": name, "timeout": timeout}
     stem = name if timeout else f"{name}-own-limits"
+    folder = journals / "certificates" / stem if certified else None
     with open_journal(journals / f"{stem}.jsonl", settings, resume=True) as journal:
-        for result in bench([i for i in lines if i.index not in journal.done], VerifyOptions()):
+        for result in bench([i for i in lines if i.index not in journal.done], VerifyOptions(), folder, certified):
             journal.write(result.record())
             mark = "!" if result.disagrees else " "
             print(f"{mark}{name} {result.instance.index} {result.answer} {result.seconds:.1f} s", flush=True)
 
 
-def run_network(name: str, timeout: float | None, images: int, journals: Path) -> None:
+def run_network(name: str, timeout: float | None, images: int, journals: Path, certified: bool) -> None:
     """Certify what a journal lacks of the first images."""
     family, eps, _, _ = NETWORKS[name]
     folder = benchmark_folder() / family
@@ -116,10 +126,11 @@ def run_network(name: str, timeout: float | None, images: int, journals: Path) -
     network = load_onnx(folder / f"{name}.onnx")
     data = load_images(folder / file, network.input_shape, 10)
     settings = {"network": digest(folder / f"{name}.onnx"), "images": digest(folder / file)}
+    certificates = Certificates(journals / "certificates" / name, folder / f"{name}.onnx", True) if certified else None
     began, cpu = time.perf_counter(), time.process_time()
     summary = certify(
         network, data, range(min(images, len(data))), CertifyOptions(eps, timeout=timeout),
-        journal=journals / f"{name}.jsonl", resume=True, settings=settings,
+        journal=journals / f"{name}.jsonl", resume=True, settings=settings, certificates=certificates,
         seen=lambda r: print(name, r["index"], r["verdict"], r["reason"], f"{r['seconds']:.1f} s", flush=True),
     )  # fmt: skip
     spent = {"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu, "resumed": summary.resumed}
@@ -208,6 +219,22 @@ def peer_rows(journals: Path) -> list[tuple[str, ...]]:
     return rows
 
 
+def certificate_rows(journals: Path) -> list[tuple[str, ...]]:
+    """A row for every journal with certificates."""
+    rows: list[tuple[str, ...]] = []
+    for path in sorted(journals.glob("*.jsonl")):
+        holding = [r for r in records(path) if "certificate" in r]
+        refused = sum(r["reason"].startswith("certificate not accepted") for r in records(path))
+        if holding:
+            sizes = [r["certificate"]["bytes"] / 1000 for r in holding]
+            checks = [r["certificate"].get("check_seconds", float("nan")) for r in holding]
+            seconds = [r["seconds"] for r in holding]
+            rows.append((path.stem, str(len(holding) - refused), str(refused), f"{np.median(sizes):.0f}",
+                         f"{max(sizes):.0f}", f"{np.median(seconds):.2f}", f"{np.nanmedian(checks):.2f}",
+                         f"{np.nanmax(checks):.1f}"))  # fmt: skip
+    return rows
+
+
 def contradiction_rows(journals: Path) -> list[tuple[str, ...]]:
     """A row for every contradiction, with evidence."""
     return [
@@ -253,6 +280,8 @@ def page(journals: Path) -> str:
                                 "best %", "bound %", "CPU s an image", "most s"), network_rows(journals)),
         section(PEERS_HEAD, ("list", "other tool", "instances", "it solved", "krelax solved", "its CPU s", "CPU s"),
                 peer_rows(journals)),
+        section(CERTIFICATES_HEAD, ("list or network", "accepted", "refused", "kB, median", "most kB", "found in s",
+                                    "checked in s", "most s"), certificate_rows(journals)),
         section(CONTRADICTIONS_HEAD, ("list", "network", "property", "expected", "krelax", "evidence"),
                 contradiction_rows(journals)),
     ))  # fmt: skip
@@ -265,13 +294,14 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--journals", type=Path, default=Path("complete-journals"))
+    parser.add_argument("--certificates", action="store_true")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     options.journals.mkdir(parents=True, exist_ok=True)
     for name in LISTS if options.lists == ["all"] else options.lists:
-        run_list(name, options.timeout or None, options.journals)
+        run_list(name, options.timeout or None, options.journals, options.certificates)
     for name in NETWORKS if options.networks == ["all"] else options.networks:
-        run_network(name, options.timeout or None, options.images, options.journals)
+        run_network(name, options.timeout or None, options.images, options.journals, options.certificates)
     text = page(options.journals)
     print(text, end="")
     if options.write:
