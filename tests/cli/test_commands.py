@@ -23,6 +23,7 @@ from tests.run.files import dense, images, random_dense, save, specification
 
 from krelax import __version__
 from krelax.bounds.methods import METHODS
+from krelax.certificate.kernel import Rejected
 from krelax.cli.shared import BUNDLED_EPS, bundled
 from krelax.network.onnx_operators import READERS
 
@@ -394,3 +395,50 @@ def test_progress_is_for_terminals_only(
     assert (ran.code, ran.out.count("\n")) == (0, 5)
     assert (b"certifying" in shown) is terminal
     assert terminal or shown == b""
+
+
+def test_certificates_are_written_and_accepted(krelax: Run, tmp_path: Path) -> None:
+    proofs, journal = tmp_path / "proofs", tmp_path / "run.jsonl"
+    run = krelax("certify", "--range", "0:3", "--certificates", proofs, "--check", "--jsonl", journal)
+    assert run.code == 0
+    assert "checked as they were written" in run.out
+    records = [json.loads(line) for line in journal.read_text().splitlines()][1:]
+    assert {r["certificate"]["file"] for r in records} == {f"image-{i}.zip" for i in range(3)}
+    assert all(r["certificate"]["checked"] == pytest.approx(r["margin"], rel=1e-4) for r in records)
+    assert krelax("check", proofs / "image-2.zip", "--network", bundled("digits_conv.onnx")).code == 0
+    assert krelax("check", proofs / "image-2.zip", "--network", bundled("digits_dense.onnx")).code == 1
+
+
+def test_certificates_of_specifications(krelax: Run, good: Path) -> None:
+    proof = ("verify", "good.vnnlib", "--network", "good.onnx", "--certificate", "one.zip", "--check")
+    assert krelax(*proof).out == "unsat\n"
+    assert krelax("check", "one.zip", "--network", "good.onnx", "--spec", "good.vnnlib").code == 0
+    assert krelax("bench", "good.csv", "--certificates", "all", "--check").code == 0
+    assert (good / "all" / "instance-0.zip").is_file()
+
+
+def test_float32_is_judged_by_the_checker(krelax: Run, tmp_path: Path) -> None:
+    run = krelax("certify", "--range", "0:2", "--certificates", tmp_path, "--semantics", "float32")
+    assert run.code == 0
+    assert "holds         2" in run.out
+    shown = krelax("check", tmp_path / "image-0.zip", "--network", bundled("digits_conv.onnx"))
+    assert "semantics float32" in shown.out
+
+
+@pytest.mark.parametrize("option", [("--check",), ("--semantics", "float32")])
+def test_checks_need_certificates(krelax: Run, option: tuple[str, ...]) -> None:
+    run = krelax("certify", "--range", "0:1", *option)
+    assert run.code == 2
+    assert "--certificates" in run.err
+
+
+def test_refused_certificates_make_answers_unknown(
+    krelax: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> list[float]:
+        raise Rejected("a reason")
+
+    monkeypatch.setattr("krelax.run.certificates.check", refuse)
+    run = krelax("certify", "--range", "0", "--certificates", tmp_path, "--check")
+    assert "unknown       1" in run.out
+    assert "image 0: certificate not accepted: a reason" in run.err

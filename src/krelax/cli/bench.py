@@ -20,6 +20,7 @@ from krelax.cli.shared import (
 
 if TYPE_CHECKING:
     from krelax.run.bench import Result
+    from krelax.run.certificates import Semantics
 
 
 @click.command(short_help="Verify a list of instances.")
@@ -37,6 +38,7 @@ def bench(
     resume: bool,
     certificates: Path | None,
     check: bool,
+    semantics: Semantics,
     method: str,
     device: str,
 ) -> int:
@@ -55,7 +57,7 @@ def bench(
         raise InputError("--resume needs the --jsonl file of the run to go on with")
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
-    settings |= kept(certificates, check)
+    settings |= kept(certificates, check, semantics)
     counts: Counter[str] = Counter()
     seconds = 0.0
     with open_journal(jsonl, settings, resume, ("answer", "expected")) as journal:
@@ -63,7 +65,7 @@ def bench(
             counts[str(record["answer"])] += 1
             counts["disagree"] += {record["answer"], record["expected"]} == {"sat", "unsat"}
         remaining = [i for i in listed if i.index not in journal.done]
-        for result in run(remaining, VerifyOptions(method, None, device), certificates, check):
+        for result in run(remaining, VerifyOptions(method, None, device), certificates, check, semantics):
             record = result.record()
             journal.write(record)
             counts[result.answer] += 1

@@ -67,6 +67,7 @@ def demo(dense: bool) -> None:
         "resume": False,
         "certificates": None,
         "check": False,
+        "semantics": "real",
     }
     run(model, bundled("digits_test.npz"), None, options)
 
@@ -85,15 +86,15 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.run.journal import digest
 
     journal, resume = options.pop("jsonl"), options.pop("resume")
-    folder, check = options.pop("certificates"), options.pop("check")
+    folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     if resume and journal is None:
         raise InputError("--resume needs the --jsonl file of the run to go on with")
     asked = CertifyOptions(**options)
     network = load_onnx(model)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
     indices = chosen(selection, len(data))
-    settings = {"model": digest(model), "images": digest(images), **kept(folder, check)}
-    keeper = None if folder is None else Certificates(folder, model, check)
+    settings = {"model": digest(model), "images": digest(images), **kept(folder, check, semantics)}
+    keeper = None if folder is None else Certificates(folder, model, check, semantics)
     with Progress(len(indices), "certifying") as progress:
 
         def seen(record: dict[str, Any]) -> None:
@@ -113,4 +114,4 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
         )
     certify_summary(model, images, asked, summary)
     if keeper is not None:
-        click.echo(f"  certificates in {folder}" + (", checked as they were written" if check else ""))
+        click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))

@@ -39,25 +39,37 @@ def timeout_option(text: str, default: float | None = None) -> Callable[[Callabl
 
 
 def certificate_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Where proofs of what holds are written."""
-    for option in (check_option, click.option("--certificates", type=FILE, metavar="DIR", help=_CERTIFICATES)):
+    """Where proofs of what holds are written, and what they are about."""
+    return check_options(click.option("--certificates", type=FILE, metavar="DIR", help=_CERTIFICATES)(function))
+
+
+def check_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How certificates are checked."""
+    for option in (
+        click.option(
+            "--semantics",
+            type=click.Choice(["real", "float32"]),
+            default="real",
+            show_default=True,
+            help="What holds: of the function of real numbers, or of every execution in float32 (which is checked).",
+        ),
+        click.option("--check", is_flag=True, help="Check every certificate; what is not accepted is unknown."),
+    ):
         function = option(function)
     return function
 
 
-def check_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--check", is_flag=True, help="Check every certificate; what is not accepted is unknown.")(
-        function
-    )
-
-
-def kept(certificates: Path | None, check: bool) -> dict[str, Any]:
+def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, Any]:
     """What a journal says of certificates. InputError for a check without any."""
     from krelax.errors import InputError
 
-    if check and certificates is None:
-        raise InputError("--check checks certificates: say with --certificates, or --certificate, where they are to go")
-    return {} if certificates is None else {"certificates": "checked" if check else "written"}
+    if certificates is None and (check or semantics != "real"):
+        raise InputError(
+            "--check and --semantics are about certificates: say with --certificates, or --certificate, where they go"
+        )
+    if certificates is None:
+        return {}
+    return {"certificates": "checked" if check else "written", "semantics": semantics}
 
 
 def warn_refused(name: str, reason: str) -> None:

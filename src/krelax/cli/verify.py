@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from krelax.cli.shared import FILE, check_option, device_option, kept, method_option, timeout_option, warn_refused
+from krelax.cli.shared import FILE, check_options, device_option, kept, method_option, timeout_option, warn_refused
+
+if TYPE_CHECKING:
+    from krelax.run.certificates import Semantics
 
 
 @click.command(short_help="Decide one VNN-LIB property.")
@@ -15,7 +19,7 @@ from krelax.cli.shared import FILE, check_option, device_option, kept, method_op
 @timeout_option("Seconds before giving up.")
 @click.option("--serialise-assignments", "folder", type=FILE, metavar="DIR", help="Also save a counterexample in DIR.")
 @click.option("--certificate", type=FILE, metavar="FILE", help="Write a proof to FILE if the property holds.")
-@check_option
+@check_options
 @method_option
 @device_option
 def verify(
@@ -25,6 +29,7 @@ def verify(
     folder: Path | None,
     certificate: Path | None,
     check: bool,
+    semantics: Semantics,
     method: str,
     device: str,
 ) -> int:
@@ -48,8 +53,8 @@ def verify(
     file = rest if rest and name.isidentifier() and not Path(networks[0]).exists() else networks[0]
     if folder is not None:
         _make(folder)
-    kept(certificate, check)
-    keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check)
+    kept(certificate, check, semantics)
+    keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
     specification = read_vnnlib(query)
     options = VerifyOptions(method, timeout, device, proofs=keeper is not None)
     outcome = verify_network(load_onnx(file), specification, options)

@@ -14,7 +14,7 @@ from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.problem.vnnlib import read_vnnlib
-from krelax.run.certificates import Certificates, Written
+from krelax.run.certificates import Certificates, Semantics, Written
 from krelax.run.certify import counterexample_lists
 from krelax.run.verify import VerifyOptions, check_options, verify
 from krelax.search.verdict import Outcome, Verdict
@@ -105,7 +105,11 @@ def _instance(path: Path, index: int, line: dict[str, str | None], timeout: floa
 
 
 def bench(
-    instances: list[Instance], options: VerifyOptions, certificates: Path | None = None, check: bool = False
+    instances: list[Instance],
+    options: VerifyOptions,
+    certificates: Path | None = None,
+    check: bool = False,
+    semantics: Semantics = "real",
 ) -> Iterator[Result]:
     """Verify instance after instance. An instance that cannot be read is an `error`, and the next one follows.
 
@@ -127,7 +131,7 @@ def bench(
             continue
         spent, written = time.process_time() - cpu, None
         if certificates is not None:
-            keeper = Certificates(certificates, instance.onnx, check)
+            keeper = Certificates(certificates, instance.onnx, check, semantics)
             outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
         yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, spent, written)
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from krelax._version import __version__
 from krelax.certificate import format as file
@@ -15,6 +16,8 @@ from krelax.certificate.kernel import Rejected
 from krelax.errors import InputError
 from krelax.run.journal import digest
 from krelax.search.verdict import Outcome, Verdict
+
+Semantics = Literal["real", "float32"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,16 @@ class Written:
 class Certificates:
     """Where certificates about the network in file `model` are written, and whether to check them at once.
 
-    Raises InputError where the model cannot be read or the folder cannot be made.
+    Certificates with `semantics` "float32" are about every execution of the network in float32, in any order of
+    summation. Proofs are found for the function of real numbers, and only the checker can judge whether they hold for
+    those, too: such certificates are always checked. Raises InputError where the model cannot be read or the folder
+    cannot be made.
     """
 
     folder: Path
     model: Path
     check: bool = False
+    semantics: Semantics = "real"
 
     def __post_init__(self) -> None:
         try:
@@ -50,9 +57,17 @@ class Certificates:
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be a folder for certificates ({error.strerror})") from error
 
+    @property
+    def checks(self) -> bool:
+        """Whether certificates are checked as they are written."""
+        return self.check or self.semantics == "float32"
+
     @cached_property
     def _hash(self) -> str:
         return digest(self.model)
+
+    def _certificate(self, outcome: Outcome) -> file.Certificate:
+        return file.Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs))
 
     def write(self, name: str, outcome: Outcome) -> tuple[Outcome, Written | None]:
         """Write the certificate of an outcome that holds in file `name`. The outcome becomes UNKNOWN if it is to be
@@ -61,16 +76,16 @@ class Certificates:
             return outcome, None
         path = self.folder / name
         try:
-            file.write(path, file.Certificate(self._hash, "real", f"krelax {__version__}", list(outcome.proofs)))
+            file.write(path, self._certificate(outcome))
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
         written = Written(path, path.stat().st_size)
-        if not self.check:
+        if not self.checks:
             return outcome, written
         began = time.perf_counter()
         try:
             margin = min(check(file.read(path), self.model.read_bytes()))
         except (Rejected, Malformed) as error:
-            refused = Outcome(Verdict.UNKNOWN, f"certificate not accepted: {error}", outcome.margin, outcome.seconds)
-            return refused, written
+            why = "certificate not accepted" if self.semantics == "real" else "not shown for float32"
+            return Outcome(Verdict.UNKNOWN, f"{why}: {error}", outcome.margin, outcome.seconds), written
         return outcome, replace(written, seconds=round(time.perf_counter() - began, 4), margin=margin)
