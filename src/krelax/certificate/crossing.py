@@ -9,19 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.activations import KINDS, Ends
-from krelax.certificate.arithmetic import Array, Floats, Rows
+from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.groups import Groups
 from krelax.certificate.kernel import Bounds, Crossed
 
 
 @dataclass
 class Part:
-    """What a set of groups takes over of coefficients and slopes, `(rows, groups, k)`, and the bases that bound it."""
+    """What a set of groups takes over of coefficients and slopes, `(rows, groups, k)`, and the bases that bound it.
+    `active`, `(rows,)`, says in which rows it takes anything."""
 
     groups: Groups
     coeff: Array
     slope: Array
     basis: NDArray[np.uint8] | None
+    active: NDArray[np.bool_]
+
+    def price(self, ar: Arithmetic, ends: Ends) -> Array:
+        """What the groups pay in each row, `(rows,)`: nothing where they take nothing."""
+        rows = np.flatnonzero(self.active)
+        some = (end if len(end) == 1 else end[rows] for end in ends)
+        basis = None if self.basis is None else self.basis[rows]
+        paid = self.groups.support(ar, self.coeff[rows], self.slope[rows], (next(some), next(some)), basis).sum(1)
+        return ar.where(self.active, paid[self.active.cumsum().clip(1) - 1], ar.number(np.zeros(())))
 
 
 @dataclass
@@ -44,10 +54,12 @@ def cross(bounds: Bounds, j: int, coeff: Array, ends: Ends, choice: Choice, whic
     kind, zero = KINDS[node.kind], ar.number(np.zeros(()))
     rest, joint, price, taken = coeff, None, zero, zero
     for part in choice.parts:
+        if not part.active.any():
+            continue
         put = part.groups.put
         rest = rest - put(ar, part.coeff)
         joint = put(ar, part.slope) if joint is None else joint + put(ar, part.slope)
-        price = price + part.groups.support(ar, part.coeff, part.slope, ends, part.basis).sum(1)
+        price = price + part.price(ar, ends)
         if ar.unit:
             taken = taken + put(ar, abs(part.coeff) + abs(part.slope))
     own = kind.behind(ar, node, rest)

@@ -66,10 +66,11 @@ class _ByClaim:
 
     def _part(self, j: int, shares: Shares) -> Part:
         here = slice(self.batch.start, self.batch.stop)
-        coeff, slope = (self.proof.ar.number(x[here].astype(np.float64)) for x in (shares.coeff, shares.slope))
-        return Part(
-            self.proof.groups[j][shares.set], coeff, slope, None if shares.basis is None else shares.basis[here]
-        )
+        stored = shares.coeff[here], shares.slope[here]
+        coeff, slope = (self.proof.ar.number(x.astype(np.float64)) for x in stored)
+        basis = None if shares.basis is None else shares.basis[here]
+        active = ((stored[0] != 0) | (stored[1] != 0)).any((1, 2))
+        return Part(self.proof.groups[j][shares.set], coeff, slope, basis, active)
 
 
 class Proof:
