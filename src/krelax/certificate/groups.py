@@ -21,6 +21,8 @@ from krelax.certificate.network import Pick
 
 _MOST_MEMBERS = 6
 _NO_ROW = 255
+# Rays along which a value falls by less, relative to its terms, lead nowhere.
+_LEAST_SLOPE = 1e-9
 
 
 class Groups:
@@ -134,8 +136,9 @@ class Groups:
         group = np.arange(len(self._bounds))[None, :]
         bounds = self._bounds[group[..., None], names.clip(0, len(rows) - 1)]
         slope = self._bounds[group, place] - (weight * bounds).sum(2)
+        steep = slope < -_LEAST_SLOPE * (abs(self._bounds[group, place]) + abs(weight * bounds).sum(2))
         goal = (y * bounds).sum(2) + 2 * (abs(c) * far).sum(2)
-        length = np.where(entering & (slope < 0), goal / np.where(slope < 0, -slope, 1.0), 0.0).clip(0)
+        length = np.where(entering & steep, goal / np.where(steep, -slope, 1.0), 0.0).clip(0)
         return y - length[..., None] * weight, length
 
     def _by_trial(self, rows: Floats, c: Floats, far: Floats) -> Floats:
