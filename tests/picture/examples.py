@@ -10,7 +10,7 @@ from krelax.relaxations.joint import Joint
 
 def joint(bounds: list[float], slopes: tuple[float, float] = (0.0, 0.0)) -> Joint:
     """One pair over an octagon whose bounds are in the order of `ROWS`."""
-    return Joint(torch.tensor(ROWS).double(), torch.tensor(bounds).double().reshape(1, 1, 8), slopes)
+    return Joint(torch.tensor(ROWS).double(), torch.tensor(bounds, dtype=torch.float64).reshape(1, 1, 8), slopes)
 
 
 ROTATED = joint([2.0] * 8)

@@ -6,7 +6,7 @@ figure is drawn. All methods have one colour and line style throughout: `style.L
 
 from krelax.picture.layers import layers
 from krelax.picture.neuron import neuron
-from krelax.picture.pair import octagon, pair, projections
+from krelax.picture.pair import octagon, pair, pick, projections
 from krelax.picture.progress import progress, watched
 from krelax.picture.reachable import certified, reachable, sampled
 from krelax.picture.robust import radius, shares
@@ -21,6 +21,7 @@ __all__ = [
     "neuron",
     "octagon",
     "pair",
+    "pick",
     "progress",
     "projections",
     "radius",

@@ -1,4 +1,4 @@
-"""Layer by layer: how wide the intervals are that each method proves, and how many neurons it leaves undecided."""
+"""Layer by layer: how many neurons each method leaves undecided, and how much of their pre-activations."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 @drawn
 def layers(known: Mapping[str, Intervals], item: int = 0) -> Figure:
-    """For each method the mean width of the intervals of every activation, and the number of undecided neurons.
+    """For each method and activation the number of undecided neurons, and the widths of their intervals, added up:
+    decided neurons cost nothing, however wide they are.
 
     `known` is what methods found of one network (`Bounded.known`); `item` chooses the region.
     """
     figure = sheet(9.0, 3.4)
     left, right = figure.subplots(1, 2)
     for name, intervals in known.items():
-        width, undecided = of_layers(intervals, item)
-        for axes, values in ((left, width), (right, undecided)):
+        undecided, width = of_layers(intervals, item)
+        for axes, values in ((left, undecided), (right, width)):
             axes.plot(range(1, len(values) + 1), values, "o", **LOOKS[name].line, markersize=4, label=LOOKS[name].label)
-    left.set(yscale="log", ylabel="mean width of pre-activations")
-    right.set(ylabel="undecided neurons", ylim=(0, None))
+    left.set(ylabel="undecided neurons", ylim=(0, None))
+    right.set(yscale="log", ylabel="width of undecided, in all")
     for axes in (left, right):
         _count(axes, len(width))
     right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
@@ -37,10 +38,11 @@ def layers(known: Mapping[str, Intervals], item: int = 0) -> Figure:
 
 
 def of_layers(known: Intervals, item: int = 0) -> tuple[Array, Array]:
-    """Mean widths and numbers of undecided neurons of all activations, in order, `(activations,)` each."""
+    """Numbers and total widths of the undecided neurons of all activations, in order, `(activations,)` each."""
     relaxations = [known.relaxations[i] for i in sorted(known.relaxations)]
-    width = [float((r.upper[item] - r.lower[item]).mean()) for r in relaxations]
-    return np.array(width), np.array([float(r.unstable()[item].sum()) for r in relaxations])
+    undecided = [r.unstable()[item] for r in relaxations]
+    width = [(r.upper[item] - r.lower[item])[mask].sum() for r, mask in zip(relaxations, undecided, strict=True)]
+    return np.array([float(mask.sum()) for mask in undecided]), np.array([float(w) for w in width])
 
 
 def _count(axes: Axes, layers: int) -> None:

@@ -86,6 +86,11 @@ def form(row: Sequence[float], names: Sequence[str]) -> str:
     return "".join(terms)
 
 
+def pick(joint: Joint, group: int, item: int = 0) -> Joint:
+    """One group of many, for instance of `Intervals.groups`."""
+    return Joint(joint.rows, joint.bounds[item : item + 1, group : group + 1], joint.negative_slopes)
+
+
 def tightened(joint: Joint) -> Tensor:
     """The tight bounds of a single pair, `(8,)`. Raises ValueError for anything but one group with k = 2."""
     if joint.rows.shape[1] != 2 or joint.bounds.shape[:-1].numel() != 1:

@@ -40,14 +40,14 @@ def _bars(axes: Axes, radii: Mapping[str, float], attacked: float | None) -> Non
     """One bar for each method, from the top in the order given."""
     for y, (name, value) in enumerate(radii.items()):
         axes.barh(y, value, 0.62, color=LOOKS[name].colour)
-        axes.annotate(number(value), (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(number(value, 3), (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9)
     most = max([*radii.values(), attacked or 0.0])
     axes.set(ylim=(len(radii) - 0.4, -0.6), xlim=(0, 1.18 * most), xlabel="certified radius")
     axes.set_yticks(range(len(radii)), [LOOKS[name].label for name in radii])
     axes.tick_params(axis="y", length=0)
     if attacked is not None:
         axes.axvline(attacked, **LOOKS["attack"].line)
-        axes.set_title(f"an attack succeeds at {number(attacked)}")
+        axes.set_title(f"an attack succeeds at {number(attacked, 3)}")
 
 
 @drawn

@@ -126,9 +126,9 @@ def save(figure: Figure, path: str | Path) -> None:
     figure.savefig(path, metadata=dates[ending], dpi=200, facecolor="white")
 
 
-def number(x: float) -> str:
-    """Four digits at most, with a real minus sign."""
-    return f"{x:.4g}".replace("-", "\N{MINUS SIGN}") if abs(x) > 1e-12 else "0"
+def number(x: float, digits: int = 4) -> str:
+    """So many digits at most, with a real minus sign."""
+    return f"{x:.{digits}g}".replace("-", "\N{MINUS SIGN}") if abs(x) > 1e-12 else "0"
 
 
 def square(axes: Axes, points: Any, room: float) -> None:

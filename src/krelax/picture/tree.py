@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -117,8 +117,11 @@ def _finish(axes: Axes, nodes: Sequence[Node], height: Array, bounded: bool) -> 
     if leaves <= _NAMED:
         for node, y in zip(nodes, height, strict=True):
             if node.neuron >= 0:
-                axes.annotate(str(node.neuron), (node.place, y), (7, 3), textcoords="offset points", fontsize=9)
-    axes.set(xlabel=f"{leaves} leaves", xticks=(), xlim=(-0.6, leaves - 0.4))
+                away = -1 if node.parent >= 0 and nodes[node.parent].place > node.place else 1  # from the parent's line
+                style: dict[str, Any] = {"fontsize": 9, "ha": "left" if away > 0 else "right"}
+                axes.annotate(str(node.neuron), (node.place, y), (6 * away, -11), textcoords="offset points", **style)
+    axes.set(xlabel=f"{leaves} leaves; solid: $z \\geq 0$, dashed: $z \\leq 0$", xticks=(), xlim=(-0.6, leaves - 0.4))
+    axes.margins(y=0.08)
     axes.spines["bottom"].set_visible(False)
     if bounded:
         axes.axhline(0, color=BLACK, linewidth=0.8, zorder=0)
