@@ -37,12 +37,11 @@ def texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
 
 
 def check(figure: Figure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Renders in every format without a warning, nothing clipped, no text on another, no colour but those of the table;
+    """Renders without a warning, nothing clipped, no text on another, no colour but those of the table;
     the texts."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for ending in ("svg", "png", "pdf"):
-            save(figure, tmp_path / f"figure.{ending}")
+        save(figure, tmp_path / "figure.svg")
         drawn = texts(figure, monkeypatch)
     width, height = figure.bbox.size
     for text, box in drawn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -189,6 +190,14 @@ def test_lines_of_the_table_are_all_different() -> None:
     methods = {name: (look.colour, look.dash) for name, look in LOOKS.items() if name not in sets}
     assert len(set(methods.values())) == len(methods)
     assert set(METHODS) <= set(methods)
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_figures_are_saved_by_their_ending(ending: str, begins: bytes, tmp_path: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save(neuron(ReLU(), -1.0, 2.0), tmp_path / f"figure.{ending}")
+    assert (tmp_path / f"figure.{ending}").read_bytes().startswith(begins)
 
 
 def test_saving_twice_gives_the_same_file(tmp_path: Any) -> None:

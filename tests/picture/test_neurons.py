@@ -136,7 +136,6 @@ OCTAGONS = {
 def test_any_octagon_can_be_read(name: str, legible: Legible) -> None:
     pair_ = joint(OCTAGONS[name])
     legible(pair(pair_))
-    legible(octagon(pair_))
     legible(projections(pair_, direction=(1.0, -1.0)))
     legible(roofs(pair_, direction=(1.0, -1.0)))
 

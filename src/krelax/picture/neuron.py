@@ -42,6 +42,7 @@ def neuron(op: Activation, lower: float, upper: float, sets: Sequence[str] = SET
         _draw(panel, op, lower, upper, {name: shapes[name]})
         panel.set_title(f"{_look(op, name).label}\nslack area {number(area(shapes[name]))}")
     panels[0].set_ylabel("post-activation $a$")
+    panels[-1].legend(handles=panels[-1].lines[-1:], loc="lower right", handlelength=1.2)
     _frame(panels, np.concatenate(list(shapes.values())))
     return figure
 

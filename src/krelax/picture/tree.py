@@ -100,15 +100,24 @@ def tree(nodes: Sequence[Node], values: Array | None = None, axes: Axes | None =
     """
     figure, axes = on(axes, 7.0, 3.8)
     height = -np.array([float(len(n.path)) for n in nodes]) if values is None else values
-    for i, node in enumerate(nodes):
-        if node.parent >= 0:
-            ends = [nodes[node.parent].place, node.place], [height[node.parent], height[i]]
-            axes.plot(*ends, color=GREY, linewidth=1.0, linestyle="-" if node.path[-1][1] > 0 else "--", zorder=1)
-        closed = values is not None and height[i] > 0
-        mark, fill = ("s", BLUE if closed else PALE) if node.neuron < 0 else ("o", "white")
-        axes.plot(node.place, height[i], mark, color=BLACK, markerfacecolor=fill, markersize=6, zorder=2)
+    _edges(axes, nodes, height)
+    leaf = np.array([node.neuron < 0 for node in nodes])
+    closed = leaf & (height > 0) & (values is not None)
+    for which, mark, fill in ((~leaf, "o", "white"), (leaf & ~closed, "s", PALE), (closed, "s", BLUE)):
+        places = [node.place for node, chosen in zip(nodes, which, strict=True) if chosen]
+        axes.plot(places, height[which], mark, color=BLACK, markerfacecolor=fill, markersize=6, zorder=2)
     _finish(axes, nodes, height, values is not None)
     return figure
+
+
+def _edges(axes: Axes, nodes: Sequence[Node], height: Array) -> None:
+    """A line from every node to its parent, by the side that the split took."""
+    for side, dash in ((1, "-"), (-1, "--")):
+        below = [i for i, node in enumerate(nodes) if node.parent >= 0 and node.path[-1][1] == side]
+        ends = [(nodes[i].parent, i) for i in below]
+        x = [x for a, b in ends for x in (nodes[a].place, nodes[b].place, np.nan)]
+        y = [y for a, b in ends for y in (height[a], height[b], np.nan)]
+        axes.plot(x, y, color=GREY, linewidth=1.0, linestyle=dash, zorder=1)
 
 
 def _finish(axes: Axes, nodes: Sequence[Node], height: Array, bounded: bool) -> None:
