@@ -19,7 +19,7 @@ from krelax.bounds.optimise import Ascent
 from krelax.certificate.format import Claim
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping, Strategy
-from krelax.network.activations import ReLU
+from krelax.network.activations import ReLU, Sigmoid
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.picture import certified, layers, neuron, progress, radius, reachable, sampled, save, shares, tree, trees
@@ -152,6 +152,15 @@ def test_bounds_rise_from_the_root_and_are_sound(legible: Legible) -> None:
     texts = legible(tree(nodes, values))
     assert str(unstable[1]) in texts
     legible(tree(nodes))
+
+
+def test_bounds_in_trees_are_for_relus_only() -> None:
+    builder = Builder((2,))
+    node = builder.add(Dense(torch.eye(2, dtype=torch.float64), None), 0)
+    instance, query = on_square(builder.build(builder.add(Sigmoid(), node))), asking([1.0, -1.0])
+    known = bound(instance, query, METHODS["crown"]).known
+    with pytest.raises(ValueError, match="ReLU"):
+        bounds(instance, query, 0, known, next(trees(claim(-1))), Ascent(1))
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 6])

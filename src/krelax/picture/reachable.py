@@ -34,8 +34,7 @@ def reachable(
         text = f"{LOOKS[name].label}: {number(area(corners))}"
         axes.plot(*np.concatenate([corners, corners[:1]]).T, **LOOKS[name].line, label=text)
     axes.set(xlabel=f"${names[0]}$", ylabel=f"${names[1]}$")
-    legend = axes.legend(title="area", loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
-    legend.legend_handles[0].set_markersize(6)  # type: ignore[union-attr]
+    axes.legend(title="area", loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, markerscale=5)
     return figure
 
 

@@ -18,6 +18,7 @@ from krelax.certificate.format import Claim
 from krelax.picture.geometry import Array
 from krelax.picture.style import BLACK, BLUE, GREY, PALE, drawn, on
 from krelax.problem.queries import Queries
+from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,11 +40,10 @@ class Node:
 
 def trees(claim: Claim) -> Iterator[list[Node]]:
     """The trees of a claim, form by form, each in preorder: first the side `z >= 0`, then `z <= 0`."""
-    rest = claim.tree.tolist()
-    while rest:
+    splits, at = claim.tree.tolist(), 0
+    while at < len(splits):
         nodes: list[Node] = []
-        size = _grow(rest, 0, nodes, -1, ())
-        rest = rest[size:]
+        at = _grow(splits, at, nodes, -1, ())
         yield _placed(nodes)
 
 
@@ -59,13 +59,11 @@ def _grow(tree: Sequence[int], at: int, nodes: list[Node], parent: int, path: tu
 
 def _placed(nodes: list[Node]) -> list[Node]:
     """Leaves side by side, every split in the middle above its children."""
-    place, children = [0.0] * len(nodes), [[j for j, n in enumerate(nodes) if n.parent == i] for i in range(len(nodes))]
-    leaves = [i for i, node in enumerate(nodes) if node.neuron < 0]
-    for at, i in enumerate(leaves):
+    place = [0.0] * len(nodes)
+    for at, i in enumerate(i for i, node in enumerate(nodes) if node.neuron < 0):
         place[i] = float(at)
-    for i in reversed(range(len(nodes))):
-        if children[i]:
-            place[i] = sum(place[j] for j in children[i]) / len(children[i])
+    for i in range(len(nodes) - 1, 0, -1):  # children come behind their parents
+        place[nodes[i].parent] += place[i] / 2
     return [Node(n.neuron, n.parent, n.path, p) for n, p in zip(nodes, place, strict=True)]
 
 
@@ -73,8 +71,13 @@ def bounds(
     instance: Instance, queries: Queries, query: int, known: Intervals, nodes: Sequence[Node], ascent: Ascent
 ) -> Array:
     """A proven lower bound of one margin in every node of a tree, `(nodes,)`: that of its own ascent over what is known
-    of the region, or its parent's, whichever is better. Activations must be ReLUs.
+    of the region, or its parent's, whichever is better.
+
+    Raises ValueError for networks with other activations than ReLUs and leaky ReLUs: neurons have other numbers there
+    in a search than in a certificate.
     """
+    if not all(isinstance(r, Triangle) for r in known.relaxations.values()):
+        raise ValueError("bounds in the nodes of a tree need a network of ReLUs and leaky ReLUs only")
     networks = instance.network, instance.fast_network
     forms = [outputs(n, queries.rows.to(n.dtype), queries.offsets.to(n.dtype)) for n in networks]
     evaluator = Evaluator(instance, known, forms[0], forms[1])
