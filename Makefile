@@ -10,8 +10,8 @@ demo: .venv/demo
 	$(BIN)/krelax demo
 
 test: .venv/test
-	$(BIN)/ruff check src tests training benchmarks
-	$(BIN)/ruff format --check src tests training benchmarks
+	$(BIN)/ruff check src tests training benchmarks docs/figures.py
+	$(BIN)/ruff format --check src tests training benchmarks docs/figures.py
 	$(BIN)/mypy
 	$(BIN)/pytest
 

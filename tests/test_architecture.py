@@ -20,7 +20,8 @@ ALLOWED = {
     "search": {"network", "problem", "hull", "relaxations", "bounds", "certificate"},
     "run": {"network", "problem", "relaxations", "bounds", "search", "certificate"},
     "certificate": set(),
-    "cli": {"network", "problem", "relaxations", "bounds", "search", "run", "certificate"},
+    "picture": {"network", "problem", "hull", "relaxations", "bounds", "search", "certificate"},
+    "cli": {"network", "problem", "relaxations", "bounds", "search", "run", "certificate", "picture"},
 }
 HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "rich"}
 
@@ -67,6 +68,16 @@ def test_the_checker_trusts_nobody() -> None:
             for name in modules(statement):
                 top = name.split(".")[0]
                 assert name.startswith(own) or top in sys.stdlib_module_names | {"numpy"}, f"{file.name}: {name}"
+
+
+def test_pictures_read_certificates_and_need_matplotlib_only_when_they_draw() -> None:
+    for file in (SOURCE / "picture").rglob("*.py"):
+        for statement in imports(file):
+            for name in modules(statement):
+                assert not name.startswith("krelax.certificate.") or name.startswith("krelax.certificate.format")
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert not {m.split(".")[0] for m in modules(node)} & {"matplotlib", "mpl_toolkits"}, file.name
 
 
 def test_no_star_imports() -> None:

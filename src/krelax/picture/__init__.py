@@ -1,0 +1,36 @@
+"""Pictures of relaxations, bounds and results: one function for each question, each of which returns a figure.
+
+They show what the library computed and bound nothing themselves. They need matplotlib, which is imported when the first
+figure is drawn. All methods have one colour and line style throughout: `style.LOOKS`.
+"""
+
+from krelax.picture.layers import layers
+from krelax.picture.neuron import neuron
+from krelax.picture.pair import octagon, pair, pick, projections
+from krelax.picture.progress import progress, watched
+from krelax.picture.reachable import certified, reachable, sampled
+from krelax.picture.robust import radius, shares
+from krelax.picture.roof import roofs
+from krelax.picture.style import LOOKS, save
+from krelax.picture.tree import tree, trees
+
+__all__ = [
+    "LOOKS",
+    "certified",
+    "layers",
+    "neuron",
+    "octagon",
+    "pair",
+    "pick",
+    "progress",
+    "projections",
+    "radius",
+    "reachable",
+    "roofs",
+    "sampled",
+    "save",
+    "shares",
+    "tree",
+    "trees",
+    "watched",
+]

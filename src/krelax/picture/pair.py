@@ -1,0 +1,211 @@
+"""Two neurons: what is known of them before the activation, and what each relaxation makes of it behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from krelax.hull import octagon as closed_form
+from krelax.picture.geometry import Array, polygon
+from krelax.picture.neuron import RULES
+from krelax.picture.style import BLACK, FAINT, GREY, LOOKS, cross, drawn, number, on, sheet, square
+from krelax.relaxations.joint import Joint
+from krelax.relaxations.piecewise import Triangle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SETS = ("interval", "zonotope", "planar", "triangle", "hull")
+NAMES = ("z_1", "z_2")
+SUM = (1.0, 1.0)
+
+
+@drawn
+def pair(joint: Joint, names: Sequence[str] = NAMES, direction: Sequence[float] = SUM) -> Figure:
+    """One pair on one sheet: its `octagon` and its `projections`."""
+    figure = sheet(10.0, 4.1)
+    left, right = figure.subplots(1, 2)
+    octagon(joint, names, left)
+    projections(joint, names, direction, axes=right)
+    return figure
+
+
+@drawn
+def octagon(joint: Joint, names: Sequence[str] = NAMES, axes: Axes | None = None) -> Figure:
+    """The pre-activations of a pair (a `Joint` of one group with k = 2): its octagon, the tight bounds on its edges,
+    and the box of its intervals, which is all that relaxations of single neurons see.
+    """
+    figure, axes = on(axes, 4.6, 4.1)
+    tight = tightened(joint)
+    corners = polygon(closed_form.points(tight)[:8].numpy())
+    lower, upper = _box(tight)
+    cross(axes)
+    box = np.array([[lower[0], lower[1]], [upper[0], lower[1]], [upper[0], upper[1]], [lower[0], upper[1]]])
+    axes.fill(*box.T, fill=False, edgecolor=GREY, linestyle=LOOKS["interval"].dash, linewidth=1.6)
+    axes.fill(*corners.T, facecolor=FAINT, edgecolor=BLACK, linewidth=1.8)
+    size = max(float(u - l) for l, u in zip(lower, upper, strict=True))
+    for row, bound in zip(closed_form.ROWS, tight.tolist(), strict=True):
+        _label_edge(axes, corners, row, bound, names, size)
+    square(axes, box, 1.9)
+    axes.set(xlabel=f"${names[0]}$", ylabel=f"${names[1]}$", title="before the activation")
+    return figure
+
+
+def _label_edge(
+    axes: Axes, corners: Array, row: Sequence[int], bound: float, names: Sequence[str], size: float
+) -> None:
+    """The inequality of an edge beside it, if the edge is long enough to be seen."""
+    normal = np.array(row, dtype=float)
+    ends = corners[np.abs(corners @ normal - bound) <= 1e-6 * size]
+    room = 0.0375 * (4 + len(number(bound))) if row[1] == 0 else 0.15  # words along upright edges need room there
+    if len(ends) < 2 or np.linalg.norm(ends[0] - ends[-1]) < room * size:
+        return
+    at = (ends[0] + ends[-1]) / 2 + 0.03 * size * normal / np.linalg.norm(normal)
+    across, along = {-1: "right", 0: "center", 1: "left"}[row[0]], {-1: "top", 0: "center", 1: "bottom"}[row[1]]
+    first = row[0] or row[1]  # bounds from below are written as such
+    sense, limit = (r"\leq", bound) if first > 0 else (r"\geq", -bound)
+    text = rf"${form([first * c for c in row], names)} {sense} {number(limit)}$"
+    plain = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    axes.text(
+        at[0], at[1], text, ha=across, va=along, fontsize=9, rotation=90 * row[0] if row[1] == 0 else 0, bbox=plain
+    )
+
+
+def form(row: Sequence[float], names: Sequence[str]) -> str:
+    """A linear form in words: `z_1 - z_2`."""
+    terms: list[str] = []
+    for c, name in zip(row, names, strict=True):
+        if c:
+            size = "" if abs(c) == 1 else number(abs(c)) + r"\,"
+            terms.append(("-" if c < 0 else "+" if terms else "") + size + name)
+    return "".join(terms)
+
+
+def pick(joint: Joint, group: int, item: int = 0) -> Joint:
+    """One group of many, for instance of `Intervals.groups`."""
+    return Joint(joint.rows, joint.bounds[item : item + 1, group : group + 1], joint.negative_slopes)
+
+
+def tightened(joint: Joint) -> Tensor:
+    """The tight bounds of a single pair, `(8,)`. Raises ValueError for anything but one group with k = 2."""
+    if joint.rows.shape[1] != 2 or joint.bounds.shape[:-1].numel() != 1:
+        raise ValueError(f"one pair, not groups {tuple(joint.bounds.shape[:-1])} of {joint.rows.shape[1]}")
+    return closed_form.tighten(joint.bounds.reshape(8).double())
+
+
+def _box(tight: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of both members."""
+    return -tight[[1, 3]], tight[[6, 4]]
+
+
+def spanning(joint: Joint, name: str) -> Array:
+    """Points (z, a), `(n, 4)`, whose convex hull is a relaxation of the pair over its octagon.
+
+    On a sign pattern the lines of single neurons are linear, so what lies between them over the octagon is spanned by
+    the vertices of the pattern's part of it, each with every choice of lower and upper line.
+    """
+    lifted = joint.lifted.reshape(-1, 4).double()
+    z, a = lifted[:, :2], -lifted[:, 2:]
+    if name == "hull":
+        return torch.cat([z, a], -1).numpy()
+    low, high = _between(joint, name, z, a)
+    choices = [torch.stack([one, two], -1) for one in (low[0], high[0]) for two in (low[1], high[1])]
+    return torch.cat([torch.cat([z, a], -1) for a in choices]).numpy()
+
+
+def _between(joint: Joint, name: str, z: Tensor, a: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The least and the largest post-activation of each member at some z, `(n,)` each, by single neurons."""
+    lows, highs = [], []
+    for i, (l, u) in enumerate(zip(*_box(tightened(joint)), strict=True)):
+        relaxation = Triangle(l.reshape(1, 1), u.reshape(1, 1), joint.negative_slopes[i])
+        if name == "interval":
+            low, high = (t.flatten().expand(len(z)) for t in relaxation.interval())
+        else:
+            lines = relaxation.lines_by(RULES.get(name, RULES["planar"]))
+            below = 0.0 if lines.below is None else lines.below.flatten()
+            low, high = lines.lower.flatten() * z[:, i] - below, lines.upper.flatten() * z[:, i] + lines.above.flatten()
+            low = a[:, i] if name == "triangle" else low
+        lows.append(low)
+        highs.append(high)
+    return lows, highs
+
+
+def largest(joint: Joint, name: str, direction: Sequence[float] = SUM) -> float:
+    """The largest `direction . a` that a relaxation of the pair allows; of "hull" its support function."""
+    if name == "hull":
+        coeff = -torch.tensor(direction, dtype=joint.bounds.dtype).reshape(1, 1, 2, 1)
+        return float(joint.support(torch.zeros_like(coeff), coeff).value)
+    return float((spanning(joint, name)[:, 2:] @ np.array(direction)).max())
+
+
+@drawn
+def projections(
+    joint: Joint,
+    names: Sequence[str] = NAMES,
+    direction: Sequence[float] = SUM,
+    sets: Sequence[str] = SETS,
+    axes: Axes | None = None,
+) -> Figure:
+    """The post-activations (a1, a2) that each relaxation allows over the same octagon, around the exact ones.
+
+    The legend says how large `direction . a` can get in each. Crosses mark where triangles go furthest and no
+    input does, dots where the exact hull of the pair does.
+    """
+    figure, axes = on(axes, 5.6, 4.1)
+    behind = posts(joint, names)
+    for part in exact_parts(joint):
+        axes.fill(*part.T, facecolor=FAINT, edgecolor=BLACK, linewidth=4.5, joinstyle="round", zorder=2)
+    # thinner and thinner, so that sets that coincide can be told apart
+    for name, width in zip(sets, np.linspace(4.0, 1.6, len(sets)), strict=True):
+        corners = polygon(spanning(joint, name)[:, 2:])
+        text = f"{LOOKS[name].label}: {number(largest(joint, name, direction))}"
+        axes.plot(*np.concatenate([corners, corners[:1]]).T, **LOOKS[name].line, linewidth=width, label=text, zorder=3)
+    axes.plot([], [], color=BLACK, linewidth=4.5, label=f"exact: {number(_exact(joint, direction))}")
+    for name, mark in (("triangle", "x"), ("hull", "o")):
+        if name in sets:
+            at = farthest(joint, name, direction)
+            axes.plot(*at[2:], mark, color=LOOKS[name].colour, markersize=9, markeredgewidth=2.4, zorder=4)
+    axes.set(xlabel=f"${behind[0]}$", ylabel=f"${behind[1]}$", title="behind the activation")
+    square(axes, np.concatenate([spanning(joint, name)[:, 2:] for name in ("hull", *sets)]), 1.15)
+    title = f"largest ${form(direction, behind)}$"
+    axes.legend(title=title, loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, alignment="left")
+    return figure
+
+
+def posts(joint: Joint, names: Sequence[str]) -> list[str]:
+    """Names of the post-activations; a pass-through member keeps its own."""
+    slopes = joint.negative_slopes
+    return [name if s == 1 else name.replace("z", "a") for name, s in zip(names, slopes, strict=True)]
+
+
+def exact_parts(joint: Joint) -> list[Array]:
+    """The exact post-activations, sign pattern by sign pattern: polygons, segments and points, `(n, 2)` each."""
+    points = spanning(joint, "hull")
+    signs = [np.array([one, two]) for one in (-1, 1) for two in (-1, 1)]
+    parts = [points[(points[:, :2] * s >= 0).all(1), 2:] for s in signs]
+    return [polygon(p) for p in parts if len(p)]
+
+
+def _exact(joint: Joint, direction: Sequence[float]) -> float:
+    return max(float((part @ np.array(direction)).max()) for part in exact_parts(joint))
+
+
+def farthest(joint: Joint, name: str, direction: Sequence[float] = SUM) -> Array:
+    """A point (z, a), `(4,)`, where a relaxation goes furthest: the middle of all such, for "hull" one of the graph."""
+    points = spanning(joint, name)
+    value = points[:, 2:] @ np.array(direction)
+    best = points[value >= value.max() - 1e-9 * (1 + np.abs(value).max())]
+    middle: Array = np.unique(best.round(9), axis=0).mean(0)
+    beside = np.abs(activated(joint, middle[:2]) - middle[2:]).max() > 1e-6
+    return best[0] if name == "hull" and beside else middle
+
+
+def activated(joint: Joint, z: Array) -> Array:
+    """The post-activations of one pair of pre-activations, `(2,)`."""
+    a: Array = np.maximum(z, np.array(joint.negative_slopes) * z)
+    return a

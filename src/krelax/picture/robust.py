@@ -1,0 +1,75 @@
+"""How robust an image is, and a data set: radii and shares that each method certifies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from krelax.picture.geometry import Array
+from krelax.picture.style import FAINT, LOOKS, drawn, number, on, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@drawn
+def radius(
+    image: Array, perturbed: Array, radii: Mapping[str, float], attacked: float | None = None, says: str = ""
+) -> Figure:
+    """An image and a perturbed one, `(height, width)` or `(height, width, 3)` with values in [0, 1], beside the radius
+    that each method certifies.
+
+    `attacked` is a radius at which an attack succeeded, so that no method can certify it; the perturbed image should be
+    that attack's. `says` is what the network says of it.
+    """
+    figure = sheet(9.0, 2.7)
+    one, two, bars = figure.subplots(1, 3, width_ratios=(1, 1, 2.2))
+    for axes, pixels, title in ((one, image, "image"), (two, perturbed, says or "perturbed")):
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(xticks=(), yticks=(), title=title)
+        for side in axes.spines.values():
+            side.set_visible(True)
+    _bars(bars, radii, attacked)
+    return figure
+
+
+def _bars(axes: Axes, radii: Mapping[str, float], attacked: float | None) -> None:
+    """One bar for each method, from the top in the order given."""
+    for y, (name, value) in enumerate(radii.items()):
+        axes.barh(y, value, 0.62, color=LOOKS[name].colour)
+        axes.annotate(number(value, 3), (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    most = max([*radii.values(), attacked or 0.0])
+    axes.set(ylim=(len(radii) - 0.4, -0.6), xlim=(0, 1.18 * most), xlabel="certified radius")
+    axes.set_yticks(range(len(radii)), [LOOKS[name].label for name in radii])
+    axes.tick_params(axis="y", length=0)
+    if attacked is not None:
+        axes.axvline(attacked, **LOOKS["attack"].line)
+        axes.set_title(f"an attack succeeds at {number(attacked, 3)}")
+
+
+@drawn
+def shares(
+    table: Mapping[str, Sequence[tuple[float, float]]],
+    attacked: Sequence[tuple[float, float]] | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """The certified share of a data set against the radius: for each method rows (eps, share between 0 and 1).
+
+    `attacked` has the share that no attack refuted, which bounds every certified share from above; what lies between
+    it and the best method is not known.
+    """
+    figure, axes = on(axes, 6.4, 3.6)
+    if attacked is not None:
+        eps, share = np.array(attacked).T
+        axes.plot(eps, 100 * share, **LOOKS["attack"].line, label="no attack found")
+        best = np.max([np.interp(eps, *np.array(rows).T) for rows in table.values()], axis=0)
+        axes.fill_between(eps, 100 * best, 100 * share, color=FAINT, linewidth=0)
+    for name, rows in table.items():
+        eps, share = np.array(rows).T
+        axes.plot(eps, 100 * share, "o", **LOOKS[name].line, markersize=3.5, label=LOOKS[name].label)
+    axes.set(xlabel="radius", ylabel="certified images, %", ylim=(-2, 102))
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
+    return figure

@@ -1,0 +1,145 @@
+"""How pictures look: the one table of colours and line styles, and the paper they are drawn on.
+
+The colours are those of Okabe and Ito (2008), which people with any colour vision tell apart; methods that share a
+colour are of one family and differ in their line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from krelax.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BLACK, GREY, ORANGE, GREEN = "#000000", "#7F7F7F", "#E69F00", "#009E73"
+SKY, BLUE, VERMILION, PURPLE = "#56B4E9", "#0072B2", "#D55E00", "#CC79A7"
+SOLID, DASHED, DOTTED, MIXED = "-", (0.0, (5.0, 2.0)), (0.0, (1.2, 1.6)), (0.0, (6.0, 2.0, 1.2, 2.0))
+PALE, FAINT = "#BBBBBB", "#E3E3E3"  # lines that only guide the eye, and the inside of exact sets
+
+Dash = str | tuple[float, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, line style and name of a method, or of a set of the same kind."""
+
+    colour: str
+    dash: Dash
+    label: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """As keywords of a line."""
+        return {"color": self.colour, "linestyle": self.dash}
+
+
+LOOKS: dict[str, Look] = {
+    "exact": Look(BLACK, SOLID, "exact"),
+    "interval": Look(GREY, DOTTED, "interval"),
+    "zonotope": Look(ORANGE, MIXED, "zonotope"),
+    "fast-lin": Look(ORANGE, DOTTED, "Fast-Lin"),
+    "fixed0": Look(GREEN, DOTTED, "fixed slope 0"),
+    "fixed1": Look(GREEN, MIXED, "fixed slope 1"),
+    "crown-ibp": Look(SKY, DASHED, "CROWN-IBP"),
+    "crown": Look(GREEN, DASHED, "CROWN"),
+    "alpha": Look(SKY, SOLID, "alpha"),
+    "lp": Look(BLUE, DASHED, "triangle LP"),
+    "krelu": Look(VERMILION, SOLID, "2-ReLU"),
+    "krelu3": Look(VERMILION, DASHED, "3-ReLU"),
+    "krelu4": Look(VERMILION, DOTTED, "4-ReLU"),
+    "lp-krelu": Look(VERMILION, MIXED, "2-ReLU LP"),
+    "split": Look(PURPLE, SOLID, "split"),
+    "auto": Look(PURPLE, DASHED, "auto"),
+    "attack": Look(BLACK, DOTTED, "attack"),
+    # sets, by the methods that live on them
+    "planar": Look(GREEN, DASHED, "planar (CROWN)"),
+    "triangle": Look(BLUE, DASHED, "triangle"),
+    "hull": Look(VERMILION, SOLID, "2-ReLU"),
+}
+
+_RC = {
+    "font.size": 10.0,
+    "axes.titlesize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "krelax",
+    "path.simplify": True,
+}
+
+
+def drawn(function: Callable[P, R]) -> Callable[P, R]:
+    """Draw with this style, whatever matplotlib's settings are. Raises InputError without matplotlib."""
+
+    @wraps(function)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            matplotlib = import_module("matplotlib")
+        except ModuleNotFoundError:
+            raise InputError("pictures need matplotlib: pip install 'krelax[pictures]'") from None
+        with matplotlib.rc_context(matplotlib.rcParamsDefault | _RC):
+            return function(*args, **kwargs)
+
+    return styled
+
+
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure, in inches, outside of pyplot: nothing has to be closed."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def on(axes: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:
+    """The given axes and their figure, or a new figure with one axes."""
+    if axes is None:
+        figure = sheet(width, height)
+        return figure, figure.add_subplot()
+    above = axes.get_figure(root=True)
+    assert above is not None
+    return above, axes
+
+
+@drawn
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as SVG, PNG (200 dots an inch) or PDF, by the ending of the path. Equal figures are equal files.
+
+    Raises InputError for another ending.
+    """
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+    ending = Path(path).suffix.lower()
+    if ending not in dates:
+        raise InputError(f"{path}: figures are written as .svg, .png or .pdf")
+    figure.savefig(path, metadata=dates[ending], dpi=200, facecolor="white")
+
+
+def number(x: float, digits: int = 4) -> str:
+    """So many digits at most, with a real minus sign."""
+    return f"{x:.{digits}g}".replace("-", "\N{MINUS SIGN}") if abs(x) > 1e-12 else "0"
+
+
+def square(axes: Axes, points: Any, room: float) -> None:
+    """Equal scales on both axes of a square panel, `room` times as wide as the points `(n, 2)` in its middle."""
+    low, high = points.min(0), points.max(0)
+    middle, half = (low + high) / 2, room / 2 * max((high - low).max(), 1e-9)
+    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
+    axes.locator_params(nbins=4)
+
+
+def cross(axes: Axes) -> None:
+    """Pale lines through zero, behind everything."""
+    axes.axhline(0, color=PALE, linewidth=0.8, zorder=0)
+    axes.axvline(0, color=PALE, linewidth=0.8, zorder=0)
