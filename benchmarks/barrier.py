@@ -71,12 +71,12 @@ class Relaxation:
 RELAXATIONS = (
     Relaxation("k = 2", Grouping(2, neurons=60, overlap=3)),
     Relaxation("k = 2 + 1", Grouping(2, neurons=60, overlap=3, through=1)),
-    Relaxation("k = 3", Grouping(3, neurons=40, overlap=2)),
-    Relaxation("k = 3 + 1", Grouping(3, neurons=24, overlap=2, through=1)),
-    Relaxation("k = 4", Grouping(4, neurons=30, overlap=1)),
-    Relaxation("k = 4 + 1", Grouping(4, neurons=30, overlap=1, through=1)),
+    Relaxation("k = 3", Grouping(3, neurons=40, overlap=2, enough=1.0)),
+    Relaxation("k = 3 + 1", Grouping(3, neurons=24, overlap=2, enough=1.0, through=1)),
+    Relaxation("k = 4", Grouping(4, neurons=30, overlap=1, enough=1.0)),
+    Relaxation("k = 4 + 1", Grouping(4, neurons=30, overlap=1, enough=1.0, through=1)),
     Relaxation("LP, k = 2", Grouping(2, neurons=100, overlap=4), program=True),
-    Relaxation("LP, k = 3", Grouping(3, neurons=80, overlap=4), program=True),
+    Relaxation("LP, k = 3", Grouping(3, neurons=80, overlap=4, enough=1.0), program=True),
 )
 
 ALPHA = METHODS["alpha"]
