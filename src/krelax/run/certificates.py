@@ -13,7 +13,7 @@ from krelax.certificate import format as file
 from krelax.certificate.check import check
 from krelax.certificate.format import Malformed
 from krelax.certificate.kernel import Rejected
-from krelax.errors import InputError
+from krelax.errors import InputError, KrelaxError
 from krelax.run.journal import digest
 from krelax.search.verdict import Outcome, Verdict
 
@@ -71,7 +71,7 @@ class Certificates:
 
     def write(self, name: str, outcome: Outcome) -> tuple[Outcome, Written | None]:
         """Write the certificate of an outcome that holds in file `name`. The outcome becomes UNKNOWN if it is to be
-        checked and is not accepted."""
+        checked and is not accepted, or the checker does not read the network."""
         if outcome.verdict is not Verdict.HOLDS:
             return outcome, None
         path = self.folder / name
@@ -85,7 +85,8 @@ class Certificates:
         began = time.perf_counter()
         try:
             margin = min(check(file.read(path), self.model.read_bytes()))
-        except (Rejected, Malformed) as error:
-            why = "certificate not accepted" if self.semantics == "real" else "not shown for float32"
+        except KrelaxError as error:
+            refused = "certificate not accepted" if self.semantics == "real" else "not shown for float32"
+            why = refused if isinstance(error, Rejected | Malformed) else "certificate not checked"
             return Outcome(Verdict.UNKNOWN, f"{why}: {error}", outcome.margin, outcome.seconds), written
         return outcome, replace(written, seconds=round(time.perf_counter() - began, 4), margin=margin)
