@@ -1,8 +1,8 @@
 """What proofs chose, noted as bounds are proven, so that somebody else can evaluate it again.
 
-A claim is a set of forms with what was chosen for each: slopes, shares of groups, splits. It holds no bound but those
-by which the ledger knows which claim proves most about a form. Everything noted is exact: proofs round their choices
-to what is noted here before they evaluate them.
+A claim is about one form: its leaves, and what was chosen for each of them, slopes and shares of groups. Its value only
+tells the ledger which claim proves most. Slopes are noted as proofs use them, rounded beforehand; shares of groups, and
+slopes of linear programs, are noted in float32, which changes a bound in its seventh digit.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Choices:
 
 @dataclass(frozen=True, eq=False)
 class Noted:
-    """Noted and what was chosen for each: `choices` by activation, and the splits on the way to it, `(leaves,
+    """Leaves and what was chosen for each: `choices` by activation, and the splits on the way to it, `(leaves,
     depth)`, as activation (-1: none), entry, side and multiplier."""
 
     choices: Mapping[int, Choices]
@@ -79,7 +79,7 @@ class Noted:
 
     @classmethod
     def unsplit(cls, choices: Mapping[int, Choices], count: int) -> Noted:
-        """Noted without a split, one for each form."""
+        """Leaves without a split, one for each form."""
         kinds = (np.int32, np.int32, np.int8, np.float32)
         node, entry, side, multiplier = (np.zeros((count, 0), kind) for kind in kinds)
         return cls(choices, node, entry, side, multiplier)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.bounds.groups import Groups
-from krelax.bounds.ledger import MARGINS, Choices, Cuts, Key, Ledger, Noted, Part, Shared
+from krelax.bounds.ledger import MARGINS, Choices, Claim, Cuts, Key, Ledger, Noted, Part, Shared
 from krelax.certificate import format as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
@@ -89,9 +89,9 @@ class _Writer:
             layer.claims.append(claim)
         return layer
 
-    def claim(self, keys: Sequence[Key], claims: Mapping[Key, object], before: int) -> file.Claim:
+    def claim(self, keys: Sequence[Key], claims: Mapping[Key, Claim], before: int) -> file.Claim:
         """The best claims about some forms as one, with adaptive slopes for those there is none of."""
-        trees = [_Tree(getattr(claims.get(key), "parts", ()), self) for key in keys]
+        trees = [_Tree(claims[key].parts if key in claims else (), self) for key in keys]
         leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
         tree = np.array([n for t in trees for n in t.nodes], np.int32)
         multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
