@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from tests.run.files import random_dense, save
 
 from krelax.bounds.branching import Effort
+from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
+from krelax.bounds.leaves import Leaves
 from krelax.bounds.ledger import MARGINS, Ledger
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.multineuron import Joining
@@ -126,42 +127,49 @@ def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) 
         assert check(read(tmp_path / "c.zip"), model)[0] == pytest.approx(outcome.margin, rel=1e-3, abs=1e-5)
 
 
-def small_network(path: Path, seed: int = 0) -> None:
-    """Two inputs, two layers of ReLUs, one output."""
-    rng = np.random.default_rng(seed)
-    sizes, nodes, weights = (2, 8, 8, 1), [], []
-    for i, (n, m) in enumerate(pairwise(sizes)):
-        weights += [
-            numpy_helper.from_array(rng.normal(0, 1, (n, m)).astype(np.float32), f"w{i}"),
-            numpy_helper.from_array(rng.normal(0, 0.3, m).astype(np.float32), f"b{i}"),
-        ]
-        nodes.append(helper.make_node("Gemm", ["x" if i == 0 else f"a{i - 1}", f"w{i}", f"b{i}"], [f"z{i}"]))
-        if i < 2:
-            nodes.append(helper.make_node("Relu", [f"z{i}"], [f"a{i}"]))
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, k]) for n, k in (("x", 2), ("z2", 1))]
-    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+def narrow(path: Path, seed: int, margin: float) -> tuple[Questions, float]:
+    """A question about a small network on a box whose margin is about so small, and the smallest one on a grid."""
+    save(random_dense([2, 8, 8, 1], seed), path)
+    network = load_onnx(path)
+    region = Box(torch.full((1, 1, 2), -1.0).double(), torch.ones(1, 1, 2).double())
+    grid = torch.cartesian_prod(*[torch.linspace(-1, 1, 401).double()] * 2).reshape(-1, 1, 2)
+    offset = torch.full((1, 1), margin - float(network(grid).min())).double()
+    queries = Queries(torch.ones(1, 1, 1).double(), offset, torch.zeros(1, 1).long(), 1)
+    return Questions(region, queries, lambda i, x, y: False), margin
+
+
+def decided(path: Path, questions: Questions, search: Complete) -> tuple[Outcome, float]:
+    """The outcome of a search, and the margin that the checker finds in its certificate."""
+    outcomes: list[Outcome] = []
+    decide(load_onnx(path), questions, Plan((search,)), lambda i, o: outcomes.append(o), 60, proofs=True)
+    assert outcomes[0].verdict is Verdict.HOLDS
+    model, proof = path.read_bytes(), path.with_suffix(".zip")
+    write(proof, Certificate(hashlib.sha256(model).hexdigest(), "real", "test", list(outcomes[0].proofs)))
+    return outcomes[0], check(read(proof), model)[0]
+
+
+def test_leaves_that_linear_programs_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are proven by slopes outright, others to be empty."""
+    solved: list[float] = []
+    solve = Evaluator.solve
+
+    def watched(self: Evaluator, leaves: Leaves) -> Any:
+        result = solve(self, leaves)
+        solved.extend(result[0].tolist())
+        return result
+
+    monkeypatch.setattr(Evaluator, "solve", watched)
+    questions, margin = narrow(tmp_path / "small.onnx", 9, 1e-3)
+    outcome, found = decided(tmp_path / "small.onnx", questions, Complete(inputs=0, passes=()))
+    assert sum(value > 0 for value in solved) >= 10
+    assert 0 < found <= margin
+    assert found == pytest.approx(outcome.margin, rel=1e-3)
 
 
 def test_boxes_are_written_as_a_tree(tmp_path: Path) -> None:
-    path = tmp_path / "small.onnx"
-    small_network(path)
-    network = load_onnx(path)
-    region = Box(torch.full((1, 1, 2), -1.0).double(), torch.ones(1, 1, 2).double())
-    grid = torch.cartesian_prod(*[torch.linspace(-1, 1, 201).double()] * 2).reshape(-1, 1, 2)
-    least = float(network(grid).min())
-    queries = Queries(
-        torch.ones(1, 1, 1).double(), torch.full((1, 1), 0.05 - least).double(), torch.zeros(1, 1).long(), 1
-    )
-    outcomes: list[Outcome] = []
-    questions = Questions(region, queries, lambda i, x, y: False)
-    decide(network, questions, Plan((Complete(),)), lambda i, o: outcomes.append(o), 60, proofs=True)
-    assert outcomes[0].verdict is Verdict.HOLDS
-    (proof,) = outcomes[0].proofs
-    assert proof.boxes is not None
-    assert (proof.boxes.cut >= 0).sum() >= 2
-    model = path.read_bytes()
-    write(tmp_path / "c.zip", Certificate(hashlib.sha256(model).hexdigest(), "real", "test", [proof]))
-    margin = check(read(tmp_path / "c.zip"), model)[0]
-    assert margin == pytest.approx(outcomes[0].margin, rel=1e-6)
-    assert margin <= 0.05 + 1e-12
+    questions, margin = narrow(tmp_path / "small.onnx", 4, 0.05)
+    outcome, found = decided(tmp_path / "small.onnx", questions, Complete())
+    assert outcome.proofs[0].boxes is not None
+    assert (outcome.proofs[0].boxes.cut >= 0).sum() >= 2
+    assert outcome.margin is not None
+    assert outcome.margin - 1e-9 <= found <= margin

@@ -146,6 +146,7 @@ class Branching:
     ) -> None:
         if len(instance.region) != 1:
             raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
+        self._widths = {i: r.lower[0].numel() for i, r in known.relaxations.items()}
         instance, known, forms, self._kept = without_inactive(instance, known, forms)
         if not effort.groups:
             known.groups.clear()
@@ -289,9 +290,10 @@ class Branching:
             self._notes.close(self._noted(leaves.select(closed)))
         return closed
 
-    def _noted(self, leaves: Leaves) -> Proven:
-        """Leaves as they are noted, about the neurons of the whole network."""
-        noted = self._evaluator.noted(leaves).among(self._kept)
+    def _noted(self, leaves: Leaves, slopes: dict[int, Tensor] | None = None) -> Proven:
+        """Leaves as they are noted, about the neurons of the whole network: with their own choices, or with slopes
+        outright, `(leaves, neurons)`."""
+        noted = self._evaluator.noted(leaves, slopes).among(self._kept, self._widths)
         return Proven(noted, leaves.query.cpu().numpy(), leaves.proof.cpu().numpy())
 
     def _note_proofs(self, leaves: Leaves) -> None:
@@ -321,13 +323,23 @@ class Branching:
         self._prove_done(leaves)
         stuck = ((leaves.branch == _EXHAUSTED) & (leaves.floor <= self._target[leaves.query])).nonzero()[:, 0]
         if len(stuck):
-            leaves.floor[stuck], points = self._evaluator.solve(leaves.select(stuck))
+            self._show(self._solve(leaves, stuck))
             leaves.branch[stuck] = self._evaluator.any_undecided(leaves.select(stuck))
-            self._show(points)
         leaves.branch[leaves.branch == _EXHAUSTED] = _HOPELESS
         self._pool.put(rows, leaves)
         self._drop_closed(rows, leaves)
         return True
+
+    def _solve(self, leaves: Leaves, rows: Tensor) -> Tensor:
+        """Raise the floors of some leaves to what their linear programs prove; the points at which they attain it."""
+        value, points, slopes = self._evaluator.solve(leaves.select(rows))
+        better = (value > leaves.floor[rows]).nonzero()[:, 0]
+        leaves.floor[rows[better]] = value[better]
+        if self._notes is not None and len(better):
+            some = leaves.select(rows[better])
+            noted = self._noted(some, {i: s[better].flatten(1) for i, s in slopes.items()})
+            leaves.proof[rows[better]] = self._notes.number(noted)
+        return points
 
     def _among_open(self, mask: Tensor) -> Tensor:
         """Rows of leaves below their targets that the mask picks, of queries that still matter."""

@@ -7,7 +7,7 @@ groups of neurons, so all of them are bounded by one backward pass, whose steps 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -207,34 +207,41 @@ class Evaluator:
         form = _taken(self._exact, leaves.query)
         return lower_bound(self._instance.network, self._instance.region, form, witness, self._known)[0]
 
-    def noted(self, leaves: Leaves) -> Noted:
-        """What leaves chose, as `prove` evaluates it."""
+    def noted(self, leaves: Leaves, absolute: Mapping[int, Tensor] | None = None) -> Noted:
+        """What leaves chose, as `prove` evaluates it, or `absolute` slopes `(leaves, neurons)` in its place."""
         depth = int(leaves.depth().max()) if len(leaves) else 0
         neuron = leaves.neuron[:, :depth]
         node, entry = torch.full_like(neuron, -1), torch.zeros_like(neuron)
         for i, site in self._splittable():
             here = (neuron >= site.first) & (neuron < site.first + site.count)
             node[here], entry[here] = i, neuron[here] - site.first
-        choices = {i: site.choices(rows) for i, site, rows in self._rows(leaves)}
+        if absolute is None:
+            choices = {i: site.choices(rows) for i, site, rows in self._rows(leaves)}
+        else:
+            choices = {i: Choices(absolute=slope.float().cpu().numpy()) for i, slope in absolute.items()}
         side, multiplier = leaves.side[:, :depth], leaves.multiplier[:, :depth]
+        multiplier = multiplier if absolute is None else torch.zeros_like(multiplier)
         tables = (node.to(torch.int32), entry.to(torch.int32), side.to(torch.int8), multiplier)
         return Noted(choices, *(t.cpu().numpy() for t in tables))
 
-    def solve(self, leaves: Leaves) -> tuple[Tensor, Tensor]:
+    def solve(self, leaves: Leaves) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
         """The linear program of each leaf, whose relaxations are those over its cut intervals: rigorous bounds,
-        `(leaves,)`, infinite where the leaf is proven empty, never below their floors; and where they are attained,
-        `(leaves, *input_shape)`. What the form does not allow, and what the solver does not finish, keeps its floor.
+        `(leaves,)`, above zero where the leaf is proven empty; where they are attained, `(leaves, *input_shape)`; and
+        the slopes that prove them, `(leaves, *shape of z)`. What the form does not allow, and what the solver does not
+        finish, has no bound (minus infinity).
         """
-        floor, points = leaves.floor.clone(), []
+        value, points = torch.full_like(leaves.floor, -torch.inf), []
+        slopes = {i: value.new_zeros(len(leaves), *self._known.relaxations[i].lower.shape[1:]) for i in self.nodes}
         for row in range(len(leaves)):
             one = leaves.select(torch.tensor([row]))
             form = _taken(self._exact, one.query)
             if len(form.coeff) == 1:
-                value, point = solve_form(self._instance, self._cut(one), form)
-                floor[row] = torch.maximum(floor[row], value)
+                value[row], point, found = solve_form(self._instance, self._cut(one), form)
                 points.append(point)
+                for i, slope in found.items():
+                    slopes[i][row] = slope[0]
         empty = self._instance.region.lower[:0]
-        return floor, torch.cat([empty, *points]).to(self._proposing.lower[0].dtype)
+        return value, torch.cat([empty, *points]).to(self._proposing.lower[0].dtype), slopes
 
     def any_undecided(self, leaves: Leaves) -> Tensor:
         """For each leaf the undecided neuron of the largest relaxation that it has not split, -1 if there is none."""

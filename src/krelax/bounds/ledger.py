@@ -51,6 +51,15 @@ class Choices:
     absolute: NDArray[np.float32] | None = None
     groups: tuple[Shared, ...] = ()
 
+    def among(self, places: NDArray[np.int32], width: int) -> Choices:
+        """The same about more neurons, of which these were at `places`; the others are inactive."""
+        absolute = self.absolute
+        if absolute is not None:
+            absolute = np.zeros((len(absolute), width), np.float32)
+            absolute[:, places] = self.absolute
+        entries = None if self.slopes is None and self.lines is None else places
+        return replace(self, entries=entries if self.entries is None else places[self.entries], absolute=absolute)
+
     @classmethod
     def join(cls, parts: Sequence[Choices]) -> Choices:
         """Choices about the same neurons, without groups."""
@@ -102,14 +111,14 @@ class Noted:
             joined([p.multiplier for p in parts], 0),
         )
 
-    def among(self, kept: Mapping[int, Tensor]) -> Noted:
-        """The same about the neurons of a larger network, of which only the entries in `kept` were left."""
+    def among(self, kept: Mapping[int, Tensor], widths: Mapping[int, int]) -> Noted:
+        """The same about the neurons of a larger network, of which only the entries in `kept` were left. An activation
+        has as many neurons there as `widths` says."""
         places = {i: k.cpu().numpy().astype(np.int32) for i, k in kept.items()}
         choices = dict(self.choices)
         entry = self.entry.copy()
         for i in choices.keys() & places.keys():
-            entries = choices[i].entries
-            choices[i] = replace(choices[i], entries=places[i] if entries is None else places[i][entries])
+            choices[i] = choices[i].among(places[i], widths[i])
             entry[self.node == i] = places[i][entry[self.node == i]]
         return replace(self, choices=choices, entry=entry)
 

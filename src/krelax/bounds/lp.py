@@ -317,10 +317,10 @@ def bound_by_lp(
     return prove(instance, queries, found, solutions)
 
 
-def solve_form(instance: Instance, known: Intervals, form: Form) -> tuple[Tensor, Tensor]:
+def solve_form(instance: Instance, known: Intervals, form: Form) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
     """Rigorous lower bound `()` of a form of one node, batch and queries 1, over one region, by its linear program:
-    infinite if that is proven empty, minus infinity if the solver gives up. And the input, `(1, *shape)`, at which the
-    program attains it."""
+    above zero if that is proven empty, minus infinity if the solver gives up. And the input, `(1, *shape)`, at which
+    the program attains it, and the slopes that prove it."""
     ((node, coeff),) = form.coeff.items()
     program = Program(instance, known, last=node, inactive=True)
     solution = program.minimise(coeff[0, 0], float(form.constant))
@@ -328,10 +328,18 @@ def solve_form(instance: Instance, known: Intervals, form: Form) -> tuple[Tensor
     x = np.where(entries.column >= 0, solution.x[entries.column] * entries.scale, 0.0)
     region = instance.region
     point = region.project(torch.from_numpy(x).view_as(region.lower).unsqueeze(1))[:, 0]
+    slopes = solution.slopes
     if solution.status is Status.INFEASIBLE:
-        empty = program.value(0 * coeff[0], 0 * form.constant[0], solution.slopes)
-        return torch.where(empty > 0, torch.inf, -torch.inf).reshape(()), point
-    return program.value(coeff[0], form.constant[0], solution.slopes).reshape(()), point
+        slopes = _along(program, coeff[0], form.constant[0], slopes)
+    return program.value(coeff[0], form.constant[0], slopes).reshape(()), point, slopes
+
+
+def _along(program: Program, coeff: Tensor, constant: Tensor, ray: dict[int, Tensor]) -> dict[int, Tensor]:
+    """A ray that proves a program infeasible, scaled so that it lifts the form that it is added to above zero."""
+    empty = program.value(0 * coeff, 0 * constant, ray)
+    lacking = 1 + program.value(coeff, constant, {}).abs()
+    length = torch.where(empty > 0, 2 * lacking / empty, 0.0).nan_to_num(0.0, 0.0, 0.0)
+    return {i: length.to(s) * s for i, s in ray.items()}
 
 
 def margin_program(instance: Instance, found: Found) -> Program:
