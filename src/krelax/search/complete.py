@@ -51,8 +51,9 @@ class Complete:
     Up to `inputs` inputs are split themselves, for the part `boxing` of the time. Otherwise, and after that, margins
     are branched on, and between two turns of that one of the `passes` tightens the bounds of all layers. The first
     turn takes `turn` seconds, each next one `growth` times as long, none more than `share` of the time that is left,
-    and a pass at most `passing` of it. A pass that does not bring the worst margin at least the part `gain` of its way
-    to zero was the last one; then there is only branching.
+    and a pass `patience` times as long as the turn before it, but no more than `passing` of that time. A pass that does
+    not bring the worst margin at least the part `gain` of its way to zero was the last one; then there is only
+    branching.
     """
 
     inputs: int = 12
@@ -63,6 +64,7 @@ class Complete:
     turn: float = 3.0
     growth: float = 2.0
     share: float = 0.2
+    patience: float = 2.0
     passing: float = 0.35
     gain: float = 0.1
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
@@ -126,7 +128,7 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
             found = search.run(found, seconds)
             if holds(queries, found.value) or not passes:
                 break
-            seconds = _within(instance, torch.inf, effort.passing)
+            seconds = _within(instance, effort.patience * turn, effort.passing)
             tighter = by_groups(instance, queries, found, passes.pop(0), stop=True, seconds=seconds)
             if holds(queries, tighter.value):
                 found = tighter
