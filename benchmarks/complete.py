@@ -1,12 +1,12 @@
 """Complete verification of competition instances and image networks: verdicts, time, and others' results beside them.
 
     python benchmarks/complete.py [--lists acasxu ...] [--networks mnist_6_100 ...] [--timeout 60] [--images 50]
-                                  [--certificates] [--journals DIR] [--write docs/complete.md]
+                                  [--known] [--certificates] [--journals DIR] [--write docs/complete.md]
 
 Verifies what is named (`all` for everything), one instance after the other on all cores; images side by side. Every
 result is appended to a journal in DIR, and what is there is not done again. Prints the page that `--write` writes: the
 tables of all journals in DIR, and a second look, without any bound, at answers that contradict a list's `expected`.
-`--timeout 0` takes the limits of the lists. With `--certificates`, what holds gets a certificate in DIR, which is
+`--timeout 0` takes the limits of the lists, `--known` leaves out instances without a trusted answer. With `--certificates`, what holds gets a certificate in DIR, which is
 checked at once, and counts only if that is accepted.
 """
 
@@ -104,9 +104,10 @@ replayed in ONNX Runtime and judged exactly, for `unsat` what sampling the regio
 """
 
 
-def run_list(name: str, timeout: float | None, journals: Path, certified: bool) -> None:
-    """Verify what a journal lacks of a list."""
+def run_list(name: str, timeout: float | None, known: bool, journals: Path, certified: bool) -> None:
+    """Verify what a journal lacks of a list, or of those of its instances whose answer is known."""
     lines = read_instances(benchmark_folder() / "vnncomp" / name / "instances.csv", timeout)
+    lines = [i for i in lines if not known or i.expected in {"sat", "unsat"}]
     settings = {"list": name, "timeout": timeout}
     stem = name if timeout else f"{name}-own-limits"
     folder = journals / "certificates" / stem if certified else None
@@ -294,12 +295,13 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--journals", type=Path, default=Path("complete-journals"))
+    parser.add_argument("--known", action="store_true")
     parser.add_argument("--certificates", action="store_true")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     options.journals.mkdir(parents=True, exist_ok=True)
     for name in LISTS if options.lists == ["all"] else options.lists:
-        run_list(name, options.timeout or None, options.journals, options.certificates)
+        run_list(name, options.timeout or None, options.known, options.journals, options.certificates)
     for name in NETWORKS if options.networks == ["all"] else options.networks:
         run_network(name, options.timeout or None, options.images, options.journals, options.certificates)
     text = page(options.journals)
