@@ -23,7 +23,7 @@ from krelax.network.graph import Network
 from krelax.run.bench import Instance as Line
 from krelax.run.bench import read_instances
 from krelax.search.attack import Attack, search
-from krelax.search.boxes import Found, Splitting, split_inputs
+from krelax.search.boxes import Found, InputSplitting, Splitting
 from krelax.search.questions import about_specification
 from krelax.search.replay import inside, replay
 
@@ -45,7 +45,7 @@ def decide(network: Network, line: Line, effort: Splitting, deadline: float) -> 
             point = search(instance, queries.to(torch.float32), Attack())[0]
         if confirm(point):
             return [*found, Found(-torch.inf, violated=True, reason="attack")]
-        found.append(split_inputs(instance, queries, effort, confirm))
+        found.append(InputSplitting(instance, queries, effort, confirm).run())
         if not found[-1].holds:
             break
     return found

@@ -6,8 +6,8 @@
 Verifies what is named (`all` for everything), one instance after the other on all cores; images side by side. Every
 result is appended to a journal in DIR, and what is there is not done again. Prints the page that `--write` writes: the
 tables of all journals in DIR, and a second look, without any bound, at answers that contradict a list's `expected`.
-`--timeout 0` takes the limits of the lists, `--known` leaves out instances without a trusted answer. With `--certificates`, what holds gets a certificate in DIR, which is
-checked at once, and counts only if that is accepted.
+`--timeout 0` takes the limits of the lists, `--known` leaves out instances without a trusted answer. With
+`--certificates`, what holds gets a certificate in DIR, which is checked at once, and counts only if that is accepted.
 """
 
 from __future__ import annotations

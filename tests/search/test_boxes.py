@@ -23,7 +23,7 @@ from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Op, Reshape
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.boxes import Found, Splitting, _Boxes, _cut, split_inputs
+from krelax.search.boxes import Found, InputSplitting, Splitting, _Boxes, _cut
 
 GRID = 2.0**-6
 
@@ -94,7 +94,7 @@ def decide(network: Network, region: Box, queries: Queries, effort: Splitting | 
         assert bool(((points >= region.lower) & (points <= region.upper)).all())
         return bool((queries.margin(queries.values(network(points)[None])) <= 0).any())
 
-    return split_inputs(Instance.of(network, region, **more), queries, effort or Splitting(), confirm)
+    return InputSplitting(Instance.of(network, region, **more), queries, effort or Splitting(), confirm).run()
 
 
 LINEAR: dict[str, Callable[[int], Network]] = {
@@ -202,7 +202,7 @@ def test_a_margin_of_zero_ends_without_an_answer(region: Box) -> None:
     network = builder.build(builder.add(ReLU(), split))
     queries = asked([[1.0, 1.0]], [0.0], [0])
     instance = Instance.of(network, region)
-    found = split_inputs(instance, queries, Splitting(), lambda points: False)
+    found = InputSplitting(instance, queries, Splitting(), lambda points: False).run()
     assert not found.holds
     assert not found.violated
     assert found.reason == "a box cannot be split further"
@@ -212,11 +212,23 @@ def test_a_margin_of_zero_ends_without_an_answer(region: Box) -> None:
 def test_nothing_closes_on_numbers_that_overflow() -> None:
     network = chain(0, ReLU())
     region = box([-1e308, -1e308], [1e308, 1e308])
-    found = split_inputs(
-        Instance.of(network, region, deadline=time.perf_counter() + 1), ONE_MARGIN, Splitting(), lambda points: False
-    )
+    instance = Instance.of(network, region, deadline=time.perf_counter() + 1)
+    found = InputSplitting(instance, ONE_MARGIN, Splitting(), lambda points: False).run()
     assert not found.holds
     assert not found.violated
+
+
+def test_goes_on_where_it_stopped() -> None:
+    network, region = chain(0, ReLU()), box([-1.0, -0.5], [0.75, 1.0])
+    worst = float(exact(network, region, ONE_MARGIN))
+    instance, queries = Instance.of(network, region), lowered(ONE_MARGIN, worst - 0.01)
+    whole, search = (InputSplitting(instance, queries, Splitting(batch=8), lambda points: False) for _ in range(2))
+    found, expected = search.run(-1.0), whole.run()
+    assert (found.reason, found.boxes) == ("timeout", 0)
+    while not found.holds:
+        before, found = found, search.run(1e-4)
+        assert found.margin >= before.margin
+    assert (found.margin, found.boxes) == (expected.margin, expected.boxes)
 
 
 def test_ends_at_the_deadline_with_what_is_proven() -> None:
@@ -225,13 +237,15 @@ def test_ends_at_the_deadline_with_what_is_proven() -> None:
     least = float(ONE_MARGIN.values(network(points)[None]).min())
     began = time.perf_counter()
     instance = Instance.of(network, region, deadline=began + 0.5)
-    found = split_inputs(instance, lowered(ONE_MARGIN, least - 1e-9), Splitting(), lambda points: False)
+    found = InputSplitting(instance, lowered(ONE_MARGIN, least - 1e-9), Splitting(), lambda points: False).run()
     assert time.perf_counter() - began < 2
     assert found.reason == "timeout"
     assert not found.holds
     assert not found.violated
     assert -torch.inf < found.margin <= 0
-    before = split_inputs(Instance.of(network, region, deadline=began), ONE_MARGIN, Splitting(), lambda points: False)
+    before = InputSplitting(
+        Instance.of(network, region, deadline=began), ONE_MARGIN, Splitting(), lambda points: False
+    ).run()
     assert before.reason == "timeout"
     assert before.margin == -torch.inf
     assert before.boxes == 0
@@ -240,7 +254,7 @@ def test_ends_at_the_deadline_with_what_is_proven() -> None:
 def test_ends_when_too_many_boxes_wait() -> None:
     network, region = chain(3, ReLU(), inputs=6, width=40), box([-3.0] * 6, [3.0] * 6)
     instance = Instance.of(network, region)
-    found = split_inputs(instance, lowered(ONE_MARGIN, 5.0), Splitting(memory=1e-9), lambda points: False)
+    found = InputSplitting(instance, lowered(ONE_MARGIN, 5.0), Splitting(memory=1e-9), lambda points: False).run()
     assert found.reason == "memory"
     assert not found.holds
 
@@ -255,7 +269,7 @@ def test_a_candidate_counts_only_if_confirmed() -> None:
         return False
 
     instance = Instance.of(network, region, deadline=time.perf_counter() + 1)
-    found = split_inputs(instance, queries, Splitting(), refuse)
+    found = InputSplitting(instance, queries, Splitting(), refuse).run()
     assert not found.violated
     assert not found.holds
     assert 0 < sum(asked_for) < 2000

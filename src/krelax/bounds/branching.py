@@ -128,7 +128,7 @@ class Branching:
     are noted in the ledger of the instance, if it has one.
 
     A leaf is closed when its proven bound is above the target of its query, which is answered when none of its leaves
-    is left. Raises InputError for more than one region.
+    is left. `leaves` counts those that were bounded. Raises InputError for more than one region.
     """
 
     def __init__(
@@ -164,6 +164,7 @@ class Branching:
         self._proof_seconds = 0.0  # for one leaf
         self._until: float | None = None
         self._size, self._pool = self._room()
+        self.leaves = len(self._pool)
         self._fresh = True
 
     def _room(self) -> tuple[int, Pool]:
@@ -193,6 +194,10 @@ class Branching:
             except OutOfTime:
                 pass
             return self._proven()
+
+    def worst(self) -> float:
+        """The smallest bound, as proposed, of an open leaf; zero if there is none."""
+        return min(0.0, float(self._pool.value.min())) if len(self._pool) else 0.0
 
     def _is_late(self) -> bool:
         """Whether what is left of the time is needed to evaluate the leaves there are."""
@@ -231,6 +236,7 @@ class Branching:
         try:
             for children, points in (pool.map if pool else map)(self._split, parts):
                 split.append(parts[len(split)])
+                self.leaves += len(children)
                 self._take_in(children)
                 if len(split) == 1:
                     self._show(points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,6 +10,10 @@ import click
 
 from krelax._version import __version__
 from krelax.errors import KrelaxError
+
+# NumPy's matrix products, which the checker of certificates is made of, wait for each other's threads on a busy machine
+# longer than they work. Read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Exit codes, one for each outcome; see docs/cli.md.
 DONE, DISAGREEMENT, BAD_INPUT, VIOLATED, UNKNOWN, TIMED_OUT, INTERRUPTED = 0, 1, 2, 10, 20, 30, 130

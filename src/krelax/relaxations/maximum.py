@@ -7,6 +7,7 @@ function of the window's maximum alone, found by going through the upper bounds 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +40,8 @@ class Maximum(Relaxation):
         return torch.nn.functional.one_hot(score.argmax(-1), self.lower.shape[-1]).to(self.lower.dtype)
 
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
-        slope = slope.expand(torch.broadcast_shapes(slope.shape, (*coeff.shape, 1), self.lower.unsqueeze(1).shape))
+        # NumPy's: torch's own imports sympy, which takes a second
+        slope = slope.expand(np.broadcast_shapes(slope.shape, (*coeff.shape, 1), self.lower.unsqueeze(1).shape))
         coeff = coeff.expand(slope.shape[:-1])
         below, above = self._concave(slope, coeff), self._convex(slope, coeff)
         positive = coeff > 0

@@ -6,6 +6,7 @@ a property that holds with a positive margin is proven after finitely many cuts 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -128,21 +129,14 @@ class _Step:
     margins: Tensor
 
 
-def split_inputs(instance: Instance, queries: Queries, effort: Splitting, confirm: Confirm) -> Found:
-    """Decide one question about one box by cutting it in halves.
+class InputSplitting:
+    """Decides one question about one box by cutting it in halves, and can go on where it stopped.
 
     `instance` has one region, a box, and `queries` one question. `confirm` says whether one of the candidates
     `(n, *input_shape)`, float64, is a counterexample, and the first that is ends the search. Sound: boxes cover the
     region, and each is closed by a proven bound. A positive margin is found in the end; where it is zero, boxes are
-    cut until one has no number left between its faces. Ends at the instance's deadline.
+    cut until one has no number left between its faces.
     """
-    device = instance.region.lower.device
-    with torch.no_grad(), helpers(device) as pool:
-        return _Search(instance, queries, effort, confirm).decide(pool, workers(device))
-
-
-class _Search:
-    """A search under way."""
 
     def __init__(self, instance: Instance, queries: Queries, effort: Splitting, confirm: Confirm) -> None:
         self._instance, self._queries, self._effort = instance, queries, effort
@@ -156,9 +150,18 @@ class _Search:
         self._replay = _Replay(confirm)
         self._closed, self._boxes = torch.inf, 0
 
-    def decide(self, pool: ThreadPoolExecutor | None, threads: int) -> Found:
-        """Round by round, until the question is decided or cannot be."""
+    def run(self, seconds: float | None = None) -> Found:
+        """Search for so long (None: until the question is decided or cannot be); ends at the instance's deadline."""
+        until = torch.inf if seconds is None else time.perf_counter() + seconds
+        device = self._instance.region.lower.device
+        with torch.no_grad(), helpers(device) as pool:
+            return self._run(pool, workers(device), until)
+
+    def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float) -> Found:
+        """Round by round."""
         while len(self._stack):
+            if time.perf_counter() > until:
+                return self._found("timeout")
             parts = self._parts(threads)
             try:
                 steps = list((pool.map if pool and len(parts) > 1 else map)(self._step, parts))

@@ -1,8 +1,8 @@
 """Deciding one question: branch and bound until every leaf is closed or one of them holds a counterexample.
 
-Inputs are split where there are few, neurons elsewhere. Branching on the margins and tightening of the bounds below
-them take turns, each turn longer than the one before, because which of the two pays is only known afterwards: in deep
-dense networks almost everything is lost in intermediate bounds, in convolutional ones next to nothing.
+Inputs are split where there are few, neurons elsewhere. Branching on the margins comes first, for a moment: how far it
+brings the worst leaf tells whether it will do. In convolutional networks it mostly will; in deep dense ones almost
+everything is lost in the bounds of layers, and a pass that tightens those is worth any number of leaves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from krelax.bounds.optimise import Ascent
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.search.attack import Attack, descend
-from krelax.search.boxes import Splitting, split_inputs
+from krelax.search.boxes import InputSplitting, Splitting
+from krelax.search.clauses import largest, mixed
 from krelax.search.verdict import Counterexample
 
 Confirm = Callable[[Tensor], Counterexample | None]
@@ -48,23 +49,20 @@ _MARGINS = Effort(
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
-    Up to `inputs` inputs are split themselves, for the part `boxing` of the time. Otherwise, and after that, margins
-    are branched on, and between two turns of that one of the `passes` tightens the bounds of all layers. The first
-    turn takes `turn` seconds, each next one `growth` times as long, none more than `share` of the time that is left,
-    and a pass `patience` times as long as the turn before it, but no more than `passing` of that time. A pass that does
-    not bring the worst margin at least the part `gain` of its way to zero was the last one; then there is only
-    branching.
+    Up to `inputs` inputs are split themselves, in turns with neurons. Otherwise margins are branched on, and between
+    two turns of that, of `turn` seconds each, one of the `passes` tightens the bounds of all layers. No turn takes more
+    than `share` of the time that is left, and no pass more than `passing` of it. If the first turn brings the worst
+    leaf at least the part `progress` of its way to zero, or a pass the worst margin less than the part `gain`, there is
+    only branching from then on.
     """
 
     inputs: int = 12
-    boxing: float = 0.6
     boxes: Splitting = field(default_factory=Splitting)
     branching: Effort = _MARGINS
     passes: tuple[Joining, ...] = METHODS["split"].joining
     turn: float = 3.0
-    growth: float = 2.0
     share: float = 0.2
-    patience: float = 2.0
+    progress: float = 0.5
     passing: float = 0.35
     gain: float = 0.1
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
@@ -95,11 +93,8 @@ def decide_question(instance: Instance, queries: Queries, found: Bounded, effort
     probe = _Probe(instance, queries, effort.attack, confirm)
     with torch.no_grad():
         try:
-            if not _splits_inputs(instance, effort):
-                return _by_neurons(instance, queries, found, effort, probe)
-            result = _by_inputs(instance, queries, found, effort, probe)
-            if result.margin > 0 or result.counterexample is not None or instance.expired():
-                return result
+            if _splits_inputs(instance, effort):
+                return _by_inputs(instance, queries, found, effort, probe)
             return _by_neurons(instance, queries, found, effort, probe)
         except _Refuted as refuted:
             return Found(float(queries.margin(found.value)), "branching", refuted.found)
@@ -111,24 +106,37 @@ def _splits_inputs(instance: Instance, effort: Complete) -> bool:
 
 
 def _by_inputs(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: _Probe) -> Found:
-    """Boxes for most of the time. Where a margin is small along a face they are too many, and neurons are fewer."""
-    timed = instance.until(_within(instance, torch.inf, effort.boxing))
-    result = split_inputs(timed, queries, effort.boxes, probe.replays)
-    margin = max(result.margin, float(queries.margin(found.value)))
-    return Found(margin, result.reason, probe.found)
+    """Boxes and neurons take turns: where a margin is small along a face boxes are too many, and neurons few."""
+    boxes, turn = InputSplitting(instance, queries, effort.boxes, probe.replays), effort.turn
+    by_boxes, margin = True, float(queries.margin(found.value))
+    while True:
+        if by_boxes:
+            result = boxes.run(turn)
+            margin = max(margin, result.margin)
+            if result.holds or probe.found is not None or instance.expired():
+                return Found(margin, result.reason, probe.found)
+            by_boxes = result.reason == "timeout"
+        limited = instance.until(turn if by_boxes else None)
+        other = _by_neurons(limited, queries, found, effort, probe)
+        if other.margin > 0 or not by_boxes or instance.expired():
+            return replace(other, margin=max(margin, other.margin))
+        turn *= 2
 
 
 def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: _Probe) -> Found:
     """Branching and tightening take turns until the question is decided or the time is up."""
-    turn, passes = effort.turn, list(effort.passes)
-    search = _Margins(instance, queries, found, effort.branching, probe)
+    if mixed(queries, found):
+        instance, queries, found = largest(instance, queries, found)
+    passes, search = list(effort.passes), _Margins(instance, queries, found, effort.branching, probe)
     try:
         while True:
-            seconds = _within(instance, turn, effort.share) if passes else None
-            found = search.run(found, seconds)
+            found = search.run(found, _within(instance, effort.turn, effort.share) if passes else None)
             if holds(queries, found.value) or not passes:
                 break
-            seconds = _within(instance, effort.patience * turn, effort.passing)
+            if len(passes) == len(effort.passes) and search.progress() >= effort.progress:
+                passes = []
+                continue
+            seconds = _within(instance, torch.inf, effort.passing)
             tighter = by_groups(instance, queries, found, passes.pop(0), stop=True, seconds=seconds)
             if holds(queries, tighter.value):
                 found = tighter
@@ -138,7 +146,6 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
             else:
                 found = tighter
                 search = _Margins(instance, queries, found, effort.branching, probe)
-            turn *= effort.growth
     except OutOfTime:
         pass
     margin = float(queries.margin(found.value))
@@ -166,6 +173,7 @@ class _Margins:
         start = found.value[0, self._index]
         task = queries.clause[0, self._index].unique(return_inverse=True)[1]
         target, names = torch.zeros_like(start), (MARGINS, self._index.tolist())
+        self._start = min([0.0, *start.tolist()])
         self._search = Branching(
             instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
         )
@@ -174,6 +182,10 @@ class _Margins:
         """Go on for so long; what is known then."""
         value = self._search.run(seconds)
         return replace(found, value=found.value.index_copy(1, self._index, value[None]))
+
+    def progress(self) -> float:
+        """How far the worst leaf has come on the way from the worst margin to zero."""
+        return 1 - self._search.worst() / self._start if self._start < 0 else 1.0
 
 
 class _Probe:

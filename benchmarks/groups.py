@@ -1,0 +1,189 @@
+"""Where multi-neuron bounds pay beside branching: leaves and seconds to close a question, with groups and without.
+
+    python benchmarks/groups.py [--seconds 20] [--journal groups.jsonl] [--families dense convolutional residual]
+
+Every question holds, needs branching, and is decided by branching on its margins, on one core, after each of several
+ways to prepare: slopes alone; groups of k neurons in every layer at the root (chosen a second time from the prices
+that the first choice leaves: `anew`); layers tightened by branching, without groups and with them; and groups of the
+root kept in every leaf. Results are appended to the journal, and what is there is not done again. Prints, for each
+family of networks and way, how many questions were closed within so many seconds of branching, and the medians of what
+it took against slopes alone, over the questions that both close.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common import benchmark_folder
+from krelax import ball, classification, load_images, load_onnx, read_vnnlib
+from krelax.bounds.backward import outputs
+from krelax.bounds.branching import Branching, Effort
+from krelax.bounds.instance import Instance
+from krelax.bounds.methods import METHODS, Bounded, bound, by_groups
+from krelax.bounds.multineuron import Joining
+from krelax.cli.report import table
+from krelax.problem.queries import Queries
+from krelax.run.bench import read_instances
+from krelax.search.complete import Complete
+from krelax.search.questions import about_specification
+
+Record = dict[str, Any]
+Way = Callable[[Instance, Queries, Bounded], Bounded]
+
+# Family: images of networks in a ball of the given radius, and instances of lists.
+IMAGES = {
+    "dense": [
+        ("eran/mnist_6_100", 0.026, (1, 4, 11, 14)),
+        ("eran/mnist_6_200", 0.015, (2, 4, 7)),
+        ("eran/mnist_9_200", 0.015, (4, 11)),
+    ],
+    "convolutional": [
+        ("eran/mnist_conv_small", 0.12, (2, 7, 11, 14)),
+        ("sdp/mnist_cnn_a_adv", 0.3, (2, 7, 11, 14)),
+    ],
+}
+LISTS = {
+    "dense": [("mnist_fc", (2, 5))],
+    "convolutional": [("oval21", (0, 8))],
+    "residual": [("sri_resnet_a", (17, 20, 32)), ("sri_resnet_b", (3, 5, 12, 16, 20, 23, 28, 31))],
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One question."""
+
+    family: str
+    name: str
+    instance: Instance
+    queries: Queries
+
+
+def cases(families: list[str]) -> Iterator[Case]:
+    """All questions of some families, one after the other."""
+    folder = benchmark_folder()
+    for family in families:
+        for path, eps, chosen in IMAGES.get(family, ()):
+            network, digits = load_onnx(folder / f"{path}.onnx"), "mnist_test" if "eran" in path else "mnist_sdp"
+            data = load_images(folder / path.split("/")[0] / f"{digits}.npz", network.input_shape, 10)
+            for i in chosen:
+                region = ball(torch.tensor(data.images[i : i + 1]).double(), eps)
+                asked = classification(torch.tensor([int(data.labels[i])]), 10)
+                yield Case(family, f"{path.split('/')[1]} {i}", Instance.of(network, region), asked)
+        for name, chosen in LISTS.get(family, ()):
+            for line in read_instances(folder / "vnncomp" / name / "instances.csv", None):
+                if line.index in chosen:
+                    network = load_onnx(line.onnx)
+                    asked = about_specification(network, read_vnnlib(line.vnnlib))
+                    yield Case(family, f"{name} {line.index}", Instance.of(network, asked.region), asked.queries)
+
+
+def joined(*passes: Joining) -> Way:
+    """Passes over the layers, one after the other."""
+
+    def prepare(instance: Instance, queries: Queries, found: Bounded) -> Bounded:
+        for joining in passes:
+            found = by_groups(instance, queries, found, joining, stop=False)
+        return found
+
+    return prepare
+
+
+def ways() -> dict[str, tuple[Way, bool]]:
+    """How to prepare, and whether groups are kept in the leaves."""
+    root = {k: METHODS[name].joining[0] for k, name in ((2, "krelu"), (3, "krelu3"), (4, "krelu4"))}
+    rounds = Effort(rounds=20)
+    found: dict[str, tuple[Way, bool]] = {"slopes alone": (joined(), False)}
+    for k, joining in root.items():
+        found[f"root, k = {k}"] = (joined(joining), False)
+    found["root, k = 2, anew"] = (joined(root[2], root[2]), False)
+    found["tightening, no groups"] = (joined(Joining(None, splitting=rounds)), False)
+    for k, joining in root.items():
+        found[f"tightening, k = {k}"] = (joined(replace(joining, splitting=rounds)), False)
+    for k, joining in root.items():
+        found[f"leaves, k = {k}"] = (joined(joining), True)
+    return found
+
+
+def measured(case: Case, start: Bounded, way: tuple[Way, bool], seconds: float) -> Record:
+    """Whether and how one question is closed in one way."""
+    prepare, groups = way
+    began = time.thread_time()
+    found = prepare(case.instance, case.queries, start)
+    prepared = time.thread_time() - began
+    index = (found.value[0] <= 0).nonzero()[:, 0]
+    leaves, closed = 0, not len(index)
+    if not closed:
+        exact, fast = (
+            outputs(n, *(t[:, index].to(n.dtype) for t in (case.queries.rows, case.queries.offsets)))
+            for n in (case.instance.network, case.instance.fast_network)
+        )
+        begin = found.value[0, index]
+        effort = replace(Complete().branching, groups=groups)
+        search = Branching(case.instance, found.known, (exact, fast), effort, begin, torch.zeros_like(begin))
+        closed = bool((search.run(seconds) > 0).all())
+        leaves = search.leaves
+    return {
+        "closed": closed, "leaves": leaves, "prepared": prepared, "cpu": time.thread_time() - began,
+        "worst": float(found.value.min()),
+    }  # fmt: skip
+
+
+def rows(found: list[Record]) -> list[tuple[str, ...]]:
+    """For each family and way the questions closed, and medians against slopes alone."""
+    result: list[tuple[str, ...]] = []
+    for family in dict.fromkeys(r["family"] for r in found):
+        here = [r for r in found if r["family"] == family]
+        base = {r["case"]: r for r in here if r["way"] == "slopes alone"}
+        for way in dict.fromkeys(r["way"] for r in here):
+            mine = {r["case"]: r for r in here if r["way"] == way and r["case"] in base}
+            both = [(r, base[c]) for c, r in mine.items() if r["closed"] and base[c]["closed"]]
+            more = sum(r["closed"] and not base[c]["closed"] for c, r in mine.items())
+            fewer = sum(base[c]["closed"] and not r["closed"] for c, r in mine.items())
+            ratios = [
+                f"{np.median([max(r[k], least) / max(b[k], least) for r, b in both]):.2f}" if both else "-"
+                for k, least in (("leaves", 1), ("cpu", 1e-3))
+            ]
+            counts = (sum(r["closed"] for r in mine.values()), len(mine), more, fewer, len(both))
+            prepared = f"{np.median([r['prepared'] for r in mine.values()]):.1f}" if mine else "-"
+            result.append((family, way, f"{counts[0]} of {counts[1]}", *map(str, counts[2:]), *ratios, prepared))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--journal", type=Path, default=Path("groups.jsonl"))
+    parser.add_argument("--families", nargs="*", default=["dense", "convolutional", "residual"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = [json.loads(line) for line in options.journal.open()] if options.journal.exists() else []
+    done = {(r["case"], r["way"]) for r in found}
+    with torch.no_grad():
+        for case in cases(options.families):
+            open_ = {w: how for w, how in ways().items() if (case.name, w) not in done}
+            if not open_:
+                continue
+            start = bound(case.instance, case.queries, METHODS["alpha"])
+            for way, how in open_.items():
+                record = {"family": case.family, "case": case.name, "way": way}
+                record |= measured(case, start, how, options.seconds)
+                found.append(record)
+                with options.journal.open("a") as out:
+                    print(json.dumps(record), file=out)
+                print(record, flush=True)
+    head = ("networks", "groups", "closed", "more", "fewer", "both", "leaves", "CPU s", "prepared in s")
+    print(table(head, rows(found)))
+
+
+if __name__ == "__main__":
+    main()
