@@ -21,6 +21,8 @@ from krelax.errors import InputError, UnsupportedError
 
 # Relative error of a coefficient computed in float64 by a few operations.
 _ROUNDED = 2.0**-48
+# Smaller numbers added to variances may vanish in float32.
+_LEAST_EPSILON = 2.0**-40
 Shape = tuple[int, ...]
 
 
@@ -347,6 +349,8 @@ def _batch_norm(c: Context) -> Tensor:
         raise UnsupportedError("batch normalisation in training")
     x = c.value()
     scale, shift, mean, variance = (c.weight(i).reshape(-1, *[1] * (len(x.shape) - 2)) for i in range(1, 5))
+    if (variance < 0).any() or c.get("epsilon", 1e-5) < _LEAST_EPSILON:
+        raise UnsupportedError("a batch normalisation that may divide by zero")
     factor = scale / np.sqrt(variance + c.get("epsilon", 1e-5))
     size = np.abs(shift) + np.abs(mean * factor)
     return _linear(c, x, factor, shift - mean * factor, bias_size=size, fuzz=_ROUNDED)

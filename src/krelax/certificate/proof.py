@@ -18,7 +18,7 @@ from krelax.certificate.claims import Leaves, check_crossings, check_forms, choo
 from krelax.certificate.crossing import Choice, Part, cross
 from krelax.certificate.format import Boxes, Claim, Crossing, Forms, Layer, Malformed, Question, Shares
 from krelax.certificate.groups import Groups, key, polytopes
-from krelax.certificate.kernel import Bounds, Crossed, Rejected
+from krelax.certificate.kernel import Bounds, Crossed
 from krelax.certificate.network import Network
 from krelax.certificate.region import Region
 
@@ -89,8 +89,6 @@ class Proof:
         clauses = np.unique(question.clause)
         if not np.array_equal(clauses, np.arange(len(clauses))):
             raise Malformed("clauses that are not numbered from 0")
-        if float32 and not all(KINDS[node.kind].float32 for node in self._activations):
-            raise Rejected("float32 semantics of activations whose executions are not known")
         self.bounds = Bounds(network, region, ar, float32)
 
     def margin(self) -> float:
