@@ -50,6 +50,7 @@ METHODS_TRIED = {
     "pairs": joined(2),
     "triples": joined(3),
     "fours": joined(4),
+    "cuts": replace(joined(2), name="cuts", program=True),
     "splitting": joined(3, Effort(leaves=32, rounds=6)),
 }
 

@@ -333,9 +333,13 @@ def _mismatch(value: Any) -> str:
     return ""
 
 
-@cache
 def _schema(kind: Any) -> dict[str, Any]:
     """Type hints of a dataclass's fields."""
+    return _hints(kind)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {f.name: hints[f.name] for f in fields(kind)}
 
