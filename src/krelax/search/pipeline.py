@@ -85,6 +85,7 @@ class _Run:
     found: dict[int, Bounded] = field(default_factory=dict)
     spent: dict[int, float] = field(default_factory=dict)
     ledgers: dict[int, Ledger] = field(default_factory=dict)
+    room: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +98,8 @@ class _Run:
         proven = ledger if outcome.verdict is Verdict.HOLDS else None
         proofs = () if proven is None else (self._proof(index, proven),)
         margin, seconds = self.margins.get(index), self.spent.get(index, 0.0)
+        if margin is not None and self.room is not None:
+            margin += float(self.room[index])
         self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs))
 
     def _proof(self, index: int, ledger: Ledger) -> Question:
@@ -137,16 +140,19 @@ def decide(
     device: str = "cpu",
     each: float | None = None,
     proofs: bool = False,
+    room: Tensor | None = None,
 ) -> None:
     """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
 
     HOLDS rests on a sound bound, VIOLATED on a replayed counterexample; what the stages leave open when they or the
     `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason. A complete search spends at most `each`
     seconds on a question, what was spent on it before included. With `proofs`, outcomes that hold have theirs.
+    Bounds must be above `room`, `(questions,)`, instead of zero for a question to hold.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
-    placed = questions.queries.to(torch.float64, device)
-    run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool))
+    asked = questions.queries if room is None else questions.queries.lowered(room)
+    placed = asked.to(torch.float64, device)
+    run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), room=room)
     instance = Instance.of(network, questions.region.to(torch.float64, device), deadline=deadline)
     if proofs:
         run.ledgers = {i: Ledger() for i in range(len(questions))}
