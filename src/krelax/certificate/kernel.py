@@ -163,6 +163,6 @@ class Bounds:
             return ar.number(np.zeros(()))
         charge = slack * ar.dot(abs(c), ar.number(self.magnitude[i][which]))
         if ar.tiny:
-            reach = sum((self.largest(j)[which].sum(1) for j in node.inputs), self.magnitude[i][which].sum(1))
-            charge = charge + terms * ar.tiny * (1 + reach)
+            reach = sum((self.largest(j).sum(1) for j in node.inputs), self.magnitude[i].sum(1))
+            charge = charge + terms * ar.tiny * (1 + reach[which])
         return charge

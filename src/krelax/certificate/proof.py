@@ -36,8 +36,7 @@ class _ByRule:
     def __call__(self, j: int, coeff: Array | None) -> Crossed | None:
         if coeff is None:
             return None
-        ends = self.proof.ends(j, self.which)
-        return cross(self.proof.bounds, j, coeff, ends, Choice(self.rule), self.which)
+        return cross(self.proof.bounds, j, coeff, self.proof.ends(j), Choice(self.rule), self.which)
 
 
 @dataclass
@@ -103,10 +102,10 @@ class Proof:
         self._derive(question.layers)
         return self._weakest(self._claim(claim, len(self._activations))[None])
 
-    def ends(self, j: int, which: Rows = slice(None)) -> Ends:
+    def ends(self, j: int) -> Ends:
         """Bounds of activation j's pre-activation."""
         z = self.network.before(j)
-        return self.bounds.lower[z][which], self.bounds.upper[z][which]
+        return self.bounds.lower[z], self.bounds.upper[z]
 
     def _weakest(self, values: Floats) -> float:
         """The smallest over all regions and clauses of their largest margins, `(regions, margins)`."""
