@@ -199,6 +199,7 @@ MALFORMED: dict[tuple[type, str], dict[str, Edit]] = {
         "beyond the last": lambda a: a + (1 << 20),
         "negative": lambda a: -1 - a,
         "of one": lambda a: a[:, :1],
+        "a million groups": lambda a: np.tile(a[:1], (1 << 20, 1)),
         "of seven": lambda a: np.tile(np.arange(7, dtype=np.int32), (len(a), 1)),
     },
     (GroupSet, "rows"): {

@@ -21,10 +21,10 @@ DATA = Path(str(files("krelax") / "data"))
 MODEL = DATA / "digits_dense.onnx"
 
 
-def questions() -> Questions:
+def questions(eps: float = 0.01) -> Questions:
     data, network = np.load(DATA / "digits_test.npz"), load_onnx(MODEL)
     images = (data["images"][:2] / 255.0).astype(np.float32).reshape(2, *network.input_shape)
-    return about_images(network, Images(images, data["labels"][:2]), 0.01, "linf", (0.0, 1.0))
+    return about_images(network, Images(images, data["labels"][:2]), eps, "linf", (0.0, 1.0))
 
 
 def decided(asked: Questions, room: torch.Tensor | None) -> list[Outcome]:
@@ -39,10 +39,17 @@ def test_what_holds_is_bounded_above_the_room() -> None:
     assert min(margins) > 0  # type: ignore[type-var]
     room = torch.tensor([margins[0] / 2, 2 * margins[1]])  # type: ignore[operator]
     enough, too_little = decided(asked, room)
-    assert (enough.verdict, too_little.verdict) == (Verdict.HOLDS, Verdict.UNKNOWN)
+    assert [(o.verdict, o.reason) for o in (enough, too_little)] == [
+        (Verdict.HOLDS, "crown"),
+        (Verdict.HOLDS, "narrowly"),
+    ]
     assert enough.margin == pytest.approx(margins[0])
     assert too_little.margin == pytest.approx(margins[1])
     assert not enough.proofs[0].offsets.any()  # what is asked stays what it was
+
+
+def test_what_is_not_bounded_above_zero_stays_open() -> None:
+    assert all(o.verdict is Verdict.UNKNOWN for o in decided(questions(0.2), torch.full((2,), 0.01)))
 
 
 def test_only_proofs_about_float32_need_room(tmp_path: Path) -> None:

@@ -125,6 +125,10 @@ class _Run:
         kept = [p for p in parts if p is not None]
         return Bounded.join(kept, self.network) if len(kept) == len(parts) else None
 
+    def above_zero(self, index: int) -> bool:
+        """Whether a question holds, but is not bounded above its room."""
+        return self.room is not None and self.margins.get(index, -torch.inf) + float(self.room[index]) > 0
+
     def charge(self, index: Sequence[int], began: float) -> None:
         share = (time.perf_counter() - began) / max(1, len(index))
         for i in index:
@@ -147,7 +151,7 @@ def decide(
     HOLDS rests on a sound bound, VIOLATED on a replayed counterexample; what the stages leave open when they or the
     `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason. A complete search spends at most `each`
     seconds on a question, what was spent on it before included. With `proofs`, outcomes that hold have theirs.
-    Bounds must be above `room`, `(questions,)`, instead of zero for a question to hold.
+    Bounds are sought above `room`, `(questions,)`, instead of zero; what ends between them holds narrowly.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
     asked = questions.queries if room is None else questions.queries.lowered(room)
@@ -175,7 +179,7 @@ def decide(
                 raise
             reason = "memory"
     for i in run.open.nonzero().flatten().tolist():
-        run.settle(i, Outcome(Verdict.UNKNOWN, reason))
+        run.settle(i, Outcome(Verdict.HOLDS, "narrowly") if run.above_zero(i) else Outcome(Verdict.UNKNOWN, reason))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
