@@ -47,7 +47,7 @@ def row(folder: Path, known: dict[str, bytes], most: int) -> Iterator[str]:
     for exact in (False, True):
         results = [checked(*one, exact) for one in found]
         seconds = [s for _, s in results]
-        yield from (str(sum(ok for ok, _ in results)), f"{median(seconds):.2f}", f"{max(seconds):.1f}")
+        yield from (str(sum(ok for ok, _ in results)), f"{median(seconds):.2f}", f"{max(seconds):.2f}")
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ class Proof:
         """How many rows fit the memory: each has a number for every entry of a node, and for every row of a group."""
         sizes = [self.network.size(i) for i in range(len(self.network.nodes))]
         sets = [s for layer in self.question.layers for s in layer.groups]
-        return max(1, self.ar.entries // max(*sizes, *(len(s.members) * (len(s.rows) + 1) for s in sets)))
+        return max(1, self.ar.entries // max([*sizes, *(len(s.members) * (len(s.rows) + 1) for s in sets)]))
 
     def _batches(self, rows: int) -> list[range]:
         return [range(i, min(i + self._portion, rows)) for i in range(0, rows, self._portion)]

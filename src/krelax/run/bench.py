@@ -119,12 +119,12 @@ def bench(
     check_options(options)
     loaded: tuple[Path, Network] | None = None
     for instance in instances:
+        keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
         cpu = time.process_time()
         try:
             if loaded is None or loaded[0] != instance.onnx:
                 loaded = instance.onnx, load_onnx(instance.onnx)
             specification = read_vnnlib(instance.vnnlib)
-            keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
             outcome = verify(loaded[1], specification, replace(options, timeout=instance.timeout), keeper)
         except InputError as error:
             yield Result(instance, "error", str(error), 0.0)

@@ -49,6 +49,8 @@ class Questions:
         return len(self.region)
 
 
+# Far more than a sum of two numbers can lose, relative to them.
+_ROUNDED = 2.0**-40
 # Bounds of questions still open are kept for later stages up to so many bytes in all.
 _KEPT_BYTES = 1 << 30
 
@@ -127,7 +129,11 @@ class _Run:
 
     def above_zero(self, index: int) -> bool:
         """Whether a question holds, but is not bounded above its room."""
-        return self.room is not None and self.margins.get(index, -torch.inf) + float(self.room[index]) > 0
+        if self.room is None:
+            return False
+        room, offsets = float(self.room[index]), self.questions.queries.offsets[index]
+        lost = _ROUNDED * (room + float(offsets.abs().max()))  # when the offsets were lowered
+        return self.margins.get(index, -torch.inf) + room > lost
 
     def charge(self, index: Sequence[int], began: float) -> None:
         share = (time.perf_counter() - began) / max(1, len(index))
