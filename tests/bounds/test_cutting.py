@@ -129,7 +129,7 @@ def test_cuts_of_activations_that_the_form_does_not_reach_count() -> None:
     """A form of the input alone, u + v <= 2: with a cut of the first pre-activation, u + v <= 1."""
     instance, _, found = grouped(TEXTBOOK)
     one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
-    cut = Cuts(torch.tensor([[0]]), one, zero, one[0])
+    cut = Cuts(torch.tensor([[0]]), one, zero, one[0], -torch.ones(1, dtype=torch.int64))
     slopes = torch.tensor([[[1.0, 0.0]]]).double()
     (node,) = found.known.relaxations
     form = Form({0: -torch.ones(1, 1, 2).double()}, zero)
@@ -145,7 +145,7 @@ def test_negative_multipliers_count_as_zero() -> None:
     instance, _, found = grouped(TEXTBOOK)
     one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
     (node,) = found.known.relaxations
-    cut = Cuts(torch.tensor([[0]]), one, zero, 9 * one[0])
+    cut = Cuts(torch.tensor([[0]]), one, zero, 9 * one[0], -torch.ones(1, dtype=torch.int64))
     step = Multipliers(found.known.relaxations[node], torch.tensor([[[-1.0, 0.0]]]).double(), cut, -one)
     form = Form({0: torch.ones(1, 1, 2).double()}, zero)
     assert lower_bound(instance.network, instance.region, form, {node: step}, found.known).item() <= -2

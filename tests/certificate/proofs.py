@@ -97,6 +97,7 @@ class Author:
     def __init__(self, rng: Random, network: Network, wild: float = 1.0) -> None:
         self.rng, self.network, self.wild = rng, network, wild
         self.sizes = [network.size(network.before(j)) for j in range(len(network.activations))]
+        self.relu = [network.activation(j).kind == "relu" for j in range(len(self.sizes))]
         self.sets: list[list[GroupSet]] = []
 
     def question(self, region: Region, rows: Any, offsets: Any, clause: Any) -> Question:
@@ -111,7 +112,7 @@ class Author:
     def _layer(self, j: int) -> Layer:
         rng = self.rng
         base = rng.choice(["interval", "adaptive", "parallel"])
-        groups = [self._set(j) for _ in range(rng.integers(0, 3))] if self.sizes[j] > 2 else []
+        groups = [self._set(j) for _ in range(rng.integers(0, 3))] if self.sizes[j] > 2 and self.relu[j] else []
         return Layer(base, [self._about(j, groups) for _ in range(rng.integers(0, 3))], groups)
 
     def _set(self, j: int) -> GroupSet:
@@ -145,13 +146,17 @@ class Author:
         tree: list[int] = []
         depths: list[int] = []
         for _ in range(forms):
-            self._grow(tree, depths, set(), sum(self.sizes[:before]))
+            self._grow(tree, depths, set(), self._splittable(before))
         multipliers = (self.rng.exponential(1, sum(depths)) * (self.rng.random(sum(depths)) < 0.7)).astype(np.float32)
         crossings = [self._crossing(j, len(depths)) for j in range(before) if self.rng.random() < 0.8]
         return Claim(np.array(tree, np.int32), multipliers, crossings)
 
-    def _grow(self, tree: list[int], depths: list[int], path: set[int], neurons: int) -> None:
-        free = [n for n in range(neurons) if n not in path]
+    def _splittable(self, before: int) -> list[int]:
+        neurons = np.arange(sum(self.sizes[:before]))
+        return neurons[np.repeat(self.relu[:before], self.sizes[:before]).astype(bool)].tolist()
+
+    def _grow(self, tree: list[int], depths: list[int], path: set[int], neurons: list[int]) -> None:
+        free = [n for n in neurons if n not in path]
         if not free or len(path) > 2 or self.rng.random() < 0.5:
             tree.append(-1)
             depths.append(len(path))
@@ -166,10 +171,12 @@ class Author:
         entries = np.flatnonzero(rng.random(size) < 0.8).astype(np.int32)
         slopes = rng.integers(0, 256, (2, len(entries))).astype(np.uint8)
         lines = (rng.random((2, len(entries), 2)) + wild * rng.normal(0, 0.2, (2, len(entries), 2))).astype(np.float32)
+        if not self.relu[j]:
+            slopes = slopes[:0]
         absolute = (wild * rng.normal(0, 1, (1, size))).astype(np.float32)
-        row = rng.integers(-1, 5, count).astype(np.int32)
+        row = rng.integers(-1, len(slopes) + 3, count).astype(np.int32)
         groups = [self._shares(n, s, count) for n, s in enumerate(self.sets[j]) if rng.random() < 0.7]
-        return Crossing(j, row, entries, slopes, lines, absolute, groups)
+        return Crossing(j, row, entries, slopes if self.relu[j] else None, lines, absolute, groups)
 
     def _shares(self, number: int, s: GroupSet, count: int) -> Shares:
         rng, (groups, k) = self.rng, s.members.shape

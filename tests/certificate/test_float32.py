@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.certificate.proofs import network_of, plain, random_layers, rough
+from onnx import helper, numpy_helper
+from tests.certificate.corpus import i4
+from tests.certificate.proofs import as_file, certificate, model, network_of, plain, random_layers, rough
+from tests.exact import Layer as Dense
 
 from krelax.certificate.arithmetic import Exact, Float64
+from krelax.certificate.check import check
 from krelax.certificate.format import Layer, Question, Region
+from krelax.certificate.kernel import Rejected
 from krelax.certificate.proof import Proof
 
 
@@ -53,3 +58,43 @@ def test_executions_stay_inside(ar: Any, slope: float, seed: int) -> None:
             assert (lower <= z).all()
             assert (z <= upper).all()
         assert margin <= (rows @ values[-1].astype(np.float64)).min()
+
+
+def weighed(weight: float, x: float, offset: float) -> tuple[bytes, Any]:
+    """Is `weight * x + offset` positive?"""
+    question = Question(Region("box", np.full(1, x), np.full(1, x)), np.ones((1, 1)), np.array([offset]), i4(0))
+    question.margins = plain(1)
+    data = model([Dense([[weight]], [0], None)])
+    return data, certificate(data, question, semantics="float32")
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["float64", "exact"])
+@pytest.mark.parametrize(("weight", "x"), [(2.0**-127, 2.0**120), (2.0**120, 2.0**-127)])
+def test_subnormal_factors_may_be_taken_for_zero(weight: float, x: float, exact: bool) -> None:
+    """The product is 2**-7, or 0."""
+    data, made = weighed(weight, x, -(2.0**-8))
+    with pytest.raises(Rejected):
+        check(made, data, exact)
+    made.semantics = "real"
+    assert check(made, data, exact) == [pytest.approx(2.0**-8)]
+
+
+def test_inputs_that_are_subnormal_may_be_taken_for_zero() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    data = as_file(nodes, [], (1, 1), "y")
+    question = Question(Region("box", np.full(1, 2.0**-130), np.ones(1)), np.ones((1, 1)), np.zeros(1), i4(0))
+    question.layers, question.margins = [Layer("interval")], plain(1)
+    assert check(certificate(data, question), data, exact=True)[0] > 0
+    with pytest.raises(Rejected):
+        check(certificate(data, question, semantics="float32"), data, exact=True)
+
+
+@pytest.mark.parametrize(("operator", "constant"), [("Mul", 2.0**126), ("Div", 2.0**-127)])
+def test_coefficients_that_float32_cannot_hold_are_rejected(operator: str, constant: float) -> None:
+    constants = [numpy_helper.from_array(np.array([constant], np.float32), "c")]
+    data = as_file([helper.make_node(operator, ["x", "c"], ["y"])], constants, (1, 1), "y")
+    question = Question(Region("box", np.zeros(1), np.zeros(1)), np.ones((1, 1)), np.ones(1), i4(0))
+    question.margins = plain(1)
+    assert check(certificate(data, question), data) == [pytest.approx(1)]
+    with pytest.raises(Rejected, match="float32"):
+        check(certificate(data, question, semantics="float32"), data, exact=True)

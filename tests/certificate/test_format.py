@@ -88,6 +88,37 @@ def document(change: Callable[[Any], Any]) -> Edit:
     return edit
 
 
+def text(old: bytes, new: bytes) -> Edit:
+    """Change what the document says, which need not be JSON then."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        assert members["certificate.json"].count(old)
+        members["certificate.json"] = members["certificate.json"].replace(old, new, 1)
+
+    return edit
+
+
+def header(old: bytes, new: bytes) -> Edit:
+    """Change the header of an array."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        start = 10 + int.from_bytes(members["0.npy"][8:10], "little")
+        told, numbers = members["0.npy"][10:start], members["0.npy"][start:]
+        assert told.count(old) == 1
+        changed = told.strip().replace(old, new).ljust(245) + b"\n"
+        members["0.npy"] = members["0.npy"][:8] + len(changed).to_bytes(2, "little") + changed + numbers
+
+    return edit
+
+
+def region(**fields: Any) -> Edit:
+    return document(lambda d: d["questions"][0]["region"].update(fields))
+
+
+def shares(**fields: Any) -> Edit:
+    return document(lambda d: d["questions"][0]["layers"][0]["claims"][0]["crossings"][0]["groups"][0].update(fields))
+
+
 def array(value: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asarray(value), **options)
@@ -147,11 +178,73 @@ MALFORMED: dict[str, Edit] = {
     "an array that is missing": document(lambda d: d["questions"][0]["region"].update(lower="99.npy")),
     "an array given in the document": document(lambda d: d["questions"][0]["region"].update(lower=[0, 0])),
     "an array that nothing uses": lambda m: m.update({"99.npy": array(np.zeros(2))}),
-    "a set that is not a number": document(
-        lambda d: d["questions"][0]["layers"][0]["claims"][0]["crossings"][0]["groups"][0].update(set=True)
-    ),
+    "a set that is a truth": shares(set=True),
+    "a set that is a decimal": shares(set=0.0),
+    "a set that is a text": shares(set="0"),
+    "a set that is no number": shares(set=float("nan")),
+    "a set that is infinite": shares(set=float("inf")),
+    "a set that is null": shares(set=None),
+    "a set of too many digits": text(b'"set": 0', b'"set": ' + b"9" * 5000),
+    "bases that are null": shares(basis=None),
+    "a name twice": text(b'"tool"', b'"tool": "other", "tool"'),
+    "a name twice within": text(b'"kind"', b'"kind": "box", "kind"'),
+    "a semantics twice": text(b'"semantics"', b'"semantics": "float32", "semantics"'),
+    "a comment": text(b'"tool"', b'/* */ "tool"'),
+    "a comma too many": text(b"]\n}", b"],\n}"),
+    "single quotes": text(b'"tool"', b"'tool'"),
+    "more behind the document": lambda m: m.update({"certificate.json": m["certificate.json"] + b"{}"}),
+    "a mark of the byte order": lambda m: m.update({"certificate.json": b"\xef\xbb\xbf" + m["certificate.json"]}),
+    "two bytes a letter": lambda m: m.update({"certificate.json": m["certificate.json"].decode().encode("utf-16")}),
+    "a document that is empty": lambda m: m.update({"certificate.json": b""}),
+    "a document that is null": document(lambda d: "null"),
+    "a document named otherwise": lambda m: m.update({"CERTIFICATE.json": m.pop("certificate.json")}),
+    "a field in capitals": text(b'"tool"', b'"Tool"'),
+    "a path upwards": region(lower="../0.npy"),
+    "a path from the root": region(lower="/0.npy"),
+    "a path to here": region(lower="./0.npy"),
+    "a path with a backslash": region(lower="..\\0.npy"),
+    "a path that ends": region(lower="0.npy\0"),
+    "a path in capitals": region(lower="0.NPY"),
+    "a path to a file outside": region(lower="/etc/passwd"),
+    "a path of nothing": region(lower=""),
+    "a path that is a number": region(lower=0),
+    "a path to the document": region(lower="certificate.json"),
+    "eps in capitals": region(eps="INFINITY"),
+    "eps of nothing": region(eps=""),
+    "a kind that is none": region(kind="linf"),
+    "a kind in capitals": region(kind="BOX"),
+    "a folder": lambda m: m.update({"folder/": b""}),
+    "a file outside": lambda m: m.update({"../../escaped": b"x"}),
+    "a file within": lambda m: m.update({"another.zip": b"PK\x05\x06" + bytes(18)}),
     "NaN": lambda m: m.update({"0.npy": array(np.array([0.0, np.nan]))}),
     "infinity": lambda m: m.update({"0.npy": array(np.array([0.0, np.inf]))}),
+    "minus infinity": lambda m: m.update({"0.npy": array(np.array([0.0, -np.inf]))}),
+    "a NaN that signals": lambda m: m.update({"0.npy": m["0.npy"][:-8] + b"\x01\0\0\0\0\0\xf0\x7f"}),
+    "half precision": lambda m: m.update({"0.npy": array(np.zeros(2, "f2"))}),
+    "whole numbers": lambda m: m.update({"0.npy": array(np.zeros(2, "i8"))}),
+    "truths": lambda m: m.update({"0.npy": array(np.zeros(2, "?"))}),
+    "texts": lambda m: m.update({"0.npy": array(np.zeros(2, "U2"))}),
+    "records": lambda m: m.update({"0.npy": array(np.zeros(2, [("x", "f8")]))}),
+    "a type in words": header(b"'<f8'", b"'float64'"),
+    "a type that is the machine's": header(b"'<f8'", b"'=f8'"),
+    "a type twice": header(b"'descr'", b"'descr': '<f4', 'descr'"),
+    "a type that is missing": header(b"'descr': '<f8', ", b""),
+    "a header of more": header(b", }", b", 'x': 1, }"),
+    "a header of code": header(b"False", b"__import__('os').abort()"),
+    "a header that says zero": header(b"False", b"0"),
+    "no shape": header(b"(2, )", b"()"),
+    "a shape that is a list": header(b"(2, )", b"[2, ]"),
+    "a shape in hexadecimal": header(b"(2, )", b"(0x2, )"),
+    "a shape with a sign": header(b"(2, )", b"(+2, )"),
+    "a shape of zero": header(b"(2, )", b"(0, )"),
+    "a shape of other digits": header(b"(2, )", "(２, )".encode()),
+    "a shape that overflows": header(b"(2, )", b"(2305843009213693954, )"),
+    "a header longer than the file": lambda m: m.update({"0.npy": m["0.npy"][:8] + b"\xff\xff" + m["0.npy"][10:]}),
+    "a header of no length": lambda m: m.update({"0.npy": m["0.npy"][:8] + b"\0\0" + m["0.npy"][10:]}),
+    "a header alone": lambda m: m.update({"0.npy": m["0.npy"][:10]}),
+    "another magic": lambda m: m.update({"0.npy": b"\x93numpy" + m["0.npy"][6:]}),
+    "format 3.0": lambda m: m.update({"0.npy": m["0.npy"][:6] + b"\3\0" + m["0.npy"][8:]}),
+    "a pickle": lambda m: m.update({"0.npy": b"cos\nabort\n(tR."}),
     "another type": lambda m: m.update({"0.npy": array(np.zeros(2, "f4"))}),
     "another byte order": lambda m: m.update({"0.npy": array(np.zeros(2, ">f8"))}),
     "complex numbers": lambda m: m.update({"0.npy": array(np.zeros(2, "c16"))}),
@@ -218,6 +311,57 @@ def test_a_zip_bomb_that_lies_about_its_size_is_refused(file: Path) -> None:
     file.write_bytes(data.replace(stated.to_bytes(4, "little"), lie.to_bytes(4, "little")))
     with pytest.raises(Malformed):
         read(file)
+
+
+def test_too_many_members_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_MOST_MEMBERS", 5)
+    with pytest.raises(Malformed, match="too many"):
+        read(file)
+
+
+def test_too_long_a_document_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_MOST_DOCUMENT", 500)
+    with pytest.raises(Malformed, match="too large"):
+        read(file)
+
+
+def test_two_members_at_one_place_are_refused(file: Path) -> None:
+    """The directory names a member twice, by another name."""
+    data = file.read_bytes()
+    start = data.index(b"PK\x01\x02")
+    end = data.index(b"PK\x05\x06")
+    entries = data[start:end]
+    forged = entries[: entries.index(b"PK\x01\x02", 4)].replace(b"certificate.json", b"certificate.jsom")
+    tail = bytearray(data[end:])
+    for place in (8, 10):
+        tail[place] += 1
+    tail[12:16] = (len(entries) + len(forged)).to_bytes(4, "little")
+    file.write_bytes(data[:end] + forged + tail)
+    with pytest.raises(Malformed):
+        read(file)
+
+
+def test_encrypted_members_are_refused(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(Malformed, match="encrypted"):
+        read(file)
+
+
+def test_what_means_nothing_changes_nothing(file: Path) -> None:
+    """Something before the archive, a comment behind it, members that are stored or in another order."""
+    data = file.read_bytes()
+    file.write_bytes(b"#!/bin/sh\nexit 1\n" + data)
+    assert same(read(file), example())
+    file.write_bytes(data)
+    with zipfile.ZipFile(file) as old:
+        members = [(name, old.read(name)) for name in reversed(old.namelist())]
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
+        new.comment = b"margin 1e9"
+        for name, content in members:
+            new.writestr(name, content)
+    assert same(read(file), example())
 
 
 def test_other_compressions_are_refused(file: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 from tests import exact
-from tests.certificate.proofs import Author, leaves, network_of, plain, random_boxes, random_layers, rough
+from tests.certificate.proofs import Author, as_file, leaves, network_of, plain, random_boxes, random_layers, rough
 
 from krelax.certificate.arithmetic import Arithmetic, Exact, Float64
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Layer, Question, Region, Shares
@@ -241,6 +242,13 @@ def _optimum(groups: Groups, sign: Any, c: Any) -> float:
 
     found = linprog(-c, groups._rows_of(sign), groups._bounds[0], bounds=(None, None))
     return -found.fun if found.success else -np.inf
+
+
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
+def test_a_network_that_computes_nothing(ar: Arithmetic) -> None:
+    network = read_network(as_file([helper.make_node("Identity", ["x"], ["y"])], [], (1, 2), "y"))
+    question = Question(SQUARE, np.ones((1, 2)), np.array([3.0]), np.zeros(1, np.int32), [], plain(1))
+    assert proof(network, question, ar)[1] == pytest.approx(1)
 
 
 def test_balls_use_their_dual_norm() -> None:

@@ -20,6 +20,7 @@ from krelax.certificate.arithmetic import Exact
 from krelax.certificate.onnx import parse
 from krelax.certificate.operators import OPERATORS, read_network
 from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network.onnx_operators import READERS
 
 BENCHMARKS = Path(os.environ.get("KRELAX_BENCHMARKS", Path(__file__).resolve().parents[3] / "shared" / "benchmarks"))
 BUNDLED = sorted(Path(str(files("krelax") / "data")).glob("*.onnx"))
@@ -36,6 +37,7 @@ def i8(*values: int) -> Any:
 
 
 IMAGE = [1, 4, 6, 5]
+COMPOSED = ["max pool", "global max pool", "relu", "abs", "clip", "max", "max of one", "min"]
 POOL = {"kernel_shape": [2, 3], "strides": [2, 1]}
 
 # The shape of the input, the nodes from x to y, their constants, and the operator set.
@@ -76,6 +78,16 @@ CASES: dict[str, tuple[list[int], list[Any], dict[str, Any], int]] = {
     "reduce mean, 18": (IMAGE, [node("ReduceMean", "x", "a", "y")], {"a": i8(2)}, 18),
     "reduce sum": (IMAGE, [node("ReduceSum", "x", "a", "y", keepdims=0)], {"a": i8(1, 3)}, 17),
     "reduce sum, all": (IMAGE, [node("ReduceSum", "x", "y")], {}, 17),
+    "global max pool": (IMAGE, [node("GlobalMaxPool", "x", "y")], {}, 17),
+    "abs": (IMAGE, [node("Abs", "x", "y")], {}, 17),
+    "clip": (IMAGE, [node("Clip", "x", "l", "h", "y")], {"l": np.float32(-0.3), "h": np.float32(0.4)}, 17),
+    "clip, one side": (IMAGE, [onnx.helper.make_node("Clip", ["x", "", "h"], ["y"])], {"h": np.float32(0.4)}, 17),
+    "clip, 6": (IMAGE, [node("Clip", "x", "y", min=-0.25)], {}, 6),
+    "clip, crossed": (IMAGE, [node("Clip", "x", "l", "h", "y")], {"l": np.float32(0.3), "h": np.float32(-0.4)}, 17),
+    "max": (IMAGE, [node("Neg", "x", "t"), node("Max", "c", "x", "t", "y")], {"c": w(4, 1, 1)}, 17),
+    "max of one": (IMAGE, [node("Max", "x", "y")], {}, 17),
+    "min": (IMAGE, [node("Neg", "x", "t"), node("Min", "x", "t", "c", "y")], {"c": w(5)}, 17),
+    "min, smaller": ([3, 1], [node("Min", "c", "x", "y")], {"c": w(2, 1, 4)}, 17),
     "relu": (IMAGE, [node("Relu", "x", "y")], {}, 17),
     "leaky relu": (IMAGE, [node("LeakyRelu", "x", "y", alpha=0.2)], {}, 17),
     "sigmoid": (IMAGE, [node("Sigmoid", "x", "y")], {}, 17),
@@ -134,17 +146,14 @@ def test_every_operator_has_a_case() -> None:
     assert set(OPERATORS) - used == {"Constant"}
 
 
-@pytest.mark.parametrize("path", NETWORKS, ids=lambda p: p.stem)
-def test_networks_are_read_as_krelax_reads_them(path: Path) -> None:
-    """Values as ONNX Runtime's; activations numbered and laid out as krelax's."""
-    data = path.read_bytes()
-    try:
-        mine = read_network(data)
-    except UnsupportedError:
-        assert any(name in path.stem for name in ("ml4acopf", "mscn", "pgd_2_3_16"))
-        return
-    theirs = krelax.load_onnx(path, check=False)
-    agree(data, parse(data).shape, 1)
+def test_every_operator_that_krelax_reads_is_read_by_the_checker() -> None:
+    """The checker also reads some that krelax evaluates as constants."""
+    assert set(READERS) <= set(OPERATORS)
+
+
+def agree_on_activations(path: Path) -> None:
+    """Pre-activations at a random input, as the checker and as krelax number them."""
+    mine, theirs = read_network(path.read_bytes()), krelax.load_onnx(path, check=False)
     x = RNG.uniform(-1, 1, (1, *theirs.input_shape))
     values, wanted = mine.evaluate(x.reshape(1, -1)), theirs.values(torch.from_numpy(x))
     places = theirs.activations()
@@ -152,6 +161,26 @@ def test_networks_are_read_as_krelax_reads_them(path: Path) -> None:
     for j, place in enumerate(places):
         z = wanted[theirs.nodes[place].inputs[0]].flatten().numpy()
         assert np.allclose(values[mine.before(j)][0], z, atol=1e-9 * max(1.0, float(abs(z).max())))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.split(",")[0] in COMPOSED])
+def test_activations_are_numbered_as_krelax_numbers_them(name: str, tmp_path: Path) -> None:
+    shape, nodes, constants, version = CASES[name]
+    onnx.save(model(nodes, constants, [tensor("x", shape)], opset=version), tmp_path / "made.onnx")
+    agree_on_activations(tmp_path / "made.onnx")
+
+
+@pytest.mark.parametrize("path", NETWORKS, ids=lambda p: p.stem)
+def test_networks_are_read_as_krelax_reads_them(path: Path) -> None:
+    """Values as ONNX Runtime's; activations numbered and laid out as krelax's."""
+    data = path.read_bytes()
+    try:
+        read_network(data)
+    except UnsupportedError:
+        assert any(name in path.stem for name in ("ml4acopf", "mscn", "pgd_2_3_16"))
+        return
+    agree(data, parse(data).shape, 1)
+    agree_on_activations(path)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +225,17 @@ UNREADABLE: dict[str, bytes] = {
     ).SerializeToString(),
     "a weight that is not finite": model(
         [node("Add", "x", "c", "y")], {"c": np.float32([np.nan, 0])}
+    ).SerializeToString(),
+    "broadcasting of old": model(
+        [node("Add", "x", "c", "y", broadcast=1, axis=0)], {"c": w(2)}, opset=6
+    ).SerializeToString(),
+    "a maximum of constants": model(
+        [node("Max", "c", "c", "t"), node("Add", "x", "t", "y")], {"c": w(2)}
+    ).SerializeToString(),
+    "a normalisation that divides by zero": model(
+        [node("BatchNormalization", "x", "c", "c", "c", "v", "y", epsilon=0.0)],
+        {"c": w(2), "v": np.float32([0, 1])},
+        [tensor("x", [1, 2])],
     ).SerializeToString(),
     "a slope above one": model([node("LeakyRelu", "x", "y", alpha=1.5)]).SerializeToString(),
     "a division by zero": model([node("Div", "x", "c", "y")], {"c": np.float32([1, 0])}).SerializeToString(),

@@ -50,6 +50,7 @@ METHODS_TRIED = {
     "pairs": joined(2),
     "triples": joined(3),
     "fours": joined(4),
+    "cuts": replace(joined(2), name="cuts", program=True),
     "splitting": joined(3, Effort(leaves=32, rounds=6)),
 }
 
@@ -85,6 +86,15 @@ def test_the_checker_finds_the_margin_of_every_method(name: str, method: str, tm
     worse = replace(queries, offsets=queries.offsets - 0.25)
     with pytest.raises(Rejected, match="smallest margin"):
         checked(instance, worse, ledger, model, tmp_path / "c.zip")
+
+
+def test_groups_with_pass_through_members_are_left_out(tmp_path: Path) -> None:
+    """What is proven without them is written."""
+    instance, queries, model = asked("digits_dense", 0.07, 9.0)
+    joining = Joining(Grouping(2, neurons=12, overlap=1, through=1), SHORT, SHORT, SHORT)
+    ledger = Ledger()
+    found = bound(replace(instance, ledgers=(ledger,)), queries, replace(METHODS["alpha"], joining=(joining,)))
+    assert checked(instance, queries, ledger, model, tmp_path / "c.zip") <= float(found.value.min()) + 0.02
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])

@@ -10,8 +10,9 @@ the bound is what the multipliers prove in the backward pass.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import inf
 
 import numpy as np
@@ -66,15 +67,16 @@ def bound_by_cutting(
 class Separator:
     """The groups of one activation, and where their members are among the columns of a program.
 
-    Groups with a member that has no column of its own before or after the activation are left out.
+    Groups with a member that has no column of its own before or after the activation are left out. The first group has
+    the number `first` among those of the activation.
     """
 
-    def __init__(self, program: Program, node: int, groups: Groups) -> None:
+    def __init__(self, program: Program, node: int, groups: Groups, first: int = 0) -> None:
         members = groups.members[0].cpu().numpy()
         before, after = program.before(node)[members], program.after(node).column[members]
         usable = ((before >= 0) & (after >= 0) & (before != after)).all(1) & (groups.through is None)
         joint = groups.joint
-        self.node, self.places = node, members[usable]
+        self.node, self.places, self.group = node, members[usable], first + np.flatnonzero(usable)
         self.columns = np.concatenate([before[usable], after[usable]], axis=1)
         self.polytope = Polytope(joint.rows.double().cpu().numpy(), joint.bounds[0].double().cpu().numpy()[usable])
         self.pieces = Pieces.coordinatewise(joint.negative_slopes, [1.0] * self.k)
@@ -95,6 +97,11 @@ class Separator:
         index = np.flatnonzero(excess > tolerance)
         values = np.concatenate([rows.z[index, 0], rows.a[index, 0]], axis=1)
         return Violated(self, index, values, rows.offset[index, 0], excess[index])
+
+
+def _numbered(sets: Sequence[Groups]) -> Iterator[tuple[Groups, int]]:
+    """Sets of groups, and the number of the first group of each."""
+    yield from zip(sets, accumulate((g.members.shape[1] for g in sets), initial=0), strict=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +128,7 @@ class Violated:
     def cuts(self) -> Cuts:
         """As cuts of the activation."""
         z, a = np.split(self.values, 2, axis=1)
-        parts = (self.separator.places[self.group], z, a, self.offset)
+        parts = (self.separator.places[self.group], z, a, self.offset, self.separator.group[self.group])
         return Cuts(*(torch.from_numpy(p) for p in parts))
 
 
@@ -132,7 +139,7 @@ class Cutter:
         self.program, self.cutting = program, cutting
         groups = program.known.groups
         present = [i for i in groups if i in program.model.before]
-        every = (Separator(program, i, g) for i in present for g in groups[i])
+        every = (Separator(program, i, g, first) for i in present for g, first in _numbered(groups[i]))
         self._separators = [s for s in every if len(s.places)]
         self._from: dict[int, tuple[int, int]] = {}  # handle: activation and place among its cuts
         self._cuts: dict[int, list[Cuts]] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -86,6 +87,11 @@ class Noted:
     def __len__(self) -> int:
         return len(self.node)
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether no group has pass-through members, of which certificates know nothing."""
+        return all(s.groups.through is None for c in self.choices.values() for s in c.groups)
+
     @classmethod
     def unsplit(cls, choices: Mapping[int, Choices], count: int) -> Noted:
         """Leaves without a split, one for each form."""
@@ -151,10 +157,10 @@ class Ledger:
                 self.note_parts(node, key, value, ((leaves, np.array([row])),))
 
     def note_parts(self, node: int, key: Key, value: float, parts: tuple[Part, ...]) -> None:
-        """A bound of one form, proven by leaves that cover the region."""
+        """A bound of one form, proven by leaves that cover the region. What a certificate cannot say is left out."""
         claims = self.claims.setdefault(node, {})
         before = claims.get(key)
-        if value > -np.inf and (before is None or value > before.value):
+        if value > -np.inf and all(leaves.plain for leaves, _ in parts) and (before is None or value > before.value):
             claims[key] = Claim(value, parts)
 
 

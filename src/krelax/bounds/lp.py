@@ -20,9 +20,10 @@ from torch import Tensor
 from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.ledger import MARGINS, Noted
 from krelax.bounds.lp_model import Entries, Floats, Model, Places, build, joined
 from krelax.bounds.multipliers import Cuts, Multipliers
-from krelax.bounds.steps import Witness
+from krelax.bounds.steps import Witness, choices
 from krelax.errors import InputError
 from krelax.network.linear import one_hot
 from krelax.problem.queries import Queries
@@ -287,8 +288,8 @@ def witness_of(
     steps: Witness = {}
     for i, relaxation in known.relaxations.items():
         zeros = relaxation.lower.new_zeros(1, queries, *relaxation.lower.shape[1:])
-        found = () if cuts is None else cuts.get(i, ())
-        steps[i] = Multipliers(relaxation, slopes.get(i, zeros), *found)
+        cut, multipliers = (None, None) if cuts is None or i not in cuts else cuts[i]
+        steps[i] = Multipliers(relaxation, slopes.get(i, zeros), cut, multipliers, known.groups.get(i, ()))
     return steps
 
 
@@ -384,4 +385,6 @@ def prove(
         witness = witness_of(found.known, len(solutions), slopes, cuts)
         form = outputs(instance.network, queries.rows, queries.offsets)
         value = lower_bound(instance.network, instance.region, form, witness, found.known)
+    for ledger in instance.ledgers:
+        ledger.note(MARGINS, range(value.shape[1]), value[0], Noted.unsplit(choices(witness), value.shape[1]))
     return torch.maximum(value, found.value), found.known, witness

@@ -7,15 +7,18 @@ the other, for a price. What is left crosses the single neurons' relaxation, wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from krelax.bounds.groups import Groups
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices
+from krelax.bounds.ledger import Choices, Shared
 from krelax.bounds.rounding import underflow
 from krelax.bounds.steps import Crossing, Step
 from krelax.problem.region import dot
@@ -27,24 +30,27 @@ class Cuts:
     """Inequalities `z . x + a . y <= offset` over the neurons at `places` of an elementwise activation of one region.
 
     `places`, `z` and `a` are `(R, k)`, `offset` `(R,)`; places count the flattened activation, and may repeat where
-    coefficients are zero. Every cut must hold on the region: it is as sound as what it came from.
+    coefficients are zero. `group`, `(R,)`, is the number of the group of which a cut is a facet, through all sets of
+    groups of the activation; -1 for none. Every cut must hold on the region: it is as sound as what it came from.
     """
 
     places: Tensor
     z: Tensor
     a: Tensor
     offset: Tensor
+    group: Tensor
 
     def __len__(self) -> int:
         return len(self.offset)
 
     def select(self, index: Tensor | slice) -> Cuts:
         """Some of the cuts."""
-        return Cuts(self.places[index], self.z[index], self.a[index], self.offset[index])
+        return Cuts(*(t[index] for t in (self.places, self.z, self.a, self.offset, self.group)))
 
     def to(self, like: Tensor) -> Cuts:
         """The same cuts in the type and on the device of a tensor."""
-        return Cuts(self.places.to(like.device), self.z.to(like), self.a.to(like), self.offset.to(like))
+        z, a, offset = self.z.to(like), self.a.to(like), self.offset.to(like)
+        return Cuts(self.places.to(like.device), z, a, offset, self.group.to(like.device))
 
     @classmethod
     def join(cls, parts: Sequence[Cuts]) -> Cuts:
@@ -52,7 +58,7 @@ class Cuts:
         k = max(p.places.shape[1] for p in parts)
         wide = ([pad(t, (0, k - t.shape[1])) for t in (p.places, p.z, p.a)] for p in parts)
         places, z, a = (torch.cat(ts) for ts in zip(*wide, strict=True))
-        return cls(places, z, a, torch.cat([p.offset for p in parts]))
+        return cls(places, z, a, torch.cat([p.offset for p in parts]), torch.cat([p.group for p in parts]))
 
 
 class Multipliers(Step):
@@ -60,25 +66,35 @@ class Multipliers(Step):
 
     `slopes` is what the backward pass carries on, whatever it costs, in absolute terms: not to be multiplied by the
     coefficients that it meets, and there even without any. Sound for all numbers: multipliers below zero count as
-    zero, and what is not finite ends as no bound. Cuts are for one region.
+    zero, and what is not finite ends as no bound. Cuts are for one region, and `groups` are those of the activation.
     """
 
     wants_a_visit = True
 
     def __init__(
-        self, relaxation: Relaxation, slopes: Tensor, cuts: Cuts | None = None, multipliers: Tensor | None = None
+        self,
+        relaxation: Relaxation,
+        slopes: Tensor,
+        cuts: Cuts | None = None,
+        multipliers: Tensor | None = None,
+        groups: tuple[Groups, ...] = (),
     ) -> None:
-        self.relaxation = relaxation
+        self.relaxation, self.groups = relaxation, groups
         self.slopes = slopes.to(relaxation.lower)
         self.cuts = None if cuts is None or multipliers is None or not len(cuts) else cuts.to(self.slopes)
         self.multipliers = None if multipliers is None else multipliers.to(self.slopes).clamp(min=0)
         self._at: Tensor | None = None
 
     def over(self, known: Intervals, node: int) -> Multipliers:
-        return Multipliers(known.relaxations[node], self.slopes, self.cuts, self.multipliers)
+        return Multipliers(known.relaxations[node], self.slopes, self.cuts, self.multipliers, self.groups)
 
     def choices(self, region: int) -> Choices:
-        return Choices(absolute=self.slopes[region].flatten(1).float().cpu().numpy())
+        """Cuts as what their groups take over: the offset of a facet is the group's support."""
+        absolute, shared = self.slopes, tuple[Shared, ...]()
+        if self.cuts is not None and self.multipliers is not None:
+            absolute = absolute - _scattered(self.multipliers, self.cuts.places, self.cuts.z, absolute)[0]
+            shared = tuple(_shared(self.groups, self.cuts, self.multipliers))
+        return Choices(absolute=absolute[region].flatten(1).float().cpu().numpy(), groups=shared)
 
     def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
         assert self._at is not None
@@ -109,6 +125,27 @@ class Multipliers(Step):
         terms = cuts.places.numel()
         absolute = absolute * (1 + (terms + 2) / coeff[0, 0].numel())
         return Crossing(self.slopes, price + underflow(terms, z) + underflow(terms, a), absolute)
+
+
+def _shared(sets: Sequence[Groups], cuts: Cuts, multipliers: Tensor) -> Iterator[Shared]:
+    """What the cuts of every set of groups move through them, with multipliers `(queries, R)`."""
+    first = 0
+    for groups in sets:
+        _, count, k = groups.members.shape
+        mine = (cuts.group >= first) & (cuts.group < first + count)
+        coeff, slope = (
+            _by_group(multipliers[:, mine], cuts.group[mine] - first, values[mine, :k], groups)
+            for values in (-cuts.a, cuts.z)
+        )
+        yield Shared(groups, coeff, slope)
+        first += count
+
+
+def _by_group(multipliers: Tensor, group: Tensor, values: Tensor, groups: Groups) -> NDArray[np.float32]:
+    """`sum_r multipliers[:, r] values[r]` for every group, `(queries, groups, k)`."""
+    total = values.new_zeros(len(multipliers), *groups.members.shape[1:])
+    total.index_add_(1, group, multipliers.unsqueeze(-1) * values)
+    return total.float().cpu().numpy()
 
 
 def _scattered(multipliers: Tensor, places: Tensor, values: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

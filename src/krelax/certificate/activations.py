@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.certificate.arithmetic import Arithmetic, Array, Floats
+from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.network import Activation
 
 Ends = tuple[Floats, Floats]
@@ -32,9 +32,12 @@ class Kind(Protocol):
     def behind(self, ar: Arithmetic, node: Activation, coeff: Array) -> Array:
         """For every entry of the pre-activation the coefficient behind the activation."""
 
-    def slopes(self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None) -> Floats:
+    def slopes(
+        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, which: Rows = slice(None)
+    ) -> Floats:
         """Slopes by a rule, "adaptive" or "parallel", but for those of lower lines that are given by fractions `t` of
-        what is possible, NaN where there is none. `coeff` is as `behind` makes it."""
+        what is possible, NaN where there is none. `coeff` is as `behind` makes it, each row over the intervals that
+        `which` names."""
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
         """What each neuron pays."""
@@ -63,7 +66,9 @@ class Relu:
     def behind(self, ar: Arithmetic, node: Activation, coeff: Array) -> Array:
         return coeff
 
-    def slopes(self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None) -> Floats:
+    def slopes(
+        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, which: Rows = slice(None)
+    ) -> Floats:
         (lower, upper), slope = ends, node.negative_slope
         width = np.where(upper > lower, upper - lower, 1.0)
         chord = (np.maximum(upper, 0) - slope * np.minimum(lower, 0)) / width
@@ -72,7 +77,8 @@ class Relu:
             low = np.where(np.isnan(t), low, slope + (1 - slope) * t)
         own = np.where(lower >= 0, 1.0, slope)
         fixed = (lower >= 0) | (upper <= 0)
-        return np.where(fixed, own, np.where(coeff > 0, low, chord)) * coeff
+        positive, negative = np.where(fixed, own, low), np.where(fixed, own, chord)
+        return np.where(coeff > 0, positive[which], negative[which]) * coeff
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
         best = ar.maximum(*(slope * ar.number(z) - coeff * self._act(ar, node, z) for z in ends))
@@ -117,9 +123,11 @@ class Smooth:
     def behind(self, ar: Arithmetic, node: Activation, coeff: Array) -> Array:
         return coeff
 
-    def slopes(self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None) -> Floats:
+    def slopes(
+        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, which: Rows = slice(None)
+    ) -> Floats:
         """Parallel to the flatter end, by either rule: what is better is for the certificate to say."""
-        return np.minimum(*(self._derivative(z) for z in ends)) * coeff
+        return np.minimum(*(self._derivative(z) for z in ends))[which] * coeff
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
         """Where `f = slope z - coeff act(z)` is convex, the larger of its ends; where it is concave, the tangent at a
@@ -171,14 +179,16 @@ class Maximum:
     def behind(self, ar: Arithmetic, node: Activation, coeff: Array) -> Array:
         return coeff[:, np.repeat(np.arange(node.size), node.window)]
 
-    def slopes(self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None) -> Floats:
+    def slopes(
+        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, which: Rows = slice(None)
+    ) -> Floats:
         """The member whose lower bound is largest; for negative coefficients only where it must be the maximum."""
         lower = self._split(node, ends[0])
         leader = np.arange(node.window) == lower.argmax(2)[..., None]
         others = self._possible(node, ends) & ~leader
         settled = leader & ~others.any(2, keepdims=True)
         first, second = (x.reshape(len(x), -1) for x in (leader, settled))
-        return np.where(coeff > 0, first, second) * coeff
+        return np.where(coeff > 0, first[which], second[which]) * coeff
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
         """What a member gains as the maximum is `max (slope - coeff) z - max slope z`. For `coeff <= 0` some member is

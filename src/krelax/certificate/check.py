@@ -9,7 +9,7 @@ import numpy as np
 
 from krelax.certificate.arithmetic import Arithmetic, Exact, Float64, Floats
 from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.kernel import Rejected, check_executable
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
 
@@ -30,6 +30,8 @@ def check(
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()
     network, float32 = read_network(model).over(ar), certificate.semantics == "float32"
+    if float32:
+        check_executable(network, ar)
     margins = []
     for number, question in enumerate(certificate.questions):
         own = None if errors is None else errors[number]

@@ -49,24 +49,25 @@ class Choice:
 
 def cross(bounds: Bounds, j: int, coeff: Array, ends: Ends, choice: Choice, which: Rows) -> Crossed:
     """Cross activation j. Behind it are the coefficients `coeff`, `(rows, neurons)`, before it the intervals `ends`,
-    `(rows | 1, entries)`, cut by splits; `which` are the rows' regions."""
+    `(regions | rows | 1, entries)`, cut by splits; `which` are the rows' regions."""
     ar, node = bounds.ar, bounds.network.activation(j)
     kind, zero = KINDS[node.kind], ar.number(np.zeros(()))
     rest, joint, price, taken = coeff, None, zero, zero
+    own_ends = ends[0][which], ends[1][which]
     for part in choice.parts:
         if not part.active.any():
             continue
         put = part.groups.put
         rest = rest - put(ar, part.coeff)
         joint = put(ar, part.slope) if joint is None else joint + put(ar, part.slope)
-        price = price + part.price(ar, ends)
+        price = price + part.price(ar, own_ends)
         if ar.unit:
             taken = taken + put(ar, abs(part.coeff) + abs(part.slope))
     own = kind.behind(ar, node, rest)
-    slopes = ar.choice(_slopes(bounds, j, ar.floats(own), ends, choice))
-    price = price + kind.price(ar, node, own, slopes, ends).sum(1)
+    slopes = ar.choice(_slopes(bounds, j, ar.floats(own), ends, choice, which))
+    price = price + kind.price(ar, node, own, slopes, own_ends).sum(1)
     if bounds.float32 and node.negative_slope:  # the product with the slope rounds
-        error = 2.0**-23 * node.negative_slope * np.maximum(-ends[0], 0) + 2.0**-120
+        error = 2.0**-23 * node.negative_slope * np.maximum(-own_ends[0], 0) + 2.0**-120
         price = price + ar.dot(abs(coeff), ar.number(error))
     terms = zero
     if ar.unit:
@@ -76,10 +77,10 @@ def cross(bounds: Bounds, j: int, coeff: Array, ends: Ends, choice: Choice, whic
     return Crossed(slopes if joint is None else slopes + joint, price, terms, count)
 
 
-def _slopes(bounds: Bounds, j: int, coeff: Floats, ends: Ends, choice: Choice) -> Floats:
+def _slopes(bounds: Bounds, j: int, coeff: Floats, ends: Ends, choice: Choice, which: Rows) -> Floats:
     """The slopes chosen for the neurons alone."""
     node = bounds.network.activation(j)
-    result = KINDS[node.kind].slopes(node, coeff, ends, choice.rule, choice.t)
+    result = KINDS[node.kind].slopes(node, coeff, ends, choice.rule, choice.t, which)
     if choice.lines is not None:
         line = np.where(coeff > 0, *choice.lines)
         result = np.where(np.isnan(line), result, line * coeff)

@@ -13,6 +13,7 @@ import re
 import zipfile
 import zlib
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from math import isfinite, prod
 from pathlib import Path
 from types import NoneType, UnionType
@@ -25,7 +26,7 @@ from krelax.errors import InputError
 
 FORMAT, VERSION = "krelax certificate", 1
 # What a file may hold, stated or not: bytes of all members together, of the document, and number of members.
-MOST_BYTES, _MOST_DOCUMENT, _MOST_MEMBERS = 1 << 31, 1 << 26, 1 << 17
+MOST_BYTES, _MOST_DOCUMENT, _MOST_MEMBERS = 1 << 31, 1 << 24, 1 << 17
 
 _DOCUMENT = "certificate.json"
 _SHAPE = rb"((?:[0-9]{1,10}, ?)*(?:[0-9]{1,10})?)"
@@ -278,7 +279,7 @@ class _Members:
     def document(self) -> dict[str, Any]:
         """The document, less its name and version."""
         try:
-            document = json.loads(self._read(_DOCUMENT, _MOST_DOCUMENT))
+            document = json.loads(self._read(_DOCUMENT, _MOST_DOCUMENT).decode(), object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise Malformed(f"{_DOCUMENT}: not JSON ({error})") from error
         if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
@@ -308,6 +309,14 @@ class _Members:
             raise Malformed(f"{next(iter(self._left))}: a member that nothing refers to")
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose names must differ."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise Malformed(f"{_DOCUMENT}: an object with a name that occurs twice")
+    return result
+
+
 def _finite(array: NDArray[Any]) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
@@ -326,6 +335,11 @@ def _mismatch(value: Any) -> str:
 
 def _schema(kind: Any) -> dict[str, Any]:
     """Type hints of a dataclass's fields."""
+    return _hints(kind)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {f.name: hints[f.name] for f in fields(kind)}
 

@@ -19,7 +19,7 @@ from krelax.certificate.arithmetic import Arithmetic, Array, Floats, gamma
 from krelax.certificate.format import GroupSet, Malformed
 from krelax.certificate.network import Pick
 
-_MOST_MEMBERS = 6
+_MOST_MEMBERS, _MOST_BOUNDS = 6, 1 << 22
 _NO_ROW = 255
 # Rays along which a value falls by less, relative to its terms, lead nowhere.
 _LEAST_SLOPE = 1e-9
@@ -174,6 +174,8 @@ def polytopes(stored: GroupSet, forms: dict[Any, float], interval: Ends, negativ
     members, rows = stored.members.astype(np.int64), stored.rows.astype(np.int64)
     if not 2 <= members.shape[1] <= _MOST_MEMBERS or (abs(rows) > 1).any() or len(rows) + members.shape[1] > _NO_ROW:
         raise Malformed("groups of an unsupported size, or rows other than of -1, 0 and 1")
+    if len(members) * len(rows) > _MOST_BOUNDS:
+        raise Malformed(f"a set of more than {_MOST_BOUNDS} rows of groups")
     if ((members < 0) | (members >= len(lower))).any() or (np.diff(np.sort(members, 1), axis=1) == 0).any():
         raise Malformed("members that are no neurons, or are twice in a group")
     low, high = lower[members][:, None], upper[members][:, None]

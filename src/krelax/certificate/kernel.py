@@ -19,16 +19,28 @@ from krelax.certificate.network import Activation, Affine, Network
 from krelax.certificate.region import Region
 from krelax.errors import KrelaxError
 
-_FLOAT32, _LARGEST_FLOAT32 = 2.0**-24, 2.0**127
+_FLOAT32, _LARGEST_FLOAT32, _LARGEST_COEFFICIENT = 2.0**-24, 2.0**127, 2.0**126
 # Terms charged beyond those of the long sums: short operations around them, and in float32 those of a normalisation
 # that is folded into the node before it.
 _OVERHEAD, _OVERHEAD_FLOAT32 = 64, 16
-# Added to magnitudes, so that a relative error covers products that underflow.
-_FLOOR, _FLOOR_FLOAT32 = 2.0**-900, 2.0**-100
+# Added to magnitudes, so that a relative error covers products that underflow; and in float32 to every factor, so that
+# it covers those that are subnormal and taken for zero.
+_FLOOR, _FLOOR_FLOAT32 = 2.0**-900, 2.0**-80
 
 
 class Rejected(KrelaxError):
     """A step of the proof does not hold, or the last bound is not positive."""
+
+
+def check_executable(network: Network, ar: Arithmetic) -> None:
+    """Raises Rejected for a network of which nothing is known when float32 executes it."""
+    for node in network.nodes:
+        if isinstance(node, Activation) and not KINDS[node.kind].float32:
+            raise Rejected(f"float32 semantics of a {node.kind}, whose executions are not known")
+        if isinstance(node, Affine):
+            ones = [ar.number(np.ones((1, network.size(j)))) for j in node.inputs]
+            if not (ar.floats(node.spread(ar, ones)) < _LARGEST_COEFFICIENT).all():
+                raise Rejected("coefficients that float32 cannot hold, or quotients by what may be taken for zero")
 
 
 @dataclass
@@ -50,6 +62,7 @@ class Bounds:
     `lower[i] <= node i <= upper[i]`, and `magnitude[i]`; each `(regions, size)`."""
 
     def __init__(self, network: Network, region: Region, ar: Arithmetic, float32: bool) -> None:
+        region = region.flushed() if float32 else region
         self.network, self.region, self.ar, self.float32 = network, region, ar, float32
         self.lower, self.upper, self.magnitude = [region.lower], [region.upper], [region.largest()]
 
@@ -78,12 +91,20 @@ class Bounds:
             for c, j in ends
         ]
         middle = node.forward(ar, [ar.number(c) for c in centre])
-        magnitude = -ar.down(-node.magnitude(ar, [ar.number(self.largest(j)) for j in node.inputs]))
-        magnitude = magnitude + (_FLOOR_FLOAT32 if self.float32 else _FLOOR)
-        if self.float32 and not (magnitude < _LARGEST_FLOAT32).all():
-            raise Rejected("float32 executions may overflow")
+        magnitude = self._magnitude(node)
         spread = node.spread(ar, radius) + self._slack(node, node.terms) * ar.number(magnitude)
         return ar.down(middle - spread), -ar.down(-(middle + spread)), magnitude
+
+    def _magnitude(self, node: Affine) -> Floats:
+        """Bounds of the sums of an affine node's absolute terms."""
+        floor = _FLOOR_FLOAT32 if self.float32 else 0.0
+        largest = [self.largest(j) + floor for j in node.inputs]
+        magnitude = -self.ar.down(-node.magnitude(self.ar, [self.ar.number(v) for v in largest])) + _FLOOR
+        if self.float32:
+            magnitude = magnitude + floor * (1 + sum(v.sum(1, keepdims=True) for v in largest))
+            if not (magnitude < _LARGEST_FLOAT32).all():
+                raise Rejected("float32 executions may overflow")
+        return magnitude
 
     def _activation(self, node: Any) -> tuple[Floats, Floats, Floats]:
         z = node.inputs[0]
@@ -142,6 +163,6 @@ class Bounds:
             return ar.number(np.zeros(()))
         charge = slack * ar.dot(abs(c), ar.number(self.magnitude[i][which]))
         if ar.tiny:
-            reach = sum((self.largest(j)[which].sum(1) for j in node.inputs), self.magnitude[i][which].sum(1))
-            charge = charge + terms * ar.tiny * (1 + reach)
+            reach = sum((self.largest(j).sum(1) for j in node.inputs), self.magnitude[i].sum(1))
+            charge = charge + terms * ar.tiny * (1 + reach[which])
         return charge

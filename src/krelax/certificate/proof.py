@@ -18,7 +18,7 @@ from krelax.certificate.claims import Leaves, check_crossings, check_forms, choo
 from krelax.certificate.crossing import Choice, Part, cross
 from krelax.certificate.format import Boxes, Claim, Crossing, Forms, Layer, Malformed, Question, Shares
 from krelax.certificate.groups import Groups, key, polytopes
-from krelax.certificate.kernel import Bounds, Crossed, Rejected
+from krelax.certificate.kernel import Bounds, Crossed
 from krelax.certificate.network import Network
 from krelax.certificate.region import Region
 
@@ -36,8 +36,7 @@ class _ByRule:
     def __call__(self, j: int, coeff: Array | None) -> Crossed | None:
         if coeff is None:
             return None
-        ends = self.proof.ends(j, self.which)
-        return cross(self.proof.bounds, j, coeff, ends, Choice(self.rule), self.which)
+        return cross(self.proof.bounds, j, coeff, self.proof.ends(j), Choice(self.rule), self.which)
 
 
 @dataclass
@@ -89,8 +88,6 @@ class Proof:
         clauses = np.unique(question.clause)
         if not np.array_equal(clauses, np.arange(len(clauses))):
             raise Malformed("clauses that are not numbered from 0")
-        if float32 and not all(KINDS[node.kind].float32 for node in self._activations):
-            raise Rejected("float32 semantics of activations whose executions are not known")
         self.bounds = Bounds(network, region, ar, float32)
 
     def margin(self) -> float:
@@ -105,10 +102,10 @@ class Proof:
         self._derive(question.layers)
         return self._weakest(self._claim(claim, len(self._activations))[None])
 
-    def ends(self, j: int, which: Rows = slice(None)) -> Ends:
+    def ends(self, j: int) -> Ends:
         """Bounds of activation j's pre-activation."""
         z = self.network.before(j)
-        return self.bounds.lower[z][which], self.bounds.upper[z][which]
+        return self.bounds.lower[z], self.bounds.upper[z]
 
     def _weakest(self, values: Floats) -> float:
         """The smallest over all regions and clauses of their largest margins, `(regions, margins)`."""
@@ -158,8 +155,10 @@ class Proof:
 
     @cached_property
     def _portion(self) -> int:
-        """How many rows fit the memory."""
-        return max(1, self.ar.entries // max(self.network.size(i) for i in range(len(self.network.nodes))))
+        """How many rows fit the memory: each has a number for every entry of a node, and for every row of a group."""
+        sizes = [self.network.size(i) for i in range(len(self.network.nodes))]
+        sets = [s for layer in self.question.layers for s in layer.groups]
+        return max(1, self.ar.entries // max([*sizes, *(len(s.members) * (len(s.rows) + 1) for s in sets)]))
 
     def _batches(self, rows: int) -> list[range]:
         return [range(i, min(i + self._portion, rows)) for i in range(0, rows, self._portion)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from krelax.certificate import format as stored
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows, gamma
 from krelax.certificate.format import Malformed
+
+# The least positive float32 number that is not subnormal.
+_LEAST_NORMAL = 2.0**-126
 
 
 @dataclass
@@ -41,6 +44,13 @@ class Region:
     def largest(self) -> Floats:
         """Largest absolute value of each input."""
         return np.maximum(abs(self.lower), abs(self.upper))
+
+    def flushed(self) -> Region:
+        """The region, and where its points lie when float32 numbers that are subnormal are taken for zero."""
+        lower = np.where((self.lower > 0) & (self.lower < _LEAST_NORMAL), 0.0, self.lower)
+        upper = np.where((self.upper < 0) & (self.upper > -_LEAST_NORMAL), 0.0, self.upper)
+        eps = float(np.nextafter(self.eps + self.lower.size * _LEAST_NORMAL, np.inf))
+        return replace(self, lower=lower, upper=upper, eps=eps)
 
     def minimise(self, ar: Arithmetic, c: Array, which: Rows) -> Array:
         """Lower bounds of `<c, x>`, `(rows, inputs) -> (rows,)`, each over one of the boxes, or over the ball."""

@@ -56,8 +56,7 @@ def verify(
     kept(certificate, check, semantics)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
     specification = read_vnnlib(query)
-    options = VerifyOptions(method, timeout, device, proofs=keeper is not None)
-    outcome = verify_network(load_onnx(file), specification, options)
+    outcome = verify_network(load_onnx(file), specification, VerifyOptions(method, timeout, device), keeper)
     if keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
         warn_refused(query.name, outcome.reason)

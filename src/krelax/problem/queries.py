@@ -39,6 +39,10 @@ class Queries:
         """The margins at outputs `(batch, points, *output_shape)`: `(batch, points, queries)`."""
         return y.flatten(2) @ self.rows.transpose(1, 2) + self.offsets.unsqueeze(1)
 
+    def lowered(self, by: Tensor) -> Queries:
+        """The same margins less numbers `(batch,)`: they are positive where the margins are larger."""
+        return replace(self, offsets=self.offsets - by.to(self.offsets)[:, None])
+
     def select(self, index: Tensor) -> Queries:
         """The questions about some of the regions."""
         return replace(self, rows=self.rows[index], offsets=self.offsets[index], clause=self.clause[index])

@@ -117,21 +117,20 @@ def bench(
     Raises InputError for options that no instance could be verified with.
     """
     check_options(options)
-    options = replace(options, proofs=certificates is not None)
     loaded: tuple[Path, Network] | None = None
     for instance in instances:
+        keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
         cpu = time.process_time()
         try:
             if loaded is None or loaded[0] != instance.onnx:
                 loaded = instance.onnx, load_onnx(instance.onnx)
             specification = read_vnnlib(instance.vnnlib)
-            outcome = verify(loaded[1], specification, replace(options, timeout=instance.timeout))
+            outcome = verify(loaded[1], specification, replace(options, timeout=instance.timeout), keeper)
         except InputError as error:
             yield Result(instance, "error", str(error), 0.0)
             continue
         spent, written = time.process_time() - cpu, None
-        if certificates is not None:
-            keeper = Certificates(certificates, instance.onnx, check, semantics)
+        if keeper is not None:
             outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
         yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, spent, written)
 

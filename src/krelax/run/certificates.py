@@ -8,13 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from torch import Tensor
+
 from krelax._version import __version__
 from krelax.certificate import format as file
 from krelax.certificate.check import check
 from krelax.certificate.format import Malformed
 from krelax.certificate.kernel import Rejected
 from krelax.errors import InputError, KrelaxError
+from krelax.run.executions import room
 from krelax.run.journal import digest
+from krelax.search.pipeline import Questions
 from krelax.search.verdict import Outcome, Verdict
 
 Semantics = Literal["real", "float32"]
@@ -41,9 +45,9 @@ class Certificates:
     """Where certificates about the network in file `model` are written, and whether to check them at once.
 
     Certificates with `semantics` "float32" are about every execution of the network in float32, in any order of
-    summation. Proofs are found for the function of real numbers, and only the checker can judge whether they hold for
-    those, too: such certificates are always checked. Raises InputError where the model cannot be read or the folder
-    cannot be made.
+    summation. Proofs are found for the function of real numbers, with `room` for rounding, and only the checker can
+    judge whether they hold for those, too: such certificates are always checked. Raises InputError where the model
+    cannot be read or the folder cannot be made.
     """
 
     folder: Path
@@ -61,6 +65,16 @@ class Certificates:
     def checks(self) -> bool:
         """Whether certificates are checked as they are written."""
         return self.check or self.semantics == "float32"
+
+    def room(self, questions: Questions) -> Tensor | None:
+        """What bounds of margins should be above, `(questions,)`, so that the checker will find them positive. None for
+        zero, and for a network that the checker does not read."""
+        if self.semantics == "real":
+            return None
+        try:
+            return room(self.model.read_bytes(), questions)
+        except KrelaxError:
+            return None
 
     @cached_property
     def _hash(self) -> str:

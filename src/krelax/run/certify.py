@@ -103,8 +103,9 @@ def certify(
                 seen(record)
 
             limit = None if options.timeout is None else options.timeout * len(wanted)
+            room = None if certificates is None else certificates.room(questions)
             proofs = certificates is not None
-            decide(network, questions, plan, report, limit, options.device, options.timeout, proofs)
+            decide(network, questions, plan, report, limit, options.device, options.timeout, proofs, room)
     summary.seconds = time.perf_counter() - began
     return summary
 

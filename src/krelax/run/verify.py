@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from krelax.network.graph import Network
 from krelax.problem.query import Specification
+from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_specification
@@ -30,9 +31,12 @@ def check_options(options: VerifyOptions) -> Plan:
     return Plan.of(options.method)
 
 
-def verify(network: Network, specification: Specification, options: VerifyOptions) -> Outcome:
+def verify(
+    network: Network, specification: Specification, options: VerifyOptions, certificates: Certificates | None = None
+) -> Outcome:
     """Does the property hold? HOLDS if every case is impossible, VIOLATED with the first counterexample found.
 
+    Where `certificates` are to be written, an outcome that holds has the proofs that they need.
     Raises InputError if the specification does not fit the network.
     """
     plan = check_options(options)
@@ -45,8 +49,10 @@ def verify(network: Network, specification: Specification, options: VerifyOption
             raise _Enough
 
     questions = about_specification(network, specification)
+    room = None if certificates is None else certificates.room(questions)
+    proofs = options.proofs or certificates is not None
     with suppress(_Enough):
-        decide(network, questions, plan, report, options.timeout, options.device, proofs=options.proofs)
+        decide(network, questions, plan, report, options.timeout, options.device, proofs=proofs, room=room)
     return combine(outcomes, time.perf_counter() - began)
 
 

@@ -49,6 +49,8 @@ class Questions:
         return len(self.region)
 
 
+# Far more than a sum of two numbers can lose, relative to them.
+_ROUNDED = 2.0**-40
 # Bounds of questions still open are kept for later stages up to so many bytes in all.
 _KEPT_BYTES = 1 << 30
 
@@ -85,6 +87,7 @@ class _Run:
     found: dict[int, Bounded] = field(default_factory=dict)
     spent: dict[int, float] = field(default_factory=dict)
     ledgers: dict[int, Ledger] = field(default_factory=dict)
+    room: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +100,8 @@ class _Run:
         proven = ledger if outcome.verdict is Verdict.HOLDS else None
         proofs = () if proven is None else (self._proof(index, proven),)
         margin, seconds = self.margins.get(index), self.spent.get(index, 0.0)
+        if margin is not None and self.room is not None:
+            margin += float(self.room[index])
         self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs))
 
     def _proof(self, index: int, ledger: Ledger) -> Question:
@@ -122,6 +127,14 @@ class _Run:
         kept = [p for p in parts if p is not None]
         return Bounded.join(kept, self.network) if len(kept) == len(parts) else None
 
+    def above_zero(self, index: int) -> bool:
+        """Whether a question holds, but is not bounded above its room."""
+        if self.room is None:
+            return False
+        room, offsets = float(self.room[index]), self.questions.queries.offsets[index]
+        lost = _ROUNDED * (room + float(offsets.abs().max()))  # when the offsets were lowered
+        return self.margins.get(index, -torch.inf) + room > lost
+
     def charge(self, index: Sequence[int], began: float) -> None:
         share = (time.perf_counter() - began) / max(1, len(index))
         for i in index:
@@ -137,16 +150,19 @@ def decide(
     device: str = "cpu",
     each: float | None = None,
     proofs: bool = False,
+    room: Tensor | None = None,
 ) -> None:
     """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
 
     HOLDS rests on a sound bound, VIOLATED on a replayed counterexample; what the stages leave open when they or the
     `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason. A complete search spends at most `each`
     seconds on a question, what was spent on it before included. With `proofs`, outcomes that hold have theirs.
+    Bounds are sought above `room`, `(questions,)`, instead of zero; what ends between them holds narrowly.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
-    placed = questions.queries.to(torch.float64, device)
-    run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool))
+    asked = questions.queries if room is None else questions.queries.lowered(room)
+    placed = asked.to(torch.float64, device)
+    run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), room=room)
     instance = Instance.of(network, questions.region.to(torch.float64, device), deadline=deadline)
     if proofs:
         run.ledgers = {i: Ledger() for i in range(len(questions))}
@@ -169,7 +185,7 @@ def decide(
                 raise
             reason = "memory"
     for i in run.open.nonzero().flatten().tolist():
-        run.settle(i, Outcome(Verdict.UNKNOWN, reason))
+        run.settle(i, Outcome(Verdict.HOLDS, "narrowly") if run.above_zero(i) else Outcome(Verdict.UNKNOWN, reason))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

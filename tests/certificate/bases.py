@@ -1,0 +1,220 @@
+"""Certificates that are accepted, of every kind of network and proof, by little: what crafted mutations start from.
+
+What they prove can be compared with the exact minimum of their margins, or, for balls and sigmoids, with many points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import helper, numpy_helper
+from tests.certificate.corpus import NETWORKS, accepted, i4
+from tests.certificate.proofs import Author, as_file, certificate, dyadic
+from tests.exact_cells import least_margin
+
+from krelax.certificate.arithmetic import Float64
+from krelax.certificate.format import Certificate, Claim, Crossing, Forms, GroupSet, Layer, Question, Region, Shares
+from krelax.certificate.operators import read_network
+from krelax.certificate.proof import Proof
+from krelax.network.graph import Network
+from krelax.network.onnx import load_onnx
+
+# How much the margins of the certificates made here are above zero.
+SLACK = 2.0**-6
+_GRID = np.stack(np.meshgrid(*[np.linspace(0, 1, 33)] * 2), -1).reshape(-1, 2)
+
+
+def convolutional() -> bytes:
+    """Convolution, ReLU, convolution, leaky ReLU, dense, on an image of two entries."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Reshape", ["x", "s"], ["r"]),
+        helper.make_node("Conv", ["r", "w", "b"], ["c"], pads=[0, 1, 0, 1]),
+        helper.make_node("Relu", ["c"], ["a"]),
+        helper.make_node("Conv", ["a", "v"], ["d"]),
+        helper.make_node("LeakyRelu", ["d"], ["e"], alpha=0.125),
+        helper.make_node("Flatten", ["e"], ["f"]),
+        helper.make_node("Gemm", ["f", "u"], ["y"]),
+    ]
+    shapes = {"w": (2, 1, 1, 2), "b": (2,), "v": (2, 2, 1, 2), "u": (4, 2)}
+    return _file(nodes, {name: dyadic(rng, *shape) for name, shape in shapes.items()} | {"s": np.array([1, 1, 1, 2])})
+
+
+def residual() -> bytes:
+    """Two layers, with a connection around the second, and an absolute value."""
+    rng = np.random.default_rng(2)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["z"]),
+        helper.make_node("Relu", ["z"], ["a"]),
+        helper.make_node("Gemm", ["a", "v"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Add", ["a", "d"], ["e"]),
+        helper.make_node("Gemm", ["e", "u"], ["f"]),
+        helper.make_node("Abs", ["f"], ["y"]),
+    ]
+    shapes = {"w": (2, 3), "b": (3,), "v": (3, 3), "u": (3, 2)}
+    return _file(nodes, {name: dyadic(rng, *shape) for name, shape in shapes.items()})
+
+
+def pooled() -> bytes:
+    """Convolution, maximum over windows, ReLU, dense."""
+    rng = np.random.default_rng(3)
+    nodes = [
+        helper.make_node("Reshape", ["x", "s"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["c"], pads=[0, 1, 0, 1]),
+        helper.make_node("MaxPool", ["c"], ["m"], kernel_shape=[1, 2]),
+        helper.make_node("Flatten", ["m"], ["f"]),
+        helper.make_node("Gemm", ["f", "v", "b"], ["z"]),
+        helper.make_node("Relu", ["z"], ["a"]),
+        helper.make_node("Gemm", ["a", "u"], ["y"]),
+    ]
+    shapes = {"w": (2, 1, 1, 2), "v": (4, 3), "b": (3,), "u": (3, 2)}
+    return _file(nodes, {name: dyadic(rng, *shape) for name, shape in shapes.items()} | {"s": np.array([1, 1, 1, 2])})
+
+
+def _file(nodes: list[Any], constants: dict[str, Any]) -> bytes:
+    stored = {name: v if v.dtype.kind == "i" else v.astype(np.float32) for name, v in constants.items()}
+    return as_file(nodes, [numpy_helper.from_array(v, name) for name, v in stored.items()], (1, 2), "y")
+
+
+MODELS = NETWORKS | {"convolutional": convolutional(), "residual": residual(), "pooled": pooled()}
+
+
+def bases() -> Iterator[tuple[str, str, Certificate]]:
+    """Name, network and certificate."""
+    for name, network, made in accepted():
+        yield f"{network} {name}", network, made
+    for n, network in enumerate(("convolutional", "residual", "pooled", "deep")):
+        yield f"{network} everything", network, everything(network, n)
+        yield f"{network} claims", network, relational(network)
+    for network in ("convolutional", "residual", "pooled"):
+        yield f"{network} boxes", network, _boxed(network)
+
+
+def _margin(network: str, question: Question) -> float:
+    with np.errstate(all="ignore"):
+        return Proof(read_network(MODELS[network]), question, Float64(), False).margin()
+
+
+def _settled(network: str, question: Question) -> Certificate:
+    """With an offset so large that the margin is `SLACK`."""
+    question.offsets = question.offsets - (_margin(network, question) - SLACK)
+    return certificate(MODELS[network], question)
+
+
+def everything(network: str, seed: int) -> Certificate:
+    """Random choices of every kind."""
+    author = Author(np.random.default_rng(seed), read_network(MODELS[network]), wild=0.0)
+    region = Region("box", np.full(2, -0.25), np.full(2, 0.375))
+    return _settled(network, author.question(region, np.array([[1.0, -1.0]]), np.zeros(1), i4(0)))
+
+
+def relational(network: str) -> Certificate:
+    """Every entry of every pre-activation bounded with a split, and where there are ReLUs a group with all its rows."""
+    read = read_network(MODELS[network])
+    sizes = [read.size(read.before(j)) for j in range(len(read.activations))]
+    relu = [read.activation(j).kind == "relu" for j in range(len(sizes))]
+    splits = [sum(sizes[:j]) for j in range(len(sizes)) if relu[j]]
+    layers = []
+    for j, size in enumerate(sizes):
+        earlier = [n for n in splits if n < sum(sizes[:j])]
+        layer = Layer("adaptive", [_split(earlier, _forms(size, relu[j]))])
+        if relu[j]:
+            layer.groups = [GroupSet(i4(0, 1).reshape(1, 2), _octagon())]
+        layers.append(layer)
+    margins = _split(splits[:2], None)
+    last = max(j for j, is_relu in enumerate(relu) if is_relu)
+    count = int((margins.tree == -1).sum())
+    slopes = np.array([[255] * sizes[last], [0] * sizes[last]], np.uint8)
+    shares = Shares(0, np.full((count, 1, 2), 2**-5, np.float32), np.full((count, 1, 2), 2**-6, np.float32))
+    rows = (np.arange(count) % 2).astype(np.int32)
+    margins.crossings = [Crossing(last, rows, slopes=slopes, groups=[shares])]
+    region = Region("box", np.full(2, -0.25), np.full(2, 0.375))
+    question = Question(region, np.array([[1.0, -1.0]]), np.zeros(1), i4(0), layers, margins)
+    margins.multipliers = max(_draws(margins.multipliers), key=lambda drawn: _with(network, question, drawn))
+    return _settled(network, question)
+
+
+def _draws(multipliers: Any) -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [rng.choice([0, 0.5, 1, 2, 3], len(multipliers)).astype(np.float32) for _ in range(12)]
+
+
+def _with(network: str, question: Question, multipliers: Any) -> float:
+    assert question.margins is not None
+    question.margins.multipliers = multipliers
+    return _margin(network, question)
+
+
+def _octagon() -> Any:
+    return np.array([row for row in product((-1, 0, 1), repeat=2) if any(row)], np.int8)
+
+
+def _forms(size: int, pairs: bool) -> Forms:
+    rows = np.concatenate([np.eye(size), -np.eye(size)])
+    if pairs:
+        rows = np.concatenate([rows, np.pad(_octagon().astype(float), ((0, 0), (0, size - 2)))])
+    form, entry = np.nonzero(rows)
+    return Forms(form.astype(np.int32), entry.astype(np.int32), rows[form, entry])
+
+
+def _split(neurons: list[int], forms: Forms | None) -> Claim:
+    """Every form's tree splits all the neurons."""
+    tree = [-1]
+    for neuron in reversed(neurons):
+        tree = [neuron, *tree, *tree]
+    count = 1 if forms is None else int(forms.form.max()) + 1
+    splits = len(neurons) << len(neurons)
+    multipliers = np.resize(np.float32([0, 2**-5, 2**-6]), count * splits)
+    return Claim(np.tile(i4(*tree), count), multipliers, [], forms)
+
+
+def _boxed(network: str) -> Certificate:
+    from tests.certificate.proofs import random_boxes
+
+    region = Region("box", np.full(2, -0.25), np.full(2, 0.375))
+    question = Question(region, np.array([[1.0, -1.0]]), np.zeros(1), i4(0))
+    question.boxes = random_boxes(np.random.default_rng(5), region)
+    return _settled(network, question)
+
+
+@cache
+def _loaded(network: str) -> Network:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "made.onnx"
+        path.write_bytes(MODELS[network])
+        return load_onnx(path, check=False)
+
+
+@cache
+def _least(network: str, ends: tuple[bytes, ...], clauses: tuple[tuple[bytes, bytes], ...]) -> Any:
+    lower, upper = (np.frombuffer(e).reshape(1, -1) for e in ends)
+    listed = [(np.frombuffer(r).reshape(len(d) // 8, -1), np.frombuffer(d)) for r, d in clauses]
+    return least_margin(_loaded(network), lower, upper, listed).value
+
+
+def truth(network: str, question: Question) -> Any:
+    """The exact minimum of the question's margin, a fraction; for balls and sigmoids that of many points, a float."""
+    region = question.region
+    if network != "window" and region.kind == "box":
+        of = [question.clause == n for n in np.unique(question.clause)]
+        clauses = tuple((question.rows[mine].tobytes(), question.offsets[mine].tobytes()) for mine in of)
+        return _least(network, (region.lower.tobytes(), region.upper.tobytes()), clauses)
+    x = region.lower + (region.upper - region.lower) * _GRID
+    if region.centre is not None:
+        norm = np.linalg.norm(x - region.centre, 2 if region.kind == "l2" else 1, 1)
+        x = np.append(x[norm <= (region.eps or 0)], region.centre[None], 0)
+    values = read_network(MODELS[network]).evaluate(x)[-1] @ question.rows.T + question.offsets
+    return float(min(values[:, question.clause == n].max(1).min() for n in np.unique(question.clause))) + 1e-9
+
+
+def hashed(network: str) -> str:
+    """The hash of a network's file."""
+    return hashlib.sha256(MODELS[network]).hexdigest()

@@ -1,0 +1,51 @@
+"""Crafted mutations of certificates never prove anything false, and those that fit nothing are refused."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from tests.certificate.bases import MODELS, bases, truth
+from tests.certificate.crafted import Mutation, mutations
+from tests.certificate.test_format import MALFORMED as FILES
+
+from krelax.certificate.check import check
+from krelax.certificate.format import Certificate, Malformed, read, write
+from krelax.certificate.kernel import Rejected
+
+BASES = {name: (network, made) for name, network, made in bases()}
+
+
+def outcome(path: Path, network: str, made: Certificate, exact: bool = False) -> str:
+    """What the checker says of a certificate; what it accepts is compared with the truth."""
+    try:
+        write(path, made)
+        margins = check(read(path), MODELS[network], exact)
+    except ValueError:  # what cannot be written
+        return "malformed"
+    except (Malformed, Rejected) as error:
+        return type(error).__name__.lower()
+    for margin, question in zip(margins, made.questions, strict=True):
+        assert Fraction(margin) <= truth(network, question)
+    return "accepted"
+
+
+def judge(mutation: Mutation, found: str) -> bool:
+    """Whether an outcome is as it must be."""
+    return {"malformed": found == "malformed", "rejected": found != "accepted", "true": True}[mutation.expected]
+
+
+@pytest.mark.parametrize(("network", "made"), BASES.values(), ids=BASES.keys())
+def test_crafted_mutations(network: str, made: Certificate, tmp_path: Path) -> None:
+    assert outcome(tmp_path / "case.zip", network, made) == "accepted"
+    for number, mutation in enumerate(mutations(made)):
+        found = outcome(tmp_path / "case.zip", network, mutation.made, exact=number % 24 == 0)
+        assert judge(mutation, found), f"{mutation.name}: {found}"
+
+
+def test_there_are_many_of_them() -> None:
+    names = [{m.name for m in mutations(made)} for _, made in BASES.values()]
+    assert len(set().union(*names)) >= 200
+    assert sum(map(len, names)) >= 2000
+    assert len(FILES) >= 100
