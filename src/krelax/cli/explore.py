@@ -88,3 +88,5 @@ def _serve(answers: Answers, port: int, no_browser: bool) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo("", err=True)
+        finally:
+            answers.close()

@@ -30,10 +30,6 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://{HOST}:{self.server_address[1]}/"
 
-    def server_close(self) -> None:
-        super().server_close()
-        self.answers.close()
-
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
