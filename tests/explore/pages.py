@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+Size = tuple[int, int]
 DESK, PHONE = (1280, 900), (390, 844)
 
 # Texts that do not fit where they stand, and canvases on which nothing is drawn.
@@ -13,7 +14,9 @@ CLIPPED = """() => [...document.querySelectorAll('main *, header *, nav *')]
     .filter(e => e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > innerWidth + 1)
     .map(e => e.tagName + ' ' + e.className + ': ' + e.textContent)"""
 BLANK = """() => [...document.querySelectorAll('main canvas')].filter(c => c.checkVisibility()).filter(c => {
-    const dots = new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer);
+    const copy = new OffscreenCanvas(c.width, c.height).getContext('2d', {willReadFrequently: true});
+    copy.drawImage(c, 0, 0);
+    const dots = new Uint32Array(copy.getImageData(0, 0, c.width, c.height).data.buffer);
     return new Set(dots).size < 12;
 }).map(c => c.getAttribute('aria-label'))"""
 
@@ -27,9 +30,7 @@ class Seen:
         self.complaints: list[str] = []
         self.asked: set[str] = set()
 
-    def open(
-        self, url: str, view: str, size: tuple[int, int] = DESK, scheme: str = "light", offline: bool = False
-    ) -> Any:
+    def open(self, url: str, view: str, size: Size = DESK, scheme: str = "light", offline: bool = False) -> Any:
         """The page with one of its views, ready."""
         viewport = {"width": size[0], "height": size[1]}
         context = self._browser.new_context(viewport=viewport, color_scheme=scheme, offline=offline)

@@ -25,6 +25,7 @@ from krelax.explore.small import group, neuron
 from krelax.hull.polytope import octahedral_rows
 from krelax.relaxations.joint import Joint
 
+TOP = "document.querySelector('[data-top=triangle]').dataset.value"
 VIEWS = ("neuron", "group", "network", "ladder")
 
 
@@ -129,10 +130,8 @@ def test_sliders_and_toggles_of_a_group(seen: Seen, url: str) -> None:
 def test_both_textbook_examples_and_three_neurons(seen: Seen, url: str) -> None:
     page = seen.open(url, "group")
     for i, (triangle, hull) in enumerate([(3, 2), (1.5, 1), (2.6727, 2.4), (6, 3), (3, 2)]):
-        page.get_by_label("Group").select_option(str(i))
-        page.wait_for_function(
-            f"Math.abs(document.querySelector('[data-top=triangle]').dataset.value - {triangle}) < 1e-4"
-        )
+        page.get_by_role("combobox").select_option(str(i))
+        page.wait_for_function(f"Math.abs({TOP} - {triangle}) < 1e-4")
         assert number(page, "[data-top=hull]") == pytest.approx(hull)
         page.wait_for_timeout(60)
         assert page.evaluate(BLANK) == []
@@ -150,7 +149,7 @@ def test_the_arrow_can_be_dragged_and_moved_by_keys(seen: Seen, exported: str) -
     page.mouse.down()
     page.mouse.move(x + 64, y + 32, steps=4)
     page.mouse.up()
-    page.wait_for_function("document.querySelector('[data-top=triangle]').dataset.value != 3")
+    page.wait_for_function(f"{TOP} != 3")
     weights = [float(t) for t in page.locator(".weights output").all_text_contents()]
     assert weights == pytest.approx([2.0, 0.5], abs=0.051)
     assert number(page, "[data-top=hull]") == pytest.approx(group([2.0] * 8, [0, 0], weights)["largest"]["hull"])
@@ -208,12 +207,12 @@ def test_the_real_network_and_its_groups(seen: Seen, url: str, everything: dict[
     page.wait_for_selector(".real[data-drawn]")
     layers = everything["layers"]
     for name, value in zip(("alpha", "krelu"), layers["bounds"], strict=True):
-        assert number(page, f"[data-number={name}]") == value
+        assert number(page, f".real [data-number={name}]") == value
     best = layers["layers"][0]["groups"][0]
     page.locator(".groups button").first.click()
     page.wait_for_selector(".group:not([hidden])")
     wanted = group(best["bounds"], best["slopes"], [1, 1])["largest"]["triangle"]
-    page.wait_for_function(f"Math.abs(document.querySelector('[data-top=triangle]').dataset.value - {wanted}) < 1e-6")
+    page.wait_for_function(f"Math.abs({TOP} - {wanted}) < 1e-6")
 
 
 def test_the_ladder_shows_every_method(seen: Seen, url: str, everything: dict[str, Any]) -> None:
@@ -286,7 +285,7 @@ def test_sliders_answer_at_once(seen: Seen, url: str) -> None:
     """A tenth of a second is what feels immediate; tests run on machines that do other work, too."""
     page = seen.open(url, "group")
     for example, name in (("0", "upper bound of z₁"), ("3", "upper bound of z₁")):
-        page.get_by_label("Group").select_option(example)
+        page.get_by_role("combobox").select_option(example)
         page.wait_for_timeout(200)
         milliseconds = page.evaluate(TIMED, name)
         print(f"{'live' if url.startswith('http') else 'alone'}, example {example}: {milliseconds:.0f} ms")

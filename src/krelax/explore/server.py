@@ -34,6 +34,7 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: the second of two waits until the first is acknowledged
 
     def do_GET(self) -> None:
         """The page."""

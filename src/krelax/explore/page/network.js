@@ -195,7 +195,7 @@ async function realNetwork(root, fail, look) {
     const open = () => look({ name: "real", story, bounds, slopes, names });
     const bar = make("span", { class: "bar", style: `--share: ${(100 * gain) / most}%` });
     const button = make("button", { type: "button", title: "look at this group", onclick: open, onpointerenter: light(true), onpointerleave: light(false), onfocus: light(true), onblur: light(false) },
-      make("span", { class: "who" }, members.join(" · ")), bar, make("output", { "data-value": gain }, gain < 5e-5 ? "< 0.0001" : number(gain, 3)));
+      make("span", { class: "who" }, members.join(" · ")), bar, make("output", { "data-value": gain }, gain < 1e-3 ? "< 0.001" : number(gain, 3)));
     const element = make("li", {}, button);
     element.hidden = hidden;
     return element;
