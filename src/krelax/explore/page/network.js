@@ -103,13 +103,13 @@ export function networkView(root, fail, look) {
   function scale() {
     const width = line.clientWidth, low = -2.6, high = 0.9, x = (v) => 14 + ((width - 28) * (v - low)) / (high - low);
     if (width === 0) return;
-    const svg = shape("svg", { width, height: 92, viewBox: `0 0 ${width} 92` });
+    const svg = shape("svg", { width, height: 104, viewBox: `0 0 ${width} 104` });
     const rule = (x1, x2, y, attributes) => shape("line", { x1, x2, y1: y, y2: y, ...attributes });
     svg.append(rule(x(low), x(high), 46, { class: "axis" }), shape("rect", { x: x(0), y: 38, width: x(high) - x(0), height: 16, class: "good" }));
-    svg.append(shape("line", { x1: x(0), x2: x(0), y1: 32, y2: 60, class: "zero" }), word("0", 72, "range", x(0)));
+    svg.append(shape("line", { x1: x(0), x2: x(0), y1: 32, y2: 60, class: "zero" }), word("0", 70, "range", x(0)));
     mark(svg, x(state.alone ?? state.answer.bound), 20, `alone ${number(state.alone ?? state.answer.bound, 3)}`, colour("triangle"));
     mark(svg, x(exact), 20, `truth ${number(exact)}`, colour("exact"));
-    if (state.chosen.some((members) => members.length > 1)) mark(svg, x(state.answer.bound), 72, `with groups ${number(state.answer.bound, 3)}`, colour("hull"), width);
+    if (state.chosen.some((members) => members.length > 1)) mark(svg, x(state.answer.bound), 90, `with groups ${number(state.answer.bound, 3)}`, colour("hull"));
     line.replaceChildren(svg);
   }
 
@@ -130,11 +130,11 @@ function word(text, y, kind, x = 0) {
   return element;
 }
 
-function mark(svg, x, y, text, style, width = Infinity) {
+// A point on the line with its name above or below, moved inwards where it would not fit.
+function mark(svg, x, y, text, style) {
   svg.append(shape("circle", { cx: x, cy: 46, r: 6.5, fill: style }));
-  const name = word(text, y, "range", x);
-  const half = 3.4 * text.length;
-  name.setAttribute("x", Math.min(Math.max(x, half + 4), Math.max(half + 4, (svg.clientWidth || Number(svg.getAttribute("width"))) - half - 4)));
+  const half = 3.5 * text.length + 4, width = Number(svg.getAttribute("width"));
+  const name = word(text, y, "range", Math.min(Math.max(x, half), width - half));
   name.style.fill = style;
   svg.append(name);
 }
