@@ -2,7 +2,7 @@
 
     python docs/screenshots.py PAGE.html
 
-The page is one that `krelax explore --export PAGE.html` wrote. Needs Chromium and playwright; the pictures are written to
+The page is one that `krelax explore --export PAGE.html` wrote. Needs Chromium and playwright; pictures are written to
 docs/figures as PNG, with few colours.
 """
 
