@@ -14,7 +14,6 @@ from krelax.explore.model import Question, summary
 from krelax.picture.style import LOOKS, Look
 
 _FOLDER = files("krelax") / "explore" / "page"
-MODULES = ("geometry", "solid", "source", "canvas", "controls", "scene", "neuron", "group", "network", "ladder", "main")
 
 
 def page(question: Question, answers: dict[str, Any] | None = None) -> str:
@@ -23,7 +22,7 @@ def page(question: Question, answers: dict[str, Any] | None = None) -> str:
     Modules are written as data URLs under the names they import each other by, so that they also run from a file,
     where browsers load no modules.
     """
-    imports = {f"explore/{name}": _as_url(_read(f"{name}.js")) for name in MODULES}
+    imports = {f"explore/{name.removesuffix('.js')}": _as_url(_read(name)) for name in modules()}
     parts = {
         "style": _read("explore.css"),
         "imports": _json({"imports": imports}),
@@ -33,6 +32,11 @@ def page(question: Question, answers: dict[str, Any] | None = None) -> str:
     for name, text in parts.items():
         html = html.replace(f"@{name}@", text)
     return html
+
+
+def modules() -> list[str]:
+    """The names of the page's modules."""
+    return sorted(file.name for file in _FOLDER.iterdir() if file.name.endswith(".js"))
 
 
 def _data(question: Question, answers: dict[str, Any] | None) -> dict[str, Any]:

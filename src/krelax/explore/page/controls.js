@@ -75,9 +75,9 @@ export function toggle(name, on, changed, text = label(name)) {
 export function swatch(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  for (const [key, value] of Object.entries({ width: 26, height: 10, "aria-hidden": "true" })) svg.setAttribute(key, value);
-  const place = { x1: 1, x2: 25, y1: 5, y2: 5, "stroke-width": 2.6 };
-  for (const [key, value] of Object.entries(place)) line.setAttribute(key, value);
+  const set = (element, values) => Object.entries(values).forEach(([key, value]) => element.setAttribute(key, value));
+  set(svg, { width: 26, height: 10, "aria-hidden": "true" });
+  set(line, { x1: 1, x2: 25, y1: 5, y2: 5, "stroke-width": 2.6 });
   line.setAttribute("stroke-dasharray", data.looks[name].dash.map((d) => 2.2 * d).join(" "));
   const paint = () => line.setAttribute("stroke", colour(name));
   paint();

@@ -16,16 +16,19 @@ const nameOf = (tab) => tab.id.replace("tab-", "");
 function fail(error) {
   const banner = document.querySelector(".failure");
   banner.hidden = false;
-  banner.textContent = error instanceof TypeError ? "The server does not answer. Is krelax explore still running?" : error.message;
+  const gone = "The server does not answer. Is krelax explore still running?";
+  banner.textContent = error instanceof TypeError ? gone : error.message;
 }
 
 function head() {
   const right = question.predicted === question.label ? "" : ` (the network says ${question.predicted})`;
-  const words = `${question.name}, image ${question.index}: a ${question.label}${right}, within ${NORMS[question.norm]} distance ${question.eps}`;
+  const region = `within ${NORMS[question.norm]} distance ${question.eps}`;
+  const words = `${question.name}, image ${question.index}: a ${question.label}${right}, ${region}`;
   document.querySelector(".about").textContent = words;
   document.querySelector(".origin").textContent = live
     ? `Numbers: krelax ${version}, computed in Python as you ask.`
-    : `Numbers: krelax ${version}, computed in Python when this page was written. Where you move a slider, the page computes with the same formulas, which krelax's tests hold to the library within 10⁻⁶.`;
+    : `Numbers: krelax ${version}, computed in Python when this page was written. Where you move a slider, the page
+       computes with the same formulas, which krelax's tests hold to the library within 10⁻⁶.`;
   if (question.pixels) picture(document.querySelector("header canvas"), question.pixels);
 }
 
@@ -74,14 +77,12 @@ recolour(paint);
 head();
 neuronView(section("neuron"), fail);
 const look = groupView(section("group"), fail);
-const opened = {
-  network: networkView(section("network"), fail, (group) => {
-    look(group);
-    location.hash = "group";
-    window.scrollTo(0, 0);
-  }),
-  ladder: ladderView(section("ladder"), fail),
-};
+networkView(section("network"), fail, (group) => {
+  look(group);
+  location.hash = "group";
+  window.scrollTo(0, 0);
+});
+const opened = { ladder: ladderView(section("ladder"), fail) };
 addEventListener("hashchange", follow);
 follow();
 document.documentElement.dataset.ready = "yes";

@@ -1,12 +1,9 @@
 // The third view: a network small enough to see through, and the real one.
 
-import { affine, colour, label, number } from "explore/canvas";
+import { affine, colour, number } from "explore/canvas";
 import { make, show } from "explore/controls";
-import { ask, asker, data } from "explore/source";
-
-const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
-export const subscript = (i) => String(i).replace(/\d/g, (d) => SUBSCRIPTS[d]);
-const GROUPS_FIRST = 6;
+import { realNetwork, subscript } from "explore/real";
+import { asker, data } from "explore/source";
 
 export function networkView(root, fail, look) {
   const { weights, biases, exact } = data.textbook, layers = weights.slice(0, -1);
@@ -40,15 +37,19 @@ export function networkView(root, fail, look) {
     state.answer = answer;
     if (chosen.every((members) => members.length === 0)) state.alone = answer.bound;
     show(root.querySelector("[data-number=network]"), answer.bound);
-    const [one] = state.chosen.filter((members) => members.length === 1), proven = answer.bound > 0;
-    root.querySelector(".small .verdict").textContent = proven
-      ? `Proven: whatever the input, the output is at least ${number(answer.bound, 3)}, so it is positive.`
-      : one ? "One neuron alone is no group: choose another of the same layer."
-      : `Not proven: the output may be as low as ${number(answer.bound, 3)}, for all these relaxations know. The truth is ${number(exact)}.`;
-    root.querySelector(".small").classList.toggle("proven", proven);
+    root.querySelector(".small .verdict").textContent = verdict(answer.bound);
+    root.querySelector(".small").classList.toggle("proven", answer.bound > 0);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
     draw();
     scale();
+  }
+
+  function verdict(bound) {
+    const least = number(bound, 3);
+    if (bound > 0) return `Proven: whatever the input, the output is at least ${least}, so it is positive.`;
+    if (state.chosen.some((members) => members.length === 1))
+      return "One neuron alone is no group: choose another of the same layer.";
+    return `Not proven: for all that is known, the output may be as low as ${least}. The truth is ${number(exact)}.`;
   }
 
   function places() {
@@ -74,7 +75,9 @@ export function networkView(root, fail, look) {
     if (focused) drawing.querySelector(`[data-neuron="${focused}"]`)?.focus();
   }
 
-  const edge = ([x1, y1], [x2, y2], w) => ({ x1, y1, x2, y2, class: w < 0 ? "edge negative" : "edge", "stroke-width": 0.8 + 0.7 * Math.abs(w) });
+  const edge = ([x1, y1], [x2, y2], w) => ({
+    x1, y1, x2, y2, class: w < 0 ? "edge negative" : "edge", "stroke-width": 0.8 + 0.7 * Math.abs(w),
+  });
 
   function neuron(c, i, [x, y]) {
     const layer = c - 1, inner = c > 0 && c < columns.length - 1;
@@ -82,8 +85,10 @@ export function networkView(root, fail, look) {
     node.append(shape("circle", { r: 20 }), word(names[c][i], 0, "name"));
     node.append(word(range(c, i), 35, "range"));
     if (!inner) return node;
-    const on = state.chosen[layer].includes(i);
-    const attributes = { role: "button", tabindex: 0, "aria-pressed": on, "data-neuron": `${layer}${i}`, "aria-label": `neuron ${names[c][i]}` };
+    const attributes = {
+      role: "button", tabindex: 0, "aria-label": `neuron ${names[c][i]}`,
+      "aria-pressed": state.chosen[layer].includes(i), "data-neuron": `${layer}${i}`,
+    };
     Object.entries(attributes).forEach(([key, value]) => node.setAttribute(key, value));
     node.addEventListener("click", () => flip(layer, i));
     node.addEventListener("keydown", (event) => {
@@ -100,22 +105,28 @@ export function networkView(root, fail, look) {
     return `[${number(lower[i], 3)}, ${number(upper[i], 3)}]`;
   }
 
+  // The output's line: what is proven with each neuron alone, with the groups, and the truth.
   function scale() {
-    const width = line.clientWidth, low = -2.6, high = 0.9, x = (v) => 14 + ((width - 28) * (v - low)) / (high - low);
+    const width = line.clientWidth, low = -2.6, high = 0.9, alone = state.alone ?? state.answer.bound;
+    const x = (v) => 14 + ((width - 28) * (v - low)) / (high - low);
     if (width === 0) return;
     const svg = shape("svg", { width, height: 104, viewBox: `0 0 ${width} 104` });
-    const rule = (x1, x2, y, attributes) => shape("line", { x1, x2, y1: y, y2: y, ...attributes });
-    svg.append(rule(x(low), x(high), 46, { class: "axis" }), shape("rect", { x: x(0), y: 38, width: x(high) - x(0), height: 16, class: "good" }));
-    svg.append(shape("line", { x1: x(0), x2: x(0), y1: 32, y2: 60, class: "zero" }), word("0", 70, "range", x(0)));
-    mark(svg, x(state.alone ?? state.answer.bound), 20, `alone ${number(state.alone ?? state.answer.bound, 3)}`, colour("triangle"));
+    svg.append(
+      shape("line", { x1: x(low), x2: x(high), y1: 46, y2: 46, class: "axis" }),
+      shape("rect", { x: x(0), y: 38, width: x(high) - x(0), height: 16, class: "good" }),
+      shape("line", { x1: x(0), x2: x(0), y1: 32, y2: 60, class: "zero" }),
+      word("0", 70, "range", x(0)),
+    );
+    mark(svg, x(alone), 20, `alone ${number(alone, 3)}`, colour("triangle"));
     mark(svg, x(exact), 20, `truth ${number(exact)}`, colour("exact"));
-    if (state.chosen.some((members) => members.length > 1)) mark(svg, x(state.answer.bound), 90, `with groups ${number(state.answer.bound, 3)}`, colour("hull"));
+    if (state.chosen.some((members) => members.length > 1))
+      mark(svg, x(state.answer.bound), 90, `with groups ${number(state.answer.bound, 3)}`, colour("hull"));
     line.replaceChildren(svg);
   }
 
   choose();
   realNetwork(root.querySelector(".real"), fail, look);
-  return () => (draw(), state.answer && scale());
+  new ResizeObserver(() => state.answer && scale()).observe(line);
 }
 
 function shape(tag, attributes) {
@@ -146,60 +157,3 @@ function bond(column, members) {
     return d + (m - members[i] === 1 ? ` L ${x} ${y}` : ` Q ${x + 62} ${(y + before[1]) / 2} ${x} ${y}`);
   }, `M ${column[members[0]].join(" ")}`);
 }
-
-async function realNetwork(root, fail, look) {
-  const button = root.querySelector(".compute"), list = root.querySelector(".layers");
-  const start = async () => {
-    button.disabled = true;
-    button.textContent = "bounding all layers, with pairs …";
-    try {
-      fillIn(await ask("layers"));
-    } catch (error) {
-      fail(error);
-    }
-    button.hidden = true;
-  };
-  button.addEventListener("click", start);
-  if (data.answers) start();
-
-  function fillIn({ layers, bounds, rival }) {
-    const margin = `y${subscript(data.question.label)} − y${subscript(rival)}`;
-    show(root.querySelector("[data-number=alpha]"), bounds[0]);
-    show(root.querySelector("[data-number=krelu]"), bounds[1]);
-    root.querySelector(".margin").textContent = margin;
-    root.querySelector(".result").hidden = false;
-    const most = Math.max(1e-12, ...layers.flatMap((l) => l.groups.map((g) => g.gain)));
-    list.replaceChildren(...layers.map((layer, i) => one(layer, i, most)));
-    root.dataset.drawn = 1;
-  }
-
-  function one(layer, number_, most) {
-    const cells = [...layer.states].map((s, i) => make("i", { class: s, title: `neuron ${i}: ${STATES[s]}` }));
-    const total = layer.groups.reduce((sum, g) => sum + g.gain, 0);
-    const rows = layer.groups.map((group, i) => row(group, number_, most, cells, i >= GROUPS_FIRST));
-    const [before, after] = layer.undecided;
-    const words = `${layer.neurons} neurons, ${after} undecided${before > after ? ` (${before} without groups)` : ""}`;
-    const more = rows.length > GROUPS_FIRST && make("button", { type: "button", class: "quiet", onclick: (event) => {
-      rows.forEach((r) => (r.hidden = false));
-      event.target.remove();
-    } }, `all ${rows.length} groups`);
-    const heading = total > 0 ? `${layer.groups.length} groups, together ${number(total, 3)}` : "no groups";
-    return make("li", {}, make("h4", {}, `Layer ${number_ + 1}`), make("p", {}, words), make("div", { class: "cells" }, ...cells),
-      make("p", { class: "gained" }, heading), make("ol", { class: "groups" }, ...rows), ...(more ? [more] : []));
-  }
-
-  function row({ members, gain, bounds, slopes }, layer, most, cells, hidden) {
-    const light = (on) => () => members.forEach((m) => cells[m]?.classList.toggle("lit", on));
-    const names = members.map((m) => `z${subscript(m)}`);
-    const story = `Neurons ${members.join(" and ")} of layer ${layer + 1} of ${data.question.name}, as krelax bounds them around image ${data.question.index}.`;
-    const open = () => look({ name: "real", story, bounds, slopes, names });
-    const bar = make("span", { class: "bar", style: `--share: ${(100 * gain) / most}%` });
-    const button = make("button", { type: "button", title: "look at this group", onclick: open, onpointerenter: light(true), onpointerleave: light(false), onfocus: light(true), onblur: light(false) },
-      make("span", { class: "who" }, members.join(" · ")), bar, make("output", { "data-value": gain }, gain < 1e-3 ? "< 0.001" : number(gain, 3)));
-    const element = make("li", {}, button);
-    element.hidden = hidden;
-    return element;
-  }
-}
-
-const STATES = { u: "undecided", a: "always active", p: "never active" };

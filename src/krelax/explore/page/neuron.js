@@ -58,14 +58,16 @@ export function neuronView(root, fail) {
     if (state.lower >= 0) return "Always active: a = z. Every relaxation but the box is exact, and costs nothing.";
     if (state.upper <= 0) return "Always inactive: a = 0. Every relaxation is exact.";
     const triangle = number(Math.max(0, state.answer.sets.triangle.area), 3);
-    return `Undecided: z may be on either side of zero. Even the best convex set leaves an area of ${triangle} to invent a in.`;
+    return `Undecided: z may have either sign. Even the best convex set leaves an area of ${triangle} to invent a in.`;
   }
 
   function draw(context, width, height) {
     if (!state.answer) return;
     const shown = Object.keys(SETS).filter((name) => state.shown[name]), sets = state.answer.sets;
-    const graph = [state.lower, Math.min(Math.max(0, state.lower), state.upper), state.upper].map((z) => [z, Math.max(z, 0)]);
-    const frame = [[-3, 0], [3, 3], [0, Math.min(0, ...shown.flatMap((n) => sets[n].corners.map((p) => p[1])))]];
+    const kink = Math.min(Math.max(0, state.lower), state.upper);
+    const graph = [state.lower, kink, state.upper].map((z) => [z, Math.max(z, 0)]);
+    const lowest = Math.min(0, ...shown.flatMap((name) => sets[name].corners.map((p) => p[1])));
+    const frame = [[-3, 0], [3, 3], [0, lowest]];
     const { place } = plane(context, width, height, frame, ["z", "a"], false);
     for (const name of shown) {
       const corners = sets[name].corners.map(place);

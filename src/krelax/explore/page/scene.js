@@ -66,7 +66,8 @@ export class Scene {
     for (const { ends, style, text } of this.segments) {
       const places = ends.map(spot);
       stroke(context, places, style, 2, [1.5, 1.5]);
-      if (text) words(context, text, [places[0][0] + 9, (places[0][1] + places[1][1]) / 2], { align: "left", style, bold: true });
+      const beside = [places[0][0] + 9, (places[0][1] + places[1][1]) / 2];
+      if (text) words(context, text, beside, { align: "left", style, bold: true });
     }
     for (const { at, style, crossed } of this.marks) (crossed ? cross : dot)(context, spot(at), style);
     this.after(context);
@@ -105,7 +106,8 @@ export class Scene {
     for (const t of ticks(this.low[i], this.high[i], 3)) {
       const at = this.spot(from.with(i, (t - this.middle[i]) / this.size[i]));
       if (Math.hypot(at[0] - corner[0], at[1] - corner[1]) < 18) continue; // two axes meet there
-      words(context, number(t, 3), at.map((x, j) => x + 13 * away[j]), { size: 11, align: i === 2 ? "right" : "center" });
+      const align = i === 2 ? "right" : "center";
+      words(context, number(t, 3), at.map((x, j) => x + 13 * away[j]), { size: 11, align });
     }
     const top = [places[1][0], places[1][1] - 18], aside = centre.map((x, j) => x + 30 * away[j]);
     words(context, this.names[i], i === 2 ? top : aside, { style: ink(), size: 13 });
