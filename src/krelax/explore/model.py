@@ -25,7 +25,7 @@ from krelax.search.attack import Attack, search
 from krelax.search.questions import about_images
 
 GROUPS_SHOWN = 60  # of a layer, those that gained most
-_NEURONS_SHOWN = 4096  # of a layer
+_NEURONS_SHOWN = 1024  # of a layer
 _PIXELS = 256  # along a side; larger images are not shown
 _ATTACK = Attack(restarts=16, steps=60)
 

@@ -68,7 +68,11 @@ export function toggle(name, on, changed, text = label(name)) {
   box.checked = on;
   const value = make("output", { "data-number": name });
   const element = make("label", { class: "toggle" }, box, swatch(name), make("span", { class: "name" }, text), value);
-  return { element, value, rename: (words) => (element.querySelector(".name").textContent = words) };
+  const become = (other) => {
+    element.querySelector("svg").replaceWith(swatch(other));
+    element.querySelector(".name").textContent = label(other);
+  };
+  return { element, value, become };
 }
 
 // A short line in the colour and dashes of a method.

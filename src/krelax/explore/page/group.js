@@ -1,6 +1,6 @@
 // The second view: a group of two or three neurons, before and behind the activation.
 
-import { affine, form, label, number } from "explore/canvas";
+import { affine, form, number } from "explore/canvas";
 import { make, show, slider, span, toggle } from "explore/controls";
 import { octahedral } from "explore/geometry";
 import { Panels } from "explore/panels";
@@ -37,7 +37,7 @@ export function groupView(root, fail) {
     root.dataset.size = k;
     find(".story").textContent = example.story;
     choice.value = place < 0 ? "" : place;
-    rows.hull.rename(label(k === 2 ? "hull" : "krelu3"));
+    rows.hull.become(k === 2 ? "hull" : "krelu3");
     spans();
     weights();
     ask();

@@ -69,7 +69,7 @@ tabs.forEach((tab, i) => {
 
 // Colours that the style sheet needs: those of the library, for light and dark.
 function paint() {
-  for (const name of ["triangle", "hull"]) document.documentElement.style.setProperty(`--${name}`, colour(name));
+  for (const name of ["triangle", "hull", "krelu3"]) document.documentElement.style.setProperty(`--${name}`, colour(name));
 }
 
 paint();
