@@ -132,6 +132,9 @@ def test_what_groups_gained_is_never_negative(question: Question, everything: di
     found = everything["layers"]
     gains = [g["gain"] for layer in found["layers"] for g in layer["groups"]]
     assert gains
+    for layer in found["layers"]:
+        assert layer["count"] == len(layer["groups"])
+        assert layer["gained"] == pytest.approx(sum(g["gain"] for g in layer["groups"]))
     assert min(gains) >= -1e-9
     assert max(gains) > 1e-3
     assert found["bounds"][1] > found["bounds"][0]

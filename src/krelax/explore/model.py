@@ -84,19 +84,20 @@ def layers(question: Question) -> dict[str, Any]:
     what they gained for the worst margin."""
     alone, together = (bound(question.instance, question.queries, METHODS[m]) for m in ("alpha", "krelu"))
     worst = int(together.value[0].argmin())
-    found = []
-    for i, relaxation in sorted(together.known.relaxations.items()):
-        before = alone.known.relaxations[i]
-        found.append(
-            {
-                "neurons": relaxation.lower[0].numel(),
-                "undecided": [int(r.unstable()[0].sum()) for r in (before, relaxation)],
-                "states": _states(relaxation),
-                "groups": _groups(together, i, worst),
-            }
-        )
     bounds = [float(f.value.min()) for f in (alone, together)]
+    found = [_layer(alone.known, together, i, worst) for i in sorted(together.known.relaxations)]
     return {"layers": found, "bounds": bounds, "rival": _rival(question, worst)}
+
+
+def _layer(before: Intervals, found: Bounded, node: int, query: int) -> dict[str, Any]:
+    """The neurons of one activation, and its groups."""
+    relaxations = before.relaxations[node], found.known.relaxations[node]
+    neurons = {
+        "neurons": relaxations[1].lower[0].numel(),
+        "undecided": [int(r.unstable()[0].sum()) for r in relaxations],
+        "states": _states(relaxations[1]),
+    }
+    return neurons | _groups(found, node, query)
 
 
 def _states(relaxation: Relaxation) -> str:
@@ -106,19 +107,26 @@ def _states(relaxation: Relaxation) -> str:
     return "".join("u" if u else "a" if on else "p" for u, on in zip(unstable, active, strict=False))
 
 
-def _groups(found: Bounded, node: int, query: int) -> list[dict[str, Any]]:
-    """The groups of one activation, best first: members, gain and what is known of them together."""
-    step = found.witness.get(node)
-    if step is None or node not in found.known.groups:
-        return []
-    shown = []
-    for groups, shared in zip(found.known.groups[node], step.choices(0).groups, strict=True):
-        gained = gains(groups, shared, found.known, node, query)
-        for g in gained.argsort(descending=True)[:GROUPS_SHOWN].tolist():
-            members, bounds = groups.members[0, g].tolist(), groups.joint.bounds[0, g].tolist()
-            slopes = list(groups.joint.negative_slopes)
-            shown.append({"members": members, "gain": float(gained[g]), "bounds": bounds, "slopes": slopes})
-    return shown
+def _groups(found: Bounded, node: int, query: int) -> dict[str, Any]:
+    """The groups of one activation: how many, what they gained together, and the best of them, best first, each with
+    its members, its gain and what is known of it."""
+    step, count, total, best = found.witness.get(node), 0, 0.0, []
+    if step is not None and node in found.known.groups:
+        for groups, shared in zip(found.known.groups[node], step.choices(0).groups, strict=True):
+            gained = gains(groups, shared, found.known, node, query)
+            count, total = count + len(gained), total + float(gained.sum())
+            order = gained.argsort(descending=True)[:GROUPS_SHOWN].tolist()
+            best += [_group(groups, g, float(gained[g])) for g in order]
+    return {"count": count, "gained": total, "groups": best}
+
+
+def _group(groups: Groups, place: int, gain: float) -> dict[str, Any]:
+    return {
+        "members": groups.members[0, place].tolist(),
+        "gain": gain,
+        "bounds": groups.joint.bounds[0, place].tolist(),
+        "slopes": list(groups.joint.negative_slopes),
+    }
 
 
 def gains(groups: Groups, shared: Shared, known: Intervals, node: int, query: int) -> Tensor:

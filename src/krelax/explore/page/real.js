@@ -37,11 +37,11 @@ export function realNetwork(root, fail, look) {
     root.dataset.drawn = 1;
   }
 
-  function one({ neurons, undecided, states, groups }, place, most) {
+  function one({ neurons, undecided, states, groups, count, gained }, place, most) {
     const cells = [...states].map((s, i) => make("i", { class: s, title: `neuron ${i}: ${STATES[s]}` }));
     const rows = groups.map((group, i) => row(group, place, most, cells, i >= FIRST));
-    const total = groups.reduce((sum, group) => sum + group.gain, 0), [before, after] = undecided;
-    const more = make("button", { type: "button", class: "quiet" }, `all ${rows.length} groups`);
+    const [before, after] = undecided, all = count > rows.length ? `the best ${rows.length}` : `all ${count} groups`;
+    const more = make("button", { type: "button", class: "quiet" }, all);
     more.hidden = rows.length <= FIRST;
     more.addEventListener("click", () => {
       rows.forEach((r) => (r.hidden = false));
@@ -51,7 +51,7 @@ export function realNetwork(root, fail, look) {
       make("h4", {}, `Layer ${place}`),
       make("p", {}, `${neurons} neurons, ${after} undecided${before > after ? ` (${before} without groups)` : ""}`),
       make("div", { class: "cells" }, ...cells),
-      make("p", {}, groups.length ? `${groups.length} groups, together ${number(total, 3)}` : "no groups"),
+      make("p", {}, count ? `${count} groups, together ${number(gained, 3)}` : "no groups"),
       make("ol", { class: "groups" }, ...rows),
       more);
   }
