@@ -10,8 +10,8 @@ demo: .venv/demo
 	$(BIN)/krelax demo
 
 test: .venv/test
-	$(BIN)/ruff check src tests training benchmarks docs/figures.py
-	$(BIN)/ruff format --check src tests training benchmarks docs/figures.py
+	$(BIN)/ruff check src tests training benchmarks docs/figures.py docs/screenshots.py
+	$(BIN)/ruff format --check src tests training benchmarks docs/figures.py docs/screenshots.py
 	$(BIN)/mypy
 	$(BIN)/pytest
 

@@ -21,7 +21,8 @@ ALLOWED = {
     "run": {"network", "problem", "relaxations", "bounds", "search", "certificate"},
     "certificate": set(),
     "picture": {"network", "problem", "hull", "relaxations", "bounds", "search", "certificate"},
-    "cli": {"network", "problem", "relaxations", "bounds", "search", "run", "certificate", "picture"},
+    "explore": {"network", "problem", "hull", "relaxations", "bounds", "search", "picture"},
+    "cli": {"network", "problem", "relaxations", "bounds", "search", "run", "certificate", "picture", "explore"},
 }
 HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "rich"}
 

@@ -156,3 +156,13 @@ def test_groups_of_one_neuron_are_the_neuron() -> None:
     known.groups.clear()
     single = lower_bound(instance.network, instance.region, form, initial(known, list(known.relaxations), 5), known)
     assert torch.allclose(value, single, rtol=1e-9, atol=1e-9)
+
+
+def test_what_a_method_found_for_one_region_comes_with_its_groups_and_witness() -> None:
+    instance, _, _ = prepared("pairs", seed=6)
+    queries = margins(torch.eye(3).double()[None], torch.zeros(1, 3).double())
+    found = bound(instance, queries, METHODS["krelu"])
+    assert found.known.groups
+    form = outputs(instance.network, queries.rows, queries.offsets)
+    again = lower_bound(instance.network, instance.region, form, found.witness, found.known)
+    assert torch.allclose(again, found.value, rtol=1e-9, atol=1e-9)

@@ -108,7 +108,9 @@ class Bounded:
 
     @classmethod
     def join(cls, parts: Sequence[Bounded], network: Network) -> Bounded:
-        """What was found for one region after the other, without the witnesses."""
+        """What was found for one region after the other; of several without witnesses and groups, which differ."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(torch.cat([p.value for p in parts]), Intervals.join([p.known for p in parts], network))
 
 

@@ -25,6 +25,7 @@ _COMMANDS = {
     "bench": "krelax.cli.bench:bench",
     "bounds": "krelax.cli.bounds:bounds",
     "compare": "krelax.cli.bounds:compare",
+    "explore": "krelax.cli.explore:explore",
     "check": "krelax.cli.check:check",
     "supports": "krelax.cli.supports:supports",
 }

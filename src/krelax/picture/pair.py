@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,24 +105,24 @@ def _box(tight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spanning(joint: Joint, name: str) -> Array:
-    """Points (z, a), `(n, 4)`, whose convex hull is a relaxation of the pair over its octagon.
+    """Points (z, a), `(n, 2k)`, whose convex hull is a relaxation of one group over its polytope.
 
-    On a sign pattern the lines of single neurons are linear, so what lies between them over the octagon is spanned by
+    On a sign pattern the lines of single neurons are linear, so what lies between them over the polytope is spanned by
     the vertices of the pattern's part of it, each with every choice of lower and upper line.
     """
-    lifted = joint.lifted.reshape(-1, 4).double()
-    z, a = lifted[:, :2], -lifted[:, 2:]
+    k = joint.rows.shape[1]
+    lifted = joint.lifted.reshape(-1, 2 * k).double()
+    z, a = lifted[:, :k], -lifted[:, k:]
     if name == "hull":
         return torch.cat([z, a], -1).numpy()
-    low, high = _between(joint, name, z, a)
-    choices = [torch.stack([one, two], -1) for one in (low[0], high[0]) for two in (low[1], high[1])]
+    choices = [torch.stack(a, -1) for a in product(*_between(joint, name, z, a))]
     return torch.cat([torch.cat([z, a], -1) for a in choices]).numpy()
 
 
-def _between(joint: Joint, name: str, z: Tensor, a: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """The least and the largest post-activation of each member at some z, `(n,)` each, by single neurons."""
-    lows, highs = [], []
-    for i, (l, u) in enumerate(zip(*_box(tightened(joint)), strict=True)):
+def _between(joint: Joint, name: str, z: Tensor, a: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """For each member its least and its largest post-activation at some z, `(n,)` each, by single neurons."""
+    ends = []
+    for i, (l, u) in enumerate(zip(z.amin(0), z.amax(0), strict=True)):
         relaxation = Triangle(l.reshape(1, 1), u.reshape(1, 1), joint.negative_slopes[i])
         if name == "interval":
             low, high = (t.flatten().expand(len(z)) for t in relaxation.interval())
@@ -130,17 +131,16 @@ def _between(joint: Joint, name: str, z: Tensor, a: Tensor) -> tuple[list[Tensor
             below = 0.0 if lines.below is None else lines.below.flatten()
             low, high = lines.lower.flatten() * z[:, i] - below, lines.upper.flatten() * z[:, i] + lines.above.flatten()
             low = a[:, i] if name == "triangle" else low
-        lows.append(low)
-        highs.append(high)
-    return lows, highs
+        ends.append((low, high))
+    return ends
 
 
 def largest(joint: Joint, name: str, direction: Sequence[float] = SUM) -> float:
-    """The largest `direction . a` that a relaxation of the pair allows; of "hull" its support function."""
+    """The largest `direction . a` that a relaxation of one group allows; of "hull" its support function."""
     if name == "hull":
-        coeff = -torch.tensor(direction, dtype=joint.bounds.dtype).reshape(1, 1, 2, 1)
+        coeff = -torch.tensor(direction, dtype=joint.bounds.dtype).reshape(1, 1, -1, 1)
         return float(joint.support(torch.zeros_like(coeff), coeff).value)
-    return float((spanning(joint, name)[:, 2:] @ np.array(direction)).max())
+    return float((spanning(joint, name)[:, len(direction) :] @ np.array(direction)).max())
 
 
 @drawn
@@ -196,16 +196,16 @@ def _exact(joint: Joint, direction: Sequence[float]) -> float:
 
 
 def farthest(joint: Joint, name: str, direction: Sequence[float] = SUM) -> Array:
-    """A point (z, a), `(4,)`, where a relaxation goes furthest: the middle of all such, for "hull" one of the graph."""
-    points = spanning(joint, name)
-    value = points[:, 2:] @ np.array(direction)
+    """A point (z, a), `(2k,)`, where a relaxation goes furthest: the middle of all such, for "hull" on the graph."""
+    points, k = spanning(joint, name), len(direction)
+    value = points[:, k:] @ np.array(direction)
     best = points[value >= value.max() - 1e-9 * (1 + np.abs(value).max())]
     middle: Array = np.unique(best.round(9), axis=0).mean(0)
-    beside = np.abs(activated(joint, middle[:2]) - middle[2:]).max() > 1e-6
+    beside = np.abs(activated(joint, middle[:k]) - middle[k:]).max() > 1e-6
     return best[0] if name == "hull" and beside else middle
 
 
 def activated(joint: Joint, z: Array) -> Array:
-    """The post-activations of one pair of pre-activations, `(2,)`."""
+    """The post-activations of one group of pre-activations, `(k,)`."""
     a: Array = np.maximum(z, np.array(joint.negative_slopes) * z)
     return a

@@ -1,7 +1,7 @@
 """How pictures look: the one table of colours and line styles, and the paper they are drawn on.
 
 The colours are those of Okabe and Ito (2008), which people with any colour vision tell apart; methods that share a
-colour are of one family and differ in their line.
+colour, or have shades of one, are of one family and differ in their line.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ R = TypeVar("R")
 
 BLACK, GREY, ORANGE, GREEN = "#000000", "#7F7F7F", "#E69F00", "#009E73"
 SKY, BLUE, VERMILION, PURPLE = "#56B4E9", "#0072B2", "#D55E00", "#CC79A7"
+RUST, MAROON = "#9F3A00", "#5C1A00"  # vermilion for more neurons, darker and darker
 SOLID, DASHED, DOTTED, MIXED = "-", (0.0, (5.0, 2.0)), (0.0, (1.2, 1.6)), (0.0, (6.0, 2.0, 1.2, 2.0))
 PALE, FAINT = "#BBBBBB", "#E3E3E3"  # lines that only guide the eye, and the inside of exact sets
 
@@ -56,8 +57,8 @@ LOOKS: dict[str, Look] = {
     "alpha": Look(SKY, SOLID, "alpha"),
     "lp": Look(BLUE, DASHED, "triangle LP"),
     "krelu": Look(VERMILION, SOLID, "2-ReLU"),
-    "krelu3": Look(VERMILION, DASHED, "3-ReLU"),
-    "krelu4": Look(VERMILION, DOTTED, "4-ReLU"),
+    "krelu3": Look(RUST, DASHED, "3-ReLU"),
+    "krelu4": Look(MAROON, DOTTED, "4-ReLU"),
     "lp-krelu": Look(VERMILION, MIXED, "2-ReLU LP"),
     "split": Look(PURPLE, SOLID, "split"),
     "auto": Look(PURPLE, DASHED, "auto"),
