@@ -20,7 +20,7 @@ from krelax.run.certificates import Certificates
 from krelax.run.journal import open_journal
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images
-from krelax.search.verdict import Counterexample, Outcome
+from krelax.search.verdict import Counterexample, Outcome, Stage
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,16 @@ def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[st
         "reason": outcome.reason,
         "margin": finite(outcome.margin),
         "seconds": round(outcome.seconds, 4),
+        "stages": [_stage(stage) for stage in outcome.stages],
     }
     if outcome.counterexample is not None:
         record["counterexample"] = counterexample_lists(outcome.counterexample)
     return record
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    facts = {"name": stage.name, "seconds": round(stage.seconds, 4), "margin": finite(stage.margin)}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def finite(margin: float | None) -> float | None:
