@@ -385,7 +385,7 @@ def test_progress_is_for_terminals_only(
     krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     """And on stderr, so that stdout is the same in both cases."""
-    monkeypatch.setattr("krelax.cli.report._PATIENCE", 0.0)
+    monkeypatch.setattr("krelax.cli.printing._PATIENCE", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)

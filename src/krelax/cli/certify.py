@@ -76,7 +76,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     """Load, certify with a progress bar, and print the summary."""
     import numpy as np
 
-    from krelax.cli.report import Progress, certify_summary
+    from krelax.cli.printing import Progress, certify_summary
     from krelax.errors import InputError
     from krelax.network.onnx import load_onnx
     from krelax.problem.images import load_images
