@@ -20,6 +20,7 @@ _COMMANDS = {
     "bench": "krelax.cli.bench:bench",
     "bounds": "krelax.cli.bounds:bounds",
     "compare": "krelax.cli.bounds:compare",
+    "report": "krelax.cli.report:report",
     "check": "krelax.cli.check:check",
     "supports": "krelax.cli.supports:supports",
 }

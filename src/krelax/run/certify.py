@@ -79,8 +79,7 @@ def certify(
     plan = Plan.of(options.method)
     began = time.perf_counter()
     summary = Summary()
-    identity = {**(settings or {}), **_jsonable(asdict(options))}
-    with open_journal(journal, identity, resume, ("verdict", "reason")) as book:
+    with open_journal(journal, identity(options, settings), resume, ("verdict", "reason")) as book:
         wanted = [i for i in indices if i not in book.done]
         for i in indices:
             if i in book.done:
@@ -107,6 +106,11 @@ def certify(
             decide(network, questions, plan, report, limit, options.device, options.timeout, proofs)
     summary.seconds = time.perf_counter() - began
     return summary
+
+
+def identity(options: CertifyOptions, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a journal's header says of a run."""
+    return {**(settings or {}), **_jsonable(asdict(options))}
 
 
 def check_device(device: str) -> None:

@@ -1,0 +1,68 @@
+"""`krelax report`, and the report that `krelax certify` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from krelax.cli.shared import FILE
+
+
+@click.command(short_help="Make a page of the results of a data-set run.")
+@click.argument("results", metavar="RESULTS...", type=FILE, nargs=-1, required=True)
+@click.option("--network", "model", type=FILE, required=True, metavar="FILE", help="The ONNX network of the run.")
+@click.option("--images", type=FILE, required=True, metavar="FILE", help="Its labelled images (.npz).")
+@click.option("--output", type=FILE, required=True, metavar="FILE", help="Write the page to FILE (HTML).")
+@click.option("--certificates", type=FILE, metavar="DIR", help="The folder of the run's certificates, to link to them.")
+def report(results: Sequence[Path], model: Path, images: Path, output: Path, certificates: Path | None) -> None:
+    """Make a page of RESULTS, what `krelax certify --jsonl` wrote, whether that run has finished or not.
+
+    With results of several radii it has a curve of the certified share, and shows the images of the first.
+    """
+    from krelax.report.writing import write_report
+    from krelax.run.journal import read_journal
+
+    runs = [(str(path), *read_journal(path)) for path in results]
+    write_report(output, model, images, runs, certificates=certificates)
+    click.echo(f"report in {output}")
+
+
+@contextmanager
+def reporting(
+    output: Path | None,
+    model: Path,
+    images: Path,
+    header: Mapping[str, Any],
+    asked: Sequence[int],
+    journal: Path | None,
+    certificates: Path | None,
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Write a page about the run that hands its results to what this yields, also if it is interrupted; do nothing
+    without an `output`. A `journal` has the results that an earlier run had found, too."""
+    if output is None:
+        yield lambda record: None
+        return
+    from krelax.errors import InputError
+    from krelax.report.writing import check_output, write_report
+    from krelax.run.journal import read_journal
+
+    check_output(output)
+    if journal is not None and journal.absolute() == output.absolute():
+        raise InputError(f"{output}: cannot be both the --jsonl file and the report; give another file for one of them")
+    records: list[Mapping[str, Any]] = []
+
+    def finish() -> None:
+        found = (header, records) if journal is None else read_journal(journal)
+        write_report(output, model, images, [(str(output), *found)], asked=asked, certificates=certificates)
+
+    try:
+        yield records.append
+    except KeyboardInterrupt:
+        if records:
+            finish()
+        raise
+    finish()
