@@ -155,14 +155,17 @@ def test_results_of_older_versions_have_no_stages() -> None:
 
 @pytest.mark.parametrize("margins", [[0.0], [-100.0, -90.0, -5.0], [1e-12], [2.0, 2.0], [-1e30, 3.0]])
 def test_margins_of_any_size_are_drawn(margins: list[float]) -> None:
-    """Bars stay between the axes, and each image is in one of them."""
+    """Bars stay between the axes, and none of them crosses zero."""
     from krelax.report.axes import BOTTOM, LEFT, RIGHT, TOP
     from krelax.report.charts import margins as histogram
 
-    bars = Reader(histogram([("holds", m) for m in margins])).find("rect")
-    assert bars
+    chart = Reader(histogram([("holds" if m > 0 else "unknown", m) for m in margins]))
+    bars = chart.find("rect")
+    zero = next(float(line["x1"] or "nan") for line in chart.find("line") if line.get("class") == "zero")
+    assert len(bars) > 0
     for bar in bars:
         x, y, width, height = (float(bar[key] or "nan") for key in ("x", "y", "width", "height"))
         assert LEFT <= x <= x + width <= RIGHT
         assert TOP - 1e-6 <= y <= y + height <= BOTTOM + 0.02
         assert height > 0
+        assert (x >= zero - 0.02) if bar["style"] == "fill:var(--holds)" else (x + width <= zero)

@@ -15,15 +15,19 @@ BINS = 24
 
 
 def margins(bounds: Sequence[tuple[str, float]]) -> Html:
-    """How many images have which margin, stacked by verdict. What is far below zero is in the first bar."""
+    """How many images have which margin, stacked by verdict. What is far below zero is in the first bar.
+
+    Zero is between two bars, so that none of them mixes proofs with other bounds; a bound of exactly zero is no proof.
+    """
     values = [margin for _, margin in bounds]
     high = max(*values, 0.0)
-    low = min(max(min(values), -2 * max(high, median(map(abs, values)))), 0.0)
-    high = high if high > low else 1.0
+    reach = min(max(-min(values), 0.0), 2 * max(high, median(map(abs, values))))
+    size = (high + reach) / (BINS - 2) or 1.0
+    below = math.ceil(reach / size) + 1
     table = {verdict: [0] * BINS for verdict in VERDICTS}
     for verdict, margin in bounds:
-        table[verdict][min(max(int(BINS * (margin - low) / (high - low)), 0), BINS - 1)] += 1
-    x, y = across(low, high), counts(max(map(sum, zip(*table.values(), strict=True))))
+        table[verdict][min(max(math.ceil(margin / size) - 1 + below, 0), BINS - 1)] += 1
+    x, y = across(-below * size, (BINS - below) * size), counts(max(map(sum, zip(*table.values(), strict=True))))
     bars = [bar for i in range(BINS) for bar in _stack(i, table, x, y)]
     zero = element("line", class_="zero", x1=x(0), x2=x(0), y1=TOP, y2=BOTTOM)
     says = f"Histogram of {len(values)} lower bounds from {number(min(values))} to {number(max(values))}"

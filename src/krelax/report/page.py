@@ -20,7 +20,7 @@ from krelax.report.table import images_table
 COLOURS = {"holds": BLUE, "violated": VERMILION, "unknown": GREY}
 MEANING = {
     "holds": "proven: no input of the region changes the class",
-    "violated": "refuted: the original model gets this input wrong",
+    "violated": "refuted: the original model gets an input of the region wrong",
     "unknown": "neither proven nor refuted",
 }
 
