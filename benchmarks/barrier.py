@@ -36,7 +36,7 @@ from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.bounds.multineuron import Joining, choose, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
-from krelax.cli.report import table
+from krelax.cli.printing import table
 from krelax.hull.grouping import Grouping, Strategy
 from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network

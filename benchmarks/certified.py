@@ -22,7 +22,7 @@ import torch
 from common import benchmark_folder
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
-from krelax.cli.report import table
+from krelax.cli.printing import table
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import classification
 from krelax.problem.region import ball

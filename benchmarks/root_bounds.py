@@ -23,7 +23,7 @@ from common import benchmark_folder
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.multineuron import Joining
-from krelax.cli.report import table
+from krelax.cli.printing import table
 from krelax.hull.grouping import Strategy
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries, classification

@@ -197,6 +197,7 @@ RESULT = {
     "reason": str,
     "margin": MAYBE,
     "seconds": NUMBER,
+    "stages": list,
 }
 CERTIFY_HEADER = {
     "kind": str,
@@ -280,6 +281,12 @@ def test_records_of_certify(krelax: Run, few_digits: Path, norm: str, eps: float
         if record["verdict"] == "holds":
             assert record["margin"] > 0
             assert record["predicted"] == record["label"]
+        stages = record["stages"]
+        expected = {"holds": ["crown"], "unknown": ["crown", "attack"]}.get(record["verdict"])
+        names = [stage["name"] for stage in stages]
+        assert names == (expected or ([] if record["reason"] == "misclassified" else ["crown", "attack"]))
+        assert [s["margin"] for s in stages if s["name"] == "crown"] == [record["margin"]] * bool(stages)
+        assert sum(stage["seconds"] for stage in stages) == pytest.approx(record["seconds"], abs=2e-4)
     counts = {row.split()[0]: int(row.split()[1]) for row in ran.out.splitlines()[1:4]}
     for verdict, count in counts.items():
         assert count == sum(r["verdict"] == verdict for r in records)
@@ -378,7 +385,7 @@ def test_progress_is_for_terminals_only(
     krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     """And on stderr, so that stdout is the same in both cases."""
-    monkeypatch.setattr("krelax.cli.report._PATIENCE", 0.0)
+    monkeypatch.setattr("krelax.cli.printing._PATIENCE", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)

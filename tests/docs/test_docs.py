@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import click
 import pytest
-import torch
+from tests.docs.snippets import run
 
 from krelax.bounds.methods import METHODS
 from krelax.cli import cli
@@ -18,10 +17,11 @@ from krelax.cli import cli
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+CHAPTERS = sorted((DOCS / "tutorial").glob("*.md"))
 METHOD_PAGES = sorted((DOCS / "methods").glob("*.md"))
 HEADINGS = ["Requires", "Returns", "Method", "Sound / Complete", "Cost", "Reference"]
-SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+FIGURE = re.compile(r"!\[[^\]]*\]\(([^)/]+)\)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -42,19 +42,44 @@ def anchors(page: Path) -> set[str]:
 
 def test_snippets_run_and_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    snippets = SNIPPET.findall((DOCS / "library.md").read_text(encoding="utf-8"))
-    assert len(snippets) > 5
-    namespace: dict[str, object] = {}
-    try:
-        for code, expected in snippets:
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed):
-                exec(compile(code, "docs/library.md", "exec"), namespace)
-            assert not expected or printed.getvalue() == expected, code
-    finally:
-        torch.set_num_threads(threads)
+    blocks = []
+
+    def same(printed: str, written: str) -> str:
+        blocks.append(printed)
+        assert not written or printed == written
+        return written
+
+    run(DOCS / "library.md", same)
+    assert len(blocks) > 5
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_chapters_print_and_draw_what_they_say(chapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is printed that the chapter does not show; figures are drawn anew, and are there."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+
+    def same(printed: str, written: str) -> str:
+        assert printed == written
+        return written
+
+    run(chapter, same)
+    for figure in FIGURE.findall(chapter.read_text(encoding="utf-8")):
+        assert (tmp_path / figure).stat().st_size > 1000
+        assert (chapter.parent / figure).stat().st_size < 100_000
+
+
+def test_chapters_lead_to_the_next() -> None:
+    assert len(CHAPTERS) == 7
+    for chapter, following in pairwise(CHAPTERS):
+        *_, last = chapter.read_text(encoding="utf-8").splitlines()
+        assert last.startswith("**Next:**")
+        assert f"]({following.name})" in last
+    for number, chapter in enumerate(CHAPTERS, start=1):
+        lines = chapter.read_text(encoding="utf-8").splitlines()
+        assert lines[0].startswith(f"# {number}. ")
+        assert 80 <= len(lines) <= 150
+        assert f"(tutorial/{chapter.name})" in prose(DOCS / "README.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from krelax.looks import BLACK, FAINT, GREY, PALE
 from krelax.picture import LOOKS, save
-from krelax.picture.style import BLACK, FAINT, GREY, PALE
 
 OWN = {look.colour.lower() for look in LOOKS.values()} | {c.lower() for c in (BLACK, GREY, PALE, FAINT)}
 

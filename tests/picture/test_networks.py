@@ -19,13 +19,13 @@ from krelax.bounds.optimise import Ascent
 from krelax.certificate.format import Claim
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping, Strategy
+from krelax.looks import LOOKS
 from krelax.network.activations import ReLU, Sigmoid
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.picture import certified, layers, neuron, progress, radius, reachable, sampled, save, shares, tree, trees
 from krelax.picture import watched as watch
 from krelax.picture.layers import of_layers
-from krelax.picture.style import LOOKS
 from krelax.picture.tree import bounds
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box

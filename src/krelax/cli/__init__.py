@@ -26,6 +26,7 @@ _COMMANDS = {
     "bounds": "krelax.cli.bounds:bounds",
     "compare": "krelax.cli.bounds:compare",
     "explore": "krelax.cli.explore:explore",
+    "report": "krelax.cli.report:report",
     "check": "krelax.cli.check:check",
     "supports": "krelax.cli.supports:supports",
 }

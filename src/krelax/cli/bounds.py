@@ -33,7 +33,7 @@ def _image_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
 def bounds(method: str, **options: Any) -> None:
     """Bounds of every layer and margin of MODEL around one image of IMAGES."""
     from krelax.bounds.methods import METHODS
-    from krelax.cli.report import table
+    from krelax.cli.printing import table
     from krelax.errors import InputError
 
     if method not in METHODS:
@@ -56,7 +56,7 @@ def bounds(method: str, **options: Any) -> None:
 def compare(**options: Any) -> None:
     """One row for every method: worst margin, unstable neurons, seconds."""
     from krelax.bounds.methods import METHODS
-    from krelax.cli.report import table
+    from krelax.cli.printing import table
 
     rows = []
     for name, method in METHODS.items():

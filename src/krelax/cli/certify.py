@@ -32,6 +32,7 @@ from krelax.cli.shared import (
 @timeout_option("Seconds for each image.", default=60.0)
 @click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped.")
+@click.option("--report", type=FILE, metavar="FILE", help="Write a page about the run to FILE (HTML).")
 @certificate_options
 @device_option
 def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> None:
@@ -65,6 +66,7 @@ def demo(dense: bool) -> None:
         "device": "cpu",
         "jsonl": None,
         "resume": False,
+        "report": None,
         "certificates": None,
         "check": False,
         "semantics": "real",
@@ -76,16 +78,18 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     """Load, certify with a progress bar, and print the summary."""
     import numpy as np
 
-    from krelax.cli.report import Progress, certify_summary
+    from krelax._version import __version__
+    from krelax.cli.printing import Progress, certify_summary
+    from krelax.cli.report import reporting
     from krelax.errors import InputError
     from krelax.network.onnx import load_onnx
     from krelax.problem.images import load_images
     from krelax.run.certificates import Certificates
-    from krelax.run.certify import CertifyOptions
+    from krelax.run.certify import CertifyOptions, identity
     from krelax.run.certify import certify as certify_images
     from krelax.run.journal import digest
 
-    journal, resume = options.pop("jsonl"), options.pop("resume")
+    journal, resume, report = (options.pop(name) for name in ("jsonl", "resume", "report"))
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     if resume and journal is None:
         raise InputError("--resume needs the --jsonl file of the run to go on with")
@@ -95,23 +99,28 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     indices = chosen(selection, len(data))
     settings = {"model": digest(model), "images": digest(images), **kept(folder, check, semantics)}
     keeper = None if folder is None else Certificates(folder, model, check, semantics)
-    with Progress(len(indices), "certifying") as progress:
+    header = {"krelax": __version__, **identity(asked, settings)}
+    with reporting(report, model, images, header, indices, journal, folder) as note:
+        with Progress(len(indices), "certifying") as progress:
 
-        def seen(record: dict[str, Any]) -> None:
-            progress.seen(record)
-            warn_refused(f"image {record['index']}", record["reason"])
+            def seen(record: dict[str, Any]) -> None:
+                note(record)
+                progress.seen(record)
+                warn_refused(f"image {record['index']}", record["reason"])
 
-        summary = certify_images(
-            network,
-            data,
-            indices,
-            asked,
-            journal=journal,
-            resume=resume,
-            settings=settings,
-            seen=seen,
-            certificates=keeper,
-        )
-    certify_summary(model, images, asked, summary)
-    if keeper is not None:
-        click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))
+            summary = certify_images(
+                network,
+                data,
+                indices,
+                asked,
+                journal=journal,
+                resume=resume,
+                settings=settings,
+                seen=seen,
+                certificates=keeper,
+            )
+        certify_summary(model, images, asked, summary)
+        if keeper is not None:
+            click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))
+    if report is not None:
+        click.echo(f"  report in {report}")

@@ -1,93 +1,68 @@
-"""What the commands print: progress on stderr when it is a terminal, results on stdout."""
+"""`krelax report`, and the report that `krelax certify` writes."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from krelax.run.certify import CertifyOptions, Summary
-
-_PATIENCE = 2.0  # seconds before a progress bar appears
+from krelax.cli.shared import FILE
 
 
-class Progress:
-    """A progress bar with the counts of verdicts so far; silent unless stderr is a terminal and the run is long."""
+@click.command(short_help="Make a page of the results of a data-set run.")
+@click.argument("results", metavar="RESULTS...", type=FILE, nargs=-1, required=True)
+@click.option("--network", "model", type=FILE, required=True, metavar="FILE", help="The ONNX network of the run.")
+@click.option("--images", type=FILE, required=True, metavar="FILE", help="Its labelled images (.npz).")
+@click.option("--output", type=FILE, required=True, metavar="FILE", help="Write the page to FILE (HTML).")
+@click.option("--certificates", type=FILE, metavar="DIR", help="The folder of the run's certificates, to link to them.")
+def report(results: Sequence[Path], model: Path, images: Path, output: Path, certificates: Path | None) -> None:
+    """Make a page of RESULTS, what `krelax certify --jsonl` wrote, whether that run has finished or not.
 
-    def __init__(self, total: int, title: str) -> None:
-        self._total, self._title = total, title
-        self._done: dict[str, int] = {}
-        self._began = time.perf_counter()
-        self._bar: Any = None
+    With results of several radii it has a curve of the certified share, and shows the images of the first.
+    """
+    from krelax.report.writing import write_report
+    from krelax.run.journal import read_journal
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def seen(self, record: dict[str, Any]) -> None:
-        """Count a result."""
-        verdict = str(record.get("verdict") or record.get("answer"))
-        self._done[verdict] = self._done.get(verdict, 0) + 1
-        if self._bar is None and time.perf_counter() - self._began > _PATIENCE:
-            self._start()
-        if self._bar is not None:
-            words = "  ".join(f"{count} {name}" for name, count in sorted(self._done.items()))
-            self._bar.update(0, completed=sum(self._done.values()), words=words)
-
-    def _start(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        console = Console(stderr=True)
-        if console.is_terminal:
-            columns = (TextColumn(self._title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Bar(*columns, TextColumn("{task.fields[words]}"), console=console, transient=True)
-            self._bar.add_task("", total=self._total, words="")
-            self._bar.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    runs = [(str(path), *read_journal(path)) for path in results]
+    write_report(output, model, images, runs, certificates=certificates)
+    click.echo(f"report in {output}")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+@contextmanager
+def reporting(
+    output: Path | None,
+    model: Path,
+    images: Path,
+    header: Mapping[str, Any],
+    asked: Sequence[int],
+    journal: Path | None,
+    certificates: Path | None,
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Write a page about the run that hands its results to what this yields, also if it is interrupted; do nothing
+    without an `output`. A `journal` has the results that an earlier run had found, too."""
+    if output is None:
+        yield lambda record: None
+        return
+    from krelax.errors import InputError
+    from krelax.report.writing import check_output, write_report
+    from krelax.run.journal import read_journal
 
-    def line(row: Sequence[str]) -> str:
-        cells = (c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        return "  ".join(cells).rstrip()
+    check_output(output)
+    if journal is not None and journal.absolute() == output.absolute():
+        raise InputError(f"{output}: cannot be both the --jsonl file and the report; give another file for one of them")
+    records: list[Mapping[str, Any]] = []
 
-    rule = "  ".join("-" * w for w in widths)
-    return "\n".join([line(header), rule, *(line(row) for row in rows)])
+    def finish() -> None:
+        found = (header, records) if journal is None else read_journal(journal)
+        write_report(output, model, images, [(str(output), *found)], asked=asked, certificates=certificates)
 
-
-def certify_summary(model: Path, images: Path, options: CertifyOptions, summary: Summary) -> None:
-    """The outcome of a data-set run."""
-    total, counts = len(summary.verdicts), summary.counts
-    wrong = sum(1 for reason in summary.reasons.values() if reason == "misclassified")
-    by: dict[str, int] = {}
-    for index, verdict in summary.verdicts.items():
-        if verdict == "holds":
-            by[summary.reasons[index]] = by.get(summary.reasons[index], 0) + 1
-    how = ", ".join(f"{count} by {name}" for name, count in by.items())
-    rows = [
-        ("holds", "proven robust against any adversary" + (f": {how}" if how else "")),
-        ("violated", f"a counterexample was replayed ({wrong} misclassified as they are)"),
-        ("unknown", "neither proven nor refuted"),
-    ]
-    ball = f"{options.norm} ball of radius {options.eps:g}"
-    click.echo(f"{model.name} on {images.name}: {total} images, {ball}, method {options.method}")
-    for name, meaning in rows:
-        count = counts.get(name, 0)
-        click.echo(f"  {name:<9}{count:>6}  {100 * count / total:5.1f} %   {meaning}")
-    fresh = total - summary.resumed
-    each = f", {1000 * summary.seconds / fresh:.1f} ms an image" if fresh else ""
-    click.echo(f"  {summary.seconds:.2f} s{each}" + (f"; {summary.resumed} resumed" if summary.resumed else ""))
+    try:
+        yield records.append
+    except KeyboardInterrupt:
+        if records:
+            finish()
+        raise
+    finish()

@@ -11,7 +11,7 @@ from krelax.bounds.instance import OutOfTime
 from krelax.errors import InputError
 from krelax.explore import small, textbook
 from krelax.explore.model import Question, attacked, ladder, layers
-from krelax.picture.style import LOOKS
+from krelax.looks import LOOKS
 
 Said = Callable[[str], None]
 

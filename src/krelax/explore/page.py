@@ -11,7 +11,7 @@ from krelax._version import __version__
 from krelax.explore import textbook
 from krelax.explore.examples import EXAMPLES
 from krelax.explore.model import Question, summary
-from krelax.picture.style import LOOKS, Look
+from krelax.looks import LOOKS, Look
 
 _FOLDER = files("krelax") / "explore" / "page"
 

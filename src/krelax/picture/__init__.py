@@ -1,9 +1,10 @@
 """Pictures of relaxations, bounds and results: one function for each question, each of which returns a figure.
 
 They show what the library computed and bound nothing themselves. They need matplotlib, which is imported when the first
-figure is drawn. All methods have one colour and line style throughout: `style.LOOKS`.
+figure is drawn. All methods have one colour and line style throughout, those of `krelax.looks`.
 """
 
+from krelax.looks import LOOKS
 from krelax.picture.layers import layers
 from krelax.picture.neuron import neuron
 from krelax.picture.pair import octagon, pair, pick, projections
@@ -11,7 +12,7 @@ from krelax.picture.progress import progress, watched
 from krelax.picture.reachable import certified, reachable, sampled
 from krelax.picture.robust import radius, shares
 from krelax.picture.roof import roofs
-from krelax.picture.style import LOOKS, save
+from krelax.picture.style import save
 from krelax.picture.tree import tree, trees
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from krelax.bounds.intervals import Intervals
+from krelax.looks import LOOKS
 from krelax.picture.geometry import Array
-from krelax.picture.style import LOOKS, drawn, sheet
+from krelax.picture.style import drawn, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.looks import BLACK, LOOKS, Look
 from krelax.network.activations import Activation
 from krelax.picture.geometry import Array, area, polygon
-from krelax.picture.style import BLACK, LOOKS, Look, cross, drawn, number, on, sheet
+from krelax.picture.style import cross, drawn, number, on, sheet
 from krelax.relaxations import Relaxation, Rule, relax
 from krelax.relaxations.piecewise import Triangle
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from krelax.hull import octagon as closed_form
+from krelax.looks import BLACK, FAINT, GREY, LOOKS
 from krelax.picture.geometry import Array, polygon
 from krelax.picture.neuron import RULES
-from krelax.picture.style import BLACK, FAINT, GREY, LOOKS, cross, drawn, number, on, sheet, square
+from krelax.picture.style import cross, drawn, number, on, sheet, square
 from krelax.relaxations.joint import Joint
 from krelax.relaxations.piecewise import Triangle
 

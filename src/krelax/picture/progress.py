@@ -14,7 +14,8 @@ from krelax.bounds.backward import outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.picture.style import LOOKS, drawn, sheet
+from krelax.looks import LOOKS
+from krelax.picture.style import drawn, sheet
 from krelax.problem.queries import Queries
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import Method, bound
+from krelax.looks import BLACK, LOOKS
 from krelax.picture.geometry import Array, area, within
-from krelax.picture.style import BLACK, LOOKS, drawn, number, on
+from krelax.picture.style import drawn, number, on
 from krelax.problem.queries import Queries
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from krelax.looks import FAINT, LOOKS
 from krelax.picture.geometry import Array
-from krelax.picture.style import FAINT, LOOKS, drawn, number, on, sheet
+from krelax.picture.style import drawn, number, on, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

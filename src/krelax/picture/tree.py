@@ -15,8 +15,9 @@ from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.optimise import Ascent
 from krelax.certificate.format import Claim
+from krelax.looks import BLACK, BLUE, GREY, PALE
 from krelax.picture.geometry import Array
-from krelax.picture.style import BLACK, BLUE, GREY, PALE, drawn, on
+from krelax.picture.style import drawn, on
 from krelax.problem.queries import Queries
 from krelax.relaxations.piecewise import Triangle
 

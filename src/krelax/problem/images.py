@@ -31,17 +31,27 @@ def load_images(path: str | Path, input_shape: Shape, classes: int) -> Images:
     are taken as they are. Images may lack axes of size one. Raises InputError for anything that does not fit.
     """
     path = Path(path)
-    arrays = _read(path)
-    images, labels = _pixels(arrays["images"], path), _labels(arrays["labels"], classes, path)
-    if len(images) != len(labels):
-        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels")
-    if not len(images):
-        raise InputError(f"{path}: there are no images")
+    found = read_images(path)
+    images, labels = found.images, found.labels
+    wrong = np.flatnonzero(labels >= classes)
+    if len(wrong):
+        raise InputError(f"{path}: label {labels[wrong[0]]} of image {wrong[0]} is not a class 0 to {classes - 1}")
     if images[0].size != np.prod(input_shape):
         raise InputError(
             f"{path}: images of shape {list(images.shape[1:])} do not fit the network's input {list(input_shape)}"
         )
     return Images(images.reshape(len(images), *input_shape), labels)
+
+
+def read_images(path: Path) -> Images:
+    """Images and labels in the shape that the file gives them, whatever network they are for. Raises InputError."""
+    arrays = _read(path)
+    images, labels = _pixels(arrays["images"], path), _labels(arrays["labels"], path)
+    if len(images) != len(labels):
+        raise InputError(f"{path}: {len(images)} images but {len(labels)} labels")
+    if not len(images):
+        raise InputError(f"{path}: there are no images")
+    return Images(images, labels)
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -78,11 +88,11 @@ def _pixels(images: NDArray[np.generic], path: Path) -> NDArray[np.float32]:
     return pixels
 
 
-def _labels(labels: NDArray[np.generic], classes: int, path: Path) -> NDArray[np.int64]:
+def _labels(labels: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path}: `labels` must be a list of integers, got {labels.dtype} {list(labels.shape)}")
     whole = labels.astype(np.int64)
-    wrong = np.flatnonzero((whole < 0) | (whole >= classes))
+    wrong = np.flatnonzero(whole < 0)
     if len(wrong):
-        raise InputError(f"{path}: label {whole[wrong[0]]} of image {wrong[0]} is not a class 0 to {classes - 1}")
+        raise InputError(f"{path}: label {whole[wrong[0]]} of image {wrong[0]} is negative; classes count from 0")
     return whole

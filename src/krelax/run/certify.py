@@ -20,7 +20,7 @@ from krelax.run.certificates import Certificates
 from krelax.run.journal import open_journal
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images
-from krelax.search.verdict import Counterexample, Outcome
+from krelax.search.verdict import Counterexample, Outcome, Stage
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def certify(
     plan = Plan.of(options.method)
     began = time.perf_counter()
     summary = Summary()
-    identity = {**(settings or {}), **_jsonable(asdict(options))}
-    with open_journal(journal, identity, resume, ("verdict", "reason")) as book:
+    with open_journal(journal, identity(options, settings), resume, ("verdict", "reason")) as book:
         wanted = [i for i in indices if i not in book.done]
         for i in indices:
             if i in book.done:
@@ -110,6 +109,11 @@ def certify(
     return summary
 
 
+def identity(options: CertifyOptions, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a journal's header says of a run."""
+    return {**(settings or {}), **_jsonable(asdict(options))}
+
+
 def check_device(device: str) -> None:
     """Raises InputError unless the device is there."""
     if device == "cuda" and not torch.cuda.is_available():
@@ -134,10 +138,16 @@ def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[st
         "reason": outcome.reason,
         "margin": finite(outcome.margin),
         "seconds": round(outcome.seconds, 4),
+        "stages": [_stage(stage) for stage in outcome.stages],
     }
     if outcome.counterexample is not None:
         record["counterexample"] = counterexample_lists(outcome.counterexample)
     return record
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    facts = {"name": stage.name, "seconds": round(stage.seconds, 4), "margin": finite(stage.margin)}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def finite(margin: float | None) -> float | None:

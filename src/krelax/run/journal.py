@@ -28,6 +28,27 @@ def digest(path: str | Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def read_journal(path: Path, fields: Sequence[str] = ()) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Header and results of a journal, finished or not; results have all `fields`. Raises InputError if it is none, or
+    has no result yet."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the --jsonl file of a run")
+    records = _records(_content(path), path, fields)
+    header = next(records, None)
+    if header is None:
+        raise InputError(f"{path}: holds no results yet")
+    if header.get("kind") != "run" or header.get("schema") != SCHEMA:
+        raise InputError(f"{path}: does not begin with the header of a run in format {SCHEMA}; give another file")
+    return header, [r for r in records if r.get("kind") == "result"]
+
+
+def _records(content: bytes, path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What whole lines hold; one that a kill cut short is left out."""
+    lines = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace").split("\n")[:-1]
+    for number, line in enumerate(lines, start=1):
+        yield _parse(line, path, number, fields)
+
+
 class Journal:
     """The results of one run; `done` holds the records found on opening, by their index."""
 
@@ -87,14 +108,13 @@ def _recover(
     if not resume:
         raise InputError(f"{path}: already exists; add --resume to continue it, or give another file")
     end = content.rfind(b"\n") + 1
-    lines = content[:end].decode("utf-8", errors="replace").split("\n")[:-1]
-    if not lines and not json.dumps(header).encode().startswith(content):
+    if not end and not json.dumps(header).encode().startswith(content):
         raise InputError(f"{path}: is not the results of this run; give another file")
     records = []
-    for number, line in enumerate(lines, start=1):
-        records.append(_parse(line, path, number, fields))
-        if number == 1:
-            _check_header(records[0], header, settings, path)
+    for record in _records(content, path, fields):
+        records.append(record)
+        if len(records) == 1:
+            _check_header(record, header, settings, path)
     if end < len(content):
         try:
             os.truncate(path, end)

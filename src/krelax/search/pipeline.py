@@ -26,7 +26,7 @@ from krelax.problem.region import Region
 from krelax.search.attack import Attack, search
 from krelax.search.complete import Complete, Found, decide_question
 from krelax.search.replay import inside, replay
-from krelax.search.verdict import Counterexample, Outcome, Verdict
+from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 from krelax.search.writing import question
 
 Violated = Callable[[int, NDArray[np.float32], NDArray[np.float32]], bool]
@@ -85,7 +85,7 @@ class _Run:
     open: Tensor
     margins: dict[int, float] = field(default_factory=dict)
     found: dict[int, Bounded] = field(default_factory=dict)
-    spent: dict[int, float] = field(default_factory=dict)
+    stages: dict[int, list[Stage]] = field(default_factory=dict)
     ledgers: dict[int, Ledger] = field(default_factory=dict)
     room: Tensor | None = None
 
@@ -99,15 +99,17 @@ class _Run:
         ledger = self.ledgers.pop(index, None)
         proven = ledger if outcome.verdict is Verdict.HOLDS else None
         proofs = () if proven is None else (self._proof(index, proven),)
-        margin, seconds = self.margins.get(index), self.spent.get(index, 0.0)
-        if margin is not None and self.room is not None:
-            margin += float(self.room[index])
-        self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs))
+        margin, seconds, stages = self.margins.get(index), self.spent(index), tuple(self.stages.get(index, ()))
+        if self.room is not None:
+            room = float(self.room[index])
+            margin = None if margin is None else margin + room
+            stages = tuple(replace(s, margin=None if s.margin is None else s.margin + room) for s in stages)
+        self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs, stages=stages))
 
     def _proof(self, index: int, ledger: Ledger) -> Question:
         began, one = time.perf_counter(), torch.tensor([index])
         proof = question(self.network, self.questions.region.select(one), self.questions.queries.select(one), ledger)
-        self.charge([index], began)
+        self.charge("proof", [index], began)
         return proof
 
     def remaining(self) -> Tensor:
@@ -135,10 +137,20 @@ class _Run:
         lost = _ROUNDED * (room + float(offsets.abs().max()))  # when the offsets were lowered
         return self.margins.get(index, -torch.inf) + room > lost
 
-    def charge(self, index: Sequence[int], began: float) -> None:
+    def charge(self, name: str, index: Sequence[int], began: float) -> None:
+        """Share the time since `began` out among questions that a stage has worked on together."""
         share = (time.perf_counter() - began) / max(1, len(index))
         for i in index:
-            self.spent[i] = self.spent.get(i, 0.0) + share
+            self.stages.setdefault(i, []).append(Stage(name, share))
+
+    def spent(self, index: int) -> float:
+        """Seconds of all stages so far."""
+        return sum(stage.seconds for stage in self.stages.get(index, ()))
+
+    def bounded(self, index: int, margin: float) -> None:
+        """Note the margin that the last stage proved."""
+        self.margins[index] = max(margin, self.margins.get(index, margin))
+        self.stages[index][-1] = replace(self.stages[index][-1], margin=margin)
 
 
 def decide(
@@ -212,10 +224,10 @@ def _bound(run: _Run, instance: Instance, method: Method) -> None:
         return bound(instance.select(index), run.queries.select(index), method, True, run.known(index))
 
     size = 1 if method.separate else chunk_images(instance.network, method.copies, run.device)
-    for index, found in _batches(run, instance, size, work):
+    for index, found in _batches(run, instance, method.name, size, work):
         margins = run.queries.select(index).margin(found.value)
         for place, (i, margin) in enumerate(zip(index.tolist(), margins.tolist(), strict=True)):
-            run.margins[i] = max(margin, run.margins.get(i, margin))
+            run.bounded(i, margin)
             if margin > 0:
                 run.settle(i, Outcome(Verdict.HOLDS, method.name))
             elif run.keeps(instance.network):
@@ -230,7 +242,7 @@ def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
         return search(instance.select(index), queries, attack)[0]
 
     points = max(attack.restarts, attack.samples)
-    for index, x in _batches(run, instance, chunk_images(instance.network, points, run.device, 1), work):
+    for index, x in _batches(run, instance, "attack", chunk_images(instance.network, points, run.device, 1), work):
         _confirm(run, index, x)
 
 
@@ -248,7 +260,7 @@ def _complete(run: _Run, instance: Instance, effort: Complete, each: float | Non
                 raise
             return Found(-torch.inf, "memory")
 
-    for index, found in _batches(run, instance, 1, work):
+    for index, found in _batches(run, instance, "search", 1, work):
         _conclude(run, int(index), found)
 
 
@@ -257,11 +269,11 @@ def _timed(run: _Run, instance: Instance, i: int, each: float | None) -> Instanc
     one = instance.select(torch.tensor([i]))
     if each is None:
         return one.share(-(-int(run.open.sum()) // workers(run.device)))
-    return one.until(each - run.spent.get(i, 0.0))
+    return one.until(each - run.spent(i))
 
 
 def _conclude(run: _Run, i: int, found: Found) -> None:
-    run.margins[i] = max(found.margin, run.margins.get(i, found.margin))
+    run.bounded(i, found.margin)
     if found.counterexample is not None:
         run.settle(i, Outcome(Verdict.VIOLATED, found.reason, counterexample=found.counterexample))
     elif found.margin > 0:
@@ -270,8 +282,11 @@ def _conclude(run: _Run, i: int, found: Found) -> None:
         run.settle(i, Outcome(Verdict.UNKNOWN, found.reason))
 
 
-def _batches(run: _Run, instance: Instance, size: int, work: Callable[[Tensor], T]) -> Iterator[tuple[Tensor, T]]:
-    """What `work` makes of everything still open, batch by batch: indices and result, as they come.
+def _batches(
+    run: _Run, instance: Instance, name: str, size: int, work: Callable[[Tensor], T]
+) -> Iterator[tuple[Tensor, T]]:
+    """What `work`, a stage of this name, makes of everything still open, batch by batch: indices and result, as they
+    come.
 
     Batches run side by side, each on one core; one that is alone sees to it itself that all cores are used.
     """
@@ -282,7 +297,7 @@ def _batches(run: _Run, instance: Instance, size: int, work: Callable[[Tensor], 
         instance.check()
         began = time.perf_counter()
         result = work(index)
-        run.charge(index.tolist(), began)
+        run.charge(name, index.tolist(), began)
         return index, result
 
     with helpers(run.device, len(parts)) as pool:

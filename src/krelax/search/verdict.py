@@ -27,13 +27,23 @@ class Counterexample:
     y: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What one stage did for a region: its name, the region's share of its wall time in seconds, and the margin that it
+    proved (None where it bounds nothing)."""
+
+    name: str
+    seconds: float
+    margin: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """The answer for one region: verdict, the method or reason behind it, the best proven margin, seconds spent.
 
     `margin` is a lower bound of the property's margin over the region (None if nothing was bounded); `seconds` is
-    this region's equal share of the wall time of every batch it was worked on in. `proofs` are what
-    a certificate says of the region, if one was asked for.
+    this region's equal share of the wall time of every batch it was worked on in, and `stages` say what it was spent
+    on. `proofs` are what a certificate says of the region, if one was asked for.
     """
 
     verdict: Verdict
@@ -42,3 +52,4 @@ class Outcome:
     seconds: float = 0.0
     counterexample: Counterexample | None = None
     proofs: tuple[Question, ...] = ()
+    stages: tuple[Stage, ...] = ()

@@ -1,0 +1,117 @@
+"""From the results of runs to the file of a report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import quote
+
+from krelax._version import __version__
+from krelax.errors import InputError
+from krelax.problem.images import read_images
+from krelax.report.page import Subject, page
+from krelax.report.pictures import drawn
+from krelax.report.results import Record, Results, curve
+from krelax.run.journal import digest
+
+Run = tuple[str, Record, Sequence[Record]]  # a name for messages, header and results as in a journal
+
+_BEGINS = b"<!doctype html>"
+
+
+def write_report(
+    output: Path,
+    model: Path,
+    images: Path,
+    runs: Sequence[Run],
+    *,
+    asked: Sequence[int] | None = None,
+    certificates: Path | None = None,
+) -> None:
+    """Write the page of the first of the runs, which are about the network and images of two files, to `output`: of the
+    images `asked` for, or of all that have results, with a curve if the other runs are at other radii.
+
+    `certificates` is the folder of the first run's certificates. Raises InputError if the runs do not fit the files or
+    each other, or the page cannot be written.
+    """
+    check_output(output)
+    data = read_images(images)
+    results = [Results.of(name, header, records, data.images[0].size, len(data)) for name, header, records in runs]
+    _check_together([name for name, *_ in runs], results, {"model": digest(model), "images": digest(images)})
+    shared, points = curve(results)
+    first = results[0] if asked is None else results[0].only(set(asked))
+    about = Subject(
+        model.name,
+        images.name,
+        count=len(data),
+        asked=None if asked is None else len(asked),
+        pictures=drawn(data.images, first.records, first.settings.get("clip")),
+        links=_links(first.records, certificates, output),
+        points=points,
+        shared=shared,
+        made=_versions(),
+    )
+    _replace(output, page(first, about))
+
+
+def check_output(path: Path) -> None:
+    """Raises InputError where a report cannot be written, or would replace something that is none."""
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise InputError(f"{path}: cannot be written; give a file in a folder that exists for the report")
+    try:
+        if path.exists() and not _is_page(path):
+            raise InputError(f"{path}: exists and is not a report; give another file for it")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_BEGINS)).lower() in {_BEGINS, b""}
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({error.strerror}); give another file for the report")
+
+
+def _check_together(names: Sequence[str], runs: Sequence[Results], hashes: Mapping[str, str]) -> None:
+    """InputError unless all runs are about these files and the same kind of perturbations."""
+    first = runs[0].settings
+    for name, run in zip(names, runs, strict=True):
+        for key, value in hashes.items():
+            if run.settings[key] != value:
+                what = "network" if key == "model" else key
+                raise InputError(f"{name}: is about another file (SHA-256 of the {what} differs); give that of the run")
+        for key in ("norm", "clip", "semantics"):
+            if run.settings.get(key, "real") != first.get(key, "real"):
+                raise InputError(f"{name}: {key} differs from {names[0]}; a curve needs runs that differ in eps only")
+
+
+def _links(records: Sequence[Record], folder: Path | None, output: Path) -> dict[int, str]:
+    """Where certificates lie as seen from the page, by index."""
+    if folder is None:
+        return {}
+    base = os.path.relpath(folder.absolute(), output.absolute().parent)
+    names = {r["index"]: Path(r["certificate"]["file"]).name for r in records if r.get("certificate")}
+    return {i: "./" + quote(Path(base, name).as_posix()) for i, name in names.items() if (folder / name).is_file()}
+
+
+def _versions() -> dict[str, str]:
+    """When and by what a page was made."""
+    libraries = {name: version(name) for name in ("torch", "numpy", "onnx", "onnxruntime", "highspy")}
+    made = {"made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "krelax": __version__}
+    return made | {"Python": platform.python_version(), **libraries}
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write at once, so that what is killed leaves no half page."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
