@@ -24,7 +24,7 @@ from krelax.bounds.ledger import Choices, Noted
 from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, climb
 from krelax.bounds.split import Split
-from krelax.bounds.steps import Single, Step, Witness
+from krelax.bounds.steps import FEW_ENTRIES, Single, Step, Witness
 from krelax.relaxations import Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
 
@@ -56,8 +56,8 @@ class _Site(ABC):
         """Write what has been optimised back."""
 
     @abstractmethod
-    def choices(self, rows: Sequence[Tensor]) -> Choices:
-        """What some leaves chose for single neurons."""
+    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
+        """What so many leaves chose for single neurons."""
 
 
 class _Unsplit(_Site):
@@ -80,10 +80,12 @@ class _Unsplit(_Site):
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         pass
 
-    def choices(self, rows: Sequence[Tensor]) -> Choices:
-        if len(rows) < len(self._relaxation.optimised):
+    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
+        if not rows and self._relaxation.lower[0].numel() > FEW_ENTRIES:
             return Choices()
-        return Choices(lines=torch.stack([r.flatten(1) for r in rows], -1).cpu().numpy())
+        every = iter(rows)
+        both = (next(every) if free else s.expand(leaves, *s.shape[1:]) for s, free in self._pair())
+        return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).cpu().numpy())
 
 
 class Splittable(_Site):
@@ -133,7 +135,7 @@ class Splittable(_Site):
             for row, value in zip(shared, every, strict=True):
                 row.copy_(value[0].flatten(0, 1).T)
 
-    def choices(self, rows: Sequence[Tensor]) -> Choices:
+    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
         slopes = self.relaxation.fractions(rows[0]).to(torch.uint8)
         return Choices(self._undecided.to(torch.int32).cpu().numpy(), slopes.cpu().numpy())
 
@@ -216,7 +218,7 @@ class Evaluator:
             here = (neuron >= site.first) & (neuron < site.first + site.count)
             node[here], entry[here] = i, neuron[here] - site.first
         if absolute is None:
-            choices = {i: site.choices(rows) for i, site, rows in self._rows(leaves)}
+            choices = {i: site.choices(rows, len(leaves)) for i, site, rows in self._rows(leaves)}
         else:
             choices = {i: Choices(absolute=slope.float().cpu().numpy()) for i, slope in absolute.items()}
         side, multiplier = leaves.side[:, :depth], leaves.multiplier[:, :depth]

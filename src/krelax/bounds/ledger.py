@@ -145,10 +145,18 @@ class Claim:
 @dataclass
 class Ledger:
     """Claims about one region: for each node, or for `MARGINS`, the best for each form. `boxes` are the cuts of the
-    search that decided the question, if it cut the region into boxes."""
+    search that decided the question, if it cut the region into boxes. With `maxima`, claims about margins are about the
+    largest margin of each clause."""
 
     claims: dict[int, dict[Key, Claim]] = field(default_factory=dict)
     boxes: Cuts | None = None
+    maxima: bool = False
+
+    def begin_maxima(self) -> None:
+        """From now on margins are those of clauses; claims about single ones are of no use any more."""
+        if not self.maxima:
+            self.maxima = True
+            self.claims.pop(MARGINS, None)
 
     def note(self, node: int, keys: Sequence[Key | None], values: Tensor, leaves: Noted) -> None:
         """Bounds `values`, `(forms,)`, of forms of a node, each proven by the leaf of the same number."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime, one_core_each
 from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
-from krelax.bounds.ledger import MARGINS, Noted
+from krelax.bounds.ledger import MARGINS, Choices, Noted
 from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
@@ -171,8 +172,20 @@ def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
     form = outputs(network, queries.rows, queries.offsets)
     value = lower_bound(network, region, form, by_rule(known, method.final), known)
     if method.final is not Rule.ZERO:  # closed-form slopes can be worse than none
-        value = torch.maximum(value, _by_rule(instance, queries, METHODS["interval"]).value)
+        plain = _by_rule(instance, queries, METHODS["interval"]).value
+        _note_without_slopes(instance, known, torch.where(plain > value, plain, -torch.inf))
+        value = torch.maximum(value, plain)
     return Bounded(value, known)
+
+
+def _note_without_slopes(instance: Instance, known: Intervals, value: Tensor) -> None:
+    """Note bounds of margins, `(batch, queries)`, that slopes of zero prove; those of rules need no note."""
+    count = value.shape[1]
+    for region, ledger in enumerate(instance.ledgers):
+        if bool(value[region].isfinite().any()):
+            sizes = {i: relaxation.lower[0].numel() for i, relaxation in known.relaxations.items()}
+            zeros = {i: Choices(absolute=np.zeros((count, n), np.float32)) for i, n in sizes.items()}
+            ledger.note(MARGINS, range(count), value[region], Noted.unsplit(zeros, count))
 
 
 def _by_ascent(

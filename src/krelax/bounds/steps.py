@@ -79,6 +79,10 @@ class Step(ABC):
         return []
 
 
+# Slopes of closed-form rules depend on bounds, which the checker may know better: where they are few they are noted.
+FEW_ENTRIES = 256
+
+
 class Alone(Step):
     """A step in which every neuron pays for itself, and which can give part of its coefficients away to groups."""
 
@@ -125,7 +129,7 @@ class Single(Alone):
         lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
         if isinstance(self.relaxation, Triangle):
             return slope_choices(self.relaxation, lower, region)
-        if True not in self.relaxation.optimised:
+        if True not in self.relaxation.optimised and lower.shape[1] > FEW_ENTRIES:
             return Choices()
         return Choices(lines=torch.stack(torch.broadcast_tensors(lower, upper), -1).float().cpu().numpy())
 

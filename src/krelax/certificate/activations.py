@@ -192,7 +192,8 @@ class Maximum:
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
         """What a member gains as the maximum is `max (slope - coeff) z - max slope z`. For `coeff <= 0` some member is
-        the maximum, and the price is at most that of the best; for `coeff > 0` it is at most that of any."""
+        the maximum, and the price is at most that of the best; for `coeff > 0` it is at most that of any, and that of
+        any mixture."""
         lower, upper = (ar.number(z) for z in ends)
         each = ar.maximum(slope * lower, slope * upper)
         less = slope - coeff
@@ -201,7 +202,26 @@ class Maximum:
         for i in range(1, node.window):
             most, least = ar.maximum(most, gain[:, :, i]), -ar.maximum(-least, -gain[:, :, i])
         negative = self._split(node, ar.floats(coeff) <= 0)[:, :, 0]
-        return self._split(node, each).sum(2) + ar.where(negative, most, least)
+        total = self._split(node, each).sum(2)
+        member, (mixture, valid) = total + least, self._mixture(ar, node, coeff, slope, (lower, upper))
+        either = ar.where(valid, -ar.maximum(-member, -mixture), member)
+        return ar.where(negative, total + most, either)
+
+    def _mixture(
+        self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: tuple[Array, Array]
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """The price for `coeff > 0` with `coeff * a >= sum part z`, which holds for parts that are not negative and add
+        up to `coeff`: as far as they can be the slopes, which then cost nothing. The largest part is what the others
+        leave, so that the sum is exact; and whether it is not negative either."""
+        wanted = self._split(node, np.maximum(ar.floats(slope), 0.0))
+        whole = np.maximum(self._split(node, ar.floats(coeff))[:, :, :1], 0.0)
+        total = wanted.sum(2, keepdims=True)
+        other = np.arange(node.window) != wanted.argmax(2)[:, :, None]
+        part = ar.choice(np.where(other, wanted * (whole / np.where(total > 0, total, 1.0)), 0.0))
+        largest = self._split(node, coeff)[:, :, :1] - part.sum(2).reshape(len(wanted), node.size, 1)
+        rest = (self._split(node, slope) - ar.where(other, part, largest)).reshape(len(wanted), -1)
+        price = self._split(node, ar.maximum(rest * ends[0], rest * ends[1])).sum(2)
+        return price, ar.floats(largest)[:, :, 0] >= 0
 
     def reach(self, node: Activation, largest: Floats) -> Floats:
         return self._split(node, largest).max(2)

@@ -166,7 +166,9 @@ class Question:
     """For every x of the region, has every clause a margin `rows @ y + offsets` that is positive?
 
     `clause` numbers the clauses from 0, none left out. The proof is either one layer for each activation and a claim
-    of all margins, or a tree of boxes.
+    of all margins, or a tree of boxes. With `maxima`, it has one more activation behind the outputs, the largest margin
+    of every clause (in windows as long as the longest; shorter ones repeat their first member), and the claim is of
+    these maxima.
     """
 
     region: Region
@@ -176,6 +178,7 @@ class Question:
     layers: list[Layer] = field(default_factory=list)
     margins: Claim | None = None
     boxes: Boxes | None = None
+    maxima: bool | None = None
 
 
 @dataclass

@@ -19,6 +19,7 @@ from krelax.certificate.crossing import Choice, Part, cross
 from krelax.certificate.format import Boxes, Claim, Crossing, Forms, Layer, Malformed, Question, Shares
 from krelax.certificate.groups import Groups, key, polytopes
 from krelax.certificate.kernel import Bounds, Crossed
+from krelax.certificate.maxima import with_maxima
 from krelax.certificate.network import Network
 from krelax.certificate.region import Region
 
@@ -79,22 +80,26 @@ class Proof:
     def __init__(
         self, network: Network, question: Question, ar: Arithmetic, float32: bool, errors: Floats | None = None
     ) -> None:
-        self.network, self.question, self.ar, self._float32, self._errors = network, question, ar, float32, errors
+        self.ar, self._float32, self._errors = ar, float32, errors
         self.groups: list[list[Groups]] = []
-        self._activations = [network.activation(j) for j in range(len(network.activations))]
         region = Region.of(question.region, network.size(0))
         if question.rows.shape[1] != network.size(len(network.nodes) - 1) or not len(question.rows):
             raise Malformed("margins that do not fit the outputs")
         clauses = np.unique(question.clause)
         if not np.array_equal(clauses, np.arange(len(clauses))):
             raise Malformed("clauses that are not numbered from 0")
+        self._outputs, self._clause = len(network.nodes) - 1, question.clause
+        if question.maxima:
+            network, question = with_maxima(network, question, ar)
+        self.network, self.question = network, question
+        self._activations = [network.activation(j) for j in range(len(network.activations))]
         self.bounds = Bounds(network, region, ar, float32)
 
     def margin(self) -> float:
         """What is proven of the weakest clause."""
         question, claim = self.question, self.question.margins
         if question.boxes is not None:
-            if question.layers or claim is not None or self.bounds.region.kind != "box":
+            if question.layers or claim is not None or question.maxima or self.bounds.region.kind != "box":
                 raise Malformed("boxes with another proof, or of a region that is no box")
             return self._over_boxes(question.boxes)
         if claim is None or claim.forms is not None or len(question.layers) != len(self._activations):
@@ -110,10 +115,12 @@ class Proof:
     def _weakest(self, values: Floats) -> float:
         """The smallest over all regions and clauses of their largest margins, `(regions, margins)`."""
         if self._errors is not None:
-            outputs = np.append(self.bounds.largest(-1), np.ones((len(values), 1)), 1)
-            values = np.nextafter(values - (outputs @ self._errors.T) * (1 + 2.0**-30), -np.inf)
-        clause = self.question.clause
-        return float(np.min([values[:, clause == n].max(1) for n in range(int(clause.max()) + 1)]))
+            outputs = np.append(self.bounds.largest(self._outputs), np.ones((len(values), 1)), 1)
+            errors = outputs @ self._errors.T
+            if self.question.maxima:
+                errors = _by_clause(errors, self._clause)
+            values = np.nextafter(values - errors * (1 + 2.0**-30), -np.inf)
+        return float(_by_clause(values, self.question.clause).min())
 
     def _derive(self, layers: Sequence[Layer]) -> None:
         """Bounds of all nodes."""
@@ -237,6 +244,11 @@ class Proof:
             both = (self._bound(last, rows, offsets, rule, which) for rule in _RULES)
             values[batch.start : batch.stop] = np.maximum(*both)
         return self._weakest(values.reshape(regions, count))
+
+
+def _by_clause(values: Floats, clause: NDArray[np.int32]) -> Floats:
+    """The largest of every clause's members, `(regions, clauses)`."""
+    return np.stack([values[:, clause == n].max(1) for n in range(int(clause.max()) + 1)], 1)
 
 
 def _cut(boxes: Boxes, region: Region) -> Iterator[tuple[Floats, Floats]]:

@@ -30,9 +30,11 @@ def mixed(queries: Queries, found: Bounded) -> bool:
 
 
 def largest(instance: Instance, queries: Queries, found: Bounded) -> tuple[Instance, Queries, Bounded]:
-    """The same question about one region with one margin for each clause, and what is known of it. Nodes keep their
-    numbers; what is proven of the new ones is not noted."""
-    network, margins = _extended(instance.network, queries)
+    """The same question about one region with one margin for each clause, and what is known of it, which settles no
+    clause: what is noted of it is to be about the new margins. Nodes keep their numbers."""
+    network, margins = extended(instance.network, queries)
+    for ledger in instance.ledgers:
+        ledger.begin_maxima()
     old = found.known
     known = Intervals(list(old.lower), list(old.upper), list(old.magnitude), dict(old.relaxations), dict(old.groups))
     for i in range(len(known.lower), len(network.nodes)):
@@ -40,11 +42,11 @@ def largest(instance: Instance, queries: Queries, found: Bounded) -> tuple[Insta
         if i == margins:
             known.tighten(i, found.value, known.upper[i])
     fast = network.to(instance.fast_network.dtype, queries.rows.device)
-    value = queries.clause_values(found.value)
-    return replace(instance, network=network, fast_network=fast, ledgers=()), _single(value), Bounded(value, known)
+    value = queries.clause_values(found.value).clamp(max=0)
+    return replace(instance, network=network, fast_network=fast), _single(value), Bounded(value, known)
 
 
-def _extended(network: Network, queries: Queries) -> tuple[Network, int]:
+def extended(network: Network, queries: Queries) -> tuple[Network, int]:
     """The network with the largest member of every clause as output, and the node of the members."""
     builder = Builder(network.input_shape)
     for node in network.nodes[1:]:

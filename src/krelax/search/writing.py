@@ -21,6 +21,7 @@ from krelax.hull.polytope import Polytope
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
+from krelax.search.clauses import extended
 
 Numbers = NDArray[np.int64]
 
@@ -33,8 +34,11 @@ def question(network: Network, region: Region, queries: Queries, ledger: Ledger)
     if ledger.boxes is not None:
         asked.boxes = _boxes(ledger.boxes)
         return asked
+    margins = len(offsets)
+    if ledger.maxima:
+        network, margins, asked.maxima = extended(network, queries)[0], queries.clauses, True
     writer = _Writer(network, ledger)
-    asked.margins = writer.claim(list(range(len(offsets))), ledger.claims.get(MARGINS, {}), len(writer.activations))
+    asked.margins = writer.claim(list(range(margins)), ledger.claims.get(MARGINS, {}), len(writer.activations))
     asked.layers = [writer.layer(j) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
     return asked
 
