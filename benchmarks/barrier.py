@@ -28,7 +28,7 @@ import krelax
 from common import benchmark_folder
 from krelax import ball, classification, load_onnx
 from krelax.bounds.backward import Form, lower_bound, outputs
-from krelax.bounds.branching import Effort, tighten_by_branching
+from krelax.bounds.branching import Effort
 from krelax.bounds.cutting import bound_by_cutting
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
@@ -36,6 +36,7 @@ from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.bounds.multineuron import Joining, choose, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
+from krelax.bounds.tightening import tighten_by_branching
 from krelax.cli.printing import table
 from krelax.hull.grouping import Grouping, Strategy
 from krelax.network.activations import ReLU

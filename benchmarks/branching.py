@@ -17,13 +17,14 @@ import torch
 from common import benchmark_folder
 from krelax import ball, classification, load_images, load_onnx
 from krelax.bounds.backward import lower_bound, outputs
-from krelax.bounds.branching import Effort, tighten_layer
+from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import tighten_by_ascent
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
+from krelax.bounds.tightening import tighten_layer
 from krelax.problem.queries import Queries
 
 CASES = [

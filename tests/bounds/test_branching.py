@@ -20,7 +20,7 @@ from torch import Tensor
 
 from krelax.bounds import branching
 from krelax.bounds.backward import Form, neurons, outputs, signed
-from krelax.bounds.branching import Effort, tighten_by_branching, tighten_layer
+from krelax.bounds.branching import Effort
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
@@ -30,6 +30,7 @@ from krelax.bounds.leaves import Leaves
 from krelax.bounds.multineuron import choose
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.split import Split
+from krelax.bounds.tightening import tighten_by_branching, tighten_layer
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network

@@ -17,14 +17,14 @@ from math import prod
 import torch
 from torch import Tensor
 
-from krelax.bounds.backward import Form, neurons, signed
+from krelax.bounds.backward import Form
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces, workers
-from krelax.bounds.intermediate import ASCENT_COPIES, interval_is_exact, undecided
+from krelax.bounds.intermediate import ASCENT_COPIES
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.ledger import Key, Notes, Proven, keys_of_entries
+from krelax.bounds.ledger import Key, Notes, Proven
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.pool import Pool
 from krelax.errors import InputError
@@ -65,56 +65,6 @@ class Effort:
     seconds: float | None = None
     partial: bool = True
     groups: bool = False
-
-
-def tighten_by_branching(
-    instance: Instance,
-    known: Intervals,
-    forms: tuple[Form, Form],
-    effort: Effort,
-    start: Tensor,
-    target: Tensor | None = None,
-    weight: Tensor | None = None,
-    task: Tensor | None = None,
-    names: Names | None = None,
-) -> Tensor:
-    """Rigorous lower bounds `(queries,)` of linear forms over one region, never below `start`; see `Branching`."""
-    search = Branching(instance, known, forms, effort, start, target, weight, task, names=names)
-    return search.run(effort.seconds)
-
-
-def tighten_layer(
-    instance: Instance, known: Intervals, node: int, effort: Effort, weight: Tensor | None = None
-) -> None:
-    """Tighten both bounds of every undecided entry of the pre-activation `node`, in place, until it is decided.
-
-    `weight`, `(2, entries of the node)`: what lower and upper bounds are worth; entries of weight 0 are left alone.
-    Raises InputError for more than one region.
-    """
-    if interval_is_exact(instance.network, instance.region, node) or not known.relaxations:
-        return
-    index = undecided(instance, known, node)[:1].nonzero()[:, 1][None]
-    if not index.numel():
-        return
-    forms = tuple(signed(neurons(n, node, index)) for n in (instance.network, instance.fast_network))
-    lower, upper = (t[node].flatten(1) for t in (known.lower, known.upper))
-    start = torch.cat([lower[0, index[0]], -upper[0, index[0]]])
-    target = torch.zeros_like(start)
-    task = torch.arange(index.numel()).repeat(2)
-    share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
-    names = (node, keys_of_entries(index[0].tolist(), [True] * index.numel()))
-    found = tighten_by_branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, names)
-    below, above = found.chunk(2)
-    lower, upper = lower.index_copy(1, index[0], below[None]), upper.index_copy(1, index[0], -above[None])
-    known.tighten(node, lower.view_as(known.lower[node]), upper.view_as(known.upper[node]))
-
-
-def _urgency(start: Tensor) -> Tensor:
-    """What bounds are worth, from `start` of `tighten_layer`: the steeper the chord falls with a bound, the more. The
-    bound nearer to zero decides the neuron, and takes more off its triangle."""
-    below, above = (-start).chunk(2)
-    width = (below + above).clamp(min=torch.finfo(start.dtype).tiny)
-    return torch.cat([above / width, below / width])
 
 
 class Branching:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form, Trace, back_substitute, neurons, pull
-from krelax.bounds.branching import Effort, tighten_layer
+from krelax.bounds.branching import Effort
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.intermediate import tighten_by_ascent
@@ -23,6 +23,7 @@ from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.relational import bounded
 from krelax.bounds.steps import by_rule
+from krelax.bounds.tightening import tighten_layer
 from krelax.hull.grouping import Grouping, groups
 from krelax.hull.polytope import octahedral_rows, pair_rows
 from krelax.network.graph import Network
