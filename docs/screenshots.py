@@ -3,7 +3,7 @@
     python docs/screenshots.py PAGE.html
 
 The page is one that `krelax explore --export PAGE.html` wrote. Needs Chromium and playwright; pictures are written to
-docs/figures as PNG, with few colours.
+docs/figures as PNG.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from playwright.sync_api import Page, sync_playwright
 
 FOLDER = Path(__file__).parent / "figures"
 LARGEST = 150_000  # bytes of a picture
-COLOURS = 128
 DESK, NARROW, PHONE = (1120, 800), (860, 800), (390, 1200)
 
 
@@ -76,7 +75,7 @@ def main() -> None:
         for name in PICTURES:
             path = FOLDER / f"{name}.png"
             with Image.open(io.BytesIO(take(browser, address, name))) as picture:
-                picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+                picture.convert("RGB").save(path, optimize=True)
             print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
             assert path.stat().st_size <= LARGEST, f"{path} is too large"
         browser.close()
