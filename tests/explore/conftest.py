@@ -20,7 +20,6 @@ from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.problem.images import Images
 
-torch.set_num_threads(1)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
