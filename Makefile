@@ -13,7 +13,7 @@ test: .venv/test
 	$(BIN)/ruff check src tests training benchmarks docs/figures.py docs/screenshots.py
 	$(BIN)/ruff format --check src tests training benchmarks docs/figures.py docs/screenshots.py
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
