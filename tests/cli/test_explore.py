@@ -46,8 +46,13 @@ def test_a_page_is_written(krelax: Run, good: Path) -> None:
 
 
 def test_the_page_is_served_until_it_is_interrupted() -> None:
-    command = [sys.executable, "-m", "krelax", "explore", "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    def heed_interrupts() -> None:
+        """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command, pipe = [sys.executable, "-m", "krelax", "explore", "--no-browser"], subprocess.PIPE
+    started = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_interrupts)  # noqa: PLW1509
+    with started as running:
         assert running.stdout is not None
         words = running.stdout.readline().split()
         assert words[:2] == ["krelax", "explore:"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from threading import Thread
 from typing import Any
@@ -19,9 +18,6 @@ from krelax.network.activations import ReLU
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.problem.images import Images
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 
 @pytest.fixture(scope="session")
@@ -58,19 +54,6 @@ def served(answers: Answers) -> Iterator[Server]:
         thread.start()
         yield server
         server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium; tests are skipped where it or playwright is missing."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no chromium on this machine, which the tests of the page need")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=found, args=list(QUIET))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
