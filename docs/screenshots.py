@@ -75,7 +75,8 @@ def main() -> None:
         for name in PICTURES:
             path = FOLDER / f"{name}.png"
             with Image.open(io.BytesIO(take(browser, address, name))) as picture:
-                picture.convert("RGB").save(path, optimize=True)
+                few = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+                few.save(path, optimize=True)
             print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
             assert path.stat().st_size <= LARGEST, f"{path} is too large"
         browser.close()
