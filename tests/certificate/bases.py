@@ -96,6 +96,7 @@ def bases() -> Iterator[tuple[str, str, Certificate]]:
         yield f"{network} claims", network, relational(network)
     for network in ("convolutional", "residual", "pooled"):
         yield f"{network} boxes", network, _boxed(network)
+        yield f"{network} maxima", network, _larger(network)
 
 
 def _margin(network: str, question: Question) -> float:
@@ -186,6 +187,18 @@ def _boxed(network: str) -> Certificate:
 
 
 @cache
+def _larger(network: str) -> Certificate:
+    """A margin or its negative is positive: half of both, whatever the network computes."""
+    read = read_network(MODELS[network])
+    lines = np.array([[[0.5, 0.0], [0.5, 0.0]]], np.float32)
+    claim = Claim(i4(-1), np.zeros(0, np.float32), [Crossing(len(read.activations), i4(0), lines=lines)])
+    rows = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    question = Question(Region("box", np.full(2, -0.25), np.full(2, 0.375)), rows, np.zeros(2), i4(0, 0))
+    question.layers, question.margins = [Layer("adaptive") for _ in range(len(read.activations) + 1)], claim
+    question.maxima = True
+    return _settled(network, question)
+
+
 def _loaded(network: str) -> Network:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made.onnx"

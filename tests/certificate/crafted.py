@@ -155,6 +155,8 @@ CHANGES: dict[str, Change] = {
     "another claim for the margins": Change("malformed", Question, put(margins=lambda q: _claims(q)[0]), _claims),
     "layers reversed": Change("true", Question, lambda q: q.layers.reverse(), lambda q: len(q.layers) > 1),
     "layers without anything": Change("true", Question, put(layers=lambda q: [Layer("interval") for _ in q.layers])),
+    "maxima": Change("malformed", Question, put(maxima=True), lambda q: not q.maxima),
+    "no maxima": Change("malformed", Question, put(maxima=None), lambda q: q.maxima),
     "boxes, too": Change("malformed", Question, _ONE_BOX, lambda q: q.margins),
     "layers, too": Change("malformed", Question, put(layers=lambda q: [Layer("interval")]), lambda q: q.boxes),
     "one box": Change("true", Question, _ONE_BOX, lambda q: q.boxes),

@@ -63,3 +63,19 @@ def test_the_price_of_a_window_is_no_less_than_what_is_found(ar: Any) -> None:
             price = ar.floats(kind.price(ar, node, behind, ar.number(slope), (lower, upper))).sum()
             z = lower + (upper - lower) * np.round(rng.random((500, 3)) * 4) / 4
             assert price >= (z @ slope[0] - coeff[0, 0] * z.max(1)).max() - 1e-12
+
+
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
+def test_a_mixture_of_members_costs_nothing(ar: Any) -> None:
+    """The maximum is at least any mixture of its members, wherever they are; and no less than what is found."""
+    rng = np.random.default_rng(4)
+    node, kind = Activation((0,), "max", 1, window=3), KINDS["max"]
+    for _ in range(100):
+        lower = rng.normal(0, 1, (1, 3))
+        upper = lower + rng.exponential(1, (1, 3))
+        coeff = rng.exponential(1, (1, 1))
+        slope = coeff * rng.dirichlet(np.ones(3))[None]
+        behind = kind.behind(ar, node, ar.number(coeff))
+        price = ar.floats(kind.price(ar, node, behind, ar.number(slope), (lower, upper))).sum()
+        z = lower + (upper - lower) * np.round(rng.random((500, 3)) * 4) / 4
+        assert (z @ slope[0] - coeff[0, 0] * z.max(1)).max() - 1e-12 <= price <= 1e-12

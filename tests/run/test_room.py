@@ -13,6 +13,7 @@ from krelax.bounds.methods import METHODS
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.run.certificates import Certificates
+from krelax.search.complete import Complete
 from krelax.search.pipeline import Plan, Questions, decide
 from krelax.search.questions import about_images
 from krelax.search.verdict import Outcome, Verdict
@@ -27,9 +28,9 @@ def questions(eps: float = 0.01) -> Questions:
     return about_images(network, Images(images, data["labels"][:2]), eps, "linf", (0.0, 1.0))
 
 
-def decided(asked: Questions, room: torch.Tensor | None) -> list[Outcome]:
+def decided(asked: Questions, room: torch.Tensor | None, *more: Complete) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
-    decide(load_onnx(MODEL), asked, Plan((METHODS["crown"],)), outcomes.__setitem__, proofs=True, room=room)
+    decide(load_onnx(MODEL), asked, Plan((METHODS["crown"], *more)), outcomes.__setitem__, 4, proofs=True, room=room)
     return [outcomes[i] for i in range(2)]
 
 
@@ -46,6 +47,15 @@ def test_what_holds_is_bounded_above_the_room() -> None:
     assert enough.margin == pytest.approx(margins[0])
     assert too_little.margin == pytest.approx(margins[1])
     assert not enough.proofs[0].offsets.any()  # what is asked stays what it was
+
+
+def test_what_a_search_gives_up_holds_narrowly_too() -> None:
+    """The room is out of reach: the search ends at its time limit, below it but above zero."""
+    asked = questions()
+    for outcome in decided(asked, torch.full((2,), 1e3), Complete()):
+        assert (outcome.verdict, outcome.reason) == (Verdict.HOLDS, "narrowly")
+        assert outcome.margin is not None
+        assert outcome.margin > 0
 
 
 def test_what_is_not_bounded_above_zero_stays_open() -> None:

@@ -102,5 +102,5 @@ class Certificates:
         except KrelaxError as error:
             refused = "certificate not accepted" if self.semantics == "real" else "not shown for float32"
             why = refused if isinstance(error, Rejected | Malformed) else "certificate not checked"
-            return Outcome(Verdict.UNKNOWN, f"{why}: {error}", outcome.margin, outcome.seconds), written
+            return replace(outcome, verdict=Verdict.UNKNOWN, reason=f"{why}: {error}", proofs=()), written
         return outcome, replace(written, seconds=round(time.perf_counter() - began, 4), margin=margin)

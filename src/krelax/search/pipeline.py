@@ -100,10 +100,9 @@ class _Run:
         proven = ledger if outcome.verdict is Verdict.HOLDS else None
         proofs = () if proven is None else (self._proof(index, proven),)
         margin, seconds, stages = self.margins.get(index), self.spent(index), tuple(self.stages.get(index, ()))
-        if self.room is not None:
-            room = float(self.room[index])
-            margin = None if margin is None else margin + room
-            stages = tuple(replace(s, margin=None if s.margin is None else s.margin + room) for s in stages)
+        if (gap := self._gap(index)) and margin is not None:
+            margin += gap
+            stages = tuple(replace(s, margin=None if s.margin is None else s.margin + gap) for s in stages)
         self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs, stages=stages))
 
     def _proof(self, index: int, ledger: Ledger) -> Question:
@@ -129,13 +128,20 @@ class _Run:
         kept = [p for p in parts if p is not None]
         return Bounded.join(kept, self.network) if len(kept) == len(parts) else None
 
-    def above_zero(self, index: int) -> bool:
-        """Whether a question holds, but is not bounded above its room."""
+    def give_up(self, index: int, reason: str) -> None:
+        """A question that is not bounded above its room holds narrowly if it is bounded above zero."""
+        if self.room is not None and self.margins.get(index, -torch.inf) + self._gap(index) > 0:
+            self.settle(index, Outcome(Verdict.HOLDS, "narrowly"))
+        else:
+            self.settle(index, Outcome(Verdict.UNKNOWN, reason))
+
+    def _gap(self, index: int) -> float:
+        """By how much margins are larger than those of the lowered queries, less what rounding took when the offsets
+        were lowered."""
         if self.room is None:
-            return False
+            return 0.0
         room, offsets = float(self.room[index]), self.questions.queries.offsets[index]
-        lost = _ROUNDED * (room + float(offsets.abs().max()))  # when the offsets were lowered
-        return self.margins.get(index, -torch.inf) + room > lost
+        return room - _ROUNDED * (room + float(offsets.abs().max()))
 
     def charge(self, name: str, index: Sequence[int], began: float) -> None:
         """Share the time since `began` out among questions that a stage has worked on together."""
@@ -197,7 +203,7 @@ def decide(
                 raise
             reason = "memory"
     for i in run.open.nonzero().flatten().tolist():
-        run.settle(i, Outcome(Verdict.HOLDS, "narrowly") if run.above_zero(i) else Outcome(Verdict.UNKNOWN, reason))
+        run.give_up(i, reason)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -279,7 +285,7 @@ def _conclude(run: _Run, i: int, found: Found) -> None:
     elif found.margin > 0:
         run.settle(i, Outcome(Verdict.HOLDS, found.reason))
     else:
-        run.settle(i, Outcome(Verdict.UNKNOWN, found.reason))
+        run.give_up(i, found.reason)
 
 
 def _batches(
