@@ -28,7 +28,7 @@ import krelax
 from common import benchmark_folder
 from krelax import ball, classification, load_onnx
 from krelax.bounds.backward import Form, lower_bound, outputs
-from krelax.bounds.branching import Effort
+from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.cutting import bound_by_cutting
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
@@ -36,7 +36,6 @@ from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.bounds.multineuron import Joining, choose, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
-from krelax.bounds.tightening import tighten_by_branching
 from krelax.cli.printing import table
 from krelax.hull.grouping import Grouping, Strategy
 from krelax.network.activations import ReLU
@@ -218,7 +217,7 @@ def branched(case: Case, target: float) -> float:
     """A lower bound of the optimum: layers tightened by branching, then branching on the margin itself."""
     found = bound(case.instance, case.query, SPLITTING)
     forms, enough = (form_of(case), form_of(case, fast=True)), torch.tensor([target]).double()
-    return float(tighten_by_branching(case.instance, found.known, forms, BRANCHING, found.value[0], enough))
+    return float(Branching(case.instance, found.known, forms, BRANCHING, found.value[0], enough).run())
 
 
 def measured(case: Case, relaxations: Sequence[Relaxation] = RELAXATIONS) -> Result:

@@ -1,13 +1,16 @@
 """Where multi-neuron bounds pay beside branching: leaves and seconds to close a question, with groups and without.
 
     python benchmarks/groups.py [--seconds 20] [--journal groups.jsonl] [--families dense convolutional residual]
+    python benchmarks/groups.py --progress [--seconds 3]
 
-Every question holds, needs branching, and is decided by branching on its margins, on one core, after each of several
-ways to prepare: slopes alone; groups of k neurons in every layer at the root (chosen a second time from the prices
+Questions that optimised slopes leave open are branched on, on one core, after each of several ways to prepare: slopes
+alone; groups of k neurons in every layer at the root (chosen a second time from the prices
 that the first choice leaves: `anew`); layers tightened by branching, without groups and with them; and groups of the
 root kept in every leaf. Results are appended to the journal, and what is there is not done again. Prints, for each
 family of networks and way, how many questions were closed within so many seconds of branching, and the medians of what
-it took against slopes alone, over the questions that both close.
+it took against slopes alone, over the questions that both close. With `--progress` it prints instead how far so many
+seconds of branching after slopes alone bring the worst leaf of each question on its way to zero, by which the complete
+search decides whether to tighten layers.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, Bounded, bound, by_groups
 from krelax.bounds.multineuron import Joining
-from krelax.cli.report import table
+from krelax.cli.printing import table
 from krelax.problem.queries import Queries
 from krelax.run.bench import read_instances
 from krelax.search.complete import Complete
@@ -114,22 +117,34 @@ def ways() -> dict[str, tuple[Way, bool]]:
     return found
 
 
+def searching(case: Case, found: Bounded, groups: bool) -> Branching:
+    """A search on the margins that are open."""
+    index = (found.value[0] <= 0).nonzero()[:, 0]
+    exact, fast = (
+        outputs(n, *(t[:, index].to(n.dtype) for t in (case.queries.rows, case.queries.offsets)))
+        for n in (case.instance.network, case.instance.fast_network)
+    )
+    begin = found.value[0, index]
+    effort = replace(Complete().branching, groups=groups)
+    return Branching(case.instance, found.known, (exact, fast), effort, begin, torch.zeros_like(begin))
+
+
+def progress(case: Case, found: Bounded, seconds: float) -> float:
+    """How far branching brings the worst leaf on the way from the worst margin to zero."""
+    search = searching(case, found, groups=False)
+    search.run(seconds)
+    return 1 - search.worst() / float(found.value.min())
+
+
 def measured(case: Case, start: Bounded, way: tuple[Way, bool], seconds: float) -> Record:
     """Whether and how one question is closed in one way."""
     prepare, groups = way
     began = time.thread_time()
     found = prepare(case.instance, case.queries, start)
     prepared = time.thread_time() - began
-    index = (found.value[0] <= 0).nonzero()[:, 0]
-    leaves, closed = 0, not len(index)
+    leaves, closed = 0, bool((found.value > 0).all())
     if not closed:
-        exact, fast = (
-            outputs(n, *(t[:, index].to(n.dtype) for t in (case.queries.rows, case.queries.offsets)))
-            for n in (case.instance.network, case.instance.fast_network)
-        )
-        begin = found.value[0, index]
-        effort = replace(Complete().branching, groups=groups)
-        search = Branching(case.instance, found.known, (exact, fast), effort, begin, torch.zeros_like(begin))
+        search = searching(case, found, groups)
         closed = bool((search.run(seconds) > 0).all())
         leaves = search.leaves
     return {
@@ -159,30 +174,46 @@ def rows(found: list[Record]) -> list[tuple[str, ...]]:
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--journal", type=Path, default=Path("groups.jsonl"))
-    parser.add_argument("--families", nargs="*", default=["dense", "convolutional", "residual"])
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    found = [json.loads(line) for line in options.journal.open()] if options.journal.exists() else []
+def open_cases(families: list[str]) -> Iterator[tuple[Case, Bounded]]:
+    """The questions that optimised slopes leave open, and what they find."""
+    for case in cases(families):
+        start = bound(case.instance, case.queries, METHODS["alpha"])
+        if not (start.value > 0).all():
+            yield case, start
+
+
+def compare(families: list[str], journal: Path, seconds: float) -> None:
+    """What the journal lacks, and the table."""
+    found = [json.loads(line) for line in journal.open()] if journal.exists() else []
     done = {(r["case"], r["way"]) for r in found}
-    with torch.no_grad():
-        for case in cases(options.families):
-            open_ = {w: how for w, how in ways().items() if (case.name, w) not in done}
-            if not open_:
-                continue
-            start = bound(case.instance, case.queries, METHODS["alpha"])
-            for way, how in open_.items():
+    for case, start in open_cases(families):
+        for way, how in ways().items():
+            if (case.name, way) not in done:
                 record = {"family": case.family, "case": case.name, "way": way}
-                record |= measured(case, start, how, options.seconds)
+                record |= measured(case, start, how, seconds)
                 found.append(record)
-                with options.journal.open("a") as out:
+                with journal.open("a") as out:
                     print(json.dumps(record), file=out)
                 print(record, flush=True)
     head = ("networks", "groups", "closed", "more", "fewer", "both", "leaves", "CPU s", "prepared in s")
     print(table(head, rows(found)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--progress", action="store_true")
+    parser.add_argument("--journal", type=Path, default=Path("groups.jsonl"))
+    parser.add_argument("--families", nargs="*", default=["dense", "convolutional", "residual"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        if options.progress:
+            for case, start in open_cases(options.families):
+                share = progress(case, start, options.seconds or 3.0)
+                print(f"{case.family:14} {case.name:22} {share:.2f}", flush=True)
+        else:
+            compare(options.families, options.journal, options.seconds or 20.0)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from krelax.bounds import branching
 from krelax.bounds.backward import Form, neurons, outputs, signed
-from krelax.bounds.branching import Effort
+from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
@@ -30,7 +31,7 @@ from krelax.bounds.leaves import Leaves
 from krelax.bounds.multineuron import choose
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.split import Split
-from krelax.bounds.tightening import tighten_by_branching, tighten_layer
+from krelax.bounds.tightening import tighten_layer
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
@@ -244,29 +245,36 @@ def queries_of(instance: Instance, node: int, index: list[int]) -> tuple[Form, F
     return exact, fast
 
 
+def branched(
+    instance: Instance, known: Intervals, forms: tuple[Form, Form], effort: Effort, low: Tensor, *more: Any, **rest: Any
+) -> Tensor:
+    """Bounds after a search for as long as its effort says."""
+    return Branching(instance, known, forms, effort, low, *more, **rest).run(effort.seconds)
+
+
 def test_queries_do_not_mix() -> None:
     """Each of two queries gets the same bound alone and next to others."""
     instance, known, node = prepared(dense)
     effort = Effort(leaves=8, rounds=5)
     low = torch.full((4,), -torch.inf, dtype=torch.float64)
-    both = tighten_by_branching(instance, known, queries_of(instance, node, [1, 3]), effort, low)
+    both = branched(instance, known, queries_of(instance, node, [1, 3]), effort, low)
     half = replace(effort, leaves=4)
     for i, neuron in enumerate((1, 3)):
-        alone = tighten_by_branching(instance, known, queries_of(instance, node, [neuron]), half, low[:2])
+        alone = branched(instance, known, queries_of(instance, node, [neuron]), half, low[:2])
         assert torch.allclose(alone, both[i::2], rtol=0, atol=1e-4)
 
 
 def test_bounds_are_never_below_where_they_start() -> None:
     instance, known, node = prepared(dense)
     forms, high = queries_of(instance, node, [0, 2]), torch.full((4,), 1e9, dtype=torch.float64)
-    assert torch.equal(tighten_by_branching(instance, known, forms, SMALL, high), high)
+    assert torch.equal(branched(instance, known, forms, SMALL, high), high)
 
 
 def test_queries_without_weight_are_left_alone() -> None:
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -1e9, dtype=torch.float64)
     weight = torch.tensor([0.0, 1.0, 0.0, 2.0])
-    found = tighten_by_branching(instance, known, forms, SMALL, low, weight=weight)
+    found = branched(instance, known, forms, SMALL, low, weight=weight)
     assert torch.equal(found > -1e9, weight > 0)
 
 
@@ -274,17 +282,17 @@ def test_a_task_ends_with_the_first_query_that_reaches_its_target() -> None:
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -torch.inf, dtype=torch.float64)
     target, task = torch.tensor([-1e6, torch.inf, torch.inf, torch.inf]), torch.tensor([0, 1, 0, 1])
-    root = tighten_by_branching(instance, known, forms, replace(SMALL, rounds=0), low)
-    found = tighten_by_branching(instance, known, forms, SMALL, low, target.double(), task=task)
+    root = branched(instance, known, forms, replace(SMALL, rounds=0), low)
+    found = branched(instance, known, forms, SMALL, low, target.double(), task=task)
     assert torch.equal(found > root, torch.tensor([False, True, False, True]))
 
 
 def test_a_full_pool_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -torch.inf, dtype=torch.float64)
-    root = tighten_by_branching(instance, known, forms, replace(SMALL, rounds=0), low)
+    root = branched(instance, known, forms, replace(SMALL, rounds=0), low)
     monkeypatch.setattr(branching, "memory_budget", lambda _: 1)
-    assert torch.equal(tighten_by_branching(instance, known, forms, SMALL, low), root)
+    assert torch.equal(branched(instance, known, forms, SMALL, low), root)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
@@ -306,7 +314,7 @@ def test_without_inactive_neurons_the_network_is_the_same_on_the_region(seed: in
 def test_more_rounds_are_better() -> None:
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 1, 2, 3]), torch.full((8,), -torch.inf, dtype=torch.float64)
-    values = [tighten_by_branching(instance, known, forms, Effort(32, n), low).mean() for n in (0, 3, 10)]
+    values = [branched(instance, known, forms, Effort(32, n), low).mean() for n in (0, 3, 10)]
     assert values[0] < values[1] < values[2]
 
 
@@ -317,11 +325,11 @@ def test_time_limits_are_kept() -> None:
     long = Effort(256, 100_000, leaf=Ascent(50))
     for late, limit in ((instance, 0.3), (replace(instance, deadline=time.perf_counter() + 0.3), None)):
         began = time.perf_counter()
-        found = tighten_by_branching(late, known, forms, replace(long, seconds=limit), low)
+        found = branched(late, known, forms, replace(long, seconds=limit), low)
         assert time.perf_counter() - began < 3
         assert found.isfinite().all()
     over = replace(instance, deadline=time.perf_counter() - 1)
-    assert torch.equal(tighten_by_branching(over, known, forms, long, low), low)
+    assert torch.equal(branched(over, known, forms, long, low), low)
 
 
 def test_several_regions_are_refused() -> None:
@@ -329,4 +337,4 @@ def test_several_regions_are_refused() -> None:
     two = replace(instance, region=instance.region.select(torch.tensor([0, 0])))
     low = torch.full((2,), -torch.inf, dtype=torch.float64)
     with pytest.raises(InputError, match="one region"):
-        tighten_by_branching(two, known, queries_of(instance, node, [0]), SMALL, low)
+        branched(two, known, queries_of(instance, node, [0]), SMALL, low)

@@ -5,28 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from krelax.bounds.backward import Form, neurons, signed
-from krelax.bounds.branching import Branching, Effort, Names
+from krelax.bounds.backward import neurons, signed
+from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import interval_is_exact, undecided
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import keys_of_entries
-
-
-def tighten_by_branching(
-    instance: Instance,
-    known: Intervals,
-    forms: tuple[Form, Form],
-    effort: Effort,
-    start: Tensor,
-    target: Tensor | None = None,
-    weight: Tensor | None = None,
-    task: Tensor | None = None,
-    names: Names | None = None,
-) -> Tensor:
-    """Rigorous lower bounds `(queries,)` of linear forms over one region, never below `start`; see `Branching`."""
-    search = Branching(instance, known, forms, effort, start, target, weight, task, names=names)
-    return search.run(effort.seconds)
 
 
 def tighten_layer(
@@ -49,8 +33,8 @@ def tighten_layer(
     task = torch.arange(index.numel()).repeat(2)
     share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
     names = (node, keys_of_entries(index[0].tolist(), [True] * index.numel()))
-    found = tighten_by_branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, names)
-    below, above = found.chunk(2)
+    search = Branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, names=names)
+    below, above = search.run(effort.seconds).chunk(2)
     lower, upper = lower.index_copy(1, index[0], below[None]), upper.index_copy(1, index[0], -above[None])
     known.tighten(node, lower.view_as(known.lower[node]), upper.view_as(known.upper[node]))
 
