@@ -136,7 +136,8 @@ def relational(network: str) -> Certificate:
     slopes = np.array([[255] * sizes[last], [0] * sizes[last]], np.uint8)
     shares = Shares(0, np.full((count, 1, 2), 2**-5, np.float32), np.full((count, 1, 2), 2**-6, np.float32))
     rows = (np.arange(count) % 2).astype(np.int32)
-    margins.crossings = [Crossing(last, rows, slopes=slopes, groups=[shares])]
+    upper = np.array([[0.75] * sizes[last], [-1.0] * sizes[last]], np.float32)
+    margins.crossings = [Crossing(last, rows, slopes=slopes, upper=upper, owner=i4(0, 1), groups=[shares])]
     region = Region("box", np.full(2, -0.25), np.full(2, 0.375))
     question = Question(region, np.array([[1.0, -1.0]]), np.zeros(1), i4(0), layers, margins)
     margins.multipliers = max(_draws(margins.multipliers), key=lambda drawn: _with(network, question, drawn))

@@ -23,6 +23,14 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
         "neurons reversed": lambda a: a[:, ::-1],
         "rows reversed": lambda a: a[::-1],
     },
+    (Crossing, "upper"): {
+        "none": lambda a: np.full_like(a, -1),
+        "nothing": np.zeros_like,
+        "steep": lambda a: np.full_like(a, 1e30),
+        "neurons reversed": lambda a: a[:, ::-1],
+        "subnormal": lambda a: np.full_like(a, 1e-45),
+    },
+    (Crossing, "owner"): {"all the first": np.zeros_like, "reversed": lambda a: a[::-1]},
     (Crossing, "lines"): {
         "negated": lambda a: -a,
         "swapped": lambda a: a[:, :, ::-1],
@@ -140,6 +148,12 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
 
 MALFORMED: dict[tuple[type, str], dict[str, Edit]] = {
     (Crossing, "slopes"): {"a neuron less": lambda a: a[:, 1:], "no neurons": lambda a: a[:, :0]},
+    (Crossing, "upper"): {"a neuron less": lambda a: a[:, 1:], "no rows": lambda a: a[:0]},
+    (Crossing, "owner"): {
+        "a row less": lambda a: a[1:],
+        "beyond the last": lambda a: np.full_like(a, 1 << 20),
+        "below the first": lambda a: np.full_like(a, -1),
+    },
     (Crossing, "lines"): {"three of them": lambda a: np.concatenate([a, a[:, :, :1]], 2)},
     (Crossing, "absolute"): {"a neuron more": lambda a: np.append(a, a[:, :1], 1)},
     (Crossing, "row"): {

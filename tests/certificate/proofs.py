@@ -175,8 +175,12 @@ class Author:
             slopes = slopes[:0]
         absolute = (wild * rng.normal(0, 1, (1, size))).astype(np.float32)
         row = rng.integers(-1, len(slopes) + 3, count).astype(np.int32)
-        groups = [self._shares(n, s, count) for n, s in enumerate(self.sets[j]) if rng.random() < 0.7]
-        return Crossing(j, row, entries, slopes if self.relu[j] else None, lines, absolute, groups)
+        crossing = Crossing(j, row, entries, slopes if self.relu[j] else None, lines=lines, absolute=absolute)
+        if self.relu[j] and rng.random() < 0.5:
+            crossing.upper = rng.uniform(-0.2 - wild, 1 + wild, (2, len(entries))).astype(np.float32)
+            crossing.owner = rng.integers(0, 2, len(slopes)).astype(np.int32)
+        crossing.groups = [self._shares(n, s, count) for n, s in enumerate(self.sets[j]) if rng.random() < 0.7]
+        return crossing
 
     def _shares(self, number: int, s: GroupSet, count: int) -> Shares:
         rng, (groups, k) = self.rng, s.members.shape

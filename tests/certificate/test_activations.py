@@ -43,7 +43,7 @@ def test_adaptive_slopes_do_not_cost_more_than_none(node: Activation) -> None:
     rng = np.random.default_rng(2)
     lower, upper = ends(rng, 500)
     coeff, kind = rng.normal(0, 1, (500, 1)), KINDS[node.kind]
-    slope = kind.slopes(node, coeff, (lower, upper), "adaptive", None)
+    slope = kind.slopes(node, coeff, (lower, upper), "adaptive", None, None, slice(None))
     low, high = kind.interval(node, (lower, upper), False)
     price = kind.price(Float64(), node, coeff, slope, (lower, upper))
     # the bound in the middle of the interval
@@ -59,7 +59,10 @@ def test_the_price_of_a_window_is_no_less_than_what_is_found(ar: Any) -> None:
         upper = lower + rng.exponential(1, (1, 3))
         coeff = rng.normal(0, 1, (1, 1))
         behind = kind.behind(ar, node, ar.number(coeff))
-        for slope in (rng.normal(0, 1, (1, 3)), kind.slopes(node, ar.floats(behind), (lower, upper), "adaptive", None)):
+        for slope in (
+            rng.normal(0, 1, (1, 3)),
+            kind.slopes(node, ar.floats(behind), (lower, upper), "adaptive", None, None, slice(None)),
+        ):
             price = ar.floats(kind.price(ar, node, behind, ar.number(slope), (lower, upper))).sum()
             z = lower + (upper - lower) * np.round(rng.random((500, 3)) * 4) / 4
             assert price >= (z @ slope[0] - coeff[0, 0] * z.max(1)).max() - 1e-12

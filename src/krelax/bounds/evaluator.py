@@ -24,7 +24,7 @@ from krelax.bounds.ledger import Choices, Noted
 from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, climb
 from krelax.bounds.split import Split
-from krelax.bounds.steps import FEW_ENTRIES, Single, Step, Witness
+from krelax.bounds.steps import FEW_ENTRIES, Single, Step, Witness, slope_choices
 from krelax.relaxations import Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
 
@@ -136,8 +136,8 @@ class Splittable(_Site):
                 row.copy_(value[0].flatten(0, 1).T)
 
     def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
-        slopes = self.relaxation.fractions(rows[0]).to(torch.uint8)
-        return Choices(self._undecided.to(torch.int32).cpu().numpy(), slopes.cpu().numpy())
+        chord = self.relaxation.chord().flatten()
+        return slope_choices(self.relaxation, self._undecided, rows[0], chord[self._undecided])
 
 
 def alone(step: Step) -> Split:

@@ -71,8 +71,12 @@ def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -
         return lower_bound(instance.network, instance.region, form, witness, known)
 
     portions = _portions(instance, known, node, RULE_COPIES)
-    for portion, value in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
-        known.replace(node, *_with(known, node, *portion, value))
+    leaves = [Noted.unsplit(choices(witness, region), 1) for region in range(len(instance.ledgers)) if portions]
+    for (index, valid), value in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
+        known.replace(node, *_with(known, node, index, valid, value))
+        for region, leaf in enumerate(leaves):
+            mine = valid[region]
+            instance.ledgers[region].note_entries(node, index[region, mine], value[region, mine.repeat(2)], leaf)
 
 
 def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: Ascent) -> None:

@@ -43,11 +43,13 @@ class Choices:
     """What the leaves of a claim chose at one activation, each tensor with a row for each leaf.
 
     `slopes`, of type uint8, are fractions of the range of lower slopes, and `lines`, float32 `(leaves, m, 2)`, both
-    slopes, of the neurons at `entries`, `(m,)`; `absolute`, float32, are slopes of all neurons outright.
+    slopes, of the neurons at `entries`, `(m,)`; `absolute`, float32, are slopes of all neurons outright. Beside lower
+    slopes, `upper`, float32 `(m,)`, are those of the upper lines of all leaves.
     """
 
     entries: NDArray[np.int32] | None = None
     slopes: NDArray[np.uint8] | None = None
+    upper: NDArray[np.float32] | None = None
     lines: NDArray[np.float32] | None = None
     absolute: NDArray[np.float32] | None = None
     groups: tuple[Shared, ...] = ()
@@ -69,8 +71,8 @@ class Choices:
             present = [t for t in tables if t is not None]
             return np.concatenate(present) if present else None
 
-        slopes, lines = joined([p.slopes for p in parts]), joined([p.lines for p in parts])
-        return cls(parts[0].entries, slopes, lines, joined([p.absolute for p in parts]))
+        first, slopes, lines = parts[0], joined([p.slopes for p in parts]), joined([p.lines for p in parts])
+        return cls(first.entries, slopes, first.upper, lines, joined([p.absolute for p in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,13 +144,23 @@ class Claim:
     parts: tuple[Part, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Bounds of entries `index`, `(n,)`, of a node and of their negatives, `values`, `(2 n,)`, that one leaf proves."""
+
+    index: Numbers
+    values: NDArray[np.float64]
+    leaf: Noted
+
+
 @dataclass
 class Ledger:
-    """Claims about one region: for each node, or for `MARGINS`, the best for each form. `boxes` are the cuts of the
-    search that decided the question, if it cut the region into boxes. With `maxima`, claims about margins are about the
-    largest margin of each clause."""
+    """Claims about one region: for each node, or for `MARGINS`, the best for each form, and what single leaves prove
+    of `entries` of a node. `boxes` are the cuts of the search that decided the question, if it cut the region into
+    boxes. With `maxima`, claims about margins are about the largest margin of each clause."""
 
     claims: dict[int, dict[Key, Claim]] = field(default_factory=dict)
+    entries: dict[int, list[Entries]] = field(default_factory=dict)
     boxes: Cuts | None = None
     maxima: bool = False
 
@@ -163,6 +175,24 @@ class Ledger:
         for row, (key, value) in enumerate(zip(keys, values.tolist(), strict=True)):
             if key is not None:
                 self.note_parts(node, key, value, ((leaves, np.array([row])),))
+
+    def note_entries(self, node: int, index: Tensor, values: Tensor, leaf: Noted) -> None:
+        """Bounds of entries `index`, `(n,)`, of a node, and then of their negatives, all proven by one leaf."""
+        self.entries.setdefault(node, []).append(Entries(index.cpu().numpy(), values.cpu().numpy(), leaf))
+
+    def best(self, node: int) -> dict[Key, Claim]:
+        """The best claim about each form of a node."""
+        found: dict[Key, Claim] = {}
+        for noted in self.entries.get(node, []):
+            part = ((noted.leaf, np.array([0])),)
+            keys = keys_of_entries(noted.index.tolist(), [True] * len(noted.index))
+            for key, value in zip(keys, noted.values.tolist(), strict=True):
+                if key is not None and (key not in found or value > found[key].value):
+                    found[key] = Claim(value, part)
+        for key, claim in self.claims.get(node, {}).items():
+            if key not in found or claim.value >= found[key].value:
+                found[key] = claim
+        return found
 
     def note_parts(self, node: int, key: Key, value: float, parts: tuple[Part, ...]) -> None:
         """A bound of one form, proven by leaves that cover the region. What a certificate cannot say is left out."""

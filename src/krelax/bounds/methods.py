@@ -169,8 +169,12 @@ def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
             with suppress(OutOfTime):
                 bound_by_rule(hurried, known, node.inputs[0], method.intermediate)
         advance(network, known)
-    form = outputs(network, queries.rows, queries.offsets)
-    value = lower_bound(network, region, form, by_rule(known, method.final), known)
+    form, witness = outputs(network, queries.rows, queries.offsets), by_rule(known, method.final)
+    value = lower_bound(network, region, form, witness, known)
+    for i, ledger in enumerate(instance.ledgers):
+        part = (Noted.unsplit(choices(witness, i), 1), np.array([0]))
+        for query, proven in enumerate(value[i].tolist()):
+            ledger.note_parts(MARGINS, query, proven, (part,))
     if method.final is not Rule.ZERO:  # closed-form slopes can be worse than none
         plain = _by_rule(instance, queries, METHODS["interval"]).value
         _note_without_slopes(instance, known, torch.where(plain > value, plain, -torch.inf))
@@ -179,7 +183,7 @@ def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
 
 
 def _note_without_slopes(instance: Instance, known: Intervals, value: Tensor) -> None:
-    """Note bounds of margins, `(batch, queries)`, that slopes of zero prove; those of rules need no note."""
+    """Note bounds of margins, `(batch, queries)`, that slopes of zero prove."""
     count = value.shape[1]
     for region, ledger in enumerate(instance.ledgers):
         if bool(value[region].isfinite().any()):

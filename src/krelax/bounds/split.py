@@ -61,7 +61,9 @@ class Split(Alone):
         return type(self)(relaxation, slope, self.place, self.side.to(dtype), self.multiplier.value.to(dtype))
 
     def choices(self, region: int) -> Choices:
-        return slope_choices(self.relaxation, self.slope.value[region].flatten(1), region)
+        slopes, chord = self.slope.value[region].flatten(1), self.relaxation.chord()[region].flatten()
+        entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
+        return slope_choices(self.relaxation, entries, slopes[:, entries], chord[entries])
 
     def back(self, coeff: Tensor) -> Crossing:
         coeff = coeff.contiguous()

@@ -127,9 +127,10 @@ class Single(Alone):
 
     def choices(self, region: int) -> Choices:
         lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
-        if isinstance(self.relaxation, Triangle):
-            return slope_choices(self.relaxation, lower, region)
-        if True not in self.relaxation.optimised and lower.shape[1] > FEW_ENTRIES:
+        if isinstance(self.relaxation, Triangle) and self.relaxation.writable(lower):
+            entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
+            return slope_choices(self.relaxation, entries, lower[:, entries], upper[0, entries])
+        if True not in self.relaxation.optimised and lower.numel() > FEW_ENTRIES and len(lower) > 1:
             return Choices()
         return Choices(lines=torch.stack(torch.broadcast_tensors(lower, upper), -1).float().cpu().numpy())
 
@@ -180,11 +181,10 @@ class Single(Alone):
         return along.add_(torch.lerp(lines.above, below.expand_as(lines.above), positive))
 
 
-def slope_choices(relaxation: Triangle, lower: Tensor, region: int = 0) -> Choices:
-    """Lower slopes `(queries, n)` of the undecided neurons of a region."""
-    entries = relaxation.unstable()[region].flatten().nonzero()[:, 0]
-    slopes = relaxation.fractions(lower[:, entries]).to(torch.uint8)
-    return Choices(entries.to(torch.int32).cpu().numpy(), slopes.cpu().numpy())
+def slope_choices(relaxation: Triangle, entries: Tensor, lower: Tensor, upper: Tensor) -> Choices:
+    """Slopes of lower lines, `(queries, m)`, and of upper ones, `(m,)`, of the undecided neurons `entries`."""
+    slopes = relaxation.fractions(lower).to(torch.uint8).cpu().numpy()
+    return Choices(entries.to(torch.int32).cpu().numpy(), slopes, upper.float().cpu().numpy())
 
 
 def columns(x: Tensor, places: Tensor) -> Tensor:

@@ -33,11 +33,11 @@ class Kind(Protocol):
         """For every entry of the pre-activation the coefficient behind the activation."""
 
     def slopes(
-        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, which: Rows = slice(None)
+        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, top: Floats | None, which: Rows
     ) -> Floats:
         """Slopes by a rule, "adaptive" or "parallel", but for those of lower lines that are given by fractions `t` of
-        what is possible, NaN where there is none. `coeff` is as `behind` makes it, each row over the intervals that
-        `which` names."""
+        what is possible, and of upper lines that are given by `top`, NaN where there are none. `coeff` is as `behind`
+        makes it, each row over the intervals that `which` names."""
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
         """What each neuron pays."""
@@ -67,7 +67,7 @@ class Relu:
         return coeff
 
     def slopes(
-        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, which: Rows = slice(None)
+        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, top: Floats | None, which: Rows
     ) -> Floats:
         (lower, upper), slope = ends, node.negative_slope
         width = np.where(upper > lower, upper - lower, 1.0)
@@ -77,6 +77,9 @@ class Relu:
             low = np.where(np.isnan(t), low, slope + (1 - slope) * t)
         own = np.where(lower >= 0, 1.0, slope)
         fixed = (lower >= 0) | (upper <= 0)
+        if top is not None:  # lines through a neuron that is active can be better than its own, inside a larger sum
+            chord = np.where(np.isnan(top), chord, top)
+            fixed = (upper <= 0) | ((lower >= 0) & np.isnan(top))
         positive, negative = np.where(fixed, own, low), np.where(fixed, own, chord)
         return np.where(coeff > 0, positive[which], negative[which]) * coeff
 
@@ -124,7 +127,7 @@ class Smooth:
         return coeff
 
     def slopes(
-        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, which: Rows = slice(None)
+        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, top: Floats | None, which: Rows
     ) -> Floats:
         """Parallel to the flatter end, by either rule: what is better is for the certificate to say."""
         return np.minimum(*(self._derivative(z) for z in ends))[which] * coeff
@@ -180,7 +183,7 @@ class Maximum:
         return coeff[:, np.repeat(np.arange(node.size), node.window)]
 
     def slopes(
-        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, which: Rows = slice(None)
+        self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, top: Floats | None, which: Rows
     ) -> Floats:
         """The member whose lower bound is largest; for negative coefficients only where it must be the maximum."""
         lower = self._split(node, ends[0])

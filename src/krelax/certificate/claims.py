@@ -126,6 +126,12 @@ def _check_tables(c: Crossing, leaves: int, network: Network) -> None:
         raise Malformed("entries out of range")
     if c.slopes is not None and (network.activation(c.activation).kind != "relu" or c.slopes.shape[1] != entries):
         raise Malformed("slopes that do not fit the activation")
+    if (c.upper is None) != (c.owner is None):
+        raise Malformed("slopes of upper lines that nobody owns, or owners without them")
+    if c.upper is not None and c.owner is not None:
+        fits = c.slopes is not None and len(c.owner) == len(c.slopes) and c.upper.shape[1] == entries
+        if not fits or ((c.owner < 0) | (c.owner >= len(c.upper))).any():
+            raise Malformed("slopes of upper lines that do not fit those of lower lines")
     if (c.lines is not None and c.lines.shape[1:] != (entries, 2)) or (
         c.absolute is not None and c.absolute.shape[1] != size
     ):
@@ -168,6 +174,10 @@ def choose(c: Crossing | None, batch: range, network: Network, j: int) -> Choice
     entries = np.arange(size) if c.entries is None else c.entries
     if c.slopes is not None:
         result.t = _rows(c.slopes, row, entries, size) / 255
+        if c.upper is not None and c.owner is not None:
+            upper = _rows(c.upper[c.owner], row, entries, size)
+            result.t[upper < 0], upper[upper < 0] = np.nan, np.nan
+            result.upper = upper
         row = row - len(c.slopes)
     if c.lines is not None:
         result.lines = (_rows(c.lines[:, :, 0], row, entries, size), _rows(c.lines[:, :, 1], row, entries, size))

@@ -36,11 +36,13 @@ class Part:
 
 @dataclass
 class Choice:
-    """How slopes are chosen: by a rule, unless there are fractions `t` of lower slopes, or slopes of a neuron's lower
-    and upper `lines`, or `absolute` ones, NaN where there are none; and then `lowered`. Each is `(rows, entries)`."""
+    """How slopes are chosen: by a rule, unless there are fractions `t` of lower slopes, perhaps with slopes of `upper`
+    lines, or slopes of a neuron's lower and upper `lines`, or `absolute` ones, NaN where there are none; and then
+    `lowered`. Each is `(rows, entries)`."""
 
     rule: str = "adaptive"
     t: Floats | None = None
+    upper: Floats | None = None
     lines: tuple[Floats, Floats] | None = None
     absolute: Floats | None = None
     lowered: Floats | None = None
@@ -80,7 +82,7 @@ def cross(bounds: Bounds, j: int, coeff: Array, ends: Ends, choice: Choice, whic
 def _slopes(bounds: Bounds, j: int, coeff: Floats, ends: Ends, choice: Choice, which: Rows) -> Floats:
     """The slopes chosen for the neurons alone."""
     node = bounds.network.activation(j)
-    result = KINDS[node.kind].slopes(node, coeff, ends, choice.rule, choice.t, which)
+    result = KINDS[node.kind].slopes(node, coeff, ends, choice.rule, choice.t, choice.upper, which)
     if choice.lines is not None:
         line = np.where(coeff > 0, *choice.lines)
         result = np.where(np.isnan(line), result, line * coeff)

@@ -99,6 +99,8 @@ class Crossing:
     `row`, for each leaf, is a row of the tables, numbered through `slopes`, `lines` and `absolute` in this order, or -1
     for none; it is missing if there are no tables. `entries` are the neurons (entries of the pre-activation, flattened)
     that `slopes` and `lines` are about, all of them if it is missing; neurons without a choice are adaptive.
+    `slopes` are those of lower lines; `owner` says for each row of them which row of `upper` has those of upper lines.
+    A neuron for which that is negative has no choice. Without `upper` upper lines are chords.
     """
 
     activation: int
@@ -107,6 +109,8 @@ class Crossing:
     slopes: Annotated[NDArray[np.uint8], Stored("|u1", "slope_rows entries")] | None = None
     lines: Annotated[NDArray[np.float32], Stored("<f4", "line_rows entries pair")] | None = None
     absolute: Annotated[NDArray[np.float32], Stored("<f4", "absolute_rows neurons")] | None = None
+    upper: Annotated[NDArray[np.float32], Stored("<f4", "upper_rows entries")] | None = None
+    owner: Annotated[NDArray[np.int32], Stored("<i4", "slope_rows")] | None = None
     groups: list[Shares] = field(default_factory=list)
 
 

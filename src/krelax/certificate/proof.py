@@ -60,6 +60,8 @@ class _ByClaim:
         choice = choose(crossing, self.batch, network, j)
         if len(splits.leaf):
             ends, choice.lowered = splits.cut(ends, rows), splits.lowered(rows, ends[0].shape[1])
+            if choice.upper is not None:
+                choice.upper[splits.leaf, splits.neuron] = np.nan
         if crossing is not None:
             choice.parts = [self._part(j, shares) for shares in crossing.groups]
         return cross(proof.bounds, j, coeff, ends, choice, slice(None))

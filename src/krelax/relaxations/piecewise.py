@@ -48,12 +48,15 @@ class Triangle(Relaxation):
         return Support(value, z, self._act(z))
 
     def chord(self) -> Tensor:
-        """Slope of the upper line: the chord where unstable, the activation's own slope elsewhere."""
+        """Slope of the upper line: the chord where unstable, the activation's own slope elsewhere.
+
+        Rounded to float32, in which proofs are written down; lines pay for what that changes.
+        """
         width = self.upper - self.lower
         rise = self.upper.clamp(min=0) - self.negative_slope * self.lower.clamp(max=0)
         inner = rise / torch.where(width > 0, width, torch.ones_like(width))
         low, high = self.slope_range()
-        return torch.where(self.unstable(), inner.clamp(max=1.0), torch.maximum(low, high))
+        return torch.where(self.unstable(), inner.clamp(max=1.0).float().to(inner), torch.maximum(low, high))
 
     def height(self) -> Tensor:
         """Largest difference between the upper line and the activation, `(batch, *shape)`: at the kink."""
@@ -72,6 +75,10 @@ class Triangle(Relaxation):
     def rounded(self, slope: Tensor) -> Tensor:
         """The nearest slopes that fractions stand for. Bounds hardly notice, and can be written down in few bytes."""
         return self.negative_slope + (1 - self.negative_slope) * (self.fractions(slope) / _STEPS)
+
+    def writable(self, slope: Tensor) -> bool:
+        """Whether slopes are what fractions stand for."""
+        return bool((self.rounded(slope) == slope).all())
 
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
         chord = self.chord()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from krelax.bounds.ledger import MARGINS, Choices, Claim, Cuts, Key, Ledger, Not
 from krelax.certificate import format as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
+from krelax.network.activations import ReLU
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
@@ -84,14 +85,24 @@ class _Writer:
         """What is proven about one pre-activation, and the groups of it that are used."""
         sets = self.sets.get(self.activations[j], [])
         wanted = {key for groups in sets for key in _combinations(groups)}
-        claims = self.ledger.claims.get(self._source(j), {})
-        kept = [key for key in claims if isinstance(key, tuple) and (len(key) == 1 or key in wanted)]
-        layer = file.Layer("adaptive", groups=[_set(groups) for groups in sets])
+        claims = self.ledger.best(self._source(j))
+        off = self._inactive(j, claims) - {(i, 1.0) for groups in sets for i in groups.members[0].flatten().tolist()}
+        kept = [k for k in claims if isinstance(k, tuple) and (k in wanted or (len(k) == 1 and k[0] not in off))]
+        base: Literal["interval", "adaptive"] = "interval" if self._source(j) in self.ledger.entries else "adaptive"
+        layer = file.Layer(base, groups=[_set(groups) for groups in sets])
         if kept:
             claim = self.claim(kept, claims, j)
             claim.forms = _forms(kept)
             layer.claims.append(claim)
         return layer
+
+    def _inactive(self, j: int, claims: Mapping[Key, Claim]) -> set[tuple[int, float]]:
+        """Terms of ReLUs' inputs that are proven not to be positive: nothing depends on how far below zero they are."""
+        op = self.network.nodes[self.activations[j]].op
+        if not isinstance(op, ReLU):
+            return set()
+        ends = ((key[0], claim.value) for key, claim in claims.items() if isinstance(key, tuple) and len(key) == 1)
+        return {(entry, 1.0) for (entry, sign), value in ends if sign < 0 and value >= 0}
 
     def claim(self, keys: Sequence[Key], claims: Mapping[Key, Claim], before: int) -> file.Claim:
         """The best claims about some forms as one, with adaptive slopes for those there is none of."""
@@ -178,35 +189,58 @@ class _Merged:
         self._row = np.full(leaves, -1, np.int32)
         self._tables: tuple[list[NDArray[Any]], ...] = ([], [], [])
         self._places: tuple[list[Numbers], ...] = ([], [], [])
+        self._upper: list[NDArray[np.float32]] = []
+        self._owner: list[Numbers] = []
 
     def add(self, choices: Choices, rows: Numbers, places: Numbers) -> None:
         """Rows of one table for the leaves at `places`."""
         for kind, table in enumerate((choices.slopes, choices.lines, choices.absolute)):
-            if table is None:
-                continue
-            if choices.entries is not None and self._entries is not None:
-                wide = np.zeros((len(rows), len(self._entries)), table.dtype)
-                wide[:, np.searchsorted(self._entries, choices.entries)] = table[rows]
-                self._tables[0].append(wide)
-            else:
-                self._tables[kind].append(table[rows])
-            self._places[kind].append(places)
+            if table is not None:
+                self._tables[kind].append(table[rows] if kind == 2 else self._wide(choices, table[rows], 0))
+                self._places[kind].append(places)
+        if choices.slopes is not None:
+            assert choices.upper is not None
+            self._owner.append(np.full(len(rows), len(self._upper)))
+            self._upper.append(self._wide(choices, choices.upper[None], -1))
+
+    def _wide(self, choices: Choices, table: NDArray[Any], missing: float) -> NDArray[Any]:
+        """A table with a column for each of the entries."""
+        if choices.entries is None or self._entries is None:
+            return table
+        wide = np.full((len(table), len(self._entries), *table.shape[2:]), missing, table.dtype)
+        wide[:, np.searchsorted(self._entries, choices.entries)] = table
+        return wide
 
     def write(self, crossing: file.Crossing) -> None:
         """Put the tables, each row once, into a crossing."""
         first = 0
-        found: list[NDArray[Any] | None] = []
-        for tables, places in zip(self._tables, self._places, strict=True):
+        found: list[NDArray[Any] | None] = [None, None, None]
+        for kind, (tables, places) in enumerate(zip(self._tables, self._places, strict=True)):
             if not tables:
-                found.append(None)
                 continue
-            distinct, inverse = np.unique(np.concatenate(tables), axis=0, return_inverse=True)
-            self._row[np.concatenate(places)] = first + inverse.reshape(-1)
-            first += len(distinct)
-            found.append(distinct)
+            table = np.concatenate(tables)
+            if kind == 0:
+                upper, owner = _distinct(np.concatenate(self._upper))
+                owner = owner[np.concatenate(self._owner)]
+                both, inverse = _distinct(np.concatenate([owner.astype(np.int32)[:, None].view(np.uint8), table], 1))
+                crossing.upper, crossing.owner = upper, both[:, :4].copy().view(np.int32)[:, 0]
+                table = both[:, 4:]
+            else:
+                table, inverse = _distinct(table)
+            self._row[np.concatenate(places)] = first + inverse
+            first += len(table)
+            found[kind] = table
         if first:
             crossing.row, crossing.entries = self._row, self._entries
             crossing.slopes, crossing.lines, crossing.absolute = found
+
+
+def _distinct(table: NDArray[Any]) -> tuple[NDArray[Any], Numbers]:
+    """Different rows of a table, as they are in memory, and for each row which of them it is."""
+    table = np.ascontiguousarray(table)
+    raw = table.reshape(len(table), -1).view(np.uint8)
+    _, index, inverse = np.unique(raw, axis=0, return_index=True, return_inverse=True)
+    return table[index], inverse.reshape(-1)
 
 
 class _Collected:
