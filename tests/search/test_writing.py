@@ -22,9 +22,12 @@ from krelax.bounds.ledger import MARGINS, Ledger
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
+from krelax.certificate.arithmetic import Float64
 from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, read, write
 from krelax.certificate.kernel import Rejected
+from krelax.certificate.operators import read_network
+from krelax.certificate.proof import Proof
 from krelax.hull.grouping import Grouping
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries, classification
@@ -87,6 +90,25 @@ def test_the_checker_finds_the_margin_of_every_method(name: str, method: str, tm
     worse = replace(queries, offsets=queries.offsets - 0.25)
     with pytest.raises(Rejected, match="smallest margin"):
         checked(instance, worse, ledger, model, tmp_path / "c.zip")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_bound_that_a_proof_rests_on_is_lost(seed: int, tmp_path: Path) -> None:
+    """Later passes tighten what earlier claims rest on: slopes chosen anew there could prove less."""
+    path = save(random_dense([6, 24, 24, 24, 24, 3], seed), tmp_path / "deep.onnx")
+    network, ledger = load_onnx(path), Ledger()
+    centre = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, 1, 6)))
+    instance = replace(Instance.of(network, ball(centre, 0.3, clip=None)), ledgers=(ledger,))
+    queries = classification(torch.tensor([0]), 3)
+    known = bound(instance, queries, METHODS_TRIED["splitting"]).known
+    written = question(network, instance.region, queries, ledger)
+    proof = Proof(read_network(path.read_bytes()).over(Float64()), written, Float64(), False)
+    proof.margin()
+    for j, i in enumerate(network.activations()):
+        lower, upper = (t[network.nodes[i].inputs[0]].flatten().numpy() for t in (known.lower, known.upper))
+        proven = proof.ends(j)
+        assert (proven[1][0] <= upper + 1e-6).all()
+        assert (proven[0][0] >= lower - 1e-6)[upper > 0].all()
 
 
 def test_groups_with_pass_through_members_are_left_out(tmp_path: Path) -> None:
