@@ -77,9 +77,8 @@ class Relu:
             low = np.where(np.isnan(t), low, slope + (1 - slope) * t)
         own = np.where(lower >= 0, 1.0, slope)
         fixed = (lower >= 0) | (upper <= 0)
-        if top is not None:  # lines through a neuron that is active can be better than its own, inside a larger sum
-            chord = np.where(np.isnan(top), chord, top)
-            fixed = (upper <= 0) | ((lower >= 0) & np.isnan(top))
+        if top is not None:  # inside a sum, lines can be better than the neuron's own
+            chord, fixed = np.where(np.isnan(top), chord, top), fixed & np.isnan(top)
         positive, negative = np.where(fixed, own, low), np.where(fixed, own, chord)
         return np.where(coeff > 0, positive[which], negative[which]) * coeff
 

@@ -66,11 +66,13 @@ def _boxes(cuts: Cuts) -> file.Boxes:
 
 @dataclass
 class _Writer:
-    """Writes layers from the last to the first, so that every layer knows which of its groups are used."""
+    """Writes layers from the last to the first, so that every layer knows which of its groups are used, `sets`, and for
+    which of its neurons a line was `chosen`."""
 
     network: Network
     ledger: Ledger
     sets: dict[int, list[Groups]] = field(default_factory=dict)
+    chosen: dict[int, set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.activations = self.network.activations()
@@ -86,8 +88,8 @@ class _Writer:
         sets = self.sets.get(self.activations[j], [])
         wanted = {key for groups in sets for key in _combinations(groups)}
         claims = self.ledger.best(self._source(j))
-        off = self._inactive(j, claims) - {(i, 1.0) for groups in sets for i in groups.members[0].flatten().tolist()}
-        kept = [k for k in claims if isinstance(k, tuple) and (k in wanted or (len(k) == 1 and k[0] not in off))]
+        useless = self._useless(j, claims)
+        kept = [k for k in claims if isinstance(k, tuple) and (k in wanted or (len(k) == 1 and k[0] not in useless))]
         base: Literal["interval", "adaptive"] = "interval" if self._source(j) in self.ledger.entries else "adaptive"
         layer = file.Layer(base, groups=[_set(groups) for groups in sets])
         if kept:
@@ -96,13 +98,15 @@ class _Writer:
             layer.claims.append(claim)
         return layer
 
-    def _inactive(self, j: int, claims: Mapping[Key, Claim]) -> set[tuple[int, float]]:
-        """Terms of ReLUs' inputs that are proven not to be positive: nothing depends on how far below zero they are."""
-        op = self.network.nodes[self.activations[j]].op
-        if not isinstance(op, ReLU):
+    def _useless(self, j: int, claims: Mapping[Key, Claim]) -> set[tuple[int, float]]:
+        """Lower bounds of ReLUs' inputs that are proven not to be positive. Only lines that were chosen when that was
+        not known yet depend on how far below zero they are."""
+        node = self.activations[j]
+        if not isinstance(self.network.nodes[node].op, ReLU):
             return set()
         ends = ((key[0], claim.value) for key, claim in claims.items() if isinstance(key, tuple) and len(key) == 1)
-        return {(entry, 1.0) for (entry, sign), value in ends if sign < 0 and value >= 0}
+        inactive = {entry for (entry, sign), value in ends if sign < 0 and value >= 0}
+        return {(entry, 1.0) for entry in inactive - self.chosen.get(node, set())}
 
     def claim(self, keys: Sequence[Key], claims: Mapping[Key, Claim], before: int) -> file.Claim:
         """The best claims about some forms as one, with adaptive slopes for those there is none of."""
@@ -137,6 +141,8 @@ class _Writer:
             for shared in choices.groups:
                 groups.add(shared, np.array(rows[key]), np.array(places[key]))
         merged.write(crossing)
+        if crossing.entries is not None:
+            self.chosen.setdefault(node, set()).update(crossing.entries.tolist())
         crossing.groups = groups.shares(self.sets.setdefault(node, []))
         return crossing if crossing.row is not None or crossing.groups else None
 
