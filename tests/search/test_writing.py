@@ -92,7 +92,7 @@ def test_the_checker_finds_the_margin_of_every_method(name: str, method: str, tm
         checked(instance, worse, ledger, model, tmp_path / "c.zip")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_no_bound_that_a_proof_rests_on_is_lost(seed: int, tmp_path: Path) -> None:
     """Later passes tighten what earlier claims rest on: slopes chosen anew there could prove less."""
     path = save(random_dense([6, 24, 24, 24, 24, 3], seed), tmp_path / "deep.onnx")
@@ -100,10 +100,11 @@ def test_no_bound_that_a_proof_rests_on_is_lost(seed: int, tmp_path: Path) -> No
     centre = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, 1, 6)))
     instance = replace(Instance.of(network, ball(centre, 0.3, clip=None)), ledgers=(ledger,))
     queries = classification(torch.tensor([0]), 3)
-    known = bound(instance, queries, METHODS_TRIED["splitting"]).known
+    found = bound(instance, queries, METHODS_TRIED["splitting"])
+    known = found.known
     written = question(network, instance.region, queries, ledger)
     proof = Proof(read_network(path.read_bytes()).over(Float64()), written, Float64(), False)
-    proof.margin()
+    assert proof.margin() >= float(found.value.min()) - 1e-6
     for j, i in enumerate(network.activations()):
         lower, upper = (t[network.nodes[i].inputs[0]].flatten().numpy() for t in (known.lower, known.upper))
         proven = proof.ends(j)

@@ -55,14 +55,15 @@ class Groups:
         """
         values, possible = [], []
         lower, upper = (end[:, self.members] for end in ends)
+        size = abs(slope) + abs(coeff)
+        below_all = 2 * (ar.floats(size) * np.maximum(abs(lower), abs(upper))).sum(2)
         for number, sign in enumerate(self._signs):
             inside = np.where(sign > 0, (upper > 0) | (lower >= 0), lower < 0).all(2)
             low, high = np.where(sign > 0, np.maximum(lower, 0), lower), np.where(sign > 0, upper, np.minimum(upper, 0))
             c = slope - coeff * ar.number(np.where(sign > 0, 1.0, self._slope))
-            size = abs(slope) + abs(coeff)
             rows = self._rows_of(sign)
             picked = None if basis is None else basis[:, :, number].astype(np.int64)
-            y = self._multipliers(rows, ar.floats(c), np.maximum(abs(low), abs(high)), picked)
+            y = self._multipliers(rows, ar.floats(c), np.maximum(abs(low), abs(high)), below_all, picked)
             values.append(self._best(ar, rows, c, size, y, (low, high)))
             possible.append(np.broadcast_to(inside, values[-1].shape))
         return self._maximum(ar, values, possible)
@@ -99,7 +100,9 @@ class Groups:
             value = value + (slack * (worth + absolute) + ar.tiny * (1 + worth + far.sum(2)))
         return -ar.maximum(-alone, -value)
 
-    def _multipliers(self, rows: Floats, c: Floats, far: Floats, picked: NDArray[np.int64] | None) -> Floats | None:
+    def _multipliers(
+        self, rows: Floats, c: Floats, far: Floats, below_all: Floats, picked: NDArray[np.int64] | None
+    ) -> Floats | None:
         """Proposed multipliers, `(rows, groups, m + k)`, at least zero; None if there are none."""
         if picked is None:
             return self._by_trial(rows, c, far) if c.shape[2] == 2 else None
@@ -109,7 +112,7 @@ class Groups:
         codes = np.where(known, names.clip(0, count - 1) @ count ** np.arange(k), 0)
         distinct, place = np.unique(codes, return_inverse=True)
         inverse = _inverses(rows[distinct[:, None] // count ** np.arange(k) % count])[place.reshape(codes.shape)]
-        found, length = self._along_ray(np.einsum("rgi,rgij->rgj", c, inverse), inverse, rows, c, far, names, last)
+        found, length = self._along_ray(np.einsum("rgi,rgij->rgj", c, inverse), inverse, rows, below_all, names, last)
         every = np.concatenate([found, length[..., None]], 2)
         every = np.where(known[..., None] & np.isfinite(every), np.maximum(every, 0), 0)
         y = np.zeros((*c.shape[:2], count))
@@ -123,13 +126,13 @@ class Groups:
         y: Floats,
         inverse: Floats,
         rows: Floats,
-        c: Floats,
-        far: Floats,
+        below_all: Floats,
         names: NDArray[np.int64],
         last: NDArray[np.int64],
     ) -> tuple[Floats, Floats]:
         """Multipliers y of bases moved along the ray on which those of the rows `last`, `(rows, groups)`, enter, where
-        there are such: far enough to show that the pattern is empty, if the ray does. Also the entering multipliers."""
+        there are such: far enough to show that the pattern is empty, if the ray does, and counts for less than others,
+        whose values are not below `-below_all`, `(rows, groups)`. Also the entering multipliers."""
         entering = last < len(rows)
         place = last.clip(0, len(rows) - 1)
         weight = np.einsum("rgi,rgij->rgj", rows[place], inverse)
@@ -137,7 +140,7 @@ class Groups:
         bounds = self._bounds[group[..., None], names.clip(0, len(rows) - 1)]
         slope = self._bounds[group, place] - (weight * bounds).sum(2)
         steep = slope < -_LEAST_SLOPE * (abs(self._bounds[group, place]) + abs(weight * bounds).sum(2))
-        goal = (y * bounds).sum(2) + 2 * (abs(c) * far).sum(2)
+        goal = (y * bounds).sum(2) + below_all
         length = np.where(entering & steep, goal / np.where(steep, -slope, 1.0), 0.0).clip(0)
         return y - length[..., None] * weight, length
 
