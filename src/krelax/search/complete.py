@@ -44,26 +44,30 @@ _MARGINS = Effort(
     partial=False,
 )
 
+# Groups of neurons make a pass better, but in the same time more rounds without them make it better still.
+_PASSES = tuple(Joining(None, splitting=Effort(rounds=rounds)) for rounds in (20, 60, 160))
+
 
 @dataclass(frozen=True)
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
-    Up to `inputs` inputs are split themselves, in turns with neurons. Otherwise margins are branched on, and between
-    two turns of that, of `turn` seconds each, one of the `passes` tightens the bounds of all layers. No turn takes more
-    than `share` of the time that is left, and no pass more than `passing` of it. If the first turn brings the worst
-    leaf at least the part `progress` of its way to zero, or a pass the worst margin less than the part `gain`, there is
-    only branching from then on.
+    Up to `inputs` inputs are split themselves, in turns with neurons. Otherwise margins are branched on, at first for
+    `turn` seconds, and then the `passes`, each of which tightens the bounds of all layers, take turns with more of
+    that, `between` seconds each. No turn takes more than `share` of the time that is left, and no pass more than
+    `passing` of it. If the first turn brings the worst leaf at least the part `progress` of its way to zero, or a pass
+    the worst margin less than the part `gain`, there is only branching from then on.
     """
 
     inputs: int = 12
     boxes: Splitting = field(default_factory=Splitting)
     branching: Effort = _MARGINS
-    passes: tuple[Joining, ...] = METHODS["split"].joining
+    passes: tuple[Joining, ...] = _PASSES
     turn: float = 3.0
+    between: float = 1.0
     share: float = 0.2
     progress: float = 0.5
-    passing: float = 0.35
+    passing: float = 0.5
     gain: float = 0.1
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
 
@@ -127,10 +131,12 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
     """Branching and tightening take turns until the question is decided or the time is up."""
     if mixed(queries, found):
         instance, queries, found = largest(instance, queries, found)
-    passes, search = list(effort.passes), _Margins(instance, queries, found, effort.branching, probe)
+    passes, turn = list(effort.passes), effort.turn
+    search = _Margins(instance, queries, found, effort.branching, probe)
     try:
         while True:
-            found = search.run(found, _within(instance, effort.turn, effort.share) if passes else None)
+            found = search.run(found, _within(instance, turn, effort.share) if passes else None)
+            turn = effort.between
             if holds(queries, found.value) or not passes:
                 break
             if len(passes) == len(effort.passes) and search.progress() >= effort.progress:
