@@ -1,12 +1,14 @@
 """Where multi-neuron bounds pay beside branching: leaves and seconds to close a question, with groups and without.
 
     python benchmarks/groups.py [--seconds 20] [--journal groups.jsonl] [--families dense convolutional residual]
+                                [--part 0/1]
     python benchmarks/groups.py --progress [--seconds 3]
 
 Questions that optimised slopes leave open are branched on, on one core, after each of several ways to prepare: slopes
 alone; groups of k neurons in every layer at the root (chosen a second time from the prices
 that the first choice leaves: `anew`); layers tightened by branching, without groups and with them; and groups of the
-root kept in every leaf. Results are appended to the journal, and what is there is not done again. Prints, for each
+root kept in every leaf. Preparing takes at most 30 seconds. Results are appended to the journal, and what is there is
+not done again; `--part I/N` does only every Nth question, from number I on, for journals side by side. Prints, for each
 family of networks and way, how many questions were closed within so many seconds of branching, and the medians of what
 it took against slopes alone, over the questions that both close. With `--progress` it prints instead how far so many
 seconds of branching after slopes alone bring the worst leaf of each question on its way to zero, by which the complete
@@ -20,6 +22,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +42,26 @@ from krelax.run.bench import read_instances
 from krelax.search.complete import Complete
 from krelax.search.questions import about_specification
 
+# Seconds that one pass over the layers may take.
+_PREPARING = 30.0
+
 Record = dict[str, Any]
 Way = Callable[[Instance, Queries, Bounded], Bounded]
 
 # Family: images of networks in a ball of the given radius, and instances of lists.
 IMAGES = {
     "dense": [
-        ("eran/mnist_6_100", 0.026, (1, 4, 11, 14)),
-        ("eran/mnist_6_200", 0.015, (2, 4, 7)),
-        ("eran/mnist_9_200", 0.015, (4, 11)),
+        ("eran/mnist_6_100", 0.026, (4, 11, 14, 21, 41)),
+        ("eran/mnist_6_200", 0.015, (4, 21, 30)),
+        ("eran/mnist_9_200", 0.015, (11, 14)),
     ],
     "convolutional": [
-        ("eran/mnist_conv_small", 0.12, (2, 7, 11, 14)),
-        ("sdp/mnist_cnn_a_adv", 0.3, (2, 7, 11, 14)),
+        ("eran/mnist_conv_small", 0.12, (2, 7, 13, 26, 31, 40)),
+        ("sdp/mnist_cnn_a_adv", 0.3, (2, 11, 15, 25, 29)),
     ],
 }
 LISTS = {
-    "dense": [("mnist_fc", (2, 5))],
+    "dense": [("mnist_fc", (24, 30, 33, 37))],
     "convolutional": [("oval21", (0, 8))],
     "residual": [("sri_resnet_a", (17, 20, 32)), ("sri_resnet_b", (3, 5, 12, 16, 20, 23, 28, 31))],
 }
@@ -71,8 +77,13 @@ class Case:
     queries: Queries
 
 
-def cases(families: list[str]) -> Iterator[Case]:
-    """All questions of some families, one after the other."""
+def cases(families: list[str], part: tuple[int, int]) -> Iterator[Case]:
+    """The questions of some families, one after the other: every `part[1]`th, from number `part[0]` on."""
+    return islice(every_case(families), part[0], None, part[1])
+
+
+def every_case(families: list[str]) -> Iterator[Case]:
+    """All of them."""
     folder = benchmark_folder()
     for family in families:
         for path, eps, chosen in IMAGES.get(family, ()):
@@ -95,7 +106,7 @@ def joined(*passes: Joining) -> Way:
 
     def prepare(instance: Instance, queries: Queries, found: Bounded) -> Bounded:
         for joining in passes:
-            found = by_groups(instance, queries, found, joining, stop=False)
+            found = by_groups(instance, queries, found, joining, stop=False, seconds=_PREPARING)
         return found
 
     return prepare
@@ -174,19 +185,19 @@ def rows(found: list[Record]) -> list[tuple[str, ...]]:
     return result
 
 
-def open_cases(families: list[str]) -> Iterator[tuple[Case, Bounded]]:
+def open_cases(families: list[str], part: tuple[int, int] = (0, 1)) -> Iterator[tuple[Case, Bounded]]:
     """The questions that optimised slopes leave open, and what they find."""
-    for case in cases(families):
+    for case in cases(families, part):
         start = bound(case.instance, case.queries, METHODS["alpha"])
         if not (start.value > 0).all():
             yield case, start
 
 
-def compare(families: list[str], journal: Path, seconds: float) -> None:
+def compare(families: list[str], part: tuple[int, int], journal: Path, seconds: float) -> None:
     """What the journal lacks, and the table."""
     found = [json.loads(line) for line in journal.open()] if journal.exists() else []
     done = {(r["case"], r["way"]) for r in found}
-    for case, start in open_cases(families):
+    for case, start in open_cases(families, part):
         for way, how in ways().items():
             if (case.name, way) not in done:
                 record = {"family": case.family, "case": case.name, "way": way}
@@ -204,8 +215,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--journal", type=Path, default=Path("groups.jsonl"))
+    parser.add_argument("--part", default="0/1")
     parser.add_argument("--families", nargs="*", default=["dense", "convolutional", "residual"])
     options = parser.parse_args()
+    first, step = map(int, options.part.split("/"))
     torch.set_num_threads(1)
     with torch.no_grad():
         if options.progress:
@@ -213,7 +226,7 @@ def main() -> None:
                 share = progress(case, start, options.seconds or 3.0)
                 print(f"{case.family:14} {case.name:22} {share:.2f}", flush=True)
         else:
-            compare(options.families, options.journal, options.seconds or 20.0)
+            compare(options.families, (first, step), options.journal, options.seconds or 20.0)
 
 
 if __name__ == "__main__":

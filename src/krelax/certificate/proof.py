@@ -24,6 +24,11 @@ from krelax.certificate.network import Network
 from krelax.certificate.region import Region
 
 _RULES = ("adaptive", "parallel")
+# Boxes that are cut although the certificate does not.
+_MOST_CUTS = 1000
+
+# Lower and upper faces, `(inputs,)`.
+Box = tuple[Floats, Floats]
 
 
 @dataclass
@@ -107,22 +112,22 @@ class Proof:
         if claim is None or claim.forms is not None or len(question.layers) != len(self._activations):
             raise Malformed("a layer for each activation, and a claim of margins without forms, are needed")
         self._derive(question.layers)
-        return self._weakest(self._claim(claim, len(self._activations))[None])
+        return float(self._weakest(self._claim(claim, len(self._activations))[None])[0])
 
     def ends(self, j: int) -> Ends:
         """Bounds of activation j's pre-activation."""
         z = self.network.before(j)
         return self.bounds.lower[z], self.bounds.upper[z]
 
-    def _weakest(self, values: Floats) -> float:
-        """The smallest over all regions and clauses of their largest margins, `(regions, margins)`."""
+    def _weakest(self, values: Floats) -> Floats:
+        """For each region the smallest over all clauses of their largest margins, `(regions, margins)`."""
         if self._errors is not None:
             outputs = np.append(self.bounds.largest(self._outputs), np.ones((len(values), 1)), 1)
             errors = outputs @ self._errors.T
             if self.question.maxima:
                 errors = _by_clause(errors, self._clause)
             values = np.nextafter(values - errors * (1 + 2.0**-30), -np.inf)
-        return float(_by_clause(values, self.question.clause).min())
+        return _by_clause(values, self.question.clause).min(1)
 
     def _derive(self, layers: Sequence[Layer]) -> None:
         """Bounds of all nodes."""
@@ -225,19 +230,31 @@ class Proof:
         self.bounds.tighten(z, lower, upper)
 
     def _over_boxes(self, boxes: Boxes) -> float:
-        """The smallest margin over the leaves of a tree of boxes."""
-        layers, worst = [Layer("parallel")] * len(self._activations), np.inf
-        leaves = _cut(boxes, self.bounds.region)
-        while part := list(islice(leaves, self._portion)):
-            here = copy(self)
+        """The smallest margin over the leaves of a tree of boxes. A box that proves nothing is cut in halves, unless there
+        are too many: its finder may have had other slopes."""
+        leaves, waiting, cuts, worst = _cut(boxes, self.bounds.region), list[Box](), _MOST_CUTS, np.inf
+        while part := waiting[: self._portion] or list(islice(leaves, self._portion)):
+            del waiting[: self._portion]
             lower, upper = (np.array(side) for side in zip(*part, strict=True))
-            here.groups, here.bounds = [], Bounds(self.network, Region(lower, upper), self.ar, self._float32)
-            here._derive(layers)
-            worst = min(worst, here._by_rules())
+            margins = self._of_boxes(lower, upper)
+            failed = np.flatnonzero(~(margins > 0) & (lower < upper).any(1))
+            if len(failed) > cuts:
+                return float(margins.min())
+            waiting += [half for i in failed for half in _halves(part[i], self.bounds.region)]
+            cuts -= len(failed)
+            margins[failed] = np.inf
+            worst = min(worst, float(margins.min()))
         return worst
 
-    def _by_rules(self) -> float:
-        """The smallest margin in a region, each by the better rule."""
+    def _of_boxes(self, lower: Floats, upper: Floats) -> Floats:
+        """What is proven of the weakest clause in each box."""
+        here = copy(self)
+        here.groups, here.bounds = [], Bounds(self.network, Region(lower, upper), self.ar, self._float32)
+        here._derive([Layer("parallel")] * len(self._activations))
+        return here._by_rules()
+
+    def _by_rules(self) -> Floats:
+        """What is proven of the weakest clause in each region, each margin by the better rule."""
         regions, count, last = len(self.bounds.lower[0]), len(self.question.rows), len(self.network.nodes) - 1
         values = np.empty(regions * count)
         for batch in self._batches(regions * count):
@@ -253,7 +270,17 @@ def _by_clause(values: Floats, clause: NDArray[np.int32]) -> Floats:
     return np.stack([values[:, clause == n].max(1) for n in range(int(clause.max()) + 1)], 1)
 
 
-def _cut(boxes: Boxes, region: Region) -> Iterator[tuple[Floats, Floats]]:
+def _halves(box: Box, region: Region) -> tuple[Box, Box]:
+    """A box cut across the input that is widest there, compared with the region."""
+    lower, upper = box
+    widths = (region.upper[0] - region.lower[0]).clip(2.0**-1000)
+    i = int(((upper - lower) / widths).argmax())
+    at = np.arange(len(lower)) == i
+    middle = lower[i] / 2 + upper[i] / 2
+    return (lower, np.where(at, middle, upper)), (np.where(at, middle, lower), upper)
+
+
+def _cut(boxes: Boxes, region: Region) -> Iterator[Box]:
     """The leaves of a tree of boxes, one after the other."""
     lower, upper = region.lower[0].copy(), region.upper[0].copy()
     path: list[tuple[int, float, float, bool]] = []  # input, its ends before it was cut, and whether on the first side

@@ -18,7 +18,7 @@ from krelax.bounds.backward import outputs
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.ledger import MARGINS
-from krelax.bounds.methods import METHODS, Bounded, by_groups, holds
+from krelax.bounds.methods import Bounded, by_groups, holds
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
 from krelax.problem.queries import Queries
