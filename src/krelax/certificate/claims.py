@@ -54,14 +54,14 @@ class Splits:
 
     def cut(self, ends: Ends, leaves: int) -> Ends:
         """The intervals in every leaf, cut at zero."""
-        lower, upper = (np.repeat(end, leaves, 0) for end in ends)
+        lower, upper = (np.repeat(end.T, leaves, 1).T for end in ends)
         up, down = ((self.leaf[mine], self.neuron[mine]) for mine in (self.side > 0, self.side < 0))
         lower[up], upper[down] = np.maximum(lower[up], 0), np.minimum(upper[down], 0)
         return lower, upper
 
     def lowered(self, leaves: int, size: int) -> Floats:
         """By how much the slopes are lowered in every leaf."""
-        result = np.zeros((leaves, size))
+        result = np.zeros((size, leaves)).T
         result[self.leaf, self.neuron] = self.side * self.multiplier
         return result
 
@@ -179,7 +179,7 @@ def choose(c: Crossing | None, batch: range, network: Network, j: int) -> Choice
 
 def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any], size: int) -> Floats:
     """Rows of a table at some entries, `(len(row), size)`; NaN where there is nothing."""
-    result = np.full((len(row), size), np.nan)
+    result = np.full((size, len(row)), np.nan).T
     mine = np.flatnonzero((row >= 0) & (row < len(table)))
     result[mine[:, None], entries] = table[row[mine]]
     return result

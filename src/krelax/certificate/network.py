@@ -1,7 +1,7 @@
 """The network as the checker sees it: affine nodes, each a sum of simple linear maps, and activations.
 
 Values of a node are flattened: arrays `(batch, size)`, of floats or exact numbers. Only three linear maps are needed:
-picking entries, scaling them, and products with a dense matrix; a convolution is a pick, a product, and a pick.
+picking entries, scaling them, and products with matrices, of which a convolution has one for each entry of its kernel.
 """
 
 from __future__ import annotations
@@ -113,37 +113,59 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """Products with `weight`, `(groups, inputs, outputs)`, of values `(groups, rows, inputs)`."""
+    """Products with matrices, from `(images, groups, inputs, *before)` to `(images, groups, outputs, *after)`.
+
+    `weight`, `(taps, groups, outputs, inputs)`, has a matrix for each entry of a convolution's kernel; what tap t makes
+    of the places `source[t]` is added up at the places `target[t]`. Without places there is one tap: a matrix. Slices
+    have no place twice, so an entry adds up no more products than the taps have inputs, in whatever order, and an entry
+    of the adjoint no more than they have outputs.
+    """
 
     weight: Array
-    rows: int
+    images: int = 1
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    source: Sequence[tuple[slice, ...]] = ((),)
+    target: Sequence[tuple[slice, ...]] = ((),)
 
     @property
     def terms(self) -> int:
-        return int(self.weight.shape[1])
+        return int(self.weight.shape[0] * self.weight.shape[3])
 
     @property
     def adjoint_terms(self) -> int:
-        return int(self.weight.shape[2])
+        return int(self.weight.shape[0] * self.weight.shape[2])
 
     @cached_property
     def absolute(self) -> Dense:
-        return Dense(abs(self.weight), self.rows)
+        return replace(self, weight=abs(self.weight))
 
     @cached_property
-    def _transposed(self) -> Dense:
-        return Dense(self.weight.swapaxes(1, 2), self.rows)
+    def _adjoint(self) -> Dense:
+        turned = self.weight.swapaxes(2, 3)
+        return Dense(turned, self.images, self.after, self.before, self.target, self.source)
 
     def forward(self, ar: Arithmetic, x: Array) -> Array:
-        groups, inputs, outputs = self.weight.shape
-        y = x.reshape(len(x), groups, self.rows, inputs) @ self.weight
-        return y.reshape(len(x), groups * self.rows * outputs)
+        return ar.product(self._multiply, self.weight, x, self.terms)
 
     def adjoint(self, ar: Arithmetic, c: Array) -> Array:
-        return self._transposed.forward(ar, c)
+        return self._adjoint.forward(ar, c)
+
+    def _multiply(self, weight: Floats, x: Floats) -> Floats:
+        """Rows come last here, images before them, and lie so in memory: what a tap takes is one matrix."""
+        (_, groups, outputs, inputs), rows = weight.shape, len(x)
+        x = x.T.reshape(self.images, groups * inputs * prod(self.before), rows).swapaxes(0, 1)
+        x = x.reshape(groups, inputs, *self.before, self.images * rows)
+        y = np.zeros((groups, outputs, *self.after, self.images * rows))
+        for matrix, source, target in zip(weight, self.source, self.target, strict=True):
+            taken = x[:, :, *source]
+            made = matrix @ taken.reshape(groups, inputs, prod(taken.shape[2:]))
+            y[:, :, *target] += made.reshape(groups, outputs, *taken.shape[2:])
+        y = y.reshape(groups * outputs * prod(self.after), self.images, rows).swapaxes(0, 1)
+        return y.reshape(self.images * groups * outputs * prod(self.after), rows).T
 
     def over(self, ar: Arithmetic) -> Dense:
-        return Dense(ar.number(self.weight), self.rows)
+        return replace(self, weight=ar.number(self.weight))
 
 
 @dataclass(frozen=True, eq=False)
