@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from krelax.certificate.activations import Ends
 from krelax.certificate.arithmetic import Floats
-from krelax.certificate.crossing import Choice
+from krelax.certificate.crossing import Choice, Table
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Malformed, Shares
 from krelax.certificate.network import Network
 
@@ -59,11 +59,12 @@ class Splits:
         lower[up], upper[down] = np.maximum(lower[up], 0), np.minimum(upper[down], 0)
         return lower, upper
 
-    def lowered(self, leaves: int, size: int) -> Floats:
+    def lowered(self, leaves: int) -> Table:
         """By how much the slopes are lowered in every leaf."""
-        result = np.zeros((size, leaves)).T
-        result[self.leaf, self.neuron] = self.side * self.multiplier
-        return result
+        neurons, place = np.unique(self.neuron, return_inverse=True)
+        values = np.zeros((leaves, len(neurons)))
+        values[self.leaf, place] = self.side * self.multiplier
+        return Table(neurons, values, 0.0)
 
 
 def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
@@ -167,19 +168,20 @@ def choose(c: Crossing | None, batch: range, network: Network, j: int) -> Choice
     row, size = c.row[batch.start : batch.stop], network.size(network.before(j))
     entries = np.arange(size) if c.entries is None else c.entries
     if c.slopes is not None:
-        result.t = _rows(c.slopes, row, entries, size) / 255
+        result.t = _rows(c.slopes, row, entries)
+        result.t.values /= 255
         row = row - len(c.slopes)
     if c.lines is not None:
-        result.lines = (_rows(c.lines[:, :, 0], row, entries, size), _rows(c.lines[:, :, 1], row, entries, size))
+        result.lines = (_rows(c.lines[:, :, 0], row, entries), _rows(c.lines[:, :, 1], row, entries))
         row = row - len(c.lines)
     if c.absolute is not None:
-        result.absolute = _rows(c.absolute, row, np.arange(size), size)
+        result.absolute = _rows(c.absolute, row, np.arange(size))
     return result
 
 
-def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any], size: int) -> Floats:
-    """Rows of a table at some entries, `(len(row), size)`; NaN where there is nothing."""
-    result = np.full((size, len(row)), np.nan).T
+def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any]) -> Table:
+    """Rows of a table about some entries; of NaN where there is none."""
+    values = np.full((len(row), len(entries)), np.nan)
     mine = np.flatnonzero((row >= 0) & (row < len(table)))
-    result[mine[:, None], entries] = table[row[mine]]
-    return result
+    values[mine] = table[row[mine]]
+    return Table(entries, values)
