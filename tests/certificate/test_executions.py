@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.certificate.proofs import plain
+from tests.certificate.values import evaluate
 
 from krelax.certificate.arithmetic import Float64
 from krelax.certificate.format import Layer, Question, Region
@@ -90,7 +91,7 @@ def certified(network: Network, x: Any) -> tuple[Any, Any]:
 def test_executions_of_networks_stay_within_what_is_certified(name: str, number: int) -> None:
     network, x = read_network((DATA / f"{name}.onnx").read_bytes()), image(number)
     lower, upper = certified(network, x)
-    exact = network.evaluate(x[None].astype(np.float64))[-1][0]
+    exact = evaluate(network, x[None].astype(np.float64))[-1][0]
     rng = np.random.default_rng([number, len(name)])
     y = np.concatenate([execute(network, x, rng, WAYS[n % 3], EACH // 10) for n in range(10)]).astype(np.float64)
     assert y.shape == (EACH, len(exact))

@@ -64,7 +64,7 @@ class Splits:
         neurons, place = np.unique(self.neuron, return_inverse=True)
         values = np.zeros((leaves, len(neurons)))
         values[self.leaf, place] = self.side * self.multiplier
-        return Table(neurons, values, 0.0)
+        return Table(neurons, values)
 
 
 def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
@@ -165,23 +165,23 @@ def choose(c: Crossing | None, batch: range, network: Network, j: int) -> Choice
     result = Choice()
     if c is None or c.row is None:
         return result
-    row, size = c.row[batch.start : batch.stop], network.size(network.before(j))
-    entries = np.arange(size) if c.entries is None else c.entries
+    row, every = c.row[batch.start : batch.stop], np.arange(network.size(network.before(j)))
+    entries = every if c.entries is None else c.entries
     if c.slopes is not None:
-        result.t = _rows(c.slopes, row, entries)
-        result.t.values /= 255
+        result.tables["t"] = _rows(c.slopes, row, entries, 255)
         row = row - len(c.slopes)
     if c.lines is not None:
-        result.lines = (_rows(c.lines[:, :, 0], row, entries), _rows(c.lines[:, :, 1], row, entries))
+        for name, line in (("lower", c.lines[:, :, 0]), ("upper", c.lines[:, :, 1])):
+            result.tables[name] = _rows(line, row, entries)
         row = row - len(c.lines)
     if c.absolute is not None:
-        result.absolute = _rows(c.absolute, row, np.arange(size))
+        result.tables["absolute"] = _rows(c.absolute, row, every)
     return result
 
 
-def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any]) -> Table:
-    """Rows of a table about some entries; of NaN where there is none."""
+def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any], parts: int = 1) -> Table:
+    """Rows of a table about some entries, in so many parts of one; of NaN where there is none."""
     values = np.full((len(row), len(entries)), np.nan)
     mine = np.flatnonzero((row >= 0) & (row < len(table)))
-    values[mine] = table[row[mine]]
+    values[mine] = table[row[mine]] / parts
     return Table(entries, values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,80 +37,54 @@ class Part:
 
 @dataclass
 class Table:
-    """Numbers `(rows, entries)` of some neurons; `missing` stands for those of others."""
+    """Numbers of some neurons, `(rows, entries)`; NaN where there is none."""
 
     entries: Index
     values: Floats
-    missing: float = np.nan
 
     def at(self, neurons: Index, size: int) -> Floats:
         """The numbers of these out of `size` neurons."""
         place = np.full(size, -1)
         place[neurons] = np.arange(len(neurons))
         mine = place[self.entries] >= 0
-        result = np.full((len(neurons), len(self.values)), self.missing)
+        result = np.full((len(neurons), len(self.values)), np.nan)
         result[place[self.entries[mine]]] = self.values.T[mine]
         return result.T
 
 
 @dataclass
 class Choice:
-    """How slopes are chosen: by a rule, unless there are fractions `t` of lower slopes, or slopes of a neuron's lower
-    and upper `lines`, or `absolute` ones, NaN where there are none; and then `lowered`."""
+    """How slopes are chosen: by a rule, unless tables have fractions "t" of lower slopes, or slopes of neurons' "lower"
+    and "upper" lines, or "absolute" ones, and how far they are then "lowered"."""
 
     rule: str = "adaptive"
-    t: Table | None = None
-    lines: tuple[Table, Table] | None = None
-    absolute: Table | None = None
-    lowered: Table | None = None
+    tables: dict[str, Table] = field(default_factory=dict)
     parts: Sequence[Part] = ()
-
-    def binding(self) -> list[Index]:
-        """Neurons of which anything is chosen even if their sign is settled."""
-        tables = (self.absolute, self.lowered, *(self.lines or ()))
-        return [t.entries for t in tables if t is not None] + [p.groups.members for p in self.parts]
 
 
 def cross(bounds: Bounds, j: int, coeff: Array, ends: Ends, choice: Choice, which: Rows) -> Crossed:
     """Cross activation j. Behind it are the coefficients `coeff`, `(rows, neurons)`, before it the intervals `ends`,
     `(regions | rows | 1, entries)`, cut by splits; `which` are the rows' regions.
 
-    ReLUs that are z, or zero, and of which nothing is chosen hand on their coefficients, or zero. They pay nothing, and
-    nothing rounds.
-    """
-    ar, node, (lower, upper) = bounds.ar, bounds.network.activation(j), ends
-    dead = (upper <= 0) & (node.negative_slope == 0)
-    settled = np.logical_and(((lower >= 0) | dead).all(0), node.kind == "relu")
-    for neurons in choice.binding():
-        settled[neurons] = False
-    if not settled.any():
-        return _cross(bounds, j, coeff, ends, choice, which, slice(None))
-    others = np.flatnonzero(~settled)
-    crossed = _cross(bounds, j, coeff, ends, choice, which, others)
-    slopes = coeff * ar.number((lower >= 0).astype(np.float64))[which]
-    slopes[:, others] = crossed.slopes
-    return replace(crossed, slopes=slopes)
-
-
-def _cross(
-    bounds: Bounds, j: int, coeff: Array, ends: Ends, choice: Choice, which: Rows, columns: Index | slice
-) -> Crossed:
-    """What `cross` says, of some of the neurons."""
+    ReLUs that are z, or zero, all over their intervals, and of which nothing is chosen, hand on their coefficients, or
+    zero: they pay nothing, and nothing rounds. All else is about the others, the `columns`."""
     ar, node, size = bounds.ar, bounds.network.activation(j), ends[0].shape[1]
-    kind, zero, coeff = KINDS[node.kind], ar.number(np.zeros(())), coeff[:, columns]
-    rest, joint, price, taken = coeff, None, zero, zero
+    kind, zero = KINDS[node.kind], ar.number(np.zeros(()))
+    settled = _settled(node, ends, choice)
+    columns = np.flatnonzero(~settled) if settled.any() else slice(None)
+    all_ends, passed, coeff = (ends[0][which], ends[1][which]), coeff, coeff[:, columns]
+    ends, own_ends = ((x[0][:, columns], x[1][:, columns]) for x in (ends, all_ends))
+    rest, joint, price, taken = coeff, zero, zero, zero
     for part in choice.parts:
         if not part.active.any():
             continue
-        given, slope = (part.groups.put(ar, x)[:, columns] for x in (part.coeff, part.slope))
-        rest = rest - given
-        joint = slope if joint is None else joint + slope
-        price = price + part.price(ar, (ends[0][which], ends[1][which]))
+        taking, slope = (part.groups.put(ar, x)[:, columns] for x in (part.coeff, part.slope))
+        rest, joint, price = rest - taking, joint + slope, price + part.price(ar, all_ends)
         if ar.unit:
             taken = taken + part.groups.put(ar, abs(part.coeff) + abs(part.slope))[:, columns]
-    own, ends = kind.behind(ar, node, rest), (ends[0][:, columns], ends[1][:, columns])
-    slopes = ar.choice(_slopes(node, ar.floats(own), ends, choice, which, np.arange(size)[columns], size))
-    own_ends = ends[0][which], ends[1][which]
+    own = kind.behind(ar, node, rest)
+    tables = {name: table.at(np.arange(size)[columns], size) for name, table in choice.tables.items()}
+    slopes = ar.choice(_slopes(node, ar.floats(own), ends, choice.rule, tables, which))
     price = price + kind.price(ar, node, own, slopes, own_ends).sum(1)
     if bounds.float32 and node.negative_slope:  # the product with the slope rounds
         error = 2.0**-23 * node.negative_slope * np.maximum(-own_ends[0], 0) + 2.0**-120
@@ -119,21 +93,31 @@ def _cross(
     if ar.unit:
         largest = bounds.largest(node.inputs[0])[which][:, columns]
         terms = ar.dot(abs(slopes) + taken, largest) + ar.dot(abs(coeff), kind.reach(node, largest))
-    count = size + sum(part.groups.members.size for part in choice.parts)
-    return Crossed(slopes if joint is None else slopes + joint, price, terms, count)
+    slopes = slopes + joint
+    if settled.any():
+        passed = passed * ar.number((all_ends[0] >= 0).astype(np.float64))
+        passed[:, columns] = slopes
+        slopes = passed
+    return Crossed(slopes, price, terms, size + sum(part.groups.members.size for part in choice.parts))
 
 
-def _slopes(
-    node: Activation, coeff: Floats, ends: Ends, choice: Choice, which: Rows, neurons: Index, size: int
-) -> Floats:
-    """The slopes chosen for some neurons alone."""
-    t = None if choice.t is None else choice.t.at(neurons, size)
-    result = KINDS[node.kind].slopes(node, coeff, ends, choice.rule, t, which)
-    if choice.lines is not None:
-        lower, upper = (table.at(neurons, size) for table in choice.lines)
-        line = np.where(coeff > 0, lower, upper)
+def _settled(node: Activation, ends: Ends, choice: Choice) -> NDArray[np.bool_]:
+    """ReLUs that are z, or zero, all over their intervals, and of which nothing is chosen."""
+    lower, upper = ends
+    dead = (upper <= 0) & (node.negative_slope == 0)
+    settled = np.logical_and(((lower >= 0) | dead).all(0), node.kind == "relu")
+    chosen = [table.entries for name, table in choice.tables.items() if name != "t"]
+    for neurons in (*chosen, *(part.groups.members for part in choice.parts)):
+        settled[neurons] = False
+    return settled
+
+
+def _slopes(node: Activation, coeff: Floats, ends: Ends, rule: str, tables: dict[str, Floats], which: Rows) -> Floats:
+    """The slopes chosen for neurons alone."""
+    result = KINDS[node.kind].slopes(node, coeff, ends, rule, tables.get("t"), which)
+    if "lower" in tables:
+        line = np.where(coeff > 0, tables["lower"], tables["upper"])
         result = np.where(np.isnan(line), result, line * coeff)
-    if choice.absolute is not None:
-        absolute = choice.absolute.at(neurons, size)
-        result = np.where(np.isnan(absolute), result, absolute)
-    return result if choice.lowered is None else result - choice.lowered.at(neurons, size)
+    if "absolute" in tables:
+        result = np.where(np.isnan(tables["absolute"]), result, tables["absolute"])
+    return result - np.nan_to_num(tables["lowered"]) if "lowered" in tables else result

@@ -6,7 +6,7 @@ picking entries, scaling them, and products with matrices, of which a convolutio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -49,41 +49,29 @@ class Pick:
     def absolute(self) -> Pick:
         return self
 
-    @property
+    @cached_property
     def adjoint_terms(self) -> int:
-        return int(self._counts.max(initial=1))
-
-    @cached_property
-    def _missing(self) -> Index:
-        return np.flatnonzero(self.index < 0)
-
-    @cached_property
-    def _counts(self) -> Index:
-        return np.bincount(self.index[self.index >= 0], minlength=self.size)
+        return int(np.bincount(self.index + 1)[1:].max(initial=1))
 
     @cached_property
     def _order(self) -> tuple[Index, Index, Index]:
         """Places by the entry they pick, where each entry's begin, and the entries that are picked at all."""
-        order = np.argsort(self.index, kind="stable")[len(self._missing) :]
-        picked = np.flatnonzero(self._counts)
-        return order, np.cumsum(self._counts[picked]) - self._counts[picked], picked
+        order = np.argsort(self.index, kind="stable")
+        order = order[self.index[order] >= 0]
+        picked, starts = np.unique(self.index[order], return_index=True)
+        return order, starts, picked
 
     def forward(self, ar: Arithmetic, x: Array) -> Array:
         y = x[:, self.index]
-        if len(self._missing):
-            y[:, self._missing] = 0
+        y[:, self.index < 0] = 0
         return y
 
     def adjoint(self, ar: Arithmetic, c: Array) -> Array:
         order, starts, picked = self._order
-        if not len(picked):
-            return ar.number(np.zeros((len(c), self.size)))
-        sums = ar.segments(c[:, order], starts) if len(picked) < len(order) else c[:, order]
-        if len(picked) == self.size:
-            return sums
-        place = np.full(self.size, -1)
-        place[picked] = np.arange(len(picked))
-        return Pick(place, len(picked)).forward(ar, sums)
+        y = ar.number(np.zeros((self.size, len(c))).T)
+        if len(picked):
+            y[:, picked] = ar.segments(c[:, order], starts)
+        return y
 
     def over(self, ar: Arithmetic) -> Pick:
         return self
@@ -269,29 +257,6 @@ class Network:
     def over(self, ar: Arithmetic) -> Network:
         """The same network with its constants as numbers of an arithmetic."""
         return replace(self, nodes=tuple(n.over(ar) if isinstance(n, Affine) else n for n in self.nodes))
-
-    def evaluate(self, x: Floats) -> list[Floats]:
-        """Values of all nodes for inputs `(batch, size)`, in float64, rounded."""
-        from krelax.certificate.arithmetic import Float64
-
-        values: list[Floats] = []
-        for node in self.nodes:
-            if node is None:
-                values.append(x)
-            elif isinstance(node, Affine):
-                values.append(node.forward(Float64(), [values[j] for j in node.inputs]))
-            else:
-                values.append(ACTIVATIONS[node.kind](node, values[node.inputs[0]]))
-        return values
-
-
-# What activations compute, in float64.
-ACTIVATIONS: dict[str, Callable[[Activation, Floats], Floats]] = {
-    "relu": lambda node, z: np.maximum(z, node.negative_slope * z),
-    "sigmoid": lambda node, z: 0.5 + 0.5 * np.tanh(z / 2),
-    "tanh": lambda node, z: np.tanh(z),
-    "max": lambda node, z: z.reshape(len(z), node.size, node.window).max(2),
-}
 
 
 class Builder:

@@ -59,7 +59,7 @@ class _ByClaim:
         ends, crossing = proof.ends(j), self.crossings.get(j)
         choice = choose(crossing, self.batch, network, j)
         if len(splits.leaf):
-            ends, choice.lowered = splits.cut(ends, rows), splits.lowered(rows)
+            ends, choice.tables["lowered"] = splits.cut(ends, rows), splits.lowered(rows)
         if crossing is not None:
             choice.parts = [self._part(j, shares) for shares in crossing.groups]
         return cross(proof.bounds, j, coeff, ends, choice, slice(None))
