@@ -17,6 +17,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 from tests.certificate.corpus import NETWORKS, accepted, i4
 from tests.certificate.proofs import Author, as_file, certificate, dyadic
+from tests.certificate.values import evaluate
 from tests.exact_cells import least_margin
 
 from krelax.certificate.arithmetic import Float64
@@ -225,7 +226,7 @@ def truth(network: str, question: Question) -> Any:
     if region.centre is not None:
         norm = np.linalg.norm(x - region.centre, 2 if region.kind == "l2" else 1, 1)
         x = np.append(x[norm <= (region.eps or 0)], region.centre[None], 0)
-    values = read_network(MODELS[network]).evaluate(x)[-1] @ question.rows.T + question.offsets
+    values = evaluate(read_network(MODELS[network]), x)[-1] @ question.rows.T + question.offsets
     return float(min(values[:, question.clause == n].max(1).min() for n in np.unique(question.clause))) + 1e-9
 
 

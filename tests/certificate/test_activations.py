@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.certificate.values import ACTIVATIONS
 
 from krelax.certificate.activations import KINDS
 from krelax.certificate.arithmetic import Exact, Float64
-from krelax.certificate.network import ACTIVATIONS, Activation
+from krelax.certificate.network import Activation
 
 NODES = {
     "relu": Activation((0,), "relu", 1),

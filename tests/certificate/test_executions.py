@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.certificate.proofs import plain
+from tests.certificate.values import evaluate
 
 from krelax.certificate.arithmetic import Float64
 from krelax.certificate.format import Layer, Question, Region
@@ -45,18 +46,19 @@ def execute(network: Network, x: Any, rng: Any, way: str, count: int) -> Any:
 
 
 def product(x: Any, node: Affine, rng: Any, way: str) -> Any:
-    """Products with a matrix, term by term, the terms of each execution in its own order; the bias first or last."""
+    """Matrix products or convolutions, term by term, the terms of executions in orders of their own; the bias first or
+    last."""
     (dense,) = node.maps
     assert isinstance(dense, Dense)
-    weight, count = dense.weight[0].astype(np.float32), len(x)
-    bias = (np.zeros(node.size) if node.bias is None else node.bias).astype(np.float32).reshape(dense.rows, -1)
-    rows = x.reshape(count, dense.rows, len(weight))
-    order = rng.permuted(np.tile(np.arange(len(weight)), (count, 1)), axis=1)
+    matrix, count = dense.forward(Float64(), np.eye(x.shape[1])).astype(np.float32), len(x)
+    places = np.argsort(matrix == 0, axis=0, kind="stable")[: dense.terms]  # the inputs of every entry come first
+    bias = (np.zeros(node.size) if node.bias is None else node.bias).astype(np.float32)
+    order = rng.permuted(np.tile(np.arange(len(places)), (count, 1)), axis=1)
     first = rng.random() < 0.5
-    total = np.zeros((count, *bias.shape), np.float32) + (bias if first else np.float32(0))
+    total = np.zeros((count, node.size), np.float32) + (bias if first else np.float32(0))
     block = np.zeros_like(total)
     for k in order.T:
-        factors = np.take_along_axis(rows, k[:, None, None], 2), weight[k][:, None]
+        factors = np.take_along_axis(x, places[k], 1), matrix[places[k], np.arange(node.size)]
         if way == "fused":  # the product of two float32 numbers is exact in float64
             total = (total + factors[0].astype(np.float64) * factors[1]).astype(np.float32)
         elif way == "in blocks":
@@ -66,7 +68,7 @@ def product(x: Any, node: Affine, rng: Any, way: str) -> Any:
         else:
             total = total + factors[0] * factors[1]
     total = total + block
-    return (total if first else total + bias).reshape(count, node.size)
+    return total if first else total + bias
 
 
 def certified(network: Network, x: Any) -> tuple[Any, Any]:
@@ -89,7 +91,7 @@ def certified(network: Network, x: Any) -> tuple[Any, Any]:
 def test_executions_of_networks_stay_within_what_is_certified(name: str, number: int) -> None:
     network, x = read_network((DATA / f"{name}.onnx").read_bytes()), image(number)
     lower, upper = certified(network, x)
-    exact = network.evaluate(x[None].astype(np.float64))[-1][0]
+    exact = evaluate(network, x[None].astype(np.float64))[-1][0]
     rng = np.random.default_rng([number, len(name)])
     y = np.concatenate([execute(network, x, rng, WAYS[n % 3], EACH // 10) for n in range(10)]).astype(np.float64)
     assert y.shape == (EACH, len(exact))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from onnx import helper
 from tests import exact
 from tests.certificate.proofs import Author, as_file, leaves, network_of, plain, random_boxes, random_layers, rough
+from tests.certificate.values import evaluate
 
 from krelax.certificate.arithmetic import Arithmetic, Exact, Float64
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Layer, Question, Region, Shares
@@ -278,7 +279,7 @@ def test_points_of_the_region_have_larger_margins(ar: Arithmetic, name: str, bas
     question = Question(region, rows, np.zeros(2 * outputs), np.arange(2 * outputs, dtype=np.int32))
     question.layers, question.margins = [Layer(base) for _ in network.activations], plain(2 * outputs)
     found, margin = proof(network, question, ar)
-    values = network.evaluate(centre + 0.03 * rng.choice([-1, 1, rng.random()], (200, network.input_size)))
+    values = evaluate(network, centre + 0.03 * rng.choice([-1, 1, rng.random()], (200, network.input_size)))
     assert margin <= (values[-1] @ rows.T).min() + 1e-9
     for j in range(len(network.activations)):
         lower, upper = found.ends(j)

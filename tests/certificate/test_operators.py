@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tests.certificate.values import evaluate
 from tests.run.files import model, node, tensor
 
 import krelax
@@ -131,7 +132,7 @@ def agree(data: bytes, shape: Any, count: int = 3) -> None:
     for _ in range(count):
         x = RNG.uniform(-1, 1, shape).astype(np.float32)
         wanted = run(data, x).flatten()
-        found = network.evaluate(x.reshape(1, -1).astype(np.float64))[-1][0]
+        found = evaluate(network, x.reshape(1, -1).astype(np.float64))[-1][0]
         assert np.allclose(found, wanted, atol=2e-6 * max(1.0, float(abs(wanted).max())))
 
 
@@ -155,7 +156,7 @@ def agree_on_activations(path: Path) -> None:
     """Pre-activations at a random input, as the checker and as krelax number them."""
     mine, theirs = read_network(path.read_bytes()), krelax.load_onnx(path, check=False)
     x = RNG.uniform(-1, 1, (1, *theirs.input_shape))
-    values, wanted = mine.evaluate(x.reshape(1, -1)), theirs.values(torch.from_numpy(x))
+    values, wanted = evaluate(mine, x.reshape(1, -1)), theirs.values(torch.from_numpy(x))
     places = theirs.activations()
     assert len(places) == len(mine.activations)
     for j, place in enumerate(places):
@@ -196,7 +197,7 @@ def test_exact_numbers_agree_with_floats(name: str) -> None:
     values, coeff = [x], {}
     for n in numbers.nodes[1:]:
         values.append(n.forward(ar, [values[j] for j in n.inputs]))  # type: ignore[union-attr]
-    assert np.allclose(ar.floats(values[-1]), network.evaluate(ar.floats(x))[-1])
+    assert np.allclose(ar.floats(values[-1]), evaluate(network, ar.floats(x))[-1])
     coeff[len(numbers.nodes) - 1] = c = ar.number(RNG.normal(0, 1, values[-1].shape))
     constant = ar.number(np.zeros(2))
     for i in range(len(numbers.nodes) - 1, 0, -1):

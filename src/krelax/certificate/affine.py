@@ -14,7 +14,7 @@ from krelax.certificate.network import Dense, Index, Scale, full
 from krelax.errors import InputError, UnsupportedError
 
 # Relative error of a coefficient computed in float64 by a few operations.
-_ROUNDED = 2.0**-48
+ROUNDED = 2.0**-48
 # Smaller numbers added to variances may vanish in float32.
 _LEAST_EPSILON = 2.0**-40
 
@@ -70,7 +70,7 @@ def _div(c: Context) -> Tensor:
     if not divisor.all():
         raise InputError("division by zero")
     if isinstance(c.operands[0], Value):
-        return scaled(c, c.value(), 1 / divisor, fuzz=_ROUNDED)
+        return scaled(c, c.value(), 1 / divisor, fuzz=ROUNDED)
     x = c.weight(0)
     _integers_only(x, divisor)
     return (x / divisor).astype(np.int64)
@@ -91,7 +91,7 @@ def _batch_norm(c: Context) -> Tensor:
         raise UnsupportedError("a batch normalisation that may divide by zero")
     factor = scale / np.sqrt(variance + c.get("epsilon", 1e-5))
     size = np.abs(shift) + np.abs(mean * factor)
-    return scaled(c, x, factor, shift - mean * factor, bias_size=size, fuzz=_ROUNDED)
+    return scaled(c, x, factor, shift - mean * factor, bias_size=size, fuzz=ROUNDED)
 
 
 @reads("Gemm")
@@ -100,14 +100,14 @@ def _gemm(c: Context) -> Tensor:
     if c.get("transA", 0) or len(x.shape) != 2:
         raise UnsupportedError("a transposed left operand, or one that is no matrix")
     weight = weight.T if c.get("transB", 0) else weight
-    return _matrix(c, x, alpha * weight, None if bias is None else beta * bias, _ROUNDED * (alpha != 1 or beta != 1))
+    return _matrix(c, x, alpha * weight, None if bias is None else beta * bias, ROUNDED * (alpha != 1 or beta != 1))
 
 
 def _matrix(c: Context, x: Value, weight: Floats, bias: Any = None, fuzz: float = 0.0) -> Value:
     """`x @ weight + bias` for a matrix of constants."""
     if weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
         raise InputError(f"a product of shapes {x.shape} and {weight.shape}")
-    dense = Dense(np.ascontiguousarray(weight, np.float64)[None], prod(x.shape[:-1]))
+    dense = Dense(np.ascontiguousarray(weight.T, np.float64)[None, None], prod(x.shape[:-1]))
     return c.affine([x], [dense], (*x.shape[:-1], weight.shape[1]), bias, fuzz=fuzz)
 
 
@@ -122,8 +122,8 @@ def _matmul(c: Context) -> Tensor:
 
 def means(c: Context, index: Index, factor: Any, shape: Shape) -> Value:
     """Sums over the last axis of an array of entries, times constants."""
-    summed = c.affine([c.moved(index, c.value())], [Dense(np.ones((1, index.shape[-1], 1)), prod(shape))], shape)
-    return summed if factor is None else scaled(c, summed, factor, fuzz=_ROUNDED)
+    summed = c.affine([c.moved(index, c.value())], [Dense(np.ones((1, 1, 1, index.shape[-1])), prod(shape))], shape)
+    return summed if factor is None else scaled(c, summed, factor, fuzz=ROUNDED)
 
 
 @reads("ReduceMean", "ReduceSum", "GlobalAveragePool")

@@ -19,9 +19,8 @@ Array = Any
 # Which rows of an array: all of them, or those with these numbers.
 Rows = slice | NDArray[np.int64]
 
-_LIMB = 21  # bits; products of limbs, 256 of them added up, are exact in float64
-_CHUNK = 256
-_LONGEST = 1 << 17  # terms of a product whose sums fit int64
+# Bits of a limb, and terms of sums of products of limbs that are exact in float64.
+_LIMB, _MOST_TERMS = 18, 1 << 17
 
 
 def gamma(terms: float, unit: float) -> float:
@@ -94,10 +93,9 @@ class Fixed:
     def __getitem__(self, key: Any) -> Fixed:
         return Fixed(np.asarray(self.ints[key], dtype=object), self.exponent)
 
-    def __setitem__(self, key: Any, value: int) -> None:
-        if value != 0:
-            raise ValueError("only zeros can be put into exact numbers")
-        self.ints[key] = 0
+    def __setitem__(self, key: Any, value: Array) -> None:
+        self.ints, ints, self.exponent = self._aligned(value)
+        self.ints[key] = ints
 
     def __len__(self) -> int:
         return len(self.ints)
@@ -123,32 +121,14 @@ class Fixed:
 
     @cached_property
     def limbs(self) -> list[Floats]:
-        """The numbers' digits in base 2**21, with their signs, the lowest first."""
+        """The numbers' digits in base 2**18, with their signs, the lowest first."""
         size = abs(self.ints)
-        bits = int(size.max(initial=0)).bit_length()
+        bits = int(size.max(initial=1)).bit_length()
         small = bits < 63
         size = size.astype(np.int64) if small else size
         sign = (self.ints.astype(np.int64) if small else self.ints) < 0
         digits = [((size >> place) & ((1 << _LIMB) - 1)).astype(np.float64) for place in range(0, bits, _LIMB)]
         return [np.where(sign, -d, d) for d in digits]
-
-    def __matmul__(self, other: Fixed) -> Fixed:
-        """Matrix products, by float64 products of limbs, which are exact."""
-        terms = other.shape[-2]
-        if terms > _LONGEST:
-            half = terms // 2
-            return self[..., :half] @ other[..., :half, :] + self[..., half:] @ other[..., half:, :]
-        digits: dict[int, Any] = {}
-        for i, left in enumerate(self.limbs):
-            for j, right in enumerate(other.limbs):
-                for k in range(0, terms, _CHUNK):
-                    part = left[..., k : k + _CHUNK] @ right[..., k : k + _CHUNK, :]
-                    digits[i + j] = digits.get(i + j, 0) + part.astype(np.int64)
-        shape = np.broadcast_shapes(self.shape[:-2], other.shape[:-2])
-        total = np.zeros((*shape, self.shape[-2], other.shape[-1]), dtype=object)
-        for place, digit in digits.items():
-            total = total + (digit.astype(object) << (_LIMB * place))
-        return Fixed(total, self.exponent + other.exponent)
 
 
 class Arithmetic(Protocol):
@@ -175,6 +155,9 @@ class Arithmetic(Protocol):
     def maximum(self, x: Array, y: Array) -> Array: ...
 
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array: ...
+
+    def product(self, multiply: Callable[[Floats, Floats], Floats], x: Array, y: Array, terms: int) -> Array:
+        """Sums of so many products of numbers of two arrays, as a function of float64 arrays says."""
 
     def dot(self, x: Array, y: Array) -> Array:
         """Sums of products along rows, `(rows, n)` and `(rows | 1, n)`."""
@@ -213,11 +196,14 @@ class Float64:
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
         return np.where(mask, x, y)
 
+    def product(self, multiply: Callable[[Floats, Floats], Floats], x: Array, y: Array, terms: int) -> Array:
+        return multiply(x, y)
+
     def dot(self, x: Array, y: Array) -> Array:
         return x @ y[0] if len(y) == 1 else np.einsum("ij,ij->i", x, y)
 
     def segments(self, x: Array, starts: NDArray[np.intp]) -> Array:
-        return np.add.reduceat(x, starts, axis=1)
+        return np.add.reduceat(x, starts, axis=1) if len(starts) < x.shape[1] else x
 
     def largest(self, x: Array) -> Array:
         return np.max(x, axis=1)
@@ -258,6 +244,19 @@ class Exact:
 
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
         return Fixed.of(x).apply(lambda a, b: np.where(mask, a, b), y)
+
+    def product(self, multiply: Callable[[Floats, Floats], Floats], x: Array, y: Array, terms: int) -> Array:
+        """By products of limbs, digit by digit."""
+        if terms > _MOST_TERMS:
+            raise OverflowError(f"sums of {terms} products")
+        digits: dict[int, Any] = {}
+        for i, left in enumerate(x.limbs):
+            for j, right in enumerate(y.limbs):
+                digits[i + j] = digits.get(i + j, 0) + multiply(left, right).astype(np.int64)
+        total: Any = 0
+        for place, digit in digits.items():
+            total = total + (digit.astype(object) << (_LIMB * place))
+        return Fixed(total, x.exponent + y.exponent)
 
     def dot(self, x: Array, y: Array) -> Array:
         return (x * y).sum(1)

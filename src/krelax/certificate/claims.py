@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from krelax.certificate.activations import Ends
 from krelax.certificate.arithmetic import Floats
-from krelax.certificate.crossing import Choice
+from krelax.certificate.crossing import Choice, Table
 from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Malformed, Shares
 from krelax.certificate.network import Network
 
@@ -54,16 +54,17 @@ class Splits:
 
     def cut(self, ends: Ends, leaves: int) -> Ends:
         """The intervals in every leaf, cut at zero."""
-        lower, upper = (np.repeat(end, leaves, 0) for end in ends)
+        lower, upper = (np.repeat(end.T, leaves, 1).T for end in ends)
         up, down = ((self.leaf[mine], self.neuron[mine]) for mine in (self.side > 0, self.side < 0))
         lower[up], upper[down] = np.maximum(lower[up], 0), np.minimum(upper[down], 0)
         return lower, upper
 
-    def lowered(self, leaves: int, size: int) -> Floats:
+    def lowered(self, leaves: int) -> Table:
         """By how much the slopes are lowered in every leaf."""
-        result = np.zeros((leaves, size))
-        result[self.leaf, self.neuron] = self.side * self.multiplier
-        return result
+        neurons, place = np.unique(self.neuron, return_inverse=True)
+        values = np.zeros((leaves, len(neurons)))
+        values[self.leaf, place] = self.side * self.multiplier
+        return Table(neurons, values)
 
 
 def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
@@ -170,26 +171,26 @@ def choose(c: Crossing | None, batch: range, network: Network, j: int) -> Choice
     result = Choice()
     if c is None or c.row is None:
         return result
-    row, size = c.row[batch.start : batch.stop], network.size(network.before(j))
-    entries = np.arange(size) if c.entries is None else c.entries
+    row, every = c.row[batch.start : batch.stop], np.arange(network.size(network.before(j)))
+    entries = every if c.entries is None else c.entries
     if c.slopes is not None:
-        result.t = _rows(c.slopes, row, entries, size) / 255
+        t = result.tables["t"] = _rows(c.slopes, row, entries, 255)
         if c.upper is not None and c.owner is not None:
-            upper = _rows(c.upper[c.owner], row, entries, size)
-            result.t[upper < 0], upper[upper < 0] = np.nan, np.nan
-            result.upper = upper
+            top = result.tables["top"] = _rows(c.upper[c.owner], row, entries)
+            t.values[top.values < 0], top.values[top.values < 0] = np.nan, np.nan
         row = row - len(c.slopes)
     if c.lines is not None:
-        result.lines = (_rows(c.lines[:, :, 0], row, entries, size), _rows(c.lines[:, :, 1], row, entries, size))
+        for name, line in (("lower", c.lines[:, :, 0]), ("upper", c.lines[:, :, 1])):
+            result.tables[name] = _rows(line, row, entries)
         row = row - len(c.lines)
     if c.absolute is not None:
-        result.absolute = _rows(c.absolute, row, np.arange(size), size)
+        result.tables["absolute"] = _rows(c.absolute, row, every)
     return result
 
 
-def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any], size: int) -> Floats:
-    """Rows of a table at some entries, `(len(row), size)`; NaN where there is nothing."""
-    result = np.full((len(row), size), np.nan)
+def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any], parts: int = 1) -> Table:
+    """Rows of a table about some entries, in so many parts of one; of NaN where there is none."""
+    values = np.full((len(row), len(entries)), np.nan)
     mine = np.flatnonzero((row >= 0) & (row < len(table)))
-    result[mine[:, None], entries] = table[row[mine]]
-    return result
+    values[mine] = table[row[mine]] / parts
+    return Table(entries, values)

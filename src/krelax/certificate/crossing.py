@@ -12,6 +12,7 @@ from krelax.certificate.activations import KINDS, Ends
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.groups import Groups
 from krelax.certificate.kernel import Bounds, Crossed
+from krelax.certificate.network import Activation, Index
 
 
 @dataclass
@@ -35,57 +36,106 @@ class Part:
 
 
 @dataclass
+class Table:
+    """Numbers of some neurons, `(rows, entries)`; NaN where there is none."""
+
+    entries: Index
+    values: Floats
+
+    @property
+    def present(self) -> Index:
+        """Neurons with a number in some row."""
+        return self.entries[~np.isnan(self.values).all(0)]
+
+    def without(self, rows: Index, neurons: Index, size: int) -> Table:
+        """The same but for some of `size` neurons, each in one row."""
+        place, values = _places(self.entries, size)[neurons], self.values.copy()
+        values[rows[place >= 0], place[place >= 0]] = np.nan
+        return Table(self.entries, values)
+
+    def at(self, neurons: Index, size: int) -> Floats:
+        """The numbers of these out of `size` neurons."""
+        place = _places(neurons, size)
+        mine = place[self.entries] >= 0
+        result = np.full((len(neurons), len(self.values)), np.nan)
+        result[place[self.entries[mine]]] = self.values.T[mine]
+        return result.T
+
+
+def _places(entries: Index, size: int) -> Index:
+    """Where each of `size` neurons is among some of them, -1 if nowhere."""
+    place = np.full(size, -1)
+    place[entries] = np.arange(len(entries))
+    return place
+
+
+@dataclass
 class Choice:
-    """How slopes are chosen: by a rule, unless there are fractions `t` of lower slopes, perhaps with slopes of `upper`
-    lines, or slopes of a neuron's lower and upper `lines`, or `absolute` ones, NaN where there are none; and then
-    `lowered`. Each is `(rows, entries)`."""
+    """How slopes are chosen: by a rule, unless tables have fractions "t" of lower slopes, perhaps with slopes of upper
+    lines, "top", or slopes of neurons' "lower" and "upper" lines, or "absolute" ones, and how far they are then
+    "lowered"."""
 
     rule: str = "adaptive"
-    t: Floats | None = None
-    upper: Floats | None = None
-    lines: tuple[Floats, Floats] | None = None
-    absolute: Floats | None = None
-    lowered: Floats | None = None
-    parts: Sequence[Part] = field(default_factory=tuple)
+    tables: dict[str, Table] = field(default_factory=dict)
+    parts: Sequence[Part] = ()
 
 
 def cross(bounds: Bounds, j: int, coeff: Array, ends: Ends, choice: Choice, which: Rows) -> Crossed:
     """Cross activation j. Behind it are the coefficients `coeff`, `(rows, neurons)`, before it the intervals `ends`,
-    `(regions | rows | 1, entries)`, cut by splits; `which` are the rows' regions."""
-    ar, node = bounds.ar, bounds.network.activation(j)
+    `(regions | rows | 1, entries)`, cut by splits; `which` are the rows' regions.
+
+    ReLUs that are z, or zero, all over their intervals, and of which nothing is chosen, hand on their coefficients, or
+    zero: they pay nothing, and nothing rounds. All else is about the others, the `columns`."""
+    ar, node, size = bounds.ar, bounds.network.activation(j), ends[0].shape[1]
     kind, zero = KINDS[node.kind], ar.number(np.zeros(()))
-    rest, joint, price, taken = coeff, None, zero, zero
-    own_ends = ends[0][which], ends[1][which]
+    settled = _settled(node, ends, choice)
+    columns = np.flatnonzero(~settled) if settled.any() else slice(None)
+    all_ends, passed, coeff = (ends[0][which], ends[1][which]), coeff, coeff[:, columns]
+    ends, own_ends = ((x[0][:, columns], x[1][:, columns]) for x in (ends, all_ends))
+    rest, joint, price, taken = coeff, zero, zero, zero
     for part in choice.parts:
         if not part.active.any():
             continue
-        put = part.groups.put
-        rest = rest - put(ar, part.coeff)
-        joint = put(ar, part.slope) if joint is None else joint + put(ar, part.slope)
-        price = price + part.price(ar, own_ends)
+        taking, slope = (part.groups.put(ar, x)[:, columns] for x in (part.coeff, part.slope))
+        rest, joint, price = rest - taking, joint + slope, price + part.price(ar, all_ends)
         if ar.unit:
-            taken = taken + put(ar, abs(part.coeff) + abs(part.slope))
+            taken = taken + part.groups.put(ar, abs(part.coeff) + abs(part.slope))[:, columns]
     own = kind.behind(ar, node, rest)
-    slopes = ar.choice(_slopes(bounds, j, ar.floats(own), ends, choice, which))
+    tables = {name: table.at(np.arange(size)[columns], size) for name, table in choice.tables.items()}
+    slopes = ar.choice(_slopes(node, ar.floats(own), ends, choice.rule, tables, which))
     price = price + kind.price(ar, node, own, slopes, own_ends).sum(1)
     if bounds.float32 and node.negative_slope:  # the product with the slope rounds
         error = 2.0**-23 * node.negative_slope * np.maximum(-own_ends[0], 0) + 2.0**-120
         price = price + ar.dot(abs(coeff), ar.number(error))
     terms = zero
     if ar.unit:
-        largest = bounds.largest(node.inputs[0])[which]
+        largest = bounds.largest(node.inputs[0])[which][:, columns]
         terms = ar.dot(abs(slopes) + taken, largest) + ar.dot(abs(coeff), kind.reach(node, largest))
-    count = bounds.network.size(node.inputs[0]) + sum(part.groups.members.size for part in choice.parts)
-    return Crossed(slopes if joint is None else slopes + joint, price, terms, count)
+    slopes = slopes + joint
+    if settled.any():
+        passed = passed * ar.number((all_ends[0] >= 0).astype(np.float64))
+        passed[:, columns] = slopes
+        slopes = passed
+    return Crossed(slopes, price, terms, size + sum(part.groups.members.size for part in choice.parts))
 
 
-def _slopes(bounds: Bounds, j: int, coeff: Floats, ends: Ends, choice: Choice, which: Rows) -> Floats:
-    """The slopes chosen for the neurons alone."""
-    node = bounds.network.activation(j)
-    result = KINDS[node.kind].slopes(node, coeff, ends, choice.rule, choice.t, choice.upper, which)
-    if choice.lines is not None:
-        line = np.where(coeff > 0, *choice.lines)
+def _settled(node: Activation, ends: Ends, choice: Choice) -> NDArray[np.bool_]:
+    """ReLUs that are z, or zero, all over their intervals, and of which nothing is chosen."""
+    lower, upper = ends
+    dead = (upper <= 0) & (node.negative_slope == 0)
+    settled = np.logical_and(((lower >= 0) | dead).all(0), node.kind == "relu")
+    chosen = [table.present for name, table in choice.tables.items() if name != "t"]
+    for neurons in (*chosen, *(part.groups.members for part in choice.parts)):
+        settled[neurons] = False
+    return settled
+
+
+def _slopes(node: Activation, coeff: Floats, ends: Ends, rule: str, tables: dict[str, Floats], which: Rows) -> Floats:
+    """The slopes chosen for neurons alone."""
+    result = KINDS[node.kind].slopes(node, coeff, ends, rule, tables.get("t"), tables.get("top"), which)
+    if "lower" in tables:
+        line = np.where(coeff > 0, tables["lower"], tables["upper"])
         result = np.where(np.isnan(line), result, line * coeff)
-    if choice.absolute is not None:
-        result = np.where(np.isnan(choice.absolute), result, choice.absolute)
-    return result if choice.lowered is None else result - choice.lowered
+    if "absolute" in tables:
+        result = np.where(np.isnan(tables["absolute"]), result, tables["absolute"])
+    return result - np.nan_to_num(tables["lowered"]) if "lowered" in tables else result

@@ -18,7 +18,7 @@ def with_maxima(network: Network, question: Question, ar: Arithmetic) -> tuple[N
     longest, count = max(map(len, members)), len(members)
     windows = np.array([[*m, *m[:1].repeat(longest - len(m))] for m in members])
     last, margins = len(network.nodes) - 1, len(question.rows)
-    dense = Dense(ar.number(question.rows.T[None]), 1)
+    dense = Dense(ar.number(question.rows[None, None]))
     added = (
         Affine((last,), (dense,), margins, ar.number(question.offsets), abs(question.offsets)),
         Affine((last + 1,), (Pick(windows.reshape(-1), margins),), windows.size),

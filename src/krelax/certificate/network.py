@@ -1,12 +1,12 @@
 """The network as the checker sees it: affine nodes, each a sum of simple linear maps, and activations.
 
 Values of a node are flattened: arrays `(batch, size)`, of floats or exact numbers. Only three linear maps are needed:
-picking entries, scaling them, and products with a dense matrix; a convolution is a pick, a product, and a pick.
+picking entries, scaling them, and products with matrices, of which a convolution has one for each entry of its kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -49,41 +49,29 @@ class Pick:
     def absolute(self) -> Pick:
         return self
 
-    @property
+    @cached_property
     def adjoint_terms(self) -> int:
-        return int(self._counts.max(initial=1))
-
-    @cached_property
-    def _missing(self) -> Index:
-        return np.flatnonzero(self.index < 0)
-
-    @cached_property
-    def _counts(self) -> Index:
-        return np.bincount(self.index[self.index >= 0], minlength=self.size)
+        return int(np.bincount(self.index + 1)[1:].max(initial=1))
 
     @cached_property
     def _order(self) -> tuple[Index, Index, Index]:
         """Places by the entry they pick, where each entry's begin, and the entries that are picked at all."""
-        order = np.argsort(self.index, kind="stable")[len(self._missing) :]
-        picked = np.flatnonzero(self._counts)
-        return order, np.cumsum(self._counts[picked]) - self._counts[picked], picked
+        order = np.argsort(self.index, kind="stable")
+        order = order[self.index[order] >= 0]
+        picked, starts = np.unique(self.index[order], return_index=True)
+        return order, starts, picked
 
     def forward(self, ar: Arithmetic, x: Array) -> Array:
         y = x[:, self.index]
-        if len(self._missing):
-            y[:, self._missing] = 0
+        y[:, self.index < 0] = 0
         return y
 
     def adjoint(self, ar: Arithmetic, c: Array) -> Array:
         order, starts, picked = self._order
-        if not len(picked):
-            return ar.number(np.zeros((len(c), self.size)))
-        sums = ar.segments(c[:, order], starts) if len(picked) < len(order) else c[:, order]
-        if len(picked) == self.size:
-            return sums
-        place = np.full(self.size, -1)
-        place[picked] = np.arange(len(picked))
-        return Pick(place, len(picked)).forward(ar, sums)
+        y = ar.number(np.zeros((self.size, len(c))).T)
+        if len(picked):
+            y[:, picked] = ar.segments(c[:, order], starts)
+        return y
 
     def over(self, ar: Arithmetic) -> Pick:
         return self
@@ -113,37 +101,59 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """Products with `weight`, `(groups, inputs, outputs)`, of values `(groups, rows, inputs)`."""
+    """Products with matrices, from `(images, groups, inputs, *before)` to `(images, groups, outputs, *after)`.
+
+    `weight`, `(taps, groups, outputs, inputs)`, has a matrix for each entry of a convolution's kernel; what tap t makes
+    of the places `source[t]` is added up at the places `target[t]`. Without places there is one tap: a matrix. Slices
+    have no place twice, so an entry adds up no more products than the taps have inputs, in whatever order, and an entry
+    of the adjoint no more than they have outputs.
+    """
 
     weight: Array
-    rows: int
+    images: int = 1
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    source: Sequence[tuple[slice, ...]] = ((),)
+    target: Sequence[tuple[slice, ...]] = ((),)
 
     @property
     def terms(self) -> int:
-        return int(self.weight.shape[1])
+        return int(self.weight.shape[0] * self.weight.shape[3])
 
     @property
     def adjoint_terms(self) -> int:
-        return int(self.weight.shape[2])
+        return int(self.weight.shape[0] * self.weight.shape[2])
 
     @cached_property
     def absolute(self) -> Dense:
-        return Dense(abs(self.weight), self.rows)
+        return replace(self, weight=abs(self.weight))
 
     @cached_property
-    def _transposed(self) -> Dense:
-        return Dense(self.weight.swapaxes(1, 2), self.rows)
+    def _adjoint(self) -> Dense:
+        turned = self.weight.swapaxes(2, 3)
+        return Dense(turned, self.images, self.after, self.before, self.target, self.source)
 
     def forward(self, ar: Arithmetic, x: Array) -> Array:
-        groups, inputs, outputs = self.weight.shape
-        y = x.reshape(len(x), groups, self.rows, inputs) @ self.weight
-        return y.reshape(len(x), groups * self.rows * outputs)
+        return ar.product(self._multiply, self.weight, x, self.terms)
 
     def adjoint(self, ar: Arithmetic, c: Array) -> Array:
-        return self._transposed.forward(ar, c)
+        return self._adjoint.forward(ar, c)
+
+    def _multiply(self, weight: Floats, x: Floats) -> Floats:
+        """Rows come last here, images before them, and lie so in memory: what a tap takes is one matrix."""
+        (_, groups, outputs, inputs), rows = weight.shape, len(x)
+        x = x.T.reshape(self.images, groups * inputs * prod(self.before), rows).swapaxes(0, 1)
+        x = x.reshape(groups, inputs, *self.before, self.images * rows)
+        y = np.zeros((groups, outputs, *self.after, self.images * rows))
+        for matrix, source, target in zip(weight, self.source, self.target, strict=True):
+            taken = x[:, :, *source]
+            made = matrix @ taken.reshape(groups, inputs, prod(taken.shape[2:]))
+            y[:, :, *target] += made.reshape(groups, outputs, *taken.shape[2:])
+        y = y.reshape(groups * outputs * prod(self.after), self.images, rows).swapaxes(0, 1)
+        return y.reshape(self.images * groups * outputs * prod(self.after), rows).T
 
     def over(self, ar: Arithmetic) -> Dense:
-        return Dense(ar.number(self.weight), self.rows)
+        return replace(self, weight=ar.number(self.weight))
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,29 +257,6 @@ class Network:
     def over(self, ar: Arithmetic) -> Network:
         """The same network with its constants as numbers of an arithmetic."""
         return replace(self, nodes=tuple(n.over(ar) if isinstance(n, Affine) else n for n in self.nodes))
-
-    def evaluate(self, x: Floats) -> list[Floats]:
-        """Values of all nodes for inputs `(batch, size)`, in float64, rounded."""
-        from krelax.certificate.arithmetic import Float64
-
-        values: list[Floats] = []
-        for node in self.nodes:
-            if node is None:
-                values.append(x)
-            elif isinstance(node, Affine):
-                values.append(node.forward(Float64(), [values[j] for j in node.inputs]))
-            else:
-                values.append(ACTIVATIONS[node.kind](node, values[node.inputs[0]]))
-        return values
-
-
-# What activations compute, in float64.
-ACTIVATIONS: dict[str, Callable[[Activation, Floats], Floats]] = {
-    "relu": lambda node, z: np.maximum(z, node.negative_slope * z),
-    "sigmoid": lambda node, z: 0.5 + 0.5 * np.tanh(z / 2),
-    "tanh": lambda node, z: np.tanh(z),
-    "max": lambda node, z: z.reshape(len(z), node.size, node.window).max(2),
-}
 
 
 class Builder:

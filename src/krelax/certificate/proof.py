@@ -64,9 +64,10 @@ class _ByClaim:
         ends, crossing = proof.ends(j), self.crossings.get(j)
         choice = choose(crossing, self.batch, network, j)
         if len(splits.leaf):
-            ends, choice.lowered = splits.cut(ends, rows), splits.lowered(rows, ends[0].shape[1])
-            if choice.upper is not None:
-                choice.upper[splits.leaf, splits.neuron] = np.nan
+            ends, choice.tables["lowered"] = splits.cut(ends, rows), splits.lowered(rows)
+            if "top" in choice.tables:
+                size = ends[0].shape[1]
+                choice.tables["top"] = choice.tables["top"].without(splits.leaf, splits.neuron, size)
         if crossing is not None:
             choice.parts = [self._part(j, shares) for shares in crossing.groups]
         return cross(proof.bounds, j, coeff, ends, choice, slice(None))
@@ -230,8 +231,8 @@ class Proof:
         self.bounds.tighten(z, lower, upper)
 
     def _over_boxes(self, boxes: Boxes) -> float:
-        """The smallest margin over the leaves of a tree of boxes. A box that proves nothing is cut in halves, unless there
-        are too many: its finder may have had other slopes."""
+        """The smallest margin over the leaves of a tree of boxes. Those that prove nothing are cut in halves, unless
+        they are too many: their finder may have had other slopes."""
         leaves, waiting, cuts, worst = _cut(boxes, self.bounds.region), list[Box](), _MOST_CUTS, np.inf
         while part := waiting[: self._portion] or list(islice(leaves, self._portion)):
             del waiting[: self._portion]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from krelax.certificate.affine import means
+from krelax.certificate.affine import ROUNDED, scaled
 from krelax.certificate.arithmetic import Floats
 from krelax.certificate.context import Context, Shape, Tensor, Value, numbers, reads
 from krelax.certificate.network import Dense, Index, Scale
@@ -70,31 +70,40 @@ def _laid_out(index: Index, places: Sequence[Index]) -> Index:
     return index
 
 
-def _convolve(c: Context, x: Value, places: Sequence[Index], weight: Floats, bias: Any) -> Value:
-    """Products of windows, laid out in groups, with `weight`, `(groups, inputs * kernel, outputs)`."""
-    (images, channels), groups, rank = x.shape[:2], len(weight), len(places)
-    index = _laid_out(numbers(x.shape), places)
-    index = index.reshape(images, groups, channels // groups, *index.shape[2:])
-    axes = (1, 0, *range(3, 3 + rank), 2, *range(3 + rank, 3 + 2 * rank))
-    spatial = tuple(len(p) for p in places)
-    rows = c.moved(index.transpose(axes), x)
-    shape = (groups, images, *spatial, weight.shape[2])
-    dense = Dense(np.ascontiguousarray(weight), images * prod(spatial))
-    if bias is not None:
-        bias = bias.reshape(groups, *[1] * (rank + 1), -1)
-    y = c.affine([rows], [dense], shape, bias)
-    order = numbers(shape).transpose(1, 0, rank + 2, *range(2, rank + 2))
-    return c.moved(order.reshape(images, -1, *spatial), y)
+def _steps(places: Index) -> slice:
+    """Places in equal steps as a slice."""
+    if not len(places):
+        return slice(0)
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    if step < 1 or (np.diff(places) != step).any():
+        raise ValueError("places that are not in equal steps")
+    return slice(int(places[0]), int(places[-1]) + 1, step)
+
+
+def _convolve(c: Context, x: Value, windows: Sequence[Index], weight: Floats, bias: Any) -> Value:
+    """Products of windows with `weight`, `(groups, outputs, inputs, *kernel)`."""
+    groups, outputs, inputs = weight.shape[:3]
+    if len(x.shape) != weight.ndim - 1 or x.shape[1] != groups * inputs or not weight.size:
+        raise InputError(f"a convolution of {x.shape} by {weight.shape}")
+    # For every axis and entry of the kernel where the entries of the windows are, but for those in the padding, and of
+    # which windows they are.
+    sources, targets = [], []
+    for table, n in zip(windows, x.shape[2:], strict=True):
+        inside = [np.flatnonzero((column >= 0) & (column < n)) for column in table.T]
+        sources.append([_steps(column[i]) for column, i in zip(table.T, inside, strict=True)])
+        targets.append([_steps(i) for i in inside])
+    matrices = np.ascontiguousarray(weight.reshape(groups, outputs, inputs, -1).transpose(3, 0, 1, 2), np.float64)
+    after = tuple(map(len, windows))
+    dense = Dense(matrices, x.shape[0], x.shape[2:], after, list(product(*sources)), list(product(*targets)))
+    bias = None if bias is None else bias.reshape(-1, *[1] * len(after))
+    return c.affine([x], [dense], (x.shape[0], groups * outputs, *after), bias)
 
 
 @reads("Conv")
 def _conv(c: Context) -> Tensor:
     x, weight, groups = c.value(), c.weight(1), c.get("group", 1)
-    if len(x.shape) != weight.ndim or x.shape[1] != weight.shape[1] * groups:
-        raise InputError(f"a convolution of {x.shape} by {weight.shape}")
-    places = [p for p, _, _ in _geometry(c, weight.shape[2:], x.shape[2:])]
-    matrix = weight.reshape(groups, weight.shape[0] // groups, -1).swapaxes(1, 2)
-    return _convolve(c, x, places, matrix, c.constant(2))
+    windows = [table for table, _, _ in _geometry(c, weight.shape[2:], x.shape[2:])]
+    return _convolve(c, x, windows, weight.reshape(groups, -1, *weight.shape[1:]), c.constant(2))
 
 
 @reads("ConvTranspose")
@@ -103,16 +112,14 @@ def _conv_transpose(c: Context) -> Tensor:
     kernel, rank = weight.shape[2:], weight.ndim - 2
     stride, dilation = c.get("strides", [1] * rank), c.get("dilations", [1] * rank)
     pads, extra = c.get("pads", [0] * 2 * rank), c.get("output_padding", [0] * rank)
-    if c.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in c.call.attributes or x.shape[1] != len(weight):
+    if c.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in c.call.attributes:
         raise UnsupportedError("auto_pad and output_shape; export with explicit pads")
-    places = []
+    windows = []
     for i, (n, k, s, d) in enumerate(zip(x.shape[2:], kernel, stride, dilation, strict=True)):
         size = s * (n - 1) + extra[i] + d * (k - 1) + 1 - pads[i] - pads[rank + i]
         source = np.arange(size)[:, None] + pads[i] - np.arange(k) * d  # in steps of the stride
-        places.append(np.where(source % s == 0, source // s, -1))
-    split = weight.reshape(groups, -1, *weight.shape[1:])
-    matrix = np.moveaxis(split, 2, -1).reshape(groups, -1, weight.shape[1])
-    return _convolve(c, x, places, matrix, c.constant(2))
+        windows.append(np.where(source % s == 0, source // s, -1))
+    return _convolve(c, x, windows, weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2), c.constant(2))
 
 
 @reads("AveragePool")
@@ -123,9 +130,8 @@ def _average_pool(c: Context) -> Tensor:
     for (places, first, end), n in zip(geometry, x.shape[-rank:], strict=True):
         low, high = (first, end) if c.get("count_include_pad", 0) else (0, n)
         factor = np.multiply.outer(factor, 1 / ((places >= low) & (places < high)).sum(1))
-    index = _laid_out(numbers(x.shape), [p for p, _, _ in geometry])
-    shape = index.shape[:-rank]
-    return means(c, index.reshape(*shape, -1), factor, shape)
+    summed = _convolve(c, x, [p for p, _, _ in geometry], np.ones((x.shape[1], 1, 1, *kernel)), None)
+    return scaled(c, summed, factor, fuzz=ROUNDED)
 
 
 @reads("MaxPool")
