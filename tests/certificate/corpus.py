@@ -161,7 +161,7 @@ def rejected() -> Iterator[tuple[str, str, Certificate]]:
         ("triangles", "diamond", ask(2.125, Layer("adaptive"))),
         ("splits-false", "diamond", ask(1.9, Layer("adaptive"), claim=split())),
         ("boxes-false", "diamond", boxed(1.9)),
-        ("exactly-zero", "diamond", boxed(2.5)),
+        ("exactly-zero", "diamond", boxed(2.0)),
         ("layers-false", "deep", deep((1.0, 1.75))),
         ("second-question", "deep", deep(), deep((1.0, 9.0))),
         ("wrong-slopes", "deep", _edited(deep(), lambda q: q.margins.crossings[0].lines.fill(1e30))),
