@@ -283,7 +283,7 @@ class Cuts:
                 self.cut += [-1, -1]
                 self.at += [0.0, 0.0]
                 self.below += [-1, -1]
-        return torch.arange(first, first + 2 * len(boxes), 2)
+        return torch.arange(first, first + 2 * len(boxes), 2, device=boxes.device)
 
 
 def keys_of_entries(index: Iterable[int], valid: Iterable[bool]) -> list[Key | None]:
@@ -294,5 +294,6 @@ def keys_of_entries(index: Iterable[int], valid: Iterable[bool]) -> list[Key | N
 
 def keys_of_rows(rows: Tensor) -> list[Key | None]:
     """Keys of forms given as rows `(forms, entries)` over a flattened node."""
+    rows = rows.cpu()  # read number by number
     place = [row.nonzero()[:, 0] for row in rows]
     return [tuple(zip(p.tolist(), row[p].tolist(), strict=True)) for row, p in zip(rows, place, strict=True)]
