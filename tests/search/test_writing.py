@@ -130,6 +130,18 @@ def test_balls(norm: str, tmp_path: Path) -> None:
     assert margin == pytest.approx(float(found.value.min()), rel=1e-4)
 
 
+def test_lines_that_all_margins_share(tmp_path: Path) -> None:
+    """Nothing is optimised at a maximum over windows, so that all queries cross it on the same lines."""
+    path = Path(__file__).parent.parent / "certificate" / "networks" / "window.onnx"
+    network, ledger = load_onnx(path), Ledger()
+    instance = Instance.of(network, Box(torch.full((1, 1, 2), -1.0).double(), torch.ones(1, 1, 2).double()))
+    queries = classification(torch.tensor([0]), 4)
+    queries = replace(queries, offsets=queries.offsets + 2.0)
+    found = bound(replace(instance, ledgers=(ledger,)), queries, METHODS["alpha"])
+    margin = checked(instance, queries, ledger, path.read_bytes(), tmp_path / "c.zip")
+    assert margin == pytest.approx(float(found.value.min()), rel=1e-4)
+
+
 def test_the_ledger_keeps_the_best_claim() -> None:
     instance, queries, _ = asked("digits_dense", 0.07)
     ledger = Ledger()
