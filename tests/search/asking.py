@@ -55,7 +55,11 @@ def specification(network: Network, questions: Sequence[Question]) -> Specificat
 
 
 def answers(
-    network: Network, questions: Sequence[Question], plan: str | Plan = "auto", timeout: float | None = None
+    network: Network,
+    questions: Sequence[Question],
+    plan: str | Plan = "auto",
+    timeout: float | None = None,
+    device: str = "cpu",
 ) -> list[Outcome]:
     """The outcome of every question; each must be reported exactly once."""
     asked = about_specification(network, specification(network, questions))
@@ -66,7 +70,7 @@ def answers(
         assert index not in found
         found[index] = outcome
 
-    decide(network, asked, Plan.of(plan) if isinstance(plan, str) else plan, report, timeout)
+    decide(network, asked, Plan.of(plan) if isinstance(plan, str) else plan, report, timeout, device)
     return [found[i] for i in range(len(questions))]
 
 

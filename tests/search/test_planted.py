@@ -38,10 +38,10 @@ def margin_at_secret(asked: Planted, question: Question) -> Fraction:
     return Fraction(float(min((rows @ y + offsets).max() for rows, offsets in question.clauses)) + 1e-12)
 
 
-def check(asked: Planted, questions: list[Question], plan: str, seconds: float) -> None:
+def check(asked: Planted, questions: list[Question], plan: str, seconds: float, device: str = "cpu") -> None:
     """No verdict is wrong, no counterexample spurious and no proven margin larger than the one at the secret input."""
     wrong = Verdict.VIOLATED if asked.safe else Verdict.HOLDS
-    for question, outcome in zip(questions, answers(asked.network, questions, plan, seconds), strict=True):
+    for question, outcome in zip(questions, answers(asked.network, questions, plan, seconds, device), strict=True):
         assert outcome.verdict is not wrong, (asked.name, outcome.reason)
         assert outcome.margin is None or Fraction(outcome.margin) <= margin_at_secret(asked, question)
         if outcome.verdict is Verdict.VIOLATED:

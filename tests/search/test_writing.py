@@ -130,6 +130,18 @@ def test_balls(norm: str, tmp_path: Path) -> None:
     assert margin == pytest.approx(float(found.value.min()), rel=1e-4)
 
 
+def test_lines_that_all_margins_share(tmp_path: Path) -> None:
+    """Nothing is optimised at a maximum over windows, so that all queries cross it on the same lines."""
+    path = Path(__file__).parent.parent / "certificate" / "networks" / "window.onnx"
+    network, ledger = load_onnx(path), Ledger()
+    instance = Instance.of(network, Box(torch.full((1, 1, 2), -1.0).double(), torch.ones(1, 1, 2).double()))
+    queries = classification(torch.tensor([0]), 4)
+    queries = replace(queries, offsets=queries.offsets + 2.0)
+    found = bound(replace(instance, ledgers=(ledger,)), queries, METHODS["alpha"])
+    margin = checked(instance, queries, ledger, path.read_bytes(), tmp_path / "c.zip")
+    assert margin == pytest.approx(float(found.value.min()), rel=1e-4)
+
+
 def test_the_ledger_keeps_the_best_claim() -> None:
     instance, queries, _ = asked("digits_dense", 0.07)
     ledger = Ledger()
@@ -138,15 +150,17 @@ def test_the_ledger_keeps_the_best_claim() -> None:
     assert torch.equal(torch.tensor(values, dtype=torch.float64), found.value[0])
 
 
-def searched(name: str, eps: float, plan: Plan) -> tuple[list[Outcome], bytes]:
-    """Outcomes of a search for the first digits, with proofs."""
+def searched(
+    name: str, eps: float, plan: Plan, which: slice = slice(10), device: str = "cpu"
+) -> tuple[list[Outcome], bytes]:
+    """Outcomes of a search for some digits, by default the first ones, with proofs."""
     path, data = DATA / f"{name}.onnx", np.load(DATA / "digits_test.npz")
     network = load_onnx(path)
-    x = torch.from_numpy(data["images"][:10] / 255.0).double().reshape(10, *network.input_shape)
-    queries = classification(torch.from_numpy(data["labels"][:10]).long(), 10)
+    x = torch.from_numpy(data["images"][which] / 255.0).double().reshape(-1, *network.input_shape)
+    queries = classification(torch.from_numpy(data["labels"][which]).long(), 10)
     outcomes: dict[int, Outcome] = {}
     questions = Questions(ball(x, eps), queries, lambda i, x, y: False)
-    decide(network, questions, plan, outcomes.__setitem__, 100, proofs=True)
+    decide(network, questions, plan, outcomes.__setitem__, 100, device, proofs=True)
     return [outcomes[i] for i in sorted(outcomes)], path.read_bytes()
 
 
@@ -157,10 +171,15 @@ def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) 
     holding = [o for o in outcomes if o.verdict is Verdict.HOLDS]
     assert {o.reason for o in holding} >= {"crown", "branching"}
     for outcome in holding:
-        write(tmp_path / "c.zip", Certificate(hashlib.sha256(model).hexdigest(), "real", "test", list(outcome.proofs)))
-        # the best claim of every form may come from different stages, so that together they prove more
-        assert outcome.margin is not None
-        assert check(read(tmp_path / "c.zip"), model)[0] >= 0.999 * outcome.margin - 1e-5
+        accepted(outcome, model, tmp_path / "c.zip")
+
+
+def accepted(outcome: Outcome, model: bytes, path: Path) -> None:
+    """The checker finds about the margin of an outcome in its certificate."""
+    write(path, Certificate(hashlib.sha256(model).hexdigest(), "real", "test", list(outcome.proofs)))
+    # the best claim of every form may come from different stages, so that together they prove more
+    assert outcome.margin is not None
+    assert check(read(path), model)[0] >= 0.999 * outcome.margin - 1e-5
 
 
 def narrow(path: Path, seed: int, margin: float) -> tuple[Questions, float]:
@@ -174,10 +193,10 @@ def narrow(path: Path, seed: int, margin: float) -> tuple[Questions, float]:
     return Questions(region, queries, lambda i, x, y: False), margin
 
 
-def decided(path: Path, questions: Questions, search: Complete) -> tuple[Outcome, float]:
+def decided(path: Path, questions: Questions, search: Complete, device: str = "cpu") -> tuple[Outcome, float]:
     """The outcome of a search, and the margin that the checker finds in its certificate."""
     outcomes: list[Outcome] = []
-    decide(load_onnx(path), questions, Plan((search,)), lambda i, o: outcomes.append(o), 60, proofs=True)
+    decide(load_onnx(path), questions, Plan((search,)), lambda i, o: outcomes.append(o), 60, device, proofs=True)
     assert outcomes[0].verdict is Verdict.HOLDS
     model, proof = path.read_bytes(), path.with_suffix(".zip")
     write(proof, Certificate(hashlib.sha256(model).hexdigest(), "real", "test", list(outcomes[0].proofs)))
@@ -202,10 +221,9 @@ def test_leaves_that_linear_programs_close(tmp_path: Path, monkeypatch: pytest.M
     assert found == pytest.approx(outcome.margin, rel=1e-3)
 
 
-@pytest.mark.parametrize("seed", [0, 2, 4, 5])
-def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
-    """No member is positive everywhere, but one of them is at every input."""
-    path, generator = tmp_path / "small.onnx", np.random.default_rng(seed)
+def several(path: Path, seed: int) -> Questions:
+    """A question about a small network with a clause of two margins, of which no one is positive at every input."""
+    generator = np.random.default_rng(seed)
     save(random_dense([2, 6, 4, 3], seed), path)
     network, box = load_onnx(path), Box(torch.full((1, 1, 2), -1.0).double(), torch.ones(1, 1, 2).double())
     rows = generator.integers(-4, 5, size=(3, 3)) / 4
@@ -214,15 +232,20 @@ def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
     least = [float(least_margin(network, box.lower[0], box.upper[0], [c]).value) for c in clauses]
     offsets = np.array([0.01 - least[0], 0.01 - least[0], 0.01 - least[1]])
     queries = Queries(*(torch.from_numpy(a)[None] for a in (rows, offsets, np.array([0, 0, 1]))), 2)
-    questions = Questions(box, queries, lambda i, x, y: False)
-    outcome, found = decided(path, questions, Complete(inputs=0, passes=()))
+    return Questions(box, queries, lambda i, x, y: False)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4, 5])
+def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    outcome, found = decided(path, several(path, seed), Complete(inputs=0, passes=()))
     (proof,) = outcome.proofs
     assert proof.maxima
     assert outcome.margin is not None
     assert 0.999 * outcome.margin <= found <= 0.01 + 1e-9
     certificate = read(path.with_suffix(".zip"))
     assert found <= check(certificate, path.read_bytes(), exact=True)[0] <= 0.01 + 1e-9
-    broken = replace(proof, offsets=offsets - 0.011)
+    broken = replace(proof, offsets=proof.offsets - 0.011)
     with pytest.raises(Rejected):
         check(Certificate(hashlib.sha256(path.read_bytes()).hexdigest(), "real", "test", [broken]), path.read_bytes())
 

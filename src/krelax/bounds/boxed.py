@@ -140,7 +140,7 @@ class Bounder:
         radius = torch.where(radius > 0, torch.nextafter(radius, torch.full_like(radius, torch.inf)), radius)
         count = len(self.varied)
         symbols = centre.new_zeros(len(centre), count, centre[0].numel())
-        symbols[:, torch.arange(count), self.varied] = radius.flatten(1)[:, self.varied]
+        symbols[:, torch.arange(count, device=self.varied.device), self.varied] = radius.flatten(1)[:, self.varied]
         shares = torch.eye(count, dtype=centre.dtype, device=centre.device).expand(len(centre), -1, -1)
         form = _Form(centre, symbols.unflatten(2, centre.shape[1:]), torch.zeros_like(centre), centre.abs() + radius)
         return form, shares

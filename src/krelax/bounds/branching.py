@@ -106,7 +106,7 @@ class Branching:
         self._start = start
         self._target = start.new_full(start.shape, torch.inf) if target is None else target
         self._weight = start.new_ones(start.shape) if weight is None else weight.to(start.dtype)
-        self._task = torch.arange(len(start)) if task is None else task
+        self._task = torch.arange(len(start), device=start.device) if task is None else task
         beyond = (_BEYOND * (self._target - start)).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
         self._ahead = self._target + beyond
         self._closed = torch.full_like(start, torch.inf)  # the smallest bound of a query's closed leaves
@@ -157,16 +157,16 @@ class Branching:
         return self._instance.expired() or any(limit is not None and now > limit for limit in limits)
 
     def _improve_roots(self) -> None:
-        for rows in pieces(len(self._pool), self._size):
+        for rows in pieces(len(self._pool), self._size, self._start.device):
             leaves = self._pool.take(rows)
             points = self._evaluator.improve(leaves, self._effort.root)
-            self._prove(leaves, torch.arange(len(leaves)))
+            self._prove(leaves, leaves.rows())
             self._start = self._start.scatter_reduce(0, leaves.query, leaves.floor, "amax")
             if self._notes is not None:
                 self._notes.alone(self._noted(leaves), leaves.floor)
             self._pool.put(rows, leaves)
             self._show(points)
-        every = torch.arange(len(self._pool))
+        every = self._pool.rows()
         self._drop_closed(every, self._pool.take(every))
         self._fresh = False
 
@@ -181,7 +181,7 @@ class Branching:
         if not len(rows):
             return False
         size = min(max(1, self._size // 2), -(-len(rows) // workers(rows.device)))
-        parts = [rows[chunk] for chunk in pieces(len(rows), size)]
+        parts = [rows[chunk] for chunk in pieces(len(rows), size, rows.device)]
         split: list[Tensor] = []
         try:
             for children, points in (pool.map if pool else map)(self._split, parts):
@@ -256,7 +256,7 @@ class Branching:
         """Give the proofs of floors numbers, under which leaves that inherit them find them."""
         rows = ((leaves.floor > -torch.inf) & (leaves.proof < 0)).nonzero()[:, 0]
         if self._notes is not None and len(rows):
-            leaves.proof[rows] = self._notes.number(self._noted(leaves.select(rows)))
+            leaves.proof[rows] = self._notes.number(self._noted(leaves.select(rows))).to(rows.device)
 
     def _drop_closed(self, rows: Tensor, leaves: Leaves) -> None:
         self._pool.drop(rows[self._close(leaves)])
@@ -272,7 +272,7 @@ class Branching:
             return False
         leaves = self._pool.take(rows)
         self._note_proofs(leaves)
-        before = leaves.select(torch.arange(len(leaves)))
+        before = leaves.select(leaves.rows())
         self._show(self._evaluator.improve(leaves, self._effort.last))
         worse = (leaves.value < before.value).nonzero()[:, 0]
         leaves.write(worse, before.select(worse))
@@ -294,7 +294,7 @@ class Branching:
         if self._notes is not None and len(better):
             some = leaves.select(rows[better])
             noted = self._noted(some, {i: s[better].flatten(1) for i, s in slopes.items()})
-            leaves.proof[rows[better]] = self._notes.number(noted)
+            leaves.proof[rows[better]] = self._notes.number(noted).to(rows.device)
         return points
 
     def _among_open(self, mask: Tensor) -> Tensor:
@@ -333,7 +333,7 @@ class Branching:
         wanted = self._matters() if self._effort.partial else torch.zeros_like(self._task, dtype=torch.bool)
         bound = self._closed.clone()
         left: list[Proven] = []
-        for rows in pieces(len(self._pool), self._size):
+        for rows in pieces(len(self._pool), self._size, self._start.device):
             leaves = self._pool.take(rows)
             asked = wanted[leaves.query].nonzero()[:, 0] if not self._instance.expired() else rows[:0]
             self._prove(leaves, asked)
@@ -350,4 +350,4 @@ def _rank(sorted_labels: Tensor, labels: int) -> Tensor:
     """Position of every entry among those of its label."""
     count = torch.bincount(sorted_labels, minlength=labels)
     first = count.cumsum(0) - count
-    return torch.arange(len(sorted_labels)) - first[sorted_labels]
+    return torch.arange(len(sorted_labels), device=count.device) - first[sorted_labels]

@@ -180,11 +180,11 @@ class Evaluator:
 
     def roots(self, query: Tensor, depth: int) -> Leaves:
         """Queries without any split, with CROWN's adaptive slopes."""
-        n, dtype = len(query), self._proposing.lower[0].dtype
+        n, like = len(query), self._proposing.lower[0]
         slopes = [t for site in self._sites.values() for t in site.roots(n)]
-        side = torch.zeros(n, depth, dtype=dtype)
-        value = torch.full((n,), -torch.inf, dtype=dtype)
-        neuron, branch = torch.full((n, depth), -1), torch.full((n,), -1)
+        side = like.new_zeros(n, depth)
+        value = like.new_full((n,), -torch.inf)
+        neuron, branch = query.new_full((n, depth), -1), query.new_full((n,), -1)
         return Leaves(query, neuron, side, side.clone(), value, value.double(), branch.clone(), branch, slopes)
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> Tensor:
@@ -234,8 +234,8 @@ class Evaluator:
         """
         value, points = torch.full_like(leaves.floor, -torch.inf), []
         slopes = {i: value.new_zeros(len(leaves), *self._known.relaxations[i].lower.shape[1:]) for i in self.nodes}
-        for row in range(len(leaves)):
-            one = leaves.select(torch.tensor([row]))
+        for row, index in enumerate(leaves.rows().split(1)):
+            one = leaves.select(index)
             form = _taken(self._exact, one.query)
             if len(form.coeff) == 1:
                 value[row], point, found = solve_form(self._instance, self._cut(one), form)
@@ -261,8 +261,8 @@ class Evaluator:
         cut = Intervals(list(known.lower), list(known.upper), list(known.magnitude))
         for i, site in self._splittable():
             splits, source = self._splits(leaf, site), network.nodes[i].inputs[0]
-            sides = torch.zeros(site.count, dtype=torch.float64)
-            sides[splits.neuron - site.first] = splits.side.double()
+            sides = cut.lower[source].new_zeros(site.count)
+            sides[splits.neuron - site.first] = splits.side.to(sides)
             sides = sides.view_as(cut.lower[source])
             lower = torch.where(sides > 0, cut.lower[source].clamp(min=0), cut.lower[source])
             upper = torch.where(sides < 0, cut.upper[source].clamp(max=0), cut.upper[source])

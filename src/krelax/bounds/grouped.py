@@ -189,7 +189,7 @@ class Grouped(Step):
 
 def membership(groups: Sequence[Groups]) -> tuple[Tensor, list[Tensor]]:
     """The neurons in groups, `(m,)`, and where among them the members of each set of groups are, `(groups, k)`."""
-    members = torch.cat([torch.arange(0), *(g.members.flatten() for g in groups)]).unique()
+    members = torch.cat([g.members.flatten() for g in groups] or [torch.arange(0)]).unique()
     return members, [torch.searchsorted(members, g.members[0]) for g in groups]
 
 

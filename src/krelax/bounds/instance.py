@@ -192,7 +192,7 @@ def side_by_side(work: Callable[[T], R], parts: Sequence[T], device: torch.devic
         yield from (pool.map if pool else map)(torch.no_grad()(work), parts)
 
 
-def pieces(total: int, size: int) -> Iterator[Tensor]:
-    """`range(total)` in index tensors of at most `size`, of nearly equal length."""
+def pieces(total: int, size: int, device: torch.device | None = None) -> Iterator[Tensor]:
+    """`range(total)` in index tensors of at most `size`, of nearly equal length, on the device of what they index."""
     if total:
-        yield from torch.arange(total).tensor_split(-(-total // size))
+        yield from torch.arange(total, device=device).tensor_split(-(-total // size))

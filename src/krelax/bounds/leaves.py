@@ -32,6 +32,10 @@ class Leaves:
     def __len__(self) -> int:
         return len(self.query)
 
+    def rows(self) -> Tensor:
+        """The number of every leaf."""
+        return torch.arange(len(self), device=self.query.device)
+
     def tensors(self) -> list[Tensor]:
         """All of them in a fixed order."""
         splits = [self.neuron, self.side, self.multiplier]

@@ -63,6 +63,12 @@ class Choices:
         entries = None if self.slopes is None and self.lines is None else places
         return replace(self, entries=entries if self.entries is None else places[self.entries], absolute=absolute)
 
+    def repeated(self, count: int) -> Choices:
+        """The same of so many leaves, where the lines have a single row for all of them."""
+        if self.lines is None or len(self.lines) == count:
+            return self
+        return replace(self, lines=np.broadcast_to(self.lines, (count, *self.lines.shape[1:])))
+
     @classmethod
     def join(cls, parts: Sequence[Choices]) -> Choices:
         """Choices about the same neurons, without groups."""
@@ -96,7 +102,8 @@ class Noted:
 
     @classmethod
     def unsplit(cls, choices: Mapping[int, Choices], count: int) -> Noted:
-        """Leaves without a split, one for each form."""
+        """Leaves without a split, one for each form; lines that are the same for all forms may be there once."""
+        choices = {i: c.repeated(count) for i, c in choices.items()}
         kinds = (np.int32, np.int32, np.int8, np.float32)
         node, entry, side, multiplier = (np.zeros((count, 0), kind) for kind in kinds)
         return cls(choices, node, entry, side, multiplier)
@@ -283,7 +290,7 @@ class Cuts:
                 self.cut += [-1, -1]
                 self.at += [0.0, 0.0]
                 self.below += [-1, -1]
-        return torch.arange(first, first + 2 * len(boxes), 2)
+        return torch.arange(first, first + 2 * len(boxes), 2, device=boxes.device)
 
 
 def keys_of_entries(index: Iterable[int], valid: Iterable[bool]) -> list[Key | None]:
@@ -294,5 +301,6 @@ def keys_of_entries(index: Iterable[int], valid: Iterable[bool]) -> list[Key | N
 
 def keys_of_rows(rows: Tensor) -> list[Key | None]:
     """Keys of forms given as rows `(forms, entries)` over a flattened node."""
+    rows = rows.cpu()  # read number by number
     place = [row.nonzero()[:, 0] for row in rows]
     return [tuple(zip(p.tolist(), row[p].tolist(), strict=True)) for row, p in zip(rows, place, strict=True)]

@@ -328,7 +328,7 @@ def solve_form(instance: Instance, known: Intervals, form: Form) -> tuple[Tensor
     entries = program.after(0)
     x = np.where(entries.column >= 0, solution.x[entries.column] * entries.scale, 0.0)
     region = instance.region
-    point = region.project(torch.from_numpy(x).view_as(region.lower).unsqueeze(1))[:, 0]
+    point = region.project(torch.from_numpy(x).to(region.lower).view_as(region.lower).unsqueeze(1))[:, 0]
     slopes = solution.slopes
     if solution.status is Status.INFEASIBLE:
         slopes = _along(program, coeff[0], form.constant[0], slopes)

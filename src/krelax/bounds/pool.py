@@ -34,6 +34,10 @@ class Pool:
     def branch(self) -> Tensor:
         return self._table.branch[: self._count]
 
+    def rows(self) -> Tensor:
+        """The number of every leaf."""
+        return torch.arange(self._count, device=self.query.device)
+
     def take(self, rows: Tensor) -> Leaves:
         """Copies of some leaves."""
         return self._table.select(rows)
@@ -47,12 +51,12 @@ class Pool:
         count = self._count + len(leaves)
         if count > len(self._table):
             self._table = self._table.room(max(count, min(2 * count, self._most)))
-        self._table.write(torch.arange(self._count, count), leaves)
+        self._table.write(torch.arange(self._count, count, device=self.query.device), leaves)
         self._count = count
 
     def drop(self, rows: Tensor) -> None:
         """Take leaves out; the last ones move into their places."""
-        gone = torch.zeros(self._count, dtype=torch.bool)
+        gone = torch.zeros(self._count, dtype=torch.bool, device=rows.device)
         gone[rows] = True
         left = self._count - len(rows)
         holes, movers = gone[:left].nonzero()[:, 0], (~gone[left:]).nonzero()[:, 0] + left

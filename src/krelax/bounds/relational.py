@@ -86,7 +86,7 @@ def _lower_bounds(
             ledger.note(node, keys_of_rows(row), found[region], Noted.unsplit(choices(witness, region), len(row)))
         return found
 
-    portions = list(pieces(len(several), _QUERIES))
+    portions = list(pieces(len(several), _QUERIES, several.device))
     for portion, found in zip(portions, side_by_side(work, portions, lower.device), strict=True):
         value[:, several[portion]] = found
     return value

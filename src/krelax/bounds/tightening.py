@@ -30,7 +30,7 @@ def tighten_layer(
     lower, upper = (t[node].flatten(1) for t in (known.lower, known.upper))
     start = torch.cat([lower[0, index[0]], -upper[0, index[0]]])
     target = torch.zeros_like(start)
-    task = torch.arange(index.numel()).repeat(2)
+    task = torch.arange(index.numel(), device=index.device).repeat(2)
     share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
     names = (node, keys_of_entries(index[0].tolist(), [True] * index.numel()))
     search = Branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, names=names)

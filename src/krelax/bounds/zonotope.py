@@ -127,7 +127,7 @@ def _fresh(radius: Tensor) -> Tensor:
     flat = radius.flatten(1).clamp(min=0)
     entries = (flat > 0).any(0).nonzero().flatten()
     noise = flat.new_zeros(len(flat), len(entries), flat.shape[1])
-    noise[:, torch.arange(len(entries)), entries] = flat[:, entries]
+    noise[:, torch.arange(len(entries), device=entries.device), entries] = flat[:, entries]
     return noise.unflatten(2, radius.shape[1:])
 
 

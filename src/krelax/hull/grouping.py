@@ -43,8 +43,12 @@ def groups(score: Tensor, grouping: Grouping, affinity: Tensor | None = None) ->
     """Members of groups, `(groups, size)` places in `score`, `(n,)`; only neurons of positive score are grouped.
 
     `affinity`, `(n, n)`, is what `Strategy.AFFINE` needs. No group twice; none if there are fewer neurons than a group
-    has members.
+    has members. Chosen on the CPU, wherever the scores are: one by one, from few numbers.
     """
+    return _groups(score.cpu(), grouping, None if affinity is None else affinity.cpu()).to(score.device)
+
+
+def _groups(score: Tensor, grouping: Grouping, affinity: Tensor | None) -> Tensor:
     order = score.argsort(descending=True, stable=True)
     order = order[score[order] > 0][: grouping.neurons]
     if len(order) < grouping.size:

@@ -65,8 +65,7 @@ class Maximum(Relaxation):
         """For `coeff <= 0`: a maximum over the members of maxima of linear forms over the box."""
         lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
         value, z, a = torch.full_like(coeff, -torch.inf), slope, coeff
-        for i in range(self.lower.shape[-1]):
-            member = torch.nn.functional.one_hot(torch.tensor(i), self.lower.shape[-1]).to(lower)
+        for member in torch.eye(self.lower.shape[-1], dtype=lower.dtype, device=lower.device):
             other, point = _box_maximum(slope - coeff.clamp(max=0).unsqueeze(-1) * member, lower, upper)
             better = other > value
             value = torch.maximum(value, other)  # which keeps what is not a number

@@ -59,8 +59,11 @@ class Triangle(Relaxation):
         return torch.where(self.unstable(), inner.clamp(max=1.0).float().to(inner), torch.maximum(low, high))
 
     def height(self) -> Tensor:
-        """Largest difference between the upper line and the activation, `(batch, *shape)`: at the kink."""
-        return torch.where(self.unstable(), -self.lower * (self.chord() - self.negative_slope), 0.0 * self.lower)
+        """Intercept of the upper line, `(batch, *shape)`: how far it is above the activation at the kink. A chord that
+        was rounded down passes above the upper corner only if it is lifted further."""
+        chord = self.chord()
+        above = torch.maximum(-self.lower * (chord - self.negative_slope), self.upper * (1 - chord))
+        return torch.where(self.unstable(), above, 0.0 * self.lower)
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
         flat = torch.full_like(self.lower, self.negative_slope)

@@ -33,10 +33,10 @@ def search(instance: Instance, queries: Queries, attack: Attack) -> tuple[Tensor
 
     Works in the instance's fast type, which `queries` must have, and ends early at its deadline. Half of the restarts
     descend on the whole property, the others each on one clause. Steps are a share of the region's half-widths,
-    shrinking geometrically.
+    shrinking geometrically. Starts are drawn on the CPU, so that they are the same on every device.
     """
     region = instance.fast_region
-    generator = torch.Generator(device=region.lower.device).manual_seed(attack.seed)
+    generator = torch.Generator().manual_seed(attack.seed)
     return descend(instance, queries, _starts(instance.fast_network, region, queries, attack, generator), attack)
 
 
@@ -46,7 +46,7 @@ def descend(instance: Instance, queries: Queries, x: Tensor, attack: Attack) -> 
     best_x, best = x[:, 0].clone(), torch.full((len(region),), torch.inf, dtype=x.dtype, device=x.device)
     radius = ((region.upper - region.lower) / 2).unsqueeze(1)
     decay = (attack.last_step / attack.first_step) ** (1 / max(1, attack.steps - 1))
-    goals = _goals(queries, x.shape[1])
+    goals = _goals(queries, x.shape[1], x.device)
     step = attack.first_step
     for _ in range(attack.steps + 1):
         values, gradient = _descend(network, queries, x, goals)
@@ -62,7 +62,7 @@ def _starts(network: Network, region: Region, queries: Queries, attack: Attack, 
     """The most promising of many random points, with the centre of the region in front."""
     lower, upper = region.lower.unsqueeze(1), region.upper.unsqueeze(1)
     shape = (len(region), attack.samples, *region.lower.shape[1:])
-    share = torch.rand(shape, generator=generator, dtype=lower.dtype, device=lower.device)
+    share = torch.rand(shape, generator=generator, dtype=lower.dtype).to(lower.device)
     x = region.project(torch.cat([(lower + upper) / 2, lower + share * (upper - lower)], dim=1))
     order = queries.margin(queries.values(_evaluate(network, x))).argsort(dim=1)[:, : attack.restarts]
     order[:, -1] = 0
@@ -73,9 +73,9 @@ def _evaluate(network: Network, x: Tensor) -> Tensor:
     return network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def _goals(queries: Queries, restarts: int) -> Tensor:
+def _goals(queries: Queries, restarts: int, device: torch.device) -> Tensor:
     """For each restart the clause it attacks, -1 for whichever is weakest."""
-    goals = torch.arange(restarts) - restarts // 2
+    goals = torch.arange(restarts, device=device) - restarts // 2
     return torch.where(goals >= 0, goals % queries.clauses, -1)
 
 
@@ -85,8 +85,8 @@ def _descend(network: Network, queries: Queries, x: Tensor, goals: Tensor) -> tu
         x = x.detach().requires_grad_(True)
         clauses = queries.clause_values(queries.values(_evaluate(network, x)))
         weakest = clauses.amin(-1)
-        chosen = clauses[:, torch.arange(len(goals)), goals.clamp(min=0)]
-        loss = torch.where(goals.to(x.device) < 0, weakest, chosen)
+        chosen = clauses[:, torch.arange(len(goals), device=x.device), goals.clamp(min=0)]
+        loss = torch.where(goals < 0, weakest, chosen)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
     return weakest.detach(), gradient
 
@@ -94,6 +94,6 @@ def _descend(network: Network, queries: Queries, x: Tensor, goals: Tensor) -> tu
 def _keep(x: Tensor, values: Tensor, best_x: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
     value, place = values.min(1)
     better = value < best
-    found = x[torch.arange(len(x)), place]
+    found = x[torch.arange(len(x), device=x.device), place]
     mask = better.reshape(-1, *[1] * (best_x.dim() - 1))
     return torch.where(mask, found, best_x), torch.where(better, value, best)

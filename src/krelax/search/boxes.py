@@ -144,7 +144,7 @@ class InputSplitting:
         region, varied = instance.region, self._bounder.varied
         lower, upper = (t.flatten(1)[:, varied] for t in (region.lower, region.upper))
         self._whole = upper - lower
-        self._stack = _Stack(_Boxes(lower, upper, lower.new_full((1,), -torch.inf), torch.zeros(1, dtype=torch.long)))
+        self._stack = _Stack(_Boxes(lower, upper, lower.new_full((1,), -torch.inf), varied.new_zeros(1)))
         self._cuts = Cuts(varied.tolist()) if instance.ledgers else None
         self._most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
         self._replay = _Replay(confirm)
@@ -268,7 +268,7 @@ def _cut(boxes: _Boxes, score: Tensor, times: int, cuts: Cuts | None = None) -> 
         lower = torch.stack([boxes.lower, torch.where(across, at, boxes.lower)], dim=1)
         upper = torch.stack([torch.where(across, at, boxes.upper), boxes.upper], dim=1)
         number = boxes.number if cuts is None else cuts.split(boxes.number, axis, at.gather(1, axis[:, None])[:, 0])
-        number = number.repeat_interleave(2) + (0 if cuts is None else torch.arange(2).repeat(len(number)))
-        boxes = _Boxes(lower.flatten(0, 1), upper.flatten(0, 1), boxes.margin.repeat_interleave(2), number)
+        numbers = torch.stack([number, number + (cuts is not None)], 1).flatten()
+        boxes = _Boxes(lower.flatten(0, 1), upper.flatten(0, 1), boxes.margin.repeat_interleave(2), numbers)
         score = torch.where(across, score / 2, score).repeat_interleave(2, dim=0)
     return boxes, False

@@ -67,5 +67,5 @@ def _members(queries: Queries) -> Tensor:
 def _single(value: Tensor) -> Queries:
     """A clause for each entry of an output."""
     count = value.shape[1]
-    rows = torch.eye(count).to(value)[None]
+    rows = torch.eye(count, dtype=value.dtype, device=value.device)[None]
     return Queries(rows, torch.zeros_like(value), torch.arange(count, device=value.device)[None], count)
