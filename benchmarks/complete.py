@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -86,7 +87,13 @@ all 200), `bound` the share that an attack there has not refuted.
 PEERS_HEAD = """
 ## Beside others
 
-Results of other tools on the same instances, as far as both have one.
+Results of other tools on the same instances, on a machine of the same kind and with the same 60 seconds, as far as both
+have one. Where they are CPU seconds, those of krelax are too.
+"""
+
+IMAGE_PEERS_HEAD = """
+The same for images, of which both have seconds on the wall. Those of krelax were verified two at a time, on one core
+each, and their certificates written and checked.
 """
 
 CERTIFICATES_HEAD = """
@@ -220,6 +227,29 @@ def peer_rows(journals: Path) -> list[tuple[str, ...]]:
     return rows
 
 
+def image_peer_rows(journals: Path) -> list[tuple[str, ...]]:
+    """The same for images: complete verifiers' results, with a limit in seconds, beside those of the journals."""
+    folder = benchmark_folder() / "peers"
+    with (folder / "eran.csv").open() as lines:
+        asked = [(r["network"], r["tool"], int(r["image"]), r["verdict"], float(r["seconds"]))
+                 for r in csv.DictReader(lines) if r["timeout_s"]]  # fmt: skip
+    with (folder / "instances.csv").open() as lines:
+        for r in csv.DictReader(lines):
+            if found := re.fullmatch(r"(.*)_img(\d+)_eps.*", r["vnnlib"]):
+                asked.append((found[1], r["tool"], int(found[2]), r["verdict"], float(r["wall_s"])))
+    rows: list[tuple[str, ...]] = []
+    for network, tool in sorted({r[:2] for r in asked}):
+        path = journals / f"{network}.jsonl"
+        mine = {r["index"]: r for r in records(path)} if path.exists() else {}
+        both = [(r, mine[r[2]]) for r in asked if r[:2] == (network, tool) and r[2] in mine]
+        if both:
+            solved = sum(r[3] in {"verified", "falsified"} for r, _ in both)
+            own = sum(m["verdict"] != "unknown" for _, m in both)
+            rows.append((network, tool, str(len(both)), str(solved), str(own), f"{sum(r[4] for r, _ in both):.0f}",
+                         f"{sum(m['seconds'] for _, m in both):.0f}"))  # fmt: skip
+    return rows
+
+
 def certificate_rows(journals: Path) -> list[tuple[str, ...]]:
     """A row for every journal with certificates."""
     rows: list[tuple[str, ...]] = []
@@ -281,6 +311,8 @@ def page(journals: Path) -> str:
                                 "best %", "bound %", "CPU s an image", "most s"), network_rows(journals)),
         section(PEERS_HEAD, ("list", "other tool", "instances", "it solved", "krelax solved", "its CPU s", "CPU s"),
                 peer_rows(journals)),
+        section(IMAGE_PEERS_HEAD, ("network", "other tool", "images", "it decided", "krelax decided", "its seconds",
+                                   "seconds"), image_peer_rows(journals)),
         section(CERTIFICATES_HEAD, ("list or network", "accepted", "refused", "kB, median", "most kB", "found in s",
                                     "checked in s", "most s"), certificate_rows(journals)),
         section(CONTRADICTIONS_HEAD, ("list", "network", "property", "expected", "krelax", "evidence"),

@@ -7,6 +7,7 @@ everything is lost in the bounds of layers, and a pass that tightens those is wo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,9 @@ from krelax.search.clauses import largest, mixed
 from krelax.search.verdict import Counterexample
 
 Confirm = Callable[[Tensor], Counterexample | None]
+
+# Nobody hopes for more doublings of the time.
+_DOUBLINGS = 5.0
 
 # Points are attacked on the first, second, fourth, ... occasion, and on every one of so many.
 _OFTEN = 32
@@ -53,10 +57,11 @@ class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
     Up to `inputs` inputs are split themselves, in turns with neurons. Otherwise margins are branched on, at first for
-    `turn` seconds, and then the `passes`, each of which tightens the bounds of all layers, take turns with more of
-    that, `between` seconds each. No turn takes more than `share` of the time that is left, and no pass more than
-    `passing` of it. If the first turn brings the worst leaf at least the part `progress` of its way to zero, or a pass
-    the worst margin less than the part `gain`, there is only branching from then on.
+    `turn` seconds, and then for as long again and again while that is on course: worst leaves come nearer to zero by
+    about the same with every doubling of the time, so that, with `hope` times as much, the time left is enough. When it
+    is not, one of the `passes` tightens the bounds of all layers, and branching begins anew, at first for `between`
+    seconds. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it. If a pass
+    brings the worst margin less than the part `gain` of its way to zero, there is only branching from then on.
     """
 
     inputs: int = 12
@@ -66,7 +71,7 @@ class Complete:
     turn: float = 3.0
     between: float = 1.0
     share: float = 0.2
-    progress: float = 0.5
+    hope: float = 1.25
     passing: float = 0.5
     gain: float = 0.1
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
@@ -131,17 +136,17 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
     """Branching and tightening take turns until the question is decided or the time is up."""
     if mixed(queries, found):
         instance, queries, found = largest(instance, queries, found)
-    passes, turn = list(effort.passes), effort.turn
+    passes, turn = list(effort.passes), effort.turn / 2  # the first two turns are of the same length
     search = _Margins(instance, queries, found, effort.branching, probe)
     try:
         while True:
             found = search.run(found, _within(instance, turn, effort.share) if passes else None)
-            turn = effort.between
             if holds(queries, found.value) or not passes:
                 break
-            if len(passes) == len(effort.passes) and search.progress() >= effort.progress:
-                passes = []
+            if search.is_on_course(effort.hope):
+                turn = search.seconds
                 continue
+            turn = effort.between / 2
             seconds = _within(instance, torch.inf, effort.passing)
             tighter = by_groups(instance, queries, found, passes.pop(0), stop=True, seconds=seconds)
             if holds(queries, tighter.value):
@@ -179,19 +184,35 @@ class _Margins:
         start = found.value[0, self._index]
         task = queries.clause[0, self._index].unique(return_inverse=True)[1]
         target, names = torch.zeros_like(start), (MARGINS, self._index.tolist())
-        self._start = min([0.0, *start.tolist()])
+        self._instance, self._start = instance, min([0.0, *start.tolist()])
+        self._readings: list[float] = []
+        self.seconds = 0.0
         self._search = Branching(
             instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
         )
 
     def run(self, found: Bounded, seconds: float | None) -> Bounded:
         """Go on for so long; what is known then."""
+        began = time.perf_counter()
         value = self._search.run(seconds)
+        self.seconds += time.perf_counter() - began
+        self._readings.append(self.progress())
         return replace(found, value=found.value.index_copy(1, self._index, value[None]))
 
     def progress(self) -> float:
         """How far the worst leaf has come on the way from the worst margin to zero."""
         return 1 - self._search.worst() / self._start if self._start < 0 else 1.0
+
+    def is_on_course(self, hope: float) -> bool:
+        """Whether the time left would do, after turns that doubled the time each, if every further doubling brought
+        `hope` times what the last one did. After a single turn nobody knows."""
+        if len(self._readings) < 2:
+            return True
+        before, now = self._readings[-2:]
+        deadline = self._instance.deadline
+        left = torch.inf if deadline is None else deadline - time.perf_counter()
+        doublings = min(_DOUBLINGS, math.log2(1 + max(0.0, left) / self.seconds))
+        return now + hope * (now - before) * doublings >= 1
 
 
 class _Probe:
