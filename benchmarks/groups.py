@@ -1,13 +1,13 @@
 """Where multi-neuron bounds pay beside branching: leaves and seconds to close a question, with groups and without.
 
     python benchmarks/groups.py [--seconds 20] [--journal groups.jsonl] [--families dense convolutional residual]
-                                [--part 0/1]
+                                [--preparing 15] [--part 0/1]
     python benchmarks/groups.py --progress
 
 Questions that optimised slopes leave open are branched on, on one core, after each of several ways to prepare: slopes
-alone; groups of k neurons in every layer at the root (chosen a second time from the prices
-that the first choice leaves: `anew`); layers tightened by branching, without groups and with them; and groups of the
-root kept in every leaf. Preparing takes at most 15 seconds. Results are appended to the journal, and what is there is
+alone; groups of k neurons in every layer at the root (chosen a second time from the prices that the first choice
+leaves: `anew`); layers tightened by branching, without groups and with them; and groups of the root kept in every leaf.
+A pass over the layers takes at most `--preparing` seconds. Results are appended to the journal, and what is there is
 not done again; `--part I/N` does only every Nth question, from number I on, for journals side by side. Prints, for each
 family of networks and way, how many questions were closed within so many seconds of branching, and the medians of what
 it took against slopes alone, over the questions that both close. With `--progress` it prints instead how far branching
@@ -22,6 +22,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,6 @@ from krelax.problem.queries import Queries
 from krelax.run.bench import read_instances
 from krelax.search.complete import Complete
 from krelax.search.questions import about_specification
-
-# Seconds that one pass over the layers may take.
-_PREPARING = 15.0
 
 Record = dict[str, Any]
 Way = Callable[[Instance, Queries, Bounded], Bounded]
@@ -101,30 +99,31 @@ def every_case(families: list[str]) -> Iterator[Case]:
                     yield Case(family, f"{name} {line.index}", Instance.of(network, asked.region), asked.queries)
 
 
-def joined(*passes: Joining) -> Way:
-    """Passes over the layers, one after the other."""
+def joined(seconds: float, *passes: Joining) -> Way:
+    """Passes over the layers, one after the other, for so many seconds each."""
 
     def prepare(instance: Instance, queries: Queries, found: Bounded) -> Bounded:
         for joining in passes:
-            found = by_groups(instance, queries, found, joining, stop=False, seconds=_PREPARING)
+            found = by_groups(instance, queries, found, joining, stop=False, seconds=seconds)
         return found
 
     return prepare
 
 
-def ways() -> dict[str, tuple[Way, bool]]:
+def ways(preparing: float) -> dict[str, tuple[Way, bool]]:
     """How to prepare, and whether groups are kept in the leaves."""
     root = {k: METHODS[name].joining[0] for k, name in ((2, "krelu"), (3, "krelu3"), (4, "krelu4"))}
     rounds = Effort(rounds=20)
-    found: dict[str, tuple[Way, bool]] = {"slopes alone": (joined(), False)}
+    after = partial(joined, preparing)
+    found: dict[str, tuple[Way, bool]] = {"slopes alone": (after(), False)}
     for k, joining in root.items():
-        found[f"root, k = {k}"] = (joined(joining), False)
-    found["root, k = 2, anew"] = (joined(root[2], root[2]), False)
-    found["tightening, no groups"] = (joined(Joining(None, splitting=rounds)), False)
+        found[f"root, k = {k}"] = (after(joining), False)
+    found["root, k = 2, anew"] = (after(root[2], root[2]), False)
+    found["tightening, no groups"] = (after(Joining(None, splitting=rounds)), False)
     for k, joining in root.items():
-        found[f"tightening, k = {k}"] = (joined(replace(joining, splitting=rounds)), False)
+        found[f"tightening, k = {k}"] = (after(replace(joining, splitting=rounds)), False)
     for k, joining in root.items():
-        found[f"leaves, k = {k}"] = (joined(joining), True)
+        found[f"leaves, k = {k}"] = (after(joining), True)
     return found
 
 
@@ -194,12 +193,12 @@ def open_cases(families: list[str], part: tuple[int, int] = (0, 1)) -> Iterator[
             yield case, start
 
 
-def compare(families: list[str], part: tuple[int, int], journal: Path, seconds: float) -> None:
+def compare(families: list[str], part: tuple[int, int], journal: Path, seconds: float, preparing: float) -> None:
     """What the journal lacks, and the table."""
     found = [json.loads(line) for line in journal.open()] if journal.exists() else []
     done = {(r["case"], r["way"]) for r in found}
     for case, start in open_cases(families, part):
-        for way, how in ways().items():
+        for way, how in ways(preparing).items():
             if (case.name, way) not in done:
                 record = {"family": case.family, "case": case.name, "way": way}
                 record |= measured(case, start, how, seconds)
@@ -213,7 +212,8 @@ def compare(families: list[str], part: tuple[int, int], journal: Path, seconds: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--preparing", type=float, default=15.0)
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--journal", type=Path, default=Path("groups.jsonl"))
     parser.add_argument("--part", default="0/1")
@@ -227,7 +227,7 @@ def main() -> None:
                 shares = " ".join(f"{share:.2f}" for share in progress(case, start))
                 print(f"{case.family:14} {case.name:22} {shares}", flush=True)
         else:
-            compare(options.families, (first, step), options.journal, options.seconds or 20.0)
+            compare(options.families, (first, step), options.journal, options.seconds, options.preparing)
 
 
 if __name__ == "__main__":
