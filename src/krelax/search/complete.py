@@ -186,7 +186,7 @@ class _Margins:
         target, names = torch.zeros_like(start), (MARGINS, self._index.tolist())
         self._instance, self._start = instance, min([0.0, *start.tolist()])
         self._readings: list[float] = []
-        self.seconds = 0.0
+        self.seconds, self._is_stuck = 0.0, False
         self._search = Branching(
             instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
         )
@@ -195,8 +195,10 @@ class _Margins:
         """Go on for so long; what is known then."""
         began = time.perf_counter()
         value = self._search.run(seconds)
-        self.seconds += time.perf_counter() - began
+        spent = time.perf_counter() - began
+        self.seconds += spent
         self._readings.append(self.progress())
+        self._is_stuck = seconds is not None and spent < seconds
         return replace(found, value=found.value.index_copy(1, self._index, value[None]))
 
     def progress(self) -> float:
@@ -205,9 +207,10 @@ class _Margins:
 
     def is_on_course(self, hope: float) -> bool:
         """Whether the time left would do, after turns that doubled the time each, if every further doubling brought
-        `hope` times what the last one did. After a single turn nobody knows."""
-        if len(self._readings) < 2:
-            return True
+        `hope` times what the last one did. After a single turn nobody knows. A search that did not use its time has
+        nothing left to do."""
+        if self._is_stuck or len(self._readings) < 2:
+            return not self._is_stuck
         before, now = self._readings[-2:]
         deadline = self._instance.deadline
         left = torch.inf if deadline is None else deadline - time.perf_counter()
