@@ -120,7 +120,8 @@ def test_looser_sets_contain_tighter_ones() -> None:
         for direction in DIRECTIONS:
             values = [largest(pair_, name, direction) for name in ("hull", "triangle", "planar")]
             assert values == sorted(values)
-            assert values[1] <= min(largest(pair_, name, direction) for name in ("zonotope", "interval")) + 1e-12
+            others = min(largest(pair_, name, direction) for name in ("zonotope", "interval"))
+            assert values[1] <= others * (1 + 2.0**-22)  # upper lines have slopes in float32
 
 
 OCTAGONS = {
