@@ -51,13 +51,18 @@ def test_adaptive_slopes_do_not_cost_more_than_none(node: Activation) -> None:
     assert ((slope * (lower + upper) / 2 - price) >= np.minimum(coeff * low, coeff * high) - 1e-9).all()
 
 
+def window(rng: np.random.Generator) -> tuple[Any, Any]:
+    """Intervals of three members, `(1, 3)`."""
+    lower = rng.normal(0, 1, (1, 3))
+    return lower, lower + rng.exponential(1, (1, 3))
+
+
 @pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
 def test_the_price_of_a_window_is_no_less_than_what_is_found(ar: Any) -> None:
     rng = np.random.default_rng(3)
     node, kind = Activation((0,), "max", 1, window=3), KINDS["max"]
     for _ in range(100):
-        lower = rng.normal(0, 1, (1, 3))
-        upper = lower + rng.exponential(1, (1, 3))
+        lower, upper = window(rng)
         coeff = rng.normal(0, 1, (1, 1))
         behind = kind.behind(ar, node, ar.number(coeff))
         for slope in (
@@ -75,8 +80,7 @@ def test_a_mixture_of_members_costs_nothing(ar: Any) -> None:
     rng = np.random.default_rng(4)
     node, kind = Activation((0,), "max", 1, window=3), KINDS["max"]
     for _ in range(100):
-        lower = rng.normal(0, 1, (1, 3))
-        upper = lower + rng.exponential(1, (1, 3))
+        lower, upper = window(rng)
         coeff = rng.exponential(1, (1, 1))
         slope = coeff * rng.dirichlet(np.ones(3))[None]
         behind = kind.behind(ar, node, ar.number(coeff))

@@ -12,6 +12,7 @@ from tests.certificate import corpus
 from krelax.certificate.check import check
 from krelax.certificate.format import Malformed, read
 from krelax.certificate.kernel import Rejected
+from krelax.certificate.proof import Proof
 
 HERE = Path(__file__).parent
 
@@ -59,3 +60,14 @@ def test_the_corpus_is_as_the_program_writes_it(tmp_path: Path, monkeypatch: pyt
     corpus.main()
     for folder in ("accepted", "rejected", "malformed"):
         assert {p.name for p in (tmp_path / folder).iterdir()} <= {p.name for p in cases(folder)}
+
+
+@pytest.mark.parametrize("unknown", [-np.inf, np.nan])
+def test_boxes_of_which_nothing_is_known_prove_nothing(monkeypatch: pytest.MonkeyPatch, unknown: float) -> None:
+    """Neither where they can be cut nor where they are points, which cannot."""
+    monkeypatch.setattr(Proof, "_of_boxes", lambda proof, lower, upper: np.full(len(lower), unknown))
+    for extent in (1.0, 0.0):
+        question = corpus.boxed(2.75)
+        question.region.lower[:], question.region.upper[:] = -extent, extent
+        with pytest.raises(Rejected, match=r"nan|inf"):
+            check(corpus.certificate(corpus.NETWORKS["diamond"], question), corpus.NETWORKS["diamond"])

@@ -98,9 +98,8 @@ class Crossing:
 
     `row`, for each leaf, is a row of the tables, numbered through `slopes`, `lines` and `absolute` in this order, or -1
     for none; it is missing if there are no tables. `entries` are the neurons (entries of the pre-activation, flattened)
-    that `slopes` and `lines` are about, all of them if it is missing; neurons without a choice are adaptive.
-    `slopes` are those of lower lines; `owner` says for each row of them which row of `upper` has those of upper lines.
-    A neuron for which that is negative has no choice. Without `upper` upper lines are chords.
+    that `slopes` and `lines` are about, all of them if it is missing; neurons without a choice are adaptive. `slopes`
+    are of lower lines; `owner` says for each row which row of `upper` has those of upper lines, negative for no choice.
     """
 
     activation: int

@@ -244,7 +244,7 @@ class Proof:
             waiting += [half for i in failed for half in _halves(part[i], self.bounds.region)]
             cuts -= len(failed)
             margins[failed] = np.inf
-            worst = min(worst, float(margins.min()))
+            worst = float(np.minimum(worst, margins.min()))  # which NaN, that nothing is proven, passes
         return worst
 
     def _of_boxes(self, lower: Floats, upper: Floats) -> Floats:
