@@ -20,7 +20,7 @@ from torch import Tensor
 from krelax.bounds.backward import Form
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
-from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces, workers
+from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces
 from krelax.bounds.intermediate import ASCENT_COPIES
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
@@ -180,7 +180,7 @@ class Branching:
         rows = self._worst(able)[: self._pool.free // 2]
         if not len(rows):
             return False
-        size = min(max(1, self._size // 2), -(-len(rows) // workers(rows.device)))
+        size = max(1, self._size // 2)
         parts = [rows[chunk] for chunk in pieces(len(rows), size, rows.device)]
         split: list[Tensor] = []
         try:

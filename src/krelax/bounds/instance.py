@@ -163,7 +163,8 @@ def one_core_each(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _alone() -> None:
+def alone() -> None:
+    """From now on this thread uses one core."""
     _here.cores = 1
     torch.set_num_threads(1)
 
@@ -176,7 +177,7 @@ def helpers(device: torch.device, most: int | None = None) -> Iterator[ThreadPoo
         yield None
         return
     with one_core_each(device):
-        pool = ThreadPoolExecutor(count, initializer=_alone)
+        pool = ThreadPoolExecutor(count, initializer=alone)
         try:
             yield pool
         finally:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.backward import lower_bound, neurons, signed
-from krelax.bounds.instance import Instance, chunk_queries, side_by_side, workers
+from krelax.bounds.instance import Instance, chunk_queries, side_by_side
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Noted, keys_of_entries
 from krelax.bounds.optimise import Ascent, ascend
@@ -118,7 +118,6 @@ def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> l
     index, valid = unstable_index(mask)
     widest = max(prod(n.shape) for n in instance.network.nodes[: node + 1])
     size = max(_FEW, chunk_queries(2 * len(mask) * widest * known.lower[0].element_size(), copies, mask.device))
-    size = min(size, max(_FEW // 2, -(-index.shape[1] // workers(mask.device))))
     return [(index[:, i : i + size], valid[:, i : i + size]) for i in range(0, index.shape[1], size)]
 
 

@@ -281,6 +281,12 @@ class Cuts:
         self.below: list[int] = [-1]
         self._inputs, self._lock = inputs, Lock()
 
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _lock=Lock())
+
     def split(self, boxes: Tensor, axis: Tensor, at: Tensor) -> Tensor:
         """Cut boxes, `(n,)`, in two across one of the inputs that vary; the numbers of the parts below."""
         with self._lock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates, Semantics, Written
 from krelax.run.certify import counterexample_lists
 from krelax.run.verify import VerifyOptions, check_options, verify
+from krelax.search.processes import cpu_seconds
 from krelax.search.verdict import Outcome, Verdict
 
 ANSWERS = {Verdict.HOLDS: "unsat", Verdict.VIOLATED: "sat", Verdict.UNKNOWN: "unknown"}
@@ -120,7 +120,7 @@ def bench(
     loaded: tuple[Path, Network] | None = None
     for instance in instances:
         keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
-        cpu = time.process_time()
+        cpu = cpu_seconds()
         try:
             if loaded is None or loaded[0] != instance.onnx:
                 loaded = instance.onnx, load_onnx(instance.onnx)
@@ -129,7 +129,7 @@ def bench(
         except InputError as error:
             yield Result(instance, "error", str(error), 0.0)
             continue
-        spent, written = time.process_time() - cpu, None
+        spent, written = cpu_seconds() - cpu, None
         if keeper is not None:
             outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
         yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, spent, written)

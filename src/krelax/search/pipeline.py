@@ -24,7 +24,8 @@ from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
 from krelax.search.attack import Attack, search
-from krelax.search.complete import Complete, Found, decide_question
+from krelax.search.complete import Complete, Found
+from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.replay import inside, replay
 from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 from krelax.search.writing import question
@@ -199,16 +200,11 @@ def decide(
         except OutOfTime:
             reason = "timeout"
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             reason = "memory"
     for i in run.open.nonzero().flatten().tolist():
         run.give_up(i, reason)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """On a CPU, PyTorch has no type of its own for this."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _look(run: _Run, instance: Instance) -> None:
@@ -255,19 +251,19 @@ def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
 def _complete(run: _Run, instance: Instance, effort: Complete, each: float | None) -> None:
     """A complete search on every question still open, the most promising ones first."""
 
-    def work(index: Tensor) -> Found:
-        i = int(index)
-        one, queries = _timed(run, instance, i, each), run.queries.select(index)
-        try:
-            found = run.found.get(i) or bound(one, queries, METHODS["crown"])
-            return decide_question(one, queries, found, effort, partial(_counterexample, run, i))
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            return Found(-torch.inf, "memory")
+    def work(i: int, search: Search) -> Found:
+        instance.check()
+        began = time.perf_counter()
+        one, queries = _timed(run, instance, i, each), run.queries.select(torch.tensor([i]))
+        found = run.found.get(i) or bound(one, queries, METHODS["crown"])
+        result = search(one, queries, found, partial(_counterexample, run, i))
+        run.charge("search", [i], began)
+        return result
 
-    for index, found in _batches(run, instance, "search", 1, work):
-        _conclude(run, int(index), found)
+    asked = run.remaining().tolist()
+    with SideBySide(instance, effort, min(workers(run.device), len(asked))) as searches:
+        for i, found in searches.map(work, asked):
+            _conclude(run, i, found)
 
 
 def _timed(run: _Run, instance: Instance, i: int, each: float | None) -> Instance:

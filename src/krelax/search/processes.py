@@ -1,0 +1,224 @@
+"""Questions searched side by side: one in this process, the others in processes of their own.
+
+A search calls thousands of small operators a second, and threads of one interpreter wait for each other around every
+one of them: two of them do hardly more than one. So every core but the first gets a helper, another interpreter, which
+is sent one question at a time and sends back what it found. It takes as long to start as torch to import, during which
+the first core works already. Models stay here: a helper that wants a point to be replayed asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection, Pipe
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.instance import Instance, OutOfTime, alone
+from krelax.bounds.methods import Bounded
+from krelax.network.graph import Network
+from krelax.problem.queries import Queries
+from krelax.search.complete import Complete, Confirm, Found, decide_question
+from krelax.search.verdict import Counterexample
+
+# Decides one question: as `decide_question`, but for the effort.
+Search = Callable[[Instance, Queries, Bounded, Confirm], Found]
+T = TypeVar("T")
+
+# Seconds between two looks at whether a search is to be given up, and at whether the parent is still there.
+_PATIENCE, _WATCH = 0.1, 1.0
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of helpers that have ended."""
+    return sum(os.times()[:4])
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """On a CPU, PyTorch has no type of its own for this."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def search_here(effort: Complete, instance: Instance, queries: Queries, found: Bounded, confirm: Confirm) -> Found:
+    """Decide one question in this process; want of memory is a reason not to."""
+    try:
+        return decide_question(instance, queries, found, effort, confirm)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return Found(-torch.inf, "memory")
+
+
+class Helper:
+    """Another process that searches one question at a time, for one network."""
+
+    def __init__(self, network: Network, effort: Complete) -> None:
+        self._pipe, theirs = Pipe()
+        # The helper finds what this process does, with one thread; Ctrl-C is for this process to handle.
+        path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        call = f"from {__name__} import serve; serve({theirs.fileno()})"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", call],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            process_group=0,
+        )
+        theirs.close()
+        self._first = pickle.dumps((replace(network, replay=None), effort))
+        self.runs = False
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
+    def begin(self, cancelled: Event) -> None:
+        """Wait until the process is ready to work. It `runs` from then on until it ends, for whatever reason."""
+        with suppress(EOFError, OSError):
+            self._receive(cancelled)
+            self._pipe.send_bytes(self._first)
+            self.runs = True
+
+    def search(self, instance: Instance, queries: Queries, found: Bounded, confirm: Confirm) -> Found:
+        """Decide one question there. What proofs chose is noted in the ledger of the instance as if it had been here.
+
+        Raises OutOfTime if the instance is cancelled, and what the search raises.
+        """
+        left = None if instance.deadline is None else instance.deadline - time.perf_counter()
+        known = Bounded(found.value, found.known)
+        try:
+            self._send((instance.region, queries, known, left, instance.ledgers))
+            while isinstance(answer := self._receive(instance.cancelled), Tensor):
+                self._send(confirm(answer))
+        except (EOFError, OSError):
+            self.runs = False
+            return Found(-torch.inf, "the process that searched it was ended")
+        if isinstance(answer, str):
+            raise RuntimeError(answer)
+        result, ledgers = answer
+        for mine, theirs in zip(instance.ledgers, ledgers, strict=True):
+            vars(mine).update(vars(theirs))
+        assert isinstance(result, Found)
+        return result
+
+    def end(self) -> None:
+        """Stop it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+    def _send(self, message: object) -> None:
+        self._pipe.send_bytes(pickle.dumps(message))
+
+    def _receive(self, cancelled: Event) -> Any:
+        while not self._pipe.poll(_PATIENCE):
+            if cancelled.is_set():
+                raise OutOfTime
+        return pickle.loads(self._pipe.recv_bytes())
+
+
+def serve(descriptor: int) -> None:
+    """Work on what comes through a pipe until it ends: the main function of a helper."""
+    torch.set_num_threads(1)
+    pipe = Connection(descriptor)
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+    def send(message: object) -> None:
+        pipe.send_bytes(pickle.dumps(message))
+
+    def confirm(points: Tensor) -> Counterexample | None:
+        send(points)
+        answer: Counterexample | None = pickle.loads(pipe.recv_bytes())
+        return answer
+
+    try:
+        send("ready")
+        network, effort = pickle.loads(pipe.recv_bytes())
+        while True:
+            region, queries, known, left, ledgers = pickle.loads(pipe.recv_bytes())
+            instance = replace(Instance.of(network, region), ledgers=ledgers).until(left)
+            try:
+                send((search_here(effort, instance, queries, known, confirm), ledgers))
+            except Exception:  # whatever it is, the parent tells
+                send(traceback.format_exc())
+    except (EOFError, OSError):
+        return
+
+
+def _end_with(parent: int) -> None:
+    """Do not outlive a parent that was killed."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH)
+    os._exit(1)
+
+
+class SideBySide:
+    """Searches of several questions about one network, on so many cores. A context manager, which ends what is still
+    being searched.
+
+    There are no helpers where processes cannot be started like here: on Windows, and in frozen programs.
+    """
+
+    def __init__(self, instance: Instance, effort: Complete, cores: int) -> None:
+        able = os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)
+        self._cancelled, self._here = instance.cancelled, partial(search_here, effort)
+        self.helpers = [Helper(instance.network, effort) for _ in range(cores - 1 if able else 0)]
+        self._threads: list[Thread] = []
+
+    def __enter__(self) -> SideBySide:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._cancelled.set()
+        for helper in self.helpers:
+            helper.end()
+        for thread in self._threads:
+            thread.join()
+
+    def map(self, work: Callable[[int, Search], T], asked: Sequence[int]) -> Iterator[tuple[int, T]]:
+        """What `work` makes of each question, as they come; it is given the question's number and how to search.
+
+        Raises what `work` raises.
+        """
+        if not self.helpers:
+            for i in asked:
+                yield i, work(i, self._here)
+            return
+        waiting, done = deque(asked), SimpleQueue[tuple[int, T] | BaseException]()
+
+        def take(helper: Helper | None) -> None:
+            alone()
+            try:
+                search = self._here if helper is None else helper.search
+                if helper is not None:
+                    helper.begin(self._cancelled)
+                while waiting and (helper is None or helper.runs):
+                    with suppress(IndexError):  # somebody else was faster
+                        i = waiting.popleft()
+                        done.put((i, work(i, search)))
+            except BaseException as error:  # raised again by who waits for results
+                done.put(error)
+
+        self._threads = [Thread(target=take, args=(helper,), daemon=True) for helper in (None, *self.helpers)]
+        for thread in self._threads:
+            thread.start()
+        for _ in asked:
+            result = done.get()
+            if isinstance(result, BaseException):
+                raise result
+            yield result

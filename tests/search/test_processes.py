@@ -1,0 +1,186 @@
+"""Helpers: what they find is what would have been found here, and none of them outlives its use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from threading import Event, Timer
+
+import numpy as np
+import pytest
+import torch
+
+from krelax import ball, classification, load_images, load_onnx
+from krelax.bounds.instance import Instance, OutOfTime
+from krelax.bounds.ledger import Ledger
+from krelax.bounds.methods import METHODS, Bounded, bound
+from krelax.certificate.check import check
+from krelax.certificate.format import Certificate
+from krelax.problem.queries import Queries
+from krelax.search.complete import Complete, Found
+from krelax.search.processes import Helper, Search, SideBySide, search_here
+from krelax.search.verdict import Counterexample
+from krelax.search.writing import question
+
+DATA = Path(str(files("krelax") / "data"))
+SHAPE = load_onnx(DATA / "digits_conv.onnx").input_shape
+Asked = tuple[Instance, Queries, Bounded]
+
+
+def ask(image: int, eps: float = 0.06) -> Asked:
+    """A question about a bundled image, with bounds that leave it open, and a ledger."""
+    network = load_onnx(DATA / "digits_conv.onnx")
+    images = load_images(DATA / "digits_test.npz", network.input_shape, 10)
+    region = ball(torch.tensor(images.images[image : image + 1]).double(), eps)
+    queries = classification(torch.tensor(images.labels[image : image + 1]), 10)
+    instance = replace(Instance.of(network, region), ledgers=(Ledger(),))
+    found = bound(instance, queries, METHODS["crown"])
+    assert not (found.value > 0).all()
+    return instance, queries, found
+
+
+def nobody(points: torch.Tensor) -> Counterexample | None:
+    return None
+
+
+@pytest.fixture
+def helper() -> Iterator[Helper]:
+    started = Helper(load_onnx(DATA / "digits_conv.onnx"), Complete())
+    started.begin(Event())
+    assert started.runs
+    yield started
+    started.end()
+
+
+def test_a_helper_finds_and_notes_what_would_be_found_here(helper: Helper) -> None:
+    asked, same = ask(8), ask(8)
+    found, expected = helper.search(*asked, nobody), search_here(Complete(), *same, nobody)
+    assert (found.margin, found.reason) == (expected.margin, expected.reason) == (expected.margin, "branching")
+    assert found.margin > 0
+    model = (DATA / "digits_conv.onnx").read_bytes()
+    proven = [
+        question(instance.network, instance.region, queries, instance.ledgers[0])
+        for instance, queries, _ in (asked, same)
+    ]
+    margins = [check(Certificate(hashlib.sha256(model).hexdigest(), "real", "", [q]), model) for q in proven]
+    assert margins[0] == margins[1]
+
+
+def test_candidates_are_replayed_where_the_model_is(helper: Helper) -> None:
+    x, y, seen = np.zeros(64, np.float32), np.ones(10, np.float32), list[torch.Tensor]()
+
+    def confirm(points: torch.Tensor) -> Counterexample | None:
+        seen.append(points)
+        return Counterexample(x, y) if len(seen) > 1 else None
+
+    found = helper.search(*ask(8, eps=0.3), confirm)
+    assert found.counterexample is not None
+    assert np.array_equal(found.counterexample.y, y)
+    assert all(points.shape[1:] == SHAPE for points in seen)
+
+
+def test_deadlines_and_cancelling_reach_a_helper(helper: Helper) -> None:
+    instance, queries, known = ask(8, eps=0.1)
+    began = time.perf_counter()
+    found = helper.search(instance.until(0.2), queries, known, nobody)
+    assert (found.reason, found.margin > 0) == ("timeout", False)
+    assert time.perf_counter() - began < 5
+    Timer(0.2, instance.cancelled.set).start()
+    with pytest.raises(OutOfTime):
+        helper.search(instance, queries, known, nobody)
+
+
+def test_a_helper_that_dies_leaves_its_question_unknown(helper: Helper) -> None:
+    def confirm(points: torch.Tensor) -> Counterexample | None:
+        os.kill(helper.pid, signal.SIGKILL)
+        return None
+
+    found = helper.search(*ask(8, eps=0.1), confirm)
+    assert not found.margin > 0
+    assert found.counterexample is None
+    assert "ended" in found.reason
+    assert not helper.runs
+
+
+def test_what_fails_in_a_helper_fails_here(helper: Helper) -> None:
+    instance, queries, known = ask(8)
+    wrong = Bounded(known.value[:, :3], known.known)
+    with pytest.raises(RuntimeError, match="Traceback"):
+        helper.search(instance, queries, wrong, nobody)
+    assert helper.search(instance, queries, known, nobody).margin > 0
+
+
+def test_questions_are_shared_out() -> None:
+    """The first core begins at once; here it waits until the helper has taken something."""
+    instance, queries, known = ask(8)
+    taken, by = Event(), dict[int, bool]()
+
+    def work(i: int, search: Search) -> Found:
+        by[i] = getattr(search, "__func__", None) is Helper.search
+        if by[i]:
+            taken.set()
+        assert taken.wait(60)
+        return search(replace(instance, ledgers=()), queries, known, nobody)
+
+    with SideBySide(instance, Complete(), 2) as searches:
+        found = dict(searches.map(work, range(3)))
+        processes = [h.pid for h in searches.helpers]
+    assert set(by.values()) == {True, False}
+    assert found.keys() == {0, 1, 2}
+    assert all(f.margin > 0 for f in found.values())
+    assert not any(alive(pid) for pid in processes)
+
+
+def test_an_interruption_ends_helpers() -> None:
+    instance, queries, known = ask(8, eps=0.1)
+
+    def work(i: int, search: Search) -> Found:
+        if i:
+            raise KeyboardInterrupt
+        return search(instance, queries, known, nobody)
+
+    pids: list[int] = []
+
+    def interrupted() -> None:
+        with SideBySide(instance, Complete(), 2) as searches:
+            pids.extend(h.pid for h in searches.helpers)
+            list(searches.map(work, [1, 0, 0]))
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert pids
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_helpers_do_not_outlive_a_parent_that_was_killed() -> None:
+    code = (
+        "from pathlib import Path; from threading import Event; from krelax import load_onnx\n"
+        "from krelax.search.processes import Helper; from krelax.search.complete import Complete\n"
+        f"h = Helper(load_onnx(Path({str(DATA / 'digits_conv.onnx')!r})), Complete()); h.begin(Event())\n"
+        "print(h.pid, flush=True); import time; time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        parent.kill()
+    until = time.perf_counter() + 20
+    while alive(pid) and time.perf_counter() < until:
+        time.sleep(0.1)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; those that have ended and wait for their parent do not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
