@@ -40,8 +40,10 @@ class _Splits(NamedTuple):
 
 
 class _Site(ABC):
-    """An activation: what is optimised there in every leaf, as tensors with a row for each leaf, and the step that
-    they make."""
+    """An activation: what is optimised there in every leaf, as `tensors` tensors with a row for each leaf, and the step
+    that they make."""
+
+    tensors: int
 
     @abstractmethod
     def roots(self, leaves: int) -> list[Tensor]:
@@ -65,6 +67,7 @@ class _Unsplit(_Site):
 
     def __init__(self, relaxation: Relaxation) -> None:
         self._relaxation = relaxation
+        self.tensors = sum(relaxation.optimised)
 
     def _pair(self) -> Iterator[tuple[Tensor, bool]]:
         return zip(self._relaxation.slopes(Rule.ADAPTIVE), self._relaxation.optimised, strict=True)
@@ -98,6 +101,7 @@ class Splittable(_Site):
         self.relaxation, self.first = relaxation, first
         self._undecided = relaxation.unstable().flatten().nonzero()[:, 0]
         self._groups = groups
+        self.tensors = 1 + 2 * len(groups)
         self._members, self._places = membership(groups)
 
     @property
@@ -193,19 +197,21 @@ class Evaluator:
 
         Raises OutOfTime at the instance's deadline, with nothing lost but the values.
         """
-        witness = self._witness(leaves)
+        splits = self._splits(leaves)
+        witness = self._witness(leaves, splits)
         form = _taken(self._fast, leaves.query)
         climb(self._instance, form, self._proposing, witness, ascent)
         trace = Trace()
         result, _ = back_substitute(self._instance.fast_network, form, witness, self._proposing, trace)
         leaves.value.copy_((result.constant + self._instance.fast_region.minimise(result.coeff[0]))[0])
-        self._keep(leaves, witness)
+        self._keep(leaves, witness, splits)
         self._choose(leaves, witness, trace)
         return self._instance.fast_region.minimiser(result.coeff[0])[0]
 
     def prove(self, leaves: Leaves) -> Tensor:
         """What the choices of leaves prove: rigorous lower bounds, `(leaves,)`."""
-        witness = {i: step.over(self._known, i) for i, step in self._witness(leaves).items()}
+        proposed = self._witness(leaves, self._splits(leaves))
+        witness = {i: step.over(self._known, i) for i, step in proposed.items()}
         form = _taken(self._exact, leaves.query)
         return lower_bound(self._instance.network, self._instance.region, form, witness, self._known)[0]
 
@@ -259,10 +265,11 @@ class Evaluator:
         """What is known in one leaf: pre-activations cut at its splits."""
         known, network = self._known, self._instance.network
         cut = Intervals(list(known.lower), list(known.upper), list(known.magnitude))
+        splits = self._splits(leaf)
         for i, site in self._splittable():
-            splits, source = self._splits(leaf, site), network.nodes[i].inputs[0]
+            here, source = splits[i], network.nodes[i].inputs[0]
             sides = cut.lower[source].new_zeros(site.count)
-            sides[splits.neuron - site.first] = splits.side.to(sides)
+            sides[here.neuron - site.first] = here.side.to(sides)
             sides = sides.view_as(cut.lower[source])
             lower = torch.where(sides > 0, cut.lower[source].clamp(min=0), cut.lower[source])
             upper = torch.where(sides < 0, cut.upper[source].clamp(max=0), cut.upper[source])
@@ -275,26 +282,29 @@ class Evaluator:
         """The activations with what leaves can choose there."""
         slopes = iter(leaves.slopes)
         for i, site in self._sites.items():
-            yield i, site, list(islice(slopes, len(site.roots(0))))
+            yield i, site, list(islice(slopes, site.tensors))
 
-    def _witness(self, leaves: Leaves) -> Witness:
-        return {i: site.step(rows, self._splits(leaves, site)) for i, site, rows in self._rows(leaves)}
+    def _witness(self, leaves: Leaves, splits: Mapping[int, _Splits]) -> Witness:
+        return {i: site.step(rows, splits[i]) for i, site, rows in self._rows(leaves)}
 
-    def _splits(self, leaves: Leaves, site: _Site) -> _Splits:
-        """The splits of leaves at an activation."""
-        neuron = leaves.neuron[:, : int(leaves.depth().max())]
-        here = torch.zeros_like(neuron, dtype=torch.bool)
-        if isinstance(site, Splittable):
-            here = (neuron >= site.first) & (neuron < site.first + site.count)
-        row, column = here.nonzero(as_tuple=True)
-        return _Splits(row, column, neuron[row, column], leaves.side[row, column], leaves.multiplier[row, column])
+    def _splits(self, leaves: Leaves) -> dict[int, _Splits]:
+        """The splits of leaves at each activation."""
+        row, column = (leaves.neuron >= 0).nonzero(as_tuple=True)
+        neuron = leaves.neuron[row, column]
+        every = _Splits(row, column, neuron, leaves.side[row, column], leaves.multiplier[row, column])
+        ends = neuron.new_tensor([s.first + s.count for _, s in self._splittable()])
+        place = torch.bucketize(neuron, ends, right=True)
+        counts, order = torch.bincount(place, minlength=len(ends)).tolist(), place.argsort(stable=True)
+        parts = zip(*(t[order].split(counts) for t in every), strict=True)
+        found = {i: _Splits(*part) for (i, _), part in zip(self._splittable(), parts, strict=True)}
+        nothing = _Splits(*(t[:0] for t in every))
+        return {i: found.get(i, nothing) for i in self._sites}
 
-    def _keep(self, leaves: Leaves, witness: Witness) -> None:
+    def _keep(self, leaves: Leaves, witness: Witness, splits: Mapping[int, _Splits]) -> None:
         for i, site, rows in self._rows(leaves):
             site.keep(witness[i], rows)
             if isinstance(site, Splittable):
-                splits = self._splits(leaves, site)
-                leaves.multiplier[splits.row, splits.column] = alone(witness[i]).multiplier.value
+                leaves.multiplier[splits[i].row, splits[i].column] = alone(witness[i]).multiplier.value
 
     def _choose(self, leaves: Leaves, witness: Witness, trace: Trace) -> None:
         """The neuron of the largest price is split next."""

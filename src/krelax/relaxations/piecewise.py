@@ -6,6 +6,8 @@ maximum over three points: exact, for every slope (Ehlers 2017; Salman et al. 20
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -35,8 +37,14 @@ class Triangle(Relaxation):
         low, high = (low - 4 * limits.eps * low.abs() - limits.tiny, high + 4 * limits.eps * high.abs() + limits.tiny)
         return self.lower.clamp(min=0) + low, self.upper.clamp(min=0) + high
 
-    def unstable(self) -> Tensor:
+    # What searches ask for a thousand times a second is computed once. Nobody may change these tensors.
+
+    @cached_property
+    def _unstable(self) -> Tensor:
         return (self.lower < 0) & (self.upper > 0)
+
+    def unstable(self) -> Tensor:
+        return self._unstable
 
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
@@ -52,6 +60,10 @@ class Triangle(Relaxation):
 
         Rounded to float32, in which proofs are written down; lines pay for what that changes.
         """
+        return self._chord
+
+    @cached_property
+    def _chord(self) -> Tensor:
         width = self.upper - self.lower
         rise = self.upper.clamp(min=0) - self.negative_slope * self.lower.clamp(max=0)
         inner = rise / torch.where(width > 0, width, torch.ones_like(width))
@@ -61,11 +73,19 @@ class Triangle(Relaxation):
     def height(self) -> Tensor:
         """Intercept of the upper line, `(batch, *shape)`: how far it is above the activation at the kink. A chord that
         was rounded down passes above the upper corner only if it is lifted further."""
+        return self._height
+
+    @cached_property
+    def _height(self) -> Tensor:
         chord = self.chord()
         above = torch.maximum(-self.lower * (chord - self.negative_slope), self.upper * (1 - chord))
         return torch.where(self.unstable(), above, 0.0 * self.lower)
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
+        return self._slope_range
+
+    @cached_property
+    def _slope_range(self) -> tuple[Tensor, Tensor]:
         flat = torch.full_like(self.lower, self.negative_slope)
         one = torch.ones_like(self.lower)
         inactive = (self.upper <= 0) & (self.lower < 0)
@@ -97,7 +117,12 @@ class Triangle(Relaxation):
             case Rule.FIXED_1:
                 return high, chord
             case Rule.ADAPTIVE:
-                return torch.where(self.upper > -self.lower, high, low), chord
+                return self._adaptive, chord
+
+    @cached_property
+    def _adaptive(self) -> Tensor:
+        low, high = self.slope_range()
+        return torch.where(self.upper > -self.lower, high, low)
 
     def lines(self, lower: Tensor, upper: Tensor) -> Lines:
         """As the general ones; lower slopes inside `slope_range` pass through the origin, exactly."""
