@@ -127,7 +127,7 @@ def test_questions_are_shared_out() -> None:
         by[i] = getattr(search, "__func__", None) is Helper.search
         if by[i]:
             taken.set()
-        assert taken.wait(60)
+        assert taken.wait(300)
         return search(replace(instance, ledgers=()), queries, known, nobody)
 
     with SideBySide(instance, Complete(), 2) as searches:
@@ -158,6 +158,18 @@ def test_an_interruption_ends_helpers() -> None:
         interrupted()
     assert pids
     assert not any(alive(pid) for pid in pids)
+
+
+def test_whatever_fails_is_raised() -> None:
+    def work(i: int, search: Search) -> Found:
+        raise IndexError(i)
+
+    def failing() -> None:
+        with SideBySide(ask(8)[0], Complete(), 2) as searches:
+            list(searches.map(work, [1, 2]))
+
+    with pytest.raises(IndexError, match="1"):
+        failing()
 
 
 def test_helpers_do_not_outlive_a_parent_that_was_killed() -> None:

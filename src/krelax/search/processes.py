@@ -170,13 +170,15 @@ class SideBySide:
     """Searches of several questions about one network, on so many cores. A context manager, which ends what is still
     being searched.
 
-    There are no helpers where processes cannot be started like here: on Windows, and in frozen programs.
+    Where processes cannot be started like here, on Windows and in frozen programs, one search follows the other.
     """
 
     def __init__(self, instance: Instance, effort: Complete, cores: int) -> None:
         able = os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)
         self._cancelled, self._here = instance.cancelled, partial(search_here, effort)
-        self.helpers = [Helper(instance.network, effort) for _ in range(cores - 1 if able else 0)]
+        self.helpers: list[Helper] = []
+        with suppress(OSError):  # if the system has no room for more processes, fewer will do
+            self.helpers += (Helper(instance.network, effort) for _ in range(cores - 1 if able else 0))
         self._threads: list[Thread] = []
 
     def __enter__(self) -> SideBySide:
@@ -207,10 +209,12 @@ class SideBySide:
                 search = self._here if helper is None else helper.search
                 if helper is not None:
                     helper.begin(self._cancelled)
-                while waiting and (helper is None or helper.runs):
-                    with suppress(IndexError):  # somebody else was faster
+                while helper is None or helper.runs:
+                    try:
                         i = waiting.popleft()
-                        done.put((i, work(i, search)))
+                    except IndexError:  # nothing is left
+                        return
+                    done.put((i, work(i, search)))
             except BaseException as error:  # raised again by who waits for results
                 done.put(error)
 
