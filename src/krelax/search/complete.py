@@ -61,7 +61,8 @@ class Complete:
     about the same with every doubling of the time, so that, with `hope` times as much, the time left is enough. When it
     is not, one of the `passes` tightens the bounds of all layers, and branching begins anew, at first for `between`
     seconds. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it. If a pass
-    brings the worst margin less than the part `gain` of its way to zero, there is only branching from then on.
+    brings the worst margin less than its part of `gains` of the way to zero, the search goes on where it was, and there
+    is only branching from then on.
     """
 
     inputs: int = 12
@@ -73,7 +74,7 @@ class Complete:
     share: float = 0.2
     hope: float = 1.25
     passing: float = 0.5
-    gain: float = 0.1
+    gains: tuple[float, ...] = (0.3, 0.1, 0.1)
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
 
 
@@ -136,7 +137,8 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
     """Branching and tightening take turns until the question is decided or the time is up."""
     if mixed(queries, found):
         instance, queries, found = largest(instance, queries, found)
-    passes, turn = list(effort.passes), effort.turn / 2  # the first two turns are of the same length
+    passes = list(zip(effort.passes, effort.gains, strict=True))
+    turn = effort.turn / 2  # the first two turns are of the same length
     search = _Margins(instance, queries, found, effort.branching, probe)
     try:
         while True:
@@ -148,11 +150,12 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
                 continue
             turn = effort.between / 2
             seconds = _within(instance, torch.inf, effort.passing)
-            tighter = by_groups(instance, queries, found, passes.pop(0), stop=True, seconds=seconds)
+            joining, gain = passes.pop(0)
+            tighter = by_groups(instance, queries, found, joining, stop=True, seconds=seconds)
             if holds(queries, tighter.value):
                 found = tighter
                 break
-            if float(tighter.value.min()) < (1 - effort.gain) * float(found.value.min()):
+            if float(tighter.value.min()) < (1 - gain) * float(found.value.min()):
                 passes = []
             else:
                 found = tighter
