@@ -48,8 +48,19 @@ _MARGINS = Effort(
     partial=False,
 )
 
+@dataclass(frozen=True)
+class Pass:
+    """A pass over the layers, and the part of its way to zero that it must bring the worst margin: if it does not, the
+    search goes on where it was, and there are no further passes."""
+
+    joining: Joining
+    gain: float = 0.1
+
+
 # Groups of neurons make a pass better, but in the same time more rounds without them make it better still.
-_PASSES = tuple(Joining(None, splitting=Effort(rounds=rounds)) for rounds in (20, 60, 160))
+_PASSES = tuple(
+    Pass(Joining(None, splitting=Effort(rounds=rounds)), gain) for rounds, gain in ((20, 0.3), (60, 0.1), (160, 0.1))
+)
 
 
 @dataclass(frozen=True)
@@ -60,21 +71,18 @@ class Complete:
     `turn` seconds, and then for as long again and again while that is on course: worst leaves come nearer to zero by
     about the same with every doubling of the time, so that, with `hope` times as much, the time left is enough. When it
     is not, one of the `passes` tightens the bounds of all layers, and branching begins anew, at first for `between`
-    seconds. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it. If a pass
-    brings the worst margin less than its part of `gains` of the way to zero, the search goes on where it was, and there
-    is only branching from then on.
+    seconds. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it.
     """
 
     inputs: int = 12
     boxes: Splitting = field(default_factory=Splitting)
     branching: Effort = _MARGINS
-    passes: tuple[Joining, ...] = _PASSES
+    passes: tuple[Pass, ...] = _PASSES
     turn: float = 3.0
     between: float = 1.0
     share: float = 0.2
     hope: float = 1.25
     passing: float = 0.5
-    gains: tuple[float, ...] = (0.3, 0.1, 0.1)
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
 
 
@@ -137,8 +145,7 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
     """Branching and tightening take turns until the question is decided or the time is up."""
     if mixed(queries, found):
         instance, queries, found = largest(instance, queries, found)
-    passes = list(zip(effort.passes, effort.gains, strict=True))
-    turn = effort.turn / 2  # the first two turns are of the same length
+    passes, turn = list(effort.passes), effort.turn / 2  # the first two turns are of the same length
     search = _Margins(instance, queries, found, effort.branching, probe)
     try:
         while True:
@@ -150,12 +157,12 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
                 continue
             turn = effort.between / 2
             seconds = _within(instance, torch.inf, effort.passing)
-            joining, gain = passes.pop(0)
-            tighter = by_groups(instance, queries, found, joining, stop=True, seconds=seconds)
+            step = passes.pop(0)
+            tighter = by_groups(instance, queries, found, step.joining, stop=True, seconds=seconds)
             if holds(queries, tighter.value):
                 found = tighter
                 break
-            if float(tighter.value.min()) < (1 - gain) * float(found.value.min()):
+            if float(tighter.value.min()) < (1 - step.gain) * float(found.value.min()):
                 passes = []
             else:
                 found = tighter
