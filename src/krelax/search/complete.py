@@ -48,6 +48,7 @@ _MARGINS = Effort(
     partial=False,
 )
 
+
 @dataclass(frozen=True)
 class Pass:
     """A pass over the layers, and the part of its way to zero that it must bring the worst margin: if it does not, the

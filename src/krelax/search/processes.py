@@ -13,7 +13,6 @@ import pickle
 import subprocess
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.instance import Instance, OutOfTime, alone
+from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import Bounded
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
@@ -38,6 +38,8 @@ from krelax.search.verdict import Counterexample
 Search = Callable[[Instance, Queries, Bounded, Confirm], Found]
 T = TypeVar("T")
 
+# What pickling raises for classes and functions that are defined inside others.
+_UNSENDABLE = (pickle.PicklingError, AttributeError, TypeError)
 # Seconds between two looks at whether a search is to be given up, and at whether the parent is still there.
 _PATIENCE, _WATCH = 0.1, 1.0
 
@@ -62,10 +64,19 @@ def search_here(effort: Complete, instance: Instance, queries: Queries, found: B
         return Found(-torch.inf, "memory")
 
 
-class Helper:
-    """Another process that searches one question at a time, for one network."""
+def pickled(network: Network, effort: Complete) -> bytes | None:
+    """What helpers are sent first; None for networks with operators that cannot be sent."""
+    try:
+        return pickle.dumps((replace(network, replay=None), effort))
+    except _UNSENDABLE:
+        return None
 
-    def __init__(self, network: Network, effort: Complete) -> None:
+
+class Helper:
+    """Another process that searches one question at a time, for one network. `first` is what `pickled` made."""
+
+    def __init__(self, effort: Complete, first: bytes) -> None:
+        self._here, self._first, self.runs = partial(search_here, effort), first, False
         self._pipe, theirs = Pipe()
         # The helper finds what this process does, with one thread; Ctrl-C is for this process to handle.
         path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
@@ -79,8 +90,6 @@ class Helper:
             process_group=0,
         )
         theirs.close()
-        self._first = pickle.dumps((replace(network, replay=None), effort))
-        self.runs = False
 
     @property
     def pid(self) -> int:
@@ -92,24 +101,30 @@ class Helper:
         with suppress(EOFError, OSError):
             self._receive(cancelled)
             self._pipe.send_bytes(self._first)
+            self._receive(cancelled)
             self.runs = True
 
     def search(self, instance: Instance, queries: Queries, found: Bounded, confirm: Confirm) -> Found:
         """Decide one question there. What proofs chose is noted in the ledger of the instance as if it had been here.
 
-        Raises OutOfTime if the instance is cancelled, and what the search raises.
+        It is searched here if that fails: the other process may not know operators that were defined in this one.
+        Raises OutOfTime if the instance is cancelled, and what a search here raises.
         """
         left = None if instance.deadline is None else instance.deadline - time.perf_counter()
         known = Bounded(found.value, found.known)
         try:
-            self._send((instance.region, queries, known, left, instance.ledgers))
+            message = pickle.dumps((instance.region, queries, known, left, instance.ledgers))
+        except _UNSENDABLE:
+            return self._here(instance, queries, found, confirm)
+        try:
+            self._pipe.send_bytes(message)
             while isinstance(answer := self._receive(instance.cancelled), Tensor):
-                self._send(confirm(answer))
+                self._pipe.send_bytes(pickle.dumps(confirm(answer)))
         except (EOFError, OSError):
             self.runs = False
             return Found(-torch.inf, "the process that searched it was ended")
-        if isinstance(answer, str):
-            raise RuntimeError(answer)
+        if answer is None:
+            return self._here(instance, queries, found, confirm)
         result, ledgers = answer
         for mine, theirs in zip(instance.ledgers, ledgers, strict=True):
             vars(mine).update(vars(theirs))
@@ -120,9 +135,6 @@ class Helper:
         """Stop it, whatever it does."""
         self._process.kill()
         self._process.wait()
-
-    def _send(self, message: object) -> None:
-        self._pipe.send_bytes(pickle.dumps(message))
 
     def _receive(self, cancelled: Event) -> Any:
         while not self._pipe.poll(_PATIENCE):
@@ -145,18 +157,28 @@ def serve(descriptor: int) -> None:
         answer: Counterexample | None = pickle.loads(pipe.recv_bytes())
         return answer
 
-    try:
+    def work(network: Network, effort: Complete, message: bytes) -> tuple[Found, tuple[Ledger, ...]]:
+        region, queries, known, left, ledgers = pickle.loads(message)
+        instance = replace(Instance.of(network, region), ledgers=ledgers).until(left)
+        return search_here(effort, instance, queries, known, confirm), ledgers
+
+    with suppress(EOFError, OSError):
+        send("started")
+        first = pipe.recv_bytes()
+        try:
+            network, effort = pickle.loads(first)
+        except Exception:  # it has operators that are defined elsewhere: the parent manages without
+            return
         send("ready")
-        network, effort = pickle.loads(pipe.recv_bytes())
         while True:
-            region, queries, known, left, ledgers = pickle.loads(pipe.recv_bytes())
-            instance = replace(Instance.of(network, region), ledgers=ledgers).until(left)
+            message = pipe.recv_bytes()
             try:
-                send((search_here(effort, instance, queries, known, confirm), ledgers))
-            except Exception:  # whatever it is, the parent tells
-                send(traceback.format_exc())
-    except (EOFError, OSError):
-        return
+                answer = work(network, effort, message)
+            except (EOFError, OSError):
+                raise
+            except Exception:  # whatever it is, it will happen again in the parent, where it can be seen, or not
+                answer = None
+            send(answer)
 
 
 def _end_with(parent: int) -> None:
@@ -170,15 +192,18 @@ class SideBySide:
     """Searches of several questions about one network, on so many cores. A context manager, which ends what is still
     being searched.
 
-    Where processes cannot be started like here, on Windows and in frozen programs, one search follows the other.
+    Where processes cannot be started like here, on Windows and in frozen programs, and for networks that cannot be sent
+    to others, one search follows the other.
     """
 
     def __init__(self, instance: Instance, effort: Complete, cores: int) -> None:
         able = os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)
         self._cancelled, self._here = instance.cancelled, partial(search_here, effort)
         self.helpers: list[Helper] = []
-        with suppress(OSError):  # if the system has no room for more processes, fewer will do
-            self.helpers += (Helper(instance.network, effort) for _ in range(cores - 1 if able else 0))
+        first = pickled(instance.network, effort) if able and cores > 1 else None
+        if first is not None:
+            with suppress(OSError):  # if the system has no room for more processes, fewer will do
+                self.helpers += (Helper(effort, first) for _ in range(cores - 1))
         self._threads: list[Thread] = []
 
     def __enter__(self) -> SideBySide:
