@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event, Lock, Timer
 
 import numpy as np
 import pytest
@@ -146,24 +146,65 @@ def test_networks_that_cannot_be_sent_need_no_helpers() -> None:
 
 
 def test_questions_are_shared_out() -> None:
-    """The first core begins at once; here it waits until the helper has taken something."""
+    """This process begins at once; here it waits until every helper has taken something, and then takes no more."""
     instance, queries, known = ask(8)
-    taken, by = Event(), dict[int, bool]()
+    every, by, lock = Event(), list[object](), Lock()
 
     def work(i: int, search: Search) -> Found:
-        by[i] = getattr(search, "__func__", None) is Helper.search
-        if by[i]:
-            taken.set()
-        assert taken.wait(300)
+        with lock:
+            by.append(getattr(search, "__self__", None))
+            if len(set(by)) == 3:
+                every.set()
+        assert every.wait(300)
         return search(replace(instance, ledgers=()), queries, known, nobody)
 
     with SideBySide(instance, Complete(), 2) as searches:
-        found = dict(searches.map(work, range(3)))
-        processes = [h.pid for h in searches.helpers]
-    assert set(by.values()) == {True, False}
-    assert found.keys() == {0, 1, 2}
+        found = dict(searches.map(work, range(6)))
+        helpers = list(searches.helpers)
+    assert set(by) == {None, *helpers}
+    assert by.count(None) == 1
+    assert found.keys() == set(range(6))
     assert all(f.margin > 0 for f in found.values())
-    assert not any(alive(pid) for pid in processes)
+    assert not any(alive(h.pid) for h in helpers)
+
+
+def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
+    """The caller may check certificates meanwhile, for which a core is needed."""
+    instance, queries, known = ask(8)
+    running, most, lock = 0, list[int](), Lock()
+
+    def count(change: int) -> None:
+        nonlocal running
+        with lock:
+            running += change
+            most.append(running)
+
+    def work(i: int, search: Search) -> bool:
+        helped = getattr(search, "__self__", None) is not None
+        count(helped)
+        search(replace(instance, ledgers=()), queries, known, nobody)
+        return helped
+
+    with SideBySide(instance, Complete(), 2) as searches:
+        for _, helped in searches.map(work, range(12)):
+            time.sleep(0.1)
+            count(-helped)
+    assert 1 <= max(most) <= 2
+
+
+def test_cores_go_on_without_a_helper_that_died() -> None:
+    instance, queries, known = ask(8)
+
+    def work(i: int, search: Search) -> Found:
+        for helper in searches.helpers:
+            if i == 1:
+                os.kill(helper.pid, signal.SIGKILL)
+        return search(replace(instance, ledgers=()), queries, known, nobody)
+
+    with SideBySide(instance, Complete(), 2) as searches:
+        found = dict(searches.map(work, range(12)))
+    assert found.keys() == set(range(12))
+    assert sum(f.margin > 0 for f in found.values()) >= 9
 
 
 def test_an_interruption_ends_helpers() -> None:
@@ -179,7 +220,7 @@ def test_an_interruption_ends_helpers() -> None:
     def interrupted() -> None:
         with SideBySide(instance, Complete(), 2) as searches:
             pids.extend(h.pid for h in searches.helpers)
-            list(searches.map(work, [1, 0, 0]))
+            list(searches.map(work, [1, 0, 0, 0]))
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()

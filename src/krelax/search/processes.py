@@ -1,9 +1,9 @@
-"""Questions searched side by side: one in this process, the others in processes of their own.
+"""Questions searched side by side, in processes.
 
 A search calls thousands of small operators a second, and threads of one interpreter wait for each other around every
-one of them: two of them do hardly more than one. So every core but the first gets a helper, another interpreter, which
-is sent one question at a time and sends back what it found. It takes as long to start as torch to import, during which
-the first core works already. Models stay here: a helper that wants a point to be replayed asks for it.
+one of them: two of them do hardly more than one. So every core gets a helper, another interpreter, which is sent one
+question at a time and sends back what it found. It takes as long to start as torch to import; until all are there,
+this process searches, too. Models stay here: a helper that wants a point to be replayed asks for it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from krelax.search.verdict import Counterexample
 
 # Decides one question: as `decide_question`, but for the effort.
 Search = Callable[[Instance, Queries, Bounded, Confirm], Found]
+# Says when a core is to go on, and whether.
+Turn = SimpleQueue[bool]
 T = TypeVar("T")
 
 # What pickling raises for classes and functions that are defined inside others.
@@ -76,7 +78,8 @@ class Helper:
     """Another process that searches one question at a time, for one network. `first` is what `pickled` made."""
 
     def __init__(self, effort: Complete, first: bytes) -> None:
-        self._here, self._first, self.runs = partial(search_here, effort), first, False
+        self._here, self._first = partial(search_here, effort), first
+        self.starts, self.runs = True, False
         self._pipe, theirs = Pipe()
         # The helper finds what this process does, with one thread; Ctrl-C is for this process to handle.
         path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
@@ -97,12 +100,13 @@ class Helper:
         return self._process.pid
 
     def begin(self, cancelled: Event) -> None:
-        """Wait until the process is ready to work. It `runs` from then on until it ends, for whatever reason."""
+        """Wait while the process `starts`. When it is ready to work it `runs`, until it ends, for whatever reason."""
         with suppress(EOFError, OSError):
             self._receive(cancelled)
             self._pipe.send_bytes(self._first)
             self._receive(cancelled)
             self.runs = True
+        self.starts = False
 
     def search(self, instance: Instance, queries: Queries, found: Bounded, confirm: Confirm) -> Found:
         """Decide one question there. What proofs chose is noted in the ledger of the instance as if it had been here.
@@ -203,8 +207,8 @@ class SideBySide:
         first = pickled(instance.network, effort) if able and cores > 1 else None
         if first is not None:
             with suppress(OSError):  # if the system has no room for more processes, fewer will do
-                self.helpers += (Helper(effort, first) for _ in range(cores - 1))
-        self._threads: list[Thread] = []
+                self.helpers += (Helper(effort, first) for _ in range(cores))
+        self._lanes: list[tuple[Thread, Turn]] = []
 
     def __enter__(self) -> SideBySide:
         return self
@@ -214,40 +218,49 @@ class SideBySide:
             self._cancelled.set()
         for helper in self.helpers:
             helper.end()
-        for thread in self._threads:
+        for thread, turn in self._lanes:
+            turn.put(False)
             thread.join()
 
     def map(self, work: Callable[[int, Search], T], asked: Sequence[int]) -> Iterator[tuple[int, T]]:
         """What `work` makes of each question, as they come; it is given the question's number and how to search.
 
-        Raises what `work` raises.
+        A core takes no other question before the caller is done with what it found, which may be work, too. Raises what
+        `work` raises.
         """
         if not self.helpers:
             for i in asked:
                 yield i, work(i, self._here)
             return
-        waiting, done = deque(asked), SimpleQueue[tuple[int, T] | BaseException]()
+        waiting, done = deque(asked), SimpleQueue[tuple[int, T, Turn] | BaseException]()
 
-        def take(helper: Helper | None) -> None:
+        def take(helper: Helper | None, turn: Turn) -> None:
+            """One core's work; without a helper that of this process, until all helpers are there."""
             alone()
             try:
-                search = self._here if helper is None else helper.search
                 if helper is not None:
                     helper.begin(self._cancelled)
-                while helper is None or helper.runs:
+                goes_on = True
+                while goes_on and (helper is not None or any(h.starts for h in self.helpers)):
                     try:
                         i = waiting.popleft()
                     except IndexError:  # nothing is left
                         return
-                    done.put((i, work(i, search)))
+                    search = self._here if helper is None or not helper.runs else helper.search
+                    done.put((i, work(i, search), turn))
+                    goes_on = turn.get()
             except BaseException as error:  # raised again by who waits for results
                 done.put(error)
 
-        self._threads = [Thread(target=take, args=(helper,), daemon=True) for helper in (None, *self.helpers)]
-        for thread in self._threads:
+        for helper in (None, *self.helpers):
+            turn = Turn()
+            self._lanes.append((Thread(target=take, args=(helper, turn), daemon=True), turn))
+        for thread, _ in self._lanes:
             thread.start()
         for _ in asked:
             result = done.get()
             if isinstance(result, BaseException):
                 raise result
-            yield result
+            i, found, turn = result
+            yield i, found
+            turn.put(True)
