@@ -46,8 +46,8 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def stop_midway(journal: Path, sign: signal.Signals) -> tuple[subprocess.Popen[str], bytes]:
-    """Start a run, stop it once a few results are on disk; what is on disk then."""
+def stop_midway(journal: Path, sign: signal.Signals) -> tuple[int, tuple[str, str], bytes]:
+    """Start a run, stop it once a few results are on disk: its exit code, what it wrote, and what is on disk then."""
     process = start(journal)
     began = time.monotonic()
     while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
@@ -55,8 +55,8 @@ def stop_midway(journal: Path, sign: signal.Signals) -> tuple[subprocess.Popen[s
         assert time.monotonic() - began < 120
         time.sleep(0.005)
     process.send_signal(sign)
-    process.wait(timeout=60)
-    return process, journal.read_bytes()
+    written = process.communicate(timeout=60)
+    return process.returncode, written, journal.read_bytes()
 
 
 def whole_lines(content: bytes) -> list[bytes]:
@@ -95,8 +95,8 @@ def check_complete(journal: Path, kept: list[bytes]) -> None:
 
 def test_killed_and_resumed(tmp_path: Path, asked: list[int]) -> None:
     journal = tmp_path / "results.jsonl"
-    process, content = stop_midway(journal, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    code, _, content = stop_midway(journal, signal.SIGKILL)
+    assert code == -signal.SIGKILL
     kept = whole_lines(content)
     assert 4 <= len(kept) <= COUNT
     resume(journal)
@@ -119,9 +119,8 @@ def test_killed_and_resumed(tmp_path: Path, asked: list[int]) -> None:
 
 
 def test_interrupted_from_the_keyboard(tmp_path: Path) -> None:
-    process, content = stop_midway(tmp_path / "results.jsonl", signal.SIGINT)
-    assert process.returncode == 130
-    out, err = process.communicate()
+    code, (out, err), content = stop_midway(tmp_path / "results.jsonl", signal.SIGINT)
+    assert code == 130
     # a terminal shows ^C on the line before
     assert (out, err.strip()) == ("", "krelax: interrupted; finished results are kept")
     assert content.endswith(b"\n")
