@@ -11,9 +11,9 @@ A pass over the layers takes at most `--preparing` seconds. Results are appended
 not done again; `--part I/N` does only every Nth question, from number I on, for journals side by side, which make one
 when they are joined (`--families` without any prints its table). Prints, for each family of networks and way, how many
 questions were closed within so many seconds of branching, and the medians of what it took against slopes alone, over
-the questions that both close. With `--progress` it prints instead how far branching after slopes alone brings the worst
-leaf of each question on its way to zero, from one doubling of the time to the next: by that the complete search decides
-whether to tighten layers.
+the questions that both close; and how far preparing brought the worst margin on its way to zero, the median. With
+`--progress` it prints instead how far branching after slopes alone brings the worst leaf of each question on its way to
+zero, from one doubling of the time to the next: by that the complete search decides whether to tighten layers.
 """
 
 from __future__ import annotations
@@ -182,7 +182,10 @@ def rows(found: list[Record]) -> list[tuple[str, ...]]:
             ]
             counts = (sum(r["closed"] for r in mine.values()), len(mine), more, fewer, len(both))
             prepared = f"{np.median([r['prepared'] for r in mine.values()]):.1f}" if mine else "-"
-            result.append((family, way, f"{counts[0]} of {counts[1]}", *map(str, counts[2:]), *ratios, prepared))
+            gains = [1 - min(0, r["worst"]) / base[c]["worst"] for c, r in mine.items()]
+            gained = f"{np.median(gains):.2f}" if gains else "-"
+            numbers = (f"{counts[0]} of {counts[1]}", *map(str, counts[2:]), *ratios, prepared, gained)
+            result.append((family, way, *numbers))
     return result
 
 
@@ -207,7 +210,7 @@ def compare(families: list[str], part: tuple[int, int], journal: Path, seconds: 
                 with journal.open("a") as out:
                     print(json.dumps(record), file=out)
                 print(record, flush=True)
-    head = ("networks", "groups", "closed", "more", "fewer", "both", "leaves", "CPU s", "prepared in s")
+    head = ("networks", "groups", "closed", "more", "fewer", "both", "leaves", "CPU s", "prepared in s", "gained")
     print(table(head, rows(found)))
 
 

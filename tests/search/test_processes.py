@@ -171,7 +171,7 @@ def test_questions_are_shared_out() -> None:
 def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
     """The caller may check certificates meanwhile, for which a core is needed."""
     instance, queries, known = ask(8)
-    running, most, lock = 0, list[int](), Lock()
+    running, most, lock, begun = 0, list[int](), Lock(), Event()
 
     def count(change: int) -> None:
         nonlocal running
@@ -181,6 +181,9 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
 
     def work(i: int, search: Search) -> bool:
         helped = getattr(search, "__self__", None) is not None
+        if helped:
+            begun.set()
+        assert begun.wait(300)  # this process leaves something to the helpers
         count(helped)
         search(replace(instance, ledgers=()), queries, known, nobody)
         return helped

@@ -180,8 +180,7 @@ class Branching:
         rows = self._worst(able)[: self._pool.free // 2]
         if not len(rows):
             return False
-        size = max(1, self._size // 2)
-        parts = [rows[chunk] for chunk in pieces(len(rows), size, rows.device)]
+        parts = [rows[chunk] for chunk in pieces(len(rows), self._size // 2, rows.device)]
         split: list[Tensor] = []
         try:
             for children, points in (pool.map if pool else map)(self._split, parts):

@@ -6,7 +6,9 @@ maximum over three points: exact, for every slope (Ehlers 2017; Salman et al. 20
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +16,24 @@ from torch import Tensor
 from krelax.relaxations.base import Lines, Relaxation, Rule, Support
 
 _STEPS, _TINY = 255.0, 1e-30
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+def _once(method: Callable[[S], R]) -> Callable[[S], R]:
+    """A method that searches call a thousand times a second, computed once. Nobody may change tensors it returns."""
+    name = f"_once_{method.__name__}"
+
+    def kept(self: S) -> R:
+        values: dict[str, Any] = vars(self)
+        if name not in values:
+            values[name] = method(self)
+        result: R = values[name]
+        return result
+
+    update_wrapper(kept, method)
+    return kept
 
 
 class Triangle(Relaxation):
@@ -37,14 +57,9 @@ class Triangle(Relaxation):
         low, high = (low - 4 * limits.eps * low.abs() - limits.tiny, high + 4 * limits.eps * high.abs() + limits.tiny)
         return self.lower.clamp(min=0) + low, self.upper.clamp(min=0) + high
 
-    # What searches ask for a thousand times a second is computed once. Nobody may change these tensors.
-
-    @cached_property
-    def _unstable(self) -> Tensor:
-        return (self.lower < 0) & (self.upper > 0)
-
+    @_once
     def unstable(self) -> Tensor:
-        return self._unstable
+        return (self.lower < 0) & (self.upper > 0)
 
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
@@ -55,37 +70,28 @@ class Triangle(Relaxation):
         z = z.gather(0, arg[None])[0]
         return Support(value, z, self._act(z))
 
+    @_once
     def chord(self) -> Tensor:
         """Slope of the upper line: the chord where unstable, the activation's own slope elsewhere.
 
         Rounded to float32, in which proofs are written down; lines pay for what that changes.
         """
-        return self._chord
-
-    @cached_property
-    def _chord(self) -> Tensor:
         width = self.upper - self.lower
         rise = self.upper.clamp(min=0) - self.negative_slope * self.lower.clamp(max=0)
         inner = rise / torch.where(width > 0, width, torch.ones_like(width))
         low, high = self.slope_range()
         return torch.where(self.unstable(), inner.clamp(max=1.0).float().to(inner), torch.maximum(low, high))
 
+    @_once
     def height(self) -> Tensor:
         """Intercept of the upper line, `(batch, *shape)`: how far it is above the activation at the kink. A chord that
         was rounded down passes above the upper corner only if it is lifted further."""
-        return self._height
-
-    @cached_property
-    def _height(self) -> Tensor:
         chord = self.chord()
         above = torch.maximum(-self.lower * (chord - self.negative_slope), self.upper * (1 - chord))
         return torch.where(self.unstable(), above, 0.0 * self.lower)
 
+    @_once
     def slope_range(self) -> tuple[Tensor, Tensor]:
-        return self._slope_range
-
-    @cached_property
-    def _slope_range(self) -> tuple[Tensor, Tensor]:
         flat = torch.full_like(self.lower, self.negative_slope)
         one = torch.ones_like(self.lower)
         inactive = (self.upper <= 0) & (self.lower < 0)
@@ -117,9 +123,9 @@ class Triangle(Relaxation):
             case Rule.FIXED_1:
                 return high, chord
             case Rule.ADAPTIVE:
-                return self._adaptive, chord
+                return self._adaptive(), chord
 
-    @cached_property
+    @_once
     def _adaptive(self) -> Tensor:
         low, high = self.slope_range()
         return torch.where(self.upper > -self.lower, high, low)

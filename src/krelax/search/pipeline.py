@@ -255,8 +255,7 @@ def _complete(run: _Run, instance: Instance, effort: Complete, each: float | Non
         instance.check()
         began = time.perf_counter()
         one, queries = _timed(run, instance, i, each), run.queries.select(torch.tensor([i]))
-        found = run.found.get(i) or bound(one, queries, METHODS["crown"])
-        result = search(one, queries, found, partial(_counterexample, run, i))
+        result = search(one, queries, run.found.get(i), partial(_counterexample, run, i))
         run.charge("search", [i], began)
         return result
 

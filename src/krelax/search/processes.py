@@ -28,14 +28,14 @@ from torch import Tensor
 
 from krelax.bounds.instance import Instance, OutOfTime, alone
 from krelax.bounds.ledger import Ledger
-from krelax.bounds.methods import Bounded
+from krelax.bounds.methods import METHODS, Bounded, bound
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.search.complete import Complete, Confirm, Found, decide_question
 from krelax.search.verdict import Counterexample
 
-# Decides one question: as `decide_question`, but for the effort.
-Search = Callable[[Instance, Queries, Bounded, Confirm], Found]
+# Decides one question, as `decide_question` does, perhaps without knowing anything about it yet.
+Search = Callable[[Instance, Queries, Bounded | None, Confirm], Found]
 # Says when a core is to go on, and whether.
 Turn = SimpleQueue[bool]
 T = TypeVar("T")
@@ -56,10 +56,12 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
-def search_here(effort: Complete, instance: Instance, queries: Queries, found: Bounded, confirm: Confirm) -> Found:
+def search_here(
+    effort: Complete, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm
+) -> Found:
     """Decide one question in this process; want of memory is a reason not to."""
     try:
-        return decide_question(instance, queries, found, effort, confirm)
+        return decide_question(instance, queries, found or bound(instance, queries, METHODS["crown"]), effort, confirm)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
@@ -108,14 +110,14 @@ class Helper:
             self.runs = True
         self.starts = False
 
-    def search(self, instance: Instance, queries: Queries, found: Bounded, confirm: Confirm) -> Found:
+    def search(self, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm) -> Found:
         """Decide one question there. What proofs chose is noted in the ledger of the instance as if it had been here.
 
         It is searched here if that fails: the other process may not know operators that were defined in this one.
         Raises OutOfTime if the instance is cancelled, and what a search here raises.
         """
         left = None if instance.deadline is None else instance.deadline - time.perf_counter()
-        known = Bounded(found.value, found.known)
+        known = found and Bounded(found.value, found.known)
         try:
             message = pickle.dumps((instance.region, queries, known, left, instance.ledgers))
         except _UNSENDABLE:
@@ -126,7 +128,7 @@ class Helper:
                 self._pipe.send_bytes(pickle.dumps(confirm(answer)))
         except (EOFError, OSError):
             self.runs = False
-            return Found(-torch.inf, "the process that searched it was ended")
+            return Found(-torch.inf, "the process that searched it was ended, perhaps for want of memory")
         if answer is None:
             return self._here(instance, queries, found, confirm)
         result, ledgers = answer
