@@ -78,6 +78,11 @@ def test_a_helper_finds_and_notes_what_would_be_found_here(helper: Helper) -> No
     assert margins[0] == margins[1]
 
 
+def test_what_nobody_has_bounded_yet_is_bounded_where_it_is_searched(helper: Helper) -> None:
+    instance, queries, _ = ask(8)
+    assert helper.search(instance, queries, None, nobody).margin == helper.search(*ask(8), nobody).margin > 0
+
+
 def test_candidates_are_replayed_where_the_model_is(helper: Helper) -> None:
     x, y, seen = np.zeros(64, np.float32), np.ones(10, np.float32), list[torch.Tensor]()
 
