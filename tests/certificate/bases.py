@@ -98,6 +98,8 @@ def bases() -> Iterator[tuple[str, str, Certificate]]:
     for network in ("convolutional", "residual", "pooled"):
         yield f"{network} boxes", network, _boxed(network)
         yield f"{network} maxima", network, _larger(network)
+    for network in ("convolutional", "residual", "deep"):
+        yield f"{network} clips", network, clipped(network)
 
 
 def _margin(network: str, question: Question) -> float:
@@ -143,6 +145,30 @@ def relational(network: str) -> Certificate:
     question = Question(region, np.array([[1.0, -1.0]]), np.zeros(1), i4(0), layers, margins)
     margins.multipliers = max(_draws(margins.multipliers), key=lambda drawn: _with(network, question, drawn))
     return _settled(network, question)
+
+
+@cache
+def clipped(network: str) -> Certificate:
+    """A clip at the root, a split, and behind it another clip, with multipliers near 1. What holds rests on them."""
+    read = read_network(MODELS[network])
+    sizes = [read.size(read.before(j)) for j in range(len(read.activations))]
+    layers = [Layer("adaptive") for _ in sizes]
+    crossings = []
+    for j, size in enumerate(sizes):
+        if j > 0:
+            layers[j].lines = Claim(i4(*[-1] * 2 * size), np.zeros(0, np.float32), [], _forms(size, False))
+            crossings.append(Crossing(j, clips=np.full((2, 2 * size), 128, np.uint8)))
+    margins = Claim(i4(-2, 0, -2, -1, -1), np.zeros(3, np.float32), crossings, level=0.5)
+    question = Question(
+        Region("box", np.full(2, -0.25), np.full(2, 0.375)), np.array([[1.0, -1.0]]), np.zeros(1), i4(0)
+    )
+    question.layers, question.margins = layers, margins
+    least, most = 0.0, 64.0
+    for _ in range(40):  # the half-space moves with the offset
+        question.offsets = np.array([(least + most) / 2])
+        least, most = (least, (least + most) / 2) if _margin(network, question) > 0 else ((least + most) / 2, most)
+    question.offsets = np.array([most])
+    return certificate(MODELS[network], question)
 
 
 def _draws(multipliers: Any) -> list[Any]:

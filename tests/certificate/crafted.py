@@ -61,6 +61,9 @@ def mirrored(tree: Any) -> Any:
     """The sides of every split exchanged, but not what was chosen for them."""
 
     def subtree(place: int) -> tuple[list[int], int]:
+        if tree[place] == -2:
+            inner, behind = subtree(place + 1)
+            return [-2, *inner], behind
         if tree[place] < 0:
             return [-1], place + 1
         first, behind = subtree(place + 1)
@@ -82,6 +85,14 @@ def _of_neighbours(tree: Any) -> Any:
 def _all_bases(shares: Shares) -> Any:
     groups, k = shares.coeff.shape[1:]
     return np.ones((len(shares.coeff), groups, 2**k, k + 1), np.uint8)
+
+
+def _sums(claim: Claim) -> Forms:
+    """Forms of two entries each."""
+    assert claim.forms is not None
+    count = int(claim.forms.form.max()) + 1
+    form, entry = np.repeat(np.arange(count), 2), np.tile([0, 1], count)
+    return Forms(form.astype(np.int32), entry.astype(np.int32), np.ones(2 * count))
 
 
 def _exchanged(shares: Shares) -> None:
@@ -131,6 +142,35 @@ CHANGES: dict[str, Change] = {
     "owners without upper lines": Change("malformed", Crossing, put(upper=None), lambda c: c.upper is not None),
     "upper lines alone": Change("malformed", Crossing, put(slopes=None), lambda c: c.upper is not None),
     "tables without rows": Change("malformed", Crossing, put(row=None), lambda c: c.row is not None),
+    "no lines": Change("malformed", Layer, put(lines=None), lambda l: l.lines),
+    "lines of a margin": Change("malformed", Layer, lambda l: put(forms=None)(l.lines), lambda l: l.lines),
+    "lines with a level": Change("malformed", Layer, lambda l: put(level=1.0)(l.lines), lambda l: l.lines),
+    "lines of sums": Change("malformed", Layer, lambda l: put(forms=_sums(l.lines))(l.lines), lambda l: l.lines),
+    "lines as claims": Change("true", Layer, put(claims=lambda l: [*l.claims, l.lines]), lambda l: l.lines),
+    "lines of a ball": Change(
+        "malformed",
+        Question,
+        lambda q: put(kind="l2", centre=q.region.lower, eps=0.5)(q.region),
+        lambda q: any(l.lines for l in q.layers) and q.region.kind == "box",
+    ),
+    "clips without a level": Change("malformed", Claim, put(level=None), lambda c: (c.tree == -2).any()),
+    "clips at level zero": Change("malformed", Claim, put(level=0.0), lambda c: (c.tree == -2).any()),
+    "clips at a level below": Change("malformed", Claim, put(level=-1.0), lambda c: (c.tree == -2).any()),
+    "a clip of nothing": Change(
+        "malformed", Claim, put(tree=lambda c: np.append(c.tree, i4(-2))), lambda c: c.level is not None
+    ),
+    "a clip instead of a leaf": Change(
+        "malformed", Claim, put(tree=lambda c: np.append(c.tree[:-1], i4(-2))), lambda c: c.level is not None
+    ),
+    "clips in claims of layers": Change(
+        "malformed", Layer, lambda l: put(tree=i4(-2, *l.claims[0].tree), level=1.0)(l.claims[0]), lambda l: l.claims
+    ),
+    "multipliers without lines": Change(
+        "malformed",
+        Claim,
+        lambda c: c.crossings.insert(0, Crossing(0, clips=np.ones((2, 4), np.uint8))),
+        lambda c: c.level is not None,
+    ),
     "coefficients and slopes exchanged": Change("true", Shares, _exchanged),
     "no bases": Change("true", Shares, put(basis=None), lambda s: s.basis is not None),
     "bases of the second row": Change("true", Shares, put(basis=_all_bases)),

@@ -56,6 +56,14 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
         "reversed": lambda a: a[::-1],
         "all the first": np.zeros_like,
     },
+    (Crossing, "clips"): {
+        "none": np.zeros_like,
+        "all greatest": lambda a: np.full_like(a, 255),
+        "all least": np.ones_like,
+        "clips reversed": lambda a: a[::-1],
+        "lines reversed": lambda a: a[:, ::-1],
+    },
+    (Claim, "level"): {"tiny": lambda a: 5e-324, "huge": lambda a: 1.7e308, "doubled": lambda a: 2 * a},
     (Shares, "coeff"): {
         "negated": lambda a: -a,
         "nothing": np.zeros_like,
@@ -153,6 +161,11 @@ MALFORMED: dict[tuple[type, str], dict[str, Edit]] = {
         "a row less": lambda a: a[1:],
         "beyond the last": lambda a: np.full_like(a, 1 << 20),
         "below the first": lambda a: np.full_like(a, -1),
+    },
+    (Crossing, "clips"): {
+        "a clip less": lambda a: a[1:],
+        "a line less": lambda a: a[:, 1:],
+        "a line more": lambda a: np.append(a, a[:, :1], 1),
     },
     (Crossing, "lines"): {"three of them": lambda a: np.concatenate([a, a[:, :, :1]], 2)},
     (Crossing, "absolute"): {"a neuron more": lambda a: np.append(a, a[:, :1], 1)},

@@ -174,6 +174,24 @@ def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) 
         accepted(outcome, model, tmp_path / "c.zip")
 
 
+@pytest.mark.parametrize("image", [2, 8])
+def test_clips_are_accepted_too(image: int, tmp_path: Path) -> None:
+    """Searches whose leaves narrow intervals from the beginning; without that, what they prove is refused."""
+    branching = Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=0.0))
+    plan = Plan((METHODS["crown"], METHODS["alpha"], branching))
+    (outcome,), model = searched("digits_conv", 0.07, plan, slice(image, image + 1))
+    accepted(outcome, model, tmp_path / "c.zip")
+    margins = outcome.proofs[0].margins
+    assert margins is not None
+    assert (margins.tree == -2).sum() >= 2
+    assert outcome.margin is not None
+    assert 0 < outcome.margin < 0.01
+    for crossing in margins.crossings:
+        crossing.clips = None
+    with pytest.raises(Rejected):
+        accepted(outcome, model, tmp_path / "c.zip")
+
+
 def accepted(outcome: Outcome, model: bytes, path: Path) -> None:
     """The checker finds about the margin of an outcome in its certificate."""
     write(path, Certificate(hashlib.sha256(model).hexdigest(), "real", "test", list(outcome.proofs)))

@@ -159,12 +159,26 @@ def lower_bound(network: Network, region: Region, form: Form, witness: Mapping[i
     computation is bounded and subtracted; what overflows is no bound (minus infinity). This is the only way a backward
     bound comes to be.
     """
+    return least(network, region, *over_inputs(network, form, witness, known))
+
+
+def over_inputs(
+    network: Network, form: Form, witness: Mapping[int, Step], known: Intervals
+) -> tuple[Tensor | None, Tensor]:
+    """An affine bound of a form, `coeff @ x + constant`, that is not above it at any x of the region: coefficients
+    `(batch, queries, *input_shape)`, None if there are none, and constants `(batch, queries)`. Sound as `lower_bound`.
+    """
     result, error = back_substitute(network, form, witness, known)
     value = result.constant if error is None else result.constant - error
-    coeff = result.take(0)
+    # the constant itself: starting offset and sums of scalars
+    value = value - gamma(len(network.nodes), value.dtype) * form.constant.abs()
+    return result.take(0), value
+
+
+def least(network: Network, region: Region, coeff: Tensor | None, constant: Tensor) -> Tensor:
+    """The minima of what `over_inputs` gives, `(batch, queries)`; minus infinity for what overflows."""
+    value = constant
     if coeff is not None:
         terms = 2 * coeff[0, 0].numel() + len(network.nodes)
         value = value + region.minimise(coeff, slack=gamma(terms, coeff.dtype)) - underflow(terms, region.magnitude)
-    # the constant itself: starting offset and sums of scalars
-    value = value - gamma(len(network.nodes), value.dtype) * form.constant.abs()
     return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)

@@ -14,20 +14,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form
 from krelax.bounds.compression import without_inactive
-from krelax.bounds.evaluator import Evaluator
+from krelax.bounds.evaluator import Clipped, Evaluator
 from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces
 from krelax.bounds.intermediate import ASCENT_COPIES
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.ledger import Key, Notes, Proven
+from krelax.bounds.ledger import Key, Notes, Proven, Straight
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.pool import Pool
 from krelax.errors import InputError
+from krelax.problem.region import Box
 
 # A child that falls below its parent by less, relatively, is not worth a proof of the parent.
 _UNNOTICED = 1e-3
@@ -43,6 +45,8 @@ _EXHAUSTED, _HOPELESS = -1, -2
 _POLISHED = 32
 # Room for so many rounds is plenty.
 _ROOMY = 8
+# Clips are prepared for what so many leaves need.
+_LOOKED_AT = 64
 
 Probe = Callable[[Tensor], None]
 # The node that queries are about, and the key of each.
@@ -54,7 +58,8 @@ class Effort:
     """How much a search may do: leaves to be split in a round, rounds, splits on the way to a leaf, ascent of the
     queries themselves (`root`), of every child (`leaf`), of leaves with nothing left to split (`last`), and seconds
     (None: no limit). With `partial`, time is kept for proving bounds that fall short of their targets; with
-    `groups`, leaves pay for neurons in groups together."""
+    `groups`, leaves pay for neurons in groups together. After so many seconds of `clips` (None: never), intervals are
+    narrowed to where forms are near their targets, so that proven bounds may be hardly above them."""
 
     leaves: int = 256
     rounds: int = 20
@@ -65,6 +70,7 @@ class Effort:
     seconds: float | None = None
     partial: bool = True
     groups: bool = False
+    clips: float | None = None
 
 
 class Branching:
@@ -109,6 +115,11 @@ class Branching:
         self._task = torch.arange(len(start), device=start.device) if task is None else task
         beyond = (_BEYOND * (self._target - start)).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
         self._ahead = self._target + beyond
+        self._level = 0.0  # behind a clip no bound counts for more
+        can = effort.clips is not None and not effort.groups and isinstance(instance.region, Box)
+        self._clips_after = effort.clips if can and effort.clips is not None else torch.inf
+        self._clipping = False
+        self._spent = 0.0
         self._closed = torch.full_like(start, torch.inf)  # the smallest bound of a query's closed leaves
         self._credit = torch.zeros_like(self._weight)
         self._proof_seconds = 0.0  # for one leaf
@@ -132,7 +143,8 @@ class Branching:
 
         Ends early at the deadline of the instance, or when the leaves fill memory.
         """
-        self._until = None if seconds is None else time.perf_counter() + seconds
+        began = time.perf_counter()
+        self._until = None if seconds is None else began + seconds
         with torch.no_grad():
             try:
                 if self._fresh:
@@ -141,8 +153,11 @@ class Branching:
                     for _ in range(self._effort.rounds):
                         if self._is_late() or not (self._round(pool) or self._polish()):
                             break
+                        if self._spent + time.perf_counter() - began >= self._clips_after:
+                            self._begin_clips()
             except OutOfTime:
                 pass
+            self._spent += time.perf_counter() - began
             return self._proven()
 
     def worst(self) -> float:
@@ -156,10 +171,65 @@ class Branching:
         limits = (self._until, self._instance.deadline)
         return self._instance.expired() or any(limit is not None and now > limit for limit in limits)
 
+    def _begin_clips(self) -> None:
+        """From now on leaves narrow intervals for those behind them."""
+        open_ = self._among_open(self._pool.branch >= 0)
+        if not len(open_):
+            return
+        self._clips_after = torch.inf
+        self._level = float((self._ahead - self._target)[self._pool.query[open_]].min())
+        worst = open_[self._pool.value[open_].argsort(stable=True)[:_LOOKED_AT]]
+        straight = self._evaluator.begin_clips(self._pool.take(worst))
+        self._clipping = len(straight) > 0 and self._level > 0
+        every = self._evaluator.widened(self._pool.take(self._pool.rows()))
+        self._pool = Pool(every, self._pool.most)
+        if self._notes is not None and self._clipping:
+            self._notes.begin_clips(self._level, {i: self._whole(i, s) for i, s in straight.items()})
+
+    def _whole(self, node: int, straight: Straight) -> Straight:
+        """Affine bounds as they are noted, about the neurons of the whole network."""
+        kept, entries = self._kept.get(node), straight.entries
+        places = entries if kept is None else kept.cpu().numpy().astype(np.int32)[entries]
+        return Straight(places, straight.leaves.among(self._kept, self._widths))
+
+    def _leave_empty(self, leaves: Leaves, empty: Tensor) -> None:
+        """Leaves in which nothing is near their targets prove as much as any behind clips can."""
+        leaves.floor[empty], leaves.proof[empty], leaves.value[empty] = self._level, -1, self._level
+
+    def _clip(self, leaves: Leaves, middle: Tensor) -> None:
+        """Narrow the intervals of open leaves where that promises anything: not where the centre of the region would be
+        left."""
+        rows = ((leaves.floor <= self._target[leaves.query]) & (middle > 0)).nonzero()[:, 0]
+        if not len(rows):
+            return
+        before = leaves.select(rows)
+        after = before.select(before.rows())
+        found = self._evaluator.clip(after, self._level)
+        value = torch.where(after.clip >= 0, found.value.clamp(max=self._level), found.value)
+        better = value > before.floor
+        before.floor[better], before.proof[better] = value[better], -1
+        open_ = before.floor <= self._target[before.query]
+        after.floor, after.proof = before.floor.clone(), before.proof.clone()
+        useful = (open_ & found.narrowed).nonzero()[:, 0]
+        if len(useful):
+            self._number_clips(before.select(useful), after, useful, found)
+            self._leave_empty(after, useful[found.empty[useful]])
+        rest = (~(open_ & found.narrowed)).nonzero()[:, 0]
+        after.write(rest, before.select(rest))
+        leaves.write(rows, after)
+
+    def _number_clips(self, before: Leaves, after: Leaves, rows: Tensor, found: Clipped) -> None:
+        """Note leaves as clips, as they were before, and let those in `rows`, behind them, know."""
+        if self._notes is None:
+            after.clip[rows] = 0
+            return
+        multipliers = {i: codes[rows.cpu().numpy()] for i, codes in found.multipliers.items()}
+        after.clip[rows] = self._notes.clip(self._noted(before), multipliers).to(rows.device)
+
     def _improve_roots(self) -> None:
         for rows in pieces(len(self._pool), self._size, self._start.device):
             leaves = self._pool.take(rows)
-            points = self._evaluator.improve(leaves, self._effort.root)
+            points = self._evaluator.improve(leaves, self._effort.root).points
             self._prove(leaves, leaves.rows())
             self._start = self._start.scatter_reduce(0, leaves.query, leaves.floor, "amax")
             if self._notes is not None:
@@ -197,9 +267,12 @@ class Branching:
         """Both children of leaves, and where their bounds are attained. Changes nothing: runs beside others."""
         parents = self._pool.take(rows)
         children = parents.children()
-        points = self._evaluator.improve(children, self._effort.leaf)
+        points, middle = self._evaluator.improve(children, self._effort.leaf)
         self._inherit(parents, children)
         self._prove_done(children)
+        if self._clipping:
+            self._leave_empty(children, self._evaluator.contradict(children))
+            self._clip(children, middle)
         return children, points
 
     def _inherit(self, parents: Leaves, children: Leaves) -> None:
@@ -225,7 +298,9 @@ class Branching:
         if not len(rows):
             return
         began = time.perf_counter()
-        value = self._evaluator.prove(leaves.select(rows))
+        some = leaves.select(rows)
+        value = self._evaluator.prove(some)
+        value = torch.where(some.clip >= 0, value.clamp(max=self._level), value)
         seconds = (time.perf_counter() - began) / len(rows)
         self._proof_seconds = min(seconds, self._proof_seconds or seconds)
         better = value > leaves.floor[rows]
@@ -253,7 +328,8 @@ class Branching:
 
     def _note_proofs(self, leaves: Leaves) -> None:
         """Give the proofs of floors numbers, under which leaves that inherit them find them."""
-        rows = ((leaves.floor > -torch.inf) & (leaves.proof < 0)).nonzero()[:, 0]
+        worthy = leaves.floor > (-torch.inf if self._effort.partial else self._target[leaves.query])
+        rows = (worthy & (leaves.proof < 0)).nonzero()[:, 0]
         if self._notes is not None and len(rows):
             leaves.proof[rows] = self._notes.number(self._noted(leaves.select(rows))).to(rows.device)
 
@@ -272,7 +348,7 @@ class Branching:
         leaves = self._pool.take(rows)
         self._note_proofs(leaves)
         before = leaves.select(leaves.rows())
-        self._show(self._evaluator.improve(leaves, self._effort.last))
+        self._show(self._evaluator.improve(leaves, self._effort.last).points)
         worse = (leaves.value < before.value).nonzero()[:, 0]
         leaves.write(worse, before.select(worse))
         self._prove_done(leaves)
@@ -288,6 +364,7 @@ class Branching:
     def _solve(self, leaves: Leaves, rows: Tensor) -> Tensor:
         """Raise the floors of some leaves to what their linear programs prove; the points at which they attain it."""
         value, points, slopes = self._evaluator.solve(leaves.select(rows))
+        value = torch.where(leaves.clip[rows] >= 0, value.clamp(max=self._level), value)
         better = (value > leaves.floor[rows]).nonzero()[:, 0]
         leaves.floor[rows[better]] = value[better]
         if self._notes is not None and len(better):

@@ -8,25 +8,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound
+from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons, over_inputs, signed
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
-from krelax.bounds.instance import Instance
+from krelax.bounds.instance import Instance, pieces
+from krelax.bounds.intermediate import interval_is_exact
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.ledger import Choices, Noted
+from krelax.bounds.ledger import Choices, Noted, Straight
 from krelax.bounds.lp import solve_form
-from krelax.bounds.optimise import Ascent, climb
-from krelax.bounds.split import Split
-from krelax.bounds.steps import FEW_ENTRIES, Single, Step, Witness, slope_choices
+from krelax.bounds.optimise import Ascent, ascend, climb
+from krelax.bounds.rounding import below
+from krelax.bounds.split import Narrowed, Split
+from krelax.bounds.steps import FEW_ENTRIES, Single, Step, Witness, choices, over, slope_choices
+from krelax.problem.region import dot
 from krelax.relaxations import Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
+
+if TYPE_CHECKING:
+    from krelax.bounds.clipping import Lines
+
+
+# Pre-activations whose intervals clips narrow, at most; how their affine bounds are found, and how many at a time.
+_NARROWED = 256
+_STRAIGHT, _FORMS = Ascent(24, 0.5, 0.88), 128
 
 
 class _Splits(NamedTuple):
@@ -94,7 +108,8 @@ class _Unsplit(_Site):
 class Splittable(_Site):
     """Neurons that can be split, `first` the number of the first one, some of them in groups.
 
-    The rows are lower slopes of undecided neurons, then shares and tilts of each set of groups.
+    The rows are lower slopes of undecided neurons, then shares and tilts of each set of groups, or both ends of the
+    leaves' own intervals of neurons that clips narrow.
     """
 
     def __init__(self, relaxation: Triangle, groups: Sequence[Groups], first: int) -> None:
@@ -102,6 +117,7 @@ class Splittable(_Site):
         self._undecided = relaxation.unstable().flatten().nonzero()[:, 0]
         self._groups = groups
         self.tensors = 1 + 2 * len(groups)
+        self.narrowed: Tensor | None = None
         self._members, self._places = membership(groups)
 
     @property
@@ -117,12 +133,21 @@ class Splittable(_Site):
     def step(self, rows: Sequence[Tensor], splits: _Splits) -> Step:
         slopes, *shared = rows
         place = splits.row * self.count + splits.neuron - self.first
-        alone = Split(self.relaxation, self._spread(slopes), place, splits.side, splits.multiplier)
+        own = self.intervals(rows)
+        alone = Split(self.relaxation, self._spread(slopes), place, splits.side, splits.multiplier, own)
         if not self._groups:
             return alone
         pairs = zip(shared[::2], shared[1::2], self._groups, self._places, strict=True)
         shares = [Shares(g, p, *(_queries_last(t, g) for t in (share, tilt))) for share, tilt, g, p in pairs]
         return Grouped(alone, self._members, shares)
+
+    def narrow(self, neurons: Tensor) -> None:
+        """From now on leaves have intervals of some undecided neurons of their own."""
+        self.narrowed, self.tensors = neurons, self.tensors + 2
+
+    def intervals(self, rows: Sequence[Tensor]) -> Narrowed | None:
+        """The intervals of leaves that are their own."""
+        return None if self.narrowed is None else Narrowed(self.narrowed, rows[1], rows[2])
 
     def _spread(self, slopes: Tensor) -> Tensor:
         """Slopes of undecided neurons among those of all, `(1, leaves, *shape)`."""
@@ -140,8 +165,12 @@ class Splittable(_Site):
                 row.copy_(value[0].flatten(0, 1).T)
 
     def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
-        chord = self.relaxation.chord().flatten()
-        return slope_choices(self.relaxation, self._undecided, rows[0], chord[self._undecided])
+        own, undecided = self.intervals(rows), self._undecided
+        if own is None:
+            return slope_choices(self.relaxation, undecided, rows[0], self.relaxation.chord().flatten()[undecided])
+        each = own.over(self.relaxation)
+        upper = torch.where(each.unstable(), each.chord(), -1.0).flatten(1)[:, undecided]
+        return slope_choices(self.relaxation, undecided, torch.where(upper < 0, each.negative_slope, rows[0]), upper)
 
 
 def alone(step: Step) -> Split:
@@ -156,6 +185,24 @@ def _queries_last(rows: Tensor, groups: Groups) -> Tensor:
     return rows.T.contiguous().unflatten(0, (groups.members.shape[1], -1)).unsqueeze(0)
 
 
+class Improved(NamedTuple):
+    """Where the bounds of leaves are attained, `(leaves, *input_shape)`, and what affine bounds of the margins are at
+    the centre of the region, `(leaves,)`, in the fast type."""
+
+    points: Tensor
+    middle: Tensor
+
+
+class Clipped(NamedTuple):
+    """What leaves prove, `(leaves,)`; which have narrower intervals behind them; the multipliers of the lines,
+    `(leaves, lines)`, by the nodes of pre-activations; and which leaves have nothing left behind them."""
+
+    value: Tensor
+    narrowed: Tensor
+    multipliers: dict[int, NDArray[np.uint8]]
+    empty: Tensor
+
+
 class Evaluator:
     """Bounds leaves of the queries `form` (batch 1) over the intervals `known`, given in the type that decides and in
     the one that proposes."""
@@ -166,6 +213,7 @@ class Evaluator:
         self._fast = fast
         self.nodes = sorted(i for i in known.relaxations if i <= max(exact.coeff))
         self._sites = self._all_sites()
+        self._lines: dict[int, Lines] = {}
 
     def _all_sites(self) -> dict[int, _Site]:
         sites: dict[int, _Site] = {}
@@ -189,11 +237,11 @@ class Evaluator:
         side = like.new_zeros(n, depth)
         value = like.new_full((n,), -torch.inf)
         neuron, branch = query.new_full((n, depth), -1), query.new_full((n,), -1)
-        return Leaves(query, neuron, side, side.clone(), value, value.double(), branch.clone(), branch, slopes)
+        noted = branch.clone(), branch.clone()
+        return Leaves(query, neuron, side, side.clone(), value, value.double(), *noted, branch, slopes)
 
-    def improve(self, leaves: Leaves, ascent: Ascent) -> Tensor:
-        """Optimise what leaves can choose, in place, set their values and next splits, and return the inputs at which
-        the bounds are attained, `(leaves, *input_shape)`, in the fast type.
+    def improve(self, leaves: Leaves, ascent: Ascent) -> Improved:
+        """Optimise what leaves can choose, in place, and set their values and next splits. A proposal.
 
         Raises OutOfTime at the instance's deadline, with nothing lost but the values.
         """
@@ -201,19 +249,130 @@ class Evaluator:
         witness = self._witness(leaves, splits)
         form = _taken(self._fast, leaves.query)
         climb(self._instance, form, self._proposing, witness, ascent)
-        trace = Trace()
+        trace, region = Trace(), self._instance.fast_region
         result, _ = back_substitute(self._instance.fast_network, form, witness, self._proposing, trace)
-        leaves.value.copy_((result.constant + self._instance.fast_region.minimise(result.coeff[0]))[0])
+        leaves.value.copy_((result.constant + region.minimise(result.coeff[0]))[0])
         self._keep(leaves, witness, splits)
         self._choose(leaves, witness, trace)
-        return self._instance.fast_region.minimiser(result.coeff[0])[0]
+        middle = dot(result.coeff[0], ((region.lower + region.upper) / 2).unsqueeze(1)) + result.constant
+        return Improved(region.minimiser(result.coeff[0])[0], middle[0])
 
     def prove(self, leaves: Leaves) -> Tensor:
         """What the choices of leaves prove: rigorous lower bounds, `(leaves,)`."""
+        return least(self._instance.network, self._instance.region, *self._over_inputs(leaves))[0]
+
+    def _over_inputs(self, leaves: Leaves) -> tuple[Tensor | None, Tensor]:
         proposed = self._witness(leaves, self._splits(leaves))
         witness = {i: step.over(self._known, i) for i, step in proposed.items()}
         form = _taken(self._exact, leaves.query)
-        return lower_bound(self._instance.network, self._instance.region, form, witness, self._known)[0]
+        return over_inputs(self._instance.network, form, witness, self._known)
+
+    def begin_clips(self, leaves: Leaves) -> dict[int, Straight]:
+        """Find affine bounds of the pre-activations whose relaxations cost these leaves most, for clips: the choices
+        that prove them, by the nodes of the pre-activations. Other leaves are to be `widened` then."""
+        from krelax.bounds.clipping import AVAILABLE  # numba takes a while to import
+
+        if not AVAILABLE:
+            return {}
+        splits = self._splits(leaves)
+        witness, trace = self._witness(leaves, splits), Trace()
+        form = _taken(self._fast, leaves.query)
+        back_substitute(self._instance.fast_network, form, witness, self._proposing, trace)
+        network, region = self._instance.network, self._instance.region
+        costs = {
+            i: alone(witness[i]).prices(trace.coeff[i]).clamp(min=0).mean(0)
+            for i, _ in self._splittable()
+            if i in trace.coeff and not interval_is_exact(network, region, network.nodes[i].inputs[0])
+        }
+        if not costs:
+            return {}
+        every = torch.cat(list(costs.values()))
+        least_cost = every.topk(min(_NARROWED, len(every))).values[-1].clamp(min=torch.finfo(every.dtype).tiny)
+        found = {}
+        for i, site in self._splittable():
+            if i in costs and bool((costs[i] >= least_cost).any()):
+                neurons = (costs[i] >= least_cost).nonzero()[:, 0]
+                site.narrow(neurons)
+                found[network.nodes[i].inputs[0]] = self._straight(i, neurons)
+        return found
+
+    def _straight(self, activation: int, entries: Tensor) -> Straight:
+        """Affine bounds of some entries of a pre-activation, and of their negatives."""
+        from krelax.bounds.clipping import Lines
+
+        instance, source = self._instance, self._instance.network.nodes[activation].inputs[0]
+        parts = [signed(neurons(n, source, entries[None])) for n in (instance.network, instance.fast_network)]
+        coeffs, constants, noted = [], [], []
+        ascent, count = _STRAIGHT.affordable(instance.network), 2 * len(entries)
+        for rows in pieces(count, _FORMS, entries.device):
+            instance.check()
+            exact, fast = (Form({i: a[:, rows] for i, a in f.coeff.items()}, f.constant[:, rows]) for f in parts)
+            witness = over(ascend(instance, fast, self._proposing, ascent), self._known)
+            coeff, constant = over_inputs(instance.network, exact, witness, self._known)
+            coeffs.append(
+                constant.new_zeros(len(rows), instance.region.lower[0].numel())
+                if coeff is None
+                else coeff[0].flatten(1)
+            )
+            constants.append(constant[0])
+            noted.append(Noted.unsplit(choices(witness), len(rows)))
+        self._lines[activation] = Lines(instance.region, torch.cat(coeffs), torch.cat(constants))
+        return Straight(entries.to(torch.int32).cpu().numpy(), Noted.join(noted))
+
+    def widened(self, leaves: Leaves) -> Leaves:
+        """Leaves from before `begin_clips` with intervals of their own, which are those that all share."""
+        rows = iter(leaves.slopes)
+        slopes: list[Tensor] = []
+        for i, site in self._sites.items():
+            narrowed = site.narrowed if isinstance(site, Splittable) else None
+            slopes += islice(rows, site.tensors if narrowed is None else 1)
+            if narrowed is not None:
+                source = self._instance.network.nodes[i].inputs[0]
+                lower, upper = (t[source].flatten()[narrowed] for t in (self._known.lower, self._known.upper))
+                slopes += [t.expand(len(leaves), -1).clone() for t in (below(lower), -below(-upper))]
+        return replace(leaves, slopes=slopes)
+
+    def contradict(self, leaves: Leaves) -> Tensor:
+        """Which leaves have splits that contradict their own intervals."""
+        wrong, splits = torch.zeros_like(leaves.value, dtype=torch.bool), self._splits(leaves)
+        for i, site, rows in self._rows(leaves):
+            own = site.intervals(rows) if isinstance(site, Splittable) else None
+            if own is None or not isinstance(site, Splittable):
+                continue
+            side = own.lower.new_zeros(len(leaves), site.count)
+            side[splits[i].row, splits[i].neuron - site.first] = splits[i].side
+            side = side[:, own.entries]
+            wrong |= (((side > 0) & (own.upper < 0)) | ((side < 0) & (own.lower > 0))).any(1)
+        return wrong
+
+    def clip(self, leaves: Leaves, level: float) -> Clipped:
+        """Narrow, in place, the leaves' own intervals to what they are where the margin is at most `level`. Rigorous,
+        if they are right there to begin with."""
+        network, region = self._instance.network, self._instance.region
+        coeff, constant = self._over_inputs(leaves)
+        value = least(network, region, coeff, constant)[0]
+        found = Clipped(value, torch.zeros_like(value, dtype=torch.bool), {}, torch.zeros_like(value, dtype=torch.bool))
+        if coeff is None:
+            return found
+        g, h, splits = coeff[0].flatten(1), constant[0] - level, self._splits(leaves)
+        for i, site, rows in self._rows(leaves):
+            own = site.intervals(rows) if isinstance(site, Splittable) else None
+            if own is None or not isinstance(site, Splittable):
+                continue
+            lower, upper, lines = own.lower, own.upper, self._lines[i]
+            free = torch.ones(len(leaves), site.count, dtype=torch.bool, device=lower.device)
+            free[splits[i].row, splits[i].neuron - site.first] = False
+            wanted = (lower < 0) & (upper > 0) & free[:, own.entries]
+            both = torch.cat([lower, -upper], 1).double()
+            codes = lines.propose(g, h, both, torch.cat([wanted, wanted], 1))
+            better = below(torch.maximum(both, lines.bounds(g, h, codes)))
+            low, high = better.chunk(2, 1)
+            found.empty.logical_or_((low > -high).any(1))
+            found.narrowed.logical_or_(torch.from_numpy(codes.any(1)).to(lower.device))
+            found.multipliers[network.nodes[i].inputs[0]] = codes
+            lower.copy_(low)
+            upper.copy_(torch.maximum(low, -high))
+        return found
 
     def noted(self, leaves: Leaves, absolute: Mapping[int, Tensor] | None = None) -> Noted:
         """What leaves chose, as `prove` evaluates it, or `absolute` slopes `(leaves, neurons)` in its place."""
@@ -224,13 +383,13 @@ class Evaluator:
             here = (neuron >= site.first) & (neuron < site.first + site.count)
             node[here], entry[here] = i, neuron[here] - site.first
         if absolute is None:
-            choices = {i: site.choices(rows, len(leaves)) for i, site, rows in self._rows(leaves)}
+            chosen = {i: site.choices(rows, len(leaves)) for i, site, rows in self._rows(leaves)}
         else:
-            choices = {i: Choices(absolute=slope.float().cpu().numpy()) for i, slope in absolute.items()}
+            chosen = {i: Choices(absolute=slope.float().cpu().numpy()) for i, slope in absolute.items()}
         side, multiplier = leaves.side[:, :depth], leaves.multiplier[:, :depth]
         multiplier = multiplier if absolute is None else torch.zeros_like(multiplier)
-        tables = (node.to(torch.int32), entry.to(torch.int32), side.to(torch.int8), multiplier)
-        return Noted(choices, *(t.cpu().numpy() for t in tables))
+        tables = (node.to(torch.int32), entry.to(torch.int32), side.to(torch.int8), multiplier, leaves.clip)
+        return Noted(chosen, *(t.cpu().numpy() for t in tables))
 
     def solve(self, leaves: Leaves) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
         """The linear program of each leaf, whose relaxations are those over its cut intervals: rigorous bounds,
@@ -274,9 +433,20 @@ class Evaluator:
             lower = torch.where(sides > 0, cut.lower[source].clamp(min=0), cut.lower[source])
             upper = torch.where(sides < 0, cut.upper[source].clamp(max=0), cut.upper[source])
             cut.tighten(source, lower, upper)
+        for i, some, rows in self._rows(leaf):
+            own = some.intervals(rows) if isinstance(some, Splittable) else None
+            if own is not None:
+                relaxation, source = own.over(self._triangle(i)), network.nodes[i].inputs[0]
+                cut.tighten(source, relaxation.lower, relaxation.upper)
         for i in self.nodes:
             cut.relax(network, i)
         return cut
+
+    def _triangle(self, activation: int) -> Triangle:
+        """The relaxation that all leaves share, in the type that decides."""
+        relaxation = self._known.relaxations[activation]
+        assert isinstance(relaxation, Triangle)
+        return relaxation
 
     def _rows(self, leaves: Leaves) -> Iterator[tuple[int, _Site, list[Tensor]]]:
         """The activations with what leaves can choose there."""

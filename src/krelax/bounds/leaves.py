@@ -15,7 +15,8 @@ class Leaves:
     `query`: whose leaf it is. `neuron`, `side`, `multiplier`, `(leaves, depth)`: its splits; neurons are numbered
     through all splittable activations, and free columns hold -1. `value`: its bound as proposed. `floor`: a bound that
     has been proven, minus infinity if there is none. `proof`: the number under which the proof of the floor is noted,
-    if it is that of a leaf that this one came from, else -1. `branch`: the neuron to be split next, -1 for none.
+    if it is that of a leaf that this one came from, else -1. `clip`: the number of the last of the leaves it came from,
+    or itself, at which intervals were narrowed, -1 if none were. `branch`: the neuron to be split next, -1 for none.
     `slopes`: what is optimised besides, one row for each leaf, inherited by its children.
     """
 
@@ -26,6 +27,7 @@ class Leaves:
     value: Tensor
     floor: Tensor
     proof: Tensor
+    clip: Tensor
     branch: Tensor
     slopes: list[Tensor]
 
@@ -39,13 +41,13 @@ class Leaves:
     def tensors(self) -> list[Tensor]:
         """All of them in a fixed order."""
         splits = [self.neuron, self.side, self.multiplier]
-        return [self.query, *splits, self.value, self.floor, self.proof, self.branch, *self.slopes]
+        return [self.query, *splits, self.value, self.floor, self.proof, self.clip, self.branch, *self.slopes]
 
     @classmethod
     def of(cls, tensors: list[Tensor]) -> Leaves:
         """From what `tensors` gives."""
-        query, neuron, side, multiplier, value, floor, proof, branch, *slopes = tensors
-        return cls(query, neuron, side, multiplier, value, floor, proof, branch, slopes)
+        query, neuron, side, multiplier, value, floor, proof, clip, branch, *slopes = tensors
+        return cls(query, neuron, side, multiplier, value, floor, proof, clip, branch, slopes)
 
     def select(self, rows: Tensor) -> Leaves:
         """Copies of some leaves."""

@@ -44,7 +44,7 @@ class Choices:
 
     `slopes`, of type uint8, are fractions of the range of lower slopes, and `lines`, float32 `(leaves, m, 2)`, both
     slopes, of the neurons at `entries`, `(m,)`; `absolute`, float32, are slopes of all neurons outright. Beside lower
-    slopes, `upper`, float32 `(m,)`, are those of the upper lines of all leaves.
+    slopes, `upper`, float32, are those of upper lines, `(m,)` of all leaves, or `(leaves, m)`, negative for none.
     """
 
     entries: NDArray[np.int32] | None = None
@@ -78,22 +78,42 @@ class Choices:
             return np.concatenate(present) if present else None
 
         first, slopes, lines = parts[0], joined([p.slopes for p in parts]), joined([p.lines for p in parts])
-        return cls(first.entries, slopes, first.upper, lines, joined([p.absolute for p in parts]))
+        upper, tables = first.upper, [(p.slopes, p.upper) for p in parts if p.slopes is not None]
+        if any(u is not None and u.ndim == 2 for _, u in tables):
+            upper = joined([None if u is None else np.broadcast_to(u, s.shape) for s, u in tables])
+        return cls(first.entries, slopes, upper, lines, joined([p.absolute for p in parts]))
+
+    def select(self, rows: Numbers) -> Choices:
+        """The same of some leaves, without groups."""
+        upper = self.upper if self.upper is None or self.upper.ndim == 1 else self.upper[rows]
+
+        def some(table: NDArray[Number] | None) -> NDArray[Number] | None:
+            return None if table is None else table[rows]
+
+        return Choices(self.entries, some(self.slopes), upper, some(self.lines), some(self.absolute))
 
 
 @dataclass(frozen=True, eq=False)
 class Noted:
     """Leaves and what was chosen for each: `choices` by activation, and the splits on the way to it, `(leaves,
-    depth)`, as activation (-1: none), entry, side and multiplier."""
+    depth)`, as activation (-1: none), entry, side and multiplier. `clip`, `(leaves,)`: the number of the last clip on
+    the way, -1 for none; None if there are none at all."""
 
     choices: Mapping[int, Choices]
     node: NDArray[np.int32]
     entry: NDArray[np.int32]
     side: NDArray[np.int8]
     multiplier: NDArray[np.float32]
+    clip: Numbers | None = None
 
     def __len__(self) -> int:
         return len(self.node)
+
+    def select(self, rows: Numbers) -> Noted:
+        """Some of the leaves, without groups."""
+        choices = {i: c.select(rows) for i, c in self.choices.items()}
+        tables = (self.node[rows], self.entry[rows], self.side[rows], self.multiplier[rows])
+        return Noted(choices, *tables, None if self.clip is None else self.clip[rows])
 
     @cached_property
     def plain(self) -> bool:
@@ -124,6 +144,7 @@ class Noted:
             joined([p.entry for p in parts], 0),
             joined([p.side for p in parts], 0),
             joined([p.multiplier for p in parts], 0),
+            np.concatenate([np.full(len(p), -1) if p.clip is None else p.clip for p in parts]),
         )
 
     def among(self, kept: Mapping[int, Tensor], widths: Mapping[int, int]) -> Noted:
@@ -143,12 +164,36 @@ Part = tuple[Noted, Numbers]
 
 
 @dataclass(frozen=True, eq=False)
+class Straight:
+    """Affine bounds of entries `(m,)` of a pre-activation, and then of their negatives: what each of these leaves
+    chose, which has no splits."""
+
+    entries: NDArray[np.int32]
+    leaves: Noted
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """The clips of a search about margins (`krelax.bounds.clipping`): leaves at which intervals of pre-activations were
+    narrowed for all that lies behind them, where the margin is at most `level`.
+
+    Clip n is the leaf `places[n]`, a row of a table, and `multipliers[n]` has those of the `lines` of each node, as
+    codes, `(2 m,)`."""
+
+    level: float
+    lines: Mapping[int, Straight]
+    places: list[tuple[Noted, int]]
+    multipliers: dict[int, Mapping[int, NDArray[np.uint8]]]
+
+
+@dataclass(frozen=True, eq=False)
 class Claim:
     """The best that is known of one form: its value, and the leaves that prove it together. A leaf stands for all
-    leaves behind it, if there are any."""
+    leaves behind it, if there are any. The leaves may lie behind some of the `clips`."""
 
     value: float
     parts: tuple[Part, ...]
+    clips: Clips | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,12 +246,14 @@ class Ledger:
                 found[key] = claim
         return found
 
-    def note_parts(self, node: int, key: Key, value: float, parts: tuple[Part, ...]) -> None:
+    def note_parts(
+        self, node: int, key: Key, value: float, parts: tuple[Part, ...], clips: Clips | None = None
+    ) -> None:
         """A bound of one form, proven by leaves that cover the region. What a certificate cannot say is left out."""
         claims = self.claims.setdefault(node, {})
         before = claims.get(key)
         if value > -np.inf and all(leaves.plain for leaves, _ in parts) and (before is None or value > before.value):
-            claims[key] = Claim(value, parts)
+            claims[key] = Claim(value, parts, clips)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +279,7 @@ class Notes:
         self._ledger, (self._node, self._keys) = ledger, names
         self._closed: list[Proven] = []
         self._numbered: list[tuple[Noted, int]] = []
+        self._clips: Clips | None = None
         self._lock = Lock()
 
     def number(self, proven: Proven) -> Tensor:
@@ -240,6 +288,18 @@ class Notes:
             first, count = len(self._numbered), len(proven.leaves)
             self._numbered += [(proven.leaves, row) for row in range(count)]
         return torch.arange(first, first + count)
+
+    def begin_clips(self, level: float, lines: Mapping[int, Straight]) -> None:
+        """From now on leaves may be clips, with such lines."""
+        self._clips = Clips(level, lines, self._numbered, {})
+
+    def clip(self, proven: Proven, multipliers: Mapping[int, NDArray[np.uint8]]) -> Tensor:
+        """Numbers, `(leaves,)`, of leaves that are clips, with the multipliers of lines, `(leaves, 2 m)`."""
+        numbers = self.number(proven)
+        assert self._clips is not None
+        for row, number in enumerate(numbers.tolist()):
+            self._clips.multipliers[number] = {i: codes[row] for i, codes in multipliers.items()}
+        return numbers
 
     def alone(self, proven: Proven, value: Tensor) -> None:
         """Leaves each of which covers the whole region."""
@@ -258,7 +318,7 @@ class Notes:
             key = self._keys[query]
             if key is not None:
                 leaves = tuple(part for proven in parts for part in self._parts(proven, query))
-                self._ledger.note_parts(self._node, key, float(bound[query]), leaves)
+                self._ledger.note_parts(self._node, key, float(bound[query]), leaves, self._clips)
 
     def _parts(self, proven: Proven, query: int) -> Iterator[Part]:
         """The leaves of one query; in the place of those that inherited their proof, the leaf that it is of."""

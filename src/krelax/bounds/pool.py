@@ -12,7 +12,7 @@ class Pool:
     """At most `most` leaves. Rows are numbered from 0 without gaps; dropping some moves others into their places."""
 
     def __init__(self, leaves: Leaves, most: int) -> None:
-        self._table, self._count, self._most = leaves, len(leaves), most
+        self._table, self._count, self.most = leaves, len(leaves), most
 
     def __len__(self) -> int:
         return self._count
@@ -20,7 +20,7 @@ class Pool:
     @property
     def free(self) -> int:
         """How many leaves there is still room for."""
-        return max(0, self._most - self._count)
+        return max(0, self.most - self._count)
 
     @property
     def query(self) -> Tensor:
@@ -50,7 +50,7 @@ class Pool:
         """New leaves behind the others."""
         count = self._count + len(leaves)
         if count > len(self._table):
-            self._table = self._table.room(max(count, min(2 * count, self._most)))
+            self._table = self._table.room(max(count, min(2 * count, self.most)))
         self._table.write(torch.arange(self._count, count, device=self.query.device), leaves)
         self._count = count
 

@@ -34,3 +34,10 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
     if share >= 0.5:  # float32 and millions of terms: no bound
         return float("inf")
     return _INFLATION * share / (1 - share)
+
+
+def below(values: Tensor) -> Tensor:
+    """The nearest float32 numbers that are not larger."""
+    near = values.float()
+    down = torch.nextafter(near, near.new_tensor(-torch.inf))
+    return torch.where(near.double() > values, down, near)

@@ -9,6 +9,7 @@ leaf is bounded by the same backward pass as any query; only its steps know of s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -18,7 +19,6 @@ from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices
 from krelax.bounds.steps import Alone, Crossing, Parameter, columns, slope_choices
 from krelax.problem.region import dot
-from krelax.relaxations import Rule
 from krelax.relaxations.piecewise import Triangle
 
 # Multipliers are of the size of coefficients, whose unit is that of the query: they move faster than slopes in [0, 1].
@@ -27,9 +27,29 @@ _MULTIPLIER_STEP = 1.0
 _LOWER_LINE = 0.02
 
 
+@dataclass(frozen=True, eq=False)
+class Narrowed:
+    """Intervals that are the leaves' own: of some neurons, `entries`, `(leaves, entries)` each."""
+
+    entries: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def over(self, relaxation: Triangle) -> Triangle:
+        """The relaxation of every leaf, `(leaves, *shape)`, in the type of the one that all share."""
+        lower = self._spread(relaxation.lower, self.lower)
+        return Triangle(lower, self._spread(relaxation.upper, self.upper), relaxation.negative_slope)
+
+    def _spread(self, shared: Tensor, own: Tensor) -> Tensor:
+        every = shared.flatten(1).repeat(len(own), 1)
+        every.index_copy_(1, self.entries, own.to(every.dtype))
+        return every.reshape(len(own), *shared.shape[1:])
+
+
 class Split(Alone):
     """Triangles, some of them cut at zero: slopes of lower lines `(1, leaves, *shape)`, and for every split its place
-    in that tensor, flattened, its side (+1 active, -1 inactive) and its multiplier, `(splits,)` each.
+    in that tensor, flattened, its side (+1 active, -1 inactive) and its multiplier, `(splits,)` each. With `narrowed`,
+    leaves have intervals of their own.
 
     Upper lines are chords. Sound for every leaf whatever slopes and multipliers are, if slopes lie inside
     `Triangle.slope_range` and multipliers are not negative.
@@ -37,12 +57,23 @@ class Split(Alone):
 
     relaxation: Triangle
 
-    def __init__(self, relaxation: Triangle, slope: Tensor, place: Tensor, side: Tensor, multiplier: Tensor) -> None:
-        lines = relaxation.lines_by(Rule.ADAPTIVE)
-        low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
+    def __init__(
+        self,
+        relaxation: Triangle,
+        slope: Tensor,
+        place: Tensor,
+        side: Tensor,
+        multiplier: Tensor,
+        narrowed: Narrowed | None = None,
+    ) -> None:
+        own, self._narrowed = relaxation if narrowed is None else narrowed.over(relaxation), narrowed
+        low, high, self._chord, self._above = (
+            t.unsqueeze(1) if narrowed is None else t.unsqueeze(0)
+            for t in (*own.slope_range(), own.chord(), own.height())
+        )
         self.relaxation = relaxation
         self.place, self.side = place, side
-        self._chord, self._above = lines.upper, lines.above
+        slope = slope if narrowed is None else slope.clamp(low, high)
         # a = own * z at splits, in full precision: a `where` of two Python numbers would be single
         self._own = torch.full_like(side, relaxation.negative_slope).masked_fill_(side > 0, 1.0)
         self.slope = Parameter(slope, low, high, relaxation.step)
@@ -58,7 +89,8 @@ class Split(Alone):
         dtype = relaxation.lower.dtype
         low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
         slope = relaxation.rounded(self.slope.value.to(dtype)).clamp(low, high)
-        return type(self)(relaxation, slope, self.place, self.side.to(dtype), self.multiplier.value.to(dtype))
+        side, multiplier = self.side.to(dtype), self.multiplier.value.to(dtype)
+        return type(self)(relaxation, slope, self.place, side, multiplier, self._narrowed)
 
     def choices(self, region: int) -> Choices:
         slopes, chord = self.slope.value[region].flatten(1), self.relaxation.chord()[region].flatten()
@@ -115,7 +147,7 @@ class Split(Alone):
         The price of the upper line, which the split saves on both sides. What the lower line may lose is hardly
         counted: BaBSR (Bunel et al. 2020) gives it a larger share, which measures worse.
         """
-        worth = self._above * self.relaxation.unstable().unsqueeze(1)
-        score = torch.maximum(-coeff, _LOWER_LINE * coeff).mul_(worth)
+        # lines above the neurons that are decided are not
+        score = torch.maximum(-coeff, _LOWER_LINE * coeff).mul_(self._above)
         score.view(-1)[self.place] = -1
         return score[0].flatten(1)

@@ -6,7 +6,7 @@ same operators. What rounds must say so by `gamma`, which is zero where numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -156,6 +156,9 @@ class Arithmetic(Protocol):
 
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array: ...
 
+    def join(self, parts: Sequence[Array]) -> Array:
+        """Arrays one after the other, of which there is at least one."""
+
     def product(self, multiply: Callable[[Floats, Floats], Floats], x: Array, y: Array, terms: int) -> Array:
         """Sums of so many products of numbers of two arrays, as a function of float64 arrays says."""
 
@@ -195,6 +198,9 @@ class Float64:
 
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
         return np.where(mask, x, y)
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        return np.concatenate(parts)
 
     def product(self, multiply: Callable[[Floats, Floats], Floats], x: Array, y: Array, terms: int) -> Array:
         return multiply(x, y)
@@ -244,6 +250,9 @@ class Exact:
 
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
         return Fixed.of(x).apply(lambda a, b: np.where(mask, a, b), y)
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        return parts[0].apply(lambda *arrays: np.concatenate(arrays), *parts[1:])
 
     def product(self, multiply: Callable[[Floats, Floats], Floats], x: Array, y: Array, terms: int) -> Array:
         """By products of limbs, digit by digit."""

@@ -19,28 +19,43 @@ from krelax.certificate.network import Network
 
 # Nodes of trees in a claim.
 _MOST_NODES = 1 << 24
+# What is no neuron in a tree.
+_LEAF, _CLIP = -1, -2
 
 
 @dataclass
 class Leaves:
-    """The leaves of all trees of a claim. `form`, `(leaves,)`: whose leaf it is. The splits on the path to leaf i are
-    those from `start[i]` to `start[i + 1]`: `neuron`, `side` (1 for z >= 0, -1 for z <= 0) and `multiplier`."""
+    """The leaves and clips of all trees of a claim. `form`, `(leaves,)`: whose it is. The splits on the path to one, i,
+    are those from `start[i]` to `start[i + 1]`: `neuron`, `side` (1 for z >= 0, -1 for z <= 0) and `multiplier`.
+    `behind`, `(leaves,)`, is the last clip on the path, -1 for none, and `clips` are the numbers of all clips."""
 
     form: NDArray[np.int64]
     start: NDArray[np.int64]
     neuron: NDArray[np.int64]
     side: Floats
     multiplier: Floats
+    behind: NDArray[np.int64]
+    clips: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.form)
 
-    def splits(self, batch: range, first: int, last: int) -> Splits:
+    def splits(self, batch: NDArray[np.int64], first: int, last: int) -> Splits:
         """Splits of neurons first to last - 1 in a batch of leaves."""
-        here = slice(self.start[batch.start], self.start[batch.stop])
-        leaf = np.repeat(np.arange(len(batch)), np.diff(self.start[batch.start : batch.stop + 1]))
+        count = self.start[batch + 1] - self.start[batch]
+        leaf = np.repeat(np.arange(len(batch)), count)
+        here = np.arange(len(leaf)) + np.repeat(self.start[batch] - (np.cumsum(count) - count), count)
         mine = (self.neuron[here] >= first) & (self.neuron[here] < last)
-        return Splits(leaf[mine], self.neuron[here][mine] - first, self.side[here][mine], self.multiplier[here][mine])
+        leaf, here = leaf[mine], here[mine]
+        return Splits(leaf, self.neuron[here] - first, self.side[here], self.multiplier[here])
+
+    def waves(self) -> list[NDArray[np.int64]]:
+        """Numbers of leaves and clips, first those behind no clip, then those behind one, and so on."""
+        depth = np.zeros(len(self), np.int64)
+        for i in self.clips.tolist():  # before all that is behind them
+            depth[i] = depth[self.behind[i]] + 1 if self.behind[i] >= 0 else 0
+        depth = np.where(self.behind >= 0, depth[self.behind] + 1, 0)
+        return [np.flatnonzero(depth == d) for d in range(int(depth.max(initial=0)) + 1)]
 
 
 @dataclass
@@ -54,7 +69,7 @@ class Splits:
 
     def cut(self, ends: Ends, leaves: int) -> Ends:
         """The intervals in every leaf, cut at zero."""
-        lower, upper = (np.repeat(end.T, leaves, 1).T for end in ends)
+        lower, upper = (np.repeat(end.T, leaves, 1).T if len(end) == 1 else end.copy() for end in ends)
         up, down = ((self.leaf[mine], self.neuron[mine]) for mine in (self.side > 0, self.side < 0))
         lower[up], upper[down] = np.maximum(lower[up], 0), np.minimum(upper[down], 0)
         return lower, upper
@@ -68,7 +83,8 @@ class Splits:
 
 
 def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
-    """The leaves of a claim of so many forms; `splittable` says which neurons can be split."""
+    """The leaves and clips of a claim of so many forms; `splittable` says which neurons can be split."""
+    marks = {_LEAF} if claim.level is None else {_LEAF, _CLIP}
     if (claim.multipliers < 0).any() or len(claim.tree) > _MOST_NODES:
         raise Malformed(f"negative multipliers, or more than {_MOST_NODES} nodes")
     starts: list[int] = [0]
@@ -76,6 +92,9 @@ def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
     sides: list[int] = []
     owners: list[int] = []
     path: dict[int, int] = {}
+    behind: list[int] = []
+    clips: list[int] = []
+    around: list[tuple[int, int]] = []  # clips that the path is behind, and the length it had there
     form = 0
     for neuron in claim.tree.tolist():
         if neuron >= 0:
@@ -84,18 +103,26 @@ def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
             path[neuron] = 1
             continue
         owners.append(form)
+        behind.append(around[-1][0] if around else -1)
         neurons += path.keys()
         sides += path.values()
         starts.append(len(neurons))
-        if neuron != -1 or form >= forms or len(neurons) > len(claim.multipliers):
+        if neuron not in marks or form >= forms or len(neurons) > len(claim.multipliers):
             raise Malformed("a tree with more leaves, or longer paths, than the claim has forms or multipliers")
+        if neuron == _CLIP:
+            clips.append(len(owners) - 1)
+            around.append((clips[-1], len(path)))
+            continue
         form += not _backtrack(path)
+        while around and around[-1][1] >= len(path):
+            around.pop()
     if path or form != forms or len(neurons) != len(claim.multipliers):
         raise Malformed(
             f"{form} trees for {forms} forms, {len(claim.multipliers)} multipliers for {len(neurons)} splits"
         )
-    form_of, start, neuron_of = (np.array(a, np.int64) for a in (owners, starts, neurons))
-    return Leaves(form_of, start, neuron_of, np.array(sides, np.float64), claim.multipliers.astype(np.float64))
+    form_of, start, neuron_of, last, clip = (np.array(a, np.int64) for a in (owners, starts, neurons, behind, clips))
+    sides_of, multipliers = np.array(sides, np.float64), claim.multipliers.astype(np.float64)
+    return Leaves(form_of, start, neuron_of, sides_of, multipliers, last, clip)
 
 
 def _backtrack(path: dict[int, int]) -> bool:
@@ -166,12 +193,12 @@ def check_forms(forms: Forms | None, size: int) -> int:
     return len(numbers)
 
 
-def choose(c: Crossing | None, batch: range, network: Network, j: int) -> Choice:
+def choose(c: Crossing | None, batch: NDArray[np.int64], network: Network, j: int) -> Choice:
     """The choices for a batch of leaves at activation j."""
     result = Choice()
     if c is None or c.row is None:
         return result
-    row, every = c.row[batch.start : batch.stop], np.arange(network.size(network.before(j)))
+    row, every = c.row[batch], np.arange(network.size(network.before(j)))
     entries = every if c.entries is None else c.entries
     if c.slopes is not None:
         t = result.tables["t"] = _rows(c.slopes, row, entries, 255)

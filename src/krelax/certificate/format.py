@@ -100,6 +100,8 @@ class Crossing:
     for none; it is missing if there are no tables. `entries` are the neurons (entries of the pre-activation, flattened)
     that `slopes` and `lines` are about, all of them if it is missing; neurons without a choice are adaptive. `slopes`
     are of lower lines; `owner` says for each row which row of `upper` has those of upper lines, negative for no choice.
+    `clips` has for each clip of the claim, and each form of the layer's `lines`, the multiplier of the margin in steps
+    of a ninth or so (`krelax.certificate.clips`), 0 for none.
     """
 
     activation: int
@@ -110,6 +112,7 @@ class Crossing:
     absolute: Annotated[NDArray[np.float32], Stored("<f4", "absolute_rows neurons")] | None = None
     upper: Annotated[NDArray[np.float32], Stored("<f4", "upper_rows entries")] | None = None
     owner: Annotated[NDArray[np.int32], Stored("<i4", "slope_rows")] | None = None
+    clips: Annotated[NDArray[np.uint8], Stored("|u1", "clips lines")] | None = None
     groups: list[Shares] = field(default_factory=list)
 
 
@@ -122,12 +125,17 @@ class Claim:
     all pre-activations. Leaves are numbered in order of appearance. `multipliers` has one number for each split on the
     path to each leaf: leaf by leaf, from the root. Activations without a crossing are adaptive throughout.
     `forms` is missing for margins: there the forms are the question's, in order.
+
+    In trees of margins, and over boxes, -2 is a *clip*, which has a witness, as leaves have, with which it is numbered,
+    and one subtree. There the margin is taken to be at most `level`, which is positive: no bound counts for more. So a
+    bound of the margin is a half-space of inputs, over which the `lines` of layers narrow intervals in the subtree.
     """
 
     tree: Annotated[NDArray[np.int32], Stored("<i4", "nodes")]
     multipliers: Annotated[NDArray[np.float32], Stored("<f4", "splits")]
     crossings: list[Crossing] = field(default_factory=list)
     forms: Forms | None = None
+    level: float | None = None
 
 
 @dataclass
@@ -147,12 +155,14 @@ class Layer:
     """What is proven about one activation's pre-activation, with the activations before it.
 
     `base` is how all undecided entries are bounded first; then come the claims, of forms over the pre-activation.
-    A form of one entry with coefficient 1 or -1 tightens its interval.
+    A form of one entry with coefficient 1 or -1 tightens its interval. `lines` are such forms without splits, of which
+    not the bounds but the linear forms of the inputs are kept, for clips.
     """
 
     base: Literal["interval", "adaptive", "parallel"]
     claims: list[Claim] = field(default_factory=list)
     groups: list[GroupSet] = field(default_factory=list)
+    lines: Claim | None = None
 
 
 @dataclass

@@ -127,6 +127,19 @@ class Bounds:
     def minimise(self, coeff: dict[int, Array], constant: Array, step: Step, which: Rows = slice(None)) -> Floats:
         """Lower bounds `(rows,)` of forms `sum <coeff[i], node i> + constant`, each over the region, or over the one
         that `which` names. `coeff` is used up."""
+        return self.least(*self.over_inputs(coeff, constant, step, which), which)
+
+    def least(self, coeff: Array | None, constant: Array, which: Rows = slice(None)) -> Floats:
+        """Lower bounds `(rows,)` of linear forms of the inputs, None for constants."""
+        if coeff is None:
+            return self.ar.down(constant)
+        return self.ar.down(constant + self.region.minimise(self.ar, coeff, which))
+
+    def over_inputs(
+        self, coeff: dict[int, Array], constant: Array, step: Step, which: Rows = slice(None)
+    ) -> tuple[Array | None, Array]:
+        """Forms of nodes bounded from below, all over the region, by linear forms of the inputs: coefficients `(rows,
+        inputs)`, None if there are none, and constants `(rows,)`. `coeff` is used up."""
         ar, network = self.ar, self.network
         count = len(network.nodes) + _OVERHEAD
         number_of = {i: j for j, i in enumerate(network.activations)}
@@ -146,9 +159,7 @@ class Bounds:
                 if node.bias is not None:
                     total = total + ar.dot(c, node.bias.reshape(1, node.size))
                 error = error + self._charge(node, i, c, count, which)
-        if 0 in coeff:
-            total = total + self.region.minimise(ar, coeff[0], which)
-        return ar.down(total - error)
+        return coeff.get(0), total - error
 
     @staticmethod
     def _give(coeff: dict[int, Array], node: int, part: Array) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from krelax.certificate.activations import KINDS, Ends
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.claims import Leaves, check_crossings, check_forms, choose, grow
+from krelax.certificate.clips import Lines, Narrowed
 from krelax.certificate.crossing import Choice, Part, cross
 from krelax.certificate.format import Boxes, Claim, Crossing, Forms, Layer, Malformed, Question, Shares
 from krelax.certificate.groups import Groups, key, polytopes
@@ -26,6 +27,8 @@ from krelax.certificate.region import Region
 _RULES = ("adaptive", "parallel")
 # Boxes that are cut although the certificate does not.
 _MOST_CUTS = 1000
+# Of clips at one activation.
+_MOST_MULTIPLIERS = 1 << 27
 
 # Lower and upper faces, `(inputs,)`.
 Box = tuple[Floats, Floats]
@@ -47,12 +50,15 @@ class _ByRule:
 
 @dataclass
 class _ByClaim:
-    """Every activation crossed as a claim chooses for some of its leaves."""
+    """Every activation crossed as a claim chooses for some of its leaves, of which those are `empty` whose splits
+    contradict what is known."""
 
     proof: Proof
     leaves: Leaves
-    batch: range
+    batch: NDArray[np.int64]
     crossings: dict[int, Crossing]
+    narrowed: Narrowed | None
+    empty: NDArray[np.bool_]
 
     def __call__(self, j: int, coeff: Array | None) -> Crossed | None:
         proof, network, rows = self.proof, self.proof.network, len(self.batch)
@@ -62,9 +68,12 @@ class _ByClaim:
                 return None
             coeff = proof.ar.number(np.zeros((rows, network.activation(j).size)))
         ends, crossing = proof.ends(j), self.crossings.get(j)
+        if self.narrowed is not None:
+            ends = self.narrowed.ends(j, ends, self.batch)
         choice = choose(crossing, self.batch, network, j)
         if len(splits.leaf):
             ends, choice.tables["lowered"] = splits.cut(ends, rows), splits.lowered(rows)
+            self.empty |= (ends[0] > ends[1]).any(1)
             if "top" in choice.tables:
                 size = ends[0].shape[1]
                 choice.tables["top"] = choice.tables["top"].without(splits.leaf, splits.neuron, size)
@@ -73,7 +82,7 @@ class _ByClaim:
         return cross(proof.bounds, j, coeff, ends, choice, slice(None))
 
     def _part(self, j: int, shares: Shares) -> Part:
-        here = slice(self.batch.start, self.batch.stop)
+        here = self.batch
         stored = shares.coeff[here], shares.slope[here]
         coeff, slope = (self.proof.ar.number(x.astype(np.float64)) for x in stored)
         basis = None if shares.basis is None else shares.basis[here]
@@ -90,6 +99,7 @@ class Proof:
     ) -> None:
         self.ar, self._float32, self._errors = ar, float32, errors
         self.groups: list[list[Groups]] = []
+        self._lines: dict[int, Lines] = {}
         region = Region.of(question.region, network.size(0))
         if question.rows.shape[1] != network.size(len(network.nodes) - 1) or not len(question.rows):
             raise Malformed("margins that do not fit the outputs")
@@ -146,6 +156,8 @@ class Proof:
             self._learn(z, claim, self._claim(claim, j), forms)
         if layer.groups and node.kind != "relu":
             raise Malformed(f"groups of an activation of kind {node.kind}")
+        if layer.lines is not None:
+            self._lines[j] = self._straight(layer.lines, j)
         ends = (self.bounds.lower[z][0], self.bounds.upper[z][0])
         self.groups.append([polytopes(s, forms, ends, node.negative_slope) for s in layer.groups])
 
@@ -187,15 +199,58 @@ class Proof:
         leaves = grow(claim, count, np.concatenate([np.zeros(0, bool), *relu]))
         check_crossings(claim, len(leaves), self.network, [layer.groups for layer in self.question.layers[:before]])
         crossings, values = {c.activation: c for c in claim.crossings}, np.empty(len(leaves))
-        for batch in self._batches(len(leaves)):
-            which = leaves.form[batch.start : batch.stop]
-            form, constant = self._forms(claim.forms, which, self.network.size(node))
-            step = _ByClaim(self, leaves, batch, crossings)
-            values[batch.start : batch.stop] = self.bounds.minimise({node: form}, constant, step)
-        values[self._empty(leaves, before)] = np.inf
+        narrowed = self._narrowed(claim, leaves, crossings) if len(leaves.clips) else None
+        for wave in leaves.waves():
+            for part in self._batches(len(wave)):
+                batch = wave[part.start : part.stop]
+                step = _ByClaim(self, leaves, batch, crossings, narrowed, np.zeros(len(batch), bool))
+                coeff, rest = self._over_inputs(claim, node, step)
+                values[batch] = np.where(step.empty, np.inf, self.bounds.least(coeff, rest))
+                if narrowed is not None:
+                    narrowed.clip(self.ar, self.bounds.region, batch, coeff, rest)
+        if narrowed is not None:
+            values = narrowed.counted(values)
         result = np.full(count, np.inf)
         np.minimum.at(result, leaves.form, values)
         return result
+
+    def _over_inputs(self, claim: Claim, node: int, step: _ByClaim) -> tuple[Array | None, Array]:
+        """The affine bounds that some leaves of a claim about a node choose."""
+        form, constant = self._forms(claim.forms, step.leaves.form[step.batch], self.network.size(node))
+        return self.bounds.over_inputs({node: form}, constant, step)
+
+    def _narrowed(self, claim: Claim, leaves: Leaves, crossings: dict[int, Crossing]) -> Narrowed:
+        """Where the clips of a claim of margins keep what they narrow."""
+        if claim.forms is not None or claim.level is None or claim.level <= 0:
+            raise Malformed("clips of forms that are no margins, or at a level that is not positive")
+        multipliers = {j: c.clips for j, c in crossings.items() if c.clips is not None}
+        if any(j not in self._lines or len(self._lines[j].entry) != x.shape[1] for j, x in multipliers.items()):
+            raise Malformed("multipliers of lines that do not exist")
+        if any(len(x) != len(leaves.clips) or x.size > _MOST_MULTIPLIERS for x in multipliers.values()):
+            raise Malformed("multipliers for more or fewer clips than there are, or too many")
+        lines = {j: self._lines[j] for j in multipliers}
+        return Narrowed(leaves, claim.level, {j: self.ends(j) for j in lines}, lines, multipliers)
+
+    def _straight(self, claim: Claim, j: int) -> Lines:
+        """The affine bounds of a layer's lines."""
+        node = self.network.before(j)
+        count, forms = check_forms(claim.forms, self.network.size(node)), claim.forms
+        assert forms is not None
+        single = len(forms.entry) == count and (abs(forms.coefficient) == 1).all() and claim.level is None
+        if self.bounds.region.kind != "box" or not single:
+            raise Malformed("lines over a region that is no box, or that are not about single entries")
+        leaves = grow(claim, count, np.zeros(0, bool))
+        check_crossings(claim, count, self.network, [layer.groups for layer in self.question.layers[:j]])
+        crossings, inputs = {c.activation: c for c in claim.crossings}, self.network.size(0)
+        coeffs, constants = [], []
+        for part in self._batches(count):
+            batch = np.arange(part.start, part.stop)
+            step = _ByClaim(self, leaves, batch, crossings, None, np.zeros(len(batch), bool))
+            coeff, constant = self._over_inputs(claim, node, step)
+            coeffs.append(self.ar.number(np.zeros((len(batch), inputs))) if coeff is None else coeff)
+            constants.append(constant)
+        entry = forms.entry.astype(np.int64)
+        return Lines(entry, forms.coefficient, self.ar.join(coeffs), self.ar.join(constants))
 
     def _forms(self, forms: Forms | None, which: NDArray[np.int64], size: int) -> tuple[Array, Array]:
         """Coefficients `(rows, size)` and constants of forms with the numbers `which`, or of margins."""
@@ -206,13 +261,6 @@ class Proof:
         rows = np.zeros((last - first + 1, size))
         rows[forms.form[terms] - first, forms.entry[terms]] = forms.coefficient[terms]
         return self.ar.number(rows[which - first]), self.ar.number(np.zeros(len(which)))
-
-    def _empty(self, leaves: Leaves, before: int) -> NDArray[np.int64]:
-        """Leaves that contradict what is known."""
-        known = [self.ends(j) for j in range(before)]
-        lower, upper = (np.concatenate([np.zeros(0), *(ends[k][0] for ends in known)]) for k in (0, 1))
-        wrong = np.where(leaves.side > 0, upper[leaves.neuron] < 0, lower[leaves.neuron] > 0)
-        return np.repeat(np.arange(len(leaves)), np.diff(leaves.start))[wrong]
 
     def _learn(self, z: int, claim: Claim, found: Floats, known: dict[Any, float]) -> None:
         """Tighten the interval by forms of one entry, and note the others."""
@@ -250,7 +298,11 @@ class Proof:
     def _of_boxes(self, lower: Floats, upper: Floats) -> Floats:
         """What is proven of the weakest clause in each box."""
         here = copy(self)
-        here.groups, here.bounds = [], Bounds(self.network, Region(lower, upper), self.ar, self._float32)
+        here.groups, here._lines, here.bounds = (
+            [],
+            {},
+            Bounds(self.network, Region(lower, upper), self.ar, self._float32),
+        )
         here._derive([Layer("parallel")] * len(self._activations))
         return here._by_rules()
 

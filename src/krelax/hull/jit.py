@@ -40,9 +40,19 @@ def kernel(function: F) -> F:
     Compiled code is kept on disk for the next process. Without numba the function itself: the same results, a hundred
     to a thousand times slower.
     """
+    return _compiled(function, fastmath=False)
+
+
+def kernel_in_any_order(function: F) -> F:
+    """As `kernel`, but sums may be added up in any order, in vectors: for those that only propose, or whose rounding
+    is bounded whatever the order."""
+    return _compiled(function, fastmath={"reassoc", "nsz"})
+
+
+def _compiled(function: F, fastmath: bool | set[str]) -> F:
     if _NUMBA is None:
         return function
-    options = {"nogil": True, "fastmath": False, "error_model": "numpy"}
+    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
         compiled: F = _NUMBA.njit(cache=True, **options)(_stamped(function))
     except RuntimeError:  # nowhere to write a cache: compile once in every process

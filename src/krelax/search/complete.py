@@ -46,6 +46,7 @@ _MARGINS = Effort(
     root=Ascent(50, 0.3, 0.95),
     leaf=Ascent(3, 0.05, 0.8),
     partial=False,
+    clips=1.0,
 )
 
 

@@ -14,7 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.bounds.groups import Groups
-from krelax.bounds.ledger import MARGINS, Choices, Claim, Cuts, Key, Ledger, Noted, Part, Shared
+from krelax.bounds.ledger import (
+    MARGINS,
+    Choices,
+    Claim,
+    Clips,
+    Cuts,
+    Key,
+    Ledger,
+    Noted,
+    Shared,
+    Straight,
+    keys_of_entries,
+)
 from krelax.certificate import format as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
@@ -25,6 +37,9 @@ from krelax.problem.region import Ball, Region
 from krelax.search.clauses import extended
 
 Numbers = NDArray[np.int64]
+
+# What is no neuron in a tree.
+_LEAF, _CLIP = -1, -2
 
 
 def question(network: Network, region: Region, queries: Queries, ledger: Ledger) -> file.Question:
@@ -66,13 +81,15 @@ def _boxes(cuts: Cuts) -> file.Boxes:
 
 @dataclass
 class _Writer:
-    """Writes layers from the last to the first, so that every layer knows which of its groups are used, `sets`, and for
-    which of its neurons a line was `chosen`."""
+    """Writes layers from the last to the first, so that every layer knows which of its groups are used, `sets`, which
+    `lines`, and for which of its neurons a line was `chosen`; all of them by the number of the activation's node, but
+    for `lines`, by that of its pre-activation."""
 
     network: Network
     ledger: Ledger
     sets: dict[int, list[Groups]] = field(default_factory=dict)
     chosen: dict[int, set[int]] = field(default_factory=dict)
+    lines: dict[int, list[Straight]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.activations = self.network.activations()
@@ -96,7 +113,21 @@ class _Writer:
             claim = self.claim(kept, claims, j)
             claim.forms = _forms(kept)
             layer.claims.append(claim)
+        if lines := self.lines.get(self._source(j)):
+            layer.lines = self._straight(lines, j)
         return layer
+
+    def _straight(self, lines: Sequence[Straight], j: int) -> file.Claim:
+        """The affine bounds of a layer that clips use."""
+        keys: list[Key | None] = []
+        proofs: list[Claim] = []
+        for straight in lines:
+            keys += keys_of_entries(straight.entries.tolist(), [True] * len(straight.entries))
+            proofs += [Claim(0.0, ((straight.leaves, np.array([row])),)) for row in range(2 * len(straight.entries))]
+        claims: dict[Key, Claim] = dict(enumerate(proofs))
+        claim = self.claim(list(claims), claims, j)
+        claim.forms = _forms([key for key in keys if key is not None])
+        return claim
 
     def _useless(self, j: int, claims: Mapping[Key, Claim]) -> set[tuple[int, float]]:
         """Lower bounds of ReLUs' inputs that are proven not to be positive. Only lines that were chosen when that was
@@ -110,13 +141,33 @@ class _Writer:
 
     def claim(self, keys: Sequence[Key], claims: Mapping[Key, Claim], before: int) -> file.Claim:
         """The best claims about some forms as one, with adaptive slopes for those there is none of."""
-        trees = [_Tree(claims[key].parts if key in claims else (), self) for key in keys]
+        trees = [_Tree(claims.get(key, Claim(0.0, ())), self) for key in keys]
         leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
         tree = np.array([n for t in trees for n in t.nodes], np.int32)
         multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
         used = {i for noted, _ in leaves if noted is not None for i in noted.choices}
         crossings = [self._crossing(i, leaves) for i in sorted(used) if self._number[i] < before]
-        return file.Claim(tree, multipliers, [c for c in crossings if c is not None])
+        claim = file.Claim(tree, multipliers, [c for c in crossings if c is not None])
+        if clips := [clip for t in trees for clip in t.clips]:
+            claim.level = min(every.level for every, _ in clips)
+            self._add_clips(claim, clips)
+        return claim
+
+    def _add_clips(self, claim: file.Claim, used: Sequence[tuple[Clips, int]]) -> None:
+        """The multipliers of the clips of a claim, and the lines that they are for."""
+        for every in {id(clips): clips for clips, _ in used}.values():
+            for source, straight in every.lines.items():
+                self.lines.setdefault(source, []).append(straight)
+        for crossing in claim.crossings:
+            source = self._source(crossing.activation)
+            if lines := self.lines.get(source):
+                ends = np.cumsum([2 * len(straight.entries) for straight in lines])
+                crossing.clips = np.zeros((len(used), ends[-1]), np.uint8)
+                for row, (clips, number) in enumerate(used):
+                    if source in clips.lines:
+                        codes = clips.multipliers[number][source]
+                        end = ends[next(n for n, x in enumerate(lines) if x is clips.lines[source])]
+                        crossing.clips[row, end - len(codes) : end] = codes
 
     def neuron(self, node: NDArray[np.int32], entry: NDArray[np.int32]) -> Numbers:
         """Numbers of neurons through all activations."""
@@ -148,14 +199,17 @@ class _Writer:
 
 
 class _Tree:
-    """The tree of one form in preorder: nodes, leaves as rows of tables, and multipliers on their paths."""
+    """The tree of one form in preorder: nodes, leaves and clips as rows of tables, multipliers on their paths, and the
+    numbers of the clips among those of a search."""
 
-    def __init__(self, parts: Sequence[Part], writer: _Writer) -> None:
+    def __init__(self, claim: Claim, writer: _Writer) -> None:
+        parts = claim.parts
         self.nodes: list[int] = []
         self.leaves: list[tuple[Noted | None, int]] = []
         self.multipliers = np.zeros(0, np.float32)
+        self.clips: list[tuple[Clips, int]] = []
         if not parts:
-            self.nodes, self.leaves = [-1], [(None, 0)]
+            self.nodes, self.leaves = [_LEAF], [(None, 0)]
             return
         depth = max(noted.node.shape[1] for noted, _ in parts)
         paths = [_paths(noted, rows, depth, writer) for noted, rows in parts]
@@ -164,16 +218,40 @@ class _Tree:
         # before every leaf those that it lies behind
         order = np.lexsort(np.where(side == 0, 0, np.where(side > 0, 1, 2)).T[::-1]) if depth else np.arange(len(side))
         length = (side != 0).sum(1)
-        last, kept = -1, []
+        last, found = -1, [self.multipliers]
         for leaf in order.tolist():
             if last >= 0 and np.array_equal(side[leaf, : length[last]], side[last, : length[last]]):
                 continue
-            differs = np.flatnonzero(side[leaf] != side[last]) if last >= 0 else [-1]
-            self.nodes += [*neuron[leaf, int(differs[0]) + 1 : length[leaf]].tolist(), -1]
+            begin = int(np.flatnonzero(side[leaf] != side[last])[0]) + 1 if last >= 0 else 0
+            for number, at in self._clips_before(claim.clips, owners[leaf], begin):
+                assert claim.clips is not None
+                self.nodes += [*neuron[leaf, begin:at].tolist(), _CLIP]
+                place = claim.clips.places[number]
+                self.leaves.append(place)
+                self.clips.append((claim.clips, number))
+                found.append(place[0].multiplier[place[1], :at])
+                begin = at
+            self.nodes += [*neuron[leaf, begin : length[leaf]].tolist(), _LEAF]
             self.leaves.append(owners[leaf])
-            kept.append(leaf)
+            found.append(multiplier[leaf, : length[leaf]])
             last = leaf
-        self.multipliers = multiplier[kept][side[kept] != 0]
+        self.multipliers = np.concatenate(found)
+
+    @staticmethod
+    def _clips_before(clips: Clips | None, leaf: tuple[Noted, int], begin: int) -> list[tuple[int, int]]:
+        """The clips on the way to a leaf, from the first to the last, with so many splits before them or more: their
+        numbers, and how many splits are before each."""
+        found: list[tuple[int, int]] = []
+        noted, row = leaf
+        number = -1 if noted.clip is None else int(noted.clip[row])
+        while clips is not None and number >= 0:
+            noted, row = clips.places[number]
+            at = int((noted.node[row] >= 0).sum())
+            if at < begin:
+                break
+            found.append((number, at))
+            number = -1 if noted.clip is None else int(noted.clip[row])
+        return found[::-1]
 
 
 def _paths(
@@ -206,8 +284,11 @@ class _Merged:
                 self._places[kind].append(places)
         if choices.slopes is not None:
             assert choices.upper is not None
-            self._owner.append(np.full(len(rows), len(self._upper)))
-            self._upper.append(self._wide(choices, choices.upper[None], -1))
+            shared = choices.upper.ndim == 1
+            upper = choices.upper[None] if shared else choices.upper[rows]
+            first = sum(map(len, self._upper))
+            self._owner.append(np.full(len(rows), first) if shared else np.arange(first, first + len(rows)))
+            self._upper.append(self._wide(choices, upper, -1))
 
     def _wide(self, choices: Choices, table: NDArray[Any], missing: float) -> NDArray[Any]:
         """A table with a column for each of the entries."""
