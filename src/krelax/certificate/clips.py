@@ -20,37 +20,52 @@ from krelax.certificate.region import Region
 
 Numbers = NDArray[np.int64]
 
+# Lines that are worked on at a time.
+_LINES = 32
 # Multipliers are `(1 + v % 8 / 8) * 2**(v // 8 - 16)` for v > 0.
 _STEPS, _SHIFT = 8, 16
 
 
 @dataclass
+class Scaled:
+    """Affine forms over a box: coefficients in units of its radii, `(forms, inputs)`, values at its centre, and bounds
+    of the sums of the absolute values of their terms, `(forms,)`."""
+
+    coeff: Array
+    centre: Array
+    size: Array
+
+    @classmethod
+    def of(cls, ar: Arithmetic, region: Region, coeff: Array, constant: Array) -> Scaled:
+        centre = (region.lower + region.upper) / 2
+        radius = np.nextafter(np.maximum(region.upper - centre, centre - region.lower), np.inf)
+        size = ar.dot(abs(coeff), ar.number(abs(centre) + radius)) + abs(constant)
+        rows = (coeff * ar.number(radius)).reshape(-1).reshape(*coeff.shape)  # one after the other in memory
+        return cls(rows, ar.dot(coeff, ar.number(centre)) + constant, size)
+
+
+@dataclass
 class Lines:
-    """Affine bounds `coeff @ x + constant` of `sign * z[entry]` over a box, `(lines, inputs)` and `(lines,)`."""
+    """Affine bounds of `sign * z[entry]` over a box."""
 
     entry: Numbers
     sign: Floats
-    coeff: Array
-    constant: Array
+    bounds: Scaled
 
-    def least(
-        self, ar: Arithmetic, region: Region, multipliers: NDArray[np.uint8], g: Array, h: Array
-    ) -> tuple[Numbers, Floats]:
-        """The lines that have multipliers, and what they say where `g x + h <= 0`; g is `(inputs,)`."""
-        used = np.flatnonzero(multipliers)
-        steps = multipliers[used].astype(np.int64)
-        m = ar.number(np.ldexp(1 + steps % _STEPS / _STEPS, steps // _STEPS - _SHIFT))
-        coeff, constant = self.coeff[used], self.constant[used] + m * h
-        total = coeff + m.reshape(-1, 1) * g
-        centre = (region.lower + region.upper) / 2
-        radius = np.nextafter(np.maximum(region.upper - centre, centre - region.lower), np.inf)
-        value = ar.dot(total, ar.number(centre)) - ar.dot(abs(total), ar.number(radius)) + constant
+    def least(self, ar: Arithmetic, region: Region, multipliers: NDArray[np.uint8], margin: Scaled, row: int) -> Floats:
+        """What the lines say where a margin, one of several forms, is not positive, `(lines,)`."""
+        steps, lines, g = multipliers.astype(np.int64), self.bounds, margin.coeff[row]
+        m = ar.number(np.where(steps > 0, np.ldexp(1 + steps % _STEPS / _STEPS, steps // _STEPS - _SHIFT), 0.0))
+        # a few at a time, which stay in the caches
+        parts = [slice(i, i + _LINES) for i in range(0, len(steps), _LINES)]
+        sums = [abs(m[some].reshape(-1, 1) * g + lines.coeff[some]).sum(1) for some in parts]
+        value = lines.centre + m * margin.centre[row] - ar.join(sums)
         if ar.unit:
-            reach = abs(centre) + radius
-            terms = 2 * reach.shape[1] + 64
-            size = ar.dot(abs(coeff), reach) + m * ar.dot(abs(g)[None], reach) + abs(self.constant[used]) + m * abs(h)
-            value = value - gamma(terms, ar.unit) * size - terms * ar.tiny * (1 + m) * (1 + reach.sum())
-        return used, ar.down(value)
+            terms = 2 * region.lower.shape[1] + 64
+            reach = 1 + abs(region.lower).sum() + abs(region.upper).sum()
+            error = gamma(terms, ar.unit) * (lines.size + m * margin.size[row])
+            value = value - error - 4 * terms * ar.tiny * (1 + m) * reach
+        return ar.down(value)
 
 
 class Narrowed:
@@ -88,25 +103,26 @@ class Narrowed:
 
     def clip(self, ar: Arithmetic, region: Region, batch: Numbers, g: Array | None, h: Array) -> None:
         """Narrow the intervals behind the clips of a batch, whose margins are at least `g x + h`."""
-        for row, leaf in enumerate(batch.tolist()):
+        rows = np.flatnonzero(self._number[batch] >= 0)
+        level = ar.number(np.asarray(self._level))
+        margin = None if g is None or not len(rows) else Scaled.of(ar, region, g[rows], h[rows] - level)
+        for row, leaf in enumerate(batch[rows].tolist()):
             clip, behind = self._number[leaf], self._leaves.behind[leaf]
-            if clip < 0:
-                continue
             if behind >= 0:
                 self._empty[clip] = self._empty[self._number[behind]]
-            rest = h[row] - ar.number(np.asarray(self._level))
             for j, lines in self._lines.items():
                 if behind >= 0:
                     for side in (self._lower[j], self._upper[j]):
                         side[clip] = side[self._number[behind]]
-                if g is not None:
-                    used, value = lines.least(ar, region, self._multipliers[j][clip], g[row], rest)
-                    self._empty[clip] |= self._narrow(j, clip, lines.entry[used], lines.sign[used], value)
+                if margin is not None:
+                    codes = self._multipliers[j][clip]
+                    value = lines.least(ar, region, codes, margin, row)
+                    self._empty[clip] |= self._narrow(j, clip, lines, value)
 
-    def _narrow(self, j: int, clip: int, entry: Numbers, sign: Floats, value: Floats) -> bool:
-        """Intersect with bounds of some entries, and say whether nothing is left."""
+    def _narrow(self, j: int, clip: int, lines: Lines, value: Floats) -> bool:
+        """Intersect with what lines say, and say whether nothing is left."""
         lower, upper = self._lower[j][clip], self._upper[j][clip]
-        place, below = np.searchsorted(self._entries[j], entry), sign > 0
+        place, below = np.searchsorted(self._entries[j], lines.entry), lines.sign > 0
         np.maximum.at(lower, place[below], value[below])
         np.minimum.at(upper, place[~below], -value[~below])
         empty = bool((lower > upper).any())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from krelax.certificate.activations import KINDS, Ends
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.claims import Leaves, check_crossings, check_forms, choose, grow
-from krelax.certificate.clips import Lines, Narrowed
+from krelax.certificate.clips import Lines, Narrowed, Scaled
 from krelax.certificate.crossing import Choice, Part, cross
 from krelax.certificate.format import Boxes, Claim, Crossing, Forms, Layer, Malformed, Question, Shares
 from krelax.certificate.groups import Groups, key, polytopes
@@ -250,7 +250,8 @@ class Proof:
             coeffs.append(self.ar.number(np.zeros((len(batch), inputs))) if coeff is None else coeff)
             constants.append(constant)
         entry = forms.entry.astype(np.int64)
-        return Lines(entry, forms.coefficient, self.ar.join(coeffs), self.ar.join(constants))
+        bounds = Scaled.of(self.ar, self.bounds.region, self.ar.join(coeffs), self.ar.join(constants))
+        return Lines(entry, forms.coefficient, bounds)
 
     def _forms(self, forms: Forms | None, which: NDArray[np.int64], size: int) -> tuple[Array, Array]:
         """Coefficients `(rows, size)` and constants of forms with the numbers `which`, or of margins."""
