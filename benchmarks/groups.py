@@ -1,19 +1,20 @@
-"""Where multi-neuron bounds pay beside branching: leaves and seconds to close a question, with groups and without.
+"""Where multi-neuron bounds, and clips, pay beside branching: leaves and seconds to close a question, with and without.
 
     python benchmarks/groups.py [--seconds 20] [--journal groups.jsonl] [--families dense convolutional residual]
-                                [--preparing 15] [--part 0/1]
+                                [--preparing 15] [--part 0/1] [--ways "slopes alone" "clips" ...]
     python benchmarks/groups.py --progress
 
 Questions that optimised slopes leave open are branched on, on one core, after each of several ways to prepare: slopes
 alone; groups of k neurons in every layer at the root (chosen a second time from the prices that the first choice
-leaves: `anew`); layers tightened by branching, without groups and with them; and groups of the root kept in every leaf.
-A pass over the layers takes at most `--preparing` seconds. Results are appended to the journal, and what is there is
-not done again; `--part I/N` does only every Nth question, from number I on, for journals side by side, which make one
-when they are joined (`--families` without any prints its table). Prints, for each family of networks and way, how many
-questions were closed within so many seconds of branching, and the medians of what it took against slopes alone, over
-the questions that both close; and how far preparing brought the worst margin on its way to zero, the median. With
-`--progress` it prints instead how far branching after slopes alone brings the worst leaf of each question on its way to
-zero, from one doubling of the time to the next: by that the complete search decides whether to tighten layers.
+leaves: `anew`); layers tightened by branching, without groups and with them; groups of the root kept in every leaf; and
+slopes alone with `clips` in the leaves. `--ways` does only those that are named. A pass over the layers takes at most
+`--preparing` seconds. Results are appended to the journal, and what is there is not done again; `--part I/N` does only
+every Nth question, from number I on, for journals side by side, which make one when they are joined (`--families`
+without any prints its table). Prints, for each family of networks and way, how many questions were closed within so many
+seconds of branching, and the medians of what it took against slopes alone, over the questions that both close; and how
+far preparing brought the worst margin on its way to zero, the median. With `--progress` it prints instead how far
+branching after slopes alone brings the worst leaf of each question on its way to zero, from one doubling of the time to
+the next: by that the complete search decides whether to tighten layers.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ LISTS = {
 }
 
 
+# Branching on margins as the complete search does it, without clips.
+PLAIN = replace(Complete().branching, clips=None)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One question."""
@@ -111,24 +116,25 @@ def joined(seconds: float, *passes: Joining) -> Way:
     return prepare
 
 
-def ways(preparing: float) -> dict[str, tuple[Way, bool]]:
-    """How to prepare, and whether groups are kept in the leaves."""
+def ways(preparing: float) -> dict[str, tuple[Way, Effort]]:
+    """How to prepare, and how to branch then."""
     root = {k: METHODS[name].joining[0] for k, name in ((2, "krelu"), (3, "krelu3"), (4, "krelu4"))}
     rounds = Effort(rounds=20)
     after = partial(joined, preparing)
-    found: dict[str, tuple[Way, bool]] = {"slopes alone": (after(), False)}
+    found: dict[str, tuple[Way, Effort]] = {"slopes alone": (after(), PLAIN)}
     for k, joining in root.items():
-        found[f"root, k = {k}"] = (after(joining), False)
-    found["root, k = 2, anew"] = (after(root[2], root[2]), False)
-    found["tightening, no groups"] = (after(Joining(None, splitting=rounds)), False)
+        found[f"root, k = {k}"] = (after(joining), PLAIN)
+    found["root, k = 2, anew"] = (after(root[2], root[2]), PLAIN)
+    found["tightening, no groups"] = (after(Joining(None, splitting=rounds)), PLAIN)
     for k, joining in root.items():
-        found[f"tightening, k = {k}"] = (after(replace(joining, splitting=rounds)), False)
+        found[f"tightening, k = {k}"] = (after(replace(joining, splitting=rounds)), PLAIN)
     for k, joining in root.items():
-        found[f"leaves, k = {k}"] = (after(joining), True)
+        found[f"leaves, k = {k}"] = (after(joining), replace(PLAIN, groups=True))
+    found["clips"] = (after(), replace(PLAIN, clips=0.0))
     return found
 
 
-def searching(case: Case, found: Bounded, groups: bool) -> Branching:
+def searching(case: Case, found: Bounded, effort: Effort) -> Branching:
     """A search on the margins that are open."""
     index = (found.value[0] <= 0).nonzero()[:, 0]
     exact, fast = (
@@ -136,27 +142,26 @@ def searching(case: Case, found: Bounded, groups: bool) -> Branching:
         for n in (case.instance.network, case.instance.fast_network)
     )
     begin = found.value[0, index]
-    effort = replace(Complete().branching, groups=groups)
     return Branching(case.instance, found.known, (exact, fast), effort, begin, torch.zeros_like(begin))
 
 
 def progress(case: Case, found: Bounded) -> Iterator[float]:
     """How far branching brings the worst leaf on the way from the worst margin to zero, after 1.5, 3, 6, 12, 24 s."""
-    search = searching(case, found, groups=False)
+    search = searching(case, found, PLAIN)
     for seconds in (1.5, 1.5, 3.0, 6.0, 12.0):
         search.run(seconds)
         yield 1 - search.worst() / float(found.value.min())
 
 
-def measured(case: Case, start: Bounded, way: tuple[Way, bool], seconds: float) -> Record:
+def measured(case: Case, start: Bounded, way: tuple[Way, Effort], seconds: float) -> Record:
     """Whether and how one question is closed in one way."""
-    prepare, groups = way
+    prepare, effort = way
     began = time.thread_time()
     found = prepare(case.instance, case.queries, start)
     prepared = time.thread_time() - began
     leaves, closed = 0, bool((found.value > 0).all())
     if not closed:
-        search = searching(case, found, groups)
+        search = searching(case, found, effort)
         closed = bool((search.run(seconds) > 0).all())
         leaves = search.leaves
     return {
@@ -197,15 +202,17 @@ def open_cases(families: list[str], part: tuple[int, int] = (0, 1)) -> Iterator[
             yield case, start
 
 
-def compare(families: list[str], part: tuple[int, int], journal: Path, seconds: float, preparing: float) -> None:
+def compare(
+    families: list[str], part: tuple[int, int], journal: Path, how: dict[str, tuple[Way, Effort]], seconds: float
+) -> None:
     """What the journal lacks, and the table."""
     found = [json.loads(line) for line in journal.open()] if journal.exists() else []
     done = {(r["case"], r["way"]) for r in found}
     for case, start in open_cases(families, part):
-        for way, how in ways(preparing).items():
+        for way, prepared in how.items():
             if (case.name, way) not in done:
                 record = {"family": case.family, "case": case.name, "way": way}
-                record |= measured(case, start, how, seconds)
+                record |= measured(case, start, prepared, seconds)
                 found.append(record)
                 with journal.open("a") as out:
                     print(json.dumps(record), file=out)
@@ -221,6 +228,7 @@ def main() -> None:
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--journal", type=Path, default=Path("groups.jsonl"))
     parser.add_argument("--part", default="0/1")
+    parser.add_argument("--ways", nargs="*")
     parser.add_argument("--families", nargs="*", default=["dense", "convolutional", "residual"])
     options = parser.parse_args()
     first, step = map(int, options.part.split("/"))
@@ -231,7 +239,9 @@ def main() -> None:
                 shares = " ".join(f"{share:.2f}" for share in progress(case, start))
                 print(f"{case.family:14} {case.name:22} {shares}", flush=True)
         else:
-            compare(options.families, (first, step), options.journal, options.seconds, options.preparing)
+            every = ways(options.preparing)
+            chosen = {name: every[name] for name in options.ways or every}
+            compare(options.families, (first, step), options.journal, chosen, options.seconds)
 
 
 if __name__ == "__main__":
