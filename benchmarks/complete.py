@@ -1,13 +1,16 @@
 """Complete verification of competition instances and image networks: verdicts, time, and others' results beside them.
 
     python benchmarks/complete.py [--lists acasxu ...] [--networks mnist_6_100 ...] [--timeout 60] [--images 50]
-                                  [--known] [--certificates] [--journals DIR] [--write docs/complete.md]
+                                  [--known | --undecided] [--certificates] [--journals DIR]
+                                  [--write docs/complete.md]
 
 Verifies what is named (`all` for everything), one instance after the other on all cores; images side by side. Every
 result is appended to a journal in DIR, and what is there is not done again. Prints the page that `--write` writes: the
 tables of all journals in DIR, and a second look, without any bound, at answers that contradict a list's `expected`.
-`--timeout 0` takes the limits of the lists, `--known` leaves out instances without a trusted answer. With
-`--certificates`, what holds gets a certificate in DIR, which is checked at once, and counts only if that is accepted.
+`--timeout 0` takes the limits of the lists; with `--undecided` only instances are tried that DIR has no answer to with
+the other limit. `--known` leaves out instances without a trusted answer. With `--certificates`, what holds gets a
+certificate in DIR, which is checked at once, and counts only if that is accepted. What a file `remarks.md` in DIR says
+comes before the tables.
 """
 
 from __future__ import annotations
@@ -113,10 +116,15 @@ replayed in ONNX Runtime and judged exactly, for `unsat` what sampling the regio
 """
 
 
-def run_list(name: str, timeout: float | None, known: bool, journals: Path, certified: bool) -> None:
-    """Verify what a journal lacks of a list, or of those of its instances whose answer is known."""
+def run_list(name: str, timeout: float | None, only: str, journals: Path, certified: bool) -> None:
+    """Verify what a journal lacks of a list, or only of those of its instances that are `known`, or `undecided` by what
+    the journal with the other limit says."""
     lines = read_instances(benchmark_folder() / "vnncomp" / name / "instances.csv", timeout)
-    lines = [i for i in lines if not known or i.expected in {"sat", "unsat"}]
+    if only == "known":
+        lines = [i for i in lines if i.expected in {"sat", "unsat"}]
+    if only == "undecided":
+        solved = {r["index"] for r in records(journals / f"{name}.jsonl") if r["answer"] in {"sat", "unsat"}}
+        lines = [i for i in lines if i.index not in solved]
     settings = {"list": name, "timeout": timeout}
     stem = name if timeout else f"{name}-own-limits"
     folder = journals / "certificates" / stem if certified else None
@@ -306,7 +314,9 @@ def section(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def page(journals: Path) -> str:
     """The page: all tables."""
-    return HEAD.format(cores=os.cpu_count()) + "".join((
+    remarks = journals / "remarks.md"
+    said = "\n" + remarks.read_text(encoding="utf-8") if remarks.exists() else ""
+    return HEAD.format(cores=os.cpu_count()) + said + "".join((
         section(LISTS_HEAD, ("list", "limit", "instances", "solved", "unsat", "sat", "unknown", "timed-out", "error",
                              "disagree", "median s", "most s", "s", "CPU s"), list_rows(journals)),
         section(NETWORKS_HEAD, ("network", "eps", "limit", "images", "of", "certified %", "violated", "undecided",
@@ -329,13 +339,14 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--journals", type=Path, default=Path("complete-journals"))
-    parser.add_argument("--known", action="store_true")
+    parser.add_argument("--known", action="store_const", const="known", dest="only", default="")
+    parser.add_argument("--undecided", action="store_const", const="undecided", dest="only")
     parser.add_argument("--certificates", action="store_true")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     options.journals.mkdir(parents=True, exist_ok=True)
     for name in LISTS if options.lists == ["all"] else options.lists:
-        run_list(name, options.timeout or None, options.known, options.journals, options.certificates)
+        run_list(name, options.timeout or None, options.only, options.journals, options.certificates)
     for name in NETWORKS if options.networks == ["all"] else options.networks:
         run_network(name, options.timeout or None, options.images, options.journals, options.certificates)
     text = page(options.journals)
