@@ -11,8 +11,8 @@ slopes alone with `clips` in the leaves. `--ways` does only those that are named
 `--preparing` seconds. Results are appended to the journal, and what is there is not done again; `--part I/N` does only
 every Nth question, from number I on, for journals side by side, which make one when they are joined (`--families`
 without any prints its table). Prints, for each family of networks and way, how many questions were closed within so
-many seconds of branching, and the medians of what it took against slopes alone, over the questions that both close; and how
-far preparing brought the worst margin on its way to zero, the median. With `--progress` it prints instead how far
+many seconds of branching, and the medians of what it took against slopes alone, over the questions that both close; and
+how far preparing brought the worst margin on its way to zero, the median. With `--progress` it prints instead how far
 branching after slopes alone brings the worst leaf of each question on its way to zero, from one doubling of the time to
 the next: by that the complete search decides whether to tighten layers.
 """
