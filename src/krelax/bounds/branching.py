@@ -197,9 +197,10 @@ class Branching:
         leaves.floor[empty], leaves.proof[empty], leaves.value[empty] = self._level, -1, self._level
 
     def _clip(self, leaves: Leaves, middle: Tensor) -> None:
-        """Narrow the intervals of open leaves where that promises anything: not where the centre of the region would be
-        left."""
-        rows = ((leaves.floor <= self._target[leaves.query]) & (middle > 0)).nonzero()[:, 0]
+        """Narrow the intervals of open leaves where that promises anything: not where the affine bound of the margin
+        is near its target in more than a quarter of its range, of which `middle` is the middle."""
+        target = self._target[leaves.query]
+        rows = ((leaves.floor <= target) & (leaves.value + middle > 2 * target)).nonzero()[:, 0]
         if not len(rows):
             return
         before = leaves.select(rows)
