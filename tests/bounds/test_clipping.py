@@ -96,12 +96,10 @@ def clipped(seed: int) -> int:
 def own_intervals(evaluator: Evaluator, leaves: Leaves) -> list[list[tuple[int, Tensor, Tensor, Tensor]]]:
     """For every leaf the pre-activations with intervals of its own, which entries, and their ends."""
     result: list[list[tuple[int, Tensor, Tensor, Tensor]]] = [[] for _ in range(len(leaves))]
-    for i, site, rows in evaluator._rows(leaves):
-        own = site.intervals(rows)  # type: ignore[attr-defined]
-        if own is not None:
-            source = evaluator._instance.network.nodes[i].inputs[0]
-            for row in range(len(leaves)):
-                result[row].append((source, own.entries, own.lower[row].double(), own.upper[row].double()))
+    for i, _, own in evaluator._own_intervals(leaves):
+        source = evaluator._instance.network.nodes[i].inputs[0]
+        for row in range(len(leaves)):
+            result[row].append((source, own.entries, own.lower[row].double(), own.upper[row].double()))
     return result
 
 

@@ -24,6 +24,9 @@ from krelax.bounds.rounding import gamma, underflow
 from krelax.hull.jit import COMPILED, kernel_in_any_order
 from krelax.problem.region import Region
 
+Single = NDArray[np.float32]
+Double = NDArray[np.float64]
+
 # Without a compiler sums take longer than anything they could save.
 AVAILABLE = COMPILED
 
@@ -35,15 +38,12 @@ MULTIPLIERS = np.where(_CODES > 0, np.ldexp(1 + _CODES % _STEPS / _STEPS, _CODES
 _TRIES, _WORTH = 5, 0.02
 
 
-Single = NDArray[np.float32]
-Double = NDArray[np.float64]
-
-
 @kernel_in_any_order
 def _propose(
     coeff: Single,
     centre: Single,
     start: Single,
+    rise: Single,
     g: Single,
     q: Single,
     low: Single,
@@ -58,8 +58,8 @@ def _propose(
     lines)`.
 
     The bound is a concave function of the multiplier, `centre + m q - sum |coeff + m g|`, in units of the radii of the
-    box; below it are its tangents at zero, where it is `start`, and at infinity, where it falls by `low` and would be
-    `high` at zero. Where tangents meet is tried next (cutting planes), and no tangent can be above what they meet at.
+    box, below its tangents at zero, where it is `start` and rises by `rise`, and at infinity, where it falls by `low`
+    and would be `high` at zero. Where tangents meet is tried next (cutting planes), unless even that is too low.
     """
     for leaf in range(best.shape[0]):
         for line in range(best.shape[1]):
@@ -67,9 +67,7 @@ def _propose(
             if not wanted[leaf, line]:
                 continue
             floor = least[leaf, line] + worth * abs(least[leaf, line])
-            near, value, slope = np.float32(0), start[line], q[leaf]
-            for i in range(coeff.shape[1]):
-                slope -= g[leaf, i] if coeff[line, i] > 0 else -g[leaf, i]
+            near, value, slope = np.float32(0), start[line], rise[leaf, line]
             far, fall = high[leaf, line], low[leaf]
             for _ in range(tries):
                 if not slope > 0:
@@ -128,6 +126,7 @@ class Lines:
         self._gamma, self._tiny = gamma(terms, coeff.dtype), float(underflow(terms, self._reach[None]))
         self._exact = self._scaled(coeff, constant)
         self._fast = np.ascontiguousarray(self._exact.coeff.astype(np.float32))
+        self._sign = np.sign(self._fast)
         self._start = (self._exact.centre - abs(self._exact.coeff).sum(1)).astype(np.float32)
 
     def _scaled(self, coeff: Tensor, constant: Tensor) -> _Scaled:
@@ -143,8 +142,8 @@ class Lines:
         high = (self._exact.centre - np.sign(g) @ self._fast.T).astype(np.float32)
         best = np.zeros(least.shape, np.float32)
         known, asked = (t.contiguous().cpu().numpy() for t in (least.float(), wanted))
-        centre = self._exact.centre.astype(np.float32)
-        _propose(self._fast, centre, self._start, g, q, low, high, known, asked, np.float32(_WORTH), _TRIES, best)
+        centre, rise, worth = self._exact.centre.astype(np.float32), q[:, None] - g @ self._sign.T, np.float32(_WORTH)
+        _propose(self._fast, centre, self._start, rise, g, q, low, high, known, asked, worth, _TRIES, best)
         steps = np.floor(np.log2(np.maximum(best, 1e-30)))
         part = np.rint((best / np.exp2(steps) - 1) * _STEPS)
         code = (steps + _SHIFT) * _STEPS + part
@@ -158,5 +157,6 @@ class Lines:
         with np.errstate(all="ignore"):
             value = self._exact.centre + m * margin.centre[:, None] - total
             error = self._gamma * (self._exact.size + m * margin.size[:, None]) + self._tiny * (1 + m)
+            # twice: sizes round, too
             value = np.where((codes > 0) & np.isfinite(value), value - 2 * error, -np.inf)
         return torch.from_numpy(np.nan_to_num(value, nan=-np.inf, posinf=-np.inf)).to(coeff.device)

@@ -309,11 +309,8 @@ class Evaluator:
             exact, fast = (Form({i: a[:, rows] for i, a in f.coeff.items()}, f.constant[:, rows]) for f in parts)
             witness = over(ascend(instance, fast, self._proposing, ascent), self._known)
             coeff, constant = over_inputs(instance.network, exact, witness, self._known)
-            coeffs.append(
-                constant.new_zeros(len(rows), instance.region.lower[0].numel())
-                if coeff is None
-                else coeff[0].flatten(1)
-            )
+            none = constant.new_zeros(len(rows), instance.region.lower[0].numel())
+            coeffs.append(none if coeff is None else coeff[0].flatten(1))
             constants.append(constant[0])
             noted.append(Noted.unsplit(choices(witness), len(rows)))
         self._lines[activation] = Lines(instance.region, torch.cat(coeffs), torch.cat(constants))
@@ -335,10 +332,7 @@ class Evaluator:
     def contradict(self, leaves: Leaves) -> Tensor:
         """Which leaves have splits that contradict their own intervals."""
         wrong, splits = torch.zeros_like(leaves.value, dtype=torch.bool), self._splits(leaves)
-        for i, site, rows in self._rows(leaves):
-            own = site.intervals(rows) if isinstance(site, Splittable) else None
-            if own is None or not isinstance(site, Splittable):
-                continue
+        for i, site, own in self._own_intervals(leaves):
             side = own.lower.new_zeros(len(leaves), site.count)
             side[splits[i].row, splits[i].neuron - site.first] = splits[i].side
             side = side[:, own.entries]
@@ -355,10 +349,7 @@ class Evaluator:
         if coeff is None:
             return found
         g, h, splits = coeff[0].flatten(1), constant[0] - level, self._splits(leaves)
-        for i, site, rows in self._rows(leaves):
-            own = site.intervals(rows) if isinstance(site, Splittable) else None
-            if own is None or not isinstance(site, Splittable):
-                continue
+        for i, site, own in self._own_intervals(leaves):
             lower, upper, lines = own.lower, own.upper, self._lines[i]
             free = torch.ones(len(leaves), site.count, dtype=torch.bool, device=lower.device)
             free[splits[i].row, splits[i].neuron - site.first] = False
@@ -433,20 +424,20 @@ class Evaluator:
             lower = torch.where(sides > 0, cut.lower[source].clamp(min=0), cut.lower[source])
             upper = torch.where(sides < 0, cut.upper[source].clamp(max=0), cut.upper[source])
             cut.tighten(source, lower, upper)
-        for i, some, rows in self._rows(leaf):
-            own = some.intervals(rows) if isinstance(some, Splittable) else None
-            if own is not None:
-                relaxation, source = own.over(self._triangle(i)), network.nodes[i].inputs[0]
-                cut.tighten(source, relaxation.lower, relaxation.upper)
+        for i, _, own in self._own_intervals(leaf):
+            shared, source = self._known.relaxations[i], network.nodes[i].inputs[0]
+            assert isinstance(shared, Triangle)
+            cut.tighten(source, own.over(shared).lower, own.over(shared).upper)
         for i in self.nodes:
             cut.relax(network, i)
         return cut
 
-    def _triangle(self, activation: int) -> Triangle:
-        """The relaxation that all leaves share, in the type that decides."""
-        relaxation = self._known.relaxations[activation]
-        assert isinstance(relaxation, Triangle)
-        return relaxation
+    def _own_intervals(self, leaves: Leaves) -> Iterator[tuple[int, Splittable, Narrowed]]:
+        """The activations before which leaves have intervals of their own."""
+        for i, site, rows in self._rows(leaves):
+            own = site.intervals(rows) if isinstance(site, Splittable) else None
+            if own is not None and isinstance(site, Splittable):
+                yield i, site, own
 
     def _rows(self, leaves: Leaves) -> Iterator[tuple[int, _Site, list[Tensor]]]:
         """The activations with what leaves can choose there."""

@@ -28,7 +28,7 @@ _RULES = ("adaptive", "parallel")
 # Boxes that are cut although the certificate does not.
 _MOST_CUTS = 1000
 # Of clips at one activation.
-_MOST_MULTIPLIERS = 1 << 27
+_MOST_MULTIPLIERS = 1 << 26
 
 # Lower and upper faces, `(inputs,)`.
 Box = tuple[Floats, Floats]
