@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
@@ -21,6 +21,7 @@ from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Op, Reshape, Take
 from krelax.run.verify import VerifyOptions, verify
+from krelax.search.complete import Complete
 from krelax.search.pipeline import Plan
 from krelax.search.verdict import Outcome, Verdict
 
@@ -219,13 +220,15 @@ def test_a_margin_of_zero_is_no_proof(family: str) -> None:
         check_all(tied(family, seed))
 
 
+@pytest.mark.parametrize("clips", [None, 0.0])
 @pytest.mark.parametrize("family", DECIDED)
-def test_splitting_neurons_alone(family: str) -> None:
-    """The staged run splits so few inputs themselves, and hardly gets to neurons here."""
-    search = pytest.importorskip("krelax.search.complete", reason="no complete search yet")
+def test_splitting_neurons_alone(family: str, clips: float | None) -> None:
+    """The staged run splits so few inputs themselves, and hardly gets to neurons here; with clips from the beginning,
+    too, which wait a second there."""
+    plan = Plan((Complete(inputs=0, branching=replace(Complete().branching, clips=clips)),))
     for seed in range(3 * NETWORKS):
-        check_all(known(family, seed), Plan((search.Complete(inputs=0),)), complete=True)
-    check_all(tied(family, 0), Plan((search.Complete(inputs=0),)))
+        check_all(known(family, seed), plan, complete=True)
+    check_all(tied(family, 0), plan)
 
 
 @pytest.mark.parametrize("family", DECIDED)

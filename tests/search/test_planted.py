@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
@@ -13,6 +14,8 @@ from tests.search.asking import Question, answers, check_counterexample, margin_
 from tests.search.planted import DEPTH, FAMILIES, MISS, SMOOTH, Planted, plant
 
 from krelax.bounds.methods import METHODS
+from krelax.search.complete import Complete
+from krelax.search.pipeline import Plan
 from krelax.search.verdict import Verdict
 
 NETWORKS = [(family, inputs) for family, (_, sizes) in FAMILIES.items() for inputs in sizes]
@@ -38,7 +41,7 @@ def margin_at_secret(asked: Planted, question: Question) -> Fraction:
     return Fraction(float(min((rows @ y + offsets).max() for rows, offsets in question.clauses)) + 1e-12)
 
 
-def check(asked: Planted, questions: list[Question], plan: str, seconds: float, device: str = "cpu") -> None:
+def check(asked: Planted, questions: list[Question], plan: str | Plan, seconds: float, device: str = "cpu") -> None:
     """No verdict is wrong, no counterexample spurious and no proven margin larger than the one at the secret input."""
     wrong = Verdict.VIOLATED if asked.safe else Verdict.HOLDS
     for question, outcome in zip(questions, answers(asked.network, questions, plan, seconds, device), strict=True):
@@ -83,6 +86,15 @@ def test_the_staged_run(family: str, inputs: int, safe: bool) -> None:
     for seed in SEEDS:
         asked = planted(family, inputs, seed, safe)
         check(asked, asked.questions, "auto", 0.4 if inputs <= 4 or family == "slim" else 0.25)
+
+
+@EITHER
+@pytest.mark.parametrize(("family", "inputs"), [n for n in NETWORKS if n[0] not in SMOOTH])
+def test_clips_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
+    """Neurons are split, and leaves narrow intervals at once."""
+    search = Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=0.0))
+    asked = planted(family, inputs, 0, safe)
+    check(asked, asked.questions, Plan((METHODS["crown"], search)), 0.4)
 
 
 @EITHER
