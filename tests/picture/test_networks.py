@@ -139,6 +139,13 @@ def test_trees_are_read_in_preorder() -> None:
     assert [node.neuron for node in two] == [-1]
 
 
+def test_clips_are_no_nodes_of_a_tree() -> None:
+    with_clips, without = (
+        list(trees(claim(*t))) for t in ((-2, 3, -2, -2, -1, 5, -2, -1, -1, -1), (3, -1, 5, -1, -1, -1))
+    )
+    assert with_clips == without
+
+
 def test_bounds_rise_from_the_root_and_are_sound(legible: Legible) -> None:
     instance, query = on_square(small()), asking([1.0, -1.0], [0.0, 1.0])
     known = bound(instance, query, METHODS["alpha"]).known

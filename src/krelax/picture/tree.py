@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_CLIP = -2  # what stands for a clip in a tree
 _NAMED = 12  # trees of more leaves are drawn without words
 
 
@@ -40,7 +41,8 @@ class Node:
 
 
 def trees(claim: Claim) -> Iterator[list[Node]]:
-    """The trees of a claim, form by form, each in preorder: first the side `z >= 0`, then `z <= 0`."""
+    """The trees of a claim, form by form, each in preorder: first the side `z >= 0`, then `z <= 0`. Clips, which have one
+    subtree each, are left out."""
     splits, at = claim.tree.tolist(), 0
     while at < len(splits):
         nodes: list[Node] = []
@@ -50,6 +52,8 @@ def trees(claim: Claim) -> Iterator[list[Node]]:
 
 def _grow(tree: Sequence[int], at: int, nodes: list[Node], parent: int, path: tuple[tuple[int, int], ...]) -> int:
     """Append the subtree that begins at `at`; where the next one begins."""
+    while tree[at] == _CLIP:
+        at += 1
     me, neuron = len(nodes), tree[at]
     nodes.append(Node(neuron, parent, path, 0.0))
     if neuron < 0:
