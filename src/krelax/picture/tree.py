@@ -41,8 +41,8 @@ class Node:
 
 
 def trees(claim: Claim) -> Iterator[list[Node]]:
-    """The trees of a claim, form by form, each in preorder: first the side `z >= 0`, then `z <= 0`. Clips, which have one
-    subtree each, are left out."""
+    """The trees of a claim, form by form, each in preorder: first the side `z >= 0`, then `z <= 0`. Clips, which have
+    one subtree each, are left out."""
     splits, at = claim.tree.tolist(), 0
     while at < len(splits):
         nodes: list[Node] = []
