@@ -341,7 +341,8 @@ class Evaluator:
 
     def clip(self, leaves: Leaves, level: float) -> Clipped:
         """Narrow, in place, the leaves' own intervals to what they are where the margin is at most `level`. Rigorous,
-        if they are right there to begin with."""
+        if they are right there to begin with. Raises OutOfTime at the instance's deadline."""
+        self._instance.check()
         network, region = self._instance.network, self._instance.region
         coeff, constant = self._over_inputs(leaves)
         value = least(network, region, coeff, constant)[0]

@@ -311,6 +311,8 @@ class Notes:
 
     def conclude(self, bound: Tensor, left: Sequence[Proven]) -> None:
         """Note the bounds `(queries,)` that closed leaves and those left prove; infinite where they do not."""
+        if not bool(bound.isfinite().any()):
+            return  # joining what may be a hundred thousand leaves takes seconds
         if self._closed:
             self._closed = [Proven.join(self._closed)]
         parts = [*self._closed, *left]

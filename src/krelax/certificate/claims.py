@@ -203,7 +203,9 @@ def choose(c: Crossing | None, batch: NDArray[np.int64], network: Network, j: in
     if c.slopes is not None:
         t = result.tables["t"] = _rows(c.slopes, row, entries, 255)
         if c.upper is not None and c.owner is not None:
-            top = result.tables["top"] = _rows(c.upper[c.owner], row, entries)
+            mine = (row >= 0) & (row < len(c.slopes))
+            owner = np.where(mine, c.owner[np.where(mine, row, 0)], -1)
+            top = result.tables["top"] = _rows(c.upper, owner, entries)
             t.values[top.values < 0], top.values[top.values < 0] = np.nan, np.nan
         row = row - len(c.slopes)
     if c.lines is not None:
