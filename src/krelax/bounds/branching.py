@@ -116,7 +116,7 @@ class Branching:
         beyond = (_BEYOND * (self._target - start)).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
         self._ahead = self._target + beyond
         self._level = 0.0  # behind a clip no bound counts for more
-        can = effort.clips is not None and not effort.groups and isinstance(instance.region, Box)
+        can = isinstance(instance.region, Box) and not effort.groups
         self._clips_after = effort.clips if can and effort.clips is not None else torch.inf
         self._clipping = False
         self._spent = 0.0
@@ -179,11 +179,12 @@ class Branching:
         self._clips_after = torch.inf
         self._level = float((self._ahead - self._target)[self._pool.query[open_]].min())
         worst = open_[self._pool.value[open_].argsort(stable=True)[:_LOOKED_AT]]
-        straight = self._evaluator.begin_clips(self._pool.take(worst))
-        self._clipping = len(straight) > 0 and self._level > 0
-        every = self._evaluator.widened(self._pool.take(self._pool.rows()))
-        self._pool = Pool(every, self._pool.most)
-        if self._notes is not None and self._clipping:
+        straight = self._evaluator.begin_clips(self._pool.take(worst)) if self._level > 0 else {}
+        if not straight:
+            return
+        self._clipping = True
+        self._pool = Pool(self._evaluator.widened(self._pool.take(self._pool.rows())), self._pool.most)
+        if self._notes is not None:
             self._notes.begin_clips(self._level, {i: self._whole(i, s) for i, s in straight.items()})
 
     def _whole(self, node: int, straight: Straight) -> Straight:
@@ -203,29 +204,23 @@ class Branching:
         rows = ((leaves.floor <= target) & (leaves.value + middle > 2 * target)).nonzero()[:, 0]
         if not len(rows):
             return
-        before = leaves.select(rows)
-        after = before.select(before.rows())
-        found = self._evaluator.clip(after, self._level)
-        value = torch.where(after.clip >= 0, found.value.clamp(max=self._level), found.value)
-        better = value > before.floor
-        before.floor[better], before.proof[better] = value[better], -1
-        open_ = before.floor <= self._target[before.query]
-        after.floor, after.proof = before.floor.clone(), before.proof.clone()
-        useful = (open_ & found.narrowed).nonzero()[:, 0]
-        if len(useful):
-            self._number_clips(before.select(useful), after, useful, found)
-            self._leave_empty(after, useful[found.empty[useful]])
-        rest = (~(open_ & found.narrowed)).nonzero()[:, 0]
-        after.write(rest, before.select(rest))
-        leaves.write(rows, after)
+        some = leaves.select(rows)
+        found = self._evaluator.clip(some, self._level)
+        self._raise(some, some.rows(), found.value)
+        clips = (found.narrowed & (some.floor <= self._target[some.query])).nonzero()[:, 0]
+        behind = found.leaves.select(clips)
+        behind.floor, behind.proof = some.floor[clips], some.proof[clips]
+        behind.clip = self._numbered(some.select(clips), found, clips)
+        self._leave_empty(behind, found.empty[clips])
+        some.write(clips, behind)
+        leaves.write(rows, some)
 
-    def _number_clips(self, before: Leaves, after: Leaves, rows: Tensor, found: Clipped) -> None:
-        """Note leaves as clips, as they were before, and let those in `rows`, behind them, know."""
+    def _numbered(self, leaves: Leaves, found: Clipped, rows: Tensor) -> Tensor:
+        """Numbers under which leaves, as they were before, are noted as clips; zero where nothing is noted."""
         if self._notes is None:
-            after.clip[rows] = 0
-            return
+            return torch.zeros_like(leaves.clip)
         multipliers = {i: codes[rows.cpu().numpy()] for i, codes in found.multipliers.items()}
-        after.clip[rows] = self._notes.clip(self._noted(before), multipliers).to(rows.device)
+        return self._notes.clip(self._noted(leaves), multipliers).to(rows.device)
 
     def _improve_roots(self) -> None:
         for rows in pieces(len(self._pool), self._size, self._start.device):
@@ -299,13 +294,20 @@ class Branching:
         if not len(rows):
             return
         began = time.perf_counter()
-        some = leaves.select(rows)
-        value = self._evaluator.prove(some)
-        value = torch.where(some.clip >= 0, value.clamp(max=self._level), value)
+        value = self._evaluator.prove(leaves.select(rows))
         seconds = (time.perf_counter() - began) / len(rows)
         self._proof_seconds = min(seconds, self._proof_seconds or seconds)
+        self._raise(leaves, rows, value)
+
+    def _raise(self, leaves: Leaves, rows: Tensor, value: Tensor) -> None:
+        """Raise the floors of some leaves to what their own choices prove."""
+        value = self._counted(leaves, rows, value)
         better = value > leaves.floor[rows]
         leaves.floor[rows[better]], leaves.proof[rows[better]] = value[better], -1
+
+    def _counted(self, leaves: Leaves, rows: Tensor, value: Tensor) -> Tensor:
+        """For how much bounds of some leaves count: behind clips for no more than their level."""
+        return torch.where(leaves.clip[rows] >= 0, value.clamp(max=self._level), value)
 
     def _take_in(self, leaves: Leaves) -> None:
         """Keep new leaves, but for those that are closed."""
@@ -365,7 +367,7 @@ class Branching:
     def _solve(self, leaves: Leaves, rows: Tensor) -> Tensor:
         """Raise the floors of some leaves to what their linear programs prove; the points at which they attain it."""
         value, points, slopes = self._evaluator.solve(leaves.select(rows))
-        value = torch.where(leaves.clip[rows] >= 0, value.clamp(max=self._level), value)
+        value = self._counted(leaves, rows, value)
         better = (value > leaves.floor[rows]).nonzero()[:, 0]
         leaves.floor[rows[better]] = value[better]
         if self._notes is not None and len(better):

@@ -6,8 +6,7 @@ groups of neurons, so all of them are bounded by one backward pass, whose steps 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,8 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons, over_inputs, signed
-from krelax.bounds.grouped import Grouped, Shares, even, membership
-from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intermediate import interval_is_exact
 from krelax.bounds.intervals import Intervals
@@ -28,10 +25,10 @@ from krelax.bounds.ledger import Choices, Noted, Straight
 from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, ascend, climb
 from krelax.bounds.rounding import below
-from krelax.bounds.split import Narrowed, Split
-from krelax.bounds.steps import FEW_ENTRIES, Single, Step, Witness, choices, over, slope_choices
+from krelax.bounds.sites import Site, Splits, Splittable, Unsplit, alone
+from krelax.bounds.split import Narrowed
+from krelax.bounds.steps import Witness, choices, over
 from krelax.problem.region import dot
-from krelax.relaxations import Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
@@ -43,148 +40,6 @@ _NARROWED = 256
 _STRAIGHT, _FORMS = Ascent(24, 0.5, 0.88), 128
 
 
-class _Splits(NamedTuple):
-    """The splits at one activation: leaves and columns of their tables, and the neurons, sides and multipliers."""
-
-    row: Tensor
-    column: Tensor
-    neuron: Tensor
-    side: Tensor
-    multiplier: Tensor
-
-
-class _Site(ABC):
-    """An activation: what is optimised there in every leaf, as `tensors` tensors with a row for each leaf, and the step
-    that they make."""
-
-    tensors: int
-
-    @abstractmethod
-    def roots(self, leaves: int) -> list[Tensor]:
-        """Where optimisation starts."""
-
-    @abstractmethod
-    def step(self, rows: Sequence[Tensor], splits: _Splits) -> Step:
-        """The step of some leaves."""
-
-    @abstractmethod
-    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
-        """Write what has been optimised back."""
-
-    @abstractmethod
-    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
-        """What so many leaves chose for single neurons."""
-
-
-class _Unsplit(_Site):
-    """An activation that is never split, whose steps share the memory of the rows."""
-
-    def __init__(self, relaxation: Relaxation) -> None:
-        self._relaxation = relaxation
-        self.tensors = sum(relaxation.optimised)
-
-    def _pair(self) -> Iterator[tuple[Tensor, bool]]:
-        return zip(self._relaxation.slopes(Rule.ADAPTIVE), self._relaxation.optimised, strict=True)
-
-    def roots(self, leaves: int) -> list[Tensor]:
-        return [s.expand(leaves, *s.shape[1:]).clone() for s, free in self._pair() if free]
-
-    def step(self, rows: Sequence[Tensor], splits: _Splits) -> Step:
-        every = iter(rows)
-        lower, upper = (next(every).unsqueeze(0) if free else s.unsqueeze(1) for s, free in self._pair())
-        return Single(self._relaxation, lower, upper)
-
-    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
-        pass
-
-    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
-        if not rows and self._relaxation.lower[0].numel() > FEW_ENTRIES:
-            return Choices()
-        every = iter(rows)
-        both = (next(every) if free else s.expand(leaves, *s.shape[1:]) for s, free in self._pair())
-        return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).cpu().numpy())
-
-
-class Splittable(_Site):
-    """Neurons that can be split, `first` the number of the first one, some of them in groups.
-
-    The rows are lower slopes of undecided neurons, then shares and tilts of each set of groups, or both ends of the
-    leaves' own intervals of neurons that clips narrow.
-    """
-
-    def __init__(self, relaxation: Triangle, groups: Sequence[Groups], first: int) -> None:
-        self.relaxation, self.first = relaxation, first
-        self._undecided = relaxation.unstable().flatten().nonzero()[:, 0]
-        self._groups = groups
-        self.tensors = 1 + 2 * len(groups)
-        self.narrowed: Tensor | None = None
-        self._members, self._places = membership(groups)
-
-    @property
-    def count(self) -> int:
-        """Number of neurons."""
-        return self.relaxation.lower[0].numel()
-
-    def roots(self, leaves: int) -> list[Tensor]:
-        slopes = self.relaxation.slopes(Rule.ADAPTIVE)[0].flatten(1)[:, self._undecided]
-        shares = [t.flatten().expand(leaves, -1) for s in even(self._groups, 1) for t in (s.share.value, s.tilt.value)]
-        return [t.clone() for t in (slopes.expand(leaves, -1), *shares)]
-
-    def step(self, rows: Sequence[Tensor], splits: _Splits) -> Step:
-        slopes, *shared = rows
-        place = splits.row * self.count + splits.neuron - self.first
-        own = self.intervals(rows)
-        alone = Split(self.relaxation, self._spread(slopes), place, splits.side, splits.multiplier, own)
-        if not self._groups:
-            return alone
-        pairs = zip(shared[::2], shared[1::2], self._groups, self._places, strict=True)
-        shares = [Shares(g, p, *(_queries_last(t, g) for t in (share, tilt))) for share, tilt, g, p in pairs]
-        return Grouped(alone, self._members, shares)
-
-    def narrow(self, neurons: Tensor) -> None:
-        """From now on leaves have intervals of some undecided neurons of their own."""
-        self.narrowed, self.tensors = neurons, self.tensors + 2
-
-    def intervals(self, rows: Sequence[Tensor]) -> Narrowed | None:
-        """The intervals of leaves that are their own."""
-        return None if self.narrowed is None else Narrowed(self.narrowed, rows[1], rows[2])
-
-    def _spread(self, slopes: Tensor) -> Tensor:
-        """Slopes of undecided neurons among those of all, `(1, leaves, *shape)`."""
-        every = self.relaxation.slopes(Rule.ADAPTIVE)[0]
-        spread = every.flatten(1).repeat(len(slopes), 1)
-        spread.index_copy_(1, self._undecided, slopes)
-        return spread.reshape(1, len(slopes), *every.shape[1:])
-
-    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
-        slopes, *shared = rows
-        slopes.copy_(alone(step).slope.value[0].flatten(1)[:, self._undecided])
-        if isinstance(step, Grouped):
-            every = (p.value for s in step.shares for p in (s.share, s.tilt))
-            for row, value in zip(shared, every, strict=True):
-                row.copy_(value[0].flatten(0, 1).T)
-
-    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
-        own, undecided = self.intervals(rows), self._undecided
-        if own is None:
-            return slope_choices(self.relaxation, undecided, rows[0], self.relaxation.chord().flatten()[undecided])
-        each = own.over(self.relaxation)
-        upper = torch.where(each.unstable(), each.chord(), -1.0).flatten(1)[:, undecided]
-        return slope_choices(self.relaxation, undecided, torch.where(upper < 0, each.negative_slope, rows[0]), upper)
-
-
-def alone(step: Step) -> Split:
-    """The part of a step that is about single neurons."""
-    single = step.alone if isinstance(step, Grouped) else step
-    assert isinstance(single, Split)
-    return single
-
-
-def _queries_last(rows: Tensor, groups: Groups) -> Tensor:
-    """Rows `(leaves, groups * members)` as `(1, groups, members, leaves)`."""
-    return rows.T.contiguous().unflatten(0, (groups.members.shape[1], -1)).unsqueeze(0)
-
-
 class Improved(NamedTuple):
     """Where the bounds of leaves are attained, `(leaves, *input_shape)`, and what affine bounds of the margins are at
     the centre of the region, `(leaves,)`, in the fast type."""
@@ -194,13 +49,14 @@ class Improved(NamedTuple):
 
 
 class Clipped(NamedTuple):
-    """What leaves prove, `(leaves,)`; which have narrower intervals behind them; the multipliers of the lines,
-    `(leaves, lines)`, by the nodes of pre-activations; and which leaves have nothing left behind them."""
+    """What leaves prove, `(leaves,)`; the leaves with narrower intervals, which of them have any, and which have
+    nothing left; and the multipliers of the lines, `(leaves, lines)`, by the nodes of pre-activations."""
 
     value: Tensor
+    leaves: Leaves
     narrowed: Tensor
-    multipliers: dict[int, NDArray[np.uint8]]
     empty: Tensor
+    multipliers: dict[int, NDArray[np.uint8]]
 
 
 class Evaluator:
@@ -215,8 +71,8 @@ class Evaluator:
         self._sites = self._all_sites()
         self._lines: dict[int, Lines] = {}
 
-    def _all_sites(self) -> dict[int, _Site]:
-        sites: dict[int, _Site] = {}
+    def _all_sites(self) -> dict[int, Site]:
+        sites: dict[int, Site] = {}
         first = 0
         for i in self.nodes:
             relaxation = self._proposing.relaxations[i]
@@ -224,7 +80,7 @@ class Evaluator:
                 site = Splittable(relaxation, self._proposing.groups.get(i, ()), first)
                 sites[i], first = site, first + site.count
             else:
-                sites[i] = _Unsplit(relaxation)
+                sites[i] = Unsplit(relaxation)
         return sites
 
     def _splittable(self) -> Iterator[tuple[int, Splittable]]:
@@ -340,30 +196,30 @@ class Evaluator:
         return wrong
 
     def clip(self, leaves: Leaves, level: float) -> Clipped:
-        """Narrow, in place, the leaves' own intervals to what they are where the margin is at most `level`. Rigorous,
-        if they are right there to begin with. Raises OutOfTime at the instance's deadline."""
+        """Copies of leaves whose own intervals are narrowed to what they are where the margin is at most `level`.
+
+        Rigorous, if they are right there to begin with. Raises OutOfTime at the instance's deadline.
+        """
         self._instance.check()
-        network, region = self._instance.network, self._instance.region
         coeff, constant = self._over_inputs(leaves)
-        value = least(network, region, coeff, constant)[0]
-        found = Clipped(value, torch.zeros_like(value, dtype=torch.bool), {}, torch.zeros_like(value, dtype=torch.bool))
+        value = least(self._instance.network, self._instance.region, coeff, constant)[0]
+        none = torch.zeros_like(value, dtype=torch.bool)
+        found = Clipped(value, leaves.select(leaves.rows()), none, none.clone(), {})
         if coeff is None:
             return found
         g, h, splits = coeff[0].flatten(1), constant[0] - level, self._splits(leaves)
-        for i, site, own in self._own_intervals(leaves):
-            lower, upper, lines = own.lower, own.upper, self._lines[i]
-            free = torch.ones(len(leaves), site.count, dtype=torch.bool, device=lower.device)
+        for i, site, own in self._own_intervals(found.leaves):
+            free = torch.ones(len(leaves), site.count, dtype=torch.bool, device=value.device)
             free[splits[i].row, splits[i].neuron - site.first] = False
-            wanted = (lower < 0) & (upper > 0) & free[:, own.entries]
-            both = torch.cat([lower, -upper], 1).double()
+            wanted = (own.lower < 0) & (own.upper > 0) & free[:, own.entries]
+            both, lines = torch.cat([own.lower, -own.upper], 1).double(), self._lines[i]
             codes = lines.propose(g, h, both, torch.cat([wanted, wanted], 1))
-            better = below(torch.maximum(both, lines.bounds(g, h, codes)))
-            low, high = better.chunk(2, 1)
+            low, high = below(torch.maximum(both, lines.bounds(g, h, codes))).chunk(2, 1)
             found.empty.logical_or_((low > -high).any(1))
-            found.narrowed.logical_or_(torch.from_numpy(codes.any(1)).to(lower.device))
-            found.multipliers[network.nodes[i].inputs[0]] = codes
-            lower.copy_(low)
-            upper.copy_(torch.maximum(low, -high))
+            found.narrowed.logical_or_(torch.from_numpy(codes.any(1)).to(value.device))
+            found.multipliers[self._instance.network.nodes[i].inputs[0]] = codes
+            own.lower.copy_(low)
+            own.upper.copy_(torch.maximum(low, -high))
         return found
 
     def noted(self, leaves: Leaves, absolute: Mapping[int, Tensor] | None = None) -> Noted:
@@ -440,29 +296,29 @@ class Evaluator:
             if own is not None and isinstance(site, Splittable):
                 yield i, site, own
 
-    def _rows(self, leaves: Leaves) -> Iterator[tuple[int, _Site, list[Tensor]]]:
+    def _rows(self, leaves: Leaves) -> Iterator[tuple[int, Site, list[Tensor]]]:
         """The activations with what leaves can choose there."""
         slopes = iter(leaves.slopes)
         for i, site in self._sites.items():
             yield i, site, list(islice(slopes, site.tensors))
 
-    def _witness(self, leaves: Leaves, splits: Mapping[int, _Splits]) -> Witness:
+    def _witness(self, leaves: Leaves, splits: Mapping[int, Splits]) -> Witness:
         return {i: site.step(rows, splits[i]) for i, site, rows in self._rows(leaves)}
 
-    def _splits(self, leaves: Leaves) -> dict[int, _Splits]:
+    def _splits(self, leaves: Leaves) -> dict[int, Splits]:
         """The splits of leaves at each activation."""
         row, column = (leaves.neuron >= 0).nonzero(as_tuple=True)
         neuron = leaves.neuron[row, column]
-        every = _Splits(row, column, neuron, leaves.side[row, column], leaves.multiplier[row, column])
+        every = Splits(row, column, neuron, leaves.side[row, column], leaves.multiplier[row, column])
         ends = neuron.new_tensor([s.first + s.count for _, s in self._splittable()])
         place = torch.bucketize(neuron, ends, right=True)
         counts, order = torch.bincount(place, minlength=len(ends)).tolist(), place.argsort(stable=True)
         parts = zip(*(t[order].split(counts) for t in every), strict=True)
-        found = {i: _Splits(*part) for (i, _), part in zip(self._splittable(), parts, strict=True)}
-        nothing = _Splits(*(t[:0] for t in every))
+        found = {i: Splits(*part) for (i, _), part in zip(self._splittable(), parts, strict=True)}
+        nothing = Splits(*(t[:0] for t in every))
         return {i: found.get(i, nothing) for i in self._sites}
 
-    def _keep(self, leaves: Leaves, witness: Witness, splits: Mapping[int, _Splits]) -> None:
+    def _keep(self, leaves: Leaves, witness: Witness, splits: Mapping[int, Splits]) -> None:
         for i, site, rows in self._rows(leaves):
             site.keep(witness[i], rows)
             if isinstance(site, Splittable):

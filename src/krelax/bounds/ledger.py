@@ -83,15 +83,6 @@ class Choices:
             upper = joined([None if u is None else np.broadcast_to(u, s.shape) for s, u in tables])
         return cls(first.entries, slopes, upper, lines, joined([p.absolute for p in parts]))
 
-    def select(self, rows: Numbers) -> Choices:
-        """The same of some leaves, without groups."""
-        upper = self.upper if self.upper is None or self.upper.ndim == 1 else self.upper[rows]
-
-        def some(table: NDArray[Number] | None) -> NDArray[Number] | None:
-            return None if table is None else table[rows]
-
-        return Choices(self.entries, some(self.slopes), upper, some(self.lines), some(self.absolute))
-
 
 @dataclass(frozen=True, eq=False)
 class Noted:
@@ -108,12 +99,6 @@ class Noted:
 
     def __len__(self) -> int:
         return len(self.node)
-
-    def select(self, rows: Numbers) -> Noted:
-        """Some of the leaves, without groups."""
-        choices = {i: c.select(rows) for i, c in self.choices.items()}
-        tables = (self.node[rows], self.entry[rows], self.side[rows], self.multiplier[rows])
-        return Noted(choices, *tables, None if self.clip is None else self.clip[rows])
 
     @cached_property
     def plain(self) -> bool:

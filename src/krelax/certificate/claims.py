@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from krelax.certificate.activations import Ends
 from krelax.certificate.arithmetic import Floats
 from krelax.certificate.crossing import Choice, Table
-from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Malformed, Shares
+from krelax.certificate.format import CLIP, LEAF, Claim, Crossing, Forms, GroupSet, Malformed, Shares
 from krelax.certificate.network import Network
 
 # Nodes of trees in a claim.
 _MOST_NODES = 1 << 24
-# What is no neuron in a tree.
-_LEAF, _CLIP = -1, -2
 
 
 @dataclass
@@ -84,7 +82,7 @@ class Splits:
 
 def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
     """The leaves and clips of a claim of so many forms; `splittable` says which neurons can be split."""
-    marks = {_LEAF} if claim.level is None else {_LEAF, _CLIP}
+    marks = {LEAF} if claim.level is None else {LEAF, CLIP}
     if (claim.multipliers < 0).any() or len(claim.tree) > _MOST_NODES:
         raise Malformed(f"negative multipliers, or more than {_MOST_NODES} nodes")
     starts: list[int] = [0]
@@ -109,7 +107,7 @@ def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
         starts.append(len(neurons))
         if neuron not in marks or form >= forms or len(neurons) > len(claim.multipliers):
             raise Malformed("a tree with more leaves, or longer paths, than the claim has forms or multipliers")
-        if neuron == _CLIP:
+        if neuron == CLIP:
             clips.append(len(owners) - 1)
             around.append((clips[-1], len(path)))
             continue

@@ -28,6 +28,9 @@ FORMAT, VERSION = "krelax certificate", 1
 # What a file may hold, stated or not: bytes of all members together, of the document, and number of members.
 MOST_BYTES, _MOST_DOCUMENT, _MOST_MEMBERS = 1 << 31, 1 << 24, 1 << 17
 
+# What is no neuron in a tree.
+LEAF, CLIP = -1, -2
+
 _DOCUMENT = "certificate.json"
 _SHAPE = rb"((?:[0-9]{1,10}, ?)*(?:[0-9]{1,10})?)"
 _HEADER = re.compile(rb"\{'descr': '([<|][fiu][1248])', 'fortran_order': False, 'shape': \(" + _SHAPE + rb"\), \} *\n")

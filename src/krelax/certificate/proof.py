@@ -299,11 +299,8 @@ class Proof:
     def _of_boxes(self, lower: Floats, upper: Floats) -> Floats:
         """What is proven of the weakest clause in each box."""
         here = copy(self)
-        here.groups, here._lines, here.bounds = (
-            [],
-            {},
-            Bounds(self.network, Region(lower, upper), self.ar, self._float32),
-        )
+        here.groups, here._lines = [], {}
+        here.bounds = Bounds(self.network, Region(lower, upper), self.ar, self._float32)
         here._derive([Layer("parallel")] * len(self._activations))
         return here._by_rules()
 

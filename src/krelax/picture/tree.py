@@ -14,7 +14,7 @@ from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.optimise import Ascent
-from krelax.certificate.format import Claim
+from krelax.certificate.format import CLIP, Claim
 from krelax.looks import BLACK, BLUE, GREY, PALE
 from krelax.picture.geometry import Array
 from krelax.picture.style import drawn, on
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_CLIP = -2  # what stands for a clip in a tree
 _NAMED = 12  # trees of more leaves are drawn without words
 
 
@@ -52,7 +51,7 @@ def trees(claim: Claim) -> Iterator[list[Node]]:
 
 def _grow(tree: Sequence[int], at: int, nodes: list[Node], parent: int, path: tuple[tuple[int, int], ...]) -> int:
     """Append the subtree that begins at `at`; where the next one begins."""
-    while tree[at] == _CLIP:
+    while tree[at] == CLIP:
         at += 1
     me, neuron = len(nodes), tree[at]
     nodes.append(Node(neuron, parent, path, 0.0))

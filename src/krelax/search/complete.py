@@ -168,7 +168,8 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
                 passes = []
             else:
                 found = tighter
-                search = _Margins(instance, queries, found, effort.branching, probe)
+                # over tightened layers clips cost more leaves than they save
+                search = _Margins(instance, queries, found, replace(effort.branching, clips=None), probe)
     except OutOfTime:
         pass
     margin = float(queries.margin(found.value))

@@ -38,9 +38,6 @@ from krelax.search.clauses import extended
 
 Numbers = NDArray[np.int64]
 
-# What is no neuron in a tree.
-_LEAF, _CLIP = -1, -2
-
 
 def question(network: Network, region: Region, queries: Queries, ledger: Ledger) -> file.Question:
     """One question about one region, with its proof. `queries` has a batch of one."""
@@ -209,7 +206,7 @@ class _Tree:
         self.multipliers = np.zeros(0, np.float32)
         self.clips: list[tuple[Clips, int]] = []
         if not parts:
-            self.nodes, self.leaves = [_LEAF], [(None, 0)]
+            self.nodes, self.leaves = [file.LEAF], [(None, 0)]
             return
         depth = max(noted.node.shape[1] for noted, _ in parts)
         paths = [_paths(noted, rows, depth, writer) for noted, rows in parts]
@@ -225,13 +222,13 @@ class _Tree:
             begin = int(np.flatnonzero(side[leaf] != side[last])[0]) + 1 if last >= 0 else 0
             for number, at in self._clips_before(claim.clips, owners[leaf], begin):
                 assert claim.clips is not None
-                self.nodes += [*neuron[leaf, begin:at].tolist(), _CLIP]
+                self.nodes += [*neuron[leaf, begin:at].tolist(), file.CLIP]
                 place = claim.clips.places[number]
                 self.leaves.append(place)
                 self.clips.append((claim.clips, number))
                 found.append(place[0].multiplier[place[1], :at])
                 begin = at
-            self.nodes += [*neuron[leaf, begin : length[leaf]].tolist(), _LEAF]
+            self.nodes += [*neuron[leaf, begin : length[leaf]].tolist(), file.LEAF]
             self.leaves.append(owners[leaf])
             found.append(multiplier[leaf, : length[leaf]])
             last = leaf

@@ -1,0 +1,160 @@
+"""What is chosen at one activation in every leaf of a branch and bound, and the step that it makes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.grouped import Grouped, Shares, even, membership
+from krelax.bounds.groups import Groups
+from krelax.bounds.ledger import Choices
+from krelax.bounds.split import Narrowed, Split
+from krelax.bounds.steps import FEW_ENTRIES, Single, Step, slope_choices
+from krelax.relaxations import Relaxation, Rule
+from krelax.relaxations.piecewise import Triangle
+
+
+class Splits(NamedTuple):
+    """The splits at one activation: leaves and columns of their tables, and the neurons, sides and multipliers."""
+
+    row: Tensor
+    column: Tensor
+    neuron: Tensor
+    side: Tensor
+    multiplier: Tensor
+
+
+class Site(ABC):
+    """An activation: what is optimised there in every leaf, as `tensors` tensors with a row for each leaf, and the step
+    that they make."""
+
+    tensors: int
+
+    @abstractmethod
+    def roots(self, leaves: int) -> list[Tensor]:
+        """Where optimisation starts."""
+
+    @abstractmethod
+    def step(self, rows: Sequence[Tensor], splits: Splits) -> Step:
+        """The step of some leaves."""
+
+    @abstractmethod
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        """Write what has been optimised back."""
+
+    @abstractmethod
+    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
+        """What so many leaves chose for single neurons."""
+
+
+class Unsplit(Site):
+    """An activation that is never split, whose steps share the memory of the rows."""
+
+    def __init__(self, relaxation: Relaxation) -> None:
+        self._relaxation = relaxation
+        self.tensors = sum(relaxation.optimised)
+
+    def _pair(self) -> Iterator[tuple[Tensor, bool]]:
+        return zip(self._relaxation.slopes(Rule.ADAPTIVE), self._relaxation.optimised, strict=True)
+
+    def roots(self, leaves: int) -> list[Tensor]:
+        return [s.expand(leaves, *s.shape[1:]).clone() for s, free in self._pair() if free]
+
+    def step(self, rows: Sequence[Tensor], splits: Splits) -> Step:
+        every = iter(rows)
+        lower, upper = (next(every).unsqueeze(0) if free else s.unsqueeze(1) for s, free in self._pair())
+        return Single(self._relaxation, lower, upper)
+
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        pass
+
+    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
+        if not rows and self._relaxation.lower[0].numel() > FEW_ENTRIES:
+            return Choices()
+        every = iter(rows)
+        both = (next(every) if free else s.expand(leaves, *s.shape[1:]) for s, free in self._pair())
+        return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).cpu().numpy())
+
+
+class Splittable(Site):
+    """Neurons that can be split, `first` the number of the first one, some of them in groups.
+
+    The rows are lower slopes of undecided neurons, then shares and tilts of each set of groups, or both ends of the
+    leaves' own intervals of neurons that clips narrow.
+    """
+
+    def __init__(self, relaxation: Triangle, groups: Sequence[Groups], first: int) -> None:
+        self.relaxation, self.first = relaxation, first
+        self._undecided = relaxation.unstable().flatten().nonzero()[:, 0]
+        self._groups = groups
+        self.tensors = 1 + 2 * len(groups)
+        self.narrowed: Tensor | None = None
+        self._members, self._places = membership(groups)
+
+    @property
+    def count(self) -> int:
+        """Number of neurons."""
+        return self.relaxation.lower[0].numel()
+
+    def roots(self, leaves: int) -> list[Tensor]:
+        slopes = self.relaxation.slopes(Rule.ADAPTIVE)[0].flatten(1)[:, self._undecided]
+        shares = [t.flatten().expand(leaves, -1) for s in even(self._groups, 1) for t in (s.share.value, s.tilt.value)]
+        return [t.clone() for t in (slopes.expand(leaves, -1), *shares)]
+
+    def step(self, rows: Sequence[Tensor], splits: Splits) -> Step:
+        slopes, *shared = rows
+        place = splits.row * self.count + splits.neuron - self.first
+        own = self.intervals(rows)
+        alone = Split(self.relaxation, self._spread(slopes), place, splits.side, splits.multiplier, own)
+        if not self._groups:
+            return alone
+        pairs = zip(shared[::2], shared[1::2], self._groups, self._places, strict=True)
+        shares = [Shares(g, p, *(_queries_last(t, g) for t in (share, tilt))) for share, tilt, g, p in pairs]
+        return Grouped(alone, self._members, shares)
+
+    def narrow(self, neurons: Tensor) -> None:
+        """From now on leaves have intervals of some undecided neurons of their own."""
+        self.narrowed, self.tensors = neurons, self.tensors + 2
+
+    def intervals(self, rows: Sequence[Tensor]) -> Narrowed | None:
+        """The intervals of leaves that are their own."""
+        return None if self.narrowed is None else Narrowed(self.narrowed, rows[1], rows[2])
+
+    def _spread(self, slopes: Tensor) -> Tensor:
+        """Slopes of undecided neurons among those of all, `(1, leaves, *shape)`."""
+        every = self.relaxation.slopes(Rule.ADAPTIVE)[0]
+        spread = every.flatten(1).repeat(len(slopes), 1)
+        spread.index_copy_(1, self._undecided, slopes)
+        return spread.reshape(1, len(slopes), *every.shape[1:])
+
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        slopes, *shared = rows
+        slopes.copy_(alone(step).slope.value[0].flatten(1)[:, self._undecided])
+        if isinstance(step, Grouped):
+            every = (p.value for s in step.shares for p in (s.share, s.tilt))
+            for row, value in zip(shared, every, strict=True):
+                row.copy_(value[0].flatten(0, 1).T)
+
+    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
+        own, undecided = self.intervals(rows), self._undecided
+        if own is None:
+            return slope_choices(self.relaxation, undecided, rows[0], self.relaxation.chord().flatten()[undecided])
+        each = own.over(self.relaxation)
+        upper = torch.where(each.unstable(), each.chord(), -1.0).flatten(1)[:, undecided]
+        return slope_choices(self.relaxation, undecided, torch.where(upper < 0, each.negative_slope, rows[0]), upper)
+
+
+def alone(step: Step) -> Split:
+    """The part of a step that is about single neurons."""
+    single = step.alone if isinstance(step, Grouped) else step
+    assert isinstance(single, Split)
+    return single
+
+
+def _queries_last(rows: Tensor, groups: Groups) -> Tensor:
+    """Rows `(leaves, groups * members)` as `(1, groups, members, leaves)`."""
+    return rows.T.contiguous().unflatten(0, (groups.members.shape[1], -1)).unsqueeze(0)
