@@ -81,7 +81,8 @@ class Branching:
     same `task` (a number below that of queries; by default each has its own). Queries get shares of every round in
     proportion to `weight`. All four are `(queries,)`. `probe` is shown inputs at which bounds of bad leaves are
     attained, `(points, *input_shape)` in the fast type; what it raises ends the search. `names` say as what the queries
-    are noted in the ledger of the instance, if it has one.
+    are noted in the ledger of the instance, if it has one. With `assumed`, an activation of one neuron, which may lie
+    behind the forms, bounds hold where that is inactive.
 
     A leaf is closed when its proven bound is above the target of its query, which is answered when none of its leaves
     is left. `leaves` counts those that were bounded. Raises InputError for more than one region.
@@ -99,14 +100,17 @@ class Branching:
         task: Tensor | None = None,
         probe: Probe | None = None,
         names: Names | None = None,
+        assumed: int | None = None,
     ) -> None:
         if len(instance.region) != 1:
             raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
         self._widths = {i: r.lower[0].numel() for i, r in known.relaxations.items()}
-        instance, known, forms, self._kept = without_inactive(instance, known, forms)
+        top = max(forms[0].coeff) if assumed is None else len(instance.network.nodes) - 1
+        instance, known, forms, self._kept = without_inactive(instance, known, forms, top)
         if not effort.groups:
             known.groups.clear()
-        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms)
+        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top)
+        self._assumed = assumed
         self._effort, self._probe = effort, probe
         self._notes = Notes(instance.ledgers[0], names) if instance.ledgers and names is not None else None
         self._start = start
@@ -133,7 +137,7 @@ class Branching:
         nodes, device = self._evaluator.nodes, self._start.device
         widest = max(prod(self._instance.network.nodes[i].shape) for i in range(max(nodes, default=0) + 1))
         itemsize = self._instance.fast_region.lower.element_size()
-        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], self._effort.depth)
+        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], self._effort.depth, self._assumed)
         row = sum(prod(t.shape[1:]) * t.element_size() for t in leaves.tensors())
         size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, device))
         return size, Pool(leaves, memory_budget(device) // (_POOL_COPIES * row))

@@ -23,13 +23,13 @@ from krelax.relaxations.piecewise import Triangle
 
 
 def without_inactive(
-    instance: Instance, known: Intervals, forms: tuple[Form, Form]
+    instance: Instance, known: Intervals, forms: tuple[Form, Form], top: int
 ) -> tuple[Instance, Intervals, tuple[Form, Form], dict[int, Tensor]]:
     """The same bounding problem over one region without its inactive neurons, where dense layers surround them, and
-    without what lies above the forms; and the entries that are left of the nodes that lose some. Nodes keep their
+    without what lies above node `top`; and the entries that are left of the nodes that lose some. Nodes keep their
     numbers; groups with pass-through members that do not are dropped."""
-    kept = _kept(instance.network, known, forms[0])
-    exact, fast = (_restricted(n, kept, max(forms[0].coeff)) for n in (instance.network, instance.fast_network))
+    kept = _kept(instance.network, known, forms[0], top)
+    exact, fast = (_restricted(n, kept, top) for n in (instance.network, instance.fast_network))
     small = Intervals()
     sides = zip(known.lower, known.upper, known.magnitude, strict=True)
     for i, (_, side) in enumerate(zip(exact.nodes, sides, strict=False)):
@@ -55,9 +55,8 @@ def _renumbered(groups: Groups, kept: Tensor | None) -> Groups:
     return replace(groups, members=places[:, whole], joint=joint)
 
 
-def _kept(network: Network, known: Intervals, form: Form) -> dict[int, Tensor]:
+def _kept(network: Network, known: Intervals, form: Form, top: int) -> dict[int, Tensor]:
     """For pre- and post-activations that lose neurons the entries of their last axis that stay, at least one."""
-    top = max(form.coeff)
     readers: dict[int, list[int]] = {}
     for i, node in enumerate(network.nodes[: top + 1]):
         for j in node.inputs:

@@ -61,13 +61,14 @@ class Clipped(NamedTuple):
 
 class Evaluator:
     """Bounds leaves of the queries `form` (batch 1) over the intervals `known`, given in the type that decides and in
-    the one that proposes."""
+    the one that proposes, with the activations up to node `top` (None: up to the queries)."""
 
-    def __init__(self, instance: Instance, known: Intervals, exact: Form, fast: Form) -> None:
+    def __init__(self, instance: Instance, known: Intervals, exact: Form, fast: Form, top: int | None = None) -> None:
         self._instance, self._exact, self._known = instance, exact, known
         self._proposing = known.to(instance.fast_network.dtype, instance.network)
         self._fast = fast
-        self.nodes = sorted(i for i in known.relaxations if i <= max(exact.coeff))
+        top = max(exact.coeff) if top is None else top
+        self.nodes = sorted(i for i in known.relaxations if i <= top)
         self._sites = self._all_sites()
         self._lines: dict[int, Lines] = {}
 
@@ -86,13 +87,16 @@ class Evaluator:
     def _splittable(self) -> Iterator[tuple[int, Splittable]]:
         return ((i, s) for i, s in self._sites.items() if isinstance(s, Splittable))
 
-    def roots(self, query: Tensor, depth: int) -> Leaves:
-        """Queries without any split, with CROWN's adaptive slopes."""
+    def roots(self, query: Tensor, depth: int, assumed: int | None = None) -> Leaves:
+        """Queries without any split, with CROWN's adaptive slopes; but for the only neuron of the activation `assumed`,
+        if there is one, which is inactive."""
         n, like = len(query), self._proposing.lower[0]
         slopes = [t for site in self._sites.values() for t in site.roots(n)]
         side = like.new_zeros(n, depth)
         value = like.new_full((n,), -torch.inf)
         neuron, branch = query.new_full((n, depth), -1), query.new_full((n,), -1)
+        if assumed is not None:
+            neuron[:, 0], side[:, 0] = dict(self._splittable())[assumed].first, -1
         noted = branch.clone(), branch.clone()
         return Leaves(query, neuron, side, side.clone(), value, value.double(), *noted, branch, slopes)
 

@@ -92,13 +92,21 @@ def start(region: Region) -> Intervals:
 
 def advance(network: Network, known: Intervals) -> None:
     """Append the interval of the next node, computed from its inputs' bounds; sound in floating point."""
-    i = len(known.lower)
+    known.append(*_interval(network, known, len(known.lower)))
+
+
+def renew(network: Network, known: Intervals, node: int) -> None:
+    """Tighten the interval of a node that has one by what its inputs' bounds are now."""
+    lower, upper, _ = _interval(network, known, node)
+    known.tighten(node, lower, upper)
+
+
+def _interval(network: Network, known: Intervals, i: int) -> tuple[Tensor, Tensor, Tensor]:
     node = network.nodes[i]
     if isinstance(node.op, Linear):
-        known.append(*_linear(node, node.op, known))
-    else:
-        lower, upper = known.relax(network, i).interval()
-        known.append(lower, upper, torch.maximum(lower.abs(), upper.abs()))
+        return _linear(node, node.op, known)
+    lower, upper = known.relax(network, i).interval()
+    return lower, upper, torch.maximum(lower.abs(), upper.abs())
 
 
 def _linear(node: Node, op: Linear, known: Intervals) -> tuple[Tensor, Tensor, Tensor]:

@@ -190,16 +190,29 @@ class Entries:
     leaf: Noted
 
 
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A margin, given by its number, that is above `level` or else: `steps`, one after the other, with the node of a
+    pre-activation and the claims about it that they prove where the margin is not; and then the `claim` of the margin,
+    none if bounds contradict each other."""
+
+    margin: int
+    level: float
+    steps: Sequence[tuple[int, Mapping[Key, Claim]]]
+    claim: Claim | None
+
+
 @dataclass
 class Ledger:
     """Claims about one region: for each node, or for `MARGINS`, the best for each form, and what single leaves prove
     of `entries` of a node. `boxes` are the cuts of the search that decided the question, if it cut the region into
-    boxes. With `maxima`, claims about margins are about the largest margin of each clause."""
+    boxes. With `maxima`, claims about margins are about the largest margin of each clause; so are `cases`."""
 
     claims: dict[int, dict[Key, Claim]] = field(default_factory=dict)
     entries: dict[int, list[Entries]] = field(default_factory=dict)
     boxes: Cuts | None = None
     maxima: bool = False
+    cases: list[Case] = field(default_factory=list)
 
     def begin_maxima(self) -> None:
         """From now on margins are those of clauses; claims about single ones are of no use any more."""
@@ -216,6 +229,13 @@ class Ledger:
     def note_entries(self, node: int, index: Tensor, values: Tensor, leaf: Noted) -> None:
         """Bounds of entries `index`, `(n,)`, of a node, and then of their negatives, all proven by one leaf."""
         self.entries.setdefault(node, []).append(Entries(index.cpu().numpy(), values.cpu().numpy(), leaf))
+
+    def better(self, node: int, lower: Tensor, upper: Tensor) -> dict[Key, Claim]:
+        """The claims about single entries of a node that say more than its bounds, `(entries,)`."""
+        known = {1.0: lower.tolist(), -1.0: (-upper).tolist()}
+        entries = {key: key[0] for key in self.claims.get(node, {}) if isinstance(key, tuple) and len(key) == 1}
+        found = {key: self.claims[node][key] for key in entries}
+        return {key: claim for key, claim in found.items() if claim.value > known[entries[key][1]][entries[key][0]]}
 
     def best(self, node: int) -> dict[Key, Claim]:
         """The best claim about each form of a node."""

@@ -130,14 +130,19 @@ def _direct(network: Network, node: int, index: Tensor) -> tuple[int, Tensor]:
     return below, form.coeff[below][0].flatten(1)
 
 
+def worth(score: Tensor) -> Tensor:
+    """What lower and upper bounds of neurons are worth, `(2, n)`, from their `influence`."""
+    weight = (score / score.mean().clamp(min=torch.finfo(score.dtype).tiny)).sqrt() + _LEAST_WEIGHT
+    return weight.expand(2, -1)
+
+
 def _tighten(instance: Instance, known: Intervals, node: int, score: Tensor | None, joining: Joining) -> None:
     """Better bounds of the pre-activation of `node`, with all that is known of the layers before."""
     source = instance.network.nodes[node].inputs[0]
     if joining.inner is not None and (known.groups or joining.splitting is not None):
         tighten_by_ascent(instance, known, source, joining.inner)
     if joining.splitting is not None and score is not None:
-        weight = (score / score.mean().clamp(min=torch.finfo(score.dtype).tiny)).sqrt() + _LEAST_WEIGHT
-        tighten_layer(instance, known, source, joining.splitting, weight.expand(2, -1))
+        tighten_layer(instance, known, source, joining.splitting, worth(score))
 
 
 def bound_layers(instance: Instance, found: Intervals, scores: dict[int, Tensor], joining: Joining) -> Intervals:

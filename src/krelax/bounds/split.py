@@ -73,6 +73,7 @@ class Split(Alone):
         )
         self.relaxation = relaxation
         self.place, self.side = place, side
+        self.wants_a_visit = bool(len(place))
         slope = slope if narrowed is None else slope.clamp(low, high)
         # a = own * z at splits, in full precision: a `where` of two Python numbers would be single
         self._own = torch.full_like(side, relaxation.negative_slope).masked_fill_(side > 0, 1.0)

@@ -12,20 +12,31 @@ from krelax.bounds.intermediate import interval_is_exact, undecided
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import keys_of_entries
 
+# By how much, relatively, bounds that contradict each other are apart: others may have to see it, too.
+_CLEARLY = 1e-6
+
 
 def tighten_layer(
-    instance: Instance, known: Intervals, node: int, effort: Effort, weight: Tensor | None = None
-) -> None:
-    """Tighten both bounds of every undecided entry of the pre-activation `node`, in place, until it is decided.
+    instance: Instance,
+    known: Intervals,
+    node: int,
+    effort: Effort,
+    weight: Tensor | None = None,
+    assumed: int | None = None,
+) -> bool:
+    """Tighten both bounds of every undecided entry of the pre-activation `node`, in place, until it is decided. Says
+    whether they contradict each other.
 
     `weight`, `(2, entries of the node)`: what lower and upper bounds are worth; entries of weight 0 are left alone.
+    With `assumed` (see `Branching`) bounds hold where that is inactive, and may contradict each other.
     Raises InputError for more than one region.
     """
-    if interval_is_exact(instance.network, instance.region, node) or not known.relaxations:
-        return
+    exact = interval_is_exact(instance.network, instance.region, node)
+    if assumed is None and (exact or not known.relaxations):
+        return False
     index = undecided(instance, known, node)[:1].nonzero()[:, 1][None]
     if not index.numel():
-        return
+        return False
     forms = tuple(signed(neurons(n, node, index)) for n in (instance.network, instance.fast_network))
     lower, upper = (t[node].flatten(1) for t in (known.lower, known.upper))
     start = torch.cat([lower[0, index[0]], -upper[0, index[0]]])
@@ -33,10 +44,12 @@ def tighten_layer(
     task = torch.arange(index.numel(), device=index.device).repeat(2)
     share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
     names = (node, keys_of_entries(index[0].tolist(), [True] * index.numel()))
-    search = Branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, names=names)
+    search = Branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, None, names, assumed)
     below, above = search.run(effort.seconds).chunk(2)
+    size = 1 + torch.maximum(lower[0, index[0]].abs(), upper[0, index[0]].abs())
     lower, upper = lower.index_copy(1, index[0], below[None]), upper.index_copy(1, index[0], -above[None])
     known.tighten(node, lower.view_as(known.lower[node]), upper.view_as(known.upper[node]))
+    return bool((below + above > _CLEARLY * size).any())
 
 
 def _urgency(start: Tensor) -> Tensor:

@@ -80,8 +80,9 @@ class Splits:
         return Table(neurons, values)
 
 
-def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
-    """The leaves and clips of a claim of so many forms; `splittable` says which neurons can be split."""
+def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_], assumed: int | None = None) -> Leaves:
+    """The leaves and clips of a claim of so many forms; `splittable` says which neurons can be split. All paths begin
+    with the inactive side of the neuron `assumed`, if there is one."""
     marks = {LEAF} if claim.level is None else {LEAF, CLIP}
     if (claim.multipliers < 0).any() or len(claim.tree) > _MOST_NODES:
         raise Malformed(f"negative multipliers, or more than {_MOST_NODES} nodes")
@@ -89,7 +90,8 @@ def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
     neurons: list[int] = []
     sides: list[int] = []
     owners: list[int] = []
-    path: dict[int, int] = {}
+    root = {} if assumed is None else {assumed: -1}
+    path = dict(root)
     behind: list[int] = []
     clips: list[int] = []
     around: list[tuple[int, int]] = []  # clips that the path is behind, and the length it had there
@@ -111,10 +113,11 @@ def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_]) -> Leaves:
             clips.append(len(owners) - 1)
             around.append((clips[-1], len(path)))
             continue
-        form += not _backtrack(path)
+        if not _backtrack(path):
+            form, path = form + 1, dict(root)
         while around and around[-1][1] >= len(path):
             around.pop()
-    if path or form != forms or len(neurons) != len(claim.multipliers):
+    if path != root or form != forms or len(neurons) != len(claim.multipliers):
         raise Malformed(
             f"{form} trees for {forms} forms, {len(claim.multipliers)} multipliers for {len(neurons)} splits"
         )

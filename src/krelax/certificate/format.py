@@ -169,6 +169,33 @@ class Layer:
 
 
 @dataclass
+class Step:
+    """Lower bounds of forms over the pre-activation of one activation, given by its number."""
+
+    activation: int
+    claim: Claim
+
+
+@dataclass
+class Case:
+    """A margin, given by its number, proven by contradiction: assume that it is at most `level`, which is positive, or
+    else it is above it.
+
+    Behind the outputs there is one more activation then, a ReLU of the margin less `level`, whose one neuron is not
+    positive. Every path in a tree of a step begins with its split, on the side `z <= 0`, which is not in the tree and
+    has its multiplier. Leaves have choices at all activations, because that neuron lies behind them all. Each of the
+    `steps` is over the best that is known under the assumption then, at first what the question's own layers say. If
+    bounds contradict each other, nothing is left to prove; otherwise `claim` has one tree, without that split, of the
+    margin, and no bound counts for more than `level`.
+    """
+
+    margin: int
+    level: float
+    steps: list[Step] = field(default_factory=list)
+    claim: Claim | None = None
+
+
+@dataclass
 class Boxes:
     """A tree of boxes in preorder: the input that is cut, -1 for a leaf, and where (0 for a leaf). First the part
     `x <= at`, then `x >= at`."""
@@ -184,7 +211,7 @@ class Question:
     `clause` numbers the clauses from 0, none left out. The proof is either one layer for each activation and a claim
     of all margins, or a tree of boxes. With `maxima`, it has one more activation behind the outputs, the largest margin
     of every clause (in windows as long as the longest; shorter ones repeat their first member), and the claim is of
-    these maxima.
+    these maxima. A margin counts for as much as the claim says, or one of the `cases`.
     """
 
     region: Region
@@ -195,6 +222,7 @@ class Question:
     margins: Claim | None = None
     boxes: Boxes | None = None
     maxima: bool | None = None
+    cases: list[Case] | None = None
 
 
 @dataclass

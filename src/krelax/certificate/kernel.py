@@ -8,6 +8,7 @@ section 3.1, for any order of summation). In `float32` semantics every affine no
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,10 @@ _FLOOR, _FLOOR_FLOAT32 = 2.0**-900, 2.0**-80
 
 class Rejected(KrelaxError):
     """A step of the proof does not hold, or the last bound is not positive."""
+
+
+class Contradiction(Rejected):
+    """Bounds that contradict each other."""
 
 
 def check_executable(network: Network, ar: Arithmetic) -> None:
@@ -66,17 +71,33 @@ class Bounds:
         self.network, self.region, self.ar, self.float32 = network, region, ar, float32
         self.lower, self.upper, self.magnitude = [region.lower], [region.upper], [region.largest()]
 
+    def of(self, network: Network) -> Bounds:
+        """The same of a network that continues this one, or that this one continues."""
+        other = copy(self)
+        other.network, count = network, len(network.nodes)
+        other.lower, other.upper, other.magnitude = self.lower[:count], self.upper[:count], self.magnitude[:count]
+        while len(other.lower) < count:
+            other.advance()
+        return other
+
     def largest(self, node: int) -> Floats:
         """Largest absolute values of a node."""
         return np.maximum(abs(self.lower[node]), abs(self.upper[node]))
 
     def advance(self) -> None:
         """Append the interval of the next node."""
-        node = self.network.nodes[len(self.lower)]
-        lower, upper, magnitude = self._affine(node) if isinstance(node, Affine) else self._activation(node)
+        lower, upper, magnitude = self._interval(len(self.lower))
         self.lower.append(lower)
         self.upper.append(upper)
         self.magnitude.append(magnitude)
+
+    def renew(self, node: int) -> None:
+        """Intersect the interval of a node with what those of its inputs are now."""
+        self.tighten(node, *self._interval(node)[:2])
+
+    def _interval(self, i: int) -> tuple[Floats, Floats, Floats]:
+        node = self.network.nodes[i]
+        return self._affine(node) if isinstance(node, Affine) else self._activation(node)
 
     def _affine(self, node: Affine) -> tuple[Floats, Floats, Floats]:
         ar = self.ar
@@ -122,7 +143,7 @@ class Bounds:
         """Intersect a node's bounds with others that hold, too."""
         self.lower[node], self.upper[node] = np.maximum(self.lower[node], lower), np.minimum(self.upper[node], upper)
         if (self.lower[node] > self.upper[node]).any():
-            raise Rejected("bounds that contradict each other")
+            raise Contradiction("bounds that contradict each other")
 
     def minimise(self, coeff: dict[int, Array], constant: Array, step: Step, which: Rows = slice(None)) -> Floats:
         """Lower bounds `(rows,)` of forms `sum <coeff[i], node i> + constant`, each over the region, or over the one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -17,10 +17,10 @@ from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.claims import Leaves, check_crossings, check_forms, choose, grow
 from krelax.certificate.clips import Lines, Narrowed, Scaled
 from krelax.certificate.crossing import Choice, Part, cross
-from krelax.certificate.format import Boxes, Claim, Crossing, Forms, Layer, Malformed, Question, Shares
+from krelax.certificate.format import Boxes, Case, Claim, Crossing, Forms, Layer, Malformed, Question, Shares, Step
 from krelax.certificate.groups import Groups, key, polytopes
-from krelax.certificate.kernel import Bounds, Crossed
-from krelax.certificate.maxima import with_maxima
+from krelax.certificate.kernel import Bounds, Contradiction, Crossed, Rejected
+from krelax.certificate.maxima import with_assumed, with_maxima
 from krelax.certificate.network import Network
 from krelax.certificate.region import Region
 
@@ -98,6 +98,7 @@ class Proof:
         self, network: Network, question: Question, ar: Arithmetic, float32: bool, errors: Floats | None = None
     ) -> None:
         self.ar, self._float32, self._errors = ar, float32, errors
+        self._assumed: int | None = None  # a neuron behind the outputs, inactive in every leaf
         self.groups: list[list[Groups]] = []
         self._lines: dict[int, Lines] = {}
         region = Region.of(question.region, network.size(0))
@@ -123,7 +124,49 @@ class Proof:
         if claim is None or claim.forms is not None or len(question.layers) != len(self._activations):
             raise Malformed("a layer for each activation, and a claim of margins without forms, are needed")
         self._derive(question.layers)
-        return float(self._weakest(self._claim(claim, len(self._activations))[None])[0])
+        values = self._claim(claim, len(self._activations))
+        for case in question.cases or ():
+            if not 0 <= case.margin < len(values):
+                raise Malformed("a case of a margin that does not exist")
+            values[case.margin] = np.maximum(values[case.margin], self._by_contradiction(case))
+        return float(self._weakest(values[None])[0])
+
+    def _by_contradiction(self, case: Case) -> float:
+        """What a case proves of its margin."""
+        count = len(self._activations)
+        if not case.level > 0 or any(not 0 <= step.activation < count for step in case.steps):
+            raise Malformed("a case at a level that is not positive, or about an activation that does not exist")
+        here = self._assuming(case)
+        try:
+            for step in case.steps:
+                here._narrow(step)
+        except Contradiction:
+            return case.level
+        if case.claim is None or case.claim.forms is not None:
+            raise Rejected("a case without a claim of its margin, whose bounds do not contradict each other")
+        here.network, here._activations, here._assumed = self.network, self._activations, None
+        here.bounds = here.bounds.of(self.network)
+        return float(np.minimum(here._claim(case.claim, count)[0], case.level))  # which NaN passes
+
+    def _assuming(self, case: Case) -> Proof:
+        """The same with a neuron that is inactive where the margin of a case is at most its level."""
+        here, question = copy(self), self.question
+        here.network = with_assumed(self.network, question, case, self.ar)
+        here._activations = [*self._activations, here.network.activation(len(self._activations))]
+        here._assumed = int(here.network.offsets[-2])
+        here.bounds = self.bounds.of(here.network)
+        here.groups, here._lines = [[]] * len(here._activations), {}
+        only, layers = slice(case.margin, case.margin + 1), [Layer("interval")] * len(here._activations)
+        rows, offsets, clause = question.rows[only], question.offsets[only], np.zeros(1, np.int32)
+        here.question = replace(question, rows=rows, offsets=offsets, clause=clause, layers=layers)
+        return here
+
+    def _narrow(self, step: Step) -> None:
+        """Better bounds of a pre-activation, and of all that comes after it."""
+        z = self.network.before(step.activation)
+        self._learn(z, step.claim, self._claim(step.claim, step.activation), {})
+        for i in range(z + 1, len(self.network.nodes)):
+            self.bounds.renew(i)
 
     def ends(self, j: int) -> Ends:
         """Bounds of activation j's pre-activation."""
@@ -195,9 +238,10 @@ class Proof:
         margins = before == len(self._activations)
         node = len(self.network.nodes) - 1 if margins else self.network.before(before)
         count = len(self.question.rows) if margins else check_forms(claim.forms, self.network.size(node))
-        relu = [np.full(self.network.size(a.inputs[0]), a.kind == "relu") for a in self._activations[:before]]
-        leaves = grow(claim, count, np.concatenate([np.zeros(0, bool), *relu]))
-        check_crossings(claim, len(leaves), self.network, [layer.groups for layer in self.question.layers[:before]])
+        reach = before if self._assumed is None else len(self._activations)
+        relu = [np.full(self.network.size(a.inputs[0]), a.kind == "relu") for a in self._activations[:reach]]
+        leaves = grow(claim, count, np.concatenate([np.zeros(0, bool), *relu]), self._assumed)
+        check_crossings(claim, len(leaves), self.network, [layer.groups for layer in self.question.layers[:reach]])
         crossings, values = {c.activation: c for c in claim.crossings}, np.empty(len(leaves))
         narrowed = self._narrowed(claim, leaves, crossings) if len(leaves.clips) else None
         for wave in leaves.waves():

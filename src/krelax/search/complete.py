@@ -18,7 +18,7 @@ from torch import Tensor
 from krelax.bounds.backward import outputs
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance, OutOfTime
-from krelax.bounds.ledger import MARGINS
+from krelax.bounds.ledger import MARGINS, Ledger
 from krelax.bounds.methods import Bounded, by_groups, holds
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
@@ -27,6 +27,7 @@ from krelax.problem.region import Box
 from krelax.search.attack import Attack, descend
 from krelax.search.boxes import InputSplitting, Splitting
 from krelax.search.clauses import largest, mixed
+from krelax.search.contradiction import Assumption, Contradiction
 from krelax.search.verdict import Counterexample
 
 Confirm = Callable[[Tensor], Counterexample | None]
@@ -65,6 +66,12 @@ _PASSES = tuple(
 )
 
 
+# Of the way to zero, what margins proven by contradiction are assumed to lack.
+_LEVEL = 1e-4
+# Of a search for a contradiction. Without rounds every neuron is bounded by one leaf.
+_SWEEPS = tuple(Effort(rounds=rounds) for rounds in (0, 20, 60, 160))
+
+
 @dataclass(frozen=True)
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
@@ -85,6 +92,9 @@ class Complete:
     share: float = 0.2
     hope: float = 1.25
     passing: float = 0.5
+    sweeps: tuple[Effort, ...] = _SWEEPS
+    worthwhile: float = 0.1
+    portion: float = 0.5
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
 
 
@@ -168,6 +178,9 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
                 passes = []
             else:
                 found = tighter
+                found = _by_contradiction(instance, queries, found, effort, probe)
+                if holds(queries, found.value):
+                    break
                 # over tightened layers clips cost more leaves than they save
                 search = _Margins(instance, queries, found, replace(effort.branching, clips=None), probe)
     except OutOfTime:
@@ -176,6 +189,45 @@ def _by_neurons(instance: Instance, queries: Queries, found: Bounded, effort: Co
     if margin > 0:
         return Found(margin, "branching")
     return Found(margin, "timeout" if instance.expired() else "nothing is left to split")
+
+
+def _by_contradiction(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: _Probe) -> Bounded:
+    """Prove the margins that are open, each by contradiction, those nearest to zero first, as far as that leads."""
+    values = found.value.clone()
+    for margin in values[0].argsort(descending=True).tolist():
+        if values[0, margin] <= 0:
+            values[0, margin] = _contradict(instance, queries, found, margin, effort, probe)
+            if values[0, margin] <= 0:
+                break
+    return replace(found, value=values)
+
+
+def _contradict(
+    instance: Instance, queries: Queries, found: Bounded, margin: int, effort: Complete, probe: _Probe
+) -> float:
+    """What is proven of a margin: of its `level`, of which not much is needed, or less."""
+    value, sweeps = float(found.value[0, margin]), list(effort.sweeps)
+    row, offset = queries.rows[0, margin], queries.offsets[0, margin]
+    search = Contradiction(instance, found.known, Assumption(row, offset, -_LEVEL * value))
+    one = Queries(row[None, None], offset[None, None], queries.clause[:, :1] * 0, 1)
+    reached = value
+    while True:
+        began, before = time.perf_counter(), reached
+        if search.sweep(sweeps[0]):
+            return search.conclude(margin, None)
+        instance.check()
+        noting = replace(instance, ledgers=tuple(Ledger() for _ in instance.ledgers))
+        known = Bounded(found.value[:, margin : margin + 1], search.known)
+        branching = _Margins(noting, one, known, replace(effort.branching, clips=None), probe)
+        seconds = None if len(sweeps) == 1 else effort.portion * (time.perf_counter() - began)
+        if (proven := float(branching.run(known, seconds).value)) > 0:
+            return search.conclude(margin, noting.ledgers[0].claims[MARGINS][0] if noting.ledgers else None)
+        value, reached = max(value, proven), max(reached, branching.worst())
+        if seconds is None:
+            return value
+        if reached > (1 - effort.worthwhile) * before:
+            continue
+        sweeps.pop(0)
 
 
 def _within(instance: Instance, seconds: float, share: float) -> float:
@@ -214,9 +266,13 @@ class _Margins:
         self._is_stuck = seconds is not None and spent < seconds
         return replace(found, value=found.value.index_copy(1, self._index, value[None]))
 
+    def worst(self) -> float:
+        """The bound of the worst leaf, as proposed."""
+        return self._search.worst()
+
     def progress(self) -> float:
         """How far the worst leaf has come on the way from the worst margin to zero."""
-        return 1 - self._search.worst() / self._start if self._start < 0 else 1.0
+        return 1 - self.worst() / self._start if self._start < 0 else 1.0
 
     def is_on_course(self, hope: float) -> bool:
         """Whether the time left would do, after turns that doubled the time each, if every further doubling brought

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from krelax.bounds.groups import Groups
 from krelax.bounds.ledger import (
     MARGINS,
+    Case,
     Choices,
     Claim,
     Clips,
@@ -35,6 +37,7 @@ from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
 from krelax.search.clauses import extended
+from krelax.search.contradiction import Assumption
 
 Numbers = NDArray[np.int64]
 
@@ -50,10 +53,23 @@ def question(network: Network, region: Region, queries: Queries, ledger: Ledger)
     margins = len(offsets)
     if ledger.maxima:
         network, margins, asked.maxima = extended(network, queries)[0], queries.clauses, True
+        rows, offsets = np.eye(margins), np.zeros(margins)
     writer = _Writer(network, ledger)
     asked.margins = writer.claim(list(range(margins)), ledger.claims.get(MARGINS, {}), len(writer.activations))
     asked.layers = [writer.layer(j) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
+    asked.cases = [_case(network, rows[c.margin], offsets[c.margin], c) for c in ledger.cases] or None
     return asked
+
+
+def _case(network: Network, row: NDArray[np.float64], offset: np.float64, case: Case) -> file.Case:
+    """A margin proven by contradiction."""
+    assumption = Assumption(torch.from_numpy(row), torch.tensor(offset), case.level)
+    writer = _Writer(assumption.extend(network), Ledger(), assumed=True)
+    steps = [writer.step(node, claims) for node, claims in case.steps if claims]
+    claim, activations = None, len(network.activations())
+    if case.claim is not None:
+        claim = _Writer(network, Ledger()).claim([case.margin], {case.margin: case.claim}, activations)
+    return file.Case(case.margin, case.level, steps, claim)
 
 
 def _region(region: Region) -> file.Region:
@@ -80,10 +96,12 @@ def _boxes(cuts: Cuts) -> file.Boxes:
 class _Writer:
     """Writes layers from the last to the first, so that every layer knows which of its groups are used, `sets`, which
     `lines`, and for which of its neurons a line was `chosen`; all of them by the number of the activation's node, but
-    for `lines`, by that of its pre-activation."""
+    for `lines`, by that of its pre-activation. With `assumed`, paths begin with a split of the network's last neuron,
+    and steps use all activations."""
 
     network: Network
     ledger: Ledger
+    assumed: bool = False
     sets: dict[int, list[Groups]] = field(default_factory=dict)
     chosen: dict[int, set[int]] = field(default_factory=dict)
     lines: dict[int, list[Straight]] = field(default_factory=dict)
@@ -114,6 +132,12 @@ class _Writer:
             layer.lines = self._straight(lines, j)
         return layer
 
+    def step(self, node: int, claims: Mapping[Key, Claim]) -> file.Step:
+        """Claims about a pre-activation, under the assumption."""
+        claim = self.claim(list(claims), claims, len(self.activations))
+        claim.forms = _forms(list(claims))
+        return file.Step(next(j for j in range(len(self.activations)) if self._source(j) == node), claim)
+
     def _straight(self, lines: Sequence[Straight], j: int) -> file.Claim:
         """The affine bounds of a layer that clips use."""
         keys: list[Key | None] = []
@@ -140,7 +164,8 @@ class _Writer:
         """The best claims about some forms as one, with adaptive slopes for those there is none of."""
         trees = [_Tree(claims.get(key, Claim(0.0, ())), self) for key in keys]
         leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
-        tree = np.array([n for t in trees for n in t.nodes], np.int32)
+        last = int(self._first[-1]) - 1 if self.assumed else None
+        tree = np.array([n for t in trees for n in t.nodes if n != last], np.int32)
         multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
         used = {i for noted, _ in leaves if noted is not None for i in noted.choices}
         crossings = [self._crossing(i, leaves) for i in sorted(used) if self._number[i] < before]
