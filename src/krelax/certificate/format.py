@@ -186,13 +186,15 @@ class Case:
     has its multiplier. Leaves have choices at all activations, because that neuron lies behind them all. Each of the
     `steps` is over the best that is known under the assumption then, at first what the question's own layers say. If
     bounds contradict each other, nothing is left to prove; otherwise `claim` has one tree, without that split, of the
-    margin, and no bound counts for more than `level`.
+    margin, and no bound counts for more than `level`. The `lines` for its clips are over what is known then, without
+    the split, too.
     """
 
     margin: int
     level: float
     steps: list[Step] = field(default_factory=list)
     claim: Claim | None = None
+    lines: list[Step] | None = None
 
 
 @dataclass

@@ -134,7 +134,7 @@ class Proof:
     def _by_contradiction(self, case: Case) -> float:
         """What a case proves of its margin."""
         count = len(self._activations)
-        if not case.level > 0 or any(not 0 <= step.activation < count for step in case.steps):
+        if not case.level > 0 or any(not 0 <= s.activation < count for s in (*case.steps, *(case.lines or ()))):
             raise Malformed("a case at a level that is not positive, or about an activation that does not exist")
         here = self._assuming(case)
         try:
@@ -146,6 +146,7 @@ class Proof:
             raise Rejected("a case without a claim of its margin, whose bounds do not contradict each other")
         here.network, here._activations, here._assumed = self.network, self._activations, None
         here.bounds = here.bounds.of(self.network)
+        here._lines = {step.activation: here._straight(step.claim, step.activation) for step in case.lines or ()}
         return float(np.minimum(here._claim(case.claim, count)[0], case.level))  # which NaN passes
 
     def _assuming(self, case: Case) -> Proof:

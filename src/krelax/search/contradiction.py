@@ -27,6 +27,9 @@ from krelax.network.compose import reshape
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 
+# Neurons with so much of the influence of their layer are tightened.
+_MOST = 0.9
+
 
 @dataclass(frozen=True, eq=False)
 class Assumption:
@@ -85,7 +88,7 @@ class Contradiction:
         network, known, ledger = instance.network, self._wide, Ledger()
         before = known.lower[node].flatten(), known.upper[node].flatten()
         noting = replace(instance, ledgers=(ledger,) if instance.ledgers else ())
-        contradict = tighten_layer(noting, known, node, effort, worth(score), len(network.nodes) - 1)
+        contradict = tighten_layer(noting, known, node, effort, worth(score) * _matters(score), len(network.nodes) - 1)
         self._steps.append((node, ledger.better(node, *before)))
         for i in range(node + 1, len(network.nodes)):
             renew(network, known, i)
@@ -97,3 +100,10 @@ class Contradiction:
         for ledger in self._base.ledgers:
             ledger.cases.append(Case(margin, self._assumption.level, self._steps, claim))
         return self._assumption.level
+
+
+def _matters(score: Tensor) -> Tensor:
+    """Which neurons of a layer have most of its influence, `(n,)`."""
+    order = score.argsort(descending=True)
+    before = score[order].cumsum(0) - score[order]
+    return torch.zeros_like(score).index_fill_(0, order[before < _MOST * score.sum()], 1.0)

@@ -31,7 +31,8 @@ from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import METHODS, Bounded, bound
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
-from krelax.search.complete import Complete, Confirm, Found, decide_question
+from krelax.search.complete import Complete, Found, decide_question
+from krelax.search.margins import Confirm
 from krelax.search.verdict import Counterexample
 
 # Decides one question, as `decide_question` does, perhaps without knowing anything about it yet.

@@ -66,10 +66,12 @@ def _case(network: Network, row: NDArray[np.float64], offset: np.float64, case: 
     assumption = Assumption(torch.from_numpy(row), torch.tensor(offset), case.level)
     writer = _Writer(assumption.extend(network), Ledger(), assumed=True)
     steps = [writer.step(node, claims) for node, claims in case.steps if claims]
-    claim, activations = None, len(network.activations())
-    if case.claim is not None:
-        claim = _Writer(network, Ledger()).claim([case.margin], {case.margin: case.claim}, activations)
-    return file.Case(case.margin, case.level, steps, claim)
+    if case.claim is None:
+        return file.Case(case.margin, case.level, steps)
+    writer = _Writer(network, Ledger())
+    claim = writer.claim([case.margin], {case.margin: case.claim}, len(writer.activations))
+    lines = [file.Step(j, c) for j in range(len(writer.activations)) if (c := writer.lines_of(j)) is not None]
+    return file.Case(case.margin, case.level, steps, claim, lines or None)
 
 
 def _region(region: Region) -> file.Region:
@@ -128,8 +130,7 @@ class _Writer:
             claim = self.claim(kept, claims, j)
             claim.forms = _forms(kept)
             layer.claims.append(claim)
-        if lines := self.lines.get(self._source(j)):
-            layer.lines = self._straight(lines, j)
+        layer.lines = self.lines_of(j)
         return layer
 
     def step(self, node: int, claims: Mapping[Key, Claim]) -> file.Step:
@@ -138,8 +139,12 @@ class _Writer:
         claim.forms = _forms(list(claims))
         return file.Step(next(j for j in range(len(self.activations)) if self._source(j) == node), claim)
 
-    def _straight(self, lines: Sequence[Straight], j: int) -> file.Claim:
+    def lines_of(self, j: int) -> file.Claim | None:
         """The affine bounds of a layer that clips use."""
+        lines = self.lines.get(self._source(j))
+        return self._straight(lines, j) if lines else None
+
+    def _straight(self, lines: Sequence[Straight], j: int) -> file.Claim:
         keys: list[Key | None] = []
         proofs: list[Claim] = []
         for straight in lines:

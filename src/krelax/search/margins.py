@@ -1,0 +1,114 @@
+"""Branching on the margins of a question, and looking for counterexamples where it is worst."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.backward import outputs
+from krelax.bounds.branching import Branching, Effort
+from krelax.bounds.instance import Instance
+from krelax.bounds.ledger import MARGINS
+from krelax.bounds.methods import Bounded
+from krelax.problem.queries import Queries
+from krelax.search.attack import Attack, descend
+from krelax.search.verdict import Counterexample
+
+Confirm = Callable[[Tensor], Counterexample | None]
+
+# Points are attacked on the first, second, fourth, ... occasion, and on every one of so many.
+_OFTEN = 32
+_FEW = 32
+
+
+class Refuted(Exception):
+    """A counterexample was replayed."""
+
+    def __init__(self, found: Counterexample) -> None:
+        super().__init__()
+        self.found = found
+
+
+class Margins:
+    """A search on the margins of the clauses that are still open."""
+
+    def __init__(self, instance: Instance, queries: Queries, found: Bounded, effort: Effort, probe: Probe) -> None:
+        settled = queries.clause_values(found.value)[0] > 0
+        self._index = (~settled[queries.clause[0]]).nonzero()[:, 0]
+        exact, fast = (
+            outputs(n, *(t[:, self._index].to(n.dtype) for t in (queries.rows, queries.offsets)))
+            for n in (instance.network, instance.fast_network)
+        )
+        start = found.value[0, self._index]
+        task = queries.clause[0, self._index].unique(return_inverse=True)[1]
+        target, names = torch.zeros_like(start), (MARGINS, self._index.tolist())
+        self._instance, self._start = instance, min([0.0, *start.tolist()])
+        self._readings: list[float] = []
+        self.seconds, self._is_stuck = 0.0, False
+        self._search = Branching(
+            instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
+        )
+
+    def run(self, found: Bounded, seconds: float | None) -> Bounded:
+        """Go on for so long; what is known then."""
+        began = time.perf_counter()
+        value = self._search.run(seconds)
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        self._readings.append(self.progress())
+        self._is_stuck = seconds is not None and spent < seconds
+        return replace(found, value=found.value.index_copy(1, self._index, value[None]))
+
+    def worst(self) -> float:
+        """The bound of the worst leaf, as proposed."""
+        return self._search.worst()
+
+    def progress(self) -> float:
+        """How far the worst leaf has come on the way from the worst margin to zero."""
+        return 1 - self.worst() / self._start if self._start < 0 else 1.0
+
+    def is_on_course(self, doublings: float) -> bool:
+        """Whether so many further doublings of the time would do, after turns that doubled it each, if every one
+        brought what the last one did, and the time left is enough for them. After a single turn nobody knows. A search
+        that did not use its time has nothing left to do."""
+        if self._is_stuck or len(self._readings) < 2:
+            return not self._is_stuck
+        before, now = self._readings[-2:]
+        deadline = self._instance.deadline
+        left = torch.inf if deadline is None else deadline - time.perf_counter()
+        doublings = min(doublings, math.log2(1 + max(0.0, left) / self.seconds))
+        return now + (now - before) * doublings >= 1
+
+
+class Probe:
+    """Looks for counterexamples around the points where bounds of bad leaves are attained, less and less often."""
+
+    def __init__(self, instance: Instance, queries: Queries, attack: Attack, confirm: Confirm) -> None:
+        self._instance, self._attack, self._confirm = instance, attack, confirm
+        self._queries = queries.to(instance.fast_network.dtype, queries.rows.device)
+        self._shown = 0
+        self.found: Counterexample | None = None
+
+    def show(self, points: Tensor) -> None:
+        """Descend from some of the points, `(n, *input_shape)`; few ones are at least looked at on every occasion.
+
+        Raises Refuted if that leads to a counterexample.
+        """
+        self._shown += 1
+        rarely = bool(self._shown & (self._shown - 1) and self._shown % _OFTEN)
+        if not len(points) or (rarely and len(points) > _FEW):
+            return
+        attack = replace(self._attack, steps=0) if rarely else self._attack
+        x, margin = descend(self._instance, self._queries, points[None, :_FEW], attack)
+        if float(margin) <= 0 and self.replays(x.double()) and self.found is not None:
+            raise Refuted(self.found)
+
+    def replays(self, points: Tensor) -> bool:
+        """Whether one of the candidates, `(n, *input_shape)`, is a counterexample."""
+        self.found = self.found or self._confirm(points)
+        return self.found is not None
