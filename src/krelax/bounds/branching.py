@@ -43,6 +43,8 @@ _BEYOND = 1e-4
 _EXHAUSTED, _HOPELESS = -1, -2
 # Leaves with nothing left to split that are looked at together.
 _POLISHED = 32
+# A GPU splits so many times the leaves in about the same time.
+_WIDER = 8
 # Room for so many rounds is plenty.
 _ROOMY = 8
 # Clips are prepared for what so many leaves need.
@@ -112,6 +114,7 @@ class Branching:
         self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top)
         self._assumed = assumed
         self._effort, self._probe = effort, probe
+        self._leaves = effort.leaves * (_WIDER if start.device.type == "cuda" else 1)
         self._notes = Notes(instance.ledgers[0], names) if instance.ledgers and names is not None else None
         self._start = start
         self._target = start.new_full(start.shape, torch.inf) if target is None else target
@@ -170,7 +173,7 @@ class Branching:
 
     def _is_late(self) -> bool:
         """Whether what is left of the time is needed to evaluate the leaves there are."""
-        leaves = len(self._pool) + 2 * self._effort.leaves if self._effort.partial else 0
+        leaves = len(self._pool) + 2 * self._leaves if self._effort.partial else 0
         now = time.perf_counter() + 1.5 * self._proof_seconds * leaves
         limits = (self._until, self._instance.deadline)
         return self._instance.expired() or any(limit is not None and now > limit for limit in limits)
@@ -402,8 +405,8 @@ class Branching:
         query, value = self._pool.query[rows], self._pool.value[rows]
         share = torch.zeros_like(self._weight)
         share[query] = self._weight[query]
-        self._credit += self._effort.leaves * share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
-        order = value.argsort(stable=True, descending=self._pool.free < _ROOMY * self._effort.leaves)
+        self._credit += self._leaves * share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
+        order = value.argsort(stable=True, descending=self._pool.free < _ROOMY * self._leaves)
         order = order[query[order].argsort(stable=True)]
         query = query[order]
         taken = _rank(query, len(share)) < self._credit.floor()[query]

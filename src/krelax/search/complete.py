@@ -71,7 +71,8 @@ class Complete:
     `turn` seconds, and then for as long again and again while that is on course: worst leaves come nearer to zero by
     about the same with every doubling of the time, so that `hope` doublings more are enough. When they are not, open
     margins are proven by contradiction, first by the quickest of the `sweeps` alone. While more than `few` resist, one
-    of the `passes` tightens the bounds of all layers for all of them; then all sweeps have their turns. A sweep is
+    of the `passes` tightens the bounds of all layers for all of them, and branching begins anew, at first for `between`
+    seconds; then all sweeps have their turns. A sweep is
     repeated as long as it brings a margin a `worthwhile` part of its way to zero. After each, and for longer before a
     dearer one, branching has a `portion` of its time, or more if that is on course. No turn takes more than `share` of
     the time that is left, and no pass more than `passing` of it.
@@ -82,10 +83,11 @@ class Complete:
     branching: Effort = _MARGINS
     passes: tuple[Pass, ...] = _PASSES
     turn: float = 3.0
+    between: float = 1.0
     share: float = 0.2
     hope: float = 2.0
     passing: float = 0.5
-    few: int = 2
+    few: int = 1
     sweeps: tuple[Effort, ...] = _SWEEPS
     worthwhile: float = 0.1
     portion: float = 0.5
@@ -159,22 +161,25 @@ class _ByNeurons:
         return Found(margin, "timeout" if self._instance.expired() else "nothing is left to split")
 
     def _work(self) -> None:
-        effort, queries = self._effort, self._queries
-        search = Margins(self._instance, queries, self._found, self._branching, self._probe)
-        self._found = self._branch(search, queries, self._found, effort.turn / 2, effort.hope)
-        self._contradict(effort.sweeps[:1])
-        for step in effort.passes:
-            if self._open() <= effort.few:
-                break
-            seconds, before = _within(self._instance, torch.inf, effort.passing), float(self._found.value.min())
-            tighter = by_groups(self._instance, queries, self._found, step.joining, True, seconds)
-            if float(tighter.value.min()) < (1 - step.gain) * before:
-                break
-            self._found = tighter
-            # over tightened layers clips cost more leaves than they save
-            self._branching = replace(self._branching, clips=None)
+        effort, turn = self._effort, self._effort.turn
+        for step in (*effort.passes, None):
+            search = Margins(self._instance, self._queries, self._found, self._branching, self._probe)
+            self._found = self._branch(search, self._queries, self._found, turn / 2, effort.hope)
             self._contradict(effort.sweeps[:1])
+            if step is None or self._open() <= effort.few or not self._tighten(step):
+                break
+            turn = effort.between
         self._contradict(effort.sweeps, until_done=True)
+
+    def _tighten(self, step: Pass) -> bool:
+        """Tighten all layers; says whether that was worth it."""
+        seconds, before = _within(self._instance, torch.inf, self._effort.passing), float(self._found.value.min())
+        tighter = by_groups(self._instance, self._queries, self._found, step.joining, True, seconds)
+        if float(tighter.value.min()) < (1 - step.gain) * before:
+            return False
+        # over tightened layers clips cost more leaves than they save
+        self._found, self._branching = tighter, replace(self._branching, clips=None)
+        return True
 
     def _open(self) -> int:
         """How many clauses are open."""
@@ -226,7 +231,7 @@ class _ByNeurons:
                 if dearer is None:
                     found = branching.run(found, None)
                 else:
-                    turn = portion * spent * _cost(dearer) / _cost(effort)
+                    turn = portion * spent * _cost(dearer) / _cost(effort) / 2
                     found = self._branch(branching, asked, found, turn, 2 * self._effort.hope)
                 if holds(asked, found.value):
                     return search.conclude(margin, _claim(noting))
