@@ -16,12 +16,24 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 from tests.certificate.corpus import NETWORKS, accepted, i4
-from tests.certificate.proofs import Author, as_file, certificate, dyadic
+from tests.certificate.proofs import Author, as_file, certificate, dyadic, plain
 from tests.certificate.values import evaluate
 from tests.exact_cells import least_margin
 
 from krelax.certificate.arithmetic import Float64
-from krelax.certificate.format import Certificate, Claim, Crossing, Forms, GroupSet, Layer, Question, Region, Shares
+from krelax.certificate.format import (
+    Case,
+    Certificate,
+    Claim,
+    Crossing,
+    Forms,
+    GroupSet,
+    Layer,
+    Question,
+    Region,
+    Shares,
+    Step,
+)
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
 from krelax.network.graph import Network
@@ -100,6 +112,7 @@ def bases() -> Iterator[tuple[str, str, Certificate]]:
         yield f"{network} maxima", network, _larger(network)
     for network in ("convolutional", "residual", "deep"):
         yield f"{network} clips", network, clipped(network)
+        yield f"{network} case", network, contradicted(network)
 
 
 def _margin(network: str, question: Question) -> float:
@@ -163,8 +176,30 @@ def clipped(network: str) -> Certificate:
         Region("box", np.full(2, -0.25), np.full(2, 0.375)), np.array([[1.0, -1.0]]), np.zeros(1), i4(0)
     )
     question.layers, question.margins = layers, margins
+    return _hardly(network, question)
+
+
+@cache
+def contradicted(network: str) -> Certificate:
+    """A margin proven by contradiction: twice over all layers, each entry with a split, and at last the margin."""
+    read = read_network(MODELS[network])
+    count = len(read.activations)
+    steps = []
+    for j in [*range(count - 1, -1, -1)] * 2:
+        size = read.size(read.before(j))
+        claim = Claim(i4(*[0, -1, -1] * 2 * size), np.full(8 * size, 0.125, np.float32), [], _forms(size, False))
+        steps.append(Step(j, claim))
+    last = Claim(i4(0, -1, -1), np.zeros(2, np.float32))
+    region = Region("box", np.full(2, -0.25), np.full(2, 0.375))
+    question = Question(region, np.array([[1.0, -1.0]]), np.zeros(1), i4(0), [Layer("adaptive")] * count, plain(1))
+    question.cases = [Case(0, 0.125, steps, last)]
+    return _hardly(network, question)
+
+
+def _hardly(network: str, question: Question) -> Certificate:
+    """With an offset that is hardly large enough: what it does to half-spaces is found by trying."""
     least, most = 0.0, 64.0
-    for _ in range(40):  # the half-space moves with the offset
+    for _ in range(40):
         question.offsets = np.array([(least + most) / 2])
         least, most = (least, (least + most) / 2) if _margin(network, question) > 0 else ((least + most) / 2, most)
     question.offsets = np.array([most])

@@ -18,6 +18,7 @@ from tests.certificate.proofs import plain
 
 from krelax.certificate.format import (
     Boxes,
+    Case,
     Certificate,
     Claim,
     Crossing,
@@ -27,6 +28,7 @@ from krelax.certificate.format import (
     Question,
     Region,
     Shares,
+    Step,
 )
 
 
@@ -93,6 +95,18 @@ def _sums(claim: Claim) -> Forms:
     count = int(claim.forms.form.max()) + 1
     form, entry = np.repeat(np.arange(count), 2), np.tile([0, 1], count)
     return Forms(form.astype(np.int32), entry.astype(np.int32), np.ones(2 * count))
+
+
+def _of_other_layers(case: Case) -> None:
+    """Every step about the layer of the next one."""
+    numbers = [step.activation for step in case.steps]
+    for step, number in zip(case.steps, [*numbers[1:], numbers[0]], strict=True):
+        step.activation = number
+
+
+def _of_the_last(tree: Any) -> Any:
+    """Splits of later neurons: of one behind the layer that a step is about, of the margin's, or of none."""
+    return np.where(tree >= 0, tree + 6, tree).astype(np.int32)
 
 
 def _exchanged(shares: Shares) -> None:
@@ -171,6 +185,18 @@ CHANGES: dict[str, Change] = {
         lambda c: c.crossings.insert(0, Crossing(0, clips=np.ones((2, 4), np.uint8))),
         lambda c: c.level is not None,
     ),
+    "steps about other layers": Change("true", Case, _of_other_layers, lambda c: len(c.steps) > 1),
+    "steps without forms": Change("malformed", Step, lambda s: put(forms=None)(s.claim)),
+    "a claim of the margin with forms": Change(
+        "rejected", Case, lambda c: put(forms=c.steps[0].claim.forms)(c.claim), lambda c: c.claim and c.steps
+    ),
+    "a claim of a step for the margin": Change(
+        "rejected", Case, put(claim=lambda c: c.steps[0].claim), lambda c: c.steps
+    ),
+    "the case twice": Change("true", Question, put(cases=lambda q: q.cases * 2), lambda q: q.cases),
+    "no cases": Change("rejected", Question, put(cases=None), lambda q: q.cases),
+    "an empty case": Change("rejected", Question, put(cases=lambda q: [Case(0, 1.0)]), lambda q: q.cases),
+    "splits of later neurons": Change("true", Step, lambda s: put(tree=_of_the_last(s.claim.tree))(s.claim)),
     "coefficients and slopes exchanged": Change("true", Shares, _exchanged),
     "no bases": Change("true", Shares, put(basis=None), lambda s: s.basis is not None),
     "bases of the second row": Change("true", Shares, put(basis=_all_bases)),

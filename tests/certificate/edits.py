@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 from tests.certificate.corpus import i4
 
-from krelax.certificate.format import Boxes, Claim, Crossing, Forms, GroupSet, Layer, Question, Region, Shares
+from krelax.certificate.format import (
+    Boxes,
+    Case,
+    Claim,
+    Crossing,
+    Forms,
+    GroupSet,
+    Layer,
+    Question,
+    Region,
+    Shares,
+    Step,
+)
 
 Edit = Callable[[Any], Any]
 
@@ -63,6 +75,14 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
         "clips reversed": lambda a: a[::-1],
         "lines reversed": lambda a: a[:, ::-1],
     },
+    (Case, "level"): {"tiny": lambda a: 5e-324, "huge": lambda a: 1.7e308, "doubled": lambda a: 2 * a},
+    (Case, "steps"): {
+        "none": lambda a: [],
+        "reversed": lambda a: a[::-1],
+        "the first only": lambda a: a[:1],
+        "twice": lambda a: a * 2,
+    },
+    (Case, "claim"): {"none": lambda a: None},
     (Claim, "level"): {"tiny": lambda a: 5e-324, "huge": lambda a: 1.7e308, "doubled": lambda a: 2 * a},
     (Shares, "coeff"): {
         "negated": lambda a: -a,
@@ -155,6 +175,9 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
 }  # fmt: skip
 
 MALFORMED: dict[tuple[type, str], dict[str, Edit]] = {
+    (Case, "margin"): {"of none": lambda a: a + 9, "negative": lambda a: -1 - a, "a huge number": lambda a: 1 << 80},
+    (Case, "level"): {"zero": lambda a: 0.0, "negated": lambda a: -a},
+    (Step, "activation"): {"of none": lambda a: a + 9, "the assumed one": lambda a: 3, "negative": lambda a: -1 - a},
     (Crossing, "slopes"): {"a neuron less": lambda a: a[:, 1:], "no neurons": lambda a: a[:, :0]},
     (Crossing, "upper"): {"a neuron less": lambda a: a[:, 1:], "no rows": lambda a: a[:0]},
     (Crossing, "owner"): {

@@ -213,20 +213,22 @@ class _ByNeurons:
         search = Contradiction(self._instance, known, Assumption(row[0, 0], offset[0, 0], _level(value)))
         reached, portion = float(value), self._effort.portion
         for effort, dearer in zip(sweeps, (*sweeps[1:], None), strict=True):
-            before = -torch.inf
-            while reached > (1 - self._effort.worthwhile) * before:
-                began, before = time.perf_counter(), reached
+            worthwhile = True
+            while worthwhile:
+                began = time.perf_counter()
                 if search.sweep(effort):
                     return search.conclude(margin, None)
                 self._instance.check()
-                spent = time.perf_counter() - began
                 noting = replace(self._instance, ledgers=tuple(Ledger() for _ in self._instance.ledgers))
                 found = Bounded(value, search.known)
                 branching = Margins(noting, asked, found, self._branching, self._probe)
-                found = self._branch(branching, asked, found, portion * spent, 1.0)
+                found = branching.run(found, 0.0)
+                spent, before, reached = time.perf_counter() - began, reached, float(found.value)
+                worthwhile = reached > (1 - self._effort.worthwhile) * before
+                if worthwhile and reached <= 0:
+                    found = self._branch(branching, asked, found, portion * spent, 1.0)
                 if holds(asked, found.value):
                     return search.conclude(margin, _claim(noting))
-                reached = branching.worst()
             if until_done:
                 if dearer is None:
                     found = branching.run(found, None)

@@ -1,0 +1,126 @@
+"""Proofs by contradiction: no input at which a margin is small falls out of what is known there, bounds contradict each
+other only where there is no such input, and what is proven is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.bounds.test_ascent import convolution, residual
+from tests.bounds.test_branching import known_of, of_box
+from tests.bounds.test_clipping import dyadic_layers, grid
+from tests.exact import minimum
+from tests.search.test_writing import accepted, searched
+from torch import Tensor
+
+from krelax.bounds.branching import Effort
+from krelax.bounds.instance import Instance
+from krelax.bounds.intervals import Intervals
+from krelax.bounds.methods import METHODS
+from krelax.certificate.arithmetic import Exact
+from krelax.certificate.format import Case
+from krelax.certificate.kernel import Rejected
+from krelax.certificate.operators import read_network
+from krelax.certificate.proof import Proof
+from krelax.network.graph import Network
+from krelax.problem.region import Box
+from krelax.search.complete import Complete
+from krelax.search.contradiction import Assumption, Contradiction
+from krelax.search.pipeline import Plan
+from krelax.search.verdict import Verdict
+
+# Nothing but contradictions, and branching behind them at the very end.
+ALONE = Complete(inputs=0, passes=(), turn=0.0, hope=0.0, portion=0.01)
+SWEEPS = (Effort(rounds=0), Effort(leaves=16, rounds=6), Effort(leaves=16, rounds=6))
+
+
+def swept(instance: Instance, assumption: Assumption) -> Iterator[tuple[bool, Contradiction]]:
+    """Sweeps until bounds contradict each other: whether they do, and what is known then."""
+    search = Contradiction(instance, known_of(instance), assumption)
+    for effort in SWEEPS:
+        found = search.sweep(effort)
+        yield found, search
+        if found:
+            return
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.05])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_input_with_a_small_margin_is_lost(seed: int, share: float) -> None:
+    """Float64 computes these networks exactly at the points of the grid, so that there is no tolerance."""
+    instance = of_box(dyadic_layers(seed, 2, 6, 5, 4, 2), [-0.5, -0.5], [0.5, 0.5])
+    values, row = instance.network.values(grid()), torch.tensor([1.0, -1.0]).double()
+    margins = values[-1] @ row
+    offset, level = torch.tensor(0.25).double() - margins.quantile(share), 0.25
+    here = margins + offset <= level
+    widths = [float((u - l).sum()) for l, u in zip(*ends(known_of(instance)), strict=True)]
+    for contradict, search in swept(instance, Assumption(row, offset, level)):
+        assert not contradict
+        for value, lower, upper in zip(values, *ends(search.known), strict=True):
+            assert (value[here] >= lower).all()
+            assert (value[here] <= upper).all()
+    narrowed = [float((u - l).sum()) for l, u in zip(*ends(search.known), strict=True)]
+    assert narrowed < widths
+
+
+def ends(known: Intervals) -> tuple[list[Tensor], list[Tensor]]:
+    return known.lower, known.upper
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_contradictions_are_the_truth(seed: int) -> None:
+    """The exact minimum of the margin says whether bounds may contradict each other."""
+    layers = dyadic_layers(seed, 2, 5, 4, 2)
+    instance = of_box(layers, [-0.5, -0.5], [0.5, 0.5])
+    least = minimum(layers, [1.0, -1.0], 0.0, [-0.5, -0.5], [0.5, 0.5])
+    row = torch.tensor([1.0, -1.0]).double()
+    found = {}
+    for gap in (Fraction(-1, 16), Fraction(0), Fraction(1, 64), Fraction(2)):
+        offset = torch.tensor(float(gap - least)).double()  # the least margin is now about the gap
+        *_, (found[gap], _) = swept(instance, Assumption(row, offset, 2.0**-10))
+    assert not found[Fraction(-1, 16)]
+    assert not found[Fraction(0)]
+    assert found[Fraction(2)]
+
+
+@pytest.mark.parametrize("build", [residual, convolution])
+@pytest.mark.parametrize("seed", range(3))
+def test_other_networks_lose_no_input_either(build: Callable[[np.random.Generator], Network], seed: int) -> None:
+    """Rounding of the values themselves is far below the tolerance."""
+    network = build(np.random.default_rng(seed))
+    half = torch.full((1, *network.input_shape), 0.5).double()
+    instance = Instance.of(network, Box(-half, half))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(20000, *network.input_shape, generator=generator, dtype=torch.float64) - 0.5
+    values = network.values(x)
+    row = torch.zeros(values[-1][0].numel()).double()
+    row[0] = 1.0
+    margins = values[-1].flatten(1) @ row
+    offset = torch.tensor(0.5).double() - margins.quantile(0.01)
+    here = margins + offset <= 0.5
+    for contradict, search in swept(instance, Assumption(row, offset, 0.5)):
+        assert not contradict
+        for value, lower, upper in zip(values, *ends(search.known), strict=True):
+            assert (value[here] >= lower - 1e-12).all()
+            assert (value[here] <= upper + 1e-12).all()
+
+
+@pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
+def test_what_contradictions_prove_is_accepted(name: str, tmp_path: Path) -> None:
+    """In rational arithmetic, too; and nothing that they say can be left out."""
+    outcomes, model = searched(name, 0.08, Plan((METHODS["crown"], METHODS["alpha"], ALONE)))
+    proven = [o for o in outcomes if o.verdict is Verdict.HOLDS and o.proofs[0].cases]
+    assert proven
+    for outcome in proven:
+        accepted(outcome, model, tmp_path / "c.zip")
+        question = outcome.proofs[0]
+        for case in question.cases or []:
+            without = [Case(case.margin, case.level) if c is case else c for c in question.cases or []]
+            with pytest.raises(Rejected):
+                accepted(replace(outcome, proofs=(replace(question, cases=without),)), model, tmp_path / "c.zip")
+    assert Proof(read_network(model).over(Exact()), proven[0].proofs[0], Exact(), False).margin() > 0
