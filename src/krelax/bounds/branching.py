@@ -123,7 +123,8 @@ class Branching:
         beyond = (_BEYOND * (self._target - start)).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
         self._ahead = self._target + beyond
         self._level = 0.0  # behind a clip no bound counts for more
-        can = isinstance(instance.region, Box) and not effort.groups
+        # clips are found by compiled loops, on a CPU
+        can = isinstance(instance.region, Box) and not effort.groups and start.device.type == "cpu"
         self._clips_after = effort.clips if can and effort.clips is not None else torch.inf
         self._clipping = False
         self._spent = 0.0

@@ -46,16 +46,18 @@ _MARGINS = Effort(
 
 @dataclass(frozen=True)
 class Pass:
-    """A pass over the layers, and the part of its way to zero that it must bring the worst margin: if it does not, the
-    search goes on where it was, and there are no further passes."""
+    """A pass over the layers where more than `few` margins are open, and the part of its way to zero that it must bring
+    the worst one: if it does not, the search goes on where it was, and there are no further passes."""
 
     joining: Joining
-    gain: float = 0.1
+    gain: float
+    few: int
 
 
 # Groups of neurons make a pass better, but in the same time more rounds without them make it better still.
 _PASSES = tuple(
-    Pass(Joining(None, splitting=Effort(rounds=rounds)), gain) for rounds, gain in ((20, 0.3), (60, 0.1), (160, 0.1))
+    Pass(Joining(None, splitting=Effort(rounds=rounds)), gain, few)
+    for rounds, gain, few in ((20, 0.3, 1), (60, 0.1, 2), (160, 0.1, 4))
 )
 
 
@@ -70,12 +72,12 @@ class Complete:
     Up to `inputs` inputs are split themselves, in turns with neurons. Otherwise margins are branched on, at first for
     `turn` seconds, and then for as long again and again while that is on course: worst leaves come nearer to zero by
     about the same with every doubling of the time, so that `hope` doublings more are enough. When they are not, open
-    margins are proven by contradiction, first by the quickest of the `sweeps` alone. While more than `few` resist, one
-    of the `passes` tightens the bounds of all layers for all of them, and branching begins anew, at first for `between`
-    seconds; then all sweeps have their turns. A sweep is
-    repeated as long as it brings a margin a `worthwhile` part of its way to zero. After each, and for longer before a
-    dearer one, branching has a `portion` of its time, or more if that is on course. No turn takes more than `share` of
-    the time that is left, and no pass more than `passing` of it.
+    margins are proven by contradiction, first by the quickest of the `sweeps` alone; not before the first pass, though,
+    unless branching has brought them a `promising` part of their way. While more than a few resist, one of the `passes`
+    tightens the bounds of all layers for all of them, and branching begins anew, at first for `between` seconds; then
+    all sweeps have their turns. A sweep is repeated as long as it brings a margin a `worthwhile` part of its way to
+    zero. After each, and for longer before a dearer one, branching has a `portion` of its time, or more if that is on
+    course. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it.
     """
 
     inputs: int = 12
@@ -87,7 +89,7 @@ class Complete:
     share: float = 0.2
     hope: float = 2.0
     passing: float = 0.5
-    few: int = 1
+    promising: float = 0.4
     sweeps: tuple[Effort, ...] = _SWEEPS
     worthwhile: float = 0.1
     portion: float = 0.5
@@ -165,8 +167,9 @@ class _ByNeurons:
         for step in (*effort.passes, None):
             search = Margins(self._instance, self._queries, self._found, self._branching, self._probe)
             self._found = self._branch(search, self._queries, self._found, turn / 2, effort.hope)
-            self._contradict(effort.sweeps[:1])
-            if step is None or self._open() <= effort.few or not self._tighten(step):
+            if turn < effort.turn or search.progress() >= effort.promising:
+                self._contradict(effort.sweeps[:1])
+            if step is None or self._open() <= step.few or not self._tighten(step):
                 break
             turn = effort.between
         self._contradict(effort.sweeps, until_done=True)
@@ -212,7 +215,7 @@ class _ByNeurons:
         asked = Queries(row, offset, self._queries.clause[:, :1] * 0, 1)
         search = Contradiction(self._instance, known, Assumption(row[0, 0], offset[0, 0], _level(value)))
         reached, portion = float(value), self._effort.portion
-        for effort, dearer in zip(sweeps, (*sweeps[1:], None), strict=True):
+        for effort, dearer in zip(sweeps, (*sweeps[1:], None), strict=False):
             worthwhile = True
             while worthwhile:
                 began = time.perf_counter()

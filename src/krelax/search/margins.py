@@ -48,7 +48,7 @@ class Margins:
         task = queries.clause[0, self._index].unique(return_inverse=True)[1]
         target, names = torch.zeros_like(start), (MARGINS, self._index.tolist())
         self._instance, self._start = instance, min([0.0, *start.tolist()])
-        self._readings: list[float] = []
+        self._readings = [0.0]
         self.seconds, self._is_stuck = 0.0, False
         self._search = Branching(
             instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
@@ -74,10 +74,10 @@ class Margins:
 
     def is_on_course(self, doublings: float) -> bool:
         """Whether so many further doublings of the time would do, after turns that doubled it each, if every one
-        brought what the last one did, and the time left is enough for them. After a single turn nobody knows. A search
-        that did not use its time has nothing left to do."""
-        if self._is_stuck or len(self._readings) < 2:
-            return not self._is_stuck
+        brought what the last one did, and the time left is enough for them. A search that did not use its time has
+        nothing left to do."""
+        if self._is_stuck:
+            return False
         before, now = self._readings[-2:]
         deadline = self._instance.deadline
         left = torch.inf if deadline is None else deadline - time.perf_counter()
