@@ -62,7 +62,7 @@ _PASSES = tuple(
 
 
 # Sweeps of a search for a contradiction. Without rounds every bound is that of a single leaf.
-_SWEEPS = tuple(Effort(rounds=rounds) for rounds in (0, 20, 60, 160))
+_SWEEPS = tuple(Effort(rounds=rounds) for rounds in (0, 10, 40, 160))
 
 
 @dataclass(frozen=True)
