@@ -57,7 +57,7 @@ class Pass:
 # Groups of neurons make a pass better, but in the same time more rounds without them make it better still.
 _PASSES = tuple(
     Pass(Joining(None, splitting=Effort(rounds=rounds)), gain, few)
-    for rounds, gain, few in ((20, 0.3, 1), (60, 0.1, 2), (160, 0.1, 4))
+    for rounds, gain, few in ((20, 0.3, 1), (60, 0.1, 0), (160, 0.1, 2))
 )
 
 
