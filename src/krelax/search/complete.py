@@ -30,7 +30,7 @@ from krelax.search.contradiction import Assumption, Contradiction
 from krelax.search.margins import Confirm, Margins, Probe, Refuted
 from krelax.search.verdict import Counterexample
 
-# Margins proven by contradiction are assumed to be at most at so much of what bounds lack, if that is not even less.
+# Margins proven by contradiction are assumed to be at most at so much of what their bounds lack, or of this much.
 _SHARE, _LEAST = 1e-4, 1e-3
 
 _MARGINS = Effort(
@@ -254,8 +254,9 @@ def _claim(instance: Instance) -> Claim | None:
 
 
 def _level(value: Tensor) -> float:
-    """At how much a margin is assumed to be of which a bound is known."""
-    return _SHARE * max(-float(value), _LEAST)
+    """What a margin is assumed to be at most, of which a bound is known."""
+    missing = -float(value) if bool(value.isfinite()) else 0.0
+    return _SHARE * max(missing, _LEAST)
 
 
 def _within(instance: Instance, seconds: float, share: float) -> float:
