@@ -118,7 +118,8 @@ class Proof:
         """What is proven of the weakest clause."""
         question, claim = self.question, self.question.margins
         if question.boxes is not None:
-            if question.layers or claim is not None or question.maxima or self.bounds.region.kind != "box":
+            other = question.layers or claim is not None or question.maxima or question.cases
+            if other or self.bounds.region.kind != "box":
                 raise Malformed("boxes with another proof, or of a region that is no box")
             return self._over_boxes(question.boxes)
         if claim is None or claim.forms is not None or len(question.layers) != len(self._activations):
