@@ -220,7 +220,7 @@ class _ByNeurons:
             while worthwhile:
                 began = time.perf_counter()
                 if search.sweep(effort):
-                    return search.conclude(margin, None)
+                    return search.conclude(margin)
                 self._instance.check()
                 noting = replace(self._instance, ledgers=tuple(Ledger() for _ in self._instance.ledgers))
                 found = Bounded(value, search.known)
@@ -231,7 +231,7 @@ class _ByNeurons:
                 if worthwhile and reached <= 0:
                     found = self._branch(branching, asked, found, portion * spent, 1.0)
                 if holds(asked, found.value):
-                    return search.conclude(margin, _claim(noting))
+                    return search.conclude(margin, float(found.value), _claim(noting))
             if until_done:
                 if dearer is None:
                     found = branching.run(found, None)
@@ -239,7 +239,7 @@ class _ByNeurons:
                     turn = portion * spent * _cost(dearer) / _cost(effort) / 2
                     found = self._branch(branching, asked, found, turn, 2 * self._effort.hope)
                 if holds(asked, found.value):
-                    return search.conclude(margin, _claim(noting))
+                    return search.conclude(margin, float(found.value), _claim(noting))
         return float(value)
 
 

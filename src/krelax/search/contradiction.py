@@ -11,6 +11,7 @@ margin that they prove is positive, or the time is up.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -40,14 +41,13 @@ class Assumption:
     level: float
 
     def extend(self, network: Network) -> Network:
-        """The network with one more neuron, which is inactive where the assumption holds."""
+        """The network with one more neuron, which is inactive where the assumption holds. Nodes keep their numbers."""
         builder = Builder(network.input_shape)
         for node in network.nodes[1:]:
             builder.add(node.op, *node.inputs, name=node.name)
         flat = reshape(builder, len(network.nodes) - 1, self.row.shape)
         bias = torch.nextafter(self.offset - self.level, self.offset.new_tensor(-torch.inf))
-        builder.add(ReLU(), builder.add(Dense(self.row[None], bias[None]), flat))
-        return Network(tuple(builder._nodes))
+        return builder.build(builder.add(ReLU(), builder.add(Dense(self.row[None], bias[None]), flat)))
 
 
 class Contradiction:
@@ -94,12 +94,12 @@ class Contradiction:
             renew(network, known, i)
         return contradict
 
-    def conclude(self, margin: int, claim: Claim | None) -> float:
-        """Note the proof of a margin, given by its number, which is its claim over what is known, or that bounds
-        contradict each other; what it proves."""
+    def conclude(self, margin: int, value: float = inf, claim: Claim | None = None) -> float:
+        """Note the proof of a margin, given by its number: that it is at least `value` over what is known, with the
+        claim of that, or that bounds contradict each other. What it proves: no bound counts for more than the level."""
         for ledger in self._base.ledgers:
             ledger.cases.append(Case(margin, self._assumption.level, self._steps, claim))
-        return self._assumption.level
+        return min(value, self._assumption.level)
 
 
 def _matters(score: Tensor) -> Tensor:
