@@ -21,15 +21,16 @@ from torch import Tensor
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.methods import METHODS
+from krelax.bounds.methods import METHODS, bound
 from krelax.certificate.arithmetic import Exact
 from krelax.certificate.format import Case
 from krelax.certificate.kernel import Rejected
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
 from krelax.network.graph import Network
+from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.complete import Complete
+from krelax.search.complete import Complete, decide_question
 from krelax.search.contradiction import Assumption, Contradiction
 from krelax.search.pipeline import Plan
 from krelax.search.verdict import Verdict
@@ -108,6 +109,20 @@ def test_other_networks_lose_no_input_either(build: Callable[[np.random.Generato
         for value, lower, upper in zip(values, *ends(search.known), strict=True):
             assert (value[here] >= lower - 1e-12).all()
             assert (value[here] <= upper + 1e-12).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_members_of_settled_clauses_are_left_alone(seed: int) -> None:
+    """One that is never positive is nearer to zero than the margin that is to be proven."""
+    layers = dyadic_layers(seed, 2, 6, 5, 4, 2)
+    instance = of_box(layers, [-0.5, -0.5], [0.5, 0.5])
+    least = minimum(layers, [1.0, -1.0], 0.0, [-0.5, -0.5], [0.5, 0.5])
+    rows = torch.tensor([[[0.0, 0.0], [0.0, 0.0], [1.0, -1.0]]]).double()
+    offsets = torch.tensor([[1.0, -(2.0**-10), float(Fraction(1, 16) - least)]]).double()
+    queries = Queries(rows, offsets, torch.tensor([[0, 0, 1]]), 2)
+    found = bound(instance, queries, METHODS["interval"])
+    assert found.value[0, 2] < found.value[0, 1] < 0
+    assert 0 < decide_question(instance, queries, found, ALONE, lambda _: None).margin <= 1 / 16
 
 
 @pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])

@@ -169,7 +169,7 @@ class _ByNeurons:
             self._found = self._branch(search, self._queries, self._found, turn / 2, effort.hope)
             if turn < effort.turn or search.progress() >= effort.promising:
                 self._contradict(effort.sweeps[:1])
-            if step is None or self._open() <= step.few or not self._tighten(step):
+            if step is None or len(self._open()) <= step.few or not self._tighten(step):
                 break
             turn = effort.between
         self._contradict(effort.sweeps, until_done=True)
@@ -184,9 +184,9 @@ class _ByNeurons:
         self._found, self._branching = tighter, replace(self._branching, clips=None)
         return True
 
-    def _open(self) -> int:
-        """How many clauses are open."""
-        return int((self._queries.clause_values(self._found.value) <= 0).sum())
+    def _open(self) -> Tensor:
+        """The clauses that are open."""
+        return (self._queries.clause_values(self._found.value)[0] <= 0).nonzero()[:, 0]
 
     def _branch(self, search: Margins, queries: Queries, found: Bounded, turn: float, hope: float) -> Bounded:
         """Branch on open margins for two turns, and on as long as that is on course."""
@@ -197,14 +197,15 @@ class _ByNeurons:
             turn = search.seconds
 
     def _contradict(self, sweeps: Sequence[Effort], until_done: bool = False) -> None:
-        """Prove open margins, each by contradiction, those nearest to zero first, until one of them resists."""
-        for margin in self._found.value[0].argsort(descending=True).tolist():
-            if self._found.value[0, margin] <= 0:
-                value = self._found.value.clone()
-                value[0, margin] = self._by_contradiction(margin, sweeps, until_done)
-                self._found = replace(self._found, value=value)
-                if value[0, margin] <= 0:
-                    return
+        """Prove the margins of open clauses, each by contradiction, those nearest to zero first, until one resists."""
+        open_ = torch.isin(self._queries.clause[0], self._open())  # which have one member each
+        order = self._found.value[0].argsort(descending=True)
+        for margin in order[open_[order]].tolist():
+            value = self._found.value.clone()
+            value[0, margin] = self._by_contradiction(margin, sweeps, until_done)
+            self._found = replace(self._found, value=value)
+            if value[0, margin] <= 0:
+                return
 
     def _by_contradiction(self, margin: int, sweeps: Sequence[Effort], until_done: bool) -> float:
         """What is proven of a margin: of a small level, of which not much is needed, or less. Sweeps are repeated as
