@@ -107,6 +107,8 @@ def test_attacks_are_the_same_there() -> None:
         points, margins = (t.cpu() for t in found)
     if not torch.cuda.is_available():
         torch.testing.assert_close(points, expected[0])
+    again = queries.margin(queries.values(network.to(torch.float32)(points)[:, None]))[:, 0]
+    torch.testing.assert_close(again, expected[1])
     torch.testing.assert_close(margins, expected[1])
 
 
