@@ -17,8 +17,9 @@ from pathlib import Path
 from statistics import median
 
 from common import benchmark_folder
+from krelax.certificate.archive import read
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, read
+from krelax.certificate.format import Certificate
 from krelax.certificate.kernel import Rejected
 
 

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from tests.certificate.proofs import as_file, certificate, leaves, model, plain
 from tests.exact import Layer as Dense
 
+from krelax.certificate.archive import write
 from krelax.certificate.format import (
     Boxes,
     Certificate,
@@ -27,7 +28,6 @@ from krelax.certificate.format import (
     Question,
     Region,
     Shares,
-    write,
 )
 
 FOLDER = Path(__file__).parent

@@ -13,8 +13,9 @@ import pytest
 from tests.certificate.corpus import NETWORKS, ask, boxed, i4
 from tests.certificate.proofs import certificate
 
+from krelax.certificate.archive import write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Question, Region, write
+from krelax.certificate.format import Certificate, Question, Region
 from krelax.certificate.kernel import Rejected
 from krelax.certificate.specification import match
 from krelax.cli import main

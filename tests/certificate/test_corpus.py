@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tests.certificate import corpus
 
+from krelax.certificate.archive import read
 from krelax.certificate.check import check
-from krelax.certificate.format import Malformed, read
+from krelax.certificate.format import Malformed
 from krelax.certificate.kernel import Rejected
 from krelax.certificate.proof import Proof
 

@@ -10,8 +10,9 @@ from tests.certificate.bases import MODELS, bases, truth
 from tests.certificate.crafted import Mutation, mutations
 from tests.certificate.test_format import MALFORMED as FILES
 
+from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Malformed, read, write
+from krelax.certificate.format import Certificate, Malformed
 from krelax.certificate.kernel import Rejected
 
 BASES = {name: (network, made) for name, network, made in bases()}

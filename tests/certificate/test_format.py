@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from krelax.certificate import format as formats
+from krelax.certificate import archive
+from krelax.certificate.archive import read, write
 from krelax.certificate.format import (
     Certificate,
     Claim,
@@ -26,8 +27,6 @@ from krelax.certificate.format import (
     Question,
     Region,
     Shares,
-    read,
-    write,
 )
 from krelax.errors import InputError
 
@@ -300,7 +299,7 @@ def test_duplicated_members_are_refused(file: Path) -> None:
 
 
 def test_a_zip_bomb_is_refused_by_what_it_states(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(archive, "MOST_BYTES", 1 << 20)
     with pytest.raises(Malformed, match="bytes"):
         read(edited(file, lambda m: m.update({"0.npy": array(np.zeros(1 << 18))})))
 
@@ -314,13 +313,13 @@ def test_a_zip_bomb_that_lies_about_its_size_is_refused(file: Path) -> None:
 
 
 def test_too_many_members_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "_MOST_MEMBERS", 5)
+    monkeypatch.setattr(archive, "_MOST_MEMBERS", 5)
     with pytest.raises(Malformed, match="too many"):
         read(file)
 
 
 def test_too_long_a_document_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "_MOST_DOCUMENT", 500)
+    monkeypatch.setattr(archive, "_MOST_DOCUMENT", 500)
     with pytest.raises(Malformed, match="too large"):
         read(file)
 

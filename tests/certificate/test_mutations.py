@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from tests.certificate.corpus import DEEP, DIAMOND, LEAKY, NETWORKS, accepted
 
+from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Malformed, Question, read, write
+from krelax.certificate.format import Certificate, Malformed, Question
 from krelax.certificate.kernel import Rejected
 
 LAYERS = {"diamond": DIAMOND, "leaky": LEAKY, "deep": DEEP}

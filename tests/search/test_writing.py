@@ -22,9 +22,10 @@ from krelax.bounds.ledger import MARGINS, Ledger
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
+from krelax.certificate.archive import read, write
 from krelax.certificate.arithmetic import Float64
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, read, write
+from krelax.certificate.format import Certificate
 from krelax.certificate.kernel import Rejected
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof

@@ -14,18 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form
 from krelax.bounds.compression import without_inactive
-from krelax.bounds.evaluator import Clipped, Evaluator
+from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces
 from krelax.bounds.intermediate import ASCENT_COPIES
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.ledger import Key, Notes, Proven, Straight
+from krelax.bounds.ledger import Key, Notes
+from krelax.bounds.noting import Noting
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.pool import Pool
 from krelax.errors import InputError
@@ -106,16 +106,17 @@ class Branching:
     ) -> None:
         if len(instance.region) != 1:
             raise InputError(f"branching works on one region at a time, got {len(instance.region)}")
-        self._widths = {i: r.lower[0].numel() for i, r in known.relaxations.items()}
+        widths = {i: r.lower[0].numel() for i, r in known.relaxations.items()}
         top = max(forms[0].coeff) if assumed is None else len(instance.network.nodes) - 1
-        instance, known, forms, self._kept = without_inactive(instance, known, forms, top)
+        instance, known, forms, kept = without_inactive(instance, known, forms, top)
         if not effort.groups:
             known.groups.clear()
         self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top)
         self._assumed = assumed
         self._effort, self._probe = effort, probe
         self._leaves = effort.leaves * (_WIDER if start.device.type == "cuda" else 1)
-        self._notes = Notes(instance.ledgers[0], names) if instance.ledgers and names is not None else None
+        notes = Notes(instance.ledgers[0], names) if instance.ledgers and names is not None else None
+        self._noting = Noting(notes, self._evaluator, kept, widths)
         self._start = start
         self._target = start.new_full(start.shape, torch.inf) if target is None else target
         self._weight = start.new_ones(start.shape) if weight is None else weight.to(start.dtype)
@@ -192,14 +193,7 @@ class Branching:
             return
         self._clipping = True
         self._pool = Pool(self._evaluator.widened(self._pool.take(self._pool.rows())), self._pool.most)
-        if self._notes is not None:
-            self._notes.begin_clips(self._level, {i: self._whole(i, s) for i, s in straight.items()})
-
-    def _whole(self, node: int, straight: Straight) -> Straight:
-        """Affine bounds as they are noted, about the neurons of the whole network."""
-        kept, entries = self._kept.get(node), straight.entries
-        places = entries if kept is None else kept.cpu().numpy().astype(np.int32)[entries]
-        return Straight(places, straight.leaves.among(self._kept, self._widths))
+        self._noting.begin_clips(self._level, straight)
 
     def _leave_empty(self, leaves: Leaves, empty: Tensor) -> None:
         """Leaves in which nothing is near their targets prove as much as any behind clips can."""
@@ -218,17 +212,10 @@ class Branching:
         clips = (found.narrowed & (some.floor <= self._target[some.query])).nonzero()[:, 0]
         behind = found.leaves.select(clips)
         behind.floor, behind.proof = some.floor[clips], some.proof[clips]
-        behind.clip = self._numbered(some.select(clips), found, clips)
+        behind.clip = self._noting.clip(some.select(clips), found.multipliers, clips)
         self._leave_empty(behind, found.empty[clips])
         some.write(clips, behind)
         leaves.write(rows, some)
-
-    def _numbered(self, leaves: Leaves, found: Clipped, rows: Tensor) -> Tensor:
-        """Numbers under which leaves, as they were before, are noted as clips; zero where nothing is noted."""
-        if self._notes is None:
-            return torch.zeros_like(leaves.clip)
-        multipliers = {i: codes[rows.cpu().numpy()] for i, codes in found.multipliers.items()}
-        return self._notes.clip(self._noted(leaves), multipliers).to(rows.device)
 
     def _improve_roots(self) -> None:
         for rows in pieces(len(self._pool), self._size, self._start.device):
@@ -236,8 +223,7 @@ class Branching:
             points = self._evaluator.improve(leaves, self._effort.root).points
             self._prove(leaves, leaves.rows())
             self._start = self._start.scatter_reduce(0, leaves.query, leaves.floor, "amax")
-            if self._notes is not None:
-                self._notes.alone(self._noted(leaves), leaves.floor)
+            self._noting.alone(leaves)
             self._pool.put(rows, leaves)
             self._show(points)
         every = self._pool.rows()
@@ -286,8 +272,7 @@ class Branching:
         slack = _UNNOTICED * (1 + inherited.abs())
         lost = (children.value < inherited - slack).view(2, -1).any(0).nonzero()[:, 0]
         self._prove(parents, lost)
-        if self._notes is not None:
-            self._note_proofs(parents)
+        self._note_proofs(parents)
         children.floor, children.proof = parents.floor.repeat(2), parents.proof.repeat(2)
         torch.maximum(children.value, inherited, out=children.value)
 
@@ -327,22 +312,13 @@ class Branching:
         """Note the bounds of leaves that are closed; their positions."""
         closed = (leaves.floor > self._target[leaves.query]).nonzero()[:, 0]
         self._closed.scatter_reduce_(0, leaves.query[closed], leaves.floor[closed], "amin")
-        if self._notes is not None and len(closed):
-            self._notes.close(self._noted(leaves.select(closed)))
+        self._noting.close(leaves, closed)
         return closed
-
-    def _noted(self, leaves: Leaves, slopes: dict[int, Tensor] | None = None) -> Proven:
-        """Leaves as they are noted, about the neurons of the whole network: with their own choices, or with slopes
-        outright, `(leaves, neurons)`."""
-        noted = self._evaluator.noted(leaves, slopes).among(self._kept, self._widths)
-        return Proven(noted, leaves.query.cpu().numpy(), leaves.proof.cpu().numpy())
 
     def _note_proofs(self, leaves: Leaves) -> None:
         """Give the proofs of floors numbers, under which leaves that inherit them find them."""
         worthy = leaves.floor > (-torch.inf if self._effort.partial else self._target[leaves.query])
-        rows = (worthy & (leaves.proof < 0)).nonzero()[:, 0]
-        if self._notes is not None and len(rows):
-            leaves.proof[rows] = self._notes.number(self._noted(leaves.select(rows))).to(rows.device)
+        self._noting.number(leaves, (worthy & (leaves.proof < 0)).nonzero()[:, 0])
 
     def _drop_closed(self, rows: Tensor, leaves: Leaves) -> None:
         self._pool.drop(rows[self._close(leaves)])
@@ -378,10 +354,7 @@ class Branching:
         value = self._counted(leaves, rows, value)
         better = (value > leaves.floor[rows]).nonzero()[:, 0]
         leaves.floor[rows[better]] = value[better]
-        if self._notes is not None and len(better):
-            some = leaves.select(rows[better])
-            noted = self._noted(some, {i: s[better].flatten(1) for i, s in slopes.items()})
-            leaves.proof[rows[better]] = self._notes.number(noted).to(rows.device)
+        self._noting.number(leaves, rows[better], {i: s[better].flatten(1) for i, s in slopes.items()})
         return points
 
     def _among_open(self, mask: Tensor) -> Tensor:
@@ -419,17 +392,14 @@ class Branching:
         target in a task that another query has done is not proven."""
         wanted = self._matters() if self._effort.partial else torch.zeros_like(self._task, dtype=torch.bool)
         bound = self._closed.clone()
-        left: list[Proven] = []
         for rows in pieces(len(self._pool), self._size, self._start.device):
             leaves = self._pool.take(rows)
             asked = wanted[leaves.query].nonzero()[:, 0] if not self._instance.expired() else rows[:0]
             self._prove(leaves, asked)
             floor = torch.full_like(leaves.floor, -torch.inf).index_copy(0, asked, leaves.floor[asked])
             bound.scatter_reduce_(0, leaves.query, floor, "amin")
-            if self._notes is not None and len(asked):
-                left.append(self._noted(leaves.select(asked)))
-        if self._notes is not None:
-            self._notes.conclude(bound, left)
+            self._noting.leave(leaves, asked)
+        self._noting.conclude(bound)
         return torch.where(self._weight > 0, torch.maximum(self._start, bound), self._start)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from krelax.certificate.activations import KINDS, Ends
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
+from krelax.certificate.boxes import Box, halves, leaves_of
 from krelax.certificate.claims import Leaves, check_crossings, check_forms, choose, grow
 from krelax.certificate.clips import Lines, Narrowed, Scaled
 from krelax.certificate.crossing import Choice, Part, cross
@@ -29,9 +30,6 @@ _RULES = ("adaptive", "parallel")
 _MOST_CUTS = 1000
 # Of clips at one activation.
 _MOST_MULTIPLIERS = 1 << 26
-
-# Lower and upper faces, `(inputs,)`.
-Box = tuple[Floats, Floats]
 
 
 @dataclass
@@ -328,7 +326,7 @@ class Proof:
     def _over_boxes(self, boxes: Boxes) -> float:
         """The smallest margin over the leaves of a tree of boxes. Those that prove nothing are cut in halves, unless
         they are too many: their finder may have had other slopes."""
-        leaves, waiting, cuts, worst = _cut(boxes, self.bounds.region), list[Box](), _MOST_CUTS, np.inf
+        leaves, waiting, cuts, worst = leaves_of(boxes, self.bounds.region), list[Box](), _MOST_CUTS, np.inf
         while part := waiting[: self._portion] or list(islice(leaves, self._portion)):
             del waiting[: self._portion]
             lower, upper = (np.array(side) for side in zip(*part, strict=True))
@@ -336,7 +334,7 @@ class Proof:
             failed = np.flatnonzero(~(margins > 0) & (lower < upper).any(1))
             if len(failed) > cuts:
                 return float(margins.min())
-            waiting += [half for i in failed for half in _halves(part[i], self.bounds.region)]
+            waiting += [half for i in failed for half in halves(part[i], self.bounds.region)]
             cuts -= len(failed)
             margins[failed] = np.inf
             worst = float(np.minimum(worst, margins.min()))  # which NaN, that nothing is proven, passes
@@ -365,43 +363,3 @@ class Proof:
 def _by_clause(values: Floats, clause: NDArray[np.int32]) -> Floats:
     """The largest of every clause's members, `(regions, clauses)`."""
     return np.stack([values[:, clause == n].max(1) for n in range(int(clause.max()) + 1)], 1)
-
-
-def _halves(box: Box, region: Region) -> tuple[Box, Box]:
-    """A box cut across the input that is widest there, compared with the region."""
-    lower, upper = box
-    widths = (region.upper[0] - region.lower[0]).clip(2.0**-1000)
-    i = int(((upper - lower) / widths).argmax())
-    at = np.arange(len(lower)) == i
-    middle = lower[i] / 2 + upper[i] / 2
-    return (lower, np.where(at, middle, upper)), (np.where(at, middle, lower), upper)
-
-
-def _cut(boxes: Boxes, region: Region) -> Iterator[Box]:
-    """The leaves of a tree of boxes, one after the other."""
-    lower, upper = region.lower[0].copy(), region.upper[0].copy()
-    path: list[tuple[int, float, float, bool]] = []  # input, its ends before it was cut, and whether on the first side
-    complete = False
-    for cut, at in zip(map(int, boxes.cut), map(float, boxes.at), strict=True):
-        if complete or not -1 <= cut < len(lower) or (cut >= 0 and not lower[cut] <= at <= upper[cut]):
-            raise Malformed("a tree of boxes with too many nodes, or a cut outside its box")
-        if cut >= 0:
-            path.append((cut, float(lower[cut]), float(upper[cut]), True))
-            upper[cut] = at
-            continue
-        yield lower.copy(), upper.copy()
-        complete = not _other_side(path, lower, upper)
-    if not complete:
-        raise Malformed("a tree of boxes that is not complete")
-
-
-def _other_side(path: list[tuple[int, float, float, bool]], lower: Floats, upper: Floats) -> bool:
-    """Go on to the second side of the last cut that has not been there; False if there is none."""
-    while path:
-        i, low, high, first = path.pop()
-        if first:
-            lower[i], upper[i] = upper[i], high
-            path.append((i, low, high, False))
-            return True
-        lower[i] = low
-    return False

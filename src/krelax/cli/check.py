@@ -43,8 +43,8 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool) -> 
     """What was proved, in words."""
     import time
 
+    from krelax.certificate.archive import read
     from krelax.certificate.check import check as check_certificate
-    from krelax.certificate.format import read
     from krelax.certificate.specification import match
     from krelax.problem.vnnlib import read_vnnlib
 

@@ -11,9 +11,9 @@ from typing import Literal
 from torch import Tensor
 
 from krelax._version import __version__
-from krelax.certificate import format as file
+from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import Malformed
+from krelax.certificate.format import Certificate, Malformed
 from krelax.certificate.kernel import Rejected
 from krelax.errors import InputError, KrelaxError
 from krelax.run.executions import room
@@ -80,8 +80,8 @@ class Certificates:
     def _hash(self) -> str:
         return digest(self.model)
 
-    def _certificate(self, outcome: Outcome) -> file.Certificate:
-        return file.Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs))
+    def _certificate(self, outcome: Outcome) -> Certificate:
+        return Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs))
 
     def write(self, name: str, outcome: Outcome) -> tuple[Outcome, Written | None]:
         """Write the certificate of an outcome that holds in file `name`. The outcome becomes UNKNOWN if it is to be
@@ -90,7 +90,7 @@ class Certificates:
             return outcome, None
         path = self.folder / name
         try:
-            file.write(path, self._certificate(outcome))
+            write(path, self._certificate(outcome))
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
         written = Written(path, path.stat().st_size)
@@ -98,7 +98,7 @@ class Certificates:
             return outcome, written
         began = time.perf_counter()
         try:
-            margin = min(check(file.read(path), self.model.read_bytes()))
+            margin = min(check(read(path), self.model.read_bytes()))
         except KrelaxError as error:
             refused = "certificate not accepted" if self.semantics == "real" else "not shown for float32"
             why = refused if isinstance(error, Rejected | Malformed) else "certificate not checked"

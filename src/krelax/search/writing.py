@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,27 +18,23 @@ from krelax.bounds.groups import Groups
 from krelax.bounds.ledger import (
     MARGINS,
     Case,
-    Choices,
     Claim,
     Clips,
     Cuts,
     Key,
     Ledger,
     Noted,
-    Number,
-    Shared,
     Straight,
     keys_of_entries,
 )
 from krelax.certificate import format as file
-from krelax.hull.pieces import Pieces
-from krelax.hull.polytope import Polytope
 from krelax.network.activations import ReLU
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
 from krelax.search.clauses import extended
 from krelax.search.contradiction import Assumption
+from krelax.search.tables import Collected, Merged, wide
 
 Numbers = NDArray[np.int64]
 
@@ -213,8 +209,8 @@ class _Writer:
             if id(noted) in tables:
                 rows[id(noted)].append(row)
                 places[id(noted)].append(place)
-        crossing, groups = file.Crossing(self._number[node]), _Collected(len(leaves))
-        merged = _Merged([c for _, c in tables.values()], len(leaves))
+        crossing, groups = file.Crossing(self._number[node]), Collected(len(leaves))
+        merged = Merged([c for _, c in tables.values()], len(leaves))
         for key, (_, choices) in tables.items():
             merged.add(choices, np.array(rows[key]), np.array(places[key]))
             for shared in choices.groups:
@@ -249,7 +245,7 @@ class _Tree:
         common = np.logical_and.accumulate(side[order[1:]] == side[order[:-1]], axis=1).sum(1)  # with the leaf before
         if claim.clips is None and not (common >= length[order[:-1]]).any():
             begin_at, end = np.append(0, common + 1)[:, None], length[order][:, None]
-            columns, neuron = np.arange(depth + 1), _wide(neuron[order], depth + 1, file.LEAF)
+            columns, neuron = np.arange(depth + 1), wide(neuron[order], depth + 1, file.LEAF)
             np.put_along_axis(neuron, end, file.LEAF, 1)
             self.nodes = neuron[(columns >= begin_at) & (columns <= end)].tolist()
             self.leaves = [owners[leaf] for leaf in order.tolist()]
@@ -296,117 +292,7 @@ def _paths(
 ) -> tuple[Numbers, NDArray[np.int8], NDArray[np.float32]]:
     """Neurons, sides and multipliers of the splits of some leaves, `(leaves, depth)` each."""
     neuron = writer.neuron(noted.node[rows], noted.entry[rows])
-    return _wide(neuron, depth, -1), _wide(noted.side[rows], depth, 0), _wide(noted.multiplier[rows], depth, 0)
-
-
-def _wide(table: NDArray[Number], columns: int, free: int) -> NDArray[Number]:
-    """A table with more columns, filled with `free`: `np.pad` takes many times as long for small ones."""
-    wide = np.full((len(table), columns), free, table.dtype)
-    wide[:, : table.shape[1]] = table
-    return wide
-
-
-class _Merged:
-    """Tables of slopes of several claims as one, about all entries that any of them is about."""
-
-    def __init__(self, choices: Sequence[Choices], leaves: int) -> None:
-        entries = [c.entries for c in choices if c.entries is not None]
-        self._entries = np.unique(np.concatenate(entries)) if entries else None
-        self._row = np.full(leaves, -1, np.int32)
-        self._tables: tuple[list[NDArray[Any]], ...] = ([], [], [])
-        self._places: tuple[list[Numbers], ...] = ([], [], [])
-        self._upper: list[NDArray[np.float32]] = []
-        self._owner: list[Numbers] = []
-
-    def add(self, choices: Choices, rows: Numbers, places: Numbers) -> None:
-        """Rows of one table for the leaves at `places`."""
-        for kind, table in enumerate((choices.slopes, choices.lines, choices.absolute)):
-            if table is not None:
-                self._tables[kind].append(table[rows] if kind == 2 else self._wide(choices, table[rows], 0))
-                self._places[kind].append(places)
-        if choices.slopes is not None:
-            assert choices.upper is not None
-            shared = choices.upper.ndim == 1
-            upper = choices.upper[None] if shared else choices.upper[rows]
-            first = sum(map(len, self._upper))
-            self._owner.append(np.full(len(rows), first) if shared else np.arange(first, first + len(rows)))
-            self._upper.append(self._wide(choices, upper, -1))
-
-    def _wide(self, choices: Choices, table: NDArray[Any], missing: float) -> NDArray[Any]:
-        """A table with a column for each of the entries."""
-        if choices.entries is None or self._entries is None:
-            return table
-        wide = np.full((len(table), len(self._entries), *table.shape[2:]), missing, table.dtype)
-        wide[:, np.searchsorted(self._entries, choices.entries)] = table
-        return wide
-
-    def write(self, crossing: file.Crossing) -> None:
-        """Put the tables, each row once, into a crossing."""
-        first = 0
-        found: list[NDArray[Any] | None] = [None, None, None]
-        for kind, (tables, places) in enumerate(zip(self._tables, self._places, strict=True)):
-            if not tables:
-                continue
-            table = np.concatenate(tables)
-            if kind == 0:
-                upper, owner = _distinct(np.concatenate(self._upper))
-                owner = owner[np.concatenate(self._owner)]
-                both, inverse = _distinct(np.concatenate([owner.astype(np.int32)[:, None].view(np.uint8), table], 1))
-                crossing.upper, crossing.owner = upper, both[:, :4].copy().view(np.int32)[:, 0]
-                table = both[:, 4:]
-            else:
-                table, inverse = _distinct(table)
-            self._row[np.concatenate(places)] = first + inverse
-            first += len(table)
-            found[kind] = table
-        if first:
-            crossing.row, crossing.entries = self._row, self._entries
-            crossing.slopes, crossing.lines, crossing.absolute = found
-
-
-def _distinct(table: NDArray[Any]) -> tuple[NDArray[Any], Numbers]:
-    """Different rows of a table, as they are in memory, and for each row which of them it is."""
-    raw, width = table.tobytes(), table[:1].nbytes
-    number: dict[bytes, int] = {}  # sorting long rows takes seven to nine times as long
-    inverse = [number.setdefault(raw[i * width : (i + 1) * width], len(number)) for i in range(len(table))]
-    first = np.full(len(number), len(table))
-    np.minimum.at(first, inverse, np.arange(len(table)))
-    return table[first], np.array(inverse, np.int64)
-
-
-class _Collected:
-    """Shares of groups, collected for all leaves of a claim; leaves that give a group nothing have zeros."""
-
-    def __init__(self, leaves: int) -> None:
-        self._leaves = leaves
-        self._found: dict[int, tuple[Groups, NDArray[np.float32], NDArray[np.float32]]] = {}
-
-    def add(self, shared: Shared, rows: Numbers, places: Numbers) -> None:
-        """What some leaves gave away."""
-        shape = (self._leaves, *shared.coeff.shape[1:])
-        zeros = (shared.groups, np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-        _, coeff, slope = self._found.setdefault(id(shared.groups), zeros)
-        coeff[places], slope[places] = shared.coeff[rows], shared.slope[rows]
-
-    def shares(self, sets: list[Groups]) -> list[file.Shares]:
-        """As they are stored, with the bases of their linear programs; groups that are new are added to `sets`."""
-        result = []
-        for groups, coeff, slope in self._found.values():
-            if not any(groups is other for other in sets):
-                sets.append(groups)
-            number = next(n for n, other in enumerate(sets) if other is groups)
-            result.append(file.Shares(number, coeff, slope, _bases(groups, coeff, slope)))
-        return result
-
-
-def _bases(groups: Groups, coeff: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.uint8]:
-    joint, k = groups.joint, coeff.shape[2]
-    from krelax.hull.support import bases  # numba takes a while to import
-
-    polytope = Polytope(joint.rows.double().cpu().numpy(), joint.bounds[0].double().cpu().numpy())
-    pieces = Pieces.coordinatewise(joint.negative_slopes, [1.0] * k)
-    found = bases(polytope, pieces, *(t.transpose(1, 0, 2).astype(np.float64) for t in (slope, coeff)))
-    return np.ascontiguousarray(found.transpose(1, 0, 2, 3))
+    return wide(neuron, depth, -1), wide(noted.side[rows], depth, 0), wide(noted.multiplier[rows], depth, 0)
 
 
 def _set(groups: Groups) -> file.GroupSet:
