@@ -380,8 +380,7 @@ class Branching:
         share = torch.zeros_like(self._weight)
         share[query] = self._weight[query]
         self._credit += self._leaves * share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
-        order = value.argsort(stable=True, descending=self._pool.free < _ROOMY * self._leaves)
-        order = order[query[order].argsort(stable=True)]
+        order = _by_query(query, value if self._pool.free >= _ROOMY * self._leaves else -value)
         query = query[order]
         taken = _rank(query, len(share)) < self._credit.floor()[query]
         self._credit -= torch.bincount(query[taken], minlength=len(share))
@@ -401,6 +400,12 @@ class Branching:
             self._noting.leave(leaves, asked)
         self._noting.conclude(bound)
         return torch.where(self._weight > 0, torch.maximum(self._start, bound), self._start)
+
+
+def _by_query(query: Tensor, value: Tensor) -> Tensor:
+    """The order of leaves by query, then value: of one integer for both, in half the time of two sorts."""
+    bits = value.float().view(torch.int32)
+    return (query << 32).add_(bits ^ ((bits >> 31) & 0x7FFFFFFF)).argsort(stable=True)
 
 
 def _rank(sorted_labels: Tensor, labels: int) -> Tensor:

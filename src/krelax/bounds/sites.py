@@ -127,13 +127,13 @@ class Splittable(Site):
     def _spread(self, slopes: Tensor) -> Tensor:
         """Slopes of undecided neurons among those of all, `(1, leaves, *shape)`."""
         every = self.relaxation.slopes(Rule.ADAPTIVE)[0]
-        spread = every.flatten(1).repeat(len(slopes), 1)
-        spread.index_copy_(1, self._undecided, slopes)
+        spread = every.flatten(1).expand(len(slopes), -1).clone()
+        spread.scatter_(1, self._undecided.expand(len(slopes), -1), slopes)
         return spread.reshape(1, len(slopes), *every.shape[1:])
 
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         slopes, *shared = rows
-        slopes.copy_(alone(step).slope.value[0].flatten(1)[:, self._undecided])
+        slopes.copy_(alone(step).slope.value[0].flatten(1).index_select(1, self._undecided))
         if isinstance(step, Grouped):
             every = (p.value for s in step.shares for p in (s.share, s.tilt))
             for row, value in zip(shared, every, strict=True):

@@ -104,12 +104,13 @@ class Split(Alone):
         negative = coeff - positive
         slopes = torch.mul(positive, self.slope.value, out=positive)
         if len(self.place):
-            negative.view(-1)[self.place] = 0
+            negative.view(-1).scatter_(0, self.place, 0.0)
         price = -dot(negative, self._above)
         slopes.addcmul_(negative, self._chord)
         if len(self.place):
-            at = coeff.view(-1)[self.place]
-            slopes.view(-1)[self.place] = (self._own * at).addcmul_(self.side, self.multiplier.value, value=-1)
+            at = coeff.view(-1).index_select(0, self.place)
+            own = (self._own * at).addcmul_(self.side, self.multiplier.value, value=-1)
+            slopes.view(-1).scatter_(0, self.place, own)
         return Crossing(slopes, price)
 
     def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
@@ -120,9 +121,9 @@ class Split(Alone):
         positive.sub_(1)
         result = line.addcmul_(positive, self._above, value=-1)
         if len(self.place):
-            at = q.view(-1)[self.place]
+            at = q.view(-1).index_select(0, self.place)
             self.multiplier.gradient = -self.side * at
-            result.view(-1)[self.place] = self._own * at
+            result.view(-1).scatter_(0, self.place, self._own * at)
         return result
 
     def sides_at(self, places: Tensor) -> Tensor:
@@ -150,5 +151,5 @@ class Split(Alone):
         """
         # lines above the neurons that are decided are not
         score = torch.maximum(-coeff, _LOWER_LINE * coeff).mul_(self._above)
-        score.view(-1)[self.place] = -1
+        score.view(-1).scatter_(0, self.place, -1.0)
         return score[0].flatten(1)
