@@ -306,7 +306,7 @@ def test_records_of_bench(krelax: Run, good: Path) -> None:
 
 
 def test_bounds_and_compare(krelax: Run, few_digits: Path) -> None:
-    arguments = [bundled("digits_dense.onnx"), few_digits, "--index", "1", "--eps", "0.05"]
+    arguments = [bundled("digits_dense.onnx"), few_digits, "--index", "1", "--eps", "0.03"]
     ran = krelax("bounds", *arguments, "--method", "crown")
     assert (ran.code, ran.err) == (0, "")
     margins = [float(line.split()[-1]) for line in ran.out.splitlines() if line.startswith("y[")]

@@ -128,8 +128,9 @@ def test_members_of_settled_clauses_are_left_alone(seed: int) -> None:
 @pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
 def test_what_contradictions_prove_is_accepted(name: str, tmp_path: Path) -> None:
     """In rational arithmetic, too; and nothing that they say can be left out."""
-    outcomes, model = searched(name, 0.08, Plan((METHODS["crown"], METHODS["alpha"], ALONE)))
-    proven = [o for o in outcomes if o.verdict is Verdict.HOLDS and o.proofs[0].cases]
+    outcomes, model = searched(name, 0.08, Plan((METHODS["crown"], METHODS["alpha"], ALONE)), slice(5, 8))
+    assert all(o.verdict is Verdict.HOLDS for o in outcomes)
+    proven = [o for o in outcomes if o.proofs[0].cases]
     assert proven
     for outcome in proven:
         accepted(outcome, model, tmp_path / "c.zip")

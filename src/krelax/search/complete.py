@@ -69,15 +69,18 @@ _SWEEPS = tuple(Effort(rounds=rounds) for rounds in (0, 10, 40, 160))
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
-    Up to `inputs` inputs are split themselves, in turns with neurons. Otherwise margins are branched on, at first for
-    `turn` seconds, and then for as long again and again while that is on course: worst leaves come nearer to zero by
-    about the same with every doubling of the time, so that `hope` doublings more are enough. When they are not, open
-    margins are proven by contradiction, first by the quickest of the `sweeps` alone; not before the first pass, though,
-    unless branching has brought them a `promising` part of their way. While more than a few resist, one of the `passes`
-    tightens the bounds of all layers for all of them, and branching begins anew, at first for `between` seconds; then
-    all sweeps have their turns. A sweep is repeated as long as it brings a margin a `worthwhile` part of its way to
-    zero. After each, and for longer before a dearer one, branching has a `portion` of its time, or more if that is on
-    course. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it.
+    Up to `inputs` inputs are split themselves, in turns that double, of half a `turn` at first, with turns for neurons
+    of half that time, until no box can be split any more or they are too many.
+
+    Otherwise margins are branched on, at first for `turn` seconds, and then for as long again and again while that is
+    on course: worst leaves come nearer to zero by about the same with every doubling of the time, so that `hope`
+    doublings more are enough. When they are not, open margins are proven by contradiction, first by the quickest of the
+    `sweeps` alone; not before the first pass, though, unless branching has brought them a `promising` part of their
+    way. While more than a few resist, one of the `passes` tightens the bounds of all layers for all of them, and
+    branching begins anew, at first for `between` seconds; then all sweeps have their turns. A sweep is repeated as long
+    as it brings a margin a `worthwhile` part of its way to zero. After each, and for longer before a dearer one,
+    branching has a `portion` of its time, or more if that is on course. No turn takes more than `share` of the time
+    that is left, and no pass more than `passing` of it.
     """
 
     inputs: int = 12
@@ -127,19 +130,18 @@ def _splits_inputs(instance: Instance, effort: Complete) -> bool:
 
 def _by_inputs(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: Probe) -> Found:
     """Boxes and neurons take turns: where a margin is small along a face boxes are too many, and neurons few."""
-    boxes, turn = InputSplitting(instance, queries, effort.boxes, probe.replays), effort.turn
-    by_boxes, margin = True, float(queries.margin(found.value))
+    boxes, turn = InputSplitting(instance, queries, effort.boxes, probe.replays), effort.turn / 2
+    neurons, margin = None, float(queries.margin(found.value))
     while True:
-        if by_boxes:
-            result = boxes.run(turn)
-            margin = max(margin, result.margin)
-            if result.holds or probe.found is not None or instance.expired():
-                return Found(margin, result.reason, probe.found)
-            by_boxes = result.reason == "timeout"
-        limited = instance.until(turn if by_boxes else None)
-        other = _ByNeurons(limited, queries, found, effort, probe).run()
-        if other.margin > 0 or not by_boxes or instance.expired():
-            return replace(other, margin=max(margin, other.margin))
+        result = boxes.run(turn)
+        margin = max(margin, result.margin)
+        if result.holds or probe.found is not None or instance.expired():
+            return Found(margin, result.reason, probe.found)
+        neurons, last = neurons or _ByNeurons(instance, queries, found, effort, probe), result.reason != "timeout"
+        other = neurons.run() if last else neurons.branch(turn / 2)
+        margin = max(margin, other.margin)
+        if other.margin > 0 or last or instance.expired():
+            return replace(other, margin=margin)
         turn *= 2
 
 
@@ -152,11 +154,27 @@ class _ByNeurons:
             instance, queries, found = largest(instance, queries, found)
         self._instance, self._queries, self._found, self._effort = instance, queries, found, effort
         self._branching, self._probe = effort.branching, probe
+        self._search: Margins | None = None
 
     def run(self) -> Found:
         """Go on until then."""
         with suppress(OutOfTime):
             self._work()
+        return self._result()
+
+    def branch(self, seconds: float) -> Found:
+        """Do nothing but branch on the margins, and that for so long."""
+        with suppress(OutOfTime):
+            self._found = self._margins().run(self._found, seconds)
+        return self._result()
+
+    def _margins(self) -> Margins:
+        """The search on the open margins over what is known, which goes on until bounds of layers are tightened."""
+        if self._search is None:
+            self._search = Margins(self._instance, self._queries, self._found, self._branching, self._probe)
+        return self._search
+
+    def _result(self) -> Found:
         margin = float(self._queries.margin(self._found.value))
         if margin > 0:
             return Found(margin, "branching")
@@ -165,7 +183,7 @@ class _ByNeurons:
     def _work(self) -> None:
         effort, turn = self._effort, self._effort.turn
         for step in (*effort.passes, None):
-            search = Margins(self._instance, self._queries, self._found, self._branching, self._probe)
+            search = self._margins()
             self._found = self._branch(search, self._queries, self._found, turn / 2, effort.hope)
             if turn < effort.turn or search.progress() >= effort.promising:
                 self._contradict(effort.sweeps[:1])
@@ -181,7 +199,7 @@ class _ByNeurons:
         if float(tighter.value.min()) < (1 - step.gain) * before:
             return False
         # over tightened layers clips cost more leaves than they save
-        self._found, self._branching = tighter, replace(self._branching, clips=None)
+        self._found, self._branching, self._search = tighter, replace(self._branching, clips=None), None
         return True
 
     def _open(self) -> Tensor:
