@@ -24,6 +24,8 @@ Confirm = Callable[[Tensor], Counterexample | None]
 # Points are attacked on the first, second, fourth, ... occasion, and on every one of so many.
 _OFTEN = 32
 _FEW = 32
+# Leaves that say nothing yet about how a search gets on.
+_TOO_FEW = 500
 
 
 class Refuted(Exception):
@@ -74,10 +76,12 @@ class Margins:
 
     def is_on_course(self, doublings: float) -> bool:
         """Whether so many further doublings of the time would do, after turns that doubled it each, if every one
-        brought what the last one did, and the time left is enough for them. A search that did not use its time has
-        nothing left to do."""
-        if self._is_stuck:
+        brought what the last one did, and the time left is enough for them. Before there are more than a few leaves
+        nobody knows. A search that did not use its time has nothing left to do."""
+        if self._is_stuck or self._instance.expired():
             return False
+        if self._search.leaves < _TOO_FEW:
+            return True
         before, now = self._readings[-2:]
         deadline = self._instance.deadline
         left = torch.inf if deadline is None else deadline - time.perf_counter()
