@@ -234,7 +234,7 @@ def test_splitting_neurons_alone(family: str, clips: float | None) -> None:
 @pytest.mark.parametrize("family", DECIDED)
 def test_contradictions_alone(family: str) -> None:
     """Which branching and passes mostly leave nothing to do."""
-    plan = Plan((Complete(inputs=0, passes=(), turn=0.0, hope=0.0, promising=0.0, portion=0.01),))
+    plan = Plan((Complete(inputs=0, passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0, portion=0.01),))
     for seed in range(2 * NETWORKS):
         check_all(known(family, seed), plan, complete=True)
     check_all(tied(family, 0), plan)

@@ -36,7 +36,7 @@ from krelax.search.pipeline import Plan
 from krelax.search.verdict import Verdict
 
 # Nothing but contradictions, and branching behind them at the very end.
-ALONE = Complete(inputs=0, passes=(), turn=0.0, hope=0.0, promising=0.0, portion=0.01)
+ALONE = Complete(inputs=0, passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0, portion=0.01)
 SWEEPS = (Effort(rounds=0), Effort(leaves=16, rounds=6), Effort(leaves=16, rounds=6))
 
 

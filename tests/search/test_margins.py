@@ -19,7 +19,7 @@ from krelax.search.attack import Attack
 from krelax.search.complete import Complete
 from krelax.search.margins import Margins, Probe
 
-START, DOUBLINGS = -1.0, 2.0
+START, DOUBLINGS, JUDGED = -1.0, 2.0, 500
 
 
 class Pretended:
@@ -39,7 +39,7 @@ class Pretended:
         """Whether the search is on course after another turn of a second."""
         self.leaves, self._worst = leaves, worst
         search.run(found, 1.0)
-        return search.is_on_course(DOUBLINGS)
+        return search.is_on_course(DOUBLINGS, JUDGED)
 
 
 @pytest.fixture
@@ -77,4 +77,4 @@ def test_what_cannot_go_on_is_not_on_course(pretended: tuple[Pretended, Margins,
     inner.takes = 1.0
     assert inner.turn(search, found, 20, -0.5)
     cancelled.set()
-    assert not search.is_on_course(DOUBLINGS)
+    assert not search.is_on_course(DOUBLINGS, JUDGED)

@@ -101,7 +101,7 @@ def test_clips_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
 @pytest.mark.parametrize(("family", "inputs"), NETWORKS)
 def test_contradictions_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
     """Neither branching nor passes come before them."""
-    search = Complete(inputs=0, passes=(), turn=0.0, hope=0.0, promising=0.0)
+    search = Complete(inputs=0, passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0)
     asked = planted(family, inputs, 1, safe)
     check(asked, asked.questions, Plan((METHODS["crown"], search)), 0.4)
 

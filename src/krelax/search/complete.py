@@ -74,13 +74,13 @@ class Complete:
 
     Otherwise margins are branched on, at first for `turn` seconds, and then for as long again and again while that is
     on course: worst leaves come nearer to zero by about the same with every doubling of the time, so that `hope`
-    doublings more are enough. When they are not, open margins are proven by contradiction, first by the quickest of the
-    `sweeps` alone; not before the first pass, though, unless branching has brought them a `promising` part of their
-    way. While more than a few resist, one of the `passes` tightens the bounds of all layers for all of them, and
-    branching begins anew, at first for `between` seconds; then all sweeps have their turns. A sweep is repeated as long
-    as it brings a margin a `worthwhile` part of its way to zero. After each, and for longer before a dearer one,
-    branching has a `portion` of its time, or more if that is on course. No turn takes more than `share` of the time
-    that is left, and no pass more than `passing` of it.
+    doublings more are enough; with so many leaves a search can be `judged`. When it is not on course, open margins are
+    proven by contradiction, first by the quickest of the `sweeps` alone; not before the first pass, though, unless
+    branching has brought them a `promising` part of their way. While more than a few resist, one of the `passes`
+    tightens the bounds of all layers for all of them, and branching begins anew, at first for `between` seconds; then
+    all sweeps have their turns. A sweep is repeated as long as it brings a margin a `worthwhile` part of its way to
+    zero. After each, and for longer before a dearer one, branching has a `portion` of its time, or more if that is on
+    course. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it.
     """
 
     inputs: int = 12
@@ -91,6 +91,7 @@ class Complete:
     between: float = 1.0
     share: float = 0.2
     hope: float = 2.0
+    judged: int = 500
     passing: float = 0.5
     promising: float = 0.4
     sweeps: tuple[Effort, ...] = _SWEEPS
@@ -184,7 +185,7 @@ class _ByNeurons:
         effort, turn = self._effort, self._effort.turn
         for step in (*effort.passes, None):
             search = self._margins()
-            self._found = self._branch(search, self._queries, self._found, turn / 2, effort.hope)
+            self._found = self._branch(search, self._queries, self._found, turn / 2, effort.hope, effort.judged)
             if turn < effort.turn or search.progress() >= effort.promising:
                 self._contradict(effort.sweeps[:1])
             if step is None or len(self._open()) <= step.few or not self._tighten(step):
@@ -206,11 +207,13 @@ class _ByNeurons:
         """The clauses that are open."""
         return (self._queries.clause_values(self._found.value)[0] <= 0).nonzero()[:, 0]
 
-    def _branch(self, search: Margins, queries: Queries, found: Bounded, turn: float, hope: float) -> Bounded:
+    def _branch(
+        self, search: Margins, queries: Queries, found: Bounded, turn: float, hope: float, judged: int = 0
+    ) -> Bounded:
         """Branch on open margins for two turns, and on as long as that is on course."""
         while True:
             found = search.run(found, _within(self._instance, turn, self._effort.share))
-            if holds(queries, found.value) or not search.is_on_course(hope):
+            if holds(queries, found.value) or not search.is_on_course(hope, judged):
                 return found
             turn = search.seconds
 

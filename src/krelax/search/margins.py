@@ -24,8 +24,6 @@ Confirm = Callable[[Tensor], Counterexample | None]
 # Points are attacked on the first, second, fourth, ... occasion, and on every one of so many.
 _OFTEN = 32
 _FEW = 32
-# Leaves that say nothing yet about how a search gets on.
-_TOO_FEW = 500
 
 
 class Refuted(Exception):
@@ -74,13 +72,13 @@ class Margins:
         """How far the worst leaf has come on the way from the worst margin to zero."""
         return 1 - self.worst() / self._start if self._start < 0 else 1.0
 
-    def is_on_course(self, doublings: float) -> bool:
+    def is_on_course(self, doublings: float, judged: int = 0) -> bool:
         """Whether so many further doublings of the time would do, after turns that doubled it each, if every one
-        brought what the last one did, and the time left is enough for them. Before there are more than a few leaves
-        nobody knows. A search that did not use its time has nothing left to do."""
+        brought what the last one did, and the time left is enough for them. Before there are so many leaves that it can
+        be `judged`, it is. A search that did not use its time has nothing left to do."""
         if self._is_stuck or self._instance.expired():
             return False
-        if self._search.leaves < _TOO_FEW:
+        if self._search.leaves < judged:
             return True
         before, now = self._readings[-2:]
         deadline = self._instance.deadline
