@@ -60,7 +60,7 @@ _LONG = 256
 def dot(form: Tensor, x: Tensor) -> Tensor:
     """`<form, x>` over everything but batch and queries: `(b | 1, q, *shape)`, `(b | 1, q | 1, *shape) -> (b, q)`."""
     flat, other = form.flatten(2), x.flatten(2)
-    if len(flat) == other.shape[0] == other.shape[1] == 1:
+    if len(flat) == other.shape[0] == other.shape[1] == 1:  # as in every search: half the time of a `vecdot`
         return flat @ other[0, 0]
     if other.shape[1] == 1 and len(flat) == len(other) and min(flat.shape[1] * 8, flat.shape[2]) >= _LONG:
         return torch.stack([matrix @ vector[0] for matrix, vector in zip(flat, other, strict=True)])

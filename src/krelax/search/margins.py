@@ -74,8 +74,8 @@ class Margins:
 
     def is_on_course(self, doublings: float, judged: int = 0) -> bool:
         """Whether so many further doublings of the time would do, after turns that doubled it each, if every one
-        brought what the last one did, and the time left is enough for them. Before there are so many leaves that it can
-        be `judged`, it is. A search that did not use its time has nothing left to do."""
+        brought what the last one did, and the time left is enough for them. With fewer leaves than
+        `judged` it counts as on course. A search that did not use its time has nothing left to do."""
         if self._is_stuck or self._instance.expired():
             return False
         if self._search.leaves < judged:

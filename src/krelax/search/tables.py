@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.bounds.groups import Groups
-from krelax.bounds.ledger import Choices, Number, Shared
+from krelax.bounds.ledger import Choices, Number, Numbers, Shared
 from krelax.certificate import format as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
-
-Numbers = NDArray[np.int64]
 
 
 class Merged:
@@ -122,6 +120,6 @@ def _bases(groups: Groups, coeff: NDArray[np.float32], slope: NDArray[np.float32
 
 def wide(table: NDArray[Number], columns: int, free: int) -> NDArray[Number]:
     """A table with more columns, filled with `free`: `np.pad` takes many times as long for small ones."""
-    wide = np.full((len(table), columns), free, table.dtype)
-    wide[:, : table.shape[1]] = table
-    return wide
+    result = np.full((len(table), columns), free, table.dtype)
+    result[:, : table.shape[1]] = table
+    return result

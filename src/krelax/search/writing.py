@@ -24,6 +24,7 @@ from krelax.bounds.ledger import (
     Key,
     Ledger,
     Noted,
+    Numbers,
     Straight,
     keys_of_entries,
 )
@@ -35,8 +36,6 @@ from krelax.problem.region import Ball, Region
 from krelax.search.clauses import extended
 from krelax.search.contradiction import Assumption
 from krelax.search.tables import Collected, Merged, wide
-
-Numbers = NDArray[np.int64]
 
 
 def question(network: Network, region: Region, queries: Queries, ledger: Ledger) -> file.Question:
