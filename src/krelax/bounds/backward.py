@@ -52,11 +52,13 @@ class Trace:
 def neurons(network: Network, node: int, index: Tensor) -> Form:
     """The forms that pick entries `index`, `(batch | 1, queries)`, of a flattened node.
 
-    An affine node is crossed at once: unit coefficients pull its weights back unrounded, and passes start behind it.
+    An affine node whose constants are exact is crossed at once: unit coefficients pull its weights back unrounded, and
+    passes start behind it. Where they are not, passes start at the node, and charge their errors.
     """
     inner, op = network.nodes[node], network.nodes[node].op
     flat = inner.shape[-1] == prod(inner.shape)
-    rows = dense_rows(op, index) if isinstance(op, Linear) and flat else None
+    crossed = isinstance(op, Linear) and op.is_exact
+    rows = dense_rows(op, index) if isinstance(op, Linear) and crossed and flat else None
     if rows is not None and isinstance(op, Linear):
         bias = op.constant()
         constant = rows.new_zeros(index.shape) if bias is None else bias.flatten()[index]
@@ -64,7 +66,7 @@ def neurons(network: Network, node: int, index: Tensor) -> Form:
         return Form({inner.inputs[0]: rows.reshape(*index.shape, *shape)}, constant)
     unit = one_hot(index.flatten(), inner.shape, network.dtype).unflatten(0, index.shape)
     form = Form({}, unit.new_zeros(index.shape))
-    if isinstance(op, Linear):
+    if isinstance(op, Linear) and crossed:
         pull(network, node, op, unit, form)
     else:
         form.give(node, unit)

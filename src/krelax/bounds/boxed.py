@@ -25,7 +25,7 @@ from krelax.bounds.intervals import Intervals
 from krelax.bounds.rounding import gamma, underflow
 from krelax.bounds.steps import Single, Witness
 from krelax.network.activations import Activation
-from krelax.network.ops import Linear
+from krelax.network.ops import Linear, Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.relaxations import Lines, Relaxation, Rule, relax
@@ -77,7 +77,7 @@ class Bounder:
         self._network, region = instance.network, instance.region
         self._fixed = region.lower.flatten()
         self.varied = (region.upper > region.lower).flatten().nonzero()[:, 0]
-        self._absolute = [n.op.absolute() if isinstance(n.op, Linear) else None for n in self._network.nodes]
+        self._absolute = [_absolute(n.op) for n in self._network.nodes]
         self._last_use = {j: i for i, node in enumerate(self._network.nodes) for j in node.inputs}
         self._row = 8 * max(prod(node.shape) for node in self._network.nodes)
         self._symbols = len(self.varied)
@@ -114,7 +114,7 @@ class Bounder:
             self._instance.check()
             absolute = self._absolute[i]
             if isinstance(node.op, Linear) and absolute is not None:
-                form = _affine(node.op, absolute, [forms[j] for j in node.inputs])
+                form = _affine(node.op, *absolute, [forms[j] for j in node.inputs])
             else:
                 operand = forms[node.inputs[0]]
                 absolute_sum, origin = _spread(operand, shares)
@@ -164,18 +164,28 @@ def middle(lower: Tensor, upper: Tensor) -> Tensor:
     return (lower + (upper - lower) / 2).clamp(lower, upper)
 
 
-def _affine(op: Linear, absolute: Linear, operands: list[_Form]) -> _Form:
-    """An affine operator acts on every part. Every symbol's products round, and each is part of the size."""
+def _absolute(op: Op) -> tuple[Linear, Linear | None] | None:
+    """An affine operator's absolute value, and its sizes where they are more."""
+    return (op.absolute(), None if op.is_exact else op.sizes()) if isinstance(op, Linear) else None
+
+
+def _affine(op: Linear, absolute: Linear, sizes: Linear | None, operands: list[_Form]) -> _Form:
+    """An affine operator acts on every part. Every symbol's products round, and each is part of the size. What the
+    errors of constants multiply is the node itself, its error included."""
     boxes, most = len(operands[0].centre), max(f.symbols.shape[1] for f in operands)
     centre = op.forward(*(f.centre for f in operands))
     symbols = _each(op, [_padded(f.symbols, most) for f in operands])
-    both = absolute.linear(*(torch.cat([f.error, f.size]) for f in operands))
-    error, size = both[:boxes], both[boxes:]
-    bias = absolute.constant()
-    size = (size if bias is None else size + bias).expand_as(centre)
+    if sizes is None:
+        both = absolute.linear(*(torch.cat([f.error, f.size]) for f in operands))
+        error, size = both[:boxes], both[boxes:]
+        bias = absolute.constant()
+        size = (size if bias is None else size + bias).expand_as(centre)
+    else:
+        error = absolute.linear(*(f.error for f in operands))
+        size = sizes.forward(*(f.size + f.error for f in operands)).expand_as(centre)
     if not op.moves_only:
-        sizes = torch.cat([f.size.flatten(1) for f in operands], dim=1)
-        error = error + gamma(op.terms, size.dtype) * size + _column(underflow(op.terms * (1 + most), sizes), size)
+        given = torch.cat([f.size.flatten(1) for f in operands], dim=1)
+        error = error + gamma(op.terms, size.dtype) * size + _column(underflow(op.terms * (1 + most), given), size)
     return _Form(centre, symbols, error.expand_as(centre), size)
 
 

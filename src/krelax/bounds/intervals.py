@@ -22,8 +22,9 @@ class Intervals:
     """What is known of a network over a batch of regions; filled in evaluation order, tightened as it grows.
 
     `lower[i] <= node i <= upper[i]`, `(batch, *shape)`. `magnitude[i]` bounds the sum of the absolute values of the
-    terms that make up node i. `relaxations[i]`, for a non-linear node, is its relaxation over those bounds, and
-    `groups[i]` are joint relaxations of its neurons, if there are any.
+    terms that make up node i, with what the errors of its constants count for (`Linear.sizes`). `relaxations[i]`, for a
+    non-linear node, is its relaxation over those bounds, and `groups[i]` are joint relaxations of its neurons, if there
+    are any.
     """
 
     lower: list[Tensor] = field(default_factory=list)
@@ -117,7 +118,13 @@ def _linear(node: Node, op: Linear, known: Intervals) -> tuple[Tensor, Tensor, T
     absolute = op.absolute()
     centre = [(a + b) / 2 for a, b in zip(lower, upper, strict=True)]
     radius = [torch.maximum(b - c, c - a) for a, b, c in zip(lower, upper, centre, strict=True)]
-    magnitude = absolute.forward(*largest).expand(len(largest[0]), *node.shape)
+    sizes = absolute if op.is_exact else op.sizes()
+    magnitude = sizes.forward(*largest).expand(len(largest[0]), *node.shape)
     error = gamma(op.terms, magnitude.dtype) * magnitude + op.terms * torch.finfo(magnitude.dtype).tiny
     middle, spread = op.forward(*centre), absolute.linear(*radius) + error
-    return middle - spread, middle + spread, magnitude
+    return _no_number(middle - spread, -torch.inf), _no_number(middle + spread, torch.inf), magnitude
+
+
+def _no_number(bound: Tensor, instead: float) -> Tensor:
+    """Bounds with what is not a number, after overflow, replaced by what bounds nothing."""
+    return torch.where(bound.isnan(), instead, bound)

@@ -67,7 +67,9 @@ def follow(network: Network, forms: list[Zonotope], known: Intervals) -> Zonotop
 def _affine(op: Linear, operands: list[Zonotope]) -> Zonotope:
     symbols = max(z.noise.shape[1] for z in operands)
     absolute = op.absolute()
-    magnitude = absolute.forward(*(z.magnitude for z in operands))
+    # what the errors of constants multiply is the node itself, its error included
+    sizes = absolute if op.is_exact else op.sizes()
+    magnitude = sizes.forward(*(z.magnitude if op.is_exact else z.magnitude + z.error for z in operands))
     centre = op.forward(*(z.centre for z in operands))
     magnitude = magnitude.expand_as(centre)
     error = absolute.linear(*(z.error for z in operands)).expand_as(centre)

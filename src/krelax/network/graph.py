@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from krelax.errors import InputError
 from krelax.network.activations import Activation
 from krelax.network.ops import Op, Shape, Source
 
+# More numbers in one evaluation are a damaged file, not a network.
+MOST_NUMBERS = 10**8
 Replay = Callable[[NDArray[Any]], NDArray[Any]]
 Element = type[np.float32] | type[np.float64]
 
@@ -85,16 +89,31 @@ class Network:
 
 
 class Builder:
-    """Collects nodes in evaluation order; importers and tests write networks with it."""
+    """Collects nodes in evaluation order; importers and tests write networks with it.
+
+    Raises InputError before a network takes more numbers than `MOST_NUMBERS` for one evaluation.
+    """
 
     def __init__(self, input_shape: Shape) -> None:
         self._nodes = [Node(Source(), (), tuple(input_shape), "input")]
+        self._numbers = 0
+        self._take(prod(input_shape))
 
     def add(self, op: Op, *inputs: int, name: str = "") -> int:
         """Append `op` applied to earlier nodes and return its index."""
         shape = op.shape(*(self.shape(i) for i in inputs))
+        self._take(prod(shape))
         self._nodes.append(Node(op, inputs, shape, name))
         return len(self._nodes) - 1
+
+    def _take(self, count: int) -> None:
+        self.require(count)
+        self._numbers += count
+
+    def require(self, count: int) -> None:
+        """Raises InputError if there is no room for so many more numbers: to be asked before they are made."""
+        if self._numbers + count > MOST_NUMBERS:
+            raise InputError(f"the network takes more than {MOST_NUMBERS} numbers for one evaluation")
 
     def replace(self, index: int, op: Op) -> int:
         """Put another operator of the same shape in the place of one already added."""
