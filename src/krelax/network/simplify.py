@@ -44,16 +44,19 @@ def _fold(op: Op, scale: Scale, shape: Shape) -> Op | None:
     if not isinstance(op, Dense | Conv | ConvTranspose) or (op.bias is not None and op.bias.dim() != 1):
         return None
     axis = len(shape) - 1 if isinstance(op, Dense) else 1
-    factor = _along(_constant(scale, "factor") or Constant.of(1.0), axis, shape)
     shift = _along(_constant(scale, "shift") or Constant.of(0.0), axis, shape)
     weight, bias = _constant(op, "weight"), _constant(op, "bias")
-    if factor is None or shift is None or weight is None:
+    if shift is None or weight is None:
         return None
-    weight = _by_output(op, weight, factor)
-    products = [weight] if bias is None else [weight, bias * factor]
-    if not all(_is_safe(p) for p in products):
-        return None
-    bias = shift if bias is None else products[1] + shift
+    given = _constant(scale, "factor")
+    if given is not None:
+        factor = _along(given, axis, shape)
+        if factor is None:
+            return None
+        weight, bias = _by_output(op, weight, factor), None if bias is None else bias * factor
+        if not all(_is_safe(p) for p in (weight, bias) if p is not None):
+            return None
+    bias = shift if bias is None else bias + shift
     if not all(bool(t.isfinite().all()) for t in (bias.value, bias.errors())):
         return None
     return replace(op, weight=weight.value, weight_error=weight.error, bias=bias.value, bias_error=bias.error)
