@@ -183,4 +183,4 @@ def least(network: Network, region: Region, coeff: Tensor | None, constant: Tens
     if coeff is not None:
         terms = 2 * coeff[0, 0].numel() + len(network.nodes)
         value = value + region.minimise(coeff, slack=gamma(terms, coeff.dtype)) - underflow(terms, region.magnitude)
-    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)

@@ -154,7 +154,7 @@ class Bounder:
         lost = gamma(rows.shape[1] + count, rows.dtype) * size + underflow(rows.shape[1] * (1 + count), output.size)
         error = output.error.flatten(1) @ rows.abs().T + lost
         value = output.centre.flatten(1) @ rows.T + offsets - spread.sum(1) - error
-        value = torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+        value = torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
         blame = spread.transpose(1, 2) @ shares[:, :count]
         return Bounds(value, symbols[:, : len(self.varied)].transpose(1, 2), blame)
 

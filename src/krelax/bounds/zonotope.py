@@ -147,4 +147,4 @@ def margins(output: Zonotope, queries: Queries, region: Region) -> Tensor:
         size.squeeze(-1) + queries.offsets.abs(),
     )
     value = form.bounds(region)[0] - underflow(rows.shape[-1], output.magnitude)
-    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)

@@ -159,7 +159,7 @@ class Constant:
         if self.error is not None:
             parts.append(self.error / least + TINY)
         if other.error is not None:
-            parts.append((quotient.abs() + TINY) * other.error / least + TINY)
+            parts.append((quotient.abs() + TINY) * (other.error / least + TINY) + TINY)
         return Constant(quotient, _errors(*parts))
 
     def reciprocal(self) -> Constant:
