@@ -267,7 +267,7 @@ def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -
                 raise InputError(f"{path}: ONNX Runtime cannot run the file ({first_line(error)})") from error
         feeds = {inputs.name: as_element(x, kind).reshape(inputs.shape), **inputs.others}
         try:
-            result: NDArray[Any] = sessions[0].run(None, feeds)[0]
+            result: NDArray[Any] = np.asarray(sessions[0].run(None, feeds)[0])
         except Exception as error:
             raise InputError(f"{path}: ONNX Runtime cannot evaluate the network ({first_line(error)})") from error
         return result

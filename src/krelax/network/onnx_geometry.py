@@ -50,6 +50,8 @@ def _flatten(r: Reader) -> list[int]:
 
 def _squeeze(r: Reader) -> list[int]:
     shape, axes = r.shape(), r.integers("axes", 1)
+    if axes == []:
+        raise UnsupportedError("an empty list of axes, which runtimes read in different ways")
     drop = [i for i, n in enumerate(shape) if n == 1] if axes is None else r.axes(axes, len(shape))
     if any(shape[i] != 1 for i in drop):
         raise InputError(f"cannot drop axes {drop} of shape {list(shape)}")
@@ -147,7 +149,7 @@ def reduced(r: Reader) -> tuple[list[int], bool]:
     """The axes of a reduction, and whether they stay with size one."""
     rank, axes = len(r.shape()), r.integers("axes", 1)
     if axes == [] and "axes" in r.schema.attributes:
-        raise UnsupportedError("an empty list of axes")
+        raise UnsupportedError("an empty list of axes, which runtimes read in different ways")
     if not axes:
         axes = [] if r.attribute("noop_with_empty_axes") else list(range(rank))
     return r.axes(axes, rank), bool(r.attribute("keepdims"))
@@ -180,8 +182,10 @@ def _pads(r: Reader, kernel: Sequence[int], stride: Shape, dilation: Shape) -> t
     if auto != "NOTSET" and pads is not None and any(pads):
         raise UnsupportedError(f"pads together with auto_pad {auto}; export with pads alone")
     if auto in {"SAME_UPPER", "SAME_LOWER"}:
-        extent = zip(r.shape()[2:], kernel, stride, dilation, strict=True)
-        total = [max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0) for n, k, s, d in extent]
+        if set(dilation) != {1}:
+            raise UnsupportedError(f"dilations together with auto_pad {auto}; export with pads")
+        extent = zip(r.shape()[2:], kernel, stride, strict=True)
+        total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in extent]
         small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         return (small, large) if auto == "SAME_UPPER" else (large, small)
     pads = [0] * 2 * rank if pads is None or auto == "VALID" else list(pads)
