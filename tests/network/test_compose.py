@@ -132,7 +132,7 @@ def test_pools_with_ceil_agree_with_torch(size, kernel, stride, padding, counted
 @pytest.mark.parametrize("pool", [max_pool, average_pool])
 def test_pools_refuse_windows_without_entries(pool):
     builder = Builder((1, 1, 3))
-    with pytest.raises(UnsupportedError, match="larger than the padded axis"):
+    with pytest.raises(InputError, match="larger than the padded axis"):
         pool(builder, 0, Window((5,), (1,), (0,), (1,), (1,)))
     with pytest.raises(UnsupportedError, match="wholly in the padding"):
         pool(builder, 0, Window((2,), (1,), (3,), (0,), (1,)))

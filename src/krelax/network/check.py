@@ -32,6 +32,6 @@ def check_import(network: Network, name: str, tolerance: float = 1e-4) -> None:
     worst = import_error(network)
     if worst > tolerance:
         raise InputError(
-            f"{name}: import check failed: values differ from the model's by {worst:.2g} of the largest output; "
-            "the model may be random or ill-conditioned"
+            f"{name}: import check failed: at random inputs the model's outputs are off by {worst:.2g} of the largest; "
+            "its own arithmetic overflows or loses digits, or krelax misreads it (then please report it)"
         )

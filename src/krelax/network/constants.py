@@ -95,10 +95,10 @@ class Constant:
         return Constant(move(self.value), None if self.error is None else move(self.error))
 
     def reshape(self, *shape: int) -> Constant:
-        return self.moved(lambda t: t.reshape(*shape))
+        return self.moved(lambda t: t.reshape(shape))
 
     def expand(self, *shape: int) -> Constant:
-        return self.moved(lambda t: t.expand(*shape))
+        return self.moved(lambda t: t.expand(shape))
 
     def __getitem__(self, key: Any) -> Constant:
         return self.moved(lambda t: t[key])

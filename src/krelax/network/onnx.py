@@ -8,6 +8,7 @@ result is compared with ONNX Runtime on random inputs before anyone sees it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.check import check_import
-from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Replay, as_element
-from krelax.network.linear import Arithmetic
+from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node, Replay, as_element
+from krelax.network.linear import Arithmetic, Conv, ConvTranspose
 from krelax.network.onnx_constants import FOLDS
 from krelax.network.onnx_file import first_line, read_model
 from krelax.network.onnx_operators import READERS
@@ -29,8 +30,8 @@ from krelax.network.onnx_reader import FLOATS, Kind, Known, Literal, Reader
 from krelax.network.onnx_schema import check_node, kind_name, results, schema_of
 from krelax.network.simplify import fuse
 
-# Multiplications in one evaluation: more are a damaged file.
-_MOST_WORK = 10**13
+# Multiplications in one evaluation, and numbers that one convolution lays out: more are a damaged file.
+_MOST_WORK, _MOST_LAID_OUT = 10**12, 10**9
 # What foreign data can make NumPy, torch or protobuf raise while a node is read.
 _FOREIGN = (
     ValueError,
@@ -62,8 +63,11 @@ def load_onnx(path: str | Path, check: bool = True) -> Network:
 
 def _build(model: onnx.ModelProto, path: Path, source: Path | bytes) -> Network:
     graph = model.graph
-    if model.functions or graph.sparse_initializer or model.training_info:
-        raise UnsupportedError(f"{path}: functions, sparse constants or training information; export without them")
+    if model.functions:
+        names = ", ".join(f.name for f in model.functions)
+        raise UnsupportedError(f"{path}: functions of the model's own ({names}); inline them when exporting")
+    if graph.sparse_initializer or model.training_info:
+        raise UnsupportedError(f"{path}: sparse constants or training information; export without them")
     version = _version(model, path)
     known = _constants(graph, path)
     inputs = _Inputs.of(graph, known, path)
@@ -78,7 +82,8 @@ def _build(model: onnx.ModelProto, path: Path, source: Path | bytes) -> Network:
         network = builder.build(_output(graph.output[0], known, inputs))
         _check_shapes(network)
     except KrelaxError as error:
-        raise type(error)(f"{path}: {error}{inputs.hint}") from error
+        hint = "" if isinstance(error, UnsupportedError) else inputs.hint
+        raise type(error)(f"{path}: {error}{hint}") from error
     kind: Element = np.float64 if inputs.kind == Kind.DOUBLE else np.float32
     return replace(fuse(network), replay=_session(path, source, inputs, kind), replay_dtype=kind)
 
@@ -146,10 +151,11 @@ def _declared(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, .
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise InputError(f"{path}: input {value.name!r} has no shape; export the network with its input shape")
-    sizes = [d.dim_value if d.HasField("dim_value") and d.dim_value != 0 else None for d in kind.shape.dim]
+    sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
     shape = tuple(1 if n is None else int(n) for n in sizes)
     if any(n < 1 for n in shape):
-        raise InputError(f"{path}: input {value.name!r} has the impossible shape {list(shape)}")
+        reason = "has the impossible shape"
+        raise InputError(f"{path}: input {value.name!r} {reason} {list(shape)}; export it with a batch of one")
     names = [d.dim_param or f"axis {i}" for i, d in enumerate(kind.shape.dim)]
     return int(kind.elem_type), shape, [name for name, n in zip(names, sizes, strict=True) if n is None]
 
@@ -176,14 +182,13 @@ def _interpret(builder: Builder, node: onnx.NodeProto, known: Known, version: in
     """Add what a node computes to what is known."""
     operands = [_kind(name, known) for name in node.input]
     constant = all(name in known.constants for name in node.input if name) or node.op_type in {"Shape", "Size"}
-    table: dict[str, Any] = dict(FOLDS) if constant else dict(READERS)
-    if node.domain not in _STANDARD or (node.op_type not in table and node.op_type not in READERS):
-        what = "of constants is not evaluated; fold it when exporting" if constant else "is not supported"
-        raise UnsupportedError(
-            f"operator {node.op_type} {what}; `krelax supports --onnx-operators` lists those that are"
-        )
-    if node.op_type not in table:
-        raise UnsupportedError(f"operator {node.op_type} of constants is not evaluated; fold it when exporting")
+    table: Mapping[str, Any] = FOLDS if constant else READERS
+    if node.domain not in _STANDARD or node.op_type not in table:
+        name = node.op_type if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
+        if constant and node.domain in _STANDARD:
+            raise UnsupportedError(f"operator {name} of constants is not evaluated; fold it when exporting")
+        listed = "`krelax supports --onnx-operators` lists those that are"
+        raise UnsupportedError(f"operator {name} is not supported; {listed}")
     schema = schema_of(node, version)
     check_node(node, schema, version)
     names = [name for name in node.output if name]
@@ -234,7 +239,8 @@ def _output(value: onnx.ValueInfoProto, known: Known, inputs: _Inputs) -> int:
 def _check_shapes(network: Network) -> None:
     """Evaluate the network once, so that operands of unsuitable shape are found where they are."""
     work = sum(prod(n.shape) * n.op.terms for n in network.nodes if isinstance(n.op, Arithmetic))
-    if work > _MOST_WORK:
+    laid_out = max((_windows(network, n) for n in network.nodes), default=0)
+    if work > _MOST_WORK or laid_out > _MOST_LAID_OUT:
         raise InputError(f"one evaluation takes {work:.1g} multiplications; is the file damaged?")
     values = [torch.zeros(1, *network.input_shape, dtype=torch.float64)]
     for node in network.nodes[1:]:
@@ -246,6 +252,16 @@ def _check_shapes(network: Network) -> None:
         if problem:
             place = f"node {node.name!r} ({type(node.op).__name__})"
             raise InputError(f"{place}: operands of unsuitable shape ({problem}); export the network again")
+
+
+def _windows(network: Network, node: Node) -> int:
+    """Numbers in the windows of a convolution, one by one."""
+    if isinstance(node.op, Conv):
+        return prod(node.shape) // node.shape[1] * node.op.weight[0].numel() * node.op.groups
+    if isinstance(node.op, ConvTranspose):
+        given = network.nodes[node.inputs[0]].shape
+        return prod(given) // given[1] * node.op.weight[0].numel() * node.op.groups
+    return 0
 
 
 def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -> Replay:

@@ -73,12 +73,12 @@ class Literal:
 
     @classmethod
     def whole(cls, numbers: Sequence[int] | NDArray[Any], kind: int = Kind.INT64) -> Literal:
-        """Integers, given as Python integers or an array of them. Raises InputError for those beyond the type."""
+        """Integers, given as Python integers or an array of them. InputError for those beyond the type."""
         array = np.asarray(numbers, dtype=object)
         if kind != Kind.BOOL and array.size:
             limits = np.iinfo(_WHOLE[kind])
             if array.min() < limits.min or array.max() > limits.max:
-                raise InputError(f"integers beyond {kind_name(kind)}")
+                raise InputError(f"integers that {kind_name(kind)} does not hold; fold this constant when exporting")
         return cls(kind, array.astype(_WHOLE[kind]))
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from krelax.errors import UnsupportedError
+from krelax.errors import InputError, UnsupportedError
 from krelax.network.activations import Max
 from krelax.network.compose import convolution, pad_last, reshape, scale_shift
 from krelax.network.constants import Constant
@@ -50,7 +50,7 @@ class Window:
         if self.ceil and (count - 1) * stride >= size + before:
             count -= 1  # a window may not start in the padding behind
         if count < 1:
-            raise UnsupportedError(f"pooling window larger than the padded axis of {size} entries")
+            raise InputError(f"pooling window larger than the padded axis of {size} entries")
         return count
 
     def _starts(self, axis: int, size: int) -> NDArray[np.int64]:
