@@ -29,6 +29,7 @@ from krelax.bounds.sites import Site, Splits, Splittable, Unsplit, alone
 from krelax.bounds.split import Narrowed
 from krelax.bounds.steps import Witness, choices, over
 from krelax.problem.region import dot
+from krelax.problem.region import middle as middle_of
 from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Evaluator:
         leaves.value.copy_((result.constant + region.minimise(result.coeff[0]))[0])
         self._keep(leaves, witness, splits)
         self._choose(leaves, witness, trace)
-        middle = dot(result.coeff[0], ((region.lower + region.upper) / 2).unsqueeze(1)) + result.constant
+        middle = dot(result.coeff[0], middle_of(region.lower, region.upper).unsqueeze(1)) + result.constant
         return Improved(region.minimiser(result.coeff[0])[0], middle[0])
 
     def prove(self, leaves: Leaves) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.ledger import Ledger
+from krelax.bounds.rounding import gradual_underflow
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.region import Region
@@ -151,13 +152,14 @@ def one_core_each(device: torch.device) -> Iterator[None]:
     """Operators use one core each; what can be done side by side uses all that torch may use.
 
     Threads inside operators wait for each other after every one of them: on small operators they gain nothing, and on a
-    machine that does other work, too, they cost more than they gain on large ones.
+    machine that does other work, too, they cost more than they gain on large ones. Subnormal numbers are numbers.
     """
     cores, before = _here.cores, torch.get_num_threads()
     _here.cores = workers(device)
     torch.set_num_threads(1)
     try:
-        yield
+        with gradual_underflow():
+            yield
     finally:
         _here.cores = cores
         torch.set_num_threads(before)
