@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from krelax.network.activations import LeakyReLU, Max, ReLU
 from krelax.network.graph import Network
-from krelax.network.linear import Add, Conv, Dense, Scale
-from krelax.network.ops import Op, Reshape, Take
+from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum
+from krelax.network.ops import Concat, Expand, Gather, Op, Pad, Reshape, Take, Transpose
 
 Digits = NDArray[np.object_]
 Vertex = tuple[int, ...]
@@ -115,6 +115,8 @@ def _affine(op: Op, operands: list[Forms]) -> Forms:
             return _dense(x, op.weight, op.bias)
         case Conv(groups=1):
             return _convolution(x, op)
+        case ConvTranspose(groups=1):
+            return _transposed_convolution(x, op)
         case Scale():
             factor, shift = _digits(1.0 if op.factor is None else op.factor)
             return _plus(Forms(x.digits * factor, x.shift + shift), op.shift)
@@ -126,6 +128,19 @@ def _affine(op: Op, operands: list[Forms]) -> Forms:
             return Forms(x.digits.reshape(-1, *op.target), x.shift)
         case Take():
             return Forms(x.digits.reshape(len(x.digits), -1)[:, op.index.numpy()], x.shift)
+        case Transpose():
+            return Forms(x.digits.transpose(0, *(p + 1 for p in op.permutation)), x.shift)
+        case Gather():
+            return Forms(x.digits.take(op.index.numpy(), axis=op.axis + 1), x.shift)
+        case Expand():
+            return Forms(np.broadcast_to(x.digits, (len(x.digits), *op.target)), x.shift)
+        case Sum():
+            return Forms(x.digits.sum(axis=tuple(a + 1 for a in op.axes), keepdims=True), x.shift)
+        case Pad():
+            return Forms(_padded(x.digits, op), x.shift)
+        case Concat():
+            shift = max(o.shift for o in operands)
+            return Forms(np.concatenate([_magnified(o, shift) for o in operands], axis=op.axis + 1), shift)
     raise NotImplementedError(f"no exact arithmetic for {type(op).__name__}")
 
 
@@ -147,6 +162,28 @@ def _convolution(x: Forms, op: Conv) -> Forms:
             result[:, 0, :, *place] += seen @ weight[:, :, *tap].T
     bias = None if op.bias is None else op.bias.reshape(-1, *[1] * len(op.stride))
     return _plus(Forms(result, x.shift + shift), bias)
+
+
+def _transposed_convolution(x: Forms, op: ConvTranspose) -> Forms:
+    """What every entry adds to the window it is spread over."""
+    weight, shift = _digits(op.weight)
+    shape = op.shape(x.digits.shape[1:])
+    result = np.zeros((len(x.digits), *shape), dtype=object)
+    for place, tap in product(np.ndindex(*x.digits.shape[3:]), np.ndindex(*weight.shape[2:])):
+        geometry = zip(place, tap, op.stride, op.dilation, op.padding, shape[2:], strict=True)
+        target = [(p * s + t * d - before, size) for p, t, s, d, before, size in geometry]
+        if all(0 <= at < size for at, size in target):
+            result[:, 0, :, *(at for at, _ in target)] += x.digits[:, 0, :, *place] @ weight[:, :, *tap]
+    bias = None if op.bias is None else op.bias.reshape(-1, *[1] * len(op.stride))
+    return _plus(Forms(result, x.shift + shift), bias)
+
+
+def _padded(digits: Digits, op: Pad) -> Digits:
+    """Zeros around, or entries cut off where a number is negative."""
+    pads = list(zip(op.before, op.after, strict=True))
+    cropped = digits[:, *(slice(max(0, -b), n - max(0, -a)) for (b, a), n in zip(pads, digits.shape[1:], strict=True))]
+    wide = [(0, 0), *((max(0, b), max(0, a)) for b, a in pads)]
+    return np.pad(cropped, wide, constant_values=0)
 
 
 def _plus(x: Forms, constant: Any) -> Forms:
