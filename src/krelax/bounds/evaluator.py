@@ -194,7 +194,7 @@ class Evaluator:
         """Which leaves have splits that contradict their own intervals."""
         wrong, splits = torch.zeros_like(leaves.value, dtype=torch.bool), self._splits(leaves)
         for i, site, own in self._own_intervals(leaves):
-            side = own.lower.new_zeros(len(leaves), site.count)
+            side = leaves.side.new_zeros(len(leaves), site.count)
             side[splits[i].row, splits[i].neuron - site.first] = splits[i].side
             side = side[:, own.entries]
             wrong |= (((side > 0) & (own.upper < 0)) | ((side < 0) & (own.lower > 0))).any(1)

@@ -49,8 +49,10 @@ class Triangle(Relaxation):
         return z.clamp(min=0) + self.negative_slope * z.clamp(max=0)
 
     def interval(self) -> tuple[Tensor, Tensor]:
-        if self.negative_slope in {0.0, 1.0}:
-            return self._act(self.lower), self._act(self.upper)
+        if self.negative_slope == 0:  # also of infinite bounds
+            return self.lower.clamp(min=0), self.upper.clamp(min=0)
+        if self.negative_slope == 1:
+            return self.lower, self.upper
         # the product with the slope rounds
         limits = torch.finfo(self.lower.dtype)
         low, high = (self.negative_slope * t.clamp(max=0) for t in (self.lower, self.upper))
