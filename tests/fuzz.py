@@ -33,11 +33,11 @@ from krelax.search.verdict import Outcome, Verdict
 
 _ASCENT = Ascent(4, 0.5, 0.9)
 _EFFORT = Effort(leaves=8, rounds=12, root=Ascent(3), leaf=Ascent(1), last=Ascent(4), partial=False, clips=0.0)
-# By their cost: each network is bounded by two methods that are cheap, and by one that is dear.
+# Each network is bounded by a cheap method, some of them by a dear one, and about some a verdict is searched for.
 CHEAP = ("interval", "zonotope", "fast-lin", "fixed0", "fixed1", "crown-ibp", "crown")
 DEAR = ("alpha", "lp", "krelu", "alpha", "lp-krelu", "krelu3", "split", "alpha", "krelu4")
 # Seconds that the search for one verdict may take.
-_SECONDS = 0.5
+_SECONDS = 0.2
 
 
 def _short(name: str) -> Method:
@@ -45,21 +45,22 @@ def _short(name: str) -> Method:
     return method if method.inner is None else replace(method, inner=_ASCENT, outer=_ASCENT)
 
 
-def findings(seed: int) -> list[str]:
-    """What is wrong with krelax's answers to the case of a seed."""
+def findings(seed: int, dear: int = 2, searched: int = 8) -> list[str]:
+    """What is wrong with krelax's answers to the case of a seed; one in `dear` is bounded by a dear method too, one
+    in `searched` is decided."""
     torch.set_num_threads(1)
     try:
         case = random_case(seed)
     except Exception:
         return [f"{seed}: no case: {traceback.format_exc()}"]
-    names = [CHEAP[seed % len(CHEAP)], CHEAP[(seed // 7 + 3) % len(CHEAP)], DEAR[seed % len(DEAR)]]
+    names = [CHEAP[seed % len(CHEAP)], *([] if seed % dear else [DEAR[seed // dear % len(DEAR)]])]
     found: list[str] = []
     for name in dict.fromkeys(names):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             found += _tried(f"{seed} {name}", partial(_wrong_bounds, case, _short(name)))
     with np.errstate(all="ignore"):
-        found += _tried(f"{seed} pipeline", partial(_wrong_verdict, case, seed))
+        found += [] if seed % searched else _tried(f"{seed} pipeline", partial(_wrong_verdict, case, seed))
     return found
 
 
@@ -114,7 +115,7 @@ def _wrong_verdict(case: Case, seed: int) -> Iterator[str]:
     """A property that is said to hold though it does not, or with a margin that it does not have."""
     answers: list[Outcome] = []
     questions = Questions(case.region, case.queries, lambda i, x, y: False)
-    inputs = 12 if seed % 2 else 0
+    inputs = 12 if seed // 8 % 2 else 0
     complete = Complete(
         inputs=inputs, boxes=Splitting(batch=32), branching=_EFFORT, passes=(), turn=0.05, sweeps=(_EFFORT,) * 2
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice, product
+from itertools import islice
 from math import isqrt, prod
 from typing import Any
 
@@ -103,7 +103,7 @@ class _Source:
 
     def next_layer(self) -> None:
         """From here on numbers have another size."""
-        wanted = -self._exponent if self.rng.random() < 0.6 else self.rng.uniform(-300, 300)
+        wanted = -self._exponent if self._exponent and self.rng.random() < 0.6 else self.rng.uniform(-300, 300)
         self._exponent = float(np.clip(wanted, -300, 300)) if self._mood == "scaled" else 0.0
 
     def tensor(self, *shape: int) -> torch.Tensor:
@@ -211,7 +211,10 @@ class _Grower:
 
 def _network(source: _Source) -> Network:
     grower = _Grower(source)
-    for _ in range(source.rng.integers(1, 4)):
+    if source.rng.random() < 0.1:  # affine: nothing hides what rounding does
+        source.next_layer()
+        grower.weighted(0)
+    for _ in range(source.rng.integers(1, 4) if grower.nodes[-1] == 0 else 0):
         grower.layer()
     last = grower.nodes[-1]
     if not last:
@@ -272,7 +275,7 @@ def random_case(seed: int) -> Case:
     region, queries = _region(source, network.input_shape), _queries(source, prod(network.output_shape))
     points = _points(network, region, queries, source.rng)
     few = _is_piecewise(network) and isinstance(region, Box)  # whose minimum is known without them
-    seen = tuple(_values(network, point) for point in islice(points, 3 if few else None))
+    seen = tuple(_values(network, point) for point in islice(points, 2 if few else None))
     case = _judged(network, region, queries, seen)
     if source.rng.random() < 0.5:  # the margins are nearly zero at their minima
         limits = [float(np.clip(float(min(max(v, -(2**1023)), 2**1023)), -1e300, 1e300)) for v in case.limits]
@@ -311,33 +314,30 @@ def _margin(row: list[float], offset: float, output: list[Enclosure]) -> Fractio
 def _points(network: Network, region: Region, queries: Queries, rng: np.random.Generator) -> Iterator[Point]:
     """Inputs inside the region: corners, others between, and where margins seem to be small; dyadic."""
     lower, upper = ([Fraction(v) for v in t.flatten().tolist()] for t in (region.lower, region.upper))
-    shares = [[Fraction(v) for v in rng.random(len(lower)).round(3).tolist()] for _ in range(2)]
-    corners = [[Fraction(v) for v in ups] for ups in product((0, 1), repeat=min(len(lower), 3))]
-    rest = [Fraction(int(v)) for v in rng.integers(2, size=max(0, len(lower) - 3))]
-    inner = [_down(Fraction(1, 2))] * len(lower)
+    shares = [rng.random(len(lower)).round(3), *rng.integers(2, size=(4, len(lower)))]
     box = [
-        tuple(l + _down(t) * (u - l) for t, l, u in zip(share, lower, upper, strict=True))
-        for share in (inner, *(c + rest for c in corners), *shares)
+        tuple(l + Fraction(t) * (u - l) for t, l, u in zip(share.tolist(), lower, upper, strict=True))
+        for share in shares
     ]
     if isinstance(region, Ball):
-        yield from _in_ball(network, region, queries, box, lower, upper)
+        row = queries.rows[0, int(rng.integers(queries.rows.shape[1]))].tolist()
+        yield from _in_ball(network, region, row, box[:3], lower, upper)
     else:
         yield from box
 
 
 def _in_ball(
-    network: Network, region: Ball, queries: Queries, box: list[Point], lower: list[Fraction], upper: list[Fraction]
+    network: Network, region: Ball, row: list[float], box: list[Point], lower: list[Fraction], upper: list[Fraction]
 ) -> Iterator[Point]:
-    """Points of the box drawn into the ball, and the points of the ball against the gradients of margins."""
+    """Points of the box drawn into the ball, and the point of the ball against the gradient of a margin."""
     centre, eps = [Fraction(v) for v in region.centre.flatten().tolist()], Fraction(region.eps)
     steps = [[a - c for a, c in zip(x, centre, strict=True)] for x in box]
     step = max(eps, Fraction(1, 2**1074)) / 2**20
-    for row in queries.rows[0].tolist():
-        at = [_middle(row, network, [*centre[:i], c + step, *centre[i + 1 :]]) for i, c in enumerate(centre)]
-        here = _middle(row, network, centre)
-        slope = [here - v for v in at]
-        largest = max(slope, key=abs)
-        steps.append([s if region.p == 2 or (s is largest) else Fraction(0) for s in slope])
+    at = [_middle(row, network, [*centre[:i], c + step, *centre[i + 1 :]]) for i, c in enumerate(centre)]
+    here = _middle(row, network, centre)
+    slope = [here - v for v in at]
+    largest = max(slope, key=abs)
+    steps.append([s if region.p == 2 or s is largest else Fraction(0) for s in slope])
     yield tuple(centre)
     for direction in steps:
         size = _length(direction, region.p)
