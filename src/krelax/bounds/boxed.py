@@ -22,12 +22,12 @@ from torch import Tensor
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.rounding import gamma, underflow
+from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
 from krelax.network.activations import Activation
 from krelax.network.ops import Linear, Op
 from krelax.problem.queries import Queries
-from krelax.problem.region import Box
+from krelax.problem.region import Box, middle
 from krelax.relaxations import Lines, Relaxation, Rule, relax
 from krelax.relaxations.piecewise import Triangle
 
@@ -154,14 +154,8 @@ class Bounder:
         lost = gamma(rows.shape[1] + count, rows.dtype) * size + underflow(rows.shape[1] * (1 + count), output.size)
         error = output.error.flatten(1) @ rows.abs().T + lost
         value = output.centre.flatten(1) @ rows.T + offsets - spread.sum(1) - error
-        value = torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
         blame = spread.transpose(1, 2) @ shares[:, :count]
-        return Bounds(value, symbols[:, : len(self.varied)].transpose(1, 2), blame)
-
-
-def middle(lower: Tensor, upper: Tensor) -> Tensor:
-    """A point between the faces, about in the middle."""
-    return (lower + (upper - lower) / 2).clamp(lower, upper)
+        return Bounds(bounding(value), symbols[:, : len(self.varied)].transpose(1, 2), blame)
 
 
 def _absolute(op: Op) -> tuple[Linear, Linear | None] | None:

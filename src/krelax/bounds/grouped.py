@@ -18,6 +18,7 @@ from krelax.bounds.groups import Groups, Through
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices, Shared
 from krelax.bounds.steps import Alone, Crossing, Parameter, Single, Step, columns
+from krelax.problem.region import FLOOR
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class Shares:
         every = part if slope.shape[2] == k else torch.cat([part, torch.zeros_like(slope[:, :, k:])], 2)
         found = joint.support(slope, every, self._sides(sides, slope))
         self._met = _Crossed(whole, own, part, slope, self.tilt.value, found.z, found.a)
-        absolute = ((slope.abs() + every.abs()) * joint.magnitude.unsqueeze(-1)).sum((1, 2))
+        absolute = ((slope.abs() + every.abs()) * (joint.magnitude + FLOOR).unsqueeze(-1)).sum((1, 2))
         # sums over groups are longer than the sums over neurons that the backward pass charges for
         absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
         return part, slope, found.value.sum(1), absolute

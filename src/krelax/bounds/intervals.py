@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.groups import Groups
-from krelax.bounds.rounding import gamma
+from krelax.bounds.rounding import bounding, gamma
 from krelax.network.activations import Activation
 from krelax.network.graph import Network, Node
 from krelax.network.ops import Linear
 from krelax.problem.region import Region
+from krelax.problem.region import middle as halfway
 from krelax.relaxations import Relaxation, relax
 
 
@@ -116,15 +117,10 @@ def _linear(node: Node, op: Linear, known: Intervals) -> tuple[Tensor, Tensor, T
     if op.moves_only:
         return op.linear(*lower), op.linear(*upper), op.linear(*largest)
     absolute = op.absolute()
-    centre = [(a + b) / 2 for a, b in zip(lower, upper, strict=True)]
+    centre = [halfway(a, b) for a, b in zip(lower, upper, strict=True)]
     radius = [torch.maximum(b - c, c - a) for a, b, c in zip(lower, upper, centre, strict=True)]
     sizes = absolute if op.is_exact else op.sizes()
     magnitude = sizes.forward(*largest).expand(len(largest[0]), *node.shape)
     error = gamma(op.terms, magnitude.dtype) * magnitude + op.terms * torch.finfo(magnitude.dtype).tiny
     middle, spread = op.forward(*centre), absolute.linear(*radius) + error
-    return _no_number(middle - spread, -torch.inf), _no_number(middle + spread, torch.inf), magnitude
-
-
-def _no_number(bound: Tensor, instead: float) -> Tensor:
-    """Bounds with what is not a number, after overflow, replaced by what bounds nothing."""
-    return torch.where(bound.isnan(), instead, bound)
+    return bounding(middle - spread), -bounding(-(middle + spread)), magnitude

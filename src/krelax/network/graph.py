@@ -47,11 +47,13 @@ class Network:
     Node 0 is the input, the last node is the output, and every node's inputs come before it. `replay`, where there
     is one, evaluates the model this network was read from in the model's own type, one input of `input_shape` at a
     time. That type is `replay_dtype`; the input must hold numbers of it, in whatever type they are given.
+    `converted` is the type that `to` gave it.
     """
 
     nodes: tuple[Node, ...]
     replay: Replay | None = field(default=None, repr=False)
     replay_dtype: Element = np.float32
+    converted: torch.dtype | None = field(default=None, repr=False)
 
     @property
     def input_shape(self) -> Shape:
@@ -63,7 +65,12 @@ class Network:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the constants: float64 as read, which holds a model's float32 exactly."""
+        """Type of the constants: float64 as read, which holds a model's float32 exactly.
+
+        A network without constants has one, too: its inputs and coefficients are of that type.
+        """
+        if self.converted is not None:
+            return self.converted
         tensors = (t for node in self.nodes for t in node.op.parameters() if t.is_floating_point())
         return next((t.dtype for t in tensors), torch.float64)
 
@@ -85,7 +92,7 @@ class Network:
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Network:
         """The same network with its constants in another type or on another device."""
         nodes = tuple(replace(node, op=node.op.to(dtype, device)) for node in self.nodes)
-        return replace(self, nodes=nodes)
+        return replace(self, nodes=nodes, converted=dtype)
 
 
 class Builder:

@@ -49,8 +49,10 @@ class Triangle(Relaxation):
         return z.clamp(min=0) + self.negative_slope * z.clamp(max=0)
 
     def interval(self) -> tuple[Tensor, Tensor]:
-        if self.negative_slope in {0.0, 1.0}:
-            return self._act(self.lower), self._act(self.upper)
+        if self.negative_slope == 0:  # also of infinite bounds
+            return self.lower.clamp(min=0), self.upper.clamp(min=0)
+        if self.negative_slope == 1:
+            return self.lower, self.upper
         # the product with the slope rounds
         limits = torch.finfo(self.lower.dtype)
         low, high = (self.negative_slope * t.clamp(max=0) for t in (self.lower, self.upper))
@@ -102,8 +104,10 @@ class Triangle(Relaxation):
         return ((slope - self.negative_slope) * (_STEPS / max(1 - self.negative_slope, _TINY))).round()
 
     def rounded(self, slope: Tensor) -> Tensor:
-        """The nearest slopes that fractions stand for. Bounds hardly notice, and can be written down in few bytes."""
-        return self.negative_slope + (1 - self.negative_slope) * (self.fractions(slope) / _STEPS)
+        """The nearest slopes that fractions stand for, both ends exactly. Bounds hardly notice, and can be written down
+        in few bytes."""
+        share = self.fractions(slope) / _STEPS
+        return torch.where(share < 1, self.negative_slope + (1 - self.negative_slope) * share, 1.0)
 
     def writable(self, slope: Tensor) -> bool:
         """Whether slopes are what fractions stand for."""

@@ -39,7 +39,7 @@ class SShaped(Relaxation):
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
         tiny = torch.finfo(slope.dtype).tiny
-        ratio = slope / (coeff * self.scale * self.gain)  # s (1 - s) at a stationary point
+        ratio = slope / coeff / (self.scale * self.gain)  # s (1 - s) at a stationary point
         ratio = torch.nan_to_num(ratio).clamp(tiny, 0.25)
         small = 2 * ratio / (1 + (1 - 4 * ratio).sqrt())  # the root without cancellation
         point = (torch.log(small) - torch.log1p(-small)) / self.gain
