@@ -71,10 +71,8 @@ class _ByClaim:
         choice = choose(crossing, self.batch, network, j)
         if len(splits.leaf):
             ends, choice.tables["lowered"] = splits.cut(ends, rows), splits.lowered(rows)
+            choice.tables["own"] = splits.own(rows, network.activation(j).negative_slope)
             self.empty |= (ends[0] > ends[1]).any(1)
-            if "top" in choice.tables:
-                size = ends[0].shape[1]
-                choice.tables["top"] = choice.tables["top"].without(splits.leaf, splits.neuron, size)
         if crossing is not None:
             choice.parts = [self._part(j, shares) for shares in crossing.groups]
         return cross(proof.bounds, j, coeff, ends, choice, slice(None))
