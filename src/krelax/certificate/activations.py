@@ -7,6 +7,7 @@ the maximum of `slope z - coeff act(z)` over the intervals `lower <= z <= upper`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -193,40 +194,41 @@ class Maximum:
         return np.where(coeff > 0, first[which], second[which]) * coeff
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
-        """What a member gains as the maximum is `max (slope - coeff) z - max slope z`. For `coeff <= 0` some member is
-        the maximum, and the price is at most that of the best; for `coeff > 0` it is at most that of any, and that of
-        any mixture."""
-        lower, upper = (ar.number(z) for z in ends)
-        each = ar.maximum(slope * lower, slope * upper)
-        less = slope - coeff
-        gain = self._split(node, ar.maximum(less * lower, less * upper) - each)
-        most, least = gain[:, :, 0], gain[:, :, 0]
-        for i in range(1, node.window):
-            most, least = ar.maximum(most, gain[:, :, i]), -ar.maximum(-least, -gain[:, :, i])
+        """For `coeff <= 0` the maximum over members that may be the largest. For `coeff > 0` a concave function of the
+        maximum t, piecewise linear: members rise with t up to their upper ends, and t need not be more than one of
+        those, nor less than the largest lower end."""
+        lower, upper = (self._split(node, z) for z in ends)
+        least = lower.max(2, keepdims=True)
+        slope = self._split(node, slope)
+        whole = self._split(node, coeff)
+        below = [
+            self._summed(ar, slope, lower, np.minimum(upper, t)) - whole[:, :, 0] * ar.number(t[:, :, 0])
+            for t in (least, *(np.maximum(upper[:, :, i : i + 1], least) for i in range(node.window)))
+        ]
+        member = np.arange(node.window)
+        above = [self._summed(ar, slope - ar.where(member == i, whole, _zero(ar)), lower, upper) for i in member]
         negative = self._split(node, ar.floats(coeff) <= 0)[:, :, 0]
-        total = self._split(node, each).sum(2)
-        member, (mixture, valid) = total + least, self._mixture(ar, node, coeff, slope, (lower, upper))
-        either = ar.where(valid, -ar.maximum(-member, -mixture), member)
-        return ar.where(negative, total + most, either)
+        return ar.where(negative, _largest(ar, above), _largest(ar, below))
 
-    def _mixture(
-        self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: tuple[Array, Array]
-    ) -> tuple[Array, NDArray[np.bool_]]:
-        """The price for `coeff > 0` with `coeff * a >= sum part z`, which holds for parts that are not negative and add
-        up to `coeff`: as far as they can be the slopes, which then cost nothing. The largest part is what the others
-        leave, so that the sum is exact; and whether it is not negative either."""
-        wanted = self._split(node, np.maximum(ar.floats(slope), 0.0))
-        whole = np.maximum(self._split(node, ar.floats(coeff))[:, :, :1], 0.0)
-        total = wanted.sum(2, keepdims=True)
-        other = np.arange(node.window) != wanted.argmax(2)[:, :, None]
-        part = ar.choice(np.where(other, wanted * (whole / np.where(total > 0, total, 1.0)), 0.0))
-        largest = self._split(node, coeff)[:, :, :1] - part.sum(2).reshape(len(wanted), node.size, 1)
-        rest = (self._split(node, slope) - ar.where(other, part, largest)).reshape(len(wanted), -1)
-        price = self._split(node, ar.maximum(rest * ends[0], rest * ends[1])).sum(2)
-        return price, ar.floats(largest)[:, :, 0] >= 0
+    @staticmethod
+    def _summed(ar: Arithmetic, slope: Array, lower: Floats, upper: Floats) -> Array:
+        """The maximum of a linear form over the members' intervals."""
+        return ar.maximum(*(slope * ar.number(z) for z in (lower, upper))).sum(2)
 
     def reach(self, node: Activation, largest: Floats) -> Floats:
         return self._split(node, largest).max(2)
+
+
+def _zero(ar: Arithmetic) -> Array:
+    return ar.number(np.zeros(()))
+
+
+def _largest(ar: Arithmetic, values: Sequence[Array]) -> Array:
+    """The largest of several numbers, entry by entry."""
+    result = values[0]
+    for value in values[1:]:
+        result = ar.maximum(result, value)
+    return result
 
 
 KINDS: dict[str, Kind] = {

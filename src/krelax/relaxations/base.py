@@ -98,8 +98,8 @@ class Relaxation(ABC):
         """Interval in which optimised slopes are kept, `(batch, *shape)` each."""
 
     def rounded(self, slope: Tensor) -> Tensor:
-        """Slopes of lower lines as proofs use them, short enough to be written down."""
-        return slope
+        """Slopes of lower lines as proofs use them, short enough to be written down: of float32."""
+        return slope.float().to(slope)
 
     def unstable(self) -> Tensor:
         """Where the relaxation is not exact, `(batch, *shape of z)`: only there slopes matter."""
