@@ -179,7 +179,7 @@ def region_of(rng: Random, shape: tuple[int, ...]) -> Region:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A question about a network, in a file, to be decided some way; `least` is its margin at the worst of many points."""
+    """A question about a network, in a file, to be decided some way; `least` is its margin at the worst of points."""
 
     path: Path
     network: Network

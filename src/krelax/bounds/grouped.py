@@ -7,7 +7,7 @@ slopes are sound; both are optimised. Without groups this is the single-neuron s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -77,11 +77,14 @@ class Shares:
         self.share = Parameter(share, zero, one, self._SHARE)
         self.tilt = Parameter(tilt, -one, one, self._TILT)
         self._met: _Crossed | None = None
+        self._write: Callable[[Tensor], Tensor] = lambda values: values
 
     def over(self, groups: Groups) -> Shares:
-        """The same shares of other relaxations of the same groups, in their type."""
+        """The same shares of other relaxations of the same groups, in their type, of numbers that can be written."""
         dtype = groups.joint.bounds.dtype
-        return Shares(groups, self.places, self.share.value.to(dtype), self.tilt.value.to(dtype))
+        other = Shares(groups, self.places, self.share.value.to(dtype), self.tilt.value.to(dtype))
+        other._write = written
+        return other
 
     def take(self, coeff: Tensor, line: Tensor, sides: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The groups' coefficients and slopes, with the prices and absolute terms, `(batch, queries)`.
@@ -91,10 +94,10 @@ class Shares:
         """
         joint, k = self.groups.joint, self.places.shape[-1]
         whole, own = pick(coeff, self.places), pick(line, self.places)
-        part = written(self.share.value * whole)
+        part = self._write(self.share.value * whole)
         slope = self.tilt.value * part.abs().sum(2, keepdim=True)
         slope[:, :, :k] += part * own
-        slope = written(slope)
+        slope = self._write(slope)
         every = part if slope.shape[2] == k else torch.cat([part, torch.zeros_like(slope[:, :, k:])], 2)
         found = joint.support(slope, every, self._sides(sides, slope))
         self._met = _Crossed(whole, own, part, slope, self.tilt.value, found.z, found.a)

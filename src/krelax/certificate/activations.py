@@ -18,6 +18,10 @@ from krelax.certificate.network import Activation
 
 Ends = tuple[Floats, Floats]
 
+# Rules decide by comparing bounds. What they compare is often equal but for rounding, as where intervals are symmetric:
+# so the threshold is a little, relatively, to the side of that.
+_ASIDE = 2.0**-20
+
 
 class Kind(Protocol):
     """One kind of activation. `float32` says whether it can be executed in float32 with an error that is known."""
@@ -73,7 +77,7 @@ class Relu:
         (lower, upper), slope = ends, node.negative_slope
         width = np.where(upper > lower, upper - lower, 1.0)
         chord = (np.maximum(upper, 0) - slope * np.minimum(lower, 0)) / width
-        low = np.where(upper > -lower, 1.0, slope) if rule == "adaptive" else chord
+        low = np.where(upper > -lower * (1 + _ASIDE), 1.0, slope) if rule == "adaptive" else chord
         if t is not None:
             low = np.where(np.isnan(t), low, slope + (1 - slope) * t)
         own = np.where(lower >= 0, 1.0, slope)
@@ -185,12 +189,17 @@ class Maximum:
     def slopes(
         self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, top: Floats | None, which: Rows
     ) -> Floats:
-        """The member whose lower bound is largest; for negative coefficients only where it must be the maximum."""
-        lower = self._split(node, ends[0])
-        leader = np.arange(node.window) == lower.argmax(2)[..., None]
-        others = self._possible(node, ends) & ~leader
-        settled = leader & ~others.any(2, keepdims=True)
-        first, second = (x.reshape(len(x), -1) for x in (leader, settled))
+        """The first member whose lower bound is largest, or nearly so. For negative coefficients, and by "parallel" for
+        all, only where it is the maximum, or nearly so."""
+        lower, upper = (self._split(node, z) for z in ends)
+        score = lower + _ASIDE * (upper - lower)
+        best = score.max(2, keepdims=True)
+        close = score >= best - _ASIDE / 2 * (upper.max(2, keepdims=True) - lower.max(2, keepdims=True)).clip(0)
+        leader = np.arange(node.window) == close.argmax(2)[..., None]
+        low, high = (np.where(leader, z, 0.0).sum(2, keepdims=True) for z in (lower, upper))
+        rest = np.where(leader, -np.inf, upper).max(2, keepdims=True)
+        settled = leader & (rest - low <= _ASIDE * (high - low))
+        first, second = (x.reshape(len(x), -1) for x in (settled if rule == "parallel" else leader, settled))
         return np.where(coeff > 0, first[which], second[which]) * coeff
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:

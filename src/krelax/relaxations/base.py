@@ -18,6 +18,10 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+# Rules decide by comparing bounds, and others are to decide the same. What is compared is often equal but for rounding,
+# as where intervals are symmetric: so the threshold is a little, relatively, to the side of that.
+ASIDE = 2.0**-20
+
 
 class Rule(StrEnum):
     """Published closed-form choices of slopes; each is sound for every activation."""

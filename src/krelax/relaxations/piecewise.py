@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from krelax.relaxations.base import Lines, Relaxation, Rule, Support
+from krelax.relaxations.base import ASIDE, Lines, Relaxation, Rule, Support
 
 _STEPS, _TINY = 255.0, 1e-30
 
@@ -130,7 +130,7 @@ class Triangle(Relaxation):
     @_once
     def _adaptive(self) -> Tensor:
         low, high = self.slope_range()
-        return torch.where(self.upper > -self.lower, high, low)
+        return torch.where(self.upper > -self.lower * (1 + ASIDE), high, low)
 
     def lines(self, lower: Tensor, upper: Tensor) -> Lines:
         """As the general ones; lower slopes inside `slope_range` pass through the origin, exactly."""
