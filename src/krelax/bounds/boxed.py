@@ -60,15 +60,12 @@ class Bounds:
 @dataclass
 class _Form:
     """One node: `centre`, `error` and `size` are `(boxes, *shape)`, `symbols` is `(boxes, symbols, *shape)`; the size
-    bounds the sum of the absolute values of all parts. Symbols that came later than this form are left out. `lower` and
-    `upper` are what interval arithmetic says, over the best that is known of pre-activations."""
+    bounds the sum of the absolute values of all parts. Symbols that came later than this form are left out."""
 
     centre: Tensor
     symbols: Tensor
     error: Tensor
     size: Tensor
-    lower: Tensor
-    upper: Tensor
 
 
 class Bounder:
@@ -123,7 +120,8 @@ class Bounder:
             else:
                 operand = forms[node.inputs[0]]
                 absolute_sum, origin = _spread(operand, shares)
-                known.relaxations[i] = relaxation = _relaxed(cast(Activation, node.op), operand, absolute_sum)
+                lower, upper = _interval(operand, absolute_sum)
+                known.relaxations[i] = relaxation = relax(cast(Activation, node.op), lower, upper)
                 witness[i], band = _lines(relaxation, bool(self._instance.ledgers))
                 form, shares = _activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
             forms[i] = form
@@ -146,8 +144,8 @@ class Bounder:
         symbols = centre.new_zeros(len(centre), count, centre[0].numel())
         symbols[:, torch.arange(count, device=self.varied.device), self.varied] = radius.flatten(1)[:, self.varied]
         shares = torch.eye(count, dtype=centre.dtype, device=centre.device).expand(len(centre), -1, -1)
-        symbols, size = symbols.unflatten(2, centre.shape[1:]), centre.abs() + radius
-        return _Form(centre, symbols, torch.zeros_like(centre), size, boxes.lower, boxes.upper), shares
+        form = _Form(centre, symbols.unflatten(2, centre.shape[1:]), torch.zeros_like(centre), centre.abs() + radius)
+        return form, shares
 
     def _margins(self, output: _Form, shares: Tensor) -> Bounds:
         rows, offsets = self._queries.rows[0], self._queries.offsets
@@ -171,21 +169,16 @@ def middle(lower: Tensor, upper: Tensor) -> Tensor:
 def _affine(op: Linear, absolute: Linear, operands: list[_Form]) -> _Form:
     """An affine operator acts on every part. Every symbol's products round, and each is part of the size."""
     boxes, most = len(operands[0].centre), max(f.symbols.shape[1] for f in operands)
+    centre = op.forward(*(f.centre for f in operands))
     symbols = _each(op, [_padded(f.symbols, most) for f in operands])
-    middles = [(f.lower + f.upper) / 2 for f in operands]
-    radii = [torch.maximum(f.upper - m, m - f.lower) for f, m in zip(operands, middles, strict=True)]
-    pairs = zip(operands, middles, strict=True)
-    centre, between = op.forward(*(torch.cat([f.centre, m]) for f, m in pairs)).split(boxes)
-    thirds = (torch.cat([f.error, f.size, r]) for f, r in zip(operands, radii, strict=True))
-    error, size, radius = absolute.linear(*thirds).split(boxes)
+    both = absolute.linear(*(torch.cat([f.error, f.size]) for f in operands))
+    error, size = both[:boxes], both[boxes:]
     bias = absolute.constant()
     size = (size if bias is None else size + bias).expand_as(centre)
-    lost: Tensor | float = 0.0
     if not op.moves_only:
         sizes = torch.cat([f.size.flatten(1) for f in operands], dim=1)
-        lost = gamma(op.terms, size.dtype) * size + _column(underflow(op.terms * (1 + most), sizes), size)
-    error, radius = error + lost, radius + lost
-    return _Form(centre, symbols, error.expand_as(centre), size, between - radius, between + radius)
+        error = error + gamma(op.terms, size.dtype) * size + _column(underflow(op.terms * (1 + most), sizes), size)
+    return _Form(centre, symbols, error.expand_as(centre), size)
 
 
 def _each(op: Linear, parts: list[Tensor]) -> Tensor:
@@ -235,16 +228,6 @@ def _spread(form: _Form, shares: Tensor) -> tuple[Tensor, Tensor]:
     return both[..., -1].reshape(form.centre.shape), both[..., :-1]
 
 
-def _relaxed(op: Activation, form: _Form, spread: Tensor) -> Relaxation:
-    """The relaxation over what the form says of entries that interval arithmetic leaves undecided, and interval
-    arithmetic of the others."""
-    by_interval = relax(op, form.lower, torch.maximum(form.upper, form.lower))
-    undecided, (lower, upper) = by_interval.unstable(), _interval(form, spread)
-    low = torch.where(undecided, torch.fmax(by_interval.lower, lower), by_interval.lower)
-    high = torch.where(undecided, torch.fmin(by_interval.upper, upper), by_interval.upper)
-    return relax(op, low, torch.maximum(high, low))
-
-
 def _interval(form: _Form, spread: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds of a node, rounding included."""
     radius = spread + form.error
@@ -273,7 +256,7 @@ def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
     chord, height = relaxation.chord(), relaxation.height()
     # a `where` of two Python numbers would be single precision
     steep = torch.full_like(chord, relaxation.negative_slope)
-    steep.masked_fill_(relaxation.upper > -relaxation.lower * (1 + ASIDE), 1.0)
+    steep.masked_fill_(relaxation.upper > relaxation.lower * -(1 + ASIDE), 1.0)
     lower = torch.where(relaxation.unstable(), steep, chord)
     lines = Lines(lower.unsqueeze(1), chord.unsqueeze(1), None, height.unsqueeze(1))
     return _Fixed(relaxation, lines), _Band(chord, height, torch.zeros_like(height))
@@ -301,8 +284,7 @@ def _activate(
         symbols, shares = _with_new(old, None, half.flatten(1), origin, shares)
     else:
         symbols, shares = _with_new(form.symbols.flatten(2), band.slope.flatten(1), half.flatten(1), origin, shares)
-    error = error if rest is None else error + rest
-    return _Form(centre, symbols.unflatten(2, half.shape[1:]), error, size, *relaxation.interval()), shares
+    return _Form(centre, symbols.unflatten(2, half.shape[1:]), error if rest is None else error + rest, size), shares
 
 
 def _largest(half: Tensor, room: int) -> tuple[Tensor, Tensor | None]:

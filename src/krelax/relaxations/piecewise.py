@@ -130,7 +130,7 @@ class Triangle(Relaxation):
     @_once
     def _adaptive(self) -> Tensor:
         low, high = self.slope_range()
-        return torch.where(self.upper > -self.lower * (1 + ASIDE), high, low)
+        return torch.where(self.upper > self.lower * -(1 + ASIDE), high, low)
 
     def lines(self, lower: Tensor, upper: Tensor) -> Lines:
         """As the general ones; lower slopes inside `slope_range` pass through the origin, exactly."""
