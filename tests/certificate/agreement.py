@@ -9,7 +9,6 @@ import hashlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from onnx import helper, numpy_helper
 from tests.certificate.proofs import as_file
+from tests.certificate.test_mutations import mutate
 
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
@@ -34,6 +34,7 @@ from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region
+from krelax.run.executions import slack
 from krelax.search.complete import Complete, Pass
 from krelax.search.pipeline import Plan, Questions, decide
 from krelax.search.verdict import Outcome, Verdict
@@ -234,42 +235,67 @@ def case_of(seed: int, folder: Path) -> Case:
     return Case(path, network, questions, way, plan, least_margin(network, queries, x))
 
 
-def decided(case: Case, seconds: float = 3.0) -> Outcome:
+def decided(case: Case, seconds: float) -> Outcome:
+    """As a run decides it that writes certificates."""
     outcomes: list[Outcome] = []
-    decide(case.network, case.questions, case.plan, lambda i, o: outcomes.append(o), seconds, proofs=True)
+    room = slack(case.path.read_bytes(), case.questions)
+    decide(case.network, case.questions, case.plan, lambda i, o: outcomes.append(o), seconds, proofs=True, room=room)
     return outcomes[0]
 
 
-def tampered(case: Case, made: Certificate, rng: Random, mutate: Callable[[Any, Certificate], None]) -> Certificate:
+def tampered(made: Certificate, rng: Random) -> Certificate:
     """The certificate with a random change of its proof, about the same question."""
-    broken = deepcopy(made)
+    broken, asked = deepcopy(made), made.questions[0]
     mutate(rng, broken)
-    asked = made.questions[0]
     own = {name: getattr(asked, name) for name in ("region", "rows", "offsets", "clause")}
     return replace(broken, questions=[replace(broken.questions[0], **own)])
 
 
-def examine(case: Case, folder: Path) -> tuple[Outcome, str]:
-    """The outcome of a case, and what is wrong about it, if anything."""
-    outcome = decided(case)
+def checked(made: Certificate, data: bytes, exact: bool, path: Path) -> float | str:
+    """The margin that the checker finds, through a file, or what it says instead."""
+    try:
+        write(path, made)
+    except (TypeError, ValueError) as error:  # which do not fit each other
+        return str(error)
+    try:
+        return check(read(path), data, exact)[0]
+    except (Rejected, Malformed) as error:
+        return f"{'exact' if exact else 'float64'}: {error}"
+
+
+def examine(case: Case, folder: Path, seconds: float = 2.0, changes: int = 0) -> tuple[Outcome, str]:
+    """The outcome of a case, and what is wrong about it, if anything. So many random changes of its certificate are
+    to be refused, too, or prove no more than is true."""
+    outcome = decided(case, seconds)
     if outcome.verdict is not Verdict.HOLDS:
         return outcome, ""
-    if case.least < -1e-9:
+    tolerance = 1e-9 * (1 + abs(case.least))
+    if case.least < -tolerance:
         return outcome, f"holds, although the margin is {case.least:.3g} somewhere"
     data, path = case.path.read_bytes(), folder / "c.zip"
     made = Certificate(hashlib.sha256(data).hexdigest(), "real", "test", list(outcome.proofs))
-    write(path, made)
-    made, margins = read(path), []
-    for exact in (False, True):
-        try:
-            margins.append(check(made, data, exact)[0])
-        except (Rejected, Malformed) as error:
-            return outcome, f"{outcome.margin:.3g} found, {'exact' if exact else 'float64'}: {error}"
-    if not margins[0] <= margins[1] + 1e-12 * abs(margins[1]):
-        return outcome, f"exact {margins[1]!r} below float64 {margins[0]!r}"
-    if margins[1] > case.least + 1e-9 * (1 + abs(case.least)):
-        return outcome, f"exact {margins[1]!r} above what is true, {case.least!r}"
-    return outcome, ""
+    margins = [checked(made, data, exact, path) for exact in (False, True)]
+    for margin in margins:
+        if isinstance(margin, str):
+            return outcome, f"{outcome.reason}, {outcome.margin:.3g} found, {margin}"
+    low, high = map(float, margins)
+    if not low <= high <= case.least + tolerance:
+        return outcome, f"float64 {low!r}, exact {high!r}, true {case.least!r}"
+    return outcome, _forged(made, data, case.least, tolerance, changes, path)
+
+
+def _forged(made: Certificate, data: bytes, least: float, tolerance: float, changes: int, path: Path) -> str:
+    """What is wrong about forgeries, if anything: the question with a margin that is too large, and changed proofs."""
+    rng = np.random.default_rng(len(data))
+    asked = replace(made.questions[0], offsets=made.questions[0].offsets - least - 10 * tolerance)
+    forged = [(replace(made, questions=[asked]), -9 * tolerance)]
+    forged += [(tampered(made, rng), least + tolerance) for _ in range(changes)]
+    for false, truth in forged:
+        for exact in (False, True):
+            margin = checked(false, data, exact, path)
+            if isinstance(margin, float) and margin > truth:
+                return f"forged: {margin!r} above {truth!r}"
+    return ""
 
 
 def main(count: int, first: int) -> int:
@@ -283,7 +309,7 @@ def main(count: int, first: int) -> int:
             try:
                 case = case_of(seed, folder)
                 way = case.way
-                outcome, problem = examine(case, folder)
+                outcome, problem = examine(case, folder, changes=3)
                 holds = outcome.verdict is Verdict.HOLDS
             except Exception as error:  # every one of them is a finding
                 holds, problem = False, f"{type(error).__name__}: {error}"

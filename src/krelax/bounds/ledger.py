@@ -54,6 +54,13 @@ class Choices:
     absolute: NDArray[np.float32] | None = None
     groups: tuple[Shared, ...] = ()
 
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers are."""
+        shared = (t for s in self.groups for t in (s.coeff, s.slope))
+        tables = (t for t in (self.upper, self.lines, self.absolute, *shared) if t is not None)
+        return all(bool(np.isfinite(t).all()) for t in tables)
+
     def among(self, places: NDArray[np.int32], width: int) -> Choices:
         """The same about more neurons, of which these were at `places`; the others are inactive."""
         absolute = self.absolute
@@ -108,8 +115,11 @@ class Noted:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether no group has pass-through members, of which certificates know nothing."""
-        return all(s.groups.through is None for c in self.choices.values() for s in c.groups)
+        """Whether certificates can say all this: no group has pass-through members, of which they know nothing, and all
+        numbers are finite in float32."""
+        if not all(s.groups.through is None for c in self.choices.values() for s in c.groups):
+            return False
+        return bool(np.isfinite(self.multiplier).all()) and all(c.finite for c in self.choices.values())
 
     @classmethod
     def unsplit(cls, choices: Mapping[int, Choices], count: int) -> Noted:
@@ -250,7 +260,7 @@ class Ledger:
             part = ((noted.leaf, np.array([0])),)
             keys = keys_of_entries(noted.index.tolist(), [True] * len(noted.index))
             for key, value in zip(keys, noted.values.tolist(), strict=True):
-                if key is not None and (key not in found or value > found[key].value):
+                if key is not None and noted.leaf.plain and (key not in found or value > found[key].value):
                     found[key] = Claim(value, part)
         for key, claim in self.claims.get(node, {}).items():
             if key not in found or claim.value >= found[key].value:

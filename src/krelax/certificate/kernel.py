@@ -33,6 +33,10 @@ class Rejected(KrelaxError):
     """A step of the proof does not hold, or the last bound is not positive."""
 
 
+class TooClose(Rejected):
+    """The last bound is positive but for what rounding may have taken."""
+
+
 class Contradiction(Rejected):
     """Bounds that contradict each other."""
 
