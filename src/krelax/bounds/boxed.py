@@ -253,7 +253,8 @@ def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
 
     The height of the triangle is the support value but for rounding, which every user of an intercept charges.
     """
-    chord, height = relaxation.chord(), relaxation.height()
+    chord = relaxation.exact_chord()
+    height = relaxation.height_of(chord)
     # a `where` of two Python numbers would be single precision
     steep = torch.full_like(chord, relaxation.negative_slope)
     steep.masked_fill_(relaxation.upper > relaxation.lower * -(1 + ASIDE), 1.0)
