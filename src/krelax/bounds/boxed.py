@@ -29,7 +29,9 @@ from krelax.network.ops import Linear, Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, middle
 from krelax.relaxations import Lines, Relaxation, Rule, relax
+from krelax.relaxations.base import ASIDE
 from krelax.relaxations.piecewise import Triangle
+from krelax.relaxations.sshaped import SShaped
 
 # Symbols of one box take no more; the smallest of further ones become part of the error.
 _MOST_BYTES = 64 << 20
@@ -120,7 +122,7 @@ class Bounder:
                 absolute_sum, origin = _spread(operand, shares)
                 lower, upper = _interval(operand, absolute_sum)
                 known.relaxations[i] = relaxation = relax(cast(Activation, node.op), lower, upper)
-                witness[i], band = _lines(relaxation)
+                witness[i], band = _lines(relaxation, bool(self._instance.ledgers))
                 form, shares = _activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
             forms[i] = form
             known.append(-form.size, form.size, form.size)
@@ -237,8 +239,9 @@ def _interval(form: _Form, spread: Tensor) -> tuple[Tensor, Tensor]:
     return form.centre - radius, form.centre + radius
 
 
-def _lines(relaxation: Relaxation) -> tuple[Single, _Band]:
-    """The lines of the backward pass and those of the forms."""
+def _lines(relaxation: Relaxation, noting: bool) -> tuple[Single, _Band]:
+    """The lines of the backward pass and those of the forms. Certificates name no slopes in boxes, and their checker
+    knows of smooth activations only parallel ones."""
     if isinstance(relaxation, Triangle):
         return _lines_of_triangle(relaxation)
     parallel, adaptive = relaxation.lines_by(Rule.PARALLEL), relaxation.lines_by(Rule.ADAPTIVE)
@@ -246,7 +249,7 @@ def _lines(relaxation: Relaxation) -> tuple[Single, _Band]:
         parallel = relaxation.lines(parallel.upper, parallel.upper)
     above, below = parallel.above[:, 0], parallel.below
     band = _Band(parallel.upper[:, 0], above, torch.zeros_like(above) if below is None else below[:, 0])
-    return _Fixed(relaxation, adaptive), band
+    return _Fixed(relaxation, parallel if noting and isinstance(relaxation, SShaped) else adaptive), band
 
 
 def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
@@ -254,9 +257,11 @@ def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
 
     The height of the triangle is the support value but for rounding, which every user of an intercept charges.
     """
-    chord, height = relaxation.chord(), relaxation.height()
+    chord = relaxation.exact_chord()
+    height = relaxation.height_of(chord)
     # a `where` of two Python numbers would be single precision
-    steep = torch.full_like(chord, relaxation.negative_slope).masked_fill_(relaxation.upper > -relaxation.lower, 1.0)
+    steep = torch.full_like(chord, relaxation.negative_slope)
+    steep.masked_fill_(relaxation.upper > relaxation.lower * -(1 + ASIDE), 1.0)
     lower = torch.where(relaxation.unstable(), steep, chord)
     lines = Lines(lower.unsqueeze(1), chord.unsqueeze(1), None, height.unsqueeze(1))
     return _Fixed(relaxation, lines), _Band(chord, height, torch.zeros_like(height))

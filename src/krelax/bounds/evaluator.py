@@ -236,7 +236,8 @@ class Evaluator:
             here = (neuron >= site.first) & (neuron < site.first + site.count)
             node[here], entry[here] = i, neuron[here] - site.first
         if absolute is None:
-            chosen = {i: site.choices(rows, len(leaves)) for i, site, rows in self._rows(leaves)}
+            proving = self._known.relaxations
+            chosen = {i: site.choices(rows, len(leaves), proving[i]) for i, site, rows in self._rows(leaves)}
         else:
             chosen = {i: Choices(absolute=slope.float().cpu().numpy()) for i, slope in absolute.items()}
         side, multiplier = leaves.side[:, :depth], leaves.multiplier[:, :depth]

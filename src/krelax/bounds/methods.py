@@ -15,13 +15,20 @@ from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime, one_core_each
-from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
+from krelax.bounds.intermediate import (
+    ASCENT_COPIES,
+    RULE_COPIES,
+    bound_by_rule,
+    interval_is_exact,
+    tighten_by_ascent,
+    undecided,
+)
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.ledger import MARGINS, Choices, Noted
 from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.steps import Witness, by_rule, choices, over
+from krelax.bounds.steps import Single, Witness, by_rule, choices, over
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
@@ -148,14 +155,42 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
     """Zonotopes and intervals side by side, each node with the better of the two bounds."""
     network, region = instance.network, instance.region
     known, forms = start(region), [zonotope.identity(region)]
+    read = {network.nodes[i].inputs[0] for i in network.activations()}
     for i in range(1, len(network.nodes)):
         instance.check()
         advance(network, known)
         forms.append(zonotope.follow(network, forms, known))
-        known.tighten(i, *forms[i].bounds(region))
+        lower, upper = forms[i].bounds(region)
+        if i in read and instance.ledgers and not interval_is_exact(network, region, i):
+            _note_parallel(instance, known, i, lower, upper)
+        known.tighten(i, lower, upper)
     form = outputs(network, queries.rows, queries.offsets)
     by_interval = lower_bound(network, region, form, by_rule(known, Rule.ZERO), known)
-    return Bounded(torch.maximum(by_interval, zonotope.margins(forms[-1], queries, region)), known)
+    by_zonotope = zonotope.margins(forms[-1], queries, region)
+    for place, ledger in enumerate(instance.ledgers):
+        part = ((_parallel(known, place), np.array([0])),)
+        for query, proven in enumerate(by_zonotope[place].tolist()):
+            ledger.note_parts(MARGINS, query, proven, part)
+    _note_without_slopes(instance, known, torch.where(by_interval > by_zonotope, by_interval, -torch.inf))
+    return Bounded(torch.maximum(by_interval, by_zonotope), known)
+
+
+def _parallel(known: Intervals, region: int) -> Noted:
+    """The lines that zonotopes are made of: a backward pass on them proves what zonotopes do."""
+    steps: Witness = {}
+    for i, relaxation in known.relaxations.items():
+        slope = relaxation.slopes(Rule.PARALLEL)[1].unsqueeze(1)
+        steps[i] = Single(relaxation, slope, slope)
+    return Noted.unsplit(choices(steps, region), 1)
+
+
+def _note_parallel(instance: Instance, known: Intervals, node: int, lower: Tensor, upper: Tensor) -> None:
+    """Note bounds of the undecided entries of a pre-activation, which zonotopes prove."""
+    mask, low, high = undecided(instance, known, node), lower.flatten(1), upper.flatten(1)
+    for region, ledger in enumerate(instance.ledgers):
+        index = mask[region].nonzero()[:, 0]
+        values = torch.cat([low[region, index], -high[region, index]])
+        ledger.note_entries(node, index, values, _parallel(known, region))
 
 
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:

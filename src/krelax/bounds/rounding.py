@@ -76,3 +76,12 @@ def below(values: Tensor) -> Tensor:
     near = values.float()
     down = torch.nextafter(near, near.new_tensor(-torch.inf))
     return torch.where(near.double() > values, down, near)
+
+
+def written(values: Tensor) -> Tensor:
+    """The numbers that are written down for these, in their type: the nearest of float32; beyond its range themselves.
+
+    What is proven with them is what somebody who reads them can prove.
+    """
+    near = values.float().to(values.dtype)
+    return torch.where(near.isinf(), values, near)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices
+from krelax.bounds.rounding import written
 from krelax.problem.region import dot
 from krelax.relaxations import Lines, Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
@@ -79,10 +80,6 @@ class Step(ABC):
         return []
 
 
-# Slopes of closed-form rules depend on bounds, which the checker may know better: where they are few they are noted.
-FEW_ENTRIES = 256
-
-
 class Alone(Step):
     """A step in which every neuron pays for itself, and which can give part of its coefficients away to groups."""
 
@@ -123,16 +120,18 @@ class Single(Alone):
     def over(self, known: Intervals, node: int) -> Single:
         relaxation = known.relaxations[node]
         dtype = relaxation.lower.dtype
-        return Single(relaxation, relaxation.rounded(self._lines.lower.to(dtype)), self._lines.upper.to(dtype))
+        lower, upper = relaxation.rounded(self._lines.lower.to(dtype)), written(self._lines.upper.to(dtype))
+        return Single(relaxation, lower, upper)
 
     def choices(self, region: int) -> Choices:
         lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
         if isinstance(self.relaxation, Triangle) and self.relaxation.writable(lower):
             entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
             return slope_choices(self.relaxation, entries, lower[:, entries], upper[0, entries])
-        if True not in self.relaxation.optimised and lower.numel() > FEW_ENTRIES and len(lower) > 1:
-            return Choices()
-        return Choices(lines=torch.stack(torch.broadcast_tensors(lower, upper), -1).float().cpu().numpy())
+        both = torch.stack(torch.broadcast_tensors(lower, upper), -1)
+        if True not in self.relaxation.optimised and bool((both == both[:1]).all()):
+            both = both[:1]
+        return Choices(lines=both.float().cpu().numpy())
 
     def back(self, coeff: Tensor) -> Crossing:
         lines = self._lines = self._refreshed()

@@ -33,6 +33,10 @@ class Rejected(KrelaxError):
     """A step of the proof does not hold, or the last bound is not positive."""
 
 
+class TooClose(Rejected):
+    """The last bound is positive but for what rounding may have taken."""
+
+
 class Contradiction(Rejected):
     """Bounds that contradict each other."""
 
@@ -141,7 +145,11 @@ class Bounds:
 
     def tighten(self, node: int, lower: Floats, upper: Floats) -> None:
         """Intersect a node's bounds with others that hold, too."""
-        self.lower[node], self.upper[node] = np.maximum(self.lower[node], lower), np.minimum(self.upper[node], upper)
+        self.replace(node, np.maximum(self.lower[node], lower), np.minimum(self.upper[node], upper))
+
+    def replace(self, node: int, lower: Floats, upper: Floats) -> None:
+        """Put other bounds that hold in the place of a node's. Raises Contradiction."""
+        self.lower[node], self.upper[node] = lower, upper
         if (self.lower[node] > self.upper[node]).any():
             raise Contradiction("bounds that contradict each other")
 

@@ -18,6 +18,10 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+# Rules decide by comparing bounds, and others are to decide the same. What is compared is often equal but for rounding,
+# as where intervals are symmetric: so the threshold is a little, relatively, to the side of that.
+ASIDE = 2.0**-20
+
 
 class Rule(StrEnum):
     """Published closed-form choices of slopes; each is sound for every activation."""
@@ -99,8 +103,8 @@ class Relaxation(ABC):
         """Interval in which optimised slopes are kept, `(batch, *shape)` each."""
 
     def rounded(self, slope: Tensor) -> Tensor:
-        """Slopes of lower lines as proofs use them, short enough to be written down."""
-        return slope
+        """Slopes of lower lines as proofs use them, short enough to be written down: of float32."""
+        return slope.float().to(slope)
 
     def unstable(self) -> Tensor:
         """Where the relaxation is not exact, `(batch, *shape of z)`: only there slopes matter."""

@@ -75,6 +75,11 @@ class SShaped(Relaxation):
         return self._derivative((inner + outer) / 2)
 
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
+        """Rounded to float32, in which proofs are written down; lines pay for what that changes."""
+        lower, upper = self._slopes(rule)
+        return lower.float().to(lower), upper.float().to(upper)
+
+    def _slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
         zero = torch.zeros_like(self.lower)
         at_ends = torch.minimum(self._derivative(self.lower), self._derivative(self.upper))
         match rule:

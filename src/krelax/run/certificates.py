@@ -14,9 +14,9 @@ from krelax._version import __version__
 from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.kernel import Rejected, TooClose
 from krelax.errors import InputError, KrelaxError
-from krelax.run.executions import room
+from krelax.run.executions import room, slack
 from krelax.run.journal import digest
 from krelax.search.pipeline import Questions
 from krelax.search.verdict import Outcome, Verdict
@@ -67,12 +67,10 @@ class Certificates:
         return self.check or self.semantics == "float32"
 
     def room(self, questions: Questions) -> Tensor | None:
-        """What bounds of margins should be above, `(questions,)`, so that the checker will find them positive. None for
-        zero, and for a network that the checker does not read."""
-        if self.semantics == "real":
-            return None
+        """What bounds of margins should be above, `(questions,)`, so that the checker, which charges for rounding, will
+        find them positive. None for a network that the checker does not read."""
         try:
-            return room(self.model.read_bytes(), questions)
+            return (slack if self.semantics == "real" else room)(self.model.read_bytes(), questions)
         except KrelaxError:
             return None
 
@@ -100,7 +98,14 @@ class Certificates:
         try:
             margin = min(check(read(path), self.model.read_bytes()))
         except KrelaxError as error:
-            refused = "certificate not accepted" if self.semantics == "real" else "not shown for float32"
-            why = refused if isinstance(error, Rejected | Malformed) else "certificate not checked"
-            return replace(outcome, verdict=Verdict.UNKNOWN, reason=f"{why}: {error}", proofs=()), written
+            reason = f"{self._refusal(error)}: {error}"
+            return replace(outcome, verdict=Verdict.UNKNOWN, reason=reason, proofs=()), written
         return outcome, replace(written, seconds=round(time.perf_counter() - began, 4), margin=margin)
+
+    def _refusal(self, error: KrelaxError) -> str:
+        """What became of a certificate that is not accepted, in a few words."""
+        if isinstance(error, TooClose):
+            return "the bound is within rounding of zero"
+        if isinstance(error, Rejected | Malformed):
+            return "certificate not accepted" if self.semantics == "real" else "not shown for float32"
+        return "certificate not checked"
