@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,26 +9,28 @@ import numpy as np
 from krelax.certificate.arithmetic import Arithmetic, Exact, Float64, Floats
 from krelax.certificate.format import Certificate, Malformed
 from krelax.certificate.kernel import Rejected, check_executable
+from krelax.certificate.model import Model
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
 
 
 def check(
-    certificate: Certificate, model: bytes, exact: bool = False, errors: Sequence[Floats] | None = None
+    certificate: Certificate, model: Model | bytes, exact: bool = False, errors: Sequence[Floats] | None = None
 ) -> list[float]:
-    """The smallest margin of every question, all of them positive, for the network in an ONNX file.
+    """The smallest margin of every question, all of them positive, for the network in an ONNX file, or in several.
 
     `errors`, `(margins, outputs + 1)` for every question, bound how far rows and offsets are from what is meant.
     Raises Rejected if the certificate is about another network, or proves less; Malformed if it does not fit;
     InputError for a file that is no network.
     """
-    digest = hashlib.sha256(model).hexdigest()
+    files = model if isinstance(model, Model) else Model(model)
+    digest = files.hash
     if certificate.network != digest:
         raise Rejected(f"about the network {certificate.network[:12]}..., not {digest[:12]}...")
     if not certificate.questions:
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()
-    network, float32 = read_network(model).over(ar), certificate.semantics == "float32"
+    network, float32 = read_network(files).over(ar), certificate.semantics == "float32"
     if float32:
         check_executable(network, ar)
     margins = []

@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats
+from krelax.errors import UnsupportedError
 
 Index = NDArray[np.int64]
+# Of all nodes together.
+_MOST_NUMBERS = 10**8
 
 
 class Map(Protocol):
@@ -225,10 +228,12 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Nodes in the order of the file. Node 0, the input, is None; the last one is the output."""
+    """Nodes in the order of the file. Node 0, the input, is None; the last one is the output. `single` says whether all
+    tensors of the file are of type float32."""
 
     nodes: tuple[Affine | Activation | None, ...]
     input_size: int
+    single: bool = True
 
     def size(self, node: int) -> int:
         """Number of entries of a node."""
@@ -264,9 +269,13 @@ class Builder:
 
     def __init__(self, input_size: int) -> None:
         self._nodes: list[Affine | Activation | None] = [None]
-        self._input_size = input_size
+        self._input_size, self._room = input_size, _MOST_NUMBERS
 
     def add(self, node: Affine | Activation) -> int:
+        """The number of a node. Raises UnsupportedError for a network of too many numbers."""
+        self._room -= node.size
+        if self._room < 0:
+            raise UnsupportedError(f"more than {_MOST_NUMBERS} numbers in one evaluation")
         self._nodes.append(node)
         return len(self._nodes) - 1
 
@@ -283,7 +292,7 @@ class Builder:
             return self.pick(before.inputs[0], np.where(flat < 0, -1, inner.index[flat]))
         return self.add(Affine((x,), (Pick(flat, self.size(x)),), flat.size))
 
-    def build(self, output: int) -> Network:
+    def build(self, output: int, single: bool) -> Network:
         """The network up to a node, without what it does not need."""
         needed = {0, output}
         for i in range(output, 0, -1):
@@ -293,7 +302,7 @@ class Builder:
         place = {old: new for new, old in enumerate(sorted(needed))}
         nodes = (self._nodes[i] for i in sorted(needed))
         moved = (n and replace(n, inputs=tuple(place[j] for j in n.inputs)) for n in nodes)
-        return Network(tuple(moved), self._input_size)
+        return Network(tuple(moved), self._input_size, single)
 
 
 def full(constant: Floats, shape: tuple[int, ...]) -> Floats:
