@@ -15,6 +15,7 @@ from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, Malformed
 from krelax.certificate.kernel import Rejected
+from krelax.certificate.model import model_hash, read_model
 from krelax.errors import InputError, KrelaxError
 from krelax.run.executions import room
 from krelax.run.journal import digest
@@ -72,13 +73,17 @@ class Certificates:
         if self.semantics == "real":
             return None
         try:
-            return room(self.model.read_bytes(), questions)
+            return room(read_model(self.model), questions)
         except KrelaxError:
             return None
 
     @cached_property
     def _hash(self) -> str:
-        return digest(self.model)
+        """Of all files of the network; of its own file if the checker does not read it."""
+        try:
+            return model_hash(self.model)
+        except InputError:
+            return digest(self.model)
 
     def _certificate(self, outcome: Outcome) -> Certificate:
         return Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs))
@@ -98,7 +103,7 @@ class Certificates:
             return outcome, written
         began = time.perf_counter()
         try:
-            margin = min(check(read(path), self.model.read_bytes()))
+            margin = min(check(read(path), read_model(self.model)))
         except KrelaxError as error:
             refused = "certificate not accepted" if self.semantics == "real" else "not shown for float32"
             why = refused if isinstance(error, Rejected | Malformed) else "certificate not checked"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from krelax.certificate.arithmetic import Float64
 from krelax.certificate.format import Claim, Layer, Question, Region
+from krelax.certificate.model import Model
 from krelax.certificate.network import Network
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
@@ -19,7 +20,7 @@ _RELAXED = 10.0
 _MOST_MARGINS = 100
 
 
-def room(model: bytes, questions: Questions) -> Tensor:
+def room(model: Model | bytes, questions: Questions) -> Tensor:
     """What the smallest margin of each question should be above, `(questions,)`, to be positive for float32, too.
 
     The checker's own charge for rounding at the middle of the region, several times. Raises InputError for a network
