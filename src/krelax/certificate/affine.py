@@ -106,7 +106,8 @@ def _div(c: Context) -> Tensor:
         if not divisor.all():
             raise InputError("division by zero")
         with np.errstate(over="ignore"):
-            return scaled(c, a, computed(1 / divisor), fuzz=ROUNDED)
+            factor = computed(1 / divisor)
+        return scaled(c, a, factor, fuzz=ROUNDED, made_of=float(np.max(np.abs(divisor))))
     if isinstance(b, Value):
         raise UnsupportedError("a division by what depends on the input")
     if not b.all():
@@ -144,7 +145,9 @@ def _batch_norm(c: Context) -> Tensor:
         raise UnsupportedError("a batch normalisation that may divide by zero")
     factor = computed(scale / np.sqrt(variance + epsilon), scale == 0)
     moved = computed(mean * factor, (mean == 0) | (factor == 0))
-    return scaled(c, x, factor, shift - moved, bias_size=np.abs(shift) + np.abs(moved), fuzz=ROUNDED)
+    size = np.abs(shift) + np.abs(moved)
+    largest = max(np.max(np.abs(p)) for p in (scale, shift, mean, 1 / np.sqrt(variance + epsilon)))
+    return scaled(c, x, factor, shift - moved, bias_size=size, fuzz=ROUNDED, made_of=float(largest))
 
 
 _GEMM = {"alpha": real(1), "beta": real(1), "transA": only(0), "transB": FLAG}
@@ -182,7 +185,7 @@ def _matmul(c: Context) -> Tensor:
     if isinstance(c.operand(0), Value):
         return _matrix(c, c.value(0), c.weight(1))
     x = c.value(1)
-    if len(x.shape) == 1:
+    if len(x.shape) < 2:
         return _matrix(c, x, c.weight(0).T)
     turned = _matrix(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), c.weight(0).T)
     return c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)

@@ -164,7 +164,8 @@ class Affine:
     """The sum of `maps`, each of one input, and `bias`, `(size,)`.
 
     `fuzz` bounds the relative error of the coefficients (as of a quotient that is no float64 number), and `bias_size`
-    the sum of the absolute values of the terms that the bias is made of.
+    the sum of the absolute values of the terms that the bias is made of. `made_of` is the largest number that
+    coefficients and bias are computed from.
     """
 
     inputs: tuple[int, ...]
@@ -173,6 +174,7 @@ class Affine:
     bias: Array | None = None
     bias_size: Floats | None = None
     fuzz: float = 0.0
+    made_of: float = 0.0
 
     @property
     def terms(self) -> int:

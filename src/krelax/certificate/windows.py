@@ -83,6 +83,8 @@ def _geometry(c: Context, kernel: Sequence[int], shape: Shape) -> list[tuple[Ind
         raise InputError(f"windows of {list(kernel)} over a tensor of shape {list(shape)}")
     strides, dilations = (_numbers_of(c, name, 1, rank, 1) for name in ("strides", "dilations"))
     pads, auto, ceil = _numbers_of(c, "pads", 0, 2 * rank, 0), c.get("auto_pad"), bool(c.get("ceil_mode"))
+    if "Pool" in c.call.op and any(p >= k for p, k in zip(pads, [*kernel, *kernel], strict=True)):
+        raise UnsupportedError(f"pads {pads} that are not smaller than the kernel {list(kernel)}")
     same = auto.startswith("SAME")
     if (auto != "NOTSET" and (any(pads) or ceil)) or (same and max(dilations) > 1):
         raise UnsupportedError(f"auto_pad {auto} with pads, dilations or ceil_mode")
@@ -90,7 +92,9 @@ def _geometry(c: Context, kernel: Sequence[int], shape: Shape) -> list[tuple[Ind
     for n, k, s, d, *ends in zip(shape[2:], kernel, strides, dilations, pads, pads[rank:], strict=False):
         reach = d * (k - 1) + 1
         if same:
-            total = max((-(-n // s) - 1) * s + reach - n, 0)
+            total = (-(-n // s) - 1) * s + reach - n
+            if total < 0:
+                raise UnsupportedError(f"auto_pad {auto} of windows that leave out entries")
             ends = sorted((total // 2, total - total // 2), reverse=auto == "SAME_LOWER")  # noqa: PLW2901
         before, after = ends
         room = n + before + after - reach
