@@ -1,6 +1,6 @@
 # make demo   set up and certify a bundled network on real images
 # make test   set up and run the tests, the linter and the type checker
-# make nightly   bound 100,000 random networks against exact truth, which takes hours
+# make nightly   set up and run the random tests at length, which takes hours
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,7 +17,8 @@ test: .venv/test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 nightly: .venv/test
-	$(BIN)/python -m tests.fuzz --count 100000
+	$(BIN)/python -m tests.fuzz.bounds --count 100000
+	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,6 @@
 """Random tiny networks with adversarial numbers, against exact truth: no bound too high, no wrong verdict, no crash.
 
-`python -m tests.fuzz` goes on where this ends, with more methods for each network.
+`python -m tests.fuzz.bounds` goes on where this ends, with more methods for each network.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from tests.fuzz import CHEAP, DEAR, findings
+from tests.fuzz.bounds import CHEAP, DEAR, findings
 from tests.random_networks import random_case
 
 from krelax.bounds import methods

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 from krelax.certificate.arithmetic import Arithmetic, Exact, Float64, Floats, Unbounded
 from krelax.certificate.format import Certificate, Malformed, Question
 from krelax.certificate.kernel import Rejected, TooClose, check_executable
+from krelax.certificate.model import Model
 from krelax.certificate.network import Affine, Network
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
@@ -22,21 +22,22 @@ _MOST_EXACT = 1e8
 
 
 def check(
-    certificate: Certificate, model: bytes, exact: bool = False, errors: Sequence[Floats] | None = None
+    certificate: Certificate, model: Model | bytes, exact: bool = False, errors: Sequence[Floats] | None = None
 ) -> list[float]:
-    """The smallest margin of every question, all of them positive, for the network in an ONNX file.
+    """The smallest margin of every question, all of them positive, for the network in an ONNX file, or in several.
 
     `errors`, `(margins, outputs + 1)` for every question, bound how far rows and offsets are from what is meant.
     Raises Rejected if the certificate is about another network, or proves less; Malformed if it does not fit;
     InputError for a file that is no network.
     """
-    digest = hashlib.sha256(model).hexdigest()
+    files = model if isinstance(model, Model) else Model(model)
+    digest = files.hash
     if certificate.network != digest:
         raise Rejected(f"about the network {certificate.network[:12]}..., not {digest[:12]}...")
     if not certificate.questions:
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()
-    networks, float32 = _Networks(read_network(model)), certificate.semantics == "float32"
+    networks, float32 = _Networks(read_network(files)), certificate.semantics == "float32"
     try:
         network = networks.over(ar)
     except OverflowError as error:

@@ -15,6 +15,7 @@ from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, Malformed
 from krelax.certificate.kernel import Rejected, TooClose
+from krelax.certificate.model import model_hash, read_model
 from krelax.errors import InputError, KrelaxError
 from krelax.run.executions import room, slack
 from krelax.run.journal import digest
@@ -70,13 +71,17 @@ class Certificates:
         """What bounds of margins should be above, `(questions,)`, so that the checker, which charges for rounding, will
         find them positive. None for a network that the checker does not read."""
         try:
-            return (slack if self.semantics == "real" else room)(self.model.read_bytes(), questions)
+            return (slack if self.semantics == "real" else room)(read_model(self.model), questions)
         except KrelaxError:
             return None
 
     @cached_property
     def _hash(self) -> str:
-        return digest(self.model)
+        """Of all files of the network; of its own file if the checker does not read it."""
+        try:
+            return model_hash(self.model)
+        except InputError:
+            return digest(self.model)
 
     def _certificate(self, outcome: Outcome) -> Certificate:
         return Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs))
@@ -96,7 +101,7 @@ class Certificates:
             return outcome, written
         began = time.perf_counter()
         try:
-            margin = min(check(read(path), self.model.read_bytes()))
+            margin = min(check(read(path), read_model(self.model)))
         except KrelaxError as error:
             reason = f"{self._refusal(error)}: {error}"
             return replace(outcome, verdict=Verdict.UNKNOWN, reason=reason, proofs=()), written

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from krelax.certificate.arithmetic import Arithmetic, Float64, Unbounded
 from krelax.certificate.format import Claim, Layer, Question, Region
+from krelax.certificate.model import Model
 from krelax.certificate.network import Network
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
@@ -22,7 +23,7 @@ _AMPLE, _LOOKED_AT = 1000.0, 4
 _MOST_MARGINS = 100
 
 
-def room(model: bytes, questions: Questions) -> Tensor:
+def room(model: Model | bytes, questions: Questions) -> Tensor:
     """What the smallest margin of each question should be above, `(questions,)`, to be positive for float32, too.
 
     The checker's own charge for rounding at the middle of the region, several times. Raises InputError for a network
@@ -33,7 +34,7 @@ def room(model: bytes, questions: Questions) -> Tensor:
     return _RELAXED * torch.tensor(charges, dtype=torch.float64)
 
 
-def slack(model: bytes, questions: Questions) -> Tensor:
+def slack(model: Model | bytes, questions: Questions) -> Tensor:
     """What the smallest margin of each question should be above, `(questions,)`, to be positive for a checker that
     charges for the rounding of float64: many times the charge at the middle of some regions, which is next to nothing.
 

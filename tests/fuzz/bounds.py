@@ -1,4 +1,4 @@
-"""Every method and the whole pipeline on random tiny networks, against exact truth: `python -m tests.fuzz --help`."""
+"""Every method and the whole pipeline on random networks, against exact truth: `python -m tests.fuzz.bounds --help`."""
 
 from __future__ import annotations
 
