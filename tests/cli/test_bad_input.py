@@ -464,9 +464,9 @@ JOURNALS: dict[str, tuple[bytes, str]] = {
     "another kind of record": (b'{"kind": "result", "index": 0}\n', "line 1"),
     "a list": (b"[1, 2, 3]\n", "line 1"),
     "deep": (b"[" * 100_000 + b"\n", "line 1"),
-    "another run": (b'{"kind": "run", "schema": 1, "model": "0"}\n', "another run (model differs)"),
-    "another schema": (b'{"kind": "run", "schema": 9}\n', "another run (schema differs)"),
-    "results before the header": (json.dumps(RESULT).encode() + b"\n", "another run (header differs)"),
+    "another run": (b'{"kind": "run", "schema": 1, "model": "0"}\n', "model differs"),
+    "another schema": (b'{"kind": "run", "schema": 9}\n', "schema differs: 9 there"),
+    "results before the header": (json.dumps(RESULT).encode() + b"\n", "header of a run"),
 }
 
 

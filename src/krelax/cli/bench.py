@@ -50,7 +50,7 @@ def bench(
     from krelax.errors import InputError
     from krelax.run.bench import bench as run
     from krelax.run.bench import read_instances
-    from krelax.run.journal import digest, open_journal
+    from krelax.run.journal import digest, digest_of_all, open_journal
     from krelax.run.verify import VerifyOptions
 
     if resume and jsonl is None:
@@ -58,6 +58,8 @@ def bench(
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
     settings |= kept(certificates, check, semantics)
+    if jsonl is not None:
+        settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
     seconds = 0.0
     with open_journal(jsonl, settings, resume, ("answer", "expected")) as journal:

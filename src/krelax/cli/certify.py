@@ -87,7 +87,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.run.certificates import Certificates
     from krelax.run.certify import CertifyOptions, identity
     from krelax.run.certify import certify as certify_images
-    from krelax.run.journal import digest
+    from krelax.run.journal import digest, digest_of_network
 
     journal, resume, report = (options.pop(name) for name in ("jsonl", "resume", "report"))
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
@@ -97,7 +97,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     network = load_onnx(model)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
     indices = chosen(selection, len(data))
-    settings = {"model": digest(model), "images": digest(images), **kept(folder, check, semantics)}
+    settings = {"model": digest_of_network(model), "images": digest(images), **kept(folder, check, semantics)}
     keeper = None if folder is None else Certificates(folder, model, check, semantics)
     header = {"krelax": __version__, **identity(asked, settings)}
     with reporting(report, model, images, header, indices, journal, folder) as note:
