@@ -190,6 +190,7 @@ def test_certify_range(krelax: Run, good: Path) -> None:
 NUMBER, MAYBE = (int, float), (int, float, type(None))
 RESULT = {
     "kind": str,
+    "run": str,
     "index": int,
     "label": int,
     "predicted": int,
@@ -220,9 +221,11 @@ BENCH_HEADER = {
     "timeout": MAYBE,
     "method": str,
     "device": str,
+    "files": str,
 }
 BENCH_RESULT = {
     "kind": str,
+    "run": str,
     "index": int,
     "onnx": str,
     "vnnlib": str,
