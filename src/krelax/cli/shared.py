@@ -72,9 +72,11 @@ def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, An
     return {"certificates": "checked" if check else "written", "semantics": semantics}
 
 
-def warn_refused(name: str, reason: str) -> None:
-    """A certificate that the checker does not accept is news: either the search or the checker is wrong."""
-    if reason.startswith(REFUSED):
+def warn(name: str, reason: str) -> None:
+    """What is news: bugs, and certificates that the checker does not accept, so that it or the search is wrong."""
+    from krelax.errors import failed
+
+    if reason.startswith(REFUSED) or failed(reason):
         click.echo(f"krelax: {name}: {reason}; please report this", err=True)
 
 

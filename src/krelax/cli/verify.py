@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from krelax.cli.shared import FILE, check_options, device_option, kept, method_option, timeout_option, warn_refused
+from krelax.cli.shared import FILE, check_options, device_option, kept, method_option, timeout_option, warn
 
 if TYPE_CHECKING:
     from krelax.run.certificates import Semantics
@@ -36,15 +36,16 @@ def verify(
     """Decide QUERY (VNN-LIB 1.0 or 2.0, .gz too) for a network.
 
     The first line on stdout is sat (a counterexample exists; it follows), unsat (the property holds), unknown or
-    timed-out; the reason goes to stderr. Exit code 0 for unsat, 10 for sat, 20 for unknown, 30 for timed-out.
+    timed-out; the reason goes to stderr. Exit code 0 for unsat, 10 for sat, 20 for unknown, 30 for timed-out. The
+    seconds count from the start of the program.
     """
-    from krelax.cli import DONE, TIMED_OUT, UNKNOWN, VIOLATED
+    from krelax.cli import DONE, INTERNAL_ERROR, TIMED_OUT, UNKNOWN, VIOLATED
     from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
     from krelax.problem.vnnlib import read_vnnlib
     from krelax.run.bench import answer
     from krelax.run.certificates import Certificates
-    from krelax.run.verify import VerifyOptions
+    from krelax.run.verify import VerifyOptions, remaining
     from krelax.run.verify import verify as verify_network
 
     if len(networks) > 1:
@@ -56,18 +57,21 @@ def verify(
     kept(certificate, check, semantics)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
     specification = read_vnnlib(query)
-    outcome = verify_network(load_onnx(file), specification, VerifyOptions(method, timeout, device), keeper)
+    network = load_onnx(file)
+    left = remaining(timeout, click.get_current_context().find_root().obj)
+    outcome = verify_network(network, specification, VerifyOptions(method, left, device), keeper)
     if keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
-        warn_refused(query.name, outcome.reason)
+        warn(query.name, outcome.reason)
     word = answer(outcome)
-    click.echo(word)
+    click.echo("unknown" if word == "error" else word)
     if outcome.counterexample is not None:
         names = (specification.input_name, specification.output_name)
         _assignments(names, outcome.counterexample.x, outcome.counterexample.y, folder)
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
     click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
-    return {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT}[word]
+    codes = {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT, "error": INTERNAL_ERROR}
+    return codes[word]
 
 
 def _make(folder: Path) -> None:

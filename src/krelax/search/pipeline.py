@@ -19,7 +19,7 @@ from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, o
 from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.certificate.format import Question
-from krelax.errors import InputError
+from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
@@ -99,7 +99,10 @@ class _Run:
         self.found.pop(index, None)
         ledger = self.ledgers.pop(index, None)
         proven = ledger if outcome.verdict is Verdict.HOLDS else None
-        proofs = () if proven is None else (self._proof(index, proven),)
+        try:
+            proofs = () if proven is None else (self._proof(index, proven),)
+        except Exception as error:
+            outcome, proofs = Outcome(Verdict.UNKNOWN, _reason(error)), ()
         margin, seconds, stages = self.margins.get(index), self.spent(index), tuple(self.stages.get(index, ()))
         if (gap := self._gap(index)) and margin is not None:
             margin += gap
@@ -207,6 +210,15 @@ def decide(
         run.give_up(i, reason)
 
 
+def _reason(error: Exception) -> str:
+    """Why a question stays open on which the work failed; raises what is not about the question alone."""
+    if isinstance(error, RuntimeError) and out_of_memory(error):
+        return "memory"
+    if shows_tracebacks() or isinstance(error, OutOfTime | KrelaxError):
+        raise error
+    return internal(error)
+
+
 def _look(run: _Run, instance: Instance) -> None:
     """Replay the anchors that are wrong as they are."""
     anchors = run.questions.anchors
@@ -255,7 +267,10 @@ def _complete(run: _Run, instance: Instance, effort: Complete, each: float | Non
         instance.check()
         began = time.perf_counter()
         one, queries = _timed(run, instance, i, each), run.queries.select(torch.tensor([i]))
-        result = search(one, queries, run.found.get(i), partial(_counterexample, run, i))
+        try:
+            result = search(one, queries, run.found.get(i), partial(_counterexample, run, i))
+        except Exception as error:
+            result = Found(-torch.inf, _reason(error))
         run.charge("search", [i], began)
         return result
 
@@ -287,27 +302,41 @@ def _batches(
     run: _Run, instance: Instance, name: str, size: int, work: Callable[[Tensor], T]
 ) -> Iterator[tuple[Tensor, T]]:
     """What `work`, a stage of this name, makes of everything still open, batch by batch: indices and result, as they
-    come.
+    come. Where the work fails on a batch, its questions are worked on one by one, and those on which it fails are
+    given up.
 
     Batches run side by side, each on one core; one that is alone sees to it itself that all cores are used.
     """
     remaining = run.remaining()
     parts = [remaining[part] for part in pieces(len(remaining), size)]
 
-    def timed(index: Tensor) -> tuple[Tensor, T]:
+    def timed(index: Tensor) -> tuple[Tensor, T | str]:
         instance.check()
         began = time.perf_counter()
-        result = work(index)
+        try:
+            result: T | str = work(index)
+        except Exception as error:
+            result = _reason(error)
         run.charge(name, index.tolist(), began)
         return index, result
 
+    def one_by_one(index: Tensor, result: T | str) -> Iterator[tuple[Tensor, T]]:
+        if not isinstance(result, str):
+            yield index, result
+        elif len(index) > 1:
+            for single in index.split(1):
+                yield from one_by_one(*timed(single))
+        else:
+            run.give_up(int(index), result)
+
     with helpers(run.device, len(parts)) as pool:
         if pool is None:
-            yield from map(timed, parts)
+            for part in parts:
+                yield from one_by_one(*timed(part))
             return
         try:
             for future in as_completed([pool.submit(timed, part) for part in parts]):
-                yield future.result()
+                yield from one_by_one(*future.result())
         except BaseException:
             instance.cancelled.set()
             raise
