@@ -12,6 +12,7 @@ from torch import Tensor
 
 from krelax.network.activations import Activation
 from krelax.network.ops import Op, Shape, Source
+from krelax.watch import tick
 
 Replay = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -63,6 +64,7 @@ class Network:
         """Value of every node for inputs `(batch, *input_shape)`."""
         result = [x]
         for node in self.nodes[1:]:
+            tick()
             result.append(node.op.forward(*(result[i] for i in node.inputs)))
         return result
 

@@ -29,6 +29,7 @@ from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.replay import inside, replay
 from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 from krelax.search.writing import question
+from krelax.watch import watched
 
 Violated = Callable[[int, NDArray[np.float32], NDArray[np.float32]], bool]
 Report = Callable[[int, Outcome], None]
@@ -97,6 +98,10 @@ class _Run:
     def settle(self, index: int, outcome: Outcome) -> None:
         self.open[index] = False
         self.found.pop(index, None)
+        with watched(None):  # what is known is written down, however late it is
+            self._settle(index, outcome)
+
+    def _settle(self, index: int, outcome: Outcome) -> None:
         ledger = self.ledgers.pop(index, None)
         proven = ledger if outcome.verdict is Verdict.HOLDS else None
         try:
@@ -190,7 +195,7 @@ def decide(
         run.ledgers = {i: Ledger() for i in range(len(questions))}
         instance = replace(instance, ledgers=tuple(run.ledgers.values()))
     reason = "the relaxation is too coarse and the attack found nothing"
-    with torch.no_grad(), one_core_each(run.device):
+    with torch.no_grad(), one_core_each(run.device), instance.watch():
         try:
             _look(run, instance)
             for stage in plan.stages:
@@ -354,8 +359,9 @@ def _counterexample(run: _Run, i: int, points: Tensor) -> Counterexample | None:
     """Replay candidates for one question; a model that disagrees in float32 has the last word."""
     region = run.questions.region
     lower, upper = region.lower[i].cpu().numpy(), region.upper[i].cpu().numpy()
-    for point in points.cpu().double().numpy():
-        found = replay(run.network, inside(point, lower, upper), partial(run.questions.violated, i))
-        if found is not None:
-            return found
+    with watched(None):  # a counterexample is not lost because it is late
+        for point in points.cpu().double().numpy():
+            found = replay(run.network, inside(point, lower, upper), partial(run.questions.violated, i))
+            if found is not None:
+                return found
     return None

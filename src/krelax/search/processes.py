@@ -68,7 +68,10 @@ def search_here(
 ) -> Found:
     """Decide one question in this process; want of memory is a reason not to."""
     try:
-        return decide_question(instance, queries, found or bound(instance, queries, METHODS["crown"]), effort, confirm)
+        with instance.watch():
+            return decide_question(
+                instance, queries, found or bound(instance, queries, METHODS["crown"]), effort, confirm
+            )
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
