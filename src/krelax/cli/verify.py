@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from krelax.cli.shared import FILE, check_options, device_option, kept, method_option, timeout_option, warn
+from krelax.cli.shared import (
+    FILE,
+    check_options,
+    device_option,
+    kept,
+    method_option,
+    program_began,
+    timeout_option,
+    warn,
+)
 
 if TYPE_CHECKING:
     from krelax.run.certificates import Semantics
@@ -40,6 +49,7 @@ def verify(
     seconds count from the start of the program.
     """
     from krelax.cli import DONE, INTERNAL_ERROR, TIMED_OUT, UNKNOWN, VIOLATED
+    from krelax.cli.patience import Patience
     from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
     from krelax.problem.vnnlib import read_vnnlib
@@ -56,10 +66,13 @@ def verify(
         _make(folder)
     kept(certificate, check, semantics)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
-    specification = read_vnnlib(query)
-    network = load_onnx(file)
-    left = remaining(timeout, click.get_current_context().find_root().obj)
-    outcome = verify_network(network, specification, VerifyOptions(method, left, device), keeper)
+    began = program_began()
+    # a proof that was found is written down, however late it is
+    with Patience(remaining(timeout, began) if keeper is None else None, _too_late, TIMED_OUT):
+        specification = read_vnnlib(query)
+        network = load_onnx(file)
+        options = VerifyOptions(method, remaining(timeout, began), device)
+        outcome = verify_network(network, specification, options, keeper)
     if keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
         warn(query.name, outcome.reason)
@@ -72,6 +85,12 @@ def verify(
     click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
     codes = {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT, "error": INTERNAL_ERROR}
     return codes[word]
+
+
+def _too_late() -> None:
+    """What is said where the search does not end in time."""
+    click.echo("timed-out")
+    click.echo("krelax: unknown (timeout, in a step that cannot be interrupted)", err=True)
 
 
 def _make(folder: Path) -> None:
