@@ -6,7 +6,7 @@
 
 Verifies what is named (`all` for everything), one instance after the other on all cores; images side by side. Every
 result is appended to a journal in DIR, and what is there is not done again. Prints the page that `--write` writes: the
-tables of all journals in DIR, and a second look, without any bound, at answers that contradict a list's `expected`.
+tables of all journals in DIR.
 `--timeout 0` takes the limits of the lists; with `--undecided` only instances are tried that DIR has no answer to with
 the other limit. `--known` leaves out instances without a trusted answer. With `--certificates`, what holds gets a
 certificate in DIR, which is checked at once, and counts only if that is accepted. What a file `remarks.md` in DIR says
@@ -27,17 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from common import benchmark_folder
-from krelax import load_images, load_onnx, read_vnnlib
+from krelax import load_images, load_onnx
 from krelax.run.bench import bench, read_instances
 from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, certify
 from krelax.run.journal import digest, open_journal
 from krelax.run.verify import VerifyOptions
 from krelax.search.processes import cpu_seconds
-from krelax.search.questions import about_specification
 
 Record = dict[str, Any]
 
@@ -76,7 +74,7 @@ LISTS_HEAD = """
 ## Lists
 
 Answers to competition instances. `error` counts networks and properties that krelax does not read, `disagree` answers
-that contradict the list's `expected`: each is looked at again below.
+that contradict the list's `expected`.
 """
 
 NETWORKS_HEAD = """
@@ -106,13 +104,6 @@ CERTIFICATES_HEAD = """
 
 [Certificates](certificates.md) of what holds, each checked as it was written. `refused` would count those that the
 checker did not accept. Seconds of finding and checking are medians, `most s` is the longest check.
-"""
-
-CONTRADICTIONS_HEAD = """
-## Contradictions
-
-Each answer that contradicts `expected`, with evidence that uses no bound of krelax: for `sat` the counterexample
-replayed in ONNX Runtime and judged exactly, for `unsat` what sampling the region finds.
 """
 
 
@@ -276,36 +267,6 @@ def certificate_rows(journals: Path) -> list[tuple[str, ...]]:
     return rows
 
 
-def contradiction_rows(journals: Path) -> list[tuple[str, ...]]:
-    """A row for every contradiction, with evidence."""
-    return [
-        (path.stem, r["onnx"], r["vnnlib"].split(".vnnlib")[0], r["expected"], r["answer"],
-         evidence(benchmark_folder() / "vnncomp" / records(path, "run")[0]["list"], r))
-        for path, found in listed(journals) for r in found if contradicts(r)
-    ]  # fmt: skip
-
-
-def evidence(folder: Path, record: Record) -> str:
-    """A contradiction looked at without any bound: the counterexample in ONNX Runtime, or what sampling finds."""
-    network = load_onnx(folder / "onnx" / record["onnx"])
-    questions = about_specification(network, read_vnnlib(folder / "vnnlib" / record["vnnlib"]))
-    assert network.replay is not None
-    if record["answer"] == "sat":
-        x = np.array(record["counterexample"]["x"], dtype=np.float32).reshape(network.input_shape)
-        y = network.replay(x)
-        unsafe = any(questions.violated(i, x, y) for i in range(len(questions)))
-        return f"ONNX Runtime gives {y.flatten()[:3].tolist()} there, which is unsafe: {unsafe}"
-    region, generator = questions.region, torch.Generator().manual_seed(0)
-    share = torch.rand(len(region), 2000, *network.input_shape, generator=generator, dtype=torch.float64)
-    share[:, 1000:] = share[:, 1000:].round()
-    points = region.lower[:, None] + share * (region.upper - region.lower)[:, None]
-    outputs = network(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-    smallest = float(questions.queries.margin(questions.queries.values(outputs)).min())
-    return f"the smallest margin of 2,000 points, half of them corners, is {smallest:.4g}: " + (
-        "none is unsafe" if smallest > 0 else "one may be unsafe"
-    )
-
-
 def section(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A heading and a table, or nothing if it has no rows."""
     lines = [f"| {' | '.join(line)} |\n" for line in (columns, *rows)]
@@ -327,8 +288,6 @@ def page(journals: Path) -> str:
                                    "seconds"), image_peer_rows(journals)),
         section(CERTIFICATES_HEAD, ("list or network", "accepted", "refused", "kB, median", "most kB", "found in s",
                                     "checked in s", "most s"), certificate_rows(journals)),
-        section(CONTRADICTIONS_HEAD, ("list", "network", "property", "expected", "krelax", "evidence"),
-                contradiction_rows(journals)),
     ))  # fmt: skip
 
 

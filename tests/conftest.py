@@ -1,13 +1,18 @@
-"""A browser for the tests of pages: one for all of them, because playwright runs once in a process."""
+"""A browser for the tests of pages: one for all of them, because playwright runs once in a process.
+
+Bugs are raised in tests, and do not become reasons of answers.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+os.environ.setdefault("KRELAX_TRACEBACK", "1")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

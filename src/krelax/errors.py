@@ -1,5 +1,7 @@
 """The two kinds of failure a user meets. Everything else is a bug of ours."""
 
+import os
+
 
 class KrelaxError(Exception):
     """Base class: the message says what is wrong, where, and what to do about it, in one line."""
@@ -11,3 +13,21 @@ class InputError(KrelaxError):
 
 class UnsupportedError(InputError):
     """The input is well formed but uses something krelax does not implement yet (an operator, a query form)."""
+
+
+def shows_tracebacks() -> bool:
+    """Whether bugs are to be seen with their tracebacks, as `KRELAX_TRACEBACK=1` says, instead of in one line."""
+    return os.environ.get("KRELAX_TRACEBACK", "0") not in {"", "0"}
+
+
+_INTERNAL = "internal error"
+
+
+def internal(error: Exception) -> str:
+    """A bug as the reason of an answer, in one line."""
+    return f"{_INTERNAL}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def failed(reason: str) -> bool:
+    """Whether a reason is a bug."""
+    return reason.startswith(_INTERNAL)

@@ -451,7 +451,7 @@ def test_an_unreadable_instance_is_an_error_and_the_next_one_follows(krelax: Run
     lines = ["missing.onnx,good.vnnlib,5,unsat", "good.onnx,missing.vnnlib,5,unsat", "good.onnx,good.vnnlib,5,unsat"]
     (good / "mixed.csv").write_text("\n".join(["onnx,vnnlib,timeout_s,expected", *lines, ""]), encoding="utf-8")
     ran = krelax("bench", "mixed.csv")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (3, "")
     assert [line.split()[1] for line in ran.out.splitlines()[:3]] == ["error", "error", "unsat"]
     assert "1 unsat, 0 sat; 0 unknown, 0 timed-out, 2 error" in ran.out
 
@@ -464,9 +464,9 @@ JOURNALS: dict[str, tuple[bytes, str]] = {
     "another kind of record": (b'{"kind": "result", "index": 0}\n', "line 1"),
     "a list": (b"[1, 2, 3]\n", "line 1"),
     "deep": (b"[" * 100_000 + b"\n", "line 1"),
-    "another run": (b'{"kind": "run", "schema": 1, "model": "0"}\n', "another run (model differs)"),
-    "another schema": (b'{"kind": "run", "schema": 9}\n', "another run (schema differs)"),
-    "results before the header": (json.dumps(RESULT).encode() + b"\n", "another run (header differs)"),
+    "another run": (b'{"kind": "run", "schema": 1, "model": "0"}\n', "model differs"),
+    "another schema": (b'{"kind": "run", "schema": 9}\n', "schema differs: 9 there"),
+    "results before the header": (json.dumps(RESULT).encode() + b"\n", "header of a run"),
 }
 
 

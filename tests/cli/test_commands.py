@@ -190,6 +190,7 @@ def test_certify_range(krelax: Run, good: Path) -> None:
 NUMBER, MAYBE = (int, float), (int, float, type(None))
 RESULT = {
     "kind": str,
+    "run": str,
     "index": int,
     "label": int,
     "predicted": int,
@@ -220,9 +221,11 @@ BENCH_HEADER = {
     "timeout": MAYBE,
     "method": str,
     "device": str,
+    "files": str,
 }
 BENCH_RESULT = {
     "kind": str,
+    "run": str,
     "index": int,
     "onnx": str,
     "vnnlib": str,
@@ -296,7 +299,7 @@ def test_records_of_bench(krelax: Run, good: Path) -> None:
     write(good / "sat.vnnlib", specification([0, 0], [1, 1], "(assert (<= Y_0 100))"))
     lines = ["good.onnx,good.vnnlib,5,unsat", "good.onnx,sat.vnnlib,5,sat", "none.onnx,sat.vnnlib,5,", ""]
     write(good / "list.csv", "\n".join(["onnx,vnnlib,timeout_s,expected", *lines]))
-    assert krelax("bench", "list.csv", "--jsonl", "results.jsonl").code == 0
+    assert krelax("bench", "list.csv", "--jsonl", "results.jsonl").code == 3
     header, *records = read_records(good / "results.jsonl")
     check_schema(header, BENCH_HEADER)
     assert [r["answer"] for r in records] == ["unsat", "sat", "error"]

@@ -72,7 +72,7 @@ def test_an_interrupted_run_reports_what_it_has(krelax: Run, good: Path, monkeyp
     def stop(name: str, reason: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("krelax.cli.certify.warn_refused", stop)
+    monkeypatch.setattr("krelax.cli.certify.warn", stop)
     ran = krelax(*RUN, "--report", "report.html")
     assert (ran.code, ran.out) == (130, "")
     assert len(rows("report.html")) == 1

@@ -76,3 +76,13 @@ def images(path: Path, pixels: Any, labels: Any) -> Path:
     """A file of labelled images."""
     np.savez(path, images=np.asarray(pixels), labels=np.asarray(labels))
     return path
+
+
+def external(path: Path, values: float) -> Path:
+    """A network of two inputs and two outputs, some weights of which lie in a file beside it and have one value."""
+    model = onnx.load_from_string(random_dense([2, 40, 2]).SerializeToString())
+    weights = np.full((40, 2), values, np.float32)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, model.graph.initializer[0].name))
+    Path(f"{path}.data").unlink(missing_ok=True)
+    onnx.save(model, path, save_as_external_data=True, location=path.name + ".data", size_threshold=100)
+    return path

@@ -16,17 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.run.files import images, random_dense, save, specification
+from tests.run.files import external, images, random_dense, save, specification
 
 import krelax.run.certify as certify_module
 from krelax.cli import main
 from krelax.cli.shared import bundled
-from krelax.errors import InputError
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import load_images
 from krelax.run.bench import Instance, Result
 from krelax.run.certify import CertifyOptions, Summary, certify
-from krelax.run.journal import SCHEMA, digest, open_journal
 
 COUNT = 48
 # Some hundredths of a second for each image, so that there is time to stop in between.
@@ -137,87 +135,6 @@ def test_the_disk_is_full(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-SETTINGS = {"model": "abc", "eps": 0.25, "clip": [0.0, 1.0], "timeout": None}
-
-
-def record(index: int, **more: Any) -> dict[str, Any]:
-    return {"index": index, "verdict": "holds", "reason": "crown", **more}
-
-
-def test_header_and_records(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    with open_journal(path, SETTINGS, resume=False) as journal:
-        assert journal.done == {}
-        for index in (3, 1):
-            journal.write(record(index))
-            assert json.loads(path.read_bytes().splitlines()[-1]) == {"kind": "result", **record(index)}
-    header = json.loads(path.read_bytes().splitlines()[0])
-    assert header.pop("krelax").count(".") == 2
-    assert header == {"kind": "run", "schema": SCHEMA, **SETTINGS}
-    with open_journal(path, SETTINGS, resume=True) as journal:
-        assert list(journal.done) == [3, 1]
-        journal.write(record(7))
-    assert path.read_bytes().count(b'"run"') == 1
-
-
-def test_without_a_path_nothing_is_kept() -> None:
-    with open_journal(None, SETTINGS, resume=True) as journal:
-        journal.write(record(0))
-        assert journal.done == {}
-
-
-@pytest.mark.parametrize("length", [0, 1, 20])
-def test_killed_while_the_header_was_written(tmp_path: Path, length: int) -> None:
-    path = tmp_path / "results.jsonl"
-    with open_journal(path, SETTINGS, resume=False) as journal:
-        journal.write(record(0))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:length])
-    with open_journal(path, SETTINGS, resume=True) as journal:
-        assert journal.done == {}
-        journal.write(record(0))
-    assert path.read_bytes() == whole
-
-
-def test_every_place_of_a_cut(tmp_path: Path) -> None:
-    """Wherever the file ends: whole records stay, the torn one goes, and the file can be continued."""
-    path = tmp_path / "results.jsonl"
-    with open_journal(path, SETTINGS, resume=False) as journal:
-        for index in range(3):
-            journal.write(record(index, x=0.1))
-    whole = path.read_bytes()
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        with open_journal(path, SETTINGS, resume=True, fields=("verdict",)) as journal:
-            assert list(journal.done) == list(range(max(0, whole[:length].count(b"\n") - 1)))
-            journal.write(record(9))
-        kept = whole_lines(whole[:length]) or whole.splitlines()[:1]
-        assert path.read_bytes().splitlines() == [*kept, json.dumps({"kind": "result", **record(9)}).encode()]
-
-
-def test_another_version_of_krelax_may_go_on_but_not_another_run(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    with open_journal(path, SETTINGS, resume=False) as journal:
-        journal.write(record(0))
-    path.write_text(path.read_text().replace('"krelax": "', '"krelax": "9.'))
-    with open_journal(path, SETTINGS, resume=True) as journal:
-        assert list(journal.done) == [0]
-    content = path.read_bytes()
-    for key, value in {"model": "b", "eps": 0.5, "clip": None, "timeout": 1.0}.items():
-        with (
-            pytest.raises(InputError, match=f"another run \\({key} differs\\)"),
-            open_journal(path, SETTINGS | {key: value}, resume=True),
-        ):
-            pass
-    assert path.read_bytes() == content
-
-
-def test_errors_of_the_work_are_not_errors_of_the_file(tmp_path: Path) -> None:
-    """A broken pipe of stdout is an OSError too."""
-    with pytest.raises(BrokenPipeError), open_journal(tmp_path / "results.jsonl", SETTINGS, resume=False):
-        raise BrokenPipeError
-
-
 def test_numbers_that_json_has_not_are_not_written(tmp_path: Path) -> None:
     """A region as large as the numbers themselves: bounds overflow, and the results are still plain JSON."""
     torch.set_num_threads(1)
@@ -291,8 +208,24 @@ def test_only_definite_answers_contradict(answer: str, expected: str, disagrees:
     assert Result(instance, answer, "", 0.0).disagrees is disagrees
 
 
-def test_digest_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    with pytest.raises(InputError, match="missing"):
-        digest(tmp_path / "missing")
+def test_another_weights_file_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether a data set or a list was asked about it."""
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path / "i.npz", np.full((2, 2), 0.5, np.float32), [0, 1])
+    Path("s.vnnlib").write_text(specification([0, 0], [0.01, 0.01], "(assert (<= Y_0 -100))"), encoding="utf-8")
+    Path("list.csv").write_text("onnx,vnnlib,timeout_s\nn.onnx,s.vnnlib,5\n", encoding="utf-8")
+    external(Path("n.onnx"), 1.0)
+    commands = (["certify", "n.onnx", "i.npz", "--eps", "0.1"], ["bench", "list.csv"])
+    for number, command in enumerate(commands):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--jsonl", f"{number}.jsonl"])
+        assert stop.value.code == 0
+    external(Path("n.onnx"), 2.0)
+    for number, (command, word) in enumerate(zip(commands, ("model", "files"), strict=True)):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--jsonl", f"{number}.jsonl", "--resume"])
+        assert stop.value.code == 2
+        assert f"another run ({word} differs)" in capsys.readouterr().err

@@ -27,8 +27,9 @@ from krelax.certificate.format import Certificate
 from krelax.network.activations import ReLU
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
+from krelax.search import processes
 from krelax.search.complete import Complete, Found
-from krelax.search.processes import Helper, Search, SideBySide, pickled, search_here
+from krelax.search.processes import Helper, Search, SideBySide, module_path, pickled, search_here
 from krelax.search.verdict import Counterexample
 from krelax.search.writing import question
 
@@ -117,6 +118,54 @@ def test_a_helper_that_dies_leaves_its_question_unknown(helper: Helper) -> None:
     assert found.counterexample is None
     assert "ended" in found.reason
     assert not helper.runs
+
+
+def test_a_helper_that_is_stopped_is_not_waited_for(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_GRACE", 0.0)
+    instance, queries, known = ask(8, eps=0.1)
+    os.kill(helper.pid, signal.SIGSTOP)
+    found = helper.search(instance.until(0.1), queries, known, nobody)
+    assert (found.reason, found.margin, found.counterexample) == ("timeout", -torch.inf, None)
+    assert not helper.runs
+
+
+def test_helpers_that_never_start_hold_nothing_up() -> None:
+    """This process does their work."""
+    instance, queries, known = ask(8)
+    with SideBySide(instance, Complete(), 2) as searches:
+        for helper in searches.helpers:
+            os.kill(helper.pid, signal.SIGSTOP)
+        work = lambda i, search: search(replace(instance, ledgers=()), queries, known, nobody)  # noqa: E731
+        found = dict(searches.map(work, range(2)))
+    assert all(f.margin > 0 for f in found.values())
+    assert not any(alive(h.pid) for h in searches.helpers)
+
+
+STRANGERS = ("torch", "numpy", "krelax", "sitecustomize", "usercustomize", "pickle", "socket")
+
+
+def test_helpers_execute_nothing_that_lies_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in STRANGERS:
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'a').write({name!r})")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", ".", *sys.path])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    first = pickled(load_onnx(DATA / "digits_conv.onnx"), Complete())
+    assert first is not None
+    stranger = Helper(Complete(), first)
+    stranger.begin(Event())
+    try:
+        assert stranger.runs
+        assert not (tmp_path / "executed").exists()
+    finally:
+        stranger.end()
+
+
+def test_helpers_find_this_very_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["relative", "", "/absolute"])
+    assert module_path() == ["/absolute", str(Path(processes.__file__).parents[2])]
 
 
 class Unknown(Queries):

@@ -21,6 +21,7 @@ from krelax.network.graph import Network
 from krelax.network.linear import dense_rows, one_hot
 from krelax.network.ops import Linear
 from krelax.problem.region import Region, dot
+from krelax.watch import tick
 
 
 @dataclass
@@ -120,6 +121,7 @@ def back_substitute(
             coeff = form.constant.new_zeros(*form.constant.shape, *network.nodes[i].shape)
         if coeff is None:
             continue
+        tick()
         node, op = network.nodes[i], network.nodes[i].op
         terms = coeff[0, 0].numel() + len(network.nodes) + (op.terms if isinstance(op, Linear) else 0)
         if isinstance(op, Linear):

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from threading import Event
 from typing import TypeVar
@@ -22,15 +23,15 @@ from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 from krelax.problem.region import Region
+from krelax.watch import OutOfTime as OutOfTime  # noqa: PLC0414
+from krelax.watch import Over, current, watch_too, watched
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class OutOfTime(Exception):
-    """The deadline of an instance has passed; what was computed for it so far is dropped."""
-
-
+# Seconds after the deadline when a step that is under way is given up; none is begun after the deadline.
+_GRACE = 0.5
 # A tensor of a pass should not be larger on a CPU: it falls out of the caches, and elementwise operators slow down.
 _CACHE_BYTES = 3 << 20
 # Where numbers are larger than this, or all smaller than one over it, proposals in single precision are no good.
@@ -95,6 +96,15 @@ class Instance:
     def expired(self) -> bool:
         """Whether the deadline has passed."""
         return self.cancelled.is_set() or (self.deadline is not None and time.perf_counter() > self.deadline)
+
+    def overdue(self) -> bool:
+        """Whether the deadline has passed for so long that what is under way is to be given up, too."""
+        late = self.deadline is not None and time.perf_counter() > self.deadline + _GRACE
+        return late or self.cancelled.is_set()
+
+    def watch(self) -> AbstractContextManager[None]:
+        """While this lasts, steps of this thread's work are given up when they are overdue."""
+        return watched(self.overdue)
 
 
 def _fits(network: Network, region: Region) -> bool:
@@ -187,6 +197,12 @@ def alone() -> None:
     torch.set_num_threads(1)
 
 
+def _works_for(over: Over | None) -> None:
+    """From now on this thread uses one core, and works for one that watches the clock."""
+    alone()
+    watch_too(over)
+
+
 @contextmanager
 def helpers(device: torch.device, most: int | None = None) -> Iterator[ThreadPoolExecutor | None]:
     """At most so many threads that work side by side, each on one core; None where there is only one."""
@@ -195,7 +211,7 @@ def helpers(device: torch.device, most: int | None = None) -> Iterator[ThreadPoo
         yield None
         return
     with one_core_each(device):
-        pool = ThreadPoolExecutor(count, initializer=alone)
+        pool = ThreadPoolExecutor(count, initializer=partial(_works_for, current()))
         try:
             yield pool
         finally:

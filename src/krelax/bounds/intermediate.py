@@ -67,8 +67,9 @@ def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -
 
     def prove(portion: Portion) -> Tensor:
         instance.check()
-        form = signed(neurons(instance.network, node, portion[0]))
-        return lower_bound(instance.network, instance.region, form, witness, known)
+        with instance.watch():
+            form = signed(neurons(instance.network, node, portion[0]))
+            return lower_bound(instance.network, instance.region, form, witness, known)
 
     portions = _portions(instance, known, node, RULE_COPIES)
     leaves = [Noted.unsplit(choices(witness, region), 1) for region in range(len(instance.ledgers)) if portions]
@@ -92,10 +93,11 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
     def prove(portion: Portion) -> Tensor:
         instance.check()
         index, valid = portion
-        form = signed(neurons(instance.fast_network, node, index))
-        witness = over(ascend(instance, form, fast_known, ascent), known)
-        form = signed(neurons(instance.network, node, index))
-        value = lower_bound(instance.network, instance.region, form, witness, known)
+        with instance.watch():
+            form = signed(neurons(instance.fast_network, node, index))
+            witness = over(ascend(instance, form, fast_known, ascent), known)
+            form = signed(neurons(instance.network, node, index))
+            value = lower_bound(instance.network, instance.region, form, witness, known)
         for region, ledger in enumerate(instance.ledgers):
             keys = keys_of_entries(index[region].tolist(), valid[region].tolist())
             ledger.note(node, keys, value[region], Noted.unsplit(choices(witness, region), len(keys)))

@@ -14,7 +14,7 @@ from torch import Tensor
 from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.branching import Effort
-from krelax.bounds.instance import Instance, OutOfTime, one_core_each
+from krelax.bounds.instance import Instance, OutOfTime, memory_budget, one_core_each
 from krelax.bounds.intermediate import (
     ASCENT_COPIES,
     RULE_COPIES,
@@ -159,6 +159,8 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
     for i in range(1, len(network.nodes)):
         instance.check()
         advance(network, known)
+        if zonotope.COPIES * zonotope.size(network, forms, known) > memory_budget(region.lower.device):
+            raise torch.OutOfMemoryError(f"a zonotope of node {i} does not fit memory")
         forms.append(zonotope.follow(network, forms, known))
         lower, upper = forms[i].bounds(region)
         if i in read and instance.ledgers and not interval_is_exact(network, region, i):

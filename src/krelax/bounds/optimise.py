@@ -26,6 +26,7 @@ from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 from krelax.relaxations import Rule
+from krelax.watch import tick
 
 # Coefficients that all steps of the ascents of one region's layers may meet, and steps to take anyway:
 # the first four are worth 95 to 98 % of what twenty-four are.
@@ -146,6 +147,7 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
     network = instance.fast_network
     points = {0: instance.fast_region.minimiser(coeff)}
     for i in reversed(trace.visited):
+        tick()
         node, op = network.nodes[i], network.nodes[i].op
         if isinstance(op, Linear):
             operands = [points[j] for j in node.inputs]

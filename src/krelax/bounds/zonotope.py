@@ -16,11 +16,18 @@ from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.rounding import bounding, gamma, underflow
+from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
 from krelax.relaxations import Rule
+from krelax.watch import tick
+
+# Numbers that an operator makes at a time: there are hundreds of times as many for a large network.
+_AT_ONCE = 1 << 22
+# Tensors as large as a zonotope that are held while one is made and bounded.
+COPIES = 4
 
 
 @dataclass
@@ -36,6 +43,11 @@ class Zonotope:
 
     def bounds(self, region: Region) -> tuple[Tensor, Tensor]:
         """Lower and upper bound of the node, `(batch, *shape)`, rounding included."""
+        tick()
+        if len(parts := self._parts()) > 1:
+            found = [part.bounds(region) for part in parts]
+            lower, upper = (torch.cat(t, dim=1).reshape(self.centre.shape) for t in zip(*found, strict=True))
+            return lower, upper
         form = self.inputs.flatten(2).transpose(1, 2).unflatten(-1, region.lower.shape[1:])
         terms = 2 * self.inputs.shape[1] + self.noise.shape[1]
         slack = gamma(terms, self.centre.dtype)
@@ -45,6 +57,16 @@ class Zonotope:
         lower = bounding(centre - radius + region.minimise(form, slack))
         upper = -bounding(region.minimise(-form, slack) - centre - radius)
         return lower.reshape(self.centre.shape), upper.reshape(self.centre.shape)
+
+    def _parts(self) -> list[Zonotope]:
+        """The entries in portions that take not too long to bound."""
+        terms = self.inputs.shape[1] + self.noise.shape[1]
+        rows, count = max(1, _AT_ONCE // max(1, terms)), prod(self.centre.shape[1:])
+        if count <= rows:
+            return [self]
+        centre, error, magnitude = (t.flatten(1) for t in (self.centre, self.error, self.magnitude))
+        flat = centre, self.inputs.flatten(2), self.noise.flatten(2), error, magnitude
+        return [Zonotope(*(t[..., i : i + rows] for t in flat)) for i in range(0, count, rows)]
 
 
 def identity(region: Region) -> Zonotope:
@@ -63,6 +85,17 @@ def follow(network: Network, forms: list[Zonotope], known: Intervals) -> Zonotop
         return _affine(node.op, operands, known.magnitude[0])
     symbols = max(z.noise.shape[1] for z in forms)
     return _activate(operands[0], known, len(forms), symbols)
+
+
+def size(network: Network, forms: list[Zonotope], known: Intervals) -> int:
+    """Bytes of the coefficients of the next node's zonotope; an activation needs its relaxation in `known`."""
+    node, first = network.nodes[len(forms)], forms[0].inputs
+    if isinstance(node.op, Activation):
+        fresh = int(known.relaxations[len(forms)].unstable().any(0).sum())
+        symbols = max(z.noise.shape[1] for z in forms) + fresh
+    else:
+        symbols = max(forms[j].noise.shape[1] for j in node.inputs)
+    return first.element_size() * len(first) * prod(node.shape) * (first.shape[1] + symbols)
 
 
 def _lost(terms: int, symbols: int, reach: Tensor, operands: list[Zonotope], like: Tensor) -> Tensor:
@@ -94,10 +127,17 @@ def _affine(op: Linear, operands: list[Zonotope], reach: Tensor) -> Zonotope:
 
 def _each(op: Linear, parts: list[Tensor]) -> Tensor:
     """The linear part of an operator on every symbol."""
-    shape = parts[0].shape[:2]
-    if shape[1] == 0:
-        return parts[0].new_zeros(*shape, *op.shape(*(tuple(p.shape[2:]) for p in parts)))
-    return op.linear(*(p.flatten(0, 1) for p in parts)).unflatten(0, shape)
+    shape, result = parts[0].shape[:2], op.shape(*(tuple(p.shape[2:]) for p in parts))
+    if prod(shape) == 0:
+        return parts[0].new_zeros(*shape, *result)
+    rows = max(1, _AT_ONCE // prod(result))
+    if prod(shape) <= rows:
+        return op.linear(*(p.flatten(0, 1) for p in parts)).unflatten(0, shape)
+    found = parts[0].new_empty(prod(shape), *result)
+    for i in range(0, len(found), rows):
+        tick()
+        found[i : i + rows] = op.linear(*(p.flatten(0, 1)[i : i + rows] for p in parts))
+    return found.unflatten(0, shape)
 
 
 def _padded(noise: Tensor, symbols: int) -> Tensor:

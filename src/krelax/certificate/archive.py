@@ -6,9 +6,10 @@ bounded work.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
+import secrets
 import zipfile
 import zlib
 from dataclasses import fields, is_dataclass
@@ -39,12 +40,26 @@ def write(path: str | Path, certificate: Certificate) -> None:
     path = Path(path)
     arrays: list[NDArray[Any]] = []
     document = {"format": FORMAT, "version": VERSION} | _encode(Certificate, certificate, arrays, "certificate")
-    part = path.with_name(path.name + ".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as file:
+    if path.exists() and not path.is_file():  # a device or a pipe
+        path.write_bytes(_packed(document, arrays))
+        return
+    part = path.resolve().with_name(f".krelax-{secrets.token_hex(8)}.part")  # no other process has this name
+    try:
+        part.write_bytes(_packed(document, arrays))
+        part.replace(path.resolve())
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _packed(document: dict[str, Any], arrays: list[NDArray[Any]]) -> bytes:
+    """The bytes of the zip file."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
         _put(file, _DOCUMENT, json.dumps(document, indent=1).encode())
         for number, array in enumerate(arrays):
             _put(file, f"{number}.npy", _npy(array))
-    os.replace(part, path)
+    return data.getvalue()
 
 
 def _put(file: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
+import time
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
 
 import click
 
 from krelax._version import __version__
-from krelax.errors import KrelaxError
+from krelax.errors import KrelaxError, shows_tracebacks
 
 # NumPy's matrix products, which the checker of certificates is made of, wait for each other's threads on a busy machine
 # longer than they work. Read when NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Limits of time count from here: what is imported later takes longer than many a question.
+_BEGAN = time.perf_counter()
+
 # Exit codes, one for each outcome; see docs/cli.md.
-DONE, DISAGREEMENT, BAD_INPUT, VIOLATED, UNKNOWN, TIMED_OUT, INTERRUPTED = 0, 1, 2, 10, 20, 30, 130
+DONE, DISAGREEMENT, BAD_INPUT, SOME_FAILED, VIOLATED, UNKNOWN, TIMED_OUT = 0, 1, 2, 3, 10, 20, 30
+INTERNAL_ERROR, INTERRUPTED, NO_READER, TERMINATED = 70, 130, 141, 143
 
 _COMMANDS = {
     "certify": "krelax.cli.certify:certify",
@@ -71,10 +82,17 @@ def cli() -> None:
     """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit; every failure a user can mend is one line on stderr and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit; every failure is one line on stderr. One that a user can mend has exit code 2.
+
+    Without `arguments` this is the program itself: those of the process are taken, and it ends on SIGTERM as on Ctrl-C.
+    """
+    if arguments is None:
+        _as_a_program()
     try:
-        code = cli.main(args=arguments, prog_name="krelax", standalone_mode=False)
+        began = _BEGAN if arguments is None else time.perf_counter()
+        code = _run(sys.argv[1:] if arguments is None else list(arguments), began)
+        sys.stdout.flush()
     except KrelaxError as error:
         _fail(str(error), BAD_INPUT)
     except click.UsageError as error:
@@ -82,14 +100,68 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(error.format_message() + hint, BAD_INPUT)
     except click.ClickException as error:
         _fail(error.format_message(), BAD_INPUT)
+    except _Terminated:
+        _fail("terminated; finished results are kept", TERMINATED)
     except (KeyboardInterrupt, click.Abort):
+        if sys.stderr.isatty():  # it shows ^C
+            click.echo(err=True)
         _fail("interrupted; finished results are kept", INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(DONE)
+        _silence(sys.stdout)
+        sys.exit(NO_READER)
+    except Exception as error:
+        _internal(error)
     sys.exit(code if isinstance(code, int) else DONE)
 
 
-def _fail(message: str, code: int) -> None:
-    click.echo(f"krelax: {' '.join(message.split())}", err=True)
+def _run(arguments: list[str], began: float) -> object:
+    """What a command returns. Unlike click's own way of doing this, it raises what the command raises."""
+    try:
+        with cli.make_context("krelax", arguments, obj=began) as context:
+            return cli.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+def _as_a_program() -> None:
+    """What a library must not do to its process."""
+    if not sys.warnoptions:  # errors are one line, and warnings of libraries are none of a user's business
+        warnings.simplefilter("ignore")
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def _internal(error: Exception) -> NoReturn:
+    """What nobody has foreseen."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:  # of files this is said where they are written
+        _silence(sys.stdout)
+        _fail(f"stdout cannot be written to ({error.strerror})", BAD_INPUT)
+    if shows_tracebacks():
+        raise error
+    what = "not enough memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
+    _fail(f"internal error ({what}); please report it, with what the same command shows with {_SHOW}", INTERNAL_ERROR)
+
+
+_SHOW = "KRELAX_TRACEBACK=1"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _silence(stream: object) -> None:
+    """Nothing more goes to a stream, not even when the interpreter flushes it in the end."""
+    with suppress(OSError, AttributeError, ValueError):
+        empty = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(empty, stream.fileno())  # type: ignore[attr-defined]
+        os.close(empty)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    with suppress(OSError):  # there may be nobody who reads it
+        click.echo(f"krelax: {' '.join(message.split())}", err=True)
     sys.exit(code)

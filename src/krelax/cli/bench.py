@@ -15,7 +15,7 @@ from krelax.cli.shared import (
     kept,
     method_option,
     timeout_option,
-    warn_refused,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ def bench(
 ) -> int:
     """Verify every line of INSTANCES (columns onnx, vnnlib, timeout_s, expected).
 
-    Exit code 1 if any answer contradicts the expected one, 0 otherwise.
+    Exit code 1 if any answer contradicts the expected one, 3 if any instance ended in an error, 0 otherwise.
     """
-    from krelax.cli import DISAGREEMENT, DONE
+    from krelax.cli import DISAGREEMENT, DONE, SOME_FAILED
     from krelax.errors import InputError
     from krelax.run.bench import bench as run
     from krelax.run.bench import read_instances
-    from krelax.run.journal import digest, open_journal
+    from krelax.run.journal import digest, digest_of_all, open_journal
     from krelax.run.verify import VerifyOptions
 
     if resume and jsonl is None:
@@ -58,6 +58,8 @@ def bench(
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
     settings |= kept(certificates, check, semantics)
+    if jsonl is not None:
+        settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
     seconds = 0.0
     with open_journal(jsonl, settings, resume, ("answer", "expected")) as journal:
@@ -72,13 +74,15 @@ def bench(
             counts["disagree"] += result.disagrees
             seconds += result.seconds
             click.echo(_line(result, len(listed)))
-            warn_refused(f"instance {result.instance.index}", result.reason)
+            warn(f"instance {result.instance.index}", result.reason)
     solved = counts["sat"] + counts["unsat"]
     click.echo(
         f"solved {solved} of {len(listed)}: {counts['unsat']} unsat, {counts['sat']} sat; {counts['unknown']} unknown, "
         f"{counts['timed-out']} timed-out, {counts['error']} error; {counts['disagree']} disagree; {seconds:.1f} s"
     )
-    return DISAGREEMENT if counts["disagree"] else DONE
+    if counts["disagree"]:
+        return DISAGREEMENT
+    return SOME_FAILED if counts["error"] else DONE
 
 
 def _line(result: Result, total: int) -> str:

@@ -19,7 +19,7 @@ from krelax.cli.shared import (
     method_option,
     region_options,
     timeout_option,
-    warn_refused,
+    warn,
 )
 
 
@@ -35,10 +35,11 @@ from krelax.cli.shared import (
 @click.option("--report", type=FILE, metavar="FILE", help="Write a page about the run to FILE (HTML).")
 @certificate_options
 @device_option
-def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> None:
+def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> int:
     """Certify MODEL (ONNX) on labelled IMAGES (.npz): is every image within EPS classified as its label?
 
-    Without MODEL and IMAGES, a bundled digit classifier is certified on real images.
+    Without MODEL and IMAGES, a bundled digit classifier is certified on real images. Exit code 3 if something
+    unforeseen failed on any image, which is unknown then, 0 otherwise.
     """
     from krelax.errors import InputError
 
@@ -49,12 +50,12 @@ def certify(model: Path | None, images: Path | None, selection: slice | None, **
         raise InputError("give a file of labelled images (.npz) after the model")
     if options["eps"] is None:
         raise InputError("give the radius of the perturbation with --eps")
-    run(model, images, selection, options)
+    return run(model, images, selection, options)
 
 
 @click.command(short_help="Certify a bundled network on real images.")
 @click.option("--dense", is_flag=True, help="The fully connected network instead of the convolutional one.")
-def demo(dense: bool) -> None:
+def demo(dense: bool) -> int:
     """Certify a bundled digit classifier on real handwritten digits."""
     model = bundled("digits_dense.onnx" if dense else "digits_conv.onnx")
     options = {
@@ -71,23 +72,24 @@ def demo(dense: bool) -> None:
         "check": False,
         "semantics": "real",
     }
-    run(model, bundled("digits_test.npz"), None, options)
+    return run(model, bundled("digits_test.npz"), None, options)
 
 
-def run(model: Path, images: Path, selection: slice | None, options: dict[str, Any]) -> None:
-    """Load, certify with a progress bar, and print the summary."""
+def run(model: Path, images: Path, selection: slice | None, options: dict[str, Any]) -> int:
+    """Load, certify with a progress bar, and print the summary. The exit code says whether anything failed."""
     import numpy as np
 
     from krelax._version import __version__
+    from krelax.cli import DONE, SOME_FAILED
     from krelax.cli.printing import Progress, certify_summary
     from krelax.cli.report import reporting
-    from krelax.errors import InputError
+    from krelax.errors import InputError, failed
     from krelax.network.onnx import load_onnx
     from krelax.problem.images import load_images
     from krelax.run.certificates import Certificates
     from krelax.run.certify import CertifyOptions, identity
     from krelax.run.certify import certify as certify_images
-    from krelax.run.journal import digest
+    from krelax.run.journal import digest, digest_of_network
 
     journal, resume, report = (options.pop(name) for name in ("jsonl", "resume", "report"))
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
@@ -97,7 +99,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     network = load_onnx(model)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
     indices = chosen(selection, len(data))
-    settings = {"model": digest(model), "images": digest(images), **kept(folder, check, semantics)}
+    settings = {"model": digest_of_network(model), "images": digest(images), **kept(folder, check, semantics)}
     keeper = None if folder is None else Certificates(folder, model, check, semantics)
     header = {"krelax": __version__, **identity(asked, settings)}
     with reporting(report, model, images, header, indices, journal, folder) as note:
@@ -106,7 +108,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
             def seen(record: dict[str, Any]) -> None:
                 note(record)
                 progress.seen(record)
-                warn_refused(f"image {record['index']}", record["reason"])
+                warn(f"image {record['index']}", record["reason"])
 
             summary = certify_images(
                 network,
@@ -124,3 +126,4 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
             click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))
     if report is not None:
         click.echo(f"  report in {report}")
+    return SOME_FAILED if any(map(failed, summary.reasons.values())) else DONE

@@ -62,16 +62,18 @@ def _write(answers: Answers, path: Path) -> None:
     """Compute everything, say what is done on stderr, and write the file."""
     from krelax.errors import InputError
     from krelax.explore.page import page
+    from krelax.run.files import replacing
 
     def say(done: str) -> None:
         click.echo(f"  {done}", err=True)
 
     try:
-        path.touch()
-        size = path.write_text(page(answers.question, answers.everything(say)), encoding="utf-8")
+        with replacing(path) as file:
+            html = page(answers.question, answers.everything(say)).encode()
+            file.write(html)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    click.echo(f"{path}: {size / 1000:.0f} kB, opens in any browser, without a network")
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another file for the page") from None
+    click.echo(f"{path}: {len(html) / 1000:.0f} kB, opens in any browser, without a network")
 
 
 def _serve(answers: Answers, port: int, no_browser: bool) -> None:

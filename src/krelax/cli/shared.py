@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,12 @@ _CERTIFICATES = "Write a certificate of everything that holds to DIR, for `krela
 # How the reason of an answer begins whose certificate was not accepted.
 REFUSED = "certificate not accepted"
 BUNDLED_EPS = 0.06
+
+
+def program_began() -> float:
+    """When the program began, as `time.perf_counter()` reads."""
+    began = click.get_current_context().find_root().obj
+    return began if isinstance(began, float) else time.perf_counter()
 
 
 def method_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,9 +79,11 @@ def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, An
     return {"certificates": "checked" if check else "written", "semantics": semantics}
 
 
-def warn_refused(name: str, reason: str) -> None:
-    """A certificate that the checker does not accept is news: either the search or the checker is wrong."""
-    if reason.startswith(REFUSED):
+def warn(name: str, reason: str) -> None:
+    """What is news: bugs, and certificates that the checker does not accept, so that it or the search is wrong."""
+    from krelax.errors import failed
+
+    if reason.startswith(REFUSED) or failed(reason):
         click.echo(f"krelax: {name}: {reason}; please report this", err=True)
 
 

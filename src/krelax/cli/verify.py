@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from krelax.cli.shared import FILE, check_options, device_option, kept, method_option, timeout_option, warn_refused
+from krelax.cli.shared import (
+    FILE,
+    check_options,
+    device_option,
+    kept,
+    method_option,
+    program_began,
+    timeout_option,
+    warn,
+)
 
 if TYPE_CHECKING:
     from krelax.run.certificates import Semantics
@@ -36,15 +45,17 @@ def verify(
     """Decide QUERY (VNN-LIB 1.0 or 2.0, .gz too) for a network.
 
     The first line on stdout is sat (a counterexample exists; it follows), unsat (the property holds), unknown or
-    timed-out; the reason goes to stderr. Exit code 0 for unsat, 10 for sat, 20 for unknown, 30 for timed-out.
+    timed-out; the reason goes to stderr. Exit code 0 for unsat, 10 for sat, 20 for unknown, 30 for timed-out. The
+    seconds count from the start of the program.
     """
-    from krelax.cli import DONE, TIMED_OUT, UNKNOWN, VIOLATED
+    from krelax.cli import DONE, INTERNAL_ERROR, TIMED_OUT, UNKNOWN, VIOLATED
+    from krelax.cli.patience import Patience
     from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
     from krelax.problem.vnnlib import read_vnnlib
     from krelax.run.bench import answer
     from krelax.run.certificates import Certificates
-    from krelax.run.verify import VerifyOptions
+    from krelax.run.verify import VerifyOptions, remaining
     from krelax.run.verify import verify as verify_network
 
     if len(networks) > 1:
@@ -55,19 +66,31 @@ def verify(
         _make(folder)
     kept(certificate, check, semantics)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
-    specification = read_vnnlib(query)
-    outcome = verify_network(load_onnx(file), specification, VerifyOptions(method, timeout, device), keeper)
+    began = program_began()
+    # a proof that was found is written down, however late it is
+    with Patience(remaining(timeout, began) if keeper is None else None, _too_late, TIMED_OUT):
+        specification = read_vnnlib(query)
+        network = load_onnx(file)
+        options = VerifyOptions(method, remaining(timeout, began), device)
+        outcome = verify_network(network, specification, options, keeper)
     if keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
-        warn_refused(query.name, outcome.reason)
+        warn(query.name, outcome.reason)
     word = answer(outcome)
-    click.echo(word)
+    click.echo("unknown" if word == "error" else word)
     if outcome.counterexample is not None:
         names = (specification.input_name, specification.output_name)
         _assignments(names, outcome.counterexample.x, outcome.counterexample.y, folder)
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
     click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
-    return {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT}[word]
+    codes = {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT, "error": INTERNAL_ERROR}
+    return codes[word]
+
+
+def _too_late() -> None:
+    """What is said where the search does not end in time."""
+    click.echo("timed-out")
+    click.echo("krelax: unknown (timeout, in a step that cannot be interrupted)", err=True)
 
 
 def _make(folder: Path) -> None:

@@ -25,21 +25,26 @@ class Answers:
         self._climber: Thread | None = None
         self._lock = Lock()
         self._certify = cache(textbook.certify)
-
-    def answer(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a request. Raises InputError for one that makes no sense, KeyError for an unknown name."""
-        known: dict[str, Callable[..., dict[str, Any]]] = {
+        self._functions: dict[str, Callable[..., dict[str, Any]]] = {
             "neuron": small.neuron,
             "group": small.group,
             "network": self.network,
             "layers": self.layers,
             "ladder": self.climb,
         }
-        function = known[name]
+
+    def answer(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request. Raises InputError for one that makes no sense, KeyError for an unknown name."""
+        function = self._functions[name]
         try:
             return function(**given)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{name} cannot be asked that: {error}") from None
+        except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise InputError(f"{name} cannot be asked that: {why or type(error).__name__}") from None
+
+    def knows(self, name: str) -> bool:
+        """Whether there are answers of this name."""
+        return name in self._functions
 
     def network(self, chosen: list[list[int]]) -> dict[str, Any]:
         """The textbook's network with these groups."""

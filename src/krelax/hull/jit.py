@@ -14,8 +14,11 @@ import sys
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
+
+from krelax.watch import current, tick, watched
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,6 +87,10 @@ def _digest() -> str:
     return hashlib.sha256(b"".join(source for source in sources if b"@kernel" in source)).hexdigest()
 
 
+# Chunks for each worker.
+_CHUNKS = 8
+
+
 def threads() -> int:
     """As many threads as the process may run on, and no more than torch has been told to use."""
     affinity = getattr(os, "sched_getaffinity", None)
@@ -96,14 +103,19 @@ def spread(function: Callable[[int, int], object], count: int, *, minimum: int =
     """Call `function(start, stop)` on chunks that cover `range(count)`, in parallel where that pays.
 
     `minimum` is the least number of items worth a thread. Chunks must not write to the same memory. An exception of
-    any chunk is raised here. Without numba nothing would run in parallel, so there is one chunk.
+    any chunk is raised here, and OutOfTime if the work of this thread is to be given up. Without numba nothing would
+    run in parallel, so chunks follow each other.
     """
     workers = min(threads(), count // max(minimum, 1)) if COMPILED else 1
-    if workers <= 1:
-        function(0, count)
-        return
-    # Several chunks per worker: groups differ in cost, and so may the cores.
-    chunks = 4 * workers
+    # Several chunks per worker: groups differ in cost, and so may the cores; and the clock is looked at in between.
+    chunks = max(1, min(_CHUNKS * workers, count // max(minimum, 1)))
     edges = [count * i // chunks for i in range(chunks + 1)]
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(function, edges[:-1], edges[1:]))
+    over = current()
+
+    def work(start: int, stop: int) -> None:
+        with watched(over):
+            tick()
+        function(start, stop)
+
+    with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        list((pool.map if pool else map)(work, edges[:-1], edges[1:]))

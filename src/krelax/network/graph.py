@@ -15,6 +15,7 @@ from torch import Tensor
 from krelax.errors import InputError
 from krelax.network.activations import Activation
 from krelax.network.ops import Op, Shape, Source
+from krelax.watch import tick
 
 # More numbers in one evaluation are a damaged file, not a network.
 MOST_NUMBERS = 10**8
@@ -86,6 +87,7 @@ class Network:
         """Value of every node for inputs `(batch, *input_shape)`."""
         result = [x]
         for node in self.nodes[1:]:
+            tick()
             result.append(node.op.forward(*(result[i] for i in node.inputs)))
         return result
 

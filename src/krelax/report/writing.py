@@ -16,7 +16,8 @@ from krelax.problem.images import read_images
 from krelax.report.page import Subject, page
 from krelax.report.pictures import drawn
 from krelax.report.results import Record, Results, curve
-from krelax.run.journal import digest
+from krelax.run.files import replacing
+from krelax.run.journal import digest, digest_of_network
 
 Run = tuple[str, Record, Sequence[Record]]  # a name for messages, header and results as in a journal
 
@@ -41,7 +42,7 @@ def write_report(
     check_output(output)
     data = read_images(images)
     results = [Results.of(name, header, records, data.images[0].size, len(data)) for name, header, records in runs]
-    _check_together([name for name, *_ in runs], results, {"model": digest(model), "images": digest(images)})
+    _check_together([name for name, *_ in runs], results, {"model": digest_of_network(model), "images": digest(images)})
     shared, points = curve(results)
     first = results[0] if asked is None else results[0].only(set(asked))
     about = Subject(
@@ -109,9 +110,8 @@ def _versions() -> dict[str, str]:
 
 def _replace(path: Path, text: str) -> None:
     """Write at once, so that what is killed leaves no half page."""
-    beside = path.with_name(path.name + ".part")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise _unwritable(path, error) from error

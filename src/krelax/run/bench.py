@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from krelax.errors import InputError
+from krelax.errors import InputError, failed, internal, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates, Semantics, Written
 from krelax.run.certify import counterexample_lists
-from krelax.run.verify import VerifyOptions, check_options, verify
+from krelax.run.verify import VerifyOptions, check_options, remaining, verify
 from krelax.search.processes import cpu_seconds
 from krelax.search.verdict import Outcome, Verdict
 
@@ -111,7 +112,8 @@ def bench(
     check: bool = False,
     semantics: Semantics = "real",
 ) -> Iterator[Result]:
-    """Verify instance after instance. An instance that cannot be read is an `error`, and the next one follows.
+    """Verify instance after instance. An instance that cannot be read, or on which something unforeseen fails, is an
+    `error`, and the next one follows. Reading counts as part of its time.
 
     What holds gets a certificate in the folder `certificates`, and with `check` counts only if that is accepted.
     Raises InputError for options that no instance could be verified with.
@@ -120,23 +122,29 @@ def bench(
     loaded: tuple[Path, Network] | None = None
     for instance in instances:
         keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
-        cpu = cpu_seconds()
+        cpu, began, written = cpu_seconds(), time.perf_counter(), None
         try:
             if loaded is None or loaded[0] != instance.onnx:
                 loaded = instance.onnx, load_onnx(instance.onnx)
             specification = read_vnnlib(instance.vnnlib)
-            outcome = verify(loaded[1], specification, replace(options, timeout=instance.timeout), keeper)
-        except InputError as error:
-            yield Result(instance, "error", str(error), 0.0)
+            limited = replace(options, timeout=remaining(instance.timeout, began))
+            outcome = verify(loaded[1], specification, limited, keeper)
+            spent = cpu_seconds() - cpu
+            if keeper is not None:
+                outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
+        except Exception as error:  # whatever it is, the next instance may do
+            if shows_tracebacks() and not isinstance(error, InputError):
+                raise
+            reason = str(error) if isinstance(error, InputError) else internal(error)
+            yield Result(instance, "error", reason, 0.0)
             continue
-        spent, written = cpu_seconds() - cpu, None
-        if keeper is not None:
-            outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
         yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, spent, written)
 
 
 def answer(outcome: Outcome) -> str:
     """The verdict in the words of VNN-LIB."""
+    if failed(outcome.reason):
+        return "error"
     if outcome.verdict is Verdict.UNKNOWN and outcome.reason == "timeout":
         return "timed-out"
     return ANSWERS[outcome.verdict]

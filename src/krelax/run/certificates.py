@@ -16,7 +16,7 @@ from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, Malformed
 from krelax.certificate.kernel import Rejected, TooClose
 from krelax.certificate.model import model_hash, read_model
-from krelax.errors import InputError, KrelaxError
+from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.run.executions import room, slack
 from krelax.run.journal import digest
 from krelax.search.pipeline import Questions
@@ -91,7 +91,14 @@ class Certificates:
         checked and is not accepted, or the checker does not read the network."""
         if outcome.verdict is not Verdict.HOLDS:
             return outcome, None
-        path = self.folder / name
+        try:
+            return self._written(self.folder / name, outcome)
+        except Exception as error:  # a proof that cannot be written down is none
+            if isinstance(error, KrelaxError) or shows_tracebacks():
+                raise
+            return replace(outcome, verdict=Verdict.UNKNOWN, reason=internal(error), proofs=()), None
+
+    def _written(self, path: Path, outcome: Outcome) -> tuple[Outcome, Written]:
         try:
             write(path, self._certificate(outcome))
         except OSError as error:

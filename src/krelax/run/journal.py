@@ -1,31 +1,89 @@
 """Results as JSON Lines: a header that says which run this is, then one record for each finished result.
 
 Every record is on disk before the next is worked on, so a killed run loses nothing it had finished, and the same
-command with `resume` goes on from there. The schema is in docs/jsonl.md.
+command with `resume` goes on from there. A record belongs to one run: it carries a digest of the header, and no two
+runs write to one file. The schema is in docs/jsonl.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from krelax._version import __version__
+from krelax.certificate.model import model_hash
 from krelax.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
+# Formats of which results can be read, but not continued: before 2, records did not say to which run they belong.
+READABLE = (1, SCHEMA)
+
+Record = Mapping[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 def digest(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal. Raises InputError if it cannot be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def digest_of_network(path: str | Path) -> str:
+    """A digest of a network with all files that hold its constants. That of the file alone if there are no others.
+
+    Raises InputError if a file cannot be read.
+    """
+    try:
+        return model_hash(path)
+    except InputError:  # the checker does not read it, but krelax may
+        return hashlib.sha256("\n".join([digest(path), *map(digest, _beside(Path(path)))]).encode()).hexdigest()
+
+
+def _beside(path: Path) -> list[Path]:
+    """Every other file that an ONNX file names, as the official reader sees it."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # krelax does not read it either, and says why
+        return []
+    names = {ExternalDataInfo(t).location for t in _get_all_tensors(model) if uses_external_data(t)}
+    return [path.parent / name for name in sorted(names)]
+
+
+def digest_of_all(networks: Iterable[Path], others: Iterable[Path]) -> str:
+    """One digest of many networks and other files, in order. What cannot be read has one, too: it may appear later."""
+    lines = [_of_each(networks, digest_of_network), _of_each(others, digest)]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def _of_each(paths: Iterable[Path], of: Callable[[Path], str]) -> list[str]:
+    """The digest of each, computed once where a file occurs several times."""
+    found: dict[Path, str] = {}
+    wanted = list(paths)
+    for path in set(wanted):
+        try:
+            found[path] = of(path)
+        except InputError:
+            found[path] = "unreadable"
+    return [found[path] for path in wanted]
+
+
+def tag(header: Record) -> str:
+    """The digest of a header that the records of its run carry."""
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_journal(path: Path, fields: Sequence[str] = ()) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -33,42 +91,66 @@ def read_journal(path: Path, fields: Sequence[str] = ()) -> tuple[dict[str, Any]
     has no result yet."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the --jsonl file of a run")
-    records = _records(_content(path), path, fields)
-    header = next(records, None)
-    if header is None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    header, results = _parse(content, path, fields, _readable) if b"\n" in content else ({}, {})
+    if not results:
         raise InputError(f"{path}: holds no results yet")
-    if header.get("kind") != "run" or header.get("schema") != SCHEMA:
-        raise InputError(f"{path}: does not begin with the header of a run in format {SCHEMA}; give another file")
-    return header, [r for r in records if r.get("kind") == "result"]
-
-
-def _records(content: bytes, path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What whole lines hold; one that a kill cut short is left out."""
-    lines = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace").split("\n")[:-1]
-    for number, line in enumerate(lines, start=1):
-        yield _parse(line, path, number, fields)
+    return header, list(results.values())
 
 
 class Journal:
     """The results of one run; `done` holds the records found on opening, by their index."""
 
-    def __init__(self, file: BinaryIO | None, header: Mapping[str, Any], done: Mapping[int, Mapping[str, Any]]) -> None:
-        self._file, self._header = file, header
+    def __init__(self, file: BinaryIO | None, header: Record, done: Mapping[int, Record]) -> None:
+        self._file, self._header, self._tag = file, header, tag(header)
+        self._size = 0 if file is None else os.fstat(file.fileno()).st_size
+        self._empty = not done
         self.done = dict(done)
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record, the first after the header, and hand it to the operating system."""
+    def begin(self) -> None:
+        """Write the header, unless it is there."""
+        if not self._size:
+            self._append(self._header)
+
+    def write(self, record: Record) -> None:
+        """Append a record and hand it to the operating system. Raises InputError where that fails, or another process
+        has changed the file."""
+        self._append({"kind": "result", "run": self._tag, **record})
+        self._empty = False
+
+    def withdraw(self) -> None:
+        """Empty the file if it has no results: there is nothing to go on with."""
+        if self._file is not None and self._empty:
+            with suppress(OSError, InputError):
+                self._check()
+                self._file.truncate(0)
+
+    def _append(self, record: Record) -> None:
+        """Append a line."""
         if self._file is None:
             return
-        records = [{"kind": "result", **record}]
+        text = (json.dumps(record, allow_nan=False) + "\n").encode()
+        self._check()
         try:
-            if self._file.tell() == 0:
-                records.insert(0, dict(self._header))
-            text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in records).encode()
-            while text:
-                text = text[self._file.write(text) :]
+            left = text
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
+            with suppress(OSError):  # half a line is of no use
+                os.ftruncate(self._file.fileno(), self._size)
             raise _unwritable(self._file.name, error) from error
+        self._size += len(text)
+
+    def _check(self) -> None:
+        """Nobody else writes to the file. Locks should see to that, but not every file system has them."""
+        assert self._file is not None
+        found = os.fstat(self._file.fileno())
+        if found.st_size != self._size or not found.st_nlink:
+            what = "something else has written to it" if found.st_nlink else "it was removed"
+            raise InputError(f"{self._file.name}: {what} during the run; run again with another --jsonl file")
 
 
 @contextmanager
@@ -77,80 +159,139 @@ def open_journal(
 ) -> Iterator[Journal]:
     """The journal of the run that `settings` describe; without a path it remembers nothing.
 
-    Raises InputError if the file exists and is not to be resumed, belongs to a run with other settings, has results
-    without one of `fields`, or cannot be written. A file that is not a journal of this run is left as it is.
+    Raises InputError if another run is writing to the file, if it has results and is not to be resumed, belongs to a
+    run with other settings or another version of krelax, has results without one of `fields`, or cannot be written. A
+    file that is not a journal of this run is left as it is. The file is locked until the run ends, however it ends.
     """
-    header = {"kind": "run", "schema": SCHEMA, "krelax": __version__, **settings}
+    header = {"kind": "run", "schema": SCHEMA, "krelax": __version__, **json.loads(json.dumps(settings))}
     if path is None:
         yield Journal(None, header, {})
         return
-    done = _recover(path, header, settings, resume, fields)
+    with _opened(path) as file:
+        done = _recover(file, path, header, resume, fields)
+        journal = Journal(file, header, done)
+        journal.begin()
+        try:
+            yield journal
+        except BaseException:
+            journal.withdraw()
+            raise
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, for reading and appending, locked."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not a regular file; give another --jsonl file")
     try:
-        file = path.open("ab", buffering=0)
+        file = path.open("a+b", buffering=0)
     except OSError as error:
         raise _unwritable(path, error) from error
     with file:
-        yield Journal(file, header, done)
-        os.fsync(file.fileno())
+        _lock(file, path)
+        yield file
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Lock a file for this process. The system releases the lock when the process ends, however it ends."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: another run is writing to it; wait for its end, or give another file") from None
+    except (ImportError, OSError):  # the system, or the file system, has no locks
+        _log.warning("krelax: %s: cannot be locked here; see to it that no other run writes to it", path)
 
 
 def _unwritable(path: str | Path, error: OSError) -> InputError:
     return InputError(f"{path}: cannot be written ({error.strerror}); give another --jsonl file")
 
 
-def _recover(
-    path: Path, header: Mapping[str, Any], settings: Mapping[str, Any], resume: bool, fields: Sequence[str]
-) -> dict[int, Mapping[str, Any]]:
-    """Finished records of an earlier run; a last line cut short by a kill is removed from the file."""
-    content = _content(path)
-    if not content:
-        return {}
-    if not resume:
-        raise InputError(f"{path}: already exists; add --resume to continue it, or give another file")
-    end = content.rfind(b"\n") + 1
-    if not end and not json.dumps(header).encode().startswith(content):
-        raise InputError(f"{path}: is not the results of this run; give another file")
-    records = []
-    for record in _records(content, path, fields):
-        records.append(record)
-        if len(records) == 1:
-            _check_header(record, header, settings, path)
-    if end < len(content):
-        try:
-            os.truncate(path, end)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-    return {r["index"]: r for r in records if r.get("kind") == "result"}
-
-
-def _content(path: Path) -> bytes:
-    """What the file holds, nothing if there is none."""
-    if not path.exists():
-        return b""
-    if not path.is_file():
-        raise InputError(f"{path}: is not a regular file; give another --jsonl file")
+def _recover(file: BinaryIO, path: Path, header: Record, resume: bool, fields: Sequence[str]) -> dict[int, Record]:
+    """Finished records of an earlier run. A last line cut short by a kill is removed from the file, at the end of which
+    writing goes on."""
     try:
-        return path.read_bytes()
+        file.seek(0)
+        content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        first = (json.dumps(header) + "\n").encode()
+        begun = whole == first or (not whole and first.startswith(content))
+        if not resume and not begun:
+            raise InputError(f"{path}: already exists; add --resume to continue it, or give another file")
+        if not whole and not begun:
+            raise InputError(f"{path}: is not the results of this run; give another file")
+        done: dict[int, Record] = {}
+        if whole:
+            done.update(_parse(whole, path, fields, partial(_check_header, header))[1])
+        if len(whole) < len(content):
+            file.truncate(len(whole))
+        file.seek(0, os.SEEK_END)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise _unwritable(path, error) from error
+    return done
 
 
-def _check_header(found: Mapping[str, Any], header: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
-    """Another version of krelax may go on; everything else has to be the same."""
-    changed = [key for key in ("kind", "schema", *settings) if found.get(key) != header[key]]
+def _check_header(header: Record, found: Record, path: Path) -> None:
+    """A run goes on with the settings it began with, files and version included."""
+    changed = [key for key in {**header, **found} if not (key in found and key in header and found[key] == header[key])]
     if changed:
-        what = "header" if changed[0] == "kind" else changed[0]
-        raise InputError(f"{path}: is of another run ({what} differs); give another file")
+        what = "; ".join(_difference(key, found, header) for key in changed)
+        raise InputError(f"{path}: is of another run ({what}); give another file")
 
 
-def _parse(line: str, path: Path, number: int, fields: Sequence[str]) -> dict[str, Any]:
+def _difference(key: str, found: Record, header: Record) -> str:
+    """What a setting is in a file, and what it is now."""
+    there, here = (json.dumps(r[key]) if key in r else "not given" for r in (found, header))
+    return f"{key} differs" if max(len(there), len(here)) > 40 else f"{key} differs: {there} there, {here} here"
+
+
+def _readable(header: Record, path: Path) -> None:
+    """The formats that are read."""
+    if header.get("schema") not in READABLE:
+        wanted = " or ".join(map(str, READABLE))
+        raise InputError(f"{path}: is in format {header.get('schema')}, and not in {wanted}; give another file")
+
+
+def _parse(
+    content: bytes, path: Path, fields: Sequence[str], check: Callable[[Record, Path], None]
+) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+    """The header, which is checked, and, by index, the results in the whole lines of a journal; a line that a kill cut
+    short is left out. Raises InputError for lines that are no records, and for results of several runs."""
+    first, *lines = content.split(b"\n")[:-1] or [b""]
+    header = _record(first, path, 1, fields)
+    if header.get("kind") != "run":
+        raise InputError(f"{path}: does not begin with the header of a run; give another file")
+    check(header, path)
+    mine = {"run": tag(header)} if header["schema"] > 1 else {}
+    results: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=2):
+        record, where = _record(line, path, number, fields), f"{path}: line {number}"
+        if record.get("kind") == "run":
+            raise InputError(f"{where} begins another run: two runs wrote to this file, so give another one")
+        if record.get("kind") == "result":
+            if not mine.items() <= record.items():
+                raise InputError(f"{where} is a result of another run; give another file")
+            if record["index"] in results:
+                raise InputError(f"{where} is a second result of index {record['index']}; give another file")
+            results[record["index"]] = record
+    return header, results
+
+
+def _record(line: bytes, path: Path, number: int, fields: Sequence[str]) -> dict[str, Any]:
+    """What a line holds."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         record = None
     whole = isinstance(record, dict)
     if whole and record.get("kind") == "result":
-        whole = type(record.get("index")) is int and all(field in record for field in fields)
+        whole = type(record.get("index")) is int and all(isinstance(record.get(field), str) for field in fields)
     if not whole:
         raise InputError(f"{path}: line {number} is not a record of a run; give another file")
     return dict(record)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")

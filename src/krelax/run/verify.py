@@ -14,6 +14,9 @@ from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_specification
 from krelax.search.verdict import Outcome, Verdict
 
+# Seconds that a question has even where reading took all of the time.
+_GLANCE = 1.0
+
 
 @dataclass(frozen=True)
 class VerifyOptions:
@@ -54,6 +57,14 @@ def verify(
     with suppress(_Enough):
         decide(network, questions, plan, report, options.timeout, options.device, proofs=proofs, room=room)
     return combine(outcomes, time.perf_counter() - began)
+
+
+def remaining(limit: float | None, began: float) -> float | None:
+    """What is left of a limit in seconds that counts from `began`, after the files have been read.
+
+    Something always is, so that what can be decided at a glance is decided.
+    """
+    return None if limit is None else max(limit - (time.perf_counter() - began), min(limit / 2, _GLANCE))
 
 
 class _Enough(Exception):

@@ -19,7 +19,7 @@ from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, o
 from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.certificate.format import Question
-from krelax.errors import InputError
+from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
@@ -29,6 +29,7 @@ from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.replay import inside, replay
 from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 from krelax.search.writing import question
+from krelax.watch import watched
 
 Violated = Callable[[int, NDArray[np.float32], NDArray[np.float32]], bool]
 Report = Callable[[int, Outcome], None]
@@ -97,9 +98,16 @@ class _Run:
     def settle(self, index: int, outcome: Outcome) -> None:
         self.open[index] = False
         self.found.pop(index, None)
+        with watched(None):  # what is known is written down, however late it is
+            self._settle(index, outcome)
+
+    def _settle(self, index: int, outcome: Outcome) -> None:
         ledger = self.ledgers.pop(index, None)
         proven = ledger if outcome.verdict is Verdict.HOLDS else None
-        proofs = () if proven is None else (self._proof(index, proven),)
+        try:
+            proofs = () if proven is None else (self._proof(index, proven),)
+        except Exception as error:
+            outcome, proofs = Outcome(Verdict.UNKNOWN, _reason(error)), ()
         margin, seconds, stages = self.margins.get(index), self.spent(index), tuple(self.stages.get(index, ()))
         if (gap := self._gap(index)) and margin is not None:
             margin += gap
@@ -187,7 +195,7 @@ def decide(
         run.ledgers = {i: Ledger() for i in range(len(questions))}
         instance = replace(instance, ledgers=tuple(run.ledgers.values()))
     reason = "the relaxation is too coarse and the attack found nothing"
-    with torch.no_grad(), one_core_each(run.device):
+    with torch.no_grad(), one_core_each(run.device), instance.watch():
         try:
             _look(run, instance)
             for stage in plan.stages:
@@ -205,6 +213,15 @@ def decide(
             reason = "memory"
     for i in run.open.nonzero().flatten().tolist():
         run.give_up(i, reason)
+
+
+def _reason(error: Exception) -> str:
+    """Why a question stays open on which the work failed; raises what is not about the question alone."""
+    if isinstance(error, RuntimeError) and out_of_memory(error):
+        return "memory"
+    if shows_tracebacks() or isinstance(error, OutOfTime | KrelaxError):
+        raise error
+    return internal(error)
 
 
 def _look(run: _Run, instance: Instance) -> None:
@@ -255,7 +272,10 @@ def _complete(run: _Run, instance: Instance, effort: Complete, each: float | Non
         instance.check()
         began = time.perf_counter()
         one, queries = _timed(run, instance, i, each), run.queries.select(torch.tensor([i]))
-        result = search(one, queries, run.found.get(i), partial(_counterexample, run, i))
+        try:
+            result = search(one, queries, run.found.get(i), partial(_counterexample, run, i))
+        except Exception as error:
+            result = Found(-torch.inf, _reason(error))
         run.charge("search", [i], began)
         return result
 
@@ -287,27 +307,41 @@ def _batches(
     run: _Run, instance: Instance, name: str, size: int, work: Callable[[Tensor], T]
 ) -> Iterator[tuple[Tensor, T]]:
     """What `work`, a stage of this name, makes of everything still open, batch by batch: indices and result, as they
-    come.
+    come. Where the work fails on a batch, its questions are worked on one by one, and those on which it fails are
+    given up.
 
     Batches run side by side, each on one core; one that is alone sees to it itself that all cores are used.
     """
     remaining = run.remaining()
     parts = [remaining[part] for part in pieces(len(remaining), size)]
 
-    def timed(index: Tensor) -> tuple[Tensor, T]:
+    def timed(index: Tensor) -> tuple[Tensor, T | str]:
         instance.check()
         began = time.perf_counter()
-        result = work(index)
+        try:
+            result: T | str = work(index)
+        except Exception as error:
+            result = _reason(error)
         run.charge(name, index.tolist(), began)
         return index, result
 
+    def one_by_one(index: Tensor, result: T | str) -> Iterator[tuple[Tensor, T]]:
+        if not isinstance(result, str):
+            yield index, result
+        elif len(index) > 1:
+            for single in index.split(1):
+                yield from one_by_one(*timed(single))
+        else:
+            run.give_up(int(index), result)
+
     with helpers(run.device, len(parts)) as pool:
         if pool is None:
-            yield from map(timed, parts)
+            for part in parts:
+                yield from one_by_one(*timed(part))
             return
         try:
             for future in as_completed([pool.submit(timed, part) for part in parts]):
-                yield future.result()
+                yield from one_by_one(*future.result())
         except BaseException:
             instance.cancelled.set()
             raise
@@ -325,8 +359,9 @@ def _counterexample(run: _Run, i: int, points: Tensor) -> Counterexample | None:
     """Replay candidates for one question; a model that disagrees in float32 has the last word."""
     region = run.questions.region
     lower, upper = region.lower[i].cpu().numpy(), region.upper[i].cpu().numpy()
-    for point in points.cpu().double().numpy():
-        found = replay(run.network, inside(point, lower, upper), partial(run.questions.violated, i))
-        if found is not None:
-            return found
+    with watched(None):  # a counterexample is not lost because it is late
+        for point in points.cpu().double().numpy():
+            found = replay(run.network, inside(point, lower, upper), partial(run.questions.violated, i))
+            if found is not None:
+                return found
     return None

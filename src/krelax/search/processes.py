@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import time
@@ -18,10 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import METHODS, Bounded, bound
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
+from krelax.search.channel import Channel
 from krelax.search.complete import Complete, Found, decide_question
 from krelax.search.margins import Confirm
 from krelax.search.verdict import Counterexample
@@ -43,8 +45,12 @@ T = TypeVar("T")
 
 # What pickling raises for classes and functions that are defined inside others.
 _UNSENDABLE = (pickle.PicklingError, AttributeError, TypeError)
-# Seconds between two looks at whether a search is to be given up, and at whether the parent is still there.
-_PATIENCE, _WATCH = 0.1, 1.0
+# Seconds between two looks at whether the parent is still there.
+_WATCH = 1.0
+# Seconds after its deadline in which a helper answers, unless it is stopped or hangs.
+_GRACE = 1.0
+# A helper finds modules where it is told, and nowhere else.
+_BOOT = f"import sys; sys.path[:] = sys.argv[2:]; from {__name__} import serve; serve(int(sys.argv[1]))"
 
 
 def cpu_seconds() -> float:
@@ -62,7 +68,10 @@ def search_here(
 ) -> Found:
     """Decide one question in this process; want of memory is a reason not to."""
     try:
-        return decide_question(instance, queries, found or bound(instance, queries, METHODS["crown"]), effort, confirm)
+        with instance.watch():
+            return decide_question(
+                instance, queries, found or bound(instance, queries, METHODS["crown"]), effort, confirm
+            )
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
@@ -77,25 +86,37 @@ def pickled(network: Network, effort: Complete) -> bytes | None:
         return None
 
 
+class _Silent(Exception):
+    """A helper has not answered in time: it is stopped, or it hangs."""
+
+
+def module_path() -> list[str]:
+    """Where a helper finds modules: where this process does, but never in the folder that happens to be current, in
+    which anybody's files may lie."""
+    kept = [entry for entry in sys.path if os.path.isabs(entry)]
+    home = str(Path(__file__).resolve().parents[2])
+    return kept if home in kept else [*kept, home]
+
+
 class Helper:
     """Another process that searches one question at a time, for one network. `first` is what `pickled` made."""
 
     def __init__(self, effort: Complete, first: bytes) -> None:
         self._here, self._first = partial(search_here, effort), first
         self.starts, self.runs = True, False
-        self._pipe, theirs = Pipe()
-        # The helper finds what this process does, with one thread; Ctrl-C is for this process to handle.
-        path = os.pathsep.join(os.path.abspath(p) for p in sys.path)
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        call = f"from {__name__} import serve; serve({theirs.fileno()})"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", call],
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            pass_fds=[theirs.fileno()],
-            process_group=0,
-        )
-        theirs.close()
+        mine, theirs = socket.socketpair()
+        self._channel = Channel(mine)
+        isolated = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
+        with theirs:
+            # One thread. Ctrl-C is for this process to handle, and so is stdout.
+            self._process = subprocess.Popen(
+                [sys.executable, *isolated, "-c", _BOOT, str(theirs.fileno()), *module_path()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
 
     @property
     def pid(self) -> int:
@@ -104,18 +125,24 @@ class Helper:
 
     def begin(self, cancelled: Event) -> None:
         """Wait while the process `starts`. When it is ready to work it `runs`, until it ends, for whatever reason."""
+
+        def look() -> None:
+            if cancelled.is_set():
+                raise OutOfTime
+
         with suppress(EOFError, OSError):
-            self._receive(cancelled)
-            self._pipe.send_bytes(self._first)
-            self._receive(cancelled)
+            self._channel.receive(look)
+            self._channel.send(self._first, look)
+            self._channel.receive(look)
             self.runs = True
         self.starts = False
 
     def search(self, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm) -> Found:
         """Decide one question there. What proofs chose is noted in the ledger of the instance as if it had been here.
 
-        It is searched here if that fails: the other process may not know operators that were defined in this one.
-        Raises OutOfTime if the instance is cancelled, and what a search here raises.
+        It is searched here if that fails: the other process may not know operators that were defined in this one. A
+        process that has not answered soon after the deadline is ended. Raises OutOfTime if the instance is cancelled,
+        and what a search here raises.
         """
         left = None if instance.deadline is None else instance.deadline - time.perf_counter()
         known = found and Bounded(found.value, found.known)
@@ -123,13 +150,18 @@ class Helper:
             message = pickle.dumps((instance.region, queries, known, left, instance.ledgers))
         except _UNSENDABLE:
             return self._here(instance, queries, found, confirm)
+        look = partial(_look, instance)
         try:
-            self._pipe.send_bytes(message)
-            while isinstance(answer := self._receive(instance.cancelled), Tensor):
-                self._pipe.send_bytes(pickle.dumps(confirm(answer)))
+            self._channel.send(message, look)
+            while isinstance(answer := pickle.loads(self._channel.receive(look)), Tensor):
+                self._channel.send(pickle.dumps(confirm(answer)), look)
         except (EOFError, OSError):
             self.runs = False
             return Found(-torch.inf, "the process that searched it was ended, perhaps for want of memory")
+        except _Silent:
+            self.runs = False
+            self._process.kill()
+            return Found(-torch.inf, "timeout")
         if answer is None:
             return self._here(instance, queries, found, confirm)
         result, ledgers = answer
@@ -143,25 +175,27 @@ class Helper:
         self._process.kill()
         self._process.wait()
 
-    def _receive(self, cancelled: Event) -> Any:
-        while not self._pipe.poll(_PATIENCE):
-            if cancelled.is_set():
-                raise OutOfTime
-        return pickle.loads(self._pipe.recv_bytes())
+
+def _look(instance: Instance) -> None:
+    """Whether to wait for an answer about an instance. Raises OutOfTime if it is cancelled, _Silent if it is late."""
+    if instance.cancelled.is_set():
+        raise OutOfTime
+    if instance.deadline is not None and time.perf_counter() > instance.deadline + _GRACE:
+        raise _Silent
 
 
 def serve(descriptor: int) -> None:
-    """Work on what comes through a pipe until it ends: the main function of a helper."""
+    """Work on what comes through a socket until it ends: the main function of a helper."""
     torch.set_num_threads(1)
-    pipe = Connection(descriptor)
+    channel = Channel(socket.socket(fileno=descriptor))
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
     def send(message: object) -> None:
-        pipe.send_bytes(pickle.dumps(message))
+        channel.send(pickle.dumps(message))
 
     def confirm(points: Tensor) -> Counterexample | None:
         send(points)
-        answer: Counterexample | None = pickle.loads(pipe.recv_bytes())
+        answer: Counterexample | None = pickle.loads(channel.receive())
         return answer
 
     def work(network: Network, effort: Complete, message: bytes) -> tuple[Found, tuple[Ledger, ...]]:
@@ -171,14 +205,14 @@ def serve(descriptor: int) -> None:
 
     with suppress(EOFError, OSError):
         send("started")
-        first = pipe.recv_bytes()
+        first = channel.receive()
         try:
             network, effort = pickle.loads(first)
         except Exception:  # it has operators that are defined elsewhere: the parent manages without
             return
         send("ready")
         while True:
-            message = pipe.recv_bytes()
+            message = channel.receive()
             try:
                 answer = work(network, effort, message)
             except (EOFError, OSError):
