@@ -22,6 +22,7 @@ from krelax.bounds.rounding import gradual_underflow
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
+from krelax.network.scalars import with_axes
 from krelax.problem.region import Region
 from krelax.watch import OutOfTime as OutOfTime  # noqa: PLC0414
 from krelax.watch import Over, current, watch_too, watched
@@ -60,11 +61,14 @@ class Instance:
         cls, network: Network, region: Region, fast: torch.dtype | None = None, deadline: float | None = None
     ) -> Instance:
         """Proposals are made in single precision where the network's numbers allow that, unless a type is given.
+        Tensors without axes become vectors of one entry (`krelax.network.scalars`).
 
         Raises InputError if the region is not `(batch, *input_shape)`."""
         if tuple(region.lower.shape[1:]) != network.input_shape:
             given, wanted = tuple(region.lower.shape[1:]), network.input_shape
             raise InputError(f"regions of inputs of shape {given} for a network with inputs of shape {wanted}")
+        network = with_axes(network)
+        region = region.shaped(network.input_shape)
         device = region.lower.device
         exact, box = network.to(torch.float64, device), region.to(torch.float64, device)
         fast = fast or (torch.float32 if _fits(exact, box) else torch.float64)

@@ -20,6 +20,7 @@ from krelax.cli.shared import (
     region_options,
     timeout_option,
     warn,
+    warn_of_obstacle,
 )
 
 
@@ -101,6 +102,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     indices = chosen(selection, len(data))
     settings = {"model": digest_of_network(model), "images": digest(images), **kept(folder, check, semantics)}
     keeper = None if folder is None else Certificates(folder, model, check, semantics)
+    warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
     with reporting(report, model, images, header, indices, journal, folder) as note:
         with Progress(len(indices), "certifying") as progress:

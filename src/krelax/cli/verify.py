@@ -16,6 +16,7 @@ from krelax.cli.shared import (
     program_began,
     timeout_option,
     warn,
+    warn_of_obstacle,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def verify(
     with Patience(remaining(timeout, began) if keeper is None else None, _too_late, TIMED_OUT):
         specification = read_vnnlib(query)
         network = load_onnx(file)
+        warn_of_obstacle(keeper)
         options = VerifyOptions(method, remaining(timeout, began), device)
         outcome = verify_network(network, specification, options, keeper)
     if keeper is not None and certificate is not None:

@@ -23,6 +23,14 @@ class Region(ABC):
     lower: Tensor
     upper: Tensor
 
+    def __post_init__(self) -> None:
+        if self.lower.shape != self.upper.shape or not self.lower.dim():
+            shapes = f"{tuple(self.lower.shape)} and {tuple(self.upper.shape)}"
+            raise InputError(f"lower and upper bounds of shapes {shapes}; give both as (batch, *input_shape)")
+        for end in (self.lower, self.upper):
+            if end.is_complex() or not (end.is_floating_point() or bool((end.long().abs() <= _WHOLE).all())):
+                raise InputError("regions of complex numbers or integers beyond 2**53 are not supported; give float64")
+
     def __len__(self) -> int:
         return len(self.lower)
 
@@ -51,6 +59,10 @@ class Region(ABC):
         """The regions of some images."""
         return replace(self, lower=self.lower[index], upper=self.upper[index])
 
+    def shaped(self, shape: tuple[int, ...]) -> Self:
+        """The same regions of inputs of another shape, with as many entries."""
+        return replace(self, lower=self.lower.reshape(-1, *shape), upper=self.upper.reshape(-1, *shape))
+
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Self:
         """The same regions in another type; not rounded outward, so only for proposing witnesses."""
         return replace(self, lower=self.lower.to(device, dtype), upper=self.upper.to(device, dtype))
@@ -59,6 +71,8 @@ class Region(ABC):
 # Added to magnitudes before they pay for rounding: a relative error of at least 32 units of it is more than what a
 # thousand products lose that are too small for double precision. In single precision, which only proposes, it is zero.
 FLOOR = 2.0**-960
+# Larger integers than this float64 does not hold.
+_WHOLE = 2**53
 # From this many entries on, a matrix-vector product for each item is faster than a batched dot product.
 _LONG = 256
 
@@ -104,6 +118,7 @@ class Box(Region):
     """`lower <= x <= upper`, elementwise."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if bool((self.lower > self.upper).any()):
             raise InputError("empty region: some lower bound exceeds its upper bound; check the range of the inputs")
 
@@ -180,6 +195,9 @@ class Ball(Region):
 
     def select(self, index: Tensor) -> Self:
         return replace(super().select(index), centre=self.centre[index])
+
+    def shaped(self, shape: tuple[int, ...]) -> Self:
+        return replace(super().shaped(shape), centre=self.centre.reshape(-1, *shape))
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Self:
         return replace(super().to(dtype, device), centre=self.centre.to(device, dtype))
