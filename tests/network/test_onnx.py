@@ -419,6 +419,24 @@ def test_replay_is_the_file_itself(tmp_path: Path) -> None:
         np.testing.assert_array_equal(result, expected)
 
 
+def test_a_float64_model_is_replayed_in_float64(tmp_path: Path) -> None:
+    ends = [tensor("x", [1, 1], TensorProto.DOUBLE)], [tensor("y", None, TensorProto.DOUBLE)]
+    network = load_onnx(save(model([node("Mul", "x", "w", "y")], {"w": np.float64(3)}, *ends), tmp_path / "m.onnx"))
+    assert network.replay_dtype is np.float64
+    assert network.replay is not None
+    result = network.replay(np.array([[0.1]]))
+    assert (result.dtype, result.item()) == (np.float64, 0.1 * 3)
+
+
+def test_a_replay_never_rounds_its_input(tmp_path: Path) -> None:
+    network = load_onnx(save(random_dense([1, 1]), tmp_path / "m.onnx"))
+    assert network.replay_dtype is np.float32
+    assert network.replay is not None
+    np.testing.assert_array_equal(network.replay(np.array([[0.5]])), network.replay(np.array([[0.5]], np.float32)))
+    with pytest.raises(ValueError, match="float32 does not hold"):
+        network.replay(np.array([[0.1]]))
+
+
 def test_weights_are_read_exactly(tmp_path: Path) -> None:
     weight, bias = weights(2, 3), weights(2)
     network = load_onnx(save(dense((weight, bias), shape=(1, 3)), tmp_path / "m.onnx"))

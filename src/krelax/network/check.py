@@ -16,7 +16,8 @@ def import_error(network: Network, samples: int = 3) -> float:
     """
     assert network.replay is not None
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(samples, *network.input_shape, generator=generator)
+    own = torch.float64 if network.replay_dtype is np.float64 else torch.float32
+    x = torch.rand(samples, *network.input_shape, generator=generator, dtype=own)
     ours = network(x.double()).numpy()
     theirs = np.stack([network.replay(sample.numpy()) for sample in x])
     if ours.shape != theirs.shape:

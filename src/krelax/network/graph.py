@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,16 @@ from torch import Tensor
 from krelax.network.activations import Activation
 from krelax.network.ops import Op, Shape, Source
 
-Replay = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Replay = Callable[[NDArray[Any]], NDArray[Any]]
+Element = type[np.float32] | type[np.float64]
+
+
+def as_element(x: NDArray[Any], dtype: Element) -> NDArray[Any]:
+    """The numbers of `x` in the type of a model's input. Raises ValueError if that would change one of them."""
+    result = x.astype(dtype)
+    if not np.array_equal(result, x):
+        raise ValueError(f"the input has numbers that {np.dtype(dtype).name} does not hold")
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +41,13 @@ class Network:
     """A function from `(batch, *input_shape)` to `(batch, *output_shape)`.
 
     Node 0 is the input, the last node is the output, and every node's inputs come before it. `replay`, where there
-    is one, evaluates the model this network was read from, in float32, one input of `input_shape` at a time.
+    is one, evaluates the model this network was read from in the model's own type, one input of `input_shape` at a
+    time. That type is `replay_dtype`; the input must hold numbers of it, in whatever type they are given.
     """
 
     nodes: tuple[Node, ...]
     replay: Replay | None = field(default=None, repr=False)
+    replay_dtype: Element = np.float32
 
     @property
     def input_shape(self) -> Shape:

@@ -9,6 +9,7 @@ Runtime on random inputs before anyone sees it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from onnx import numpy_helper
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.check import check_import
-from krelax.network.graph import Builder, Network, Replay
+from krelax.network.graph import Builder, Element, Network, Replay, as_element
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_reader import Reader
 from krelax.network.simplify import fuse
@@ -91,7 +92,8 @@ def _build(model: onnx.ModelProto, path: Path) -> Network:
         raise InputError(f"{path}: the output {graph.output[0].name!r} does not depend on the input {name!r}")
     network = builder.build(output)
     _check_shapes(network, path)
-    return fuse(network, _session(path, name, shape))
+    kind = _element(graph, name)
+    return replace(fuse(network), replay=_session(path, name, shape, kind), replay_dtype=kind)
 
 
 def _check_shapes(network: Network, path: Path) -> None:
@@ -168,11 +170,17 @@ def _read_node(reader: Reader, path: Path) -> None:
         raise InputError(f"{place}: malformed ({_line(error)}); export the network again") from error
 
 
-def _session(path: Path, name: str, shape: tuple[int, ...]) -> Replay:
-    """Evaluates the file itself, in float32, with ONNX Runtime; the session is made at the first call."""
+def _element(graph: onnx.GraphProto, name: str) -> Element:
+    """The type of the input's numbers."""
+    double = next(i for i in graph.input if i.name == name).type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+    return np.float64 if double else np.float32
+
+
+def _session(path: Path, name: str, shape: tuple[int, ...], kind: Element) -> Replay:
+    """Evaluates the file itself, in its own type, with ONNX Runtime; the session is made at the first call."""
     sessions: list[Any] = []
 
-    def replay(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def replay(x: NDArray[Any]) -> NDArray[Any]:
         import onnxruntime
 
         if not sessions:
@@ -184,9 +192,9 @@ def _session(path: Path, name: str, shape: tuple[int, ...]) -> Replay:
                 sessions.append(runtime(str(path), options, ["CPUExecutionProvider"], enable_fallback=0))
             except Exception as error:  # ONNX Runtime raises its own types
                 raise InputError(f"{path}: ONNX Runtime cannot run the file ({_line(error)})") from error
-        kind = np.float64 if "double" in sessions[0].get_inputs()[0].type else np.float32
+        feed = as_element(x, kind).reshape(shape)
         try:
-            result: NDArray[np.float32] = sessions[0].run(None, {name: x.reshape(shape).astype(kind)})[0]
+            result: NDArray[Any] = sessions[0].run(None, {name: feed})[0]
         except Exception as error:
             raise InputError(f"{path}: ONNX Runtime cannot evaluate the network ({_line(error)})") from error
         return result

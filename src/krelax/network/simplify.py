@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from krelax.network.graph import Builder, Network, Replay
+from krelax.network.graph import Builder, Network
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
 from krelax.network.ops import Op, Shape
 
 
-def fuse(network: Network, replay: Replay | None = None) -> Network:
+def fuse(network: Network) -> Network:
     """The same function with every `Scale` folded into the operator before it, where that is possible."""
     uses = Counter(j for node in network.nodes for j in node.inputs)
     builder = Builder(network.input_shape)
@@ -32,7 +32,7 @@ def fuse(network: Network, replay: Replay | None = None) -> Network:
         else:
             place[i] = builder.add(node.op, *(place[j] for j in node.inputs), name=node.name)
         ops[i] = node.op if merged is None else merged
-    return builder.build(place[len(network.nodes) - 1], replay or network.replay)
+    return replace(network, nodes=builder.build(place[len(network.nodes) - 1]).nodes)
 
 
 def _fold(op: Op, scale: Scale, shape: Shape) -> Op | None:

@@ -11,6 +11,7 @@ import copy
 import operator
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.check import check_import
-from krelax.network.graph import Builder, Network, Replay
+from krelax.network.graph import Builder, Element, Network, Replay, as_element
 from krelax.network.simplify import fuse
 from krelax.network.torch_operators import READERS, Branch, Call, name_of
 
@@ -34,16 +35,18 @@ _SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", 
 def from_torch(module: torch.nn.Module, example: Tensor) -> Network:
     """The network a module computes in evaluation mode, with float64 constants and a `replay` through the module.
 
-    `example` is one floating-point input with every axis the module takes, its batch axis included; only its
+    `example` is one input in float32 or float64 with every axis the module takes, its batch axis included; only its
     shape, type and device matter. The module is copied: later changes to it do not reach the network.
     Raises UnsupportedError for an operator krelax does not know, InputError for a module that cannot be captured,
     has weights that are not finite, or gives anything but one tensor that depends on the input.
     """
-    if not example.is_floating_point():
-        raise InputError(f"the example has type {example.dtype}; give a floating-point tensor")
+    if example.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"the example has type {example.dtype}; give a tensor of float32 or float64")
     frozen, program = _export(module, example)
     builder = Builder(tuple(example.shape))
-    network = fuse(builder.build(_walk(builder, program)), _replay(frozen, example))
+    kind = np.float64 if example.dtype == torch.float64 else np.float32
+    plain = fuse(builder.build(_walk(builder, program)))
+    network = replace(plain, replay=_replay(frozen, example, kind), replay_dtype=kind)
     _require_finite(network)
     check_import(network, "the module")
     return network
@@ -72,11 +75,12 @@ def _export(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, 
     return frozen, program
 
 
-def _replay(module: torch.nn.Module, example: Tensor) -> Replay:
-    def replay(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _replay(module: torch.nn.Module, example: Tensor, kind: Element) -> Replay:
+    def replay(x: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
-            result = module(torch.tensor(x, dtype=example.dtype, device=example.device))
-        values: NDArray[np.float32] = result.float().cpu().numpy()
+            result = module(torch.from_numpy(as_element(x, kind)).to(example))
+        # a result in a narrower type than the input's is exact in this one
+        values: NDArray[Any] = result.to(torch.float64 if kind is np.float64 else torch.float32).cpu().numpy()
         return values
 
     return replay
