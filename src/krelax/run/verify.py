@@ -6,13 +6,17 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from krelax.bounds.instance import OutOfTime
 from krelax.network.graph import Network
 from krelax.problem.query import Specification
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
 from krelax.search.pipeline import Plan, decide
-from krelax.search.questions import about_specification
+from krelax.search.questions import about_specification, check_fit
 from krelax.search.verdict import Outcome, Verdict
+
+# The reason of what holds because no input satisfies what is assumed.
+EMPTY = "no input can be unsafe"
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,14 @@ def verify(
 ) -> Outcome:
     """Does the property hold? HOLDS if every case is impossible, VIOLATED with the first counterexample found.
 
-    Where `certificates` are to be written, an outcome that holds has the proofs that they need.
+    Without any case it holds, whatever the network is, and there is nothing to prove. Where `certificates` are to be
+    written, an outcome that holds has the proofs that they need. The time limit counts what prepares the search, too.
     Raises InputError if the specification does not fit the network.
     """
-    plan = check_options(options)
-    began = time.perf_counter()
+    plan, clock = check_options(options), Clock(options.timeout)
+    check_fit(network, specification)
+    if not specification.cases:
+        return Outcome(Verdict.HOLDS, EMPTY, seconds=clock.seconds)
     outcomes: list[Outcome] = []
 
     def report(index: int, outcome: Outcome) -> None:
@@ -48,12 +55,40 @@ def verify(
         if outcome.verdict is Verdict.VIOLATED:
             raise _Enough
 
-    questions = about_specification(network, specification)
+    try:
+        questions = about_specification(network, specification, clock.check)
+    except OutOfTime:
+        return clock.timeout()
     room = None if certificates is None else certificates.room(questions)
     proofs = options.proofs or certificates is not None
     with suppress(_Enough):
-        decide(network, questions, plan, report, options.timeout, options.device, proofs=proofs, room=room)
-    return combine(outcomes, time.perf_counter() - began)
+        decide(network, questions, plan, report, clock.left(), options.device, proofs=proofs, room=room)
+    return combine(outcomes, clock.seconds)
+
+
+class Clock:
+    """A limit in seconds (None: no limit) that counts from now on."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit, self._began = limit, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._began
+
+    def check(self) -> None:
+        """Raise OutOfTime if the time is up."""
+        if self._limit is not None and self.seconds > self._limit:
+            raise OutOfTime
+
+    def left(self) -> float | None:
+        """What is left of the limit: never less than nothing."""
+        return None if self._limit is None else max(0.0, self._limit - self.seconds)
+
+    def timeout(self) -> Outcome:
+        """The answer where no time was left to find one."""
+        return Outcome(Verdict.UNKNOWN, "timeout", seconds=self.seconds)
 
 
 class _Enough(Exception):
