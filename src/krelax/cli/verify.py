@@ -41,11 +41,9 @@ def verify(
     from krelax.cli import DONE, TIMED_OUT, UNKNOWN, VIOLATED
     from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
-    from krelax.problem.vnnlib import read_vnnlib
     from krelax.run.bench import answer
     from krelax.run.certificates import Certificates
-    from krelax.run.verify import VerifyOptions
-    from krelax.run.verify import verify as verify_network
+    from krelax.run.verify import EMPTY, VerifyOptions, verify_file
 
     if len(networks) > 1:
         raise UnsupportedError("several networks in one query are not supported; give one --network")
@@ -55,14 +53,18 @@ def verify(
         _make(folder)
     kept(certificate, check, semantics)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
-    specification = read_vnnlib(query)
-    outcome = verify_network(load_onnx(file), specification, VerifyOptions(method, timeout, device), keeper)
-    if keeper is not None and certificate is not None:
+    options, called = VerifyOptions(method, timeout, device), name if file is rest else None
+    specification, outcome = verify_file(query, Path(file), lambda: load_onnx(file), options, keeper, called)
+    for warning in () if specification is None else specification.warnings:
+        click.echo(f"krelax: {query}: warning: {warning}", err=True)
+    if keeper is not None and outcome.reason == EMPTY:
+        click.echo(f"krelax: {certificate}: not written, because there is nothing to prove", err=True)
+    elif keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
         warn_refused(query.name, outcome.reason)
     word = answer(outcome)
     click.echo(word)
-    if outcome.counterexample is not None:
+    if outcome.counterexample is not None and specification is not None:
         names = (specification.input_name, specification.output_name)
         _assignments(names, outcome.counterexample.x, outcome.counterexample.y, folder)
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
@@ -81,13 +83,16 @@ def _make(folder: Path) -> None:
 
 
 def _assignments(names: tuple[str, str], x: object, y: object, folder: Path | None) -> None:
-    """Save the counterexample, one value a line, every float32 exactly; then print it."""
+    """Save the counterexample, one value a line, every number exactly; then print it."""
     import numpy as np
 
     texts = []
     for name, value in zip(names, (x, y), strict=True):
         array = np.asarray(value)
-        lines = [f"{name} float32 [{','.join(map(str, array.shape))}]", *(repr(float(v)) for v in array.flatten())]
+        lines = [
+            f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]",
+            *(repr(float(v)) for v in array.flatten()),
+        ]
         texts.append("\n".join(lines))
         if folder is not None:
             (folder / f"{name}.txt").write_text(texts[-1] + "\n", encoding="utf-8")

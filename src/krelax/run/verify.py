@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
 
 from krelax.bounds.instance import OutOfTime
+from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.query import Specification
+from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
 from krelax.search.pipeline import Plan, decide
@@ -17,6 +23,9 @@ from krelax.search.verdict import Outcome, Verdict
 
 # The reason of what holds because no input satisfies what is assumed.
 EMPTY = "no input can be unsafe"
+
+# Seconds that a question has even where reading took all of the time.
+_GLANCE = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,31 @@ def check_options(options: VerifyOptions) -> Plan:
     """The plan behind the options. Raises InputError for an unknown method and a device that is not there."""
     check_device(options.device)
     return Plan.of(options.method)
+
+
+class Clock:
+    """A limit in seconds (None: no limit) that counts from now on."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit, self._began = limit, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._began
+
+    def check(self) -> None:
+        """Raise OutOfTime if the time is up."""
+        if self._limit is not None and self.seconds > self._limit:
+            raise OutOfTime
+
+    def left(self) -> float | None:
+        """What is left of the limit. Something always is, so that what can be decided at a glance is decided."""
+        return None if self._limit is None else max(self._limit - self.seconds, min(self._limit / 2, _GLANCE))
+
+    def timeout(self) -> Outcome:
+        """The answer where no time was left to find one."""
+        return Outcome(Verdict.UNKNOWN, "timeout", seconds=self.seconds)
 
 
 def verify(
@@ -66,29 +100,42 @@ def verify(
     return combine(outcomes, clock.seconds)
 
 
-class Clock:
-    """A limit in seconds (None: no limit) that counts from now on."""
+def verify_file(
+    query: Path,
+    model: Path,
+    load: Callable[[], Network],
+    options: VerifyOptions,
+    certificates: Certificates | None = None,
+    name: str | None = None,
+) -> tuple[Specification | None, Outcome]:
+    """As `verify`, for the property in a file and the network that `load` reads from the file `model`, called `name`.
 
-    def __init__(self, limit: float | None) -> None:
-        self._limit, self._began = limit, time.perf_counter()
+    Reading counts against the limit of time; if it took all of that, there is no specification. Raises InputError for
+    what cannot be read, and for declarations that the network does not match.
+    """
+    check_options(options)
+    clock = Clock(options.timeout)
+    try:
+        specification = read_vnnlib(query, clock.check)
+    except OutOfTime:
+        return None, clock.timeout()
+    if None not in (name, specification.network) and name != specification.network:
+        raise InputError(f"{query}: is about the network {specification.network}, not {name}; correct one of the names")
+    network = load()
+    _check_labels(query, model, specification)
+    return specification, verify(network, specification, replace(options, timeout=clock.left()), certificates)
 
-    @property
-    def seconds(self) -> float:
-        """Seconds so far."""
-        return time.perf_counter() - self._began
 
-    def check(self) -> None:
-        """Raise OutOfTime if the time is up."""
-        if self._limit is not None and self.seconds > self._limit:
-            raise OutOfTime
-
-    def left(self) -> float | None:
-        """What is left of the limit: never less than nothing."""
-        return None if self._limit is None else max(0.0, self._limit - self.seconds)
-
-    def timeout(self) -> Outcome:
-        """The answer where no time was left to find one."""
-        return Outcome(Verdict.UNKNOWN, "timeout", seconds=self.seconds)
+def _check_labels(query: Path, model: Path, specification: Specification) -> None:
+    """Raises InputError if the network's input and output have other names than a specification says."""
+    if specification.labels == (None, None):
+        return
+    graph = onnx.load(str(model), load_external_data=False).graph
+    constants = {constant.name for constant in graph.initializer}
+    inputs = [value.name for value in graph.input if value.name not in constants]
+    for declared, own in zip(specification.labels, (inputs, [value.name for value in graph.output]), strict=True):
+        if declared is not None and [declared] != own:
+            raise InputError(f"{query}: says that the network has {declared!r}, which is called {own[0]!r}; correct it")
 
 
 class _Enough(Exception):

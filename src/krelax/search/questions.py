@@ -85,7 +85,8 @@ def _range(images: Images, ends: tuple[Fraction, Fraction] | None) -> tuple[floa
     if ends is None:
         return None
     least, most = _outward(ends[0], up=True), _outward(ends[1], up=False)
-    if bool(((images.images < least) | (images.images > most)).any()):
+    pixels = images.images.astype(np.float64)
+    if bool(((pixels < least) | (pixels > most)).any()):
         shown = [float(end) for end in ends]
         raise InputError(f"inputs lie outside the range {shown}: scale them, or give another range")
     return _outward(ends[0], up=False), _outward(ends[1], up=True)
