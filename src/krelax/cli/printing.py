@@ -93,7 +93,7 @@ def certify_summary(model: Path, images: Path, options: CertifyOptions, summary:
         ("violated", f"a counterexample was replayed ({wrong} misclassified as they are)"),
         ("unknown", "neither proven nor refuted" + _why_unknown(summary)),
     ]
-    ball = f"{options.norm} ball of radius {options.eps:g}"
+    ball = f"{options.norm} ball of radius {float(options.eps):g}"
     click.echo(f"{model.name} on {images.name}: {total} images, {ball}, method {options.method}")
     for name, meaning in rows:
         count = counts.get(name, 0)
