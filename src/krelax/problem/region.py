@@ -96,9 +96,9 @@ def euclidean(flat: Tensor) -> Tensor:
     return length
 
 
-def _bounding(value: Tensor) -> Tensor:
-    """Lower bounds; what has overflowed is none."""
-    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+def bounding(values: Tensor) -> Tensor:
+    """Lower bounds as they count: what is not a number, or has overflowed to either side, is none, minus infinity."""
+    return torch.nan_to_num(values, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
 def _dot(form: Tensor, x: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class Ball(Region):
         if not slack:
             return torch.maximum(by_ball, by_box)
         # what overflows in one of the two leaves the other
-        best = torch.maximum(_bounding(by_ball), _bounding(by_box))
+        best = torch.maximum(bounding(by_ball), bounding(by_box))
         return best - slack * _dot(form.abs(), self.magnitude + FLOOR)
 
     def minimiser(self, form: Tensor) -> Tensor:
