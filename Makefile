@@ -17,7 +17,7 @@ test: .venv/test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 nightly: .venv/test
-	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000
+	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
