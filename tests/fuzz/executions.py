@@ -77,7 +77,8 @@ def chain(rng: Random, dtype: Any = FLOAT, rational: bool = False) -> tuple[byte
 
 
 def outside(rng: Random) -> tuple[str, bytes | None]:
-    """ "refused", "rejected", "inside"; or "OUTSIDE" with the file, if an execution leaves what is certified."""
+    """Whether a chain is "refused", "rejected", or "inside"; or "OUTSIDE", with the file, if an execution leaves what is
+    certified."""
     data, x = chain(rng)
     read = checker(data)
     if read is None:
@@ -143,8 +144,8 @@ _COMPUTED: dict[str, Any] = {
 
 
 def wrong(rng: Random, ar: Any) -> tuple[str, bytes | None]:
-    """ "refused", "rejected", "inside"; or "OUTSIDE" with the file, if the exact value is not within what is certified of
-    the function of real numbers."""
+    """Whether a chain is "refused", "rejected", or "inside"; or "OUTSIDE", with the file, if its exact value is not within
+    what is certified of the function of real numbers."""
     data, x = chain(rng, rng.choice([FLOAT, DOUBLE]), True)
     read = checker(data)
     if read is None:
