@@ -77,7 +77,7 @@ def chain(rng: Random, dtype: Any = FLOAT, rational: bool = False) -> tuple[byte
 
 
 def outside(rng: Random) -> tuple[str, bytes | None]:
-    """Whether a chain is "refused", "rejected", or "inside"; or "OUTSIDE", with the file, if an execution leaves what is
+    """A chain is "refused", "rejected" or "inside"; or "OUTSIDE", with its file, if an execution leaves what is
     certified."""
     data, x = chain(rng)
     read = checker(data)
@@ -144,8 +144,8 @@ _COMPUTED: dict[str, Any] = {
 
 
 def wrong(rng: Random, ar: Any) -> tuple[str, bytes | None]:
-    """Whether a chain is "refused", "rejected", or "inside"; or "OUTSIDE", with the file, if its exact value is not within
-    what is certified of the function of real numbers."""
+    """A chain is "refused", "rejected" or "inside"; or "OUTSIDE", with its file, if its exact value is not within what
+    is certified of the function of real numbers."""
     data, x = chain(rng, rng.choice([FLOAT, DOUBLE]), True)
     read = checker(data)
     if read is None:
