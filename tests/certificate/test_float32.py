@@ -143,3 +143,13 @@ def test_a_statistic_may_be_larger_than_what_it_makes() -> None:
 def test_networks_of_float64_are_none_of_float32() -> None:
     nodes = [helper.make_node("Cast", ["x"], ["d"], to=11), helper.make_node("Cast", ["d"], ["y"], to=1)]
     refused(*asked(1.0, 0.0, (1, 1), *nodes))
+
+
+def test_a_slope_may_be_taken_for_zero() -> None:
+    node = helper.make_node("LeakyRelu", ["x"], ["y"], alpha=1e-39)
+    data, made = asked(-1e15, 2e-24, (1, 1), node)
+    made.questions[0].layers = [Layer("interval")]
+    with pytest.raises(Rejected, match="slope"):
+        check(made, data, exact=True)
+    made.semantics = "real"
+    assert check(made, data, exact=True)[0] > 0

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from tests.fuzz.graphs import PIECES, random_graph
-from tests.fuzz.nightly import executions, graphs, mutations
+from tests.fuzz.nightly import executions, graphs, mutations, reals
 from tests.fuzz.wire import mutated, read, varint
 
 from krelax.certificate.operators import OPERATORS
@@ -32,6 +32,13 @@ def test_executions_are_inside_what_is_certified() -> None:
     assert not wrong, wrong[0]
     assert seen["inside"] > 15
     assert seen["rejected"] > 5
+
+
+def test_exact_values_are_inside_what_is_certified_of_real_numbers() -> None:
+    seen, wrong = reals(60, 1)
+    assert not wrong, wrong[0]
+    assert seen["inside float64"] > 30
+    assert seen["inside exact"] > 30
 
 
 def test_random_graphs_have_every_operator_in_every_version() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from krelax.certificate.activations import KINDS
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows, gamma
 from krelax.certificate.network import Activation, Affine, Network
-from krelax.certificate.region import Region
+from krelax.certificate.region import LEAST_NORMAL, Region
 from krelax.errors import KrelaxError
 
 _FLOAT32, _LARGEST_FLOAT32, _LARGEST_COEFFICIENT = 2.0**-24, 2.0**127, 2.0**126
@@ -51,6 +51,8 @@ def check_executable(network: Network, ar: Arithmetic) -> None:
     for node in network.nodes:
         if isinstance(node, Activation) and not KINDS[node.kind].float32:
             raise Rejected(f"float32 semantics of a {node.kind}, whose executions are not known")
+        if isinstance(node, Activation) and 0 < node.negative_slope < LEAST_NORMAL:
+            raise Rejected("float32 semantics of a leaky ReLU whose slope is subnormal")
         if isinstance(node, Affine):
             ones = [ar.number(np.ones((1, network.size(j)))) for j in node.inputs]
             if not (ar.floats(node.spread(ar, ones)) < _LARGEST_COEFFICIENT).all():

@@ -11,7 +11,7 @@ from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows, gamma
 from krelax.certificate.format import Malformed
 
 # The least positive float32 number that is not subnormal.
-_LEAST_NORMAL = 2.0**-126
+LEAST_NORMAL = 2.0**-126
 
 
 @dataclass
@@ -47,9 +47,9 @@ class Region:
 
     def flushed(self) -> Region:
         """The region, and where its points lie when float32 numbers that are subnormal are taken for zero."""
-        lower = np.where((self.lower > 0) & (self.lower < _LEAST_NORMAL), 0.0, self.lower)
-        upper = np.where((self.upper < 0) & (self.upper > -_LEAST_NORMAL), 0.0, self.upper)
-        eps = float(np.nextafter(self.eps + self.lower.size * _LEAST_NORMAL, np.inf))
+        lower = np.where((self.lower > 0) & (self.lower < LEAST_NORMAL), 0.0, self.lower)
+        upper = np.where((self.upper < 0) & (self.upper > -LEAST_NORMAL), 0.0, self.upper)
+        eps = float(np.nextafter(self.eps + self.lower.size * LEAST_NORMAL, np.inf))
         return replace(self, lower=lower, upper=upper, eps=eps)
 
     def minimise(self, ar: Arithmetic, c: Array, which: Rows) -> Array:
