@@ -20,6 +20,7 @@ nightly: .venv/test
 	$(BIN)/python -m tests.fuzz.bounds --count 100000
 	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000
 	$(BIN)/python -m tests.crossings.everything
+	$(BIN)/python -m tests.certificate.agreement 5000 100000
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -222,14 +222,15 @@ def case_of(seed: int, folder: Path) -> Case:
     x = points_of(rng, region)
     small = float(10 ** rng.uniform(-9, -1))
     instance = Instance.of(network, region)
+    method = BOUNDING.get(way, METHODS["crown"])
+    found = bound(instance, queries, method).value
     if way in BOUNDING:
-        plan, found = Plan((BOUNDING[way],)), bound(instance, queries, BOUNDING[way]).value
-        offsets = small * (1 + found.abs()) - found
-    else:
-        plan = Plan((METHODS["interval"], DECIDING[way]))
-        values = queries.values(network(x).unsqueeze(0))
-        lowest = queries.clause_values(values).amin(1) if values.dim() == 3 else values
-        offsets = (small * (1 + values.abs().amax()) - lowest)[:, queries.clause[0]]
+        plan, reached = Plan((method,)), found
+    else:  # on the way from what is easily proven to what is true
+        plan, values = Plan((METHODS["interval"], DECIDING[way])), queries.values(network(x).unsqueeze(0))
+        proven, true = queries.clause_values(found), queries.clause_values(values).amin(1)
+        reached = (proven + float(rng.choice([0.1, 0.4, 0.8, 1.0])) * (true - proven))[:, queries.clause[0]]
+    offsets = small * (1 + found.abs()) - reached
     queries = replace(queries, offsets=offsets)
     questions = Questions(region, queries, lambda i, x, y: False)
     return Case(path, network, questions, way, plan, least_margin(network, queries, x))

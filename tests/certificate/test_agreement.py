@@ -110,7 +110,7 @@ def test_both_arithmetics_accept_whatever_is_found(part: int, tmp_path: Path) ->
     held = 0
     for seed in range(30 * part, 30 * part + 30):
         case = case_of(seed, tmp_path)
-        outcome, problem = examine(case, tmp_path, 0.5, 1)
+        outcome, problem = examine(case, tmp_path, 0.2, 1)
         assert not problem, f"seed {seed} ({case.way}): {problem}"
         held += outcome.verdict is Verdict.HOLDS
-    assert held >= 10
+    assert held >= 5

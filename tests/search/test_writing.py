@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx import helper, numpy_helper
+from tests.certificate.proofs import as_file
 from tests.exact_cells import least_margin
 from tests.run.files import random_dense, save
 
@@ -276,3 +278,31 @@ def test_boxes_are_written_as_a_tree(tmp_path: Path) -> None:
     assert (outcome.proofs[0].boxes.cut >= 0).sum() >= 2
     assert outcome.margin is not None
     assert outcome.margin - 1e-9 <= found <= margin
+
+
+def test_overlapping_pools(tmp_path: Path) -> None:
+    """Many windows whose members are zero or more: search and checker see the same one in front."""
+    rng = np.random.default_rng(8)
+    shapes = {"v": (2, 1, 3, 3), "b": (2,), "w": (2, 2, 2, 2), "c": (2,), "m": (1, 72)}
+    scales = {"v": 0.5, "b": 0.2, "w": 0.5, "c": 0.2, "m": 0.15}
+    constants = [numpy_helper.from_array(rng.normal(0, scales[n], s).astype(np.float32), n) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "v", "b"], ["z"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["z"], ["a"]),
+        helper.make_node("MaxPool", ["a"], ["p"], kernel_shape=[2, 2]),
+        helper.make_node("Conv", ["p", "w", "c"], ["d"]),
+        helper.make_node("Relu", ["d"], ["e"]),
+        helper.make_node("Flatten", ["e"], ["f"]),
+        helper.make_node("Gemm", ["f", "m"], ["y"], transB=1),
+    ]
+    path = tmp_path / "pools.onnx"
+    path.write_bytes(as_file(nodes, constants, (1, 1, 8, 8), "y"))
+    network, x = load_onnx(path), torch.from_numpy(rng.random((1, 1, 1, 8, 8)))
+    region = Box(x - 0.04, x + 0.04)
+    asked = Queries(torch.ones(1, 1, 1).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).long(), 1)
+    known = bound(Instance.of(network, region), asked, METHODS["alpha"]).value
+    asked = replace(asked, offsets=-known - 0.005)  # not enough for alpha
+    questions = Questions(region, asked, lambda i, x, y: False)
+    outcome, found = decided(path, questions, Complete(inputs=0))
+    assert outcome.reason == "branching"
+    assert found == pytest.approx(outcome.margin, rel=1e-6)

@@ -44,11 +44,13 @@ class Merged:
             self._places[kind].append(places)
         if choices.slopes is not None and len(rows):
             assert choices.upper is not None
-            shared = choices.upper.ndim == 1
-            upper = choices.upper[None] if shared else choices.upper[rows]
-            first = sum(map(len, self._upper))
-            many = 1 if len(choices.slopes) == 1 else len(rows)
-            self._owner.append(np.full(many, first) if shared else np.arange(first, first + len(upper)))
+            once, first = len(choices.slopes) == 1, sum(map(len, self._upper))
+            if choices.upper.ndim == 1:
+                upper, owner = choices.upper[None], np.full(1 if once else len(rows), first)
+            else:
+                upper = choices.upper if once else choices.upper[rows]
+                owner = np.arange(first, first + len(upper))
+            self._owner.append(owner)
             self._upper.append(self._wide(choices, upper, -1))
 
     def _wide(self, choices: Choices, table: NDArray[Any], missing: float) -> NDArray[Any]:
