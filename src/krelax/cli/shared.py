@@ -119,7 +119,7 @@ class NonNegative(click.ParamType[float]):
             self.fail(f"{value!r} is not a number", param, ctx)
         if not (math.isfinite(number) and self.allowed(number)):
             self.fail(f"{value!r} must be a finite number {self.wanted}", param, ctx)
-        return number
+        return number + 0.0  # zero has no sign
 
     wanted = ">= 0"
 
@@ -152,6 +152,8 @@ class Interval(click.ParamType[tuple[float, float] | None]):
             low, high = (float(part) for part in value.split(":"))
         except ValueError:
             self.fail(f"{value!r} is not LOW:HIGH or none", param, ctx)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            self.fail(f"{value!r} is not of finite numbers; give LOW:HIGH, or none for no limits", param, ctx)
         if not low < high:
             self.fail(f"{value!r} is empty", param, ctx)
         return low, high

@@ -54,7 +54,7 @@ def verify(
     from krelax.network.onnx import load_onnx
     from krelax.problem.vnnlib import read_vnnlib
     from krelax.run.bench import answer
-    from krelax.run.certificates import Certificates
+    from krelax.run.certificates import Certificates, check_target
     from krelax.run.verify import VerifyOptions, remaining
     from krelax.run.verify import verify as verify_network
 
@@ -65,6 +65,8 @@ def verify(
     if folder is not None:
         _make(folder)
     kept(certificate, check, semantics)
+    if certificate is not None:
+        check_target(certificate)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
     began = program_began()
     # a proof that was found is written down, however late it is
