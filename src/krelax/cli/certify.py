@@ -104,11 +104,12 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     header = {"krelax": __version__, **identity(asked, settings)}
     with reporting(report, model, images, header, indices, journal, folder) as note:
         with Progress(len(indices), "certifying") as progress:
+            said: set[str] = set()
 
             def seen(record: dict[str, Any]) -> None:
                 note(record)
                 progress.seen(record)
-                warn(f"image {record['index']}", record["reason"])
+                warn(f"image {record['index']}", record["reason"], said)
 
             summary = certify_images(
                 network,

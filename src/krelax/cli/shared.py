@@ -13,8 +13,9 @@ import click
 
 FILE = click.Path(path_type=Path)
 _CERTIFICATES = "Write a certificate of everything that holds to DIR, for `krelax check`."
-# How the reason of an answer begins whose certificate was not accepted.
+# How the reason of an answer begins whose certificate was not accepted, or could not be checked.
 REFUSED = "certificate not accepted"
+UNCHECKED = "certificate not checked"
 BUNDLED_EPS = 0.06
 
 
@@ -79,12 +80,18 @@ def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, An
     return {"certificates": "checked" if check else "written", "semantics": semantics}
 
 
-def warn(name: str, reason: str) -> None:
-    """What is news: bugs, and certificates that the checker does not accept, so that it or the search is wrong."""
+def warn(name: str, reason: str, said: set[str]) -> None:
+    """Say what is news: bugs, and certificates that the checker does not accept, so that it or the search is wrong.
+
+    Certificates that cannot be checked are all refused for one reason, which is said once; `said` is what was.
+    """
     from krelax.errors import failed
 
     if reason.startswith(REFUSED) or failed(reason):
         click.echo(f"krelax: {name}: {reason}; please report this", err=True)
+    elif reason.startswith(UNCHECKED) and reason not in said:
+        said.add(reason)
+        click.echo(f"krelax: {name}: {reason}; so it is unknown whether it holds", err=True)
 
 
 def region_options(function: Callable[..., Any]) -> Callable[..., Any]:

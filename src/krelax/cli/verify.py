@@ -77,7 +77,7 @@ def verify(
         outcome = verify_network(network, specification, options, keeper)
     if keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
-        warn(query.name, outcome.reason)
+        warn(query.name, outcome.reason, set())
     word = answer(outcome)
     click.echo("unknown" if word == "error" else word)
     if outcome.counterexample is not None:
