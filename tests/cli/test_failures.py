@@ -19,7 +19,6 @@ from tests.run.files import images
 
 from krelax.cli.shared import bundled
 from krelax.cli.supports import supports
-from krelax.errors import UnsupportedError
 from krelax.run import bench as bench_module
 from krelax.run import certificates as certificates_module
 from krelax.run.journal import read_journal
@@ -130,17 +129,6 @@ def test_a_proof_that_cannot_be_made_is_none(krelax: Run, tmp_path: Path, monkey
         assert ran.code == 3
         assert ran.err == "krelax: image 0: internal error: AssertionError: bug; please report this\n"
         assert "unknown       1" in ran.out
-
-
-def test_why_certificates_cannot_be_checked_is_said_once(
-    krelax: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every answer is unknown then, and nobody would know why."""
-    monkeypatch.setattr(certificates_module, "check", raising(UnsupportedError("operator Foo")))
-    ran = krelax("certify", "--range", "0:3", "--method", "crown", "--certificates", tmp_path / "proofs", "--check")
-    assert ran.code == 0
-    assert ran.err.count("\n") == 1
-    assert "certificate not checked: operator Foo" in ran.err
 
 
 def test_one_instance_fails_and_the_next_one_follows(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,6 @@ def bench(
     if jsonl is not None:
         settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
-    said: set[str] = set()
     seconds = 0.0
     with open_journal(jsonl, settings, resume, ("answer", "expected")) as journal:
         for record in journal.done.values():
@@ -75,7 +74,7 @@ def bench(
             counts["disagree"] += result.disagrees
             seconds += result.seconds
             click.echo(_line(result, len(listed)))
-            warn(f"instance {result.instance.index}", result.reason, said)
+            warn(f"instance {result.instance.index}", result.reason)
     solved = counts["sat"] + counts["unsat"]
     click.echo(
         f"solved {solved} of {len(listed)}: {counts['unsat']} unsat, {counts['sat']} sat; {counts['unknown']} unknown, "

@@ -104,12 +104,11 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     header = {"krelax": __version__, **identity(asked, settings)}
     with reporting(report, model, images, header, indices, journal, folder) as note:
         with Progress(len(indices), "certifying") as progress:
-            said: set[str] = set()
 
             def seen(record: dict[str, Any]) -> None:
                 note(record)
                 progress.seen(record)
-                warn(f"image {record['index']}", record["reason"], said)
+                warn(f"image {record['index']}", record["reason"])
 
             summary = certify_images(
                 network,

@@ -13,9 +13,8 @@ import click
 
 FILE = click.Path(path_type=Path)
 _CERTIFICATES = "Write a certificate of everything that holds to DIR, for `krelax check`."
-# How the reason of an answer begins whose certificate was not accepted, or could not be checked.
+# How the reason of an answer begins whose certificate was not accepted.
 REFUSED = "certificate not accepted"
-UNCHECKED = "certificate not checked"
 BUNDLED_EPS = 0.06
 
 
@@ -80,18 +79,12 @@ def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, An
     return {"certificates": "checked" if check else "written", "semantics": semantics}
 
 
-def warn(name: str, reason: str, said: set[str]) -> None:
-    """Say what is news: bugs, and certificates that the checker does not accept, so that it or the search is wrong.
-
-    Certificates that cannot be checked are all refused for one reason, which is said once; `said` is what was.
-    """
+def warn(name: str, reason: str) -> None:
+    """What is news: bugs, and certificates that the checker does not accept, so that it or the search is wrong."""
     from krelax.errors import failed
 
     if reason.startswith(REFUSED) or failed(reason):
         click.echo(f"krelax: {name}: {reason}; please report this", err=True)
-    elif reason.startswith(UNCHECKED) and reason not in said:
-        said.add(reason)
-        click.echo(f"krelax: {name}: {reason}; so it is unknown whether it holds", err=True)
 
 
 def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,7 +119,7 @@ class NonNegative(click.ParamType[float]):
             self.fail(f"{value!r} is not a number", param, ctx)
         if not (math.isfinite(number) and self.allowed(number)):
             self.fail(f"{value!r} must be a finite number {self.wanted}", param, ctx)
-        return number + 0.0  # zero has no sign
+        return number
 
     wanted = ">= 0"
 
@@ -159,8 +152,6 @@ class Interval(click.ParamType[tuple[float, float] | None]):
             low, high = (float(part) for part in value.split(":"))
         except ValueError:
             self.fail(f"{value!r} is not LOW:HIGH or none", param, ctx)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            self.fail(f"{value!r} is not of finite numbers; give LOW:HIGH, or none for no limits", param, ctx)
         if not low < high:
             self.fail(f"{value!r} is empty", param, ctx)
         return low, high

@@ -77,7 +77,7 @@ def verify(
         outcome = verify_network(network, specification, options, keeper)
     if keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
-        warn(query.name, outcome.reason, set())
+        warn(query.name, outcome.reason)
     word = answer(outcome)
     click.echo("unknown" if word == "error" else word)
     if outcome.counterexample is not None:
@@ -92,7 +92,7 @@ def verify(
 def _too_late() -> None:
     """What is said where the search does not end in time."""
     click.echo("timed-out")
-    click.echo("krelax: unknown (timeout, in a step that cannot be interrupted)", err=True)
+    click.echo("krelax: unknown (timeout, while reading or in a step that cannot be interrupted)", err=True)
 
 
 def _make(folder: Path) -> None:
