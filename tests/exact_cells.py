@@ -8,7 +8,7 @@ krelax bounding code is used. Made for a handful of free inputs and neurons; a b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import product
 from math import gcd
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from krelax.network.activations import LeakyReLU, Max, ReLU
 from krelax.network.graph import Network
-from krelax.network.linear import Add, Conv, Dense, Scale
-from krelax.network.ops import Op, Reshape, Take
+from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum
+from krelax.network.ops import Concat, Expand, Gather, Op, Pad, Reshape, Take, Transpose
 
 Digits = NDArray[np.object_]
 Vertex = tuple[int, ...]
@@ -105,28 +105,36 @@ def _through(op: Op, corners: Corners, operands: list[Forms]) -> list[tuple[Corn
             return _largest(corners, np.stack([slope * z.digits, one * z.digits]), z.shift + shift)
         case Max():
             return _largest(corners, np.moveaxis(operands[0].digits, -1, 0), operands[0].shift)
-    return [(corners, _affine(op, operands))]
+    return [(corners, affine(op, operands))]
 
 
-def _affine(op: Op, operands: list[Forms]) -> Forms:
-    x = operands[0]
-    match op:
-        case Dense():
-            return _dense(x, op.weight, op.bias)
-        case Conv(groups=1):
-            return _convolution(x, op)
-        case Scale():
-            factor, shift = _digits(1.0 if op.factor is None else op.factor)
-            return _plus(Forms(x.digits * factor, x.shift + shift), op.shift)
-        case Add():
-            shift = max(o.shift for o in operands)
-            terms = [sign * _magnified(o, shift) for sign, o in zip(op.signs, operands, strict=True)]
-            return Forms(sum(terms[1:], terms[0]), shift)
-        case Reshape():
-            return Forms(x.digits.reshape(-1, *op.target), x.shift)
-        case Take():
-            return Forms(x.digits.reshape(len(x.digits), -1)[:, op.index.numpy()], x.shift)
+def affine(op: Op, operands: list[Forms]) -> Forms:
+    """An affine operator on affine forms. Raises NotImplementedError for others."""
+    for kind, rule in _RULES.items():
+        if isinstance(op, kind) and getattr(op, "groups", 1) == 1:
+            return rule(op, operands)
     raise NotImplementedError(f"no exact arithmetic for {type(op).__name__}")
+
+
+def _scaled(op: Scale, operands: list[Forms]) -> Forms:
+    factor, shift = _digits(1.0 if op.factor is None else op.factor)
+    return _plus(Forms(operands[0].digits * factor, operands[0].shift + shift), op.shift)
+
+
+def _added(op: Add, operands: list[Forms]) -> Forms:
+    shift = max(o.shift for o in operands)
+    terms = [sign * _magnified(o, shift) for sign, o in zip(op.signs, operands, strict=True)]
+    return Forms(sum(terms[1:], terms[0]), shift)
+
+
+def _joined(op: Concat, operands: list[Forms]) -> Forms:
+    shift = max(o.shift for o in operands)
+    return Forms(np.concatenate([_magnified(o, shift) for o in operands], axis=op.axis + 1), shift)
+
+
+def _moving(move: Callable[[Any, Digits], Digits]) -> Callable[[Any, list[Forms]], Forms]:
+    """The rule of an operator that only moves or adds up digits, `(variables + 1, *shape)`."""
+    return lambda op, operands: Forms(move(op, operands[0].digits), operands[0].shift)
 
 
 def _dense(x: Forms, weight: Any, bias: Any) -> Forms:
@@ -147,6 +155,46 @@ def _convolution(x: Forms, op: Conv) -> Forms:
             result[:, 0, :, *place] += seen @ weight[:, :, *tap].T
     bias = None if op.bias is None else op.bias.reshape(-1, *[1] * len(op.stride))
     return _plus(Forms(result, x.shift + shift), bias)
+
+
+def _transposed_convolution(x: Forms, op: ConvTranspose) -> Forms:
+    """What every entry adds to the window it is spread over."""
+    weight, shift = _digits(op.weight)
+    shape = op.shape(x.digits.shape[1:])
+    result = np.zeros((len(x.digits), *shape), dtype=object)
+    for place, tap in product(np.ndindex(*x.digits.shape[3:]), np.ndindex(*weight.shape[2:])):
+        geometry = zip(place, tap, op.stride, op.dilation, op.padding, shape[2:], strict=True)
+        target = [(p * s + t * d - before, size) for p, t, s, d, before, size in geometry]
+        if all(0 <= at < size for at, size in target):
+            result[:, 0, :, *(at for at, _ in target)] += x.digits[:, 0, :, *place] @ weight[:, :, *tap]
+    bias = None if op.bias is None else op.bias.reshape(-1, *[1] * len(op.stride))
+    return _plus(Forms(result, x.shift + shift), bias)
+
+
+def _padded(digits: Digits, op: Pad) -> Digits:
+    """Zeros around, or entries cut off where a number is negative."""
+    pads = list(zip(op.before, op.after, strict=True))
+    cropped = digits[:, *(slice(max(0, -b), n - max(0, -a)) for (b, a), n in zip(pads, digits.shape[1:], strict=True))]
+    result = np.zeros((len(digits), *op.shape(digits.shape[1:])), dtype=object)
+    result[:, *(slice(max(0, b), n - max(0, a)) for (b, a), n in zip(pads, result.shape[1:], strict=True))] = cropped
+    return result
+
+
+_RULES: dict[type[Op], Callable[[Any, list[Forms]], Forms]] = {
+    Dense: lambda op, operands: _dense(operands[0], op.weight, op.bias),
+    Conv: lambda op, operands: _convolution(operands[0], op),
+    ConvTranspose: lambda op, operands: _transposed_convolution(operands[0], op),
+    Scale: _scaled,
+    Add: _added,
+    Concat: _joined,
+    Reshape: _moving(lambda op, x: x.reshape(-1, *op.target)),
+    Take: _moving(lambda op, x: x.reshape(len(x), -1)[:, op.index.numpy()]),
+    Transpose: _moving(lambda op, x: x.transpose(0, *(p + 1 for p in op.permutation))),
+    Gather: _moving(lambda op, x: x.take(op.index.numpy(), axis=op.axis + 1)),
+    Expand: _moving(lambda op, x: np.broadcast_to(x, (len(x), *op.target))),
+    Sum: _moving(lambda op, x: x.sum(axis=tuple(a + 1 for a in op.axes), keepdims=True)),
+    Pad: _moving(lambda op, x: _padded(x, op)),
+}
 
 
 def _plus(x: Forms, constant: Any) -> Forms:

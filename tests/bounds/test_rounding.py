@@ -99,7 +99,7 @@ def test_bounds_survive_cancellation(family: Callable[[np.random.Generator], Pro
 def test_without_the_charge_for_rounding_these_bounds_are_unsound(
     family: Callable[[np.random.Generator], Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("backward", "intervals"):
+    for module in ("backward", "intervals", "rounding"):
         monkeypatch.setattr(f"krelax.bounds.{module}.gamma", lambda terms, dtype: 0.0)
     assert any(exceeded(family, method) for method in ("interval", "crown"))
 
@@ -163,3 +163,33 @@ def test_proposals_that_overflow_float32_do_not_spoil_the_bound(method: str) -> 
     value = problem.bounded(method).value.item()
     assert np.isfinite(value)
     assert Fraction(value) <= problem.minima()[0][0]
+
+
+@every_method
+def test_inputs_as_large_as_weights_are_small_count(method: str) -> None:
+    """Coefficients vanish that would have met inputs of 1e200: what is lost is not small."""
+    layers = [Layer([[1e-200, 0.0]], [0.0], None), Layer([[1e-150]], [0.0], None), Layer([[1e145]], [0.0], None)]
+    side = np.full((1, 2), 1e200)
+    problem = Problem(layers, -side, side, np.array([[1.0]]), np.array([1e-6]))
+    value = problem.bounded(method).value.item()
+    assert not value > 0
+    assert value == -np.inf or Fraction(value) <= problem.minima()[0][0]
+
+
+@every_method
+def test_a_bound_that_overflows_is_none(method: str) -> None:
+    """The minimum is about -3e308, which no number is below but minus infinity."""
+    layers = [Layer([[1.5e308, 0.0], [0.0, 1.5e308]], [0.0, 0.0])]
+    problem = Problem(layers, *unit_box(), np.array([[-1.0, -1.0]]), np.zeros(1))
+    assert problem.bounded(method).value.item() == -np.inf
+
+
+@every_method
+def test_values_that_overflow_on_the_way_bound_nothing(method: str) -> None:
+    """Two neurons of 1e400 that cancel; the bounds of others stay what they are, or there are none."""
+    layers = [Layer([[1e200, 0.0], [1e200, 0.0]], [0.0, 0.0]), Layer([[1e200, -1e200]], [1.0]), Layer([[1.0]], [0.5])]
+    problem = Problem(layers, *unit_box(), np.array([[1.0]]), np.zeros(1))
+    found = problem.bounded(method)
+    assert found.value.item() <= 1.5
+    for sides in (found.known.lower, found.known.upper):
+        assert not any(bool(side.isnan().any()) for side in sides)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from tests.certificate.corpus import NETWORKS, ask, boxed, i4
 from tests.certificate.proofs import certificate
@@ -17,6 +18,7 @@ from krelax.certificate.archive import write
 from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, Question, Region
 from krelax.certificate.kernel import Rejected
+from krelax.certificate.model import model_hash
 from krelax.certificate.specification import match
 from krelax.cli import main
 from krelax.problem.query import Case, Halfspace
@@ -46,8 +48,16 @@ def test_accepted(capfd: Any) -> None:
     lines = out.splitlines()
     assert lines[0].startswith("network ")
     assert len(lines[0]) == 72
-    assert lines[1] == "question 0: box of 2 inputs, half-widths 1 to 1; clauses 1; margin 0.125"
-    assert lines[2].startswith("accepted: questions 1, semantics real, arithmetic float64, smallest margin 0.125, ")
+    assert lines[1] == "semantics real: the function of real numbers that the file's operators define"
+    assert lines[2:-1] == [
+        "question 0: box of 2 inputs, half-widths 1 to 1; clauses 1; margin 0.125",
+        "  every input x with lower <= x <= upper:",
+        "    lower 2*-1.0",
+        "    upper 2*1.0",
+        "  has outputs y, 1 of them, with",
+        "    y[0] + 2.125 > 0",
+    ]
+    assert lines[-1].startswith("accepted: questions 1, semantics real, arithmetic float64, smallest margin 0.125, ")
 
 
 def test_exactly(capfd: Any) -> None:
@@ -56,6 +66,37 @@ def test_exactly(capfd: Any) -> None:
     )
     assert code == 0
     assert "accepted: questions 2, semantics real, arithmetic exact, smallest margin 0.153125, " in out
+
+
+def test_what_says_nothing_is_called_vacuous(capfd: Any, tmp_path: Path) -> None:
+    """Rows of zeros: a margin that is positive whatever the network computes."""
+    asked, made = boxed(2.75), tmp_path / "made.zip"
+    asked.rows, asked.offsets = np.zeros((1, 1)), np.ones(1)
+    write(made, certificate(NETWORKS["diamond"], asked))
+    code, out, _ = run(capfd, made, "--network", DIAMOND)
+    assert code == 0
+    assert "    1.0 > 0, whatever y is\n  VACUOUS: this holds whatever the network computes" in out
+    assert out.splitlines()[-1].startswith("accepted: questions 1, of which 1 VACUOUS, ")
+
+
+def test_constants_in_another_file_belong_to_the_network(capfd: Any, tmp_path: Path) -> None:
+    """The hash covers them: other weights, another network."""
+    path, made = tmp_path / "net.onnx", tmp_path / "made.zip"
+    onnx.save_model(onnx.load(DIAMOND), path, save_as_external_data=True, location="net.onnx.data", size_threshold=0)
+    proof = certificate(NETWORKS["diamond"], boxed(2.75))
+    proof.network = model_hash(path)
+    write(made, proof)
+    assert run(capfd, made, "--network", path)[0] == 0
+    data = bytearray((tmp_path / "net.onnx.data").read_bytes())
+    data[3] ^= 1
+    (tmp_path / "net.onnx.data").write_bytes(data)
+    code, _, err = run(capfd, made, "--network", path)
+    assert code == 1
+    assert err.startswith("rejected: about the network ")
+    (tmp_path / "net.onnx.data").unlink()
+    code, _, err = run(capfd, made, "--network", path)
+    assert code == 2
+    assert "net.onnx.data: cannot be read" in err
 
 
 def test_rejected(capfd: Any) -> None:
@@ -128,6 +169,15 @@ def test_all_cases_must_be_answered() -> None:
     ):
         with pytest.raises(Rejected):
             answers(made, *cases)
+
+
+def test_numbers_beyond_floats_are_no_answer() -> None:
+    huge = Fraction(10**400)
+    made = certificate(NETWORKS["diamond"], boxed(2.75))
+    assert answers(made, case(([1], 2.75), ([huge], huge)))
+    for halfspace in (([1], huge), ([huge], 2.75)):
+        with pytest.raises(Rejected):
+            answers(made, case(halfspace))
 
 
 def test_a_clause_must_lie_within_one_case() -> None:

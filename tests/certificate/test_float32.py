@@ -98,3 +98,48 @@ def test_coefficients_that_float32_cannot_hold_are_rejected(operator: str, const
     assert check(certificate(data, question), data) == [pytest.approx(1)]
     with pytest.raises(Rejected, match="float32"):
         check(certificate(data, question, semantics="float32"), data, exact=True)
+
+
+def asked(x: float, offset: float, shape: Any, *nodes: Any, **constants: Any) -> tuple[bytes, Any]:
+    """Is the output of a network of one number, at a point, above minus the offset?"""
+    stored = [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()]
+    data = as_file(list(nodes), stored, shape, "y")
+    question = Question(Region("box", np.full(1, x), np.full(1, x)), np.ones((1, 1)), np.array([offset]), i4(0))
+    question.margins = plain(1)
+    return data, certificate(data, question, semantics="float32")
+
+
+def refused(data: bytes, made: Any) -> None:
+    """It holds of real numbers, but not of every execution."""
+    for exact in (False, True):
+        with pytest.raises(Rejected, match="float32"):
+            check(made, data, exact)
+    made.semantics = "real"
+    assert check(made, data)[0] > 0
+
+
+def test_a_normalisation_folded_into_a_convolution_may_be_subnormal() -> None:
+    """1e-28 * 1.1e-10 is subnormal: flushed, the output is 0 instead of 1.1e-8."""
+    nodes = [helper.make_node("Conv", ["x", "w"], ["z"]),
+             helper.make_node("BatchNormalization", ["z", "s", "o", "o", "v"], ["y"])]  # fmt: skip
+    constants = {"w": np.full((1, 1, 1, 1), 1e-28), "s": [1.1e-10], "o": [0], "v": [1]}
+    refused(*asked(1e30, -1e-8, (1, 1, 1, 1), *nodes, **constants))
+
+
+def test_a_product_may_overflow_before_it_is_scaled() -> None:
+    """Gemm: alpha comes after 1e30 * 2e10, which float32 cannot hold. Mul: the same where a runtime folds it."""
+    gemm = helper.make_node("Gemm", ["x", "w"], ["y"], alpha=1e-30)
+    refused(*asked(2e10, -1e10, (1, 1), gemm, w=[[1e30]]))
+    scaled = [helper.make_node("Mul", ["x", "s"], ["z"]), helper.make_node("MatMul", ["z", "w"], ["y"])]
+    refused(*asked(2e10, -1e10, (1, 1), *scaled, s=[1e-30], w=[[1e30]]))
+
+
+def test_a_statistic_may_be_larger_than_what_it_makes() -> None:
+    """A mean of 1e30 times a scale of 1e-30: x - mean and scale are multiplied in any order."""
+    node = helper.make_node("BatchNormalization", ["x", "s", "o", "m", "v"], ["y"])
+    refused(*asked(1.0, 1.5, (1, 1), node, s=[1e-30], o=[0], m=[1e30], v=[1]))
+
+
+def test_networks_of_float64_are_none_of_float32() -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["d"], to=11), helper.make_node("Cast", ["d"], ["y"], to=1)]
+    refused(*asked(1.0, 0.0, (1, 1), *nodes))

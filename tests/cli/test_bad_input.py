@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import random
 import subprocess
 import sys
@@ -249,12 +250,14 @@ SPECIFICATIONS: dict[str, tuple[Content, str]] = {
     "junk": (bytes(range(256)) * 4, "UTF-8"),
     "network": (GOOD, "bad.vnnlib"),
     "truncated gzip": (gzip.compress(in_box(UNSAFE).encode())[:-9], "gzip"),
-    "lower above upper": (specification([0, 0.75], [1, 0.5], UNSAFE), "X_1"),
     "undeclared variable": (in_box("(assert (<= Y_7 0))"), "'Y_7'"),
     "no declarations": (UNSAFE, "'Y_0'"),
     "no bound": (in_box(UNSAFE).replace("(assert (<= X_1 1.00000000000000000))", ""), "X_1 has no upper bound"),
     "huge exponent": (in_box("(assert (<= Y_0 1e999999999999))"), "exponent"),
-    "no output constraint": (in_box(""), "no assertion constrains an output"),
+    "shape of another network": (
+        "(vnnlib-version <2.0>)(declare-network N (declare-input X float32 [2,2]) (declare-output Y float32 [2]))",
+        "X[0,0] has no lower bound",
+    ),
     "unclosed": (in_box(UNSAFE)[:-3], "never closed"),
     "product of outputs": (in_box("(assert (<= (* Y_0 Y_1) 0))"), "product"),
     "inputs and outputs": (in_box("(assert (<= Y_0 X_0))"), "both inputs and outputs"),
@@ -305,14 +308,18 @@ def plain_array(path: Path) -> None:
 
 
 DATA: dict[str, tuple[Callable[[Path], object], str]] = {
-    "text": (lambda path: path.write_text("images"), "not an .npz file"),
+    "text": (lambda path: path.write_text("images"), "it is text"),
+    "CSV": (lambda path: path.write_text("label,pixel\n1,0.5\n"), "perhaps CSV"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"images")), "unpack it"),
+    "pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps([1])), "pickle"),
     "empty": (lambda path: path.write_bytes(b""), "not an .npz file"),
     "cut short": (cut, "not an .npz file"),
     "damaged": (damaged, "not an .npz file"),
     "one plain array": (plain_array, "not an .npz file"),
     "no images": (arrays(images=None), "'images' is missing"),
     "no labels": (arrays(labels=None), "'labels' is missing"),
-    "pickled images": (arrays(images=np.array([{}, [], "x"], dtype=object)), "not an .npz file"),
+    "pickled images": (arrays(images=np.array([{}, [], "x"], dtype=object)), "Python objects"),
     "pickled labels": (arrays(labels=np.array([1, "a", None], dtype=object)), "not an .npz file"),
     "whole numbers": (arrays(images=PIXELS.astype(np.int64)), "int64"),
     "text as images": (arrays(images=np.array(["a", "b", "c"])), "type"),
@@ -338,6 +345,7 @@ def test_images(krelax: Run, good: Path, name: str) -> None:
     write(good / "bad.npz")
     ran = krelax("certify", "good.onnx", "bad.npz", "--eps", "0.1")
     check_refusal(ran, word, *(["bad.npz"] if name != "outside the range" else []))
+    assert "allow_pickle" not in ran.err
 
 
 @pytest.mark.parametrize("path", ["missing.npz", "."])
@@ -429,7 +437,11 @@ LISTS = {
     "empty": ("", "empty"),
     "only a header": ("onnx,vnnlib,timeout_s,expected\n", "empty"),
     "no column": ("onnx,timeout_s\ngood.onnx,5\n", "vnnlib"),
-    "no header": ("good.onnx,good.vnnlib,5,unsat\n" * 2, "columns"),
+    "only the names of files": ("good.onnx,good.vnnlib\n" * 2, "line 1"),
+    "too many values": ("good.onnx,good.vnnlib,5,sat,more\n", "line 1"),
+    "a column twice": ("onnx,vnnlib,timeout_s,onnx\ngood.onnx,good.vnnlib,5,good.onnx\n", "onnx twice"),
+    "another word for an answer": ("good.onnx,good.vnnlib,5,unsat\ngood.onnx,good.vnnlib,5,robust\n", "line 2"),
+    "an open quote": ('good.onnx,"good.vnnlib,5\n', "comma-separated"),
     "short line": ("onnx,vnnlib,timeout_s,expected\ngood.onnx,good.vnnlib\n", "line 2"),
     "empty cell": ("onnx,vnnlib,timeout_s\ngood.onnx,good.vnnlib,5\n,good.vnnlib,5\n", "line 3"),
     "no number": ("onnx,vnnlib,timeout_s\ngood.onnx,good.vnnlib,soon\n", "'soon'"),

@@ -19,8 +19,8 @@ from tests.run.files import images
 
 from krelax.cli.shared import bundled
 from krelax.cli.supports import supports
-from krelax.run import bench as bench_module
 from krelax.run import certificates as certificates_module
+from krelax.run import verify as verify_module
 from krelax.run.journal import read_journal
 from krelax.search import pipeline
 
@@ -134,7 +134,7 @@ def test_a_proof_that_cannot_be_made_is_none(krelax: Run, tmp_path: Path, monkey
 def test_one_instance_fails_and_the_next_one_follows(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["good.onnx,good.vnnlib,5,unsat"] * 3
     (good / "three.csv").write_text("\n".join(["onnx,vnnlib,timeout_s,expected", *lines, ""]), encoding="utf-8")
-    verify, called = bench_module.verify, list[int]()
+    verify, called = verify_module.verify, list[int]()
 
     def second(*given: Any) -> Any:
         called.append(1)
@@ -142,7 +142,7 @@ def test_one_instance_fails_and_the_next_one_follows(krelax: Run, good: Path, mo
             raise IndexError("bug")
         return verify(*given)
 
-    monkeypatch.setattr(bench_module, "verify", second)
+    monkeypatch.setattr(verify_module, "verify", second)
     ran = krelax("bench", "three.csv")
     assert ran.code == 3
     assert [line.split()[1] for line in ran.out.splitlines()[:3]] == ["unsat", "error", "unsat"]

@@ -19,9 +19,8 @@ from krelax.bounds.instance import Instance, helpers
 from krelax.bounds.methods import METHODS, bound
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.run import bench as bench_module
 from krelax.run import verify as verify_module
-from krelax.run.verify import remaining
+from krelax.run.verify import Clock
 from krelax.search.pipeline import Plan, Questions, decide
 from krelax.search.verdict import Outcome
 from krelax.watch import OutOfTime, current, tick, watched
@@ -133,28 +132,29 @@ def test_zonotopes_that_do_not_fit_memory_are_not_made(monkeypatch: pytest.Monke
 def test_reading_counts_and_a_glance_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])
-    assert remaining(None, 0.0) is None
-    assert remaining(10.0, 97.0) == 7.0
-    assert remaining(10.0, 50.0) == 1.0
-    assert remaining(0.5, 50.0) == 0.25
+    assert Clock(None, 0.0).left() is None
+    assert Clock(10.0, 97.0).left() == 7.0
+    assert Clock(10.0, 50.0).left() == 1.0
+    assert Clock(0.5, 50.0).left() == 0.25
 
 
 def test_reading_counts_in_a_list(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits, began = list[float](), list[float]()
+    now, limits = [100.0], list[float]()
+    read = verify_module.read_vnnlib
 
-    def left(limit: float, since: float) -> float:
-        began.append(since)
-        return limit - 1.5
+    def slowly(query: Path, check: Any) -> Any:
+        now[0] += 1.5
+        return read(query, check)
 
     def seen(network: Any, specification: Any, options: Any, keeper: Any) -> Any:
         limits.append(options.timeout)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench_module, "remaining", left)
-    monkeypatch.setattr(bench_module, "verify", seen)
+    monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(verify_module, "read_vnnlib", slowly)
+    monkeypatch.setattr(verify_module, "verify", seen)
     assert krelax("bench", "good.csv").code == 130
     assert limits == [3.5]
-    assert len(began) == 1
 
 
 ENDLESS = """

@@ -7,6 +7,7 @@ hole in that check would show.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,10 @@ OPERATORS = [
     case("Gemm", X, weights(4, 3), np.float32(0.75)),
     case("Gemm", X, weights(4, 3), weights(2, 3), shape=(2, 4)),
     case("Gemm", X, weights(4, 3), weights(2, 1), shape=(2, 4)),
+    case("Gemm", X, weights(4, 3), shape=(4, 1), transA=1),
+    case("Gemm", weights(3, 5), X, weights(3, 1), shape=(5, 2), alpha=-0.5, beta=3.0),
+    case("Gemm", weights(5, 3), X, shape=(2, 5), transA=1, transB=1),
+    case("Gemm", X, weights(4, 4), X, beta=0.5),
     case("MatMul", X, weights(4, 3)),
     case("MatMul", X, weights(4)),
     case("MatMul", X, weights(4, 3), shape=(1, 2, 5, 4)),
@@ -278,7 +283,6 @@ REFUSED = [
     (case("Div", weights(4), X), "division by an activation"),
     (case("Div", X, np.zeros(4, np.float32)), "division by zero"),
     (case("MatMul", X, X, shape=(4, 4)), "both depend on the input"),
-    (case("Gemm", X, weights(4, 3), shape=(4, 1), transA=1), "transposed left operand"),
     (case("LeakyRelu", alpha=1.5), "slope of 1.5"),
     (case("LeakyRelu", alpha=-0.5), "slope of -0.5"),
     (case("LeakyRelu", alpha=float("nan")), "slope of nan"),
@@ -391,11 +395,10 @@ def test_normalisation_after_an_affine_operator_is_folded_into_it(tmp_path: Path
 
 
 def test_a_file_that_means_something_else_than_what_was_read_is_refused(tmp_path: Path) -> None:
-    """Dropout that is on: ONNX Runtime's answers are random, ours are not."""
-    constants = {"r": np.float32(0.5), "t": np.bool_(True)}
-    path = save(model([node("Dropout", "x", "r", "t", "y")], constants, [tensor("x", (1, 64))]), tmp_path / "m.onnx")
+    """ONNX Runtime overflows where real numbers do not."""
+    nodes = [node("Mul", "x", "big", "a"), node("Mul", "a", "big", "b"), node("Div", "b", "big", "y")]
     with pytest.raises(InputError, match="import check failed"):
-        load_onnx(path)
+        load_onnx(save(model(nodes, {"big": np.float32(1e38)}), tmp_path / "m.onnx"))
 
 
 def test_random_constants_are_refused(tmp_path: Path) -> None:
@@ -419,6 +422,24 @@ def test_replay_is_the_file_itself(tmp_path: Path) -> None:
         np.testing.assert_array_equal(result, expected)
 
 
+def test_a_float64_model_is_replayed_in_float64(tmp_path: Path) -> None:
+    ends = [tensor("x", [1, 1], TensorProto.DOUBLE)], [tensor("y", None, TensorProto.DOUBLE)]
+    network = load_onnx(save(model([node("Mul", "x", "w", "y")], {"w": np.float64(3)}, *ends), tmp_path / "m.onnx"))
+    assert network.replay_dtype is np.float64
+    assert network.replay is not None
+    result = network.replay(np.array([[0.1]]))
+    assert (result.dtype, result.item()) == (np.float64, 0.1 * 3)
+
+
+def test_a_replay_never_rounds_its_input(tmp_path: Path) -> None:
+    network = load_onnx(save(random_dense([1, 1]), tmp_path / "m.onnx"))
+    assert network.replay_dtype is np.float32
+    assert network.replay is not None
+    np.testing.assert_array_equal(network.replay(np.array([[0.5]])), network.replay(np.array([[0.5]], np.float32)))
+    with pytest.raises(ValueError, match="float32 does not hold"):
+        network.replay(np.array([[0.1]]))
+
+
 def test_weights_are_read_exactly(tmp_path: Path) -> None:
     weight, bias = weights(2, 3), weights(2)
     network = load_onnx(save(dense((weight, bias), shape=(1, 3)), tmp_path / "m.onnx"))
@@ -434,15 +455,12 @@ def networks() -> list[Path]:
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason=f"no benchmarks in {BENCHMARKS}; set KRELAX_BENCHMARKS")
 def test_benchmark_networks_are_read_or_refused_in_one_line() -> None:
-    """Only attention, products of activations and powers are beyond us."""
-    assert networks()
-    refused: dict[Path, str] = {}
+    """Whatever lists are there: what is read agrees with ONNX Runtime (reading compares), and what is refused is
+    refused for an operator, in one line that names it."""
+    read = 0
     for path in networks():
         try:
-            assert load_onnx(path).activations()
+            read += bool(load_onnx(path).activations())
         except UnsupportedError as error:
-            refused[path] = str(error)
-    for path, message in refused.items():
-        assert message.startswith(f"{path}: node ")
-        assert "\n" not in message
-        assert path.parts[-3] in {"vit", "nn4sys", "cgan", "ml4acopf"}
+            assert re.fullmatch(rf"{re.escape(str(path))}: node '[^\n]*' \(\w+\): [^\n]+", str(error))  # noqa: PT017
+    assert read

@@ -267,7 +267,7 @@ def test_weights_must_be_finite(bad):
 
 
 def test_constants_must_stay_finite():
-    with pytest.raises(InputError, match="divides by zero"):
+    with pytest.raises(InputError, match="division by zero"):
         from_torch(Function(lambda x: x / torch.zeros(4)), torch.zeros(1, 4))
 
 
@@ -295,9 +295,18 @@ def test_unusable_modules(function, message):
     assert "\n" not in str(caught.value)
 
 
-def test_integer_example_is_refused():
-    with pytest.raises(InputError, match="floating-point"):
-        from_torch(nn.Linear(2, 2), torch.zeros(1, 2, dtype=torch.int64))
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float16, torch.bfloat16])
+def test_examples_of_other_types_are_refused(dtype):
+    with pytest.raises(InputError, match="give a tensor of float32 or float64"):
+        from_torch(nn.Linear(2, 2), torch.zeros(1, 2, dtype=dtype))
+
+
+def test_a_float64_module_is_replayed_in_float64():
+    network = from_torch(nn.Linear(1, 1, bias=False).double(), torch.zeros(1, 1, dtype=torch.float64))
+    assert network.replay_dtype is np.float64
+    weight = network.nodes[1].op.weight.item()
+    result = network.replay(np.array([[0.1]]))
+    assert (result.dtype, result.item()) == (np.float64, weight * 0.1)
 
 
 def test_import_check_catches_a_module_that_disagrees_with_its_graph():

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.problem.texts import BOUNDED, DECLARED, NETWORK
 
-from krelax.problem.query import Case, Halfspace, element_name, enclosing_floats
+from krelax.problem.exact import Limit, enclosure
+from krelax.problem.query import Case, Halfspace, element_name
 from krelax.problem.vnnlib import read_vnnlib
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -101,18 +102,18 @@ def test_equality_fixes_an_input(read):
     assert case.lower[0] == case.upper[0] == 0.25
 
 
-def test_boxes_round_outwards_and_include_the_float32_neighbour(read):
+def test_boxes_round_outwards_to_the_next_float64(read):
     text = BOUNDED + "(assert (>= X_0 0.1))(assert (<= X_0 0.3))(assert (<= X_1 0.7))(assert (<= Y_0 0))"
     (case,) = read(text).cases
-    assert Fraction(case.lower[0]) <= Fraction("0.1") <= Fraction(np.nextafter(case.lower[0], 1))
-    assert case.upper[0] == float(np.float32(0.3)) > 0.3
-    assert case.upper[1] == np.nextafter(0.7, 1)  # float64 and float32 round 0.7 down
+    for side, other, exact in ((case.lower[0], 1, "0.1"), (-case.upper[0], 1, "-0.3"), (-case.upper[1], 1, "-0.7")):
+        assert Fraction(side) <= Fraction(exact) <= Fraction(np.nextafter(side, other))
 
 
 def test_empty_branches_are_dropped_by_exact_comparison(read):
     same_float = "(and (>= X_0 0.1000000000000000000001) (<= X_0 0.1) (<= Y_0 0))"
     touching = "(and (>= X_0 0.10) (<= X_0 0.1) (<= Y_0 1))"
-    (case,) = read(BOUNDED + f"(assert (or {same_float} {touching}))").cases
+    open_ = "(and (>= X_0 0.1) (< X_0 0.1) (<= Y_0 2))"
+    (case,) = read(BOUNDED + f"(assert (or {same_float} {touching} {open_}))").cases
     assert halfspaces(case) == [({0: 1}, -1)]
 
 
@@ -194,21 +195,35 @@ def test_what_is_written_is_read_back_exactly(read, start, spelling, branches):
     spec = read(start + f"(assert (or {' '.join(formula(branch, spelling) for branch in branches)}))")
     for case, (intervals, inequalities) in zip(spec.cases, branches, strict=True):
         lower, upper = zip(*intervals, strict=True)
-        np.testing.assert_array_equal(case.lower, enclosing_floats([Fraction(v) for v in lower])[0])
-        np.testing.assert_array_equal(case.upper, enclosing_floats([Fraction(v) for v in upper])[1])
+        low, high = (enclosure([Limit.of(f"{v:f}") for v in side]) for side in (lower, upper))
+        for ours, exact in zip(
+            (case.lower, case.upper, case.least, case.most), (low.down, high.up, low.up, high.down), strict=True
+        ):
+            np.testing.assert_array_equal(ours, exact)
         exact = [({j: Fraction(f) for j, f in factors.items()}, Fraction(c)) for factors, c in inequalities]
         assert halfspaces(case) == exact
 
 
-@given(st.lists(st.one_of(decimals, st.decimals(-(10**45), 10**45, allow_nan=False)), min_size=1))
-def test_enclosing_floats_contain_the_value_and_its_nearest_float32(values):
-    lower, upper = enclosing_floats([Fraction(value) for value in values])
-    with np.errstate(over="ignore"):
-        nearest = np.array([float(value) for value in values]).astype(np.float32).astype(np.float64)
-    for low, value, narrow, high in zip(lower, values, nearest, upper, strict=True):
-        assert Fraction(low) <= Fraction(value) <= Fraction(high)
-        assert not np.isfinite(narrow) or low <= narrow <= high
-        assert abs(high - low) <= 2.0**-22 * abs(float(value)) + 2e-45
+near_floats = st.builds(
+    lambda x, shift, scale: Decimal(x) + Decimal(shift).scaleb(scale),
+    st.floats(-1e300, 1e300),
+    st.integers(-3, 3),
+    st.integers(-340, 0),
+)
+
+
+@given(st.lists(st.one_of(decimals, st.decimals(-(10**45), 10**45, allow_nan=False), near_floats), min_size=1))
+def test_the_float64_numbers_around_a_decimal(values):
+    """Outer ones are next to it on its two sides, inner ones the first that a bound, closed or open, lets in."""
+    found = enclosure([Limit.of(str(value)) for value in values])
+    for decimal, down, up, below, above in zip(values, *found, strict=True):
+        value = Fraction(decimal)
+        assert Fraction(down) <= value <= Fraction(up)
+        assert Fraction(below) < value < Fraction(above)
+        after, before = np.nextafter(down, np.inf), np.nextafter(up, -np.inf)
+        assert Fraction(after) > value > Fraction(before)
+        assert (below, above) == ((before, after) if down == up else (down, up))
+        assert Limit.of(value)[:2] == Limit.of(str(decimal))[:2]
 
 
 @given(branches)

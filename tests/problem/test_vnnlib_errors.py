@@ -23,7 +23,18 @@ MALFORMED = {
     "truncated gzip": (gzip.compress(BOUNDED.encode())[:-20], "damaged gzip"),
     "gzip magic only": (b"\x1f\x8b", "damaged gzip"),
     "corrupt gzip": (gzip.compress(BOUNDED.encode())[:12] + b"\xff" * 60, "damaged gzip"),
-    "latin-1": ("(assert (<= Y_é 0))".encode("latin-1"), "UTF-8"),
+    "latin-1": ("; é\n(assert (<= Y_é 0))".encode("latin-1"), ":2: is not text in UTF-8"),
+    "damaged UTF-16": (BOUNDED.encode("utf-16")[:-1], "UTF-16"),
+    "UTF-16 without a mark": (BOUNDED.encode("utf-16-le"), ":2: found"),
+    "UTF-32": (BOUNDED.encode("utf-32"), ":1: found"),
+    "line separator in a comment": ("; a\u2028" + BOUNDED, ":1: holds the character U\\+2028"),
+    "next line in a comment": ("\n; a\x85" + BOUNDED, ":2: holds the character U\\+0085"),
+    "form feed": (BOUNDED + "\f" + SAFE, ":10: holds the character U\\+000C"),
+    "other white space": (BOUNDED.replace("(assert (>= X_1", "(assert (>=\u00a0X_1"), "is not a comparison"),
+    "text after the end": (BOUNDED + SAFE + "end", ":10: found 'end'"),
+    "open string": (BOUNDED + SAFE + '"', ":10: found"),
+    "string over two lines": (NETWORK.replace("[2])", '[2] "a\nb")'), "must be declared as"),
+    "quoted symbol": ("(declare-const |X_0| Real)", "call inputs X_0"),
     "prose": (b"hello world", ":1: found 'hello'"),
     "onnx file": (b"\x08\x07\x12\x07pytorch", ":1: found"),
     "unclosed": (BOUNDED + "(assert (<= Y_0 0)", ":10: this '\\(' is never closed"),
@@ -35,6 +46,10 @@ MALFORMED = {
         ":11: 'Y_7' is neither",
     ),
     "declared twice": (DECLARED + "(declare-const X_1 Real)", ":6: X_1 is declared twice"),
+    "two spellings": (BOUNDED + "(declare-const x_2 Real)", ":10: x_2 among variables called X_"),
+    "function with arguments": ("(declare-fun X_0 (Real) Real)", "must be declared as \\(declare-fun"),
+    "function without list": ("(declare-fun X_0 Real)", "must be declared as"),
+    "another spelling in use": (BOUNDED + "(assert (<= y_0 0))", "'y_0' is neither"),
     "gap in the inputs": (BOUNDED + "(declare-const X_3 Real)" + SAFE, "X_2 is not declared"),
     "gap in the outputs": (BOUNDED + "(declare-const Y_9 Real)" + SAFE, "Y_2 is not declared"),
     "other type": (BOUNDED + "(declare-const X_2 Int)", "must be declared as"),
@@ -57,27 +72,18 @@ MALFORMED = {
     "long number": (BOUNDED + f"(assert (<= Y_0 0.{'1' * 5000}))", "5002 characters"),
     "one operand": (BOUNDED + "(assert (<= Y_0))", "is not a comparison"),
     "three operands": (BOUNDED + "(assert (<= 0 Y_0 1))", "is not a comparison"),
-    "constant comparison": (BOUNDED + "(assert (<= 0 1))", "without variables"),
-    "cancelling comparison": (BOUNDED + "(assert (<= Y_0 Y_0))", "without variables"),
-    "empty or": (BOUNDED + "(assert (or))", "is not a comparison"),
     "empty list": (BOUNDED + "(assert ())", "is not a comparison"),
-    "word as formula": (BOUNDED + "(assert true)", "where a comparison"),
-    "word in a conjunction": (BOUNDED + "(assert (and (<= Y_0 0) true))", "is not a comparison"),
+    "word as formula": (BOUNDED + "(assert True)", "where a comparison"),
+    "word in a conjunction": (BOUNDED + "(assert (and (<= Y_0 0) maybe))", "where a comparison"),
+    "nothing to negate": (BOUNDED + "(assert (not))", "not takes one formula, not 0"),
+    "too much to negate": (BOUNDED + "(assert (not (<= Y_0 0) (<= Y_1 0)))", "not takes one formula, not 2"),
+    "three distinct ones": (BOUNDED + "(assert (distinct Y_0 Y_1 3))", "is not a comparison of two"),
     "empty assert": (BOUNDED + "(assert)", "one formula, not 0"),
     "two formulas": (BOUNDED + "(assert (<= Y_0 0) (<= Y_1 0))", "one formula, not 2"),
     "list as operator": (BOUNDED + "(assert ((<= Y_0 0)))", "is not a comparison"),
     "division": (BOUNDED + "(assert (<= (/ Y_0 2) 0))", "is not a term"),
     "empty sum": (BOUNDED + "(assert (<= (+) 0))", "is not a term"),
     "unknown command": (BOUNDED + SAFE + "(check-sat)", "not a supported command"),
-    "no output constraint": (BOUNDED, "no assertion constrains an output"),
-    "contradictory bounds": (
-        BOUNDED + "(assert (<= X_0 -0.75))" + SAFE,
-        "empty input region: X_0 has lower bound -0.5 > upper bound -0.75",
-    ),
-    "only empty branches": (
-        BOUNDED + "(assert (or (and (>= X_1 2) (<= Y_0 0)) (and (<= X_1 -1) (<= Y_0 0))))",
-        "empty input region: X_1 has lower bound 2.0 > upper bound 1.0",
-    ),
     "no upper bound": (DECLARED + "(assert (= X_0 0))(assert (>= X_1 0))" + SAFE, "X_1 has no upper bound"),
     "unbounded in a branch": (
         DECLARED + "(assert (= X_1 0))(assert (or (and (= X_0 0) (<= Y_0 0)) (and (>= X_0 0) (<= Y_0 0))))",
@@ -118,7 +124,12 @@ UNSUPPORTED = {
     "inputs and outputs": (BOUNDED + "(assert (<= X_0 Y_0))", ":10: a constraint on both"),
     "several inputs": (BOUNDED + "(assert (<= (+ X_0 X_1) 0))", ":10: a constraint on several inputs"),
     "product of outputs": (BOUNDED + "(assert (<= (* Y_0 Y_1) 0))", "product of two variables"),
-    "disequality": (BOUNDED_2 + "(assert (!= Y[0] 0.0))", "is not a comparison"),
+    "implication": (BOUNDED + "(assert (=> (<= Y_0 0) (<= Y_1 0)))", "is not a comparison"),
+    "annotation": (BOUNDED + "(assert (! (<= Y_0 0) :named a))", "is not a comparison"),
+    "logic": ("(set-logic QF_LRA)" + BOUNDED, "not a supported command"),
+    "exit": (BOUNDED + SAFE + "(exit)", "not a supported command"),
+    "function of something": ("(declare-fun Z_0 () Real)", "call inputs X_0"),
+    "mixed types": (DECLARED + "(declare-const X_2 Float32)", "another type"),
     "version 3": ("(vnnlib-version <3.0>)", "only \\(vnnlib-version <2.0>\\)"),
     "two networks": (NETWORK + NETWORK.split("\n", 1)[1], ":3: several networks"),
     "two inputs": (
@@ -136,8 +147,6 @@ UNSUPPORTED = {
         "element type int8",
     ),
     "too many cases": (BOUNDED + "(assert (or (<= Y_0 0) (<= Y_1 0)))" * 40, "disjunctive normal form"),
-    "deep nesting": (BOUNDED + "(assert " + "(and " * 5000 + "(<= Y_0 0)" + ")" * 5001, "deeper than 200"),
-    "deep term": (BOUNDED + "(assert (<= " + "(- " * 300 + "Y_0" + ")" * 300 + " 0))", "deeper than 200"),
 }
 
 
@@ -165,10 +174,10 @@ def test_paths_that_are_no_files(tmp_path, path):
 
 @pytest.mark.parametrize("unit", ["a[", "a[0 ", "(", "((a ", '"', "a ", "[", "(- ", "; ", "1"])
 def test_repetitive_junk_is_rejected_in_linear_time(read, unit):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError):
         read(BOUNDED + "(assert (<= Y_0 " + unit * 200_000)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @given(st.text(alphabet='()[]<=>"; \nXY_01.e-+*andorst,', max_size=60))

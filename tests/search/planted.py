@@ -18,10 +18,10 @@ from tests.search.asking import Question, replayed
 from torch import Tensor
 
 from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from krelax.network.compose import Window, max_pool
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense, Scale
 from krelax.network.ops import Op, Reshape
+from krelax.network.pooling import Window, max_pool
 
 Array = NDArray[np.float64]
 

@@ -17,10 +17,10 @@ from krelax.bounds import boxed
 from krelax.bounds.boxed import Bounder
 from krelax.bounds.instance import Instance
 from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from krelax.network.compose import Window, max_pool
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Op, Reshape
+from krelax.network.pooling import Window, max_pool
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.search.boxes import Found, InputSplitting, Splitting, _Boxes, _cut

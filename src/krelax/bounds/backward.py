@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.rounding import gamma, underflow
+from krelax.bounds.rounding import bounding, charge, gamma, underflow
 from krelax.bounds.steps import Step
 from krelax.network.graph import Network
 from krelax.network.linear import dense_rows, one_hot
@@ -53,11 +53,13 @@ class Trace:
 def neurons(network: Network, node: int, index: Tensor) -> Form:
     """The forms that pick entries `index`, `(batch | 1, queries)`, of a flattened node.
 
-    An affine node is crossed at once: unit coefficients pull its weights back unrounded, and passes start behind it.
+    An affine node whose constants are exact is crossed at once: unit coefficients pull its weights back unrounded, and
+    passes start behind it. Where they are not, passes start at the node, and charge their errors.
     """
     inner, op = network.nodes[node], network.nodes[node].op
     flat = inner.shape[-1] == prod(inner.shape)
-    rows = dense_rows(op, index) if isinstance(op, Linear) and flat else None
+    crossed = isinstance(op, Linear) and op.is_exact
+    rows = dense_rows(op, index) if isinstance(op, Linear) and crossed and flat else None
     if rows is not None and isinstance(op, Linear):
         bias = op.constant()
         constant = rows.new_zeros(index.shape) if bias is None else bias.flatten()[index]
@@ -65,7 +67,7 @@ def neurons(network: Network, node: int, index: Tensor) -> Form:
         return Form({inner.inputs[0]: rows.reshape(*index.shape, *shape)}, constant)
     unit = one_hot(index.flatten(), inner.shape, network.dtype).unflatten(0, index.shape)
     form = Form({}, unit.new_zeros(index.shape))
-    if isinstance(op, Linear):
+    if isinstance(op, Linear) and crossed:
         pull(network, node, op, unit, form)
     else:
         form.give(node, unit)
@@ -103,15 +105,15 @@ def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> 
 
 def back_substitute(
     network: Network, form: Form, witness: Mapping[int, Step], known: Intervals, trace: Trace | None = None
-) -> tuple[Form, Tensor | None]:
+) -> tuple[Form, Tensor | float]:
     """Rewrite a form over the network as one over its input.
 
     Returns the form (with coefficients of node 0 only) and a bound of its rounding error,
     `(batch, queries)`, so that `form(x) - error` is a lower bound of the given form at every x of the region.
-    With a `trace` nothing is charged for rounding (the pass proposes, it does not prove), and the error is None.
+    With a `trace` nothing is charged for rounding (the pass proposes, it does not prove).
     """
     form = Form(dict(form.coeff), form.constant)
-    error: Tensor | None = None
+    error: Tensor | float = 0.0
     visits = {i for i, step in witness.items() if step.wants_a_visit}
     for i in range(max([*form.coeff, *visits]), 0, -1):
         coeff = form.take(i)
@@ -126,7 +128,7 @@ def back_substitute(
             pull(network, i, op, coeff, form)
             rounds = not op.moves_only or op.terms > 1
         else:
-            step = witness[i]
+            step, coeff = witness[i], coeff.contiguous()
             crossing = step.back(coeff)
             form.constant = form.constant - crossing.price
             form.give(node.inputs[0], crossing.slopes)
@@ -135,7 +137,7 @@ def back_substitute(
             rounds = True
             if trace is None:
                 terms += crossing.slopes[0, 0].numel() * step.relaxation.reduces
-                error = _charge(error, crossing.slopes, step.relaxation.magnitude, terms)
+                error = error + charge(crossing.slopes, step.relaxation.magnitude, terms)
                 if crossing.absolute is not None:
                     error = error + gamma(terms, coeff.dtype) * crossing.absolute
         if trace is not None:
@@ -143,15 +145,10 @@ def back_substitute(
             if not isinstance(op, Linear):
                 trace.coeff[i] = coeff
         elif rounds:
-            error = _charge(error, coeff, known.magnitude[i], terms)
+            error = error + charge(coeff, known.magnitude[i], terms)
             for j in (i, *node.inputs):
                 error = error + underflow(terms, known.magnitude[j])
     return form, error
-
-
-def _charge(error: Tensor | None, coeff: Tensor, magnitude: Tensor, terms: int) -> Tensor:
-    charge = gamma(terms, coeff.dtype) * dot(coeff.abs(), magnitude.unsqueeze(1))
-    return charge if error is None else error + charge
 
 
 def lower_bound(network: Network, region: Region, form: Form, witness: Mapping[int, Step], known: Intervals) -> Tensor:
@@ -171,7 +168,7 @@ def over_inputs(
     `(batch, queries, *input_shape)`, None if there are none, and constants `(batch, queries)`. Sound as `lower_bound`.
     """
     result, error = back_substitute(network, form, witness, known)
-    value = result.constant if error is None else result.constant - error
+    value = result.constant - error
     # the constant itself: starting offset and sums of scalars
     value = value - gamma(len(network.nodes), value.dtype) * form.constant.abs()
     return result.take(0), value
@@ -183,4 +180,4 @@ def least(network: Network, region: Region, coeff: Tensor | None, constant: Tens
     if coeff is not None:
         terms = 2 * coeff[0, 0].numel() + len(network.nodes)
         value = value + region.minimise(coeff, slack=gamma(terms, coeff.dtype)) - underflow(terms, region.magnitude)
-    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+    return bounding(value)

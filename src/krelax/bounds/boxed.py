@@ -22,14 +22,16 @@ from torch import Tensor
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.rounding import gamma, underflow
+from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
 from krelax.network.activations import Activation
-from krelax.network.ops import Linear
+from krelax.network.ops import Linear, Op
 from krelax.problem.queries import Queries
-from krelax.problem.region import Box
+from krelax.problem.region import Box, middle
 from krelax.relaxations import Lines, Relaxation, Rule, relax
+from krelax.relaxations.base import ASIDE
 from krelax.relaxations.piecewise import Triangle
+from krelax.relaxations.sshaped import SShaped
 
 # Symbols of one box take no more; the smallest of further ones become part of the error.
 _MOST_BYTES = 64 << 20
@@ -77,7 +79,7 @@ class Bounder:
         self._network, region = instance.network, instance.region
         self._fixed = region.lower.flatten()
         self.varied = (region.upper > region.lower).flatten().nonzero()[:, 0]
-        self._absolute = [n.op.absolute() if isinstance(n.op, Linear) else None for n in self._network.nodes]
+        self._absolute = [_absolute(n.op) for n in self._network.nodes]
         self._last_use = {j: i for i, node in enumerate(self._network.nodes) for j in node.inputs}
         self._row = 8 * max(prod(node.shape) for node in self._network.nodes)
         self._symbols = len(self.varied)
@@ -114,13 +116,13 @@ class Bounder:
             self._instance.check()
             absolute = self._absolute[i]
             if isinstance(node.op, Linear) and absolute is not None:
-                form = _affine(node.op, absolute, [forms[j] for j in node.inputs])
+                form = _affine(node.op, *absolute, [forms[j] for j in node.inputs])
             else:
                 operand = forms[node.inputs[0]]
                 absolute_sum, origin = _spread(operand, shares)
                 lower, upper = _interval(operand, absolute_sum)
                 known.relaxations[i] = relaxation = relax(cast(Activation, node.op), lower, upper)
-                witness[i], band = _lines(relaxation)
+                witness[i], band = _lines(relaxation, bool(self._instance.ledgers))
                 form, shares = _activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
             forms[i] = form
             known.append(-form.size, form.size, form.size)
@@ -154,28 +156,32 @@ class Bounder:
         lost = gamma(rows.shape[1] + count, rows.dtype) * size + underflow(rows.shape[1] * (1 + count), output.size)
         error = output.error.flatten(1) @ rows.abs().T + lost
         value = output.centre.flatten(1) @ rows.T + offsets - spread.sum(1) - error
-        value = torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
         blame = spread.transpose(1, 2) @ shares[:, :count]
-        return Bounds(value, symbols[:, : len(self.varied)].transpose(1, 2), blame)
+        return Bounds(bounding(value), symbols[:, : len(self.varied)].transpose(1, 2), blame)
 
 
-def middle(lower: Tensor, upper: Tensor) -> Tensor:
-    """A point between the faces, about in the middle."""
-    return (lower + (upper - lower) / 2).clamp(lower, upper)
+def _absolute(op: Op) -> tuple[Linear, Linear | None] | None:
+    """An affine operator's absolute value, and its sizes where they are more."""
+    return (op.absolute(), None if op.is_exact else op.sizes()) if isinstance(op, Linear) else None
 
 
-def _affine(op: Linear, absolute: Linear, operands: list[_Form]) -> _Form:
-    """An affine operator acts on every part. Every symbol's products round, and each is part of the size."""
+def _affine(op: Linear, absolute: Linear, sizes: Linear | None, operands: list[_Form]) -> _Form:
+    """An affine operator acts on every part. Every symbol's products round, and each is part of the size. What the
+    errors of constants multiply is the node itself, its error included."""
     boxes, most = len(operands[0].centre), max(f.symbols.shape[1] for f in operands)
     centre = op.forward(*(f.centre for f in operands))
     symbols = _each(op, [_padded(f.symbols, most) for f in operands])
-    both = absolute.linear(*(torch.cat([f.error, f.size]) for f in operands))
-    error, size = both[:boxes], both[boxes:]
-    bias = absolute.constant()
-    size = (size if bias is None else size + bias).expand_as(centre)
+    if sizes is None:
+        both = absolute.linear(*(torch.cat([f.error, f.size]) for f in operands))
+        error, size = both[:boxes], both[boxes:]
+        bias = absolute.constant()
+        size = (size if bias is None else size + bias).expand_as(centre)
+    else:
+        error = absolute.linear(*(f.error for f in operands))
+        size = sizes.forward(*(f.size + f.error for f in operands)).expand_as(centre)
     if not op.moves_only:
-        sizes = torch.cat([f.size.flatten(1) for f in operands], dim=1)
-        error = error + gamma(op.terms, size.dtype) * size + _column(underflow(op.terms * (1 + most), sizes), size)
+        given = torch.cat([f.size.flatten(1) for f in operands], dim=1)
+        error = error + gamma(op.terms, size.dtype) * size + _column(underflow(op.terms * (1 + most), given), size)
     return _Form(centre, symbols, error.expand_as(centre), size)
 
 
@@ -233,8 +239,9 @@ def _interval(form: _Form, spread: Tensor) -> tuple[Tensor, Tensor]:
     return form.centre - radius, form.centre + radius
 
 
-def _lines(relaxation: Relaxation) -> tuple[Single, _Band]:
-    """The lines of the backward pass and those of the forms."""
+def _lines(relaxation: Relaxation, noting: bool) -> tuple[Single, _Band]:
+    """The lines of the backward pass and those of the forms. Certificates name no slopes in boxes, and their checker
+    knows of smooth activations only parallel ones."""
     if isinstance(relaxation, Triangle):
         return _lines_of_triangle(relaxation)
     parallel, adaptive = relaxation.lines_by(Rule.PARALLEL), relaxation.lines_by(Rule.ADAPTIVE)
@@ -242,7 +249,7 @@ def _lines(relaxation: Relaxation) -> tuple[Single, _Band]:
         parallel = relaxation.lines(parallel.upper, parallel.upper)
     above, below = parallel.above[:, 0], parallel.below
     band = _Band(parallel.upper[:, 0], above, torch.zeros_like(above) if below is None else below[:, 0])
-    return _Fixed(relaxation, adaptive), band
+    return _Fixed(relaxation, parallel if noting and isinstance(relaxation, SShaped) else adaptive), band
 
 
 def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
@@ -250,9 +257,11 @@ def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
 
     The height of the triangle is the support value but for rounding, which every user of an intercept charges.
     """
-    chord, height = relaxation.chord(), relaxation.height()
+    chord = relaxation.exact_chord()
+    height = relaxation.height_of(chord)
     # a `where` of two Python numbers would be single precision
-    steep = torch.full_like(chord, relaxation.negative_slope).masked_fill_(relaxation.upper > -relaxation.lower, 1.0)
+    steep = torch.full_like(chord, relaxation.negative_slope)
+    steep.masked_fill_(relaxation.upper > relaxation.lower * -(1 + ASIDE), 1.0)
     lower = torch.where(relaxation.unstable(), steep, chord)
     lines = Lines(lower.unsqueeze(1), chord.unsqueeze(1), None, height.unsqueeze(1))
     return _Fixed(relaxation, lines), _Band(chord, height, torch.zeros_like(height))

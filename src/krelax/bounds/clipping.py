@@ -22,7 +22,7 @@ from torch import Tensor
 
 from krelax.bounds.rounding import gamma, underflow
 from krelax.hull.jit import COMPILED, kernel_in_any_order
-from krelax.problem.region import Region
+from krelax.problem.region import Region, middle
 
 Single = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -118,7 +118,7 @@ class Lines:
     one region."""
 
     def __init__(self, region: Region, coeff: Tensor, constant: Tensor) -> None:
-        self._centre = ((region.lower[0] + region.upper[0]) / 2).flatten()
+        self._centre = middle(region.lower[0], region.upper[0]).flatten()
         radius = torch.maximum(region.upper[0].flatten() - self._centre, self._centre - region.lower[0].flatten())
         self._radius = torch.nextafter(radius, radius.new_tensor(torch.inf))
         self._reach = self._centre.abs() + self._radius
@@ -159,4 +159,4 @@ class Lines:
             error = self._gamma * (self._exact.size + m * margin.size[:, None]) + self._tiny * (1 + m)
             # twice: sizes round, too
             value = np.where((codes > 0) & np.isfinite(value), value - 2 * error, -np.inf)
-        return torch.from_numpy(np.nan_to_num(value, nan=-np.inf, posinf=-np.inf)).to(coeff.device)
+        return torch.from_numpy(np.nan_to_num(value, nan=-np.inf, posinf=-np.inf, neginf=-np.inf)).to(coeff.device)

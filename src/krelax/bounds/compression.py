@@ -88,14 +88,20 @@ def _restricted(network: Network, kept: Mapping[int, Tensor], top: int) -> Netwo
             op = _submatrix(op, kept.get(i), kept.get(node.inputs[0]))
         shape = (*node.shape[:-1], len(kept[i])) if i in kept else node.shape
         nodes.append(replace(node, op=op, shape=shape))
-    return Network(tuple(nodes))
+    return replace(network, nodes=tuple(nodes), replay=None)
 
 
 def _submatrix(op: Dense, rows: Tensor | None, columns: Tensor | None) -> Dense:
-    weight = _taken(op.weight if rows is None else op.weight[rows], columns).contiguous()
-    if op.bias is None or op.bias.shape[-1:] != op.weight.shape[:1]:  # none, or the same for all
-        return Dense(weight, op.bias)
-    return Dense(weight, _taken(op.bias, rows))
+    def weights(t: Tensor | None) -> Tensor | None:
+        return None if t is None else _taken(t if rows is None else t[rows], columns).contiguous()
+
+    def biases(t: Tensor | None) -> Tensor | None:
+        same = t is None or t.shape[-1:] != op.weight.shape[:1]  # none, or the same for all
+        return t if same or t is None else _taken(t, rows)
+
+    weight = weights(op.weight)
+    assert weight is not None
+    return Dense(weight, biases(op.bias), weights(op.weight_error), biases(op.bias_error))
 
 
 def _taken(tensor: Tensor, index: Tensor | None) -> Tensor:

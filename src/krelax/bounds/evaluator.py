@@ -29,6 +29,7 @@ from krelax.bounds.sites import Site, Splits, Splittable, Unsplit, alone
 from krelax.bounds.split import Narrowed
 from krelax.bounds.steps import Witness, choices, over
 from krelax.problem.region import dot
+from krelax.problem.region import middle as middle_of
 from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Evaluator:
         leaves.value.copy_((result.constant + region.minimise(result.coeff[0]))[0])
         self._keep(leaves, witness, splits)
         self._choose(leaves, witness, trace)
-        middle = dot(result.coeff[0], ((region.lower + region.upper) / 2).unsqueeze(1)) + result.constant
+        middle = dot(result.coeff[0], middle_of(region.lower, region.upper).unsqueeze(1)) + result.constant
         return Improved(region.minimiser(result.coeff[0])[0], middle[0])
 
     def prove(self, leaves: Leaves) -> Tensor:
@@ -193,7 +194,7 @@ class Evaluator:
         """Which leaves have splits that contradict their own intervals."""
         wrong, splits = torch.zeros_like(leaves.value, dtype=torch.bool), self._splits(leaves)
         for i, site, own in self._own_intervals(leaves):
-            side = own.lower.new_zeros(len(leaves), site.count)
+            side = leaves.side.new_zeros(len(leaves), site.count)
             side[splits[i].row, splits[i].neuron - site.first] = splits[i].side
             side = side[:, own.entries]
             wrong |= (((side > 0) & (own.upper < 0)) | ((side < 0) & (own.lower > 0))).any(1)
@@ -235,7 +236,8 @@ class Evaluator:
             here = (neuron >= site.first) & (neuron < site.first + site.count)
             node[here], entry[here] = i, neuron[here] - site.first
         if absolute is None:
-            chosen = {i: site.choices(rows, len(leaves)) for i, site, rows in self._rows(leaves)}
+            proving = self._known.relaxations
+            chosen = {i: site.choices(rows, len(leaves), proving[i]) for i, site, rows in self._rows(leaves)}
         else:
             chosen = {i: Choices(absolute=slope.float().cpu().numpy()) for i, slope in absolute.items()}
         side, multiplier = leaves.side[:, :depth], leaves.multiplier[:, :depth]

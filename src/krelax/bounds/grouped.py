@@ -7,7 +7,7 @@ slopes are sound; both are optimised. Without groups this is the single-neuron s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,7 +17,9 @@ from torch import Tensor
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices, Shared
+from krelax.bounds.rounding import written
 from krelax.bounds.steps import Alone, Crossing, Parameter, Single, Step, columns
+from krelax.problem.region import FLOOR
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:
@@ -76,11 +78,14 @@ class Shares:
         self.share = Parameter(share, zero, one, self._SHARE)
         self.tilt = Parameter(tilt, -one, one, self._TILT)
         self._met: _Crossed | None = None
+        self._write: Callable[[Tensor], Tensor] = lambda values: values
 
     def over(self, groups: Groups) -> Shares:
-        """The same shares of other relaxations of the same groups, in their type."""
+        """The same shares of other relaxations of the same groups, in their type, of numbers that can be written."""
         dtype = groups.joint.bounds.dtype
-        return Shares(groups, self.places, self.share.value.to(dtype), self.tilt.value.to(dtype))
+        other = Shares(groups, self.places, self.share.value.to(dtype), self.tilt.value.to(dtype))
+        other._write = written
+        return other
 
     def take(self, coeff: Tensor, line: Tensor, sides: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The groups' coefficients and slopes, with the prices and absolute terms, `(batch, queries)`.
@@ -90,20 +95,22 @@ class Shares:
         """
         joint, k = self.groups.joint, self.places.shape[-1]
         whole, own = pick(coeff, self.places), pick(line, self.places)
-        part = self.share.value * whole
+        part = self._write(self.share.value * whole)
         slope = self.tilt.value * part.abs().sum(2, keepdim=True)
         slope[:, :, :k] += part * own
+        slope = self._write(slope)
         every = part if slope.shape[2] == k else torch.cat([part, torch.zeros_like(slope[:, :, k:])], 2)
         found = joint.support(slope, every, self._sides(sides, slope))
         self._met = _Crossed(whole, own, part, slope, self.tilt.value, found.z, found.a)
-        absolute = ((slope.abs() + every.abs()) * joint.magnitude.unsqueeze(-1)).sum((1, 2))
+        absolute = ((slope.abs() + every.abs()) * (joint.magnitude + FLOOR).unsqueeze(-1)).sum((1, 2))
         # sums over groups are longer than the sums over neurons that the backward pass charges for
         absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
         return part, slope, found.value.sum(1), absolute
 
-    def taken(self) -> Shared:
-        """What the groups took the last time."""
-        assert self._met is not None
+    def taken(self) -> Shared | None:
+        """What the groups took the last time; None if nothing has met them."""
+        if self._met is None:
+            return None
         coeff, slope = (t[0].permute(2, 0, 1).float().cpu().numpy() for t in (self._met.coeff, self._met.slope))
         return Shared(self.groups, coeff, slope)
 
@@ -154,7 +161,8 @@ class Grouped(Step):
         return Grouped(self.alone.over(known, node), self.members, shares)
 
     def choices(self, region: int) -> Choices:
-        return replace(self.alone.choices(region), groups=tuple(s.taken() for s in self.shares))
+        taken = (s.taken() for s in self.shares)
+        return replace(self.alone.choices(region), groups=tuple(t for t in taken if t is not None))
 
     def back(self, coeff: Tensor) -> Crossing:
         self._whole = whole = columns(coeff, self.members)

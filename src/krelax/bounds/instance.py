@@ -18,8 +18,11 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.ledger import Ledger
+from krelax.bounds.rounding import gradual_underflow
 from krelax.errors import InputError
 from krelax.network.graph import Network
+from krelax.network.ops import Linear
+from krelax.network.scalars import with_axes
 from krelax.problem.region import Region
 from krelax.watch import OutOfTime as OutOfTime  # noqa: PLC0414
 from krelax.watch import Over, current, watch_too, watched
@@ -32,6 +35,8 @@ R = TypeVar("R")
 _GRACE = 0.5
 # A tensor of a pass should not be larger on a CPU: it falls out of the caches, and elementwise operators slow down.
 _CACHE_BYTES = 3 << 20
+# Where numbers are larger than this, or all smaller than one over it, proposals in single precision are no good.
+_WIDE = 1e30
 # Images are worked on together while their batch is smaller than this in all, which saves calls.
 _BATCH_BYTES = 128 << 20
 
@@ -53,21 +58,21 @@ class Instance:
 
     @classmethod
     def of(
-        cls, network: Network, region: Region, fast: torch.dtype = torch.float32, deadline: float | None = None
+        cls, network: Network, region: Region, fast: torch.dtype | None = None, deadline: float | None = None
     ) -> Instance:
-        """Raises InputError if the region is not `(batch, *input_shape)`."""
+        """Proposals are made in single precision where the network's numbers allow that, unless a type is given.
+        Tensors without axes become vectors of one entry (`krelax.network.scalars`).
+
+        Raises InputError if the region is not `(batch, *input_shape)`."""
         if tuple(region.lower.shape[1:]) != network.input_shape:
             given, wanted = tuple(region.lower.shape[1:]), network.input_shape
             raise InputError(f"regions of inputs of shape {given} for a network with inputs of shape {wanted}")
+        network = with_axes(network)
+        region = region.shaped(network.input_shape)
         device = region.lower.device
-        exact = torch.float64
-        return cls(
-            network.to(exact, device),
-            region.to(exact, device),
-            network.to(fast, device),
-            region.to(fast, device),
-            deadline,
-        )
+        exact, box = network.to(torch.float64, device), region.to(torch.float64, device)
+        fast = fast or (torch.float32 if _fits(exact, box) else torch.float64)
+        return cls(exact, box, network.to(fast, device), region.to(fast, device), deadline)
 
     def select(self, index: Tensor) -> Instance:
         """The same network over some of the regions."""
@@ -104,6 +109,22 @@ class Instance:
     def watch(self) -> AbstractContextManager[None]:
         """While this lasts, steps of this thread's work are given up when they are overdue."""
         return watched(self.overdue)
+
+
+def _fits(network: Network, region: Region) -> bool:
+    """Whether the values of a network's nodes, and the sums of absolute terms that they are made of, lie well inside
+    the range of single precision; and its inputs and constants, if they are not zero, too."""
+    largest = region.magnitude.amax(0, keepdim=True)
+    sizes = [largest]
+    for node in network.nodes[1:]:
+        op, operands = node.op, [sizes[j] for j in node.inputs]
+        if isinstance(op, Linear):
+            constants = torch.cat([t.flatten().abs() for t in op.parameters() if t.is_floating_point()] or [largest])
+            if constants.numel() and 0 < float(constants.max()) < 1 / _WIDE:
+                return False
+            op = op.absolute()
+        sizes.append(op.forward(*operands).abs().expand(1, *node.shape))
+    return float(largest.max()) == 0 or all(bool((size <= _WIDE).all()) for size in [1 / largest.max(), *sizes])
 
 
 def memory_budget(device: torch.device) -> int:
@@ -161,13 +182,14 @@ def one_core_each(device: torch.device) -> Iterator[None]:
     """Operators use one core each; what can be done side by side uses all that torch may use.
 
     Threads inside operators wait for each other after every one of them: on small operators they gain nothing, and on a
-    machine that does other work, too, they cost more than they gain on large ones.
+    machine that does other work, too, they cost more than they gain on large ones. Subnormal numbers are numbers.
     """
     cores, before = _here.cores, torch.get_num_threads()
     _here.cores = workers(device)
     torch.set_num_threads(1)
     try:
-        yield
+        with gradual_underflow():
+            yield
     finally:
         _here.cores = cores
         torch.set_num_threads(before)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.groups import Groups
-from krelax.bounds.rounding import gamma
+from krelax.bounds.rounding import bounding, gamma
 from krelax.network.activations import Activation
 from krelax.network.graph import Network, Node
 from krelax.network.ops import Linear
 from krelax.problem.region import Region
+from krelax.problem.region import middle as halfway
 from krelax.relaxations import Relaxation, relax
 
 
@@ -22,8 +23,9 @@ class Intervals:
     """What is known of a network over a batch of regions; filled in evaluation order, tightened as it grows.
 
     `lower[i] <= node i <= upper[i]`, `(batch, *shape)`. `magnitude[i]` bounds the sum of the absolute values of the
-    terms that make up node i. `relaxations[i]`, for a non-linear node, is its relaxation over those bounds, and
-    `groups[i]` are joint relaxations of its neurons, if there are any.
+    terms that make up node i, with what the errors of its constants count for (`Linear.sizes`). `relaxations[i]`, for a
+    non-linear node, is its relaxation over those bounds, and `groups[i]` are joint relaxations of its neurons, if there
+    are any.
     """
 
     lower: list[Tensor] = field(default_factory=list)
@@ -115,9 +117,10 @@ def _linear(node: Node, op: Linear, known: Intervals) -> tuple[Tensor, Tensor, T
     if op.moves_only:
         return op.linear(*lower), op.linear(*upper), op.linear(*largest)
     absolute = op.absolute()
-    centre = [(a + b) / 2 for a, b in zip(lower, upper, strict=True)]
+    centre = [halfway(a, b) for a, b in zip(lower, upper, strict=True)]
     radius = [torch.maximum(b - c, c - a) for a, b, c in zip(lower, upper, centre, strict=True)]
-    magnitude = absolute.forward(*largest).expand(len(largest[0]), *node.shape)
+    sizes = absolute if op.is_exact else op.sizes()
+    magnitude = sizes.forward(*largest).expand(len(largest[0]), *node.shape)
     error = gamma(op.terms, magnitude.dtype) * magnitude + op.terms * torch.finfo(magnitude.dtype).tiny
     middle, spread = op.forward(*centre), absolute.linear(*radius) + error
-    return middle - spread, middle + spread, magnitude
+    return bounding(middle - spread), -bounding(-(middle + spread)), magnitude

@@ -42,7 +42,7 @@ class Shared:
 class Choices:
     """What the leaves of a claim chose at one activation, each tensor with a row for each leaf.
 
-    `slopes`, of type uint8, are fractions of the range of lower slopes, and `lines`, float32 `(leaves, m, 2)`, both
+    `slopes`, of type uint8, are fractions of the range of lower slopes, and `lines`, float32 `(leaves | 1, m, 2)`, both
     slopes, of the neurons at `entries`, `(m,)`; `absolute`, float32, are slopes of all neurons outright. Beside lower
     slopes, `upper`, float32, are those of upper lines, `(m,)` of all leaves, or `(leaves, m)`, negative for none.
     """
@@ -54,6 +54,13 @@ class Choices:
     absolute: NDArray[np.float32] | None = None
     groups: tuple[Shared, ...] = ()
 
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers are."""
+        shared = (t for s in self.groups for t in (s.coeff, s.slope))
+        tables = (t for t in (self.upper, self.lines, self.absolute, *shared) if t is not None)
+        return all(bool(np.isfinite(t).all()) for t in tables)
+
     def among(self, places: NDArray[np.int32], width: int) -> Choices:
         """The same about more neurons, of which these were at `places`; the others are inactive."""
         absolute = self.absolute
@@ -63,25 +70,31 @@ class Choices:
         entries = None if self.slopes is None and self.lines is None else places
         return replace(self, entries=entries if self.entries is None else places[self.entries], absolute=absolute)
 
-    def repeated(self, count: int) -> Choices:
-        """The same of so many leaves, where the lines have a single row for all of them."""
-        if self.lines is None or len(self.lines) == count:
-            return self
-        return replace(self, lines=np.broadcast_to(self.lines, (count, *self.lines.shape[1:])))
-
     @classmethod
-    def join(cls, parts: Sequence[Choices]) -> Choices:
-        """Choices about the same neurons, without groups."""
+    def join(cls, parts: Sequence[Choices], counts: Sequence[int]) -> Choices:
+        """Choices of so many leaves about the same neurons, without groups."""
 
         def joined(tables: list[NDArray[Number] | None]) -> NDArray[Number] | None:
             present = [t for t in tables if t is not None]
             return np.concatenate(present) if present else None
 
-        first, slopes, lines = parts[0], joined([p.slopes for p in parts]), joined([p.lines for p in parts])
+        first, slopes = parts[0], joined([p.slopes for p in parts])
         upper, tables = first.upper, [(p.slopes, p.upper) for p in parts if p.slopes is not None]
         if any(u is not None and u.ndim == 2 for _, u in tables):
             upper = joined([None if u is None else np.broadcast_to(u, s.shape) for s, u in tables])
+        lines = _joined_lines([p.lines for p in parts], counts)
         return cls(first.entries, slopes, upper, lines, joined([p.absolute for p in parts]))
+
+
+def _joined_lines(parts: Sequence[NDArray[np.float32] | None], counts: Sequence[int]) -> NDArray[np.float32] | None:
+    """Lines of so many leaves each: one row, if that does for all of them."""
+    here = [(t, n) for t, n in zip(parts, counts, strict=True) if t is not None and n]
+    if not here:
+        return next((t for t in parts if t is not None), None)
+    first = here[0][0]
+    if all(len(t) == 1 and np.array_equal(t, first) for t, _ in here):
+        return first
+    return np.concatenate([np.broadcast_to(t, (n, *t.shape[1:])) for t, n in here])
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +115,15 @@ class Noted:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether no group has pass-through members, of which certificates know nothing."""
-        return all(s.groups.through is None for c in self.choices.values() for s in c.groups)
+        """Whether certificates can say all this: no group has pass-through members, of which they know nothing, and all
+        numbers are finite in float32."""
+        if not all(s.groups.through is None for c in self.choices.values() for s in c.groups):
+            return False
+        return bool(np.isfinite(self.multiplier).all()) and all(c.finite for c in self.choices.values())
 
     @classmethod
     def unsplit(cls, choices: Mapping[int, Choices], count: int) -> Noted:
-        """Leaves without a split, one for each form; lines that are the same for all forms may be there once."""
-        choices = {i: c.repeated(count) for i, c in choices.items()}
+        """Leaves without a split, one for each form."""
         kinds = (np.int32, np.int32, np.int8, np.float32)
         node, entry, side, multiplier = (np.zeros((count, 0), kind) for kind in kinds)
         return cls(choices, node, entry, side, multiplier)
@@ -116,7 +131,8 @@ class Noted:
     @classmethod
     def join(cls, parts: Sequence[Noted]) -> Noted:
         """The leaves of one search, which are about the same neurons, one after the other."""
-        choices = {i: Choices.join([p.choices[i] for p in parts]) for i in parts[0].choices}
+        counts = [len(p) for p in parts]
+        choices = {i: Choices.join([p.choices[i] for p in parts], counts) for i in parts[0].choices}
         depth = max(p.node.shape[1] for p in parts)
 
         def joined(tables: list[NDArray[Number]], free: int) -> NDArray[Number]:
@@ -244,7 +260,7 @@ class Ledger:
             part = ((noted.leaf, np.array([0])),)
             keys = keys_of_entries(noted.index.tolist(), [True] * len(noted.index))
             for key, value in zip(keys, noted.values.tolist(), strict=True):
-                if key is not None and (key not in found or value > found[key].value):
+                if key is not None and noted.leaf.plain and (key not in found or value > found[key].value):
                     found[key] = Claim(value, part)
         for key, claim in self.claims.get(node, {}).items():
             if key not in found or claim.value >= found[key].value:

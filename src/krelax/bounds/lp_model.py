@@ -262,7 +262,8 @@ def _window_lines(relaxation: Relaxation, used: NDArray[np.bool_]) -> Iterator[L
     for member in range(width):
         yield True, np.eye(width)[None, member] * used, np.zeros(entries)
     floor = lower.max(1, keepdims=True)
-    rise = np.divide(upper - floor, upper - lower, where=upper > lower, out=np.zeros_like(lower))
+    with np.errstate(all="ignore"):  # lines that are not finite are left out
+        rise = np.divide(upper - floor, upper - lower, where=upper > lower, out=np.zeros_like(lower))
     slopes = torch.from_numpy(rise.clip(0, 1) * used).reshape(relaxation.lower.shape)
     yield False, slopes.reshape(lower.shape).numpy(), _intercept(relaxation, slopes, False)
 

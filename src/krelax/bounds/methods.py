@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -15,13 +16,21 @@ from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime, memory_budget, one_core_each
-from krelax.bounds.intermediate import ASCENT_COPIES, RULE_COPIES, bound_by_rule, tighten_by_ascent
+from krelax.bounds.intermediate import (
+    ASCENT_COPIES,
+    RULE_COPIES,
+    bound_by_rule,
+    interval_is_exact,
+    tighten_by_ascent,
+    undecided,
+)
 from krelax.bounds.intervals import Intervals, advance, start
 from krelax.bounds.ledger import MARGINS, Choices, Noted
 from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.steps import Witness, by_rule, choices, over
+from krelax.bounds.steps import Single, Witness, by_rule, choices, over
+from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
@@ -124,8 +133,10 @@ def bound(
     optimise start from what the closed-form rules find, or from `found`, if that is known already.
     Sound. Never below the interval bound of the same query, and never below the closed-form rules for optimised
     slopes. Raises OutOfTime at the instance's deadline; a part of the time until then is kept for what comes after, so
-    that pre-activations for which there is no time are bounded more coarsely.
+    that pre-activations for which there is no time are bounded more coarsely. Queries may be of any real type. Raises
+    InputError for queries that are not about these regions or these outputs.
     """
+    queries = _fitting(instance, queries)
     with torch.no_grad(), one_core_each(queries.rows.device):
         if method.forward:
             return _forward(instance, queries)
@@ -139,6 +150,29 @@ def bound(
         return _each(instance, queries, found, method, stop)
 
 
+def _fitting(instance: Instance, queries: Queries) -> Queries:
+    """The queries in the type that decides, on the instance's device; InputError if they do not fit."""
+    regions, outputs = len(instance.region), prod(instance.network.output_shape)
+    given = tuple(queries.rows.shape)
+    if len(given) != 3 or given[0] != regions or given[1] == 0 or given[2] != outputs or regions == 0:
+        wanted = f"({regions}, queries, {outputs})"
+        raise InputError(
+            f"queries with rows of shape {given}: for {regions} regions and {outputs} outputs give {wanted}"
+        )
+    if tuple(queries.offsets.shape) != given[:2] or tuple(queries.clause.shape) != given[:2]:
+        shapes = f"{tuple(queries.offsets.shape)} and {tuple(queries.clause.shape)}"
+        raise InputError(f"offsets and clauses of shapes {shapes} for rows of shape {given}; give {given[:2]} for both")
+    if (
+        queries.clause.is_floating_point()
+        or not 0 <= int(queries.clause.min()) <= int(queries.clause.max()) < queries.clauses
+    ):
+        raise InputError(f"clauses must be whole numbers from 0 to {queries.clauses - 1}, one for each query")
+    lower = instance.region.lower
+    return (
+        queries if queries.rows.dtype == queries.offsets.dtype == lower.dtype else queries.to(lower.dtype, lower.device)
+    )
+
+
 def holds(queries: Queries, value: Tensor) -> bool:
     """Whether bounds of the margins settle every question of the batch."""
     return bool((queries.margin(value) > 0).all())
@@ -148,16 +182,44 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
     """Zonotopes and intervals side by side, each node with the better of the two bounds."""
     network, region = instance.network, instance.region
     known, forms = start(region), [zonotope.identity(region)]
+    read = {network.nodes[i].inputs[0] for i in network.activations()}
     for i in range(1, len(network.nodes)):
         instance.check()
         advance(network, known)
         if zonotope.COPIES * zonotope.size(network, forms, known) > memory_budget(region.lower.device):
             raise torch.OutOfMemoryError(f"a zonotope of node {i} does not fit memory")
         forms.append(zonotope.follow(network, forms, known))
-        known.tighten(i, *forms[i].bounds(region))
+        lower, upper = forms[i].bounds(region)
+        if i in read and instance.ledgers and not interval_is_exact(network, region, i):
+            _note_parallel(instance, known, i, lower, upper)
+        known.tighten(i, lower, upper)
     form = outputs(network, queries.rows, queries.offsets)
     by_interval = lower_bound(network, region, form, by_rule(known, Rule.ZERO), known)
-    return Bounded(torch.maximum(by_interval, zonotope.margins(forms[-1], queries, region)), known)
+    by_zonotope = zonotope.margins(forms[-1], queries, region)
+    for place, ledger in enumerate(instance.ledgers):
+        part = ((_parallel(known, place), np.array([0])),)
+        for query, proven in enumerate(by_zonotope[place].tolist()):
+            ledger.note_parts(MARGINS, query, proven, part)
+    _note_without_slopes(instance, known, torch.where(by_interval > by_zonotope, by_interval, -torch.inf))
+    return Bounded(torch.maximum(by_interval, by_zonotope), known)
+
+
+def _parallel(known: Intervals, region: int) -> Noted:
+    """The lines that zonotopes are made of: a backward pass on them proves what zonotopes do."""
+    steps: Witness = {}
+    for i, relaxation in known.relaxations.items():
+        slope = relaxation.slopes(Rule.PARALLEL)[1].unsqueeze(1)
+        steps[i] = Single(relaxation, slope, slope)
+    return Noted.unsplit(choices(steps, region), 1)
+
+
+def _note_parallel(instance: Instance, known: Intervals, node: int, lower: Tensor, upper: Tensor) -> None:
+    """Note bounds of the undecided entries of a pre-activation, which zonotopes prove."""
+    mask, low, high = undecided(instance, known, node), lower.flatten(1), upper.flatten(1)
+    for region, ledger in enumerate(instance.ledgers):
+        index = mask[region].nonzero()[:, 0]
+        values = torch.cat([low[region, index], -high[region, index]])
+        ledger.note_entries(node, index, values, _parallel(known, region))
 
 
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:

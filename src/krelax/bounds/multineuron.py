@@ -97,7 +97,9 @@ def choose(
     source, relaxation = instance.network.nodes[node].inputs[0], known.relaxations[node]
     assert isinstance(relaxation, Triangle)
     best = score.argsort(descending=True, stable=True)[: grouping.neurons]
-    best = best[score[best] > 0]
+    # what may be infinite, perhaps in single precision only, has no polytope around it
+    size = relaxation.magnitude[0].flatten()[best].to(instance.fast_network.dtype)
+    best = best[(score[best] > 0) & (score[best] < torch.inf) & (2 * grouping.size * size < torch.inf)]
     if len(best) < grouping.size:
         return None
     related = affinity(instance, known, source, best).to(score)

@@ -19,9 +19,9 @@ from torch.nn.functional import pad
 from krelax.bounds.groups import Groups
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices, Shared
-from krelax.bounds.rounding import underflow
+from krelax.bounds.rounding import underflow, written
 from krelax.bounds.steps import Crossing, Step
-from krelax.problem.region import dot
+from krelax.problem.region import FLOOR, dot
 from krelax.relaxations import Relaxation
 
 
@@ -80,7 +80,7 @@ class Multipliers(Step):
         groups: tuple[Groups, ...] = (),
     ) -> None:
         self.relaxation, self.groups = relaxation, groups
-        self.slopes = slopes.to(relaxation.lower)
+        self.slopes = written(slopes.to(relaxation.lower))
         self.cuts = None if cuts is None or multipliers is None or not len(cuts) else cuts.to(self.slopes)
         self.multipliers = None if multipliers is None else multipliers.to(self.slopes).clamp(min=0)
         self._at: Tensor | None = None
@@ -117,7 +117,7 @@ class Multipliers(Step):
         moved_z, size_z = _scattered(multipliers, cuts.places, cuts.z, self.slopes)
         moved_a, size_a = _scattered(multipliers, cuts.places, cuts.a, coeff)
         price, largest = self._pay(self.slopes - moved_z, coeff + moved_a)
-        z, a = self.relaxation.magnitude, largest
+        z, a = self.relaxation.magnitude + FLOOR, largest + FLOOR
         price = price + multipliers @ cuts.offset
         absolute = dot(self.slopes.abs() + size_z, z.unsqueeze(1)) + dot(coeff.abs() + size_a, a.unsqueeze(1))
         absolute = absolute + multipliers @ cuts.offset.abs()

@@ -4,13 +4,20 @@ A sum of n products computed in floating point differs from the exact one by at 
 `gamma_n = n u / (1 - n u)` and u the unit roundoff, whatever the order and with or without fused operations (Higham,
 Accuracy and Stability of Numerical Algorithms, section 3.1). Pushing those errors on to the values they multiply
 gives one dot product per node: `gamma * <|coefficients|, magnitudes>`, where the magnitude of a node bounds the sum
-of absolute terms in it. Products that underflow escape a relative bound; `underflow` adds what they can lose.
+of absolute terms in it. Products that underflow escape a relative bound. Where they are coefficients, `underflow` adds
+what they can lose; where they are values that coefficients multiply, magnitudes do, to which `FLOOR` is added first.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+from krelax.problem.region import FLOOR, dot
 
 # Terms added for everything that is not a long sum: slopes, intercepts, scalar additions, and the rounding of the
 # error bound itself.
@@ -36,8 +43,45 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
     return _INFLATION * share / (1 - share)
 
 
+def charge(coeff: Tensor, magnitude: Tensor, terms: int) -> Tensor:
+    """What rounding can change of `<coeff, node>`, `(batch, queries)`, for a node whose entries are made of at most
+    `terms` terms with absolute sums of at most `magnitude`, `(batch, *shape)`; products in those may underflow, too."""
+    return gamma(terms, coeff.dtype) * dot(coeff.abs(), (magnitude + FLOOR).unsqueeze(1))
+
+
+def bounding(values: Tensor) -> Tensor:
+    """Lower bounds as they count: what is not a number, or has overflowed to either side, is none, minus infinity."""
+    return torch.nan_to_num(values, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+
+
+@contextmanager
+def gradual_underflow() -> Iterator[None]:
+    """This thread computes with subnormal numbers, as everything charged for rounding supposes.
+
+    A program may have told its processor to take them for zero, as `torch.set_flush_denormal` and libraries compiled
+    for speed do. Threads started inside inherit what holds here. On GPUs double precision always has them.
+    """
+    flushes = sys.float_info.min / 2 == 0
+    if flushes:
+        torch.set_flush_denormal(False)
+    try:
+        yield
+    finally:
+        if flushes:
+            torch.set_flush_denormal(True)
+
+
 def below(values: Tensor) -> Tensor:
     """The nearest float32 numbers that are not larger."""
     near = values.float()
     down = torch.nextafter(near, near.new_tensor(-torch.inf))
     return torch.where(near.double() > values, down, near)
+
+
+def written(values: Tensor) -> Tensor:
+    """The numbers that are written down for these, in their type: the nearest of float32; beyond its range themselves.
+
+    What is proven with them is what somebody who reads them can prove.
+    """
+    near = values.float().to(values.dtype)
+    return torch.where(near.isinf(), values, near)

@@ -13,7 +13,7 @@ from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
 from krelax.bounds.ledger import Choices
 from krelax.bounds.split import Narrowed, Split
-from krelax.bounds.steps import FEW_ENTRIES, Single, Step, slope_choices
+from krelax.bounds.steps import Single, Step, slope_choices
 from krelax.relaxations import Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
 
@@ -47,8 +47,8 @@ class Site(ABC):
         """Write what has been optimised back."""
 
     @abstractmethod
-    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
-        """What so many leaves chose for single neurons."""
+    def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
+        """What so many leaves chose for single neurons, as it is evaluated over the relaxation that proves."""
 
 
 class Unsplit(Site):
@@ -72,10 +72,8 @@ class Unsplit(Site):
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         pass
 
-    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
-        if not rows and self._relaxation.lower[0].numel() > FEW_ENTRIES:
-            return Choices()
-        every = iter(rows)
+    def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
+        every, leaves = iter(rows), leaves if rows else 1
         both = (next(every) if free else s.expand(leaves, *s.shape[1:]) for s, free in self._pair())
         return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).cpu().numpy())
 
@@ -139,13 +137,14 @@ class Splittable(Site):
             for row, value in zip(shared, every, strict=True):
                 row.copy_(value[0].flatten(0, 1).T)
 
-    def choices(self, rows: Sequence[Tensor], leaves: int) -> Choices:
+    def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
+        """Both lines of every neuron that is undecided for proposals: what is decided for proofs has its own."""
         own, undecided = self.intervals(rows), self._undecided
-        if own is None:
-            return slope_choices(self.relaxation, undecided, rows[0], self.relaxation.chord().flatten()[undecided])
-        each = own.over(self.relaxation)
-        upper = torch.where(each.unstable(), each.chord(), -1.0).flatten(1)[:, undecided]
-        return slope_choices(self.relaxation, undecided, torch.where(upper < 0, each.negative_slope, rows[0]), upper)
+        assert isinstance(proving, Triangle)
+        each = proving if own is None else own.over(proving)
+        low, high, upper = (t.flatten(1)[:, undecided] for t in (*each.slope_range(), each.chord()))
+        lower = torch.clamp(each.rounded(rows[0].to(low)), low, high)
+        return slope_choices(each, undecided, lower, upper[0] if own is None else upper)
 
 
 def alone(step: Step) -> Split:

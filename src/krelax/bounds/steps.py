@@ -17,6 +17,7 @@ from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices
+from krelax.bounds.rounding import written
 from krelax.problem.region import dot
 from krelax.relaxations import Lines, Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
@@ -51,7 +52,8 @@ class Parameter:
 class Step(ABC):
     """The witness at one activation, bound to the relaxation it is evaluated over.
 
-    `wants_a_visit` says whether to cross the activation even if nothing of the form arrives there.
+    `wants_a_visit` says whether to cross the activation even if nothing of the form arrives there. Coefficients and
+    points that a step is given are contiguous: affine operators may leave them in any layout.
     """
 
     relaxation: Relaxation
@@ -72,15 +74,13 @@ class Step(ABC):
 
     @abstractmethod
     def choices(self, region: int) -> Choices:
-        """What the step chose for all queries of one region of the batch, as it was evaluated last."""
+        """What the step chose for all queries of one region of the batch, as it was evaluated last; what is the same
+        for all of them, such as lines of a rule, may be there once. Nothing of groups that were not evaluated, because
+        no coefficients arrived at them."""
 
     def parameters(self) -> list[Parameter]:
         """What can be optimised."""
         return []
-
-
-# Slopes of closed-form rules depend on bounds, which the checker may know better: where they are few they are noted.
-FEW_ENTRIES = 256
 
 
 class Alone(Step):
@@ -123,16 +123,18 @@ class Single(Alone):
     def over(self, known: Intervals, node: int) -> Single:
         relaxation = known.relaxations[node]
         dtype = relaxation.lower.dtype
-        return Single(relaxation, relaxation.rounded(self._lines.lower.to(dtype)), self._lines.upper.to(dtype))
+        lower, upper = relaxation.rounded(self._lines.lower.to(dtype)), written(self._lines.upper.to(dtype))
+        return Single(relaxation, lower, upper)
 
     def choices(self, region: int) -> Choices:
         lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
         if isinstance(self.relaxation, Triangle) and self.relaxation.writable(lower):
             entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
             return slope_choices(self.relaxation, entries, lower[:, entries], upper[0, entries])
-        if True not in self.relaxation.optimised and lower.numel() > FEW_ENTRIES and len(lower) > 1:
-            return Choices()
-        return Choices(lines=torch.stack(torch.broadcast_tensors(lower, upper), -1).float().cpu().numpy())
+        both = torch.stack(torch.broadcast_tensors(lower, upper), -1)
+        if True not in self.relaxation.optimised and bool((both == both[:1]).all()):
+            both = both[:1]
+        return Choices(lines=both.float().cpu().numpy())
 
     def back(self, coeff: Tensor) -> Crossing:
         lines = self._lines = self._refreshed()

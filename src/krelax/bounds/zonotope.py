@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.rounding import gamma, underflow
+from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
@@ -49,12 +49,13 @@ class Zonotope:
             lower, upper = (torch.cat(t, dim=1).reshape(self.centre.shape) for t in zip(*found, strict=True))
             return lower, upper
         form = self.inputs.flatten(2).transpose(1, 2).unflatten(-1, region.lower.shape[1:])
-        terms = self.inputs.shape[1] + self.noise.shape[1]
-        rounding = gamma(terms, self.centre.dtype) * self.magnitude
-        radius = (self.noise.abs().sum(1) + self.error + rounding).flatten(1)
+        terms = 2 * self.inputs.shape[1] + self.noise.shape[1]
+        slack = gamma(terms, self.centre.dtype)
+        radius = (self.noise.abs().sum(1) + self.error + slack * self.magnitude).flatten(1)
+        radius = radius + underflow(terms, region.magnitude)
         centre = self.centre.flatten(1)
-        lower = centre - radius + region.minimise(form)
-        upper = centre + radius - region.minimise(-form)
+        lower = bounding(centre - radius + region.minimise(form, slack))
+        upper = -bounding(region.minimise(-form, slack) - centre - radius)
         return lower.reshape(self.centre.shape), upper.reshape(self.centre.shape)
 
     def _parts(self) -> list[Zonotope]:
@@ -81,7 +82,7 @@ def follow(network: Network, forms: list[Zonotope], known: Intervals) -> Zonotop
     node = network.nodes[len(forms)]
     operands = [forms[j] for j in node.inputs]
     if isinstance(node.op, Linear):
-        return _affine(node.op, operands)
+        return _affine(node.op, operands, known.magnitude[0])
     symbols = max(z.noise.shape[1] for z in forms)
     return _activate(operands[0], known, len(forms), symbols)
 
@@ -97,16 +98,24 @@ def size(network: Network, forms: list[Zonotope], known: Intervals) -> int:
     return first.element_size() * len(first) * prod(node.shape) * (first.shape[1] + symbols)
 
 
-def _affine(op: Linear, operands: list[Zonotope]) -> Zonotope:
+def _lost(terms: int, symbols: int, reach: Tensor, operands: list[Zonotope], like: Tensor) -> Tensor:
+    """What products lose that underflow, where `terms` are added up for the centre, the error, and the coefficients of
+    every symbol and every input, which are as large as `reach`."""
+    sizes = torch.cat([t.flatten(1) for t in (reach, *(z.magnitude for z in operands))], dim=1)
+    return underflow(terms * (1 + symbols), sizes).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def _affine(op: Linear, operands: list[Zonotope], reach: Tensor) -> Zonotope:
     symbols = max(z.noise.shape[1] for z in operands)
     absolute = op.absolute()
-    magnitude = absolute.forward(*(z.magnitude for z in operands))
+    # what the errors of constants multiply is the node itself, its error included
+    sizes = absolute if op.is_exact else op.sizes()
+    magnitude = sizes.forward(*(z.magnitude if op.is_exact else z.magnitude + z.error for z in operands))
     centre = op.forward(*(z.centre for z in operands))
     magnitude = magnitude.expand_as(centre)
     error = absolute.linear(*(z.error for z in operands)).expand_as(centre)
     if not op.moves_only:
-        lost = underflow(op.terms, torch.cat([z.magnitude.flatten(1) for z in operands], dim=1))
-        error = error + gamma(op.terms, centre.dtype) * magnitude + lost.reshape(-1, *[1] * (centre.dim() - 1))
+        error = error + gamma(op.terms, centre.dtype) * magnitude + _lost(op.terms, symbols, reach, operands, centre)
     return Zonotope(
         centre,
         _each(op, [z.inputs for z in operands]),
@@ -150,8 +159,9 @@ def _activate(z: Zonotope, known: Intervals, node: int, symbols: int) -> Zonotop
 
     scaled = summed(slope.abs() * z.magnitude)
     magnitude = scaled + above.abs() + below.abs()
-    rounding = gamma(slope.shape[-1] if relaxation.reduces else 1, slope.dtype) * magnitude
-    lost = underflow(1, z.magnitude).reshape(-1, *[1] * (magnitude.dim() - 1))
+    terms = slope.shape[-1] if relaxation.reduces else 1
+    rounding = gamma(terms, slope.dtype) * magnitude
+    lost = _lost(terms, symbols, known.magnitude[0], [z], magnitude)
     wide = slope.unsqueeze(1)
     return Zonotope(
         summed(slope * z.centre) + (above - below) / 2,
@@ -184,5 +194,6 @@ def margins(output: Zonotope, queries: Queries, region: Region) -> Tensor:
         error.squeeze(-1) + rounding,
         size.squeeze(-1) + queries.offsets.abs(),
     )
-    value = form.bounds(region)[0] - underflow(rows.shape[-1], output.magnitude)
-    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf)
+    symbols = output.noise.shape[1]
+    lost = _lost(rows.shape[-1], symbols, region.magnitude, [output], size)
+    return bounding(form.bounds(region)[0] - lost.reshape(-1, 1))

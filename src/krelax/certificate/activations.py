@@ -7,6 +7,7 @@ the maximum of `slope z - coeff act(z)` over the intervals `lower <= z <= upper`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,10 @@ from krelax.certificate.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.network import Activation
 
 Ends = tuple[Floats, Floats]
+
+# Rules decide by comparing bounds. What they compare is often equal but for rounding, as where intervals are symmetric:
+# so the threshold is a little, relatively, to the side of that.
+_ASIDE = 2.0**-20
 
 
 class Kind(Protocol):
@@ -72,7 +77,7 @@ class Relu:
         (lower, upper), slope = ends, node.negative_slope
         width = np.where(upper > lower, upper - lower, 1.0)
         chord = (np.maximum(upper, 0) - slope * np.minimum(lower, 0)) / width
-        low = np.where(upper > -lower, 1.0, slope) if rule == "adaptive" else chord
+        low = np.where(upper > -lower * (1 + _ASIDE), 1.0, slope) if rule == "adaptive" else chord
         if t is not None:
             low = np.where(np.isnan(t), low, slope + (1 - slope) * t)
         own = np.where(lower >= 0, 1.0, slope)
@@ -184,49 +189,55 @@ class Maximum:
     def slopes(
         self, node: Activation, coeff: Floats, ends: Ends, rule: str, t: Floats | None, top: Floats | None, which: Rows
     ) -> Floats:
-        """The member whose lower bound is largest; for negative coefficients only where it must be the maximum."""
-        lower = self._split(node, ends[0])
-        leader = np.arange(node.window) == lower.argmax(2)[..., None]
-        others = self._possible(node, ends) & ~leader
-        settled = leader & ~others.any(2, keepdims=True)
-        first, second = (x.reshape(len(x), -1) for x in (leader, settled))
+        """The first member whose lower bound is largest, or nearly so. For negative coefficients, and by "parallel" for
+        all, only where it is the maximum, or nearly so."""
+        lower, upper = (self._split(node, z) for z in ends)
+        score = lower + _ASIDE * (upper - lower)
+        best = score.max(2, keepdims=True)
+        close = score >= best - _ASIDE / 2 * (upper.max(2, keepdims=True) - lower.max(2, keepdims=True)).clip(0)
+        leader = np.arange(node.window) == close.argmax(2)[..., None]
+        low, high = (np.where(leader, z, 0.0).sum(2, keepdims=True) for z in (lower, upper))
+        rest = np.where(leader, -np.inf, upper).max(2, keepdims=True)
+        settled = leader & (rest - low <= _ASIDE * (high - low))
+        first, second = (x.reshape(len(x), -1) for x in (settled if rule == "parallel" else leader, settled))
         return np.where(coeff > 0, first[which], second[which]) * coeff
 
     def price(self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: Ends) -> Array:
-        """What a member gains as the maximum is `max (slope - coeff) z - max slope z`. For `coeff <= 0` some member is
-        the maximum, and the price is at most that of the best; for `coeff > 0` it is at most that of any, and that of
-        any mixture."""
-        lower, upper = (ar.number(z) for z in ends)
-        each = ar.maximum(slope * lower, slope * upper)
-        less = slope - coeff
-        gain = self._split(node, ar.maximum(less * lower, less * upper) - each)
-        most, least = gain[:, :, 0], gain[:, :, 0]
-        for i in range(1, node.window):
-            most, least = ar.maximum(most, gain[:, :, i]), -ar.maximum(-least, -gain[:, :, i])
+        """For `coeff <= 0` the maximum over members that may be the largest. For `coeff > 0` a concave function of the
+        maximum t, piecewise linear: members rise with t up to their upper ends, and t need not be more than one of
+        those, nor less than the largest lower end."""
+        lower, upper = (self._split(node, z) for z in ends)
+        least = lower.max(2, keepdims=True)
+        slope = self._split(node, slope)
+        whole = self._split(node, coeff)
+        below = [
+            self._summed(ar, slope, lower, np.minimum(upper, t)) - whole[:, :, 0] * ar.number(t[:, :, 0])
+            for t in (least, *(np.maximum(upper[:, :, i : i + 1], least) for i in range(node.window)))
+        ]
+        member = np.arange(node.window)
+        above = [self._summed(ar, slope - ar.where(member == i, whole, _zero(ar)), lower, upper) for i in member]
         negative = self._split(node, ar.floats(coeff) <= 0)[:, :, 0]
-        total = self._split(node, each).sum(2)
-        member, (mixture, valid) = total + least, self._mixture(ar, node, coeff, slope, (lower, upper))
-        either = ar.where(valid, -ar.maximum(-member, -mixture), member)
-        return ar.where(negative, total + most, either)
+        return ar.where(negative, _largest(ar, above), _largest(ar, below))
 
-    def _mixture(
-        self, ar: Arithmetic, node: Activation, coeff: Array, slope: Array, ends: tuple[Array, Array]
-    ) -> tuple[Array, NDArray[np.bool_]]:
-        """The price for `coeff > 0` with `coeff * a >= sum part z`, which holds for parts that are not negative and add
-        up to `coeff`: as far as they can be the slopes, which then cost nothing. The largest part is what the others
-        leave, so that the sum is exact; and whether it is not negative either."""
-        wanted = self._split(node, np.maximum(ar.floats(slope), 0.0))
-        whole = np.maximum(self._split(node, ar.floats(coeff))[:, :, :1], 0.0)
-        total = wanted.sum(2, keepdims=True)
-        other = np.arange(node.window) != wanted.argmax(2)[:, :, None]
-        part = ar.choice(np.where(other, wanted * (whole / np.where(total > 0, total, 1.0)), 0.0))
-        largest = self._split(node, coeff)[:, :, :1] - part.sum(2).reshape(len(wanted), node.size, 1)
-        rest = (self._split(node, slope) - ar.where(other, part, largest)).reshape(len(wanted), -1)
-        price = self._split(node, ar.maximum(rest * ends[0], rest * ends[1])).sum(2)
-        return price, ar.floats(largest)[:, :, 0] >= 0
+    @staticmethod
+    def _summed(ar: Arithmetic, slope: Array, lower: Floats, upper: Floats) -> Array:
+        """The maximum of a linear form over the members' intervals."""
+        return ar.maximum(*(slope * ar.number(z) for z in (lower, upper))).sum(2)
 
     def reach(self, node: Activation, largest: Floats) -> Floats:
         return self._split(node, largest).max(2)
+
+
+def _zero(ar: Arithmetic) -> Array:
+    return ar.number(np.zeros(()))
+
+
+def _largest(ar: Arithmetic, values: Sequence[Array]) -> Array:
+    """The largest of several numbers, entry by entry."""
+    result = values[0]
+    for value in values[1:]:
+        result = ar.maximum(result, value)
+    return result
 
 
 KINDS: dict[str, Kind] = {

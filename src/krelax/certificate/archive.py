@@ -111,7 +111,7 @@ def is_certificate(path: str | Path) -> bool:
 def read(path: str | Path) -> Certificate:
     """Read a certificate. Raises Malformed for anything but a file as `write` makes them, after bounded work."""
     try:
-        with zipfile.ZipFile(path) as file:
+        with _opened(path) as file:
             members = _Members(file)
             result: Certificate = _decode(Certificate, members.document(), members, "certificate")
             members.finish()
@@ -122,8 +122,20 @@ def read(path: str | Path) -> Certificate:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a certificate") from None
     except Malformed as error:
         raise Malformed(f"{path}: {error}") from None
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise Malformed(f"{path}: not a readable zip file ({error})") from error
+
+
+# What `zipfile` raises for files that are none, or damaged. Nothing else is inside of these clauses: whatever our own
+# code might raise is a bug, and not the file's fault.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OverflowError)
+
+
+def _opened(path: str | Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise
+    except (*_UNREADABLE, OSError) as error:
+        raise Malformed(f"not a readable zip file ({error})") from error
 
 
 class _Members:
@@ -143,8 +155,11 @@ class _Members:
         info = self._left.pop(name, None)
         if info is None or info.file_size > most:
             raise Malformed(f"{name}: missing, used twice, or too large")
-        with self._file.open(info) as stream:
-            data = stream.read(info.file_size + 1)
+        try:
+            with self._file.open(info) as stream:
+                data = stream.read(info.file_size + 1)
+        except (*_UNREADABLE, OSError) as error:
+            raise Malformed(f"not a readable zip file ({error})") from error
         if len(data) != info.file_size:
             raise Malformed(f"{name}: not of its stated size")
         return data

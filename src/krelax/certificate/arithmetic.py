@@ -218,6 +218,13 @@ class Float64:
         return np.sqrt(x) * (1 + 2.0**-50) + 2.0**-480
 
 
+class Unbounded(Float64):
+    """Double precision without bounds of its errors. It proves nothing: what a proof lacks in float64 is rounding, and
+    worth another look with exact numbers, if it is nothing here."""
+
+    name, unit, tiny = "float64 without error bounds", 0.0, 0.0
+
+
 class Exact:
     """Integers times powers of two: nothing rounds."""
 

@@ -2,46 +2,111 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from krelax.certificate.arithmetic import Arithmetic, Exact, Float64, Floats
-from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected, check_executable
+from krelax.certificate.arithmetic import Arithmetic, Exact, Float64, Floats, Unbounded
+from krelax.certificate.format import Certificate, Malformed, Question
+from krelax.certificate.kernel import Rejected, TooClose, check_executable
+from krelax.certificate.model import Model
+from krelax.certificate.network import Affine, Network
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
 
+# Margins further below zero lack more than rounding takes; nor is it worth a closer look where numbers are that large.
+_CLOSE = 1e-2
+# Products of a proof that float64 leaves open and exact numbers then decide: some seconds of them.
+_MOST_EXACT = 1e8
+
 
 def check(
-    certificate: Certificate, model: bytes, exact: bool = False, errors: Sequence[Floats] | None = None
+    certificate: Certificate, model: Model | bytes, exact: bool = False, errors: Sequence[Floats] | None = None
 ) -> list[float]:
-    """The smallest margin of every question, all of them positive, for the network in an ONNX file.
+    """The smallest margin of every question, all of them positive, for the network in an ONNX file, or in several.
 
     `errors`, `(margins, outputs + 1)` for every question, bound how far rows and offsets are from what is meant.
     Raises Rejected if the certificate is about another network, or proves less; Malformed if it does not fit;
     InputError for a file that is no network.
     """
-    digest = hashlib.sha256(model).hexdigest()
+    files = model if isinstance(model, Model) else Model(model)
+    digest = files.hash
     if certificate.network != digest:
         raise Rejected(f"about the network {certificate.network[:12]}..., not {digest[:12]}...")
     if not certificate.questions:
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()
-    network, float32 = read_network(model).over(ar), certificate.semantics == "float32"
+    networks, float32 = _Networks(read_network(files)), certificate.semantics == "float32"
+    try:
+        network = networks.over(ar)
+    except OverflowError as error:
+        raise Rejected(f"a network with numbers too large ({error})") from error
     if float32:
         check_executable(network, ar)
     margins = []
     for number, question in enumerate(certificate.questions):
         own = None if errors is None else errors[number]
         try:
-            with np.errstate(all="ignore"):
-                margins.append(Proof(network, question, ar, float32, own).margin())
+            margins.append(_Checked(networks, question, float32, own).margin(ar))
         except Malformed as error:
             raise Malformed(f"question {number}: {error}") from None
+        except Rejected as error:
+            raise type(error)(f"question {number}: {error}") from None
         except OverflowError as error:
             raise Rejected(f"question {number}: numbers too large ({error})") from error
-        if not margins[-1] > 0:
-            raise Rejected(f"question {number}: what is proven of the smallest margin is {margins[-1]:.6g}")
     return margins
+
+
+class _Networks:
+    """A network with its constants as numbers of every arithmetic that is asked for."""
+
+    def __init__(self, network: Network) -> None:
+        self.plain, self._known = network, dict[str, Network]()
+
+    def over(self, ar: Arithmetic) -> Network:
+        """The network in an arithmetic."""
+        if ar.name not in self._known:
+            self._known[ar.name] = self.plain.over(ar)
+        return self._known[ar.name]
+
+
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """A question with its proof, to be checked in any arithmetic."""
+
+    networks: _Networks
+    question: Question
+    float32: bool
+    errors: Floats | None
+
+    def margin(self, ar: Arithmetic) -> float:
+        """The smallest margin, which is positive. Where float64 only lacks what rounding may have taken, exact numbers
+        decide, if the proof is not large. Raises Rejected."""
+        margin = self._proven(ar)
+        if isinstance(ar, Float64) and -_CLOSE < margin <= 0 and self._proven(Unbounded()) > 0:
+            if self._work() > _MOST_EXACT:
+                raise TooClose(
+                    f"too close to call in float64, where rounding may take more than there is ({margin:.3g})"
+                )
+            margin = self._proven(Exact())
+        if not margin > 0:
+            raise Rejected(f"what is proven of the smallest margin is {margin:.6g}")
+        return margin
+
+    def _proven(self, ar: Arithmetic) -> float:
+        with np.errstate(all="ignore"):
+            return Proof(self.networks.over(ar), self.question, ar, self.float32, self.errors).margin()
+
+    def _work(self) -> float:
+        """Products that checking the proof takes, about."""
+        network, q = self.networks.plain, self.question
+        affine = [node for node in network.nodes if isinstance(node, Affine)]
+        row = sum(node.size * node.terms for node in affine)
+        forms = 2 * sum(network.size(network.before(j)) for j in range(len(network.activations))) + 2 * len(q.rows)
+        if q.boxes is not None:
+            return float(row) * forms * len(q.boxes.cut)
+        claims = [claim for layer in q.layers for claim in (*layer.claims, layer.lines)]
+        for case in q.cases or ():
+            claims += [*(step.claim for step in (*case.steps, *(case.lines or ()))), case.claim]
+        return float(row) * (forms + sum(len(claim.tree) for claim in (*claims, q.margins) if claim is not None))

@@ -74,10 +74,18 @@ class Splits:
 
     def lowered(self, leaves: int) -> Table:
         """By how much the slopes are lowered in every leaf."""
+        return self._table(leaves, self.side * self.multiplier, 0.0)
+
+    def own(self, leaves: int, negative_slope: float) -> Table:
+        """The slopes of the pieces that the splits leave: the sides decide, not bounds that may be rounded."""
+        return self._table(leaves, np.where(self.side > 0, 1.0, negative_slope), np.nan)
+
+    def _table(self, leaves: int, values: Floats, missing: float) -> Table:
+        """A number for every split."""
         neurons, place = np.unique(self.neuron, return_inverse=True)
-        values = np.zeros((leaves, len(neurons)))
-        values[self.leaf, place] = self.side * self.multiplier
-        return Table(neurons, values)
+        table = np.full((leaves, len(neurons)), missing)
+        table[self.leaf, place] = values
+        return Table(neurons, table)
 
 
 def grow(claim: Claim, forms: int, splittable: NDArray[np.bool_], assumed: int | None = None) -> Leaves:

@@ -47,12 +47,6 @@ class Table:
         """Neurons with a number in some row."""
         return self.entries[~np.isnan(self.values).all(0)]
 
-    def without(self, rows: Index, neurons: Index, size: int) -> Table:
-        """The same but for some of `size` neurons, each in one row."""
-        place, values = _places(self.entries, size)[neurons], self.values.copy()
-        values[rows[place >= 0], place[place >= 0]] = np.nan
-        return Table(self.entries, values)
-
     def at(self, neurons: Index, size: int) -> Floats:
         """The numbers of these out of `size` neurons."""
         place = _places(neurons, size)
@@ -72,8 +66,8 @@ def _places(entries: Index, size: int) -> Index:
 @dataclass
 class Choice:
     """How slopes are chosen: by a rule, unless tables have fractions "t" of lower slopes, perhaps with slopes of upper
-    lines, "top", or slopes of neurons' "lower" and "upper" lines, or "absolute" ones, and how far they are then
-    "lowered"."""
+    lines, "top", or their "own" slopes of neurons that are split, or slopes of neurons' "lower" and "upper" lines, or
+    "absolute" ones, and how far they are then "lowered"."""
 
     rule: str = "adaptive"
     tables: dict[str, Table] = field(default_factory=dict)
@@ -133,6 +127,8 @@ def _settled(node: Activation, ends: Ends, choice: Choice) -> NDArray[np.bool_]:
 def _slopes(node: Activation, coeff: Floats, ends: Ends, rule: str, tables: dict[str, Floats], which: Rows) -> Floats:
     """The slopes chosen for neurons alone."""
     result = KINDS[node.kind].slopes(node, coeff, ends, rule, tables.get("t"), tables.get("top"), which)
+    if "own" in tables:
+        result = np.where(np.isnan(tables["own"]), result, tables["own"] * coeff)
     if "lower" in tables:
         line = np.where(coeff > 0, tables["lower"], tables["upper"])
         result = np.where(np.isnan(line), result, line * coeff)

@@ -21,16 +21,23 @@ from krelax.certificate.region import Region
 from krelax.errors import KrelaxError
 
 _FLOAT32, _LARGEST_FLOAT32, _LARGEST_COEFFICIENT = 2.0**-24, 2.0**127, 2.0**126
+# The largest product of factors of affine nodes, one after the other, that float32 executions may compute in any order
+# and combination: far from overflow, and far from where factors that are subnormal, 2**-126, count.
+_LARGEST_REACH = 2.0**60
 # Terms charged beyond those of the long sums: short operations around them, and in float32 those of a normalisation
 # that is folded into the node before it.
 _OVERHEAD, _OVERHEAD_FLOAT32 = 64, 16
 # Added to magnitudes, so that a relative error covers products that underflow; and in float32 to every factor, so that
-# it covers those that are subnormal and taken for zero.
-_FLOOR, _FLOOR_FLOAT32 = 2.0**-900, 2.0**-80
+# it covers those that are subnormal and taken for zero; and so many times the reach, for subnormal products of factors.
+_FLOOR, _FLOOR_FLOAT32, _FLOOR_OF_REACH = 2.0**-900, 2.0**-80, 2.0**-90
 
 
 class Rejected(KrelaxError):
     """A step of the proof does not hold, or the last bound is not positive."""
+
+
+class TooClose(Rejected):
+    """The last bound is positive but for what rounding may have taken."""
 
 
 class Contradiction(Rejected):
@@ -39,6 +46,8 @@ class Contradiction(Rejected):
 
 def check_executable(network: Network, ar: Arithmetic) -> None:
     """Raises Rejected for a network of which nothing is known when float32 executes it."""
+    if not network.single:
+        raise Rejected("float32 semantics of a network with tensors of type float64")
     for node in network.nodes:
         if isinstance(node, Activation) and not KINDS[node.kind].float32:
             raise Rejected(f"float32 semantics of a {node.kind}, whose executions are not known")
@@ -64,18 +73,22 @@ Step = Callable[[int, Array | None], Crossed | None]
 
 class Bounds:
     """What is known of a network's nodes over a region, or over boxes, in evaluation order:
-    `lower[i] <= node i <= upper[i]`, and `magnitude[i]`; each `(regions, size)`."""
+    `lower[i] <= node i <= upper[i]`, and `magnitude[i]`; each `(regions, size)`. For float32 also `reach[i]`,
+    `(regions, 1)`: nothing is larger that an execution computes on the way from the activations before to node i, even
+    where it multiplies factors of several affine nodes first, or leaves some for later (Gemm's alpha)."""
 
     def __init__(self, network: Network, region: Region, ar: Arithmetic, float32: bool) -> None:
         region = region.flushed() if float32 else region
         self.network, self.region, self.ar, self.float32 = network, region, ar, float32
         self.lower, self.upper, self.magnitude = [region.lower], [region.upper], [region.largest()]
+        self.reach = [self._beginning(0)]
 
     def of(self, network: Network) -> Bounds:
         """The same of a network that continues this one, or that this one continues."""
         other = copy(self)
         other.network, count = network, len(network.nodes)
         other.lower, other.upper, other.magnitude = self.lower[:count], self.upper[:count], self.magnitude[:count]
+        other.reach = self.reach[:count]
         while len(other.lower) < count:
             other.advance()
         return other
@@ -86,10 +99,35 @@ class Bounds:
 
     def advance(self) -> None:
         """Append the interval of the next node."""
-        lower, upper, magnitude = self._interval(len(self.lower))
+        i = len(self.lower)
+        node = self.network.nodes[i]
+        if isinstance(node, Affine):
+            self.reach.append(self._reach(node))
+        lower, upper, magnitude = self._interval(i)
         self.lower.append(lower)
         self.upper.append(upper)
         self.magnitude.append(magnitude)
+        if not isinstance(node, Affine):
+            self.reach.append(self._beginning(i))
+
+    def _beginning(self, i: int) -> Floats:
+        """The reach of the input, or of an activation."""
+        return np.maximum(self.largest(i).max(1, keepdims=True, initial=0.0), 1.0)
+
+    def _reach(self, node: Affine) -> Floats:
+        """The reach of an affine node: every factor counts as one at least."""
+        if not self.float32:
+            return np.ones((1, 1))
+        total = np.zeros((1, 1))
+        for j, m in zip(node.inputs, node.maps, strict=True):
+            ones = self.ar.number(np.ones((1, self.network.size(j))))
+            gain = np.max(self.ar.floats(m.absolute.forward(self.ar, ones)), initial=1.0)
+            total = total + 1.01 * max(gain, 1.0) * max(node.made_of, 1.0) * self.reach[j]
+        if node.bias_size is not None:
+            total = total + 1.01 * max(np.max(np.abs(node.bias_size), initial=0.0), node.made_of)
+        if not (total < _LARGEST_REACH).all():
+            raise Rejected("float32 executions may overflow, or lose what is too small beside other numbers")
+        return total
 
     def renew(self, node: int) -> None:
         """Intersect the interval of a node with what those of its inputs are now."""
@@ -97,9 +135,9 @@ class Bounds:
 
     def _interval(self, i: int) -> tuple[Floats, Floats, Floats]:
         node = self.network.nodes[i]
-        return self._affine(node) if isinstance(node, Affine) else self._activation(node)
+        return self._affine(node, i) if isinstance(node, Affine) else self._activation(node)
 
-    def _affine(self, node: Affine) -> tuple[Floats, Floats, Floats]:
+    def _affine(self, node: Affine, i: int) -> tuple[Floats, Floats, Floats]:
         ar = self.ar
         if node.moves_only:
             sides = [[side[j] for j in node.inputs] for side in (self.lower, self.upper)]
@@ -112,17 +150,18 @@ class Bounds:
             for c, j in ends
         ]
         middle = node.forward(ar, [ar.number(c) for c in centre])
-        magnitude = self._magnitude(node)
+        magnitude = self._magnitude(node, i)
         spread = node.spread(ar, radius) + self._slack(node, node.terms) * ar.number(magnitude)
         return ar.down(middle - spread), -ar.down(-(middle + spread)), magnitude
 
-    def _magnitude(self, node: Affine) -> Floats:
+    def _magnitude(self, node: Affine, i: int) -> Floats:
         """Bounds of the sums of an affine node's absolute terms."""
         floor = _FLOOR_FLOAT32 if self.float32 else 0.0
         largest = [self.largest(j) + floor for j in node.inputs]
         magnitude = -self.ar.down(-node.magnitude(self.ar, [self.ar.number(v) for v in largest])) + _FLOOR
         if self.float32:
             magnitude = magnitude + floor * (1 + sum(v.sum(1, keepdims=True) for v in largest))
+            magnitude = magnitude + _FLOOR_OF_REACH * self.reach[i]
             if not (magnitude < _LARGEST_FLOAT32).all():
                 raise Rejected("float32 executions may overflow")
         return magnitude
@@ -141,7 +180,11 @@ class Bounds:
 
     def tighten(self, node: int, lower: Floats, upper: Floats) -> None:
         """Intersect a node's bounds with others that hold, too."""
-        self.lower[node], self.upper[node] = np.maximum(self.lower[node], lower), np.minimum(self.upper[node], upper)
+        self.replace(node, np.maximum(self.lower[node], lower), np.minimum(self.upper[node], upper))
+
+    def replace(self, node: int, lower: Floats, upper: Floats) -> None:
+        """Put other bounds that hold in the place of a node's. Raises Contradiction."""
+        self.lower[node], self.upper[node] = lower, upper
         if (self.lower[node] > self.upper[node]).any():
             raise Contradiction("bounds that contradict each other")
 

@@ -20,6 +20,7 @@ from krelax.errors import InputError, UnsupportedError
 
 EXTERNAL = 1  # TensorProto.DataLocation
 _MOST_BYTES = 1 << 33
+_ENTRIES = {"location", "offset", "length", "checksum"}
 # A plain file name: no folders, no drives, nothing hidden.
 _PLAIN = re.compile(r"(?!\.)[^/\\:\0]+")
 # No ONNX file begins like this: it would be field 13, a group, of the model.
@@ -75,10 +76,11 @@ def external_names(model: Message) -> list[str]:
 
 
 def external_entry(tensor: Message) -> dict[str, str]:
-    """Where the numbers of a tensor lie: "location", perhaps "offset" and "length"."""
+    """Where the numbers of a tensor lie: "location", perhaps "offset" and "length", and a "checksum", which the hash
+    makes needless."""
     pairs = [(entry.get("key", ""), entry.get("value", "")) for entry in tensor.all("external_data")]
     entry = dict(pairs)
-    if len(entry) != len(pairs) or "location" not in entry or not entry.keys() <= {"location", "offset", "length"}:
+    if len(entry) != len(pairs) or not {"location"} <= entry.keys() <= _ENTRIES:
         raise UnsupportedError(f"constant {tensor.get('name', '')!r}: external data {', '.join(sorted(entry))}")
     return entry
 

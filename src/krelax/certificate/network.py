@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.arithmetic import Arithmetic, Array, Floats
+from krelax.errors import UnsupportedError
 
 Index = NDArray[np.int64]
+# Of all nodes together.
+_MOST_NUMBERS = 10**8
 
 
 class Map(Protocol):
@@ -161,7 +164,8 @@ class Affine:
     """The sum of `maps`, each of one input, and `bias`, `(size,)`.
 
     `fuzz` bounds the relative error of the coefficients (as of a quotient that is no float64 number), and `bias_size`
-    the sum of the absolute values of the terms that the bias is made of.
+    the sum of the absolute values of the terms that the bias is made of. `made_of` is the largest number that
+    coefficients and bias are computed from.
     """
 
     inputs: tuple[int, ...]
@@ -170,6 +174,7 @@ class Affine:
     bias: Array | None = None
     bias_size: Floats | None = None
     fuzz: float = 0.0
+    made_of: float = 0.0
 
     @property
     def terms(self) -> int:
@@ -225,10 +230,12 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Nodes in the order of the file. Node 0, the input, is None; the last one is the output."""
+    """Nodes in the order of the file. Node 0, the input, is None; the last one is the output. `single` says whether all
+    tensors of the file are of type float32."""
 
     nodes: tuple[Affine | Activation | None, ...]
     input_size: int
+    single: bool = True
 
     def size(self, node: int) -> int:
         """Number of entries of a node."""
@@ -264,9 +271,13 @@ class Builder:
 
     def __init__(self, input_size: int) -> None:
         self._nodes: list[Affine | Activation | None] = [None]
-        self._input_size = input_size
+        self._input_size, self._room = input_size, _MOST_NUMBERS
 
     def add(self, node: Affine | Activation) -> int:
+        """The number of a node. Raises UnsupportedError for a network of too many numbers."""
+        self._room -= node.size
+        if self._room < 0:
+            raise UnsupportedError(f"more than {_MOST_NUMBERS} numbers in one evaluation")
         self._nodes.append(node)
         return len(self._nodes) - 1
 
@@ -283,7 +294,7 @@ class Builder:
             return self.pick(before.inputs[0], np.where(flat < 0, -1, inner.index[flat]))
         return self.add(Affine((x,), (Pick(flat, self.size(x)),), flat.size))
 
-    def build(self, output: int) -> Network:
+    def build(self, output: int, single: bool) -> Network:
         """The network up to a node, without what it does not need."""
         needed = {0, output}
         for i in range(output, 0, -1):
@@ -293,7 +304,7 @@ class Builder:
         place = {old: new for new, old in enumerate(sorted(needed))}
         nodes = (self._nodes[i] for i in sorted(needed))
         moved = (n and replace(n, inputs=tuple(place[j] for j in n.inputs)) for n in nodes)
-        return Network(tuple(moved), self._input_size)
+        return Network(tuple(moved), self._input_size, single)
 
 
 def full(constant: Floats, shape: tuple[int, ...]) -> Floats:

@@ -12,38 +12,45 @@ from typing import Any
 import numpy as np
 
 from krelax.certificate.affine import add, scaled
-from krelax.certificate.context import Context, Shape, Tensor, Value, reads
+from krelax.certificate.context import FLOAT, MANY, Context, Tensor, Value, form, reads, real
 from krelax.certificate.network import Activation
+from krelax.certificate.onnx import Shape
 from krelax.errors import UnsupportedError
 
-# Exporters write this for no bound.
+# What a clip's bounds are in older versions where there are none: no bound in float32, but one of real numbers.
 _UNBOUNDED = float(np.finfo(np.float32).max)
 
 
 def activation(c: Context, x: Value, kind: str, shape: Shape, **more: Any) -> Value:
     """An activation of all entries of a value."""
-    return Value(c.builder.add(Activation((x.node,), kind, prod(shape), **more)), shape)
+    return Value(c.builder.add(Activation((x.node,), kind, prod(shape), **more)), shape, x.dtype)
 
 
-@reads("Relu", "LeakyRelu")
+@reads("Relu", forms=[form(7, 1)])
 def _relu(c: Context) -> Tensor:
-    slope = float(c.get("alpha", np.float32(0.01))) if c.call.op == "LeakyRelu" else 0.0
+    return activation(c, c.value(), "relu", c.value().shape, negative_slope=0.0)
+
+
+@reads("LeakyRelu", forms=[form(7, 1, alpha=real(0.01))])
+def _leaky_relu(c: Context) -> Tensor:
+    slope = float(c.get("alpha"))
     if not 0 <= slope <= 1:
         raise UnsupportedError(f"a leaky ReLU with a negative slope of {slope:g}; it must lie in [0, 1]")
     return activation(c, c.value(), "relu", c.value().shape, negative_slope=slope)
 
 
-@reads("Sigmoid", "Tanh")
+@reads("Sigmoid", "Tanh", forms=[form(7, 1)])
 def _smooth(c: Context) -> Tensor:
     return activation(c, c.value(), c.call.op.lower(), c.value().shape)
 
 
-@reads("GlobalMaxPool")
+@reads("GlobalMaxPool", forms=[form(7, 1)])
 def _global_max_pool(c: Context) -> Tensor:
     x = c.value()
-    images, channels, *spatial = x.shape
-    shape = (images, channels, *[1] * len(spatial))
-    return activation(c, x, "max", shape, window=prod(spatial))
+    if len(x.shape) < 3:
+        raise UnsupportedError(f"a tensor of shape {list(x.shape)}")
+    shape = (*x.shape[:2], *[1] * (len(x.shape) - 2))
+    return activation(c, x, "max", shape, window=prod(x.shape[2:]))
 
 
 def _maximum(c: Context, a: Tensor, b: Tensor) -> Tensor:
@@ -60,42 +67,47 @@ def _minimum(c: Context, a: Tensor, b: Tensor) -> Tensor:
     return add(c, a, _positive(c, add(c, a, b, -1)), -1)
 
 
-def _positive(c: Context, x: Tensor) -> Value:
-    if not isinstance(x, Value):
-        raise UnsupportedError("operands that are all constant; fold them when exporting")
+def _positive(c: Context, x: Value) -> Value:
     return activation(c, x, "relu", x.shape)
 
 
-@reads("Max", "Min")
+@reads("Max", "Min", forms=[form(7, 1, MANY)])
 def _extremum(c: Context) -> Tensor:
-    pick = _maximum if c.call.op == "Max" else _minimum
-    present = [x for x in c.operands if x is not None]
+    pick, operands = _maximum if c.call.op == "Max" else _minimum, [c.operand(i) for i in range(len(c.operands))]
+    if c.version < 8 and len({x.shape for x in operands}) != 1:
+        raise UnsupportedError("operands of different shapes before version 8 of the operator set")
+    present: list[Tensor] = [x if isinstance(x, Value) else c.weight(i) for i, x in enumerate(operands)]
+    if not any(isinstance(x, Value) for x in present[:2]):
+        raise UnsupportedError("operands that are all constant; fold them when exporting")
     return reduce(lambda a, b: pick(c, a, b), present)
 
 
-@reads("Abs")
+@reads("Abs", forms=[form(7, 1)])
 def _absolute(c: Context) -> Tensor:
     """`relu(x) + relu(-x)`."""
     x = c.value()
     return add(c, _positive(c, x), _positive(c, scaled(c, x, -1.0)), 1)
 
 
-@reads("Clip")
+@reads("Clip", forms=[form(7, 1, min=FLOAT, max=FLOAT), form(11, 1, 3)])
 def _clip(c: Context) -> Tensor:
-    """`high - relu(high - max(x, low))`; infinities and the largest float32 are no bounds. The upper one wins."""
+    """`high - relu(high - max(x, low))`."""
     low, high = (_bound(c, name, place) for name, place in (("min", 1), ("max", 2)))
+    if low is not None and high is not None and low > high:
+        raise UnsupportedError(f"a clip to [{low:g}, {high:g}], which readers take differently")
     x: Tensor = c.value()
-    low = min(low, high)
-    if low > -_UNBOUNDED:
+    if low is not None:
         x = _maximum(c, x, np.array(low))
-    if high < _UNBOUNDED:
+    if high is not None:
         x = add(c, np.array(high), _positive(c, add(c, np.array(high), x, -1)), -1)
     return x
 
 
-def _bound(c: Context, name: str, place: int) -> float:
-    """A bound of a clip; infinite if it is missing."""
-    given = c.get(name, c.constant(place))
-    if given is None:
-        return -np.inf if name == "min" else np.inf
-    return float(np.asarray(given).item())
+def _bound(c: Context, name: str, place: int) -> float | None:
+    """A bound of a clip, None if there is none."""
+    bound = c.scalar(place)
+    if c.version < 11:
+        bound = c.get(name) if name in c.call.attributes else _UNBOUNDED
+    if bound is not None and abs(bound) >= _UNBOUNDED:
+        raise UnsupportedError(f"a clip whose {name} is the largest float32 number; export with version 11 or newer")
+    return None if bound is None else float(bound)

@@ -1,190 +1,290 @@
-"""Reads an ONNX file, the protocol buffer, with the standard library: as much of it as networks are made of.
+"""The graph in an ONNX file: one input, one output, constants, and calls of operators in order.
 
-Fields are found by their numbers in the file onnx.proto, which are written next to their names below.
+Every constant keeps its element type. Nothing is guessed: versions, types and encodings that are not listed here are
+UnsupportedErrors, and so is everything that is neither read nor without meaning (names and descriptions have none).
 """
 
 from __future__ import annotations
 
-import struct
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.certificate.model import EXTERNAL, Model, external_entry
+from krelax.certificate.protobuf import Message, decode
 from krelax.errors import InputError, UnsupportedError
 
-_TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 9: "|b1", 11: "<f8"}  # TensorProto.DataType
-_TYPED_DATA = {1: 4, 6: 5, 7: 7, 9: 5, 11: 10}  # float_data, int32_data, int64_data, int32_data, double_data
-_MOST_NUMBERS = 10**8
+Shape = tuple[int, ...]
+# TensorProto.DataType: the element type, and the field that holds numbers one by one, as what.
+_TYPES: dict[int, tuple[np.dtype[Any], str]] = {
+    1: (np.dtype(np.float32), "float_data"),
+    2: (np.dtype(np.uint8), "int32_data"),
+    3: (np.dtype(np.int8), "int32_data"),
+    6: (np.dtype(np.int32), "int32_data"),
+    7: (np.dtype(np.int64), "int64_data"),
+    9: (np.dtype(np.bool_), "int32_data"),
+    10: (np.dtype(np.float16), "int32_data"),
+    11: (np.dtype(np.float64), "double_data"),
+}
+_FIELDS = {"raw_data", "float_data", "int32_data", "int64_data", "double_data", "string_data", "uint64_data"}
+# AttributeProto.AttributeType: what is read, and the field that holds it.
+_ATTRIBUTES = {1: ("float", "f"), 2: ("int", "i"), 3: ("string", "s"), 4: ("tensor", "t"), 6: ("floats", "floats"),
+               7: ("ints", "ints")}  # fmt: skip
+_VALUES = {"f", "i", "s", "t", "g", "floats", "ints", "strings", "tensors", "graphs", "tp", "type_protos",
+           "sparse_tensor", "sparse_tensors"}  # fmt: skip
+_MISSING: dict[str, Any] = {"float": np.float32(0), "int": 0, "string": b"", "floats": [], "ints": []}
+OLDEST, NEWEST = 7, 24
+_OLDEST_IR, _NEWEST_IR = 3, 13
+MOST_NUMBERS = 10**8
 
 
-class Message:
-    """Fields of a message: for each number its values, integers or bytes."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._fields: dict[int, list[Any]] = {}
-        place = 0
-        while place < len(data):
-            key, place = _varint(data, place)
-            value, place = _value(data, place, key & 7)
-            self._fields.setdefault(key >> 3, []).append(value)
-
-    def all(self, number: int) -> list[Any]:
-        """Values of a repeated field."""
-        return self._fields.get(number, [])
-
-    def one(self, number: int, default: Any = None) -> Any:
-        """Value of a field that may occur once."""
-        values = self.all(number)
-        if len(values) > 1:
-            raise InputError(f"field {number} occurs more than once")
-        return values[0] if values else default
-
-    def text(self, number: int) -> str:
-        return bytes(self.one(number, b"")).decode()
-
-    def texts(self, number: int) -> list[str]:
-        return [bytes(v).decode() for v in self.all(number)]
-
-    def messages(self, number: int) -> list[Message]:
-        return [Message(v) for v in self.all(number)]
-
-    def integers(self, number: int) -> list[int]:
-        """A repeated field of signed integers, packed or not."""
-        result = []
-        for value in self.all(number):
-            if isinstance(value, int):
-                result.append(value)
-                continue
-            place = 0
-            while place < len(value):
-                item, place = _varint(value, place)
-                result.append(item)
-        return [v - (1 << 64) if v >> 63 else v for v in result]
-
-    def floats(self, number: int, kind: str) -> NDArray[Any]:
-        """A repeated field of fixed-width numbers, packed or not."""
-        return np.frombuffer(b"".join(bytes(v) for v in self.all(number)), kind)
+def element_type(number: int) -> np.dtype[Any]:
+    """The element type of a number of TensorProto.DataType."""
+    if number not in _TYPES:
+        raise UnsupportedError(f"elements of type {number}; export with float32 and int64")
+    return _TYPES[number][0]
 
 
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[place]
-        place += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value & ((1 << 64) - 1), place
-    raise InputError("a number that does not end")
-
-
-def _value(data: memoryview, place: int, wire: int) -> tuple[Any, int]:
-    if wire == 0:
-        return _varint(data, place)
-    if wire == 2:
-        size, place = _varint(data, place)
-    elif wire in {1, 5}:
-        size = 8 if wire == 1 else 4
-    else:
-        raise InputError(f"wire type {wire}")
-    if place + size > len(data):
-        raise InputError("a field that is cut short")
-    return data[place : place + size], place + size
-
-
-@dataclass
+@dataclass(frozen=True)
 class Call:
-    """A node of the file: `outputs = op(inputs)`, tensors by name."""
+    """A node of the file: `outputs = op(inputs)`, tensors by name; attributes with the names of their types."""
 
     op: str
     inputs: list[str]
     outputs: list[str]
-    attributes: dict[str, Any]
+    attributes: dict[str, tuple[str, Any]]
 
 
-@dataclass
-class Model:
-    """A graph of one input, with its shape (unknown axes count as one), and one output."""
+@dataclass(frozen=True)
+class Declared:
+    """What a file says of a tensor: its element type and its axes, None where it does not say."""
+
+    dtype: np.dtype[Any] | None
+    shape: tuple[int | None, ...] | None
+
+    def fits(self, dtype: np.dtype[Any], shape: Shape) -> bool:
+        """Whether a tensor can be what is said."""
+        if self.dtype not in {None, dtype}:
+            return False
+        if self.shape is None:
+            return True
+        same = zip(self.shape, shape, strict=False)
+        return len(self.shape) == len(shape) and all(n is None or n == m for n, m in same)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph of one input, with its element type and shape (unknown axes count as one), and one output. `declared` is
+    what the file says of tensors by their names."""
 
     version: int
     calls: list[Call]
     constants: dict[str, NDArray[Any]]
     input: str
-    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    shape: Shape
     output: str
+    declared: dict[str, list[Declared]]
 
 
-def parse(data: bytes) -> Model:
-    """The model in an ONNX file. InputError for what is no such file, UnsupportedError for what is not read."""
+def parse(model: Model | bytes) -> Graph:
+    """The graph in an ONNX file. InputError for what is no such file, UnsupportedError for what is not read."""
+    files = model if isinstance(model, Model) else Model(model)
+    message = decode("Model", files.data)
+    if not _OLDEST_IR <= message.get("ir_version", 0) <= _NEWEST_IR:
+        raise UnsupportedError(f"IR version {message.get('ir_version', 'none')}, not {_OLDEST_IR} to {_NEWEST_IR}")
+    _without(message, "training_info", "functions", "configuration")
+    graph = message.get("graph")
+    if graph is None:
+        raise InputError("no graph; give the path of an ONNX network")
+    _without(graph, "quantization_annotation", "sparse_initializer")
+    constants = _constants(graph, files.external)
+    (name, dtype, shape), output, declared = _ends(graph, constants)
+    calls = [_call(node, files.external) for node in graph.all("node")]
+    if not any(output in call.inputs for call in calls):  # what is said of the shape of the result changes nothing
+        declared[output] = [Declared(what.dtype, None) for what in declared[output]]
+    return Graph(_version(message), calls, constants, name, dtype, shape, output, declared)
+
+
+def _without(message: Message, *fields: str) -> None:
+    for field in fields:
+        if field in message:
+            raise UnsupportedError(f"{field} of a {message.kind}")
+
+
+def _version(model: Message) -> int:
+    """The version of ONNX's own operators. Others may be imported, but are not read where they are used."""
+    imports = [(o.get("domain", ""), o.get("version", 0)) for o in model.all("opset_import")]
+    versions = {version for domain, version in imports if domain in {"", "ai.onnx"}}
+    if len(versions) != 1 or not OLDEST <= min(versions) <= NEWEST:
+        raise UnsupportedError(
+            f"operator sets {sorted(versions)}, not one of versions {OLDEST} to {NEWEST}; export again"
+        )
+    return int(versions.pop())
+
+
+def _constants(graph: Message, external: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
+    result: dict[str, NDArray[Any]] = {}
+    for item in graph.all("initializer"):
+        name = item.get("name", "")
+        if name in result or not name:
+            raise UnsupportedError(f"constants that are all named {name!r}")
+        result[name] = tensor(item, external)
+    return result
+
+
+def _ends(
+    graph: Message, constants: Mapping[str, NDArray[Any]]
+) -> tuple[tuple[str, np.dtype[Any], Shape], str, dict[str, list[Declared]]]:
+    """The input with its type and shape, the output, and what is said of them and of other tensors."""
+    inputs, outputs = graph.all("input"), graph.all("output")
+    own = [i for i in inputs if i.get("name", "") not in constants]
+    if len(own) != 1 or len(outputs) != 1:
+        raise UnsupportedError(f"{len(own)} inputs and {len(outputs)} outputs; only one of each is supported")
+    if len({i.get("name", "") for i in inputs}) != len(inputs):
+        raise UnsupportedError("inputs of the same name")
+    said = [(i.get("name", ""), _declared(i)) for i in (*inputs, *outputs, *graph.all("value_info"))]
+    declared: dict[str, list[Declared]] = {}
+    for name, what in said:
+        declared.setdefault(name, []).append(what)
+    name, output = own[0].get("name", ""), outputs[0].get("name", "")
+    dtype, axes = declared[name][0].dtype, declared[name][0].shape
+    if dtype is None or dtype not in {np.dtype(np.float32), np.dtype(np.float64)}:
+        raise UnsupportedError(f"an input of type {dtype}; only float32 and float64 are supported")
+    if axes is None or not name:
+        raise InputError("an input without a shape; export the network with its input shape")
+    shape = tuple(1 if n is None else n for n in axes)
+    if prod(shape) > MOST_NUMBERS or min(shape, default=1) < 1:
+        raise UnsupportedError(f"an input of shape {list(shape)}")
+    return (name, dtype, shape), output, declared
+
+
+def _declared(info: Message) -> Declared:
+    """ValueInfoProto: the type and the axes of a tensor."""
+    kind = info.get("type")
+    if kind is None:
+        return Declared(None, None)
+    where = f"tensor {info.get('name', '')!r}"
+    said = kind.get("tensor_type")
+    if said is None or kind.present() - {"tensor_type", "denotation"}:
+        raise UnsupportedError(f"{where}, which is no tensor")
+    dtype, shape = said.get("elem_type", 0), said.get("shape")
+    axes = None if shape is None else tuple(_axis(dim, where) for dim in shape.all("dim"))
+    return Declared(element_type(dtype) if dtype else None, axes)
+
+
+def _axis(dim: Message, where: str) -> int | None:
+    if "dim_value" in dim and ("dim_param" in dim or dim.get("dim_value") < 0):
+        raise UnsupportedError(f"{where} with an axis that is both known and unknown, or negative")
+    size: int | None = dim.get("dim_value")
+    return size
+
+
+def _call(node: Message, external: Mapping[str, bytes]) -> Call:
+    op = node.get("op_type", "")
+    if node.get("domain", "") not in {"", "ai.onnx"} or node.get("overload", ""):
+        raise UnsupportedError(f"operator {op} of domain {node.get('domain', '')!r}")
+    _without(node, "device_configurations")
+    attributes: dict[str, tuple[str, Any]] = {}
+    for item in node.all("attribute"):
+        name = item.get("name", "")
+        if name in attributes:
+            raise UnsupportedError(f"operator {op} with two attributes {name!r}")
+        try:
+            attributes[name] = _attribute(item, external)
+        except InputError as error:
+            raise type(error)(f"operator {op}, attribute {name!r}: {error}") from error
+    return Call(op, list(node.all("input")), list(node.all("output")), attributes)
+
+
+def _attribute(item: Message, external: Mapping[str, bytes]) -> tuple[str, Any]:
+    """The type and the value of an AttributeProto. Numbers that are zero, and text and lists that are empty, may be
+    left out."""
+    if item.get("type", 0) not in _ATTRIBUTES or item.get("ref_attr_name", ""):
+        raise UnsupportedError(f"a value of type {item.get('type', 'none')}, or one of a function")
+    kind, field = _ATTRIBUTES[item.get("type")]
+    if (item.present() & _VALUES) - {field} or (field not in item and kind not in _MISSING):
+        raise UnsupportedError(f"not exactly one value, of type {kind}")
+    value = item.get(field, _MISSING.get(kind))
+    if kind == "tensor":
+        return kind, tensor(value, external)
+    if kind in {"float", "floats"} and not np.isfinite(value).all():
+        raise UnsupportedError("NaN or infinity")
+    if kind == "string":
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise UnsupportedError("text that is not UTF-8") from error
+    return kind, value
+
+
+def tensor(item: Message, external: Mapping[str, bytes]) -> NDArray[Any]:
+    """A TensorProto as an array of its element type; it must be finite."""
+    name = item.get("name", "")
     try:
-        return _model(Message(memoryview(data)))
-    except (IndexError, ValueError, TypeError, AttributeError, KeyError, struct.error, OverflowError) as error:
-        raise InputError(f"not an ONNX file ({error})") from error
+        array = _array(item, external)
+    except InputError as error:
+        raise type(error)(f"constant {name!r}: {error}") from error
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"constant {name!r} holds NaN or infinity; train or export the network again")
+    return array
 
 
-def _model(model: Message) -> Model:
-    graph = Message(model.one(7))
-    if model.all(25) or graph.all(15):
-        raise UnsupportedError("functions and sparse constants")
-    versions = {s.text(1): s.one(2, 1) for s in model.messages(8)}
-    constants = {t.text(8): tensor(t) for t in graph.messages(5)}
-    inputs = [i for i in graph.messages(11) if i.text(1) not in constants]
-    if len(inputs) != 1 or len(graph.all(12)) != 1:
-        raise UnsupportedError(f"{len(inputs)} inputs and {len(graph.all(12))} outputs; only one of each is supported")
-    calls = [_call(node) for node in graph.messages(1)]
-    output = graph.messages(12)[0].text(1)
-    return Model(
-        versions.get("", versions.get("ai.onnx", 1)), calls, constants, inputs[0].text(1), _shape(inputs[0]), output
-    )
+def _array(item: Message, external: Mapping[str, bytes]) -> NDArray[Any]:
+    _without(item, "segment")
+    shape = tuple(item.all("dims"))
+    dtype = element_type(item.get("data_type", 0))
+    if min(shape, default=0) < 0 or prod(shape) > MOST_NUMBERS:
+        raise UnsupportedError(f"shape {list(shape)}")
+    fields = item.present() & _FIELDS
+    if item.get("data_location", 0) == EXTERNAL:
+        if fields:
+            raise UnsupportedError(f"numbers in another file and in {', '.join(sorted(fields))}")
+        return _raw(_external(item, prod(shape) * dtype.itemsize, external), dtype, shape)
+    typed = _TYPES[item.get("data_type")][1]
+    if len(fields) > 1 or not fields <= {"raw_data", typed} or "external_data" in item:
+        raise UnsupportedError(f"numbers of type {dtype} in {', '.join(sorted(fields))}, or in another file, too")
+    if "raw_data" in fields:
+        return _raw(item.get("raw_data"), dtype, shape)
+    return _typed(np.asarray(item.all(typed)), dtype, shape)
 
 
-def _shape(info: Message) -> tuple[int, ...]:
-    """ValueInfoProto.type.tensor_type.shape.dim.dim_value"""
-    kind = Message(Message(info.one(2)).one(1))
-    if kind.one(1) not in {1, 11}:
-        raise UnsupportedError("an input that is not float32 or float64")
-    return tuple(d.one(1, 0) or 1 for d in Message(kind.one(2)).messages(1))
+def _raw(data: bytes, dtype: np.dtype[Any], shape: Shape) -> NDArray[Any]:
+    """Numbers as their bytes, little-endian; booleans are 0 or 1."""
+    if len(data) != prod(shape) * dtype.itemsize:
+        raise InputError(f"{len(data)} bytes for shape {list(shape)} of type {dtype}")
+    if dtype == np.bool_ and data.translate(None, b"\0\1"):
+        raise UnsupportedError("booleans other than 0 and 1")
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
 
 
-def _call(node: Message) -> Call:
-    if node.text(7) not in {"", "ai.onnx"}:
-        raise UnsupportedError(f"operator {node.text(4)} of domain {node.text(7)}")
-    attributes = {a.text(1): _attribute(a) for a in node.messages(5)}
-    return Call(node.text(4), node.texts(1), node.texts(2), attributes)
+def _typed(values: NDArray[Any], dtype: np.dtype[Any], shape: Shape) -> NDArray[Any]:
+    """Numbers one by one; float16 as integers of the same 16 bits."""
+    if values.size != prod(shape):
+        raise InputError(f"{values.size} numbers for shape {list(shape)}")
+    stored = np.dtype(np.uint16) if dtype == np.float16 else dtype
+    if stored.kind in "iub" and values.size:
+        least, most = (0, 1) if stored.kind == "b" else (np.iinfo(stored).min, np.iinfo(stored).max)
+        if values.min() < least or values.max() > most:
+            raise UnsupportedError(f"numbers that are none of type {dtype}")
+    return values.astype(stored).view(dtype).reshape(shape)
 
 
-def _attribute(item: Message) -> Any:
-    """Value of an AttributeProto, of the type it states."""
-    match item.one(20):
-        case 1:
-            return struct.unpack("<f", item.one(2, bytes(4)))[0]
-        case 2:
-            return item.integers(3)[0] if item.all(3) else 0
-        case 3:
-            return item.text(4)
-        case 4:
-            return tensor(Message(item.one(5)))
-        case 6:
-            return item.floats(7, "<f4").tolist()
-        case 7:
-            return item.integers(8)
-        case kind:
-            raise UnsupportedError(f"attribute {item.text(1)!r} of type {kind}")
-
-
-def tensor(item: Message) -> NDArray[Any]:
-    """A TensorProto as an array: floats as float64, whole numbers as int64."""
-    kind, dims = item.one(2, 0), item.integers(1)
-    if kind not in _TYPES or item.all(13) or item.one(14, 0):
-        raise UnsupportedError(f"constant {item.text(8)!r} of type {kind}, or in another file")
-    raw = item.one(9)
-    if raw is not None:
-        array = np.frombuffer(raw, _TYPES[kind])
-    elif kind in {1, 11}:
-        array = item.floats(_TYPED_DATA[kind], _TYPES[kind])
-    else:
-        array = np.array(item.integers(_TYPED_DATA[kind]), np.int64)
-    if array.size > _MOST_NUMBERS or not np.isfinite(array).all():
-        raise InputError(f"constant {item.text(8)!r} is too large, or holds NaN or infinity")
-    return array.astype(np.float64 if kind in {1, 11} else np.int64).reshape(dims)
+def _external(item: Message, size: int, external: Mapping[str, bytes]) -> bytes:
+    """The bytes of a tensor in another file."""
+    entry = external_entry(item)
+    if entry["location"] not in external:
+        raise InputError(f"its numbers lie in {entry['location']!r}, which is not there")
+    data = external[entry["location"]]
+    if any(not re.fullmatch(r"[0-9]{1,18}", entry.get(key, "0")) for key in ("offset", "length")):
+        raise UnsupportedError(f"offset and length {entry.get('offset')!r} and {entry.get('length')!r}")
+    offset = int(entry.get("offset", "0"))
+    length = int(entry.get("length", len(data) - offset))
+    if length != size or offset + length > len(data):
+        raise InputError(f"{size} bytes are needed of {entry['location']}: {length} at {offset} of {len(data)}")
+    return data[offset : offset + length]

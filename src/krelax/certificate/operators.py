@@ -7,32 +7,63 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from krelax.certificate import affine, movement, nonlinear, windows  # noqa: F401 (each fills OPERATORS)
 from krelax.certificate.context import OPERATORS, Context, Tensor, Value
+from krelax.certificate.model import Model
 from krelax.certificate.network import Builder, Network
-from krelax.certificate.onnx import parse
+from krelax.certificate.onnx import Call, Graph, parse
 from krelax.errors import InputError, UnsupportedError
 
 
-def read_network(data: bytes) -> Network:
-    """The network in an ONNX file. InputError if it cannot be used, UnsupportedError for unknown operators."""
-    model = parse(data)
-    builder = Builder(prod(model.shape))
-    tensors: dict[str, Tensor] = {**model.constants, model.input: Value(0, model.shape)}
-    for call in model.calls:
-        place = f"operator {call.op} for {call.outputs[:1]}"
-        if call.op not in OPERATORS or "broadcast" in call.attributes:  # other rules, before version 7
-            raise UnsupportedError(f"{place} is not supported by the checker")
+def read_network(model: Model | bytes) -> Network:
+    """The network in an ONNX file. InputError if it cannot be used, UnsupportedError for what is not read exactly."""
+    try:
+        return _network(parse(model))
+    except UnsupportedError as error:
+        raise UnsupportedError(f"not supported by the checker: {error}") from error
+
+
+def _network(graph: Graph) -> Network:
+    builder = Builder(prod(graph.shape))
+    tensors: dict[str, Tensor] = {**graph.constants, graph.input: Value(0, graph.shape, graph.dtype)}
+    for name, x in tensors.items():
+        _compare(graph, name, x)
+    for call in graph.calls:
         try:
-            operands = [tensors[name] if name else None for name in call.inputs]
-            results = OPERATORS[call.op](Context(builder, call, operands, model.version))
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError, ZeroDivisionError, MemoryError) as error:
-            raise InputError(f"{place}: malformed ({error})") from error
+            _read(graph, builder, call, tensors)
         except InputError as error:
-            raise type(error)(f"{place}: {error}") from error
-        several = results if isinstance(results, list) else [results]
-        tensors.update(zip(call.outputs, several, strict=False))
-    output = tensors.get(model.output)
+            raise type(error)(f"operator {call.op} for {', '.join(call.outputs)}: {error}") from error
+    output = tensors.get(graph.output)
     if not isinstance(output, Value):
-        raise InputError("the output does not depend on the input")
-    return builder.build(output.node)
+        raise InputError("the output does not depend on the input, or does not exist")
+    single = all(x.dtype == np.float32 for x in tensors.values() if isinstance(x, Value))
+    return builder.build(output.node, single)
+
+
+def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor]) -> None:
+    """Add what a call computes to the tensors, each of which has a name of its own."""
+    if call.op not in OPERATORS:
+        raise UnsupportedError("an operator that is not in its list")
+    operator = OPERATORS[call.op]
+    form = operator.form(call, graph.version)
+    names = [name for name in call.outputs if name]
+    if missing := [name for name in call.inputs if name and name not in tensors]:
+        raise InputError(f"{missing[0]!r} is not computed before")
+    if len(set(names)) != len(names) or any(name in tensors for name in names):
+        raise UnsupportedError("a name that is defined twice")
+    operands = [tensors[name] if name else None for name in call.inputs]
+    results = operator.read(Context(builder, call, operands, graph.version, form))
+    several = results if isinstance(results, list) else [results]
+    for name, x in zip(call.outputs, several, strict=False):
+        if name:
+            tensors[name] = x
+            _compare(graph, name, x)
+
+
+def _compare(graph: Graph, name: str, x: Tensor) -> None:
+    """Raises UnsupportedError where the file says something else of a tensor than what it is."""
+    said = [what for what in graph.declared.get(name, []) if not what.fits(x.dtype, x.shape)]
+    if said:
+        raise UnsupportedError(f"{name!r} is {x.dtype} of shape {list(x.shape)}, and not what the file says of it")

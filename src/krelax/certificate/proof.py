@@ -71,10 +71,8 @@ class _ByClaim:
         choice = choose(crossing, self.batch, network, j)
         if len(splits.leaf):
             ends, choice.tables["lowered"] = splits.cut(ends, rows), splits.lowered(rows)
+            choice.tables["own"] = splits.own(rows, network.activation(j).negative_slope)
             self.empty |= (ends[0] > ends[1]).any(1)
-            if "top" in choice.tables:
-                size = ends[0].shape[1]
-                choice.tables["top"] = choice.tables["top"].without(splits.leaf, splits.neuron, size)
         if crossing is not None:
             choice.parts = [self._part(j, shares) for shares in crossing.groups]
         return cross(proof.bounds, j, coeff, ends, choice, slice(None))
@@ -206,16 +204,21 @@ class Proof:
 
     def _base(self, j: int, rule: str) -> None:
         """One pass for all undecided entries of a pre-activation, by a rule."""
-        z, ends, node = self.network.before(j), self.ends(j), self._activations[j]
-        regions, entries = np.nonzero(KINDS[node.kind].undecided(node, ends))
-        better = (np.full(ends[0].shape, -np.inf), np.full(ends[0].shape, np.inf))
-        for batch in self._batches(len(entries)):
-            which, places = (x[batch.start : batch.stop] for x in (regions, entries))
-            for sign, side in zip((1.0, -1.0), better, strict=True):
-                form = np.zeros((len(batch), ends[0].shape[1]))
+        z, node = self.network.before(j), self._activations[j]
+        undecided = np.nonzero(KINDS[node.kind].undecided(node, self.ends(j)))
+        self.bounds.tighten(z, *self._sides(z, undecided, rule))
+
+    def _sides(self, z: int, entries: tuple[NDArray[np.int64], ...], rule: str) -> Ends:
+        """Bounds of some entries, `(regions, entries)`, of a pre-activation by a rule; infinite for the others."""
+        shape = self.bounds.lower[z].shape
+        found = (np.full(shape, -np.inf), np.full(shape, np.inf))
+        for batch in self._batches(len(entries[0])):
+            which, places = (x[batch.start : batch.stop] for x in entries)
+            for sign, side in zip((1.0, -1.0), found, strict=True):
+                form = np.zeros((len(batch), shape[1]))
                 form[np.arange(len(batch)), places] = sign
                 side[which, places] = sign * self._bound(z, form, np.zeros(len(batch)), rule, which)
-        self.bounds.tighten(z, *better)
+        return found
 
     def _bound(self, node: int, form: Floats, constant: Floats, rule: str, which: NDArray[np.int64]) -> Floats:
         """Lower bounds of forms of a node by a rule, each over the region named."""
@@ -345,8 +348,20 @@ class Proof:
         here = copy(self)
         here.groups, here._lines = [], {}
         here.bounds = Bounds(self.network, Region(lower, upper), self.ar, self._float32)
-        here._derive([Layer("parallel")] * len(self._activations))
+        here._derive_in_boxes()
         return here._by_rules()
+
+    def _derive_in_boxes(self) -> None:
+        """Bounds of all nodes in boxes: of pre-activations what parallel lines say, whether interval arithmetic would
+        say more or not, so that lines are those of whoever cut the boxes. What overflows stays as it is."""
+        number = {i: j for j, i in enumerate(self.network.activations)}
+        for i in range(1, len(self.network.nodes)):
+            if i in number:
+                z = self.network.before(number[i])
+                every = np.nonzero(np.ones(self.bounds.lower[z].shape, bool))
+                sides = self._sides(z, every, "parallel"), (self.bounds.lower[z], self.bounds.upper[z])
+                self.bounds.replace(z, *(np.where(np.isfinite(new), new, old) for new, old in zip(*sides, strict=True)))
+            self.bounds.advance()
 
     def _by_rules(self) -> Floats:
         """What is proven of the weakest clause in each region, each margin by the better rule."""

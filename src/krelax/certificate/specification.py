@@ -75,8 +75,16 @@ def _answers(question: Question, case: Case, errors: Floats) -> bool:
 
 
 def _rounded(halfspace: Halfspace, outputs: int) -> Row:
-    row = tuple(float(halfspace.coefficients.get(i, 0)) for i in range(outputs))
-    return row, float(halfspace.constant)
+    row = tuple(_near(halfspace.coefficients.get(i, Fraction(0))) for i in range(outputs))
+    return row, _near(halfspace.constant)
+
+
+def _near(value: Fraction) -> float:
+    """The float nearest to a number; infinite, which no row is, for numbers too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
 
 
 def _error(halfspace: Halfspace, outputs: int) -> Floats:

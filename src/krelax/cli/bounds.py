@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from krelax.cli.shared import FILE, device_option, region_options
+from krelax.cli.shared import FILE, device_option, layout_option, region_options
 
 if TYPE_CHECKING:
     from krelax.bounds.methods import Bounded, Method
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def _image_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in (
         device_option,
+        layout_option,
         region_options,
         click.option("--index", type=click.IntRange(min=0), required=True, metavar="I", help="Which image."),
         click.argument("images", type=FILE),
@@ -68,7 +70,16 @@ def compare(**options: Any) -> None:
 
 
 def _bound(
-    method: Method, *, model: Path, images: Path, index: int, eps: float | None, norm: str, clip: Any, device: str
+    method: Method,
+    *,
+    model: Path,
+    images: Path,
+    index: int,
+    eps: Fraction | None,
+    norm: str,
+    clip: Any,
+    layout: str | None,
+    device: str,
 ) -> tuple[Questions, Bounded, float, int]:
     """Questions about one image, what `method` finds, the seconds it took, and the image's label."""
     import time
@@ -88,7 +99,7 @@ def _bound(
         raise InputError("give the radius of the perturbation with --eps")
     check_device(device)
     network = load_onnx(model)
-    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
+    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
     if index >= len(data):
         raise InputError(f"--index {index}: there are only {len(data)} images")
     one = Images(data.images[index : index + 1], data.labels[index : index + 1])

@@ -15,11 +15,14 @@ from krelax.cli.shared import (
     certificate_options,
     chosen,
     device_option,
+    exactly,
     kept,
+    layout_option,
     method_option,
     region_options,
     timeout_option,
     warn,
+    warn_of_obstacle,
 )
 
 
@@ -27,6 +30,7 @@ from krelax.cli.shared import (
 @click.argument("model", type=FILE, required=False)
 @click.argument("images", type=FILE, required=False)
 @region_options
+@layout_option
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
 @timeout_option("Seconds for each image.", default=60.0)
@@ -45,7 +49,7 @@ def certify(model: Path | None, images: Path | None, selection: slice | None, **
 
     if model is None:
         model, images = bundled("digits_conv.onnx"), bundled("digits_test.npz")
-        options["eps"] = BUNDLED_EPS if options["eps"] is None else options["eps"]
+        options["eps"] = exactly(str(BUNDLED_EPS)) if options["eps"] is None else options["eps"]
     if images is None:
         raise InputError("give a file of labelled images (.npz) after the model")
     if options["eps"] is None:
@@ -59,9 +63,10 @@ def demo(dense: bool) -> int:
     """Certify a bundled digit classifier on real handwritten digits."""
     model = bundled("digits_dense.onnx" if dense else "digits_conv.onnx")
     options = {
-        "eps": BUNDLED_EPS,
+        "eps": exactly(str(BUNDLED_EPS)),
         "norm": "linf",
-        "clip": (0.0, 1.0),
+        "clip": (exactly("0"), exactly("1")),
+        "layout": None,
         "method": "auto",
         "timeout": 60.0,
         "device": "cpu",
@@ -92,15 +97,18 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.run.journal import digest, digest_of_network
 
     journal, resume, report = (options.pop(name) for name in ("jsonl", "resume", "report"))
+    layout = options.pop("layout")
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     if resume and journal is None:
         raise InputError("--resume needs the --jsonl file of the run to go on with")
     asked = CertifyOptions(**options)
     network = load_onnx(model)
-    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
+    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
     indices = chosen(selection, len(data))
     settings = {"model": digest_of_network(model), "images": digest(images), **kept(folder, check, semantics)}
+    settings |= {"layout": layout} if data.turned else {}
     keeper = None if folder is None else Certificates(folder, model, check, semantics)
+    warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
     with reporting(report, model, images, header, indices, journal, folder) as note:
         with Progress(len(indices), "certifying") as progress:

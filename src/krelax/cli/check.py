@@ -8,7 +8,7 @@ import click
 
 from krelax.cli.shared import FILE
 
-_MOST_LINES = 10
+_MOST_QUESTIONS = 10
 
 
 @click.command(short_help="Check a certificate.")
@@ -16,19 +16,20 @@ _MOST_LINES = 10
 @click.option("--network", "model", type=FILE, required=True, metavar="FILE", help="The ONNX network it is about.")
 @click.option("--spec", "specification", type=FILE, metavar="FILE", help="A VNN-LIB property that it must prove.")
 @click.option("--exact", is_flag=True, help="Compute with exact numbers instead of bounding rounding errors.")
-def check(certificate: Path, model: Path, specification: Path | None, exact: bool) -> int:
+@click.option("--full", is_flag=True, help="Show every question and every number, however many there are.")
+def check(certificate: Path, model: Path, specification: Path | None, exact: bool, full: bool) -> int:
     """Check a CERTIFICATE: derive every bound of its proofs anew, by a small program that shares no code with those
-    that search for proofs.
+    that search for proofs. What is proven is shown in words and numbers.
 
     Exit code 0 if it is accepted, 1 if it is rejected: it is about another network or another property, or proves
-    less than it should. Exit code 2 if it is malformed.
+    less than it should. Exit code 2 if it is malformed, or about a network that the checker does not read.
     """
     from krelax.certificate.format import Malformed
     from krelax.certificate.kernel import Rejected
     from krelax.cli import BAD_INPUT, DISAGREEMENT, DONE
 
     try:
-        for line in _lines(certificate, model, specification, exact):
+        for line in _lines(certificate, model, specification, exact, full):
             click.echo(line)
     except Malformed as error:
         click.echo(f"malformed: {error}", err=True)
@@ -39,28 +40,34 @@ def check(certificate: Path, model: Path, specification: Path | None, exact: boo
     return DONE
 
 
-def _lines(path: Path, model: Path, specification: Path | None, exact: bool) -> list[str]:
+def _lines(path: Path, model: Path, specification: Path | None, exact: bool, full: bool) -> list[str]:
     """What was proved, in words."""
     import time
 
     from krelax.certificate.archive import read
     from krelax.certificate.check import check as check_certificate
+    from krelax.certificate.model import read_model
     from krelax.certificate.specification import match
+    from krelax.certificate.statement import is_vacuous, semantics, statement
     from krelax.problem.vnnlib import read_vnnlib
 
     began = time.perf_counter()
     certificate = read(path)
-    data = _read(model)
+    files = read_model(model)
     errors = None if specification is None else match(certificate, read_vnnlib(specification).cases)
-    margins = check_certificate(certificate, data, exact, errors)
-    lines = [f"network {certificate.network}"]
-    for number, (question, margin) in enumerate(zip(certificate.questions, margins, strict=True)):
+    margins = check_certificate(certificate, files, exact, errors)
+    lines = [f"network {certificate.network}", semantics(certificate)]
+    shown = len(margins) if full else _MOST_QUESTIONS
+    for number, (question, margin) in enumerate(zip(certificate.questions[:shown], margins, strict=False)):
         clauses = int(question.clause.max()) + 1
         lines.append(f"question {number}: {question.region.describe()}; clauses {clauses}; margin {margin:.6g}")
-    if len(margins) > _MOST_LINES:
-        lines[_MOST_LINES + 1 :] = [f"... {len(margins) - _MOST_LINES} more questions"]
+        lines += [f"  {line}" for line in statement(question, full)]
+    if len(margins) > shown:
+        lines.append(f"... {len(margins) - shown} more questions; --full shows them")
+    vacuous = sum(map(is_vacuous, certificate.questions))
     facts = [
         f"questions {len(margins)}",
+        f"of which {vacuous} VACUOUS" if vacuous else "",
         "the specification" if specification is not None else "",
         f"semantics {certificate.semantics}",
         f"arithmetic {'exact' if exact else 'float64'}",
@@ -68,12 +75,3 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool) -> 
         f"{time.perf_counter() - began:.2f} s",
     ]
     return [*lines, "accepted: " + ", ".join(filter(None, facts))]
-
-
-def _read(model: Path) -> bytes:
-    from krelax.errors import InputError
-
-    try:
-        return model.read_bytes()
-    except OSError as error:
-        raise InputError(f"{model}: cannot be read ({error.strerror}); give the path of an ONNX network") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from krelax.cli.shared import BUNDLED_EPS, FILE, bundled, region_options
+from krelax.cli.shared import BUNDLED_EPS, FILE, bundled, exactly, layout_option, region_options
 
 if TYPE_CHECKING:
     from krelax.explore.answers import Answers
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("images", type=FILE, required=False)
 @click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, metavar="I", help="Which image.")
 @region_options
+@layout_option
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="P", help="Port of the page; a free one.")
 @click.option("--no-browser", is_flag=True, help="Only say where the page is.")
 @click.option("--export", type=FILE, metavar="FILE", help="Write the page to FILE, which needs no server, and end.")
@@ -42,7 +44,15 @@ def explore(
         _serve(answers, port, no_browser)
 
 
-def _question(model: Path | None, images: Path | None, index: int, eps: float | None, norm: str, clip: Any) -> Question:
+def _question(
+    model: Path | None,
+    images: Path | None,
+    index: int,
+    eps: Fraction | None,
+    norm: str,
+    clip: Any,
+    layout: str | None,
+) -> Question:
     import numpy as np
 
     from krelax.errors import InputError
@@ -52,13 +62,13 @@ def _question(model: Path | None, images: Path | None, index: int, eps: float | 
 
     if model is None:
         model, images = bundled("digits_dense.onnx"), bundled("digits_test.npz")
-        eps = BUNDLED_EPS if eps is None else eps
+        eps = exactly(str(BUNDLED_EPS)) if eps is None else eps
     if images is None:
         raise InputError("give a file of labelled images (.npz) after the model")
     if eps is None:
         raise InputError("give the radius of the perturbation with --eps")
     network = load_onnx(model)
-    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)))
+    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
     return ask(network, data, index, eps, norm, clip, model.name)
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from krelax.run.certificates import Certificates
 
 FILE = click.Path(path_type=Path)
 _CERTIFICATES = "Write a certificate of everything that holds to DIR, for `krelax check`."
@@ -87,6 +93,16 @@ def warn(name: str, reason: str) -> None:
         click.echo(f"krelax: {name}: {reason}; please report this", err=True)
 
 
+def warn_of_obstacle(certificates: Certificates | None) -> None:
+    """Say beforehand that nothing will hold because no certificate can be accepted, and why."""
+    obstacle = None if certificates is None else certificates.obstacle()
+    if obstacle is not None:
+        model = certificates.model.name if certificates is not None else ""
+        click.echo(
+            f"krelax: no certificate about {model} can be accepted, so what holds is unknown: {obstacle}", err=True
+        )
+
+
 def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """How far the adversary may go."""
     for option in (
@@ -100,11 +116,18 @@ def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", show_default=True),
         click.option(
-            "--eps", type=NonNegative(), metavar="E", help="Radius of the perturbation, on the model's input scale."
+            "--eps", type=Exact(), metavar="E", help="Radius of the perturbation, on the model's input scale."
         ),
     ):
         function = option(function)
     return function
+
+
+def layout_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the channels of the images are."""
+    choice = click.Choice(["nchw", "nhwc"])
+    text = "Layout of the images, if it is not the network's: channels first or last."
+    return click.option("--layout", type=choice, help=text)(function)
 
 
 class NonNegative(click.ParamType[float]):
@@ -138,19 +161,45 @@ class Positive(NonNegative):
         return number > 0
 
 
-class Interval(click.ParamType[tuple[float, float] | None]):
-    """`LOW:HIGH`, or none."""
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_MOST_CHARACTERS = 400
+
+
+def exactly(text: str) -> Fraction | None:
+    """The number that is written, None if it is not a decimal that float64 can be near to."""
+    if len(text) > _MOST_CHARACTERS or not _DECIMAL.fullmatch(text.strip()):
+        return None
+    number = Fraction(text.strip())
+    return number if abs(number) <= sys.float_info.max else None
+
+
+class Exact(click.ParamType[Fraction]):
+    """A finite number that is not negative, exactly as it is written."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        number = value if isinstance(value, Fraction) else exactly(str(value))
+        if number is None:
+            self.fail(f"{value!r} is not a finite decimal number", param, ctx)
+        if number < 0:
+            self.fail(f"{value!r} must be a finite number >= 0", param, ctx)
+        return number
+
+
+class Interval(click.ParamType[tuple[Fraction, Fraction] | None]):
+    """`LOW:HIGH`, exactly as they are written, or none."""
 
     name = "interval"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float] | None:
+    ) -> tuple[Fraction, Fraction] | None:
         if value is None or isinstance(value, tuple) or value == "none":
             return None if value == "none" else value
-        try:
-            low, high = (float(part) for part in value.split(":"))
-        except ValueError:
+        first, _, last = value.partition(":")
+        low, high = exactly(first), exactly(last)
+        if low is None or high is None:
             self.fail(f"{value!r} is not LOW:HIGH or none", param, ctx)
         if not low < high:
             self.fail(f"{value!r} is empty", param, ctx)

@@ -16,9 +16,11 @@ from krelax.cli.shared import (
     program_began,
     timeout_option,
     warn,
+    warn_of_obstacle,
 )
 
 if TYPE_CHECKING:
+    from krelax.network.graph import Network
     from krelax.run.certificates import Semantics
 
 
@@ -52,11 +54,9 @@ def verify(
     from krelax.cli.patience import Patience
     from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
-    from krelax.problem.vnnlib import read_vnnlib
     from krelax.run.bench import answer
     from krelax.run.certificates import Certificates, check_target
-    from krelax.run.verify import VerifyOptions, remaining
-    from krelax.run.verify import verify as verify_network
+    from krelax.run.verify import EMPTY, Clock, VerifyOptions, verify_file
 
     if len(networks) > 1:
         raise UnsupportedError("several networks in one query are not supported; give one --network")
@@ -68,19 +68,27 @@ def verify(
     if certificate is not None:
         check_target(certificate)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
-    began = program_began()
-    # a proof that was found is written down, however late it is
-    with Patience(remaining(timeout, began) if keeper is None else None, _too_late, TIMED_OUT):
-        specification = read_vnnlib(query)
+    clock, called = Clock(timeout, program_began()), name if file is rest else None
+
+    def load() -> Network:
         network = load_onnx(file)
-        options = VerifyOptions(method, remaining(timeout, began), device)
-        outcome = verify_network(network, specification, options, keeper)
-    if keeper is not None and certificate is not None:
+        warn_of_obstacle(keeper)
+        return network
+
+    # a proof that was found is written down, however late it is
+    with Patience(clock.left() if keeper is None else None, _too_late, TIMED_OUT):
+        options = VerifyOptions(method, clock.left(), device)
+        specification, outcome = verify_file(query, Path(file), load, options, keeper, called)
+    for warning in () if specification is None else specification.warnings:
+        click.echo(f"krelax: {query}: warning: {warning}", err=True)
+    if keeper is not None and outcome.reason == EMPTY:
+        click.echo(f"krelax: {certificate}: not written, because there is nothing to prove", err=True)
+    elif keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
         warn(query.name, outcome.reason)
     word = answer(outcome)
     click.echo("unknown" if word == "error" else word)
-    if outcome.counterexample is not None:
+    if outcome.counterexample is not None and specification is not None:
         names = (specification.input_name, specification.output_name)
         _assignments(names, outcome.counterexample.x, outcome.counterexample.y, folder)
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
@@ -106,13 +114,16 @@ def _make(folder: Path) -> None:
 
 
 def _assignments(names: tuple[str, str], x: object, y: object, folder: Path | None) -> None:
-    """Save the counterexample, one value a line, every float32 exactly; then print it."""
+    """Save the counterexample, one value a line, every number exactly; then print it."""
     import numpy as np
 
     texts = []
     for name, value in zip(names, (x, y), strict=True):
         array = np.asarray(value)
-        lines = [f"{name} float32 [{','.join(map(str, array.shape))}]", *(repr(float(v)) for v in array.flatten())]
+        lines = [
+            f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]",
+            *(repr(float(v)) for v in array.flatten()),
+        ]
         texts.append("\n".join(lines))
         if folder is not None:
             (folder / f"{name}.txt").write_text(texts[-1] + "\n", encoding="utf-8")

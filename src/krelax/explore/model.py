@@ -22,7 +22,7 @@ from krelax.problem.queries import Queries
 from krelax.relaxations import Relaxation
 from krelax.relaxations.piecewise import Triangle
 from krelax.search.attack import Attack, search
-from krelax.search.questions import about_images
+from krelax.search.questions import Number, about_images
 
 GROUPS_SHOWN = 60  # of a layer, those that gained most
 _NEURONS_SHOWN = 1024  # of a layer
@@ -42,7 +42,7 @@ class Question:
 
 
 def ask(
-    network: Network, images: Images, index: int, eps: float, norm: str, clip: tuple[float, float] | None, name: str
+    network: Network, images: Images, index: int, eps: Number, norm: str, clip: tuple[Number, Number] | None, name: str
 ) -> Question:
     """The question about image `index`; `name` is what the page calls the network. InputError if there is no such
     image, or for what `about_images` refuses."""
@@ -50,7 +50,7 @@ def ask(
         raise InputError(f"--index {index}: there are only {len(images)} images")
     one = Images(images.images[index : index + 1], images.labels[index : index + 1])
     questions = about_images(network, one, eps, norm, clip)
-    words = {"name": name, "index": index, "eps": eps, "norm": norm}
+    words = {"name": name, "index": index, "eps": float(eps), "norm": norm}
     instance = Instance.of(network, questions.region)
     return Question(instance, questions.queries, torch.from_numpy(one.images[0]), int(one.labels[0]), words)
 

@@ -16,7 +16,8 @@ def import_error(network: Network, samples: int = 3) -> float:
     """
     assert network.replay is not None
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(samples, *network.input_shape, generator=generator)
+    own = torch.float64 if network.replay_dtype is np.float64 else torch.float32
+    x = torch.rand(samples, *network.input_shape, generator=generator, dtype=own)
     ours = network(x.double()).numpy()
     theirs = np.stack([network.replay(sample.numpy()) for sample in x])
     if ours.shape != theirs.shape:
@@ -31,6 +32,6 @@ def check_import(network: Network, name: str, tolerance: float = 1e-4) -> None:
     worst = import_error(network)
     if worst > tolerance:
         raise InputError(
-            f"{name}: import check failed: values differ from the model's by {worst:.2g} of the largest output; "
-            "the model may be random or ill-conditioned"
+            f"{name}: import check failed: at random inputs the model's outputs are off by {worst:.2g} of the largest; "
+            "its own arithmetic overflows or loses digits, or krelax misreads it (then please report it)"
         )

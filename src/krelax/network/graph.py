@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from krelax.errors import InputError
 from krelax.network.activations import Activation
 from krelax.network.ops import Op, Shape, Source
 from krelax.watch import tick
 
-Replay = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+# More numbers in one evaluation are a damaged file, not a network.
+MOST_NUMBERS = 10**8
+Replay = Callable[[NDArray[Any]], NDArray[Any]]
+Element = type[np.float32] | type[np.float64]
+
+
+def as_element(x: NDArray[Any], dtype: Element) -> NDArray[Any]:
+    """The numbers of `x` in the type of a model's input. Raises ValueError if that would change one of them."""
+    result = x.astype(dtype)
+    if not np.array_equal(result, x):
+        raise ValueError(f"the input has numbers that {np.dtype(dtype).name} does not hold")
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +46,15 @@ class Network:
     """A function from `(batch, *input_shape)` to `(batch, *output_shape)`.
 
     Node 0 is the input, the last node is the output, and every node's inputs come before it. `replay`, where there
-    is one, evaluates the model this network was read from, in float32, one input of `input_shape` at a time.
+    is one, evaluates the model this network was read from in the model's own type, one input of `input_shape` at a
+    time. That type is `replay_dtype`; the input must hold numbers of it, in whatever type they are given.
+    `converted` is the type that `to` gave it.
     """
 
     nodes: tuple[Node, ...]
     replay: Replay | None = field(default=None, repr=False)
+    replay_dtype: Element = np.float32
+    converted: torch.dtype | None = field(default=None, repr=False)
 
     @property
     def input_shape(self) -> Shape:
@@ -48,7 +66,12 @@ class Network:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the constants: float64 as read, which holds a model's float32 exactly."""
+        """Type of the constants: float64 as read, which holds a model's float32 exactly.
+
+        A network without constants has one, too: its inputs and coefficients are of that type.
+        """
+        if self.converted is not None:
+            return self.converted
         tensors = (t for node in self.nodes for t in node.op.parameters() if t.is_floating_point())
         return next((t.dtype for t in tensors), torch.float64)
 
@@ -71,20 +94,35 @@ class Network:
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Network:
         """The same network with its constants in another type or on another device."""
         nodes = tuple(replace(node, op=node.op.to(dtype, device)) for node in self.nodes)
-        return replace(self, nodes=nodes)
+        return replace(self, nodes=nodes, converted=dtype)
 
 
 class Builder:
-    """Collects nodes in evaluation order; importers and tests write networks with it."""
+    """Collects nodes in evaluation order; importers and tests write networks with it.
+
+    Raises InputError before a network takes more numbers than `MOST_NUMBERS` for one evaluation.
+    """
 
     def __init__(self, input_shape: Shape) -> None:
         self._nodes = [Node(Source(), (), tuple(input_shape), "input")]
+        self._numbers = 0
+        self._take(prod(input_shape))
 
     def add(self, op: Op, *inputs: int, name: str = "") -> int:
         """Append `op` applied to earlier nodes and return its index."""
         shape = op.shape(*(self.shape(i) for i in inputs))
+        self._take(prod(shape))
         self._nodes.append(Node(op, inputs, shape, name))
         return len(self._nodes) - 1
+
+    def _take(self, count: int) -> None:
+        self.require(count)
+        self._numbers += count
+
+    def require(self, count: int) -> None:
+        """Raises InputError if there is no room for so many more numbers: to be asked before they are made."""
+        if self._numbers + count > MOST_NUMBERS:
+            raise InputError(f"the network takes more than {MOST_NUMBERS} numbers for one evaluation")
 
     def replace(self, index: int, op: Op) -> int:
         """Put another operator of the same shape in the place of one already added."""

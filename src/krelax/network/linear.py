@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from krelax.network.constants import size
 from krelax.network.ops import Linear, Shape
 
 _FEW_CHANNELS = 4
@@ -18,12 +20,41 @@ _FEW_CHANNELS = 4
 _ROWS = 128
 
 
+@dataclass(frozen=True, eq=False)
 class Arithmetic(Linear):
-    """An affine operator whose `forward` computes, and so rounds."""
+    """An affine operator whose `forward` computes, and so rounds.
+
+    Beside a constant `name` an operator may have a tensor `name_error` of its shape: how far the model's own constant
+    may be from it. The model's function is what is bounded, so whoever uses the constants charges their `sizes`.
+    """
+
+    _constants: ClassVar[tuple[str, ...]] = ()
 
     @property
     def moves_only(self) -> bool:
         return False
+
+    @property
+    def is_exact(self) -> bool:
+        return all(getattr(self, f"{name}_error") is None for name in self._constants)
+
+    def absolute(self) -> Linear:
+        values = {name: getattr(self, name) for name in self._constants}
+        return self._with({name: None if t is None else t.abs() for name, t in values.items()})
+
+    def sizes(self) -> Linear:
+        pairs = {name: (getattr(self, name), getattr(self, f"{name}_error")) for name in self._constants}
+        return self._with({name: None if t is None else size(t, error) for name, (t, error) in pairs.items()})
+
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
+        """The same operator in another type. Only float64 keeps errors: narrower types propose, and prove nothing."""
+        if dtype != torch.float64 and not self.is_exact:
+            return self._with({name: getattr(self, name) for name in self._constants}).to(dtype, device)
+        return super().to(dtype, device)
+
+    def _with(self, constants: Mapping[str, Tensor | None]) -> Self:
+        """With other constants, which are exact."""
+        return replace(self, **constants, **{f"{name}_error": None for name in self._constants})
 
 
 _CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -40,6 +71,9 @@ class Dense(Arithmetic):
 
     weight: Tensor
     bias: Tensor | None = None
+    weight_error: Tensor | None = None
+    bias_error: Tensor | None = None
+    _constants = ("weight", "bias")
 
     @property
     def terms(self) -> int:
@@ -62,9 +96,6 @@ class Dense(Arithmetic):
     def constant(self) -> Tensor | None:
         return self.bias
 
-    def absolute(self) -> Linear:
-        return Dense(self.weight.abs(), None if self.bias is None else self.bias.abs())
-
 
 @dataclass(frozen=True, eq=False)
 class Conv(Arithmetic):
@@ -80,6 +111,9 @@ class Conv(Arithmetic):
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int = 1
+    weight_error: Tensor | None = None
+    bias_error: Tensor | None = None
+    _constants = ("weight", "bias")
 
     @property
     def _rank(self) -> int:
@@ -158,9 +192,6 @@ class Conv(Arithmetic):
     def constant(self) -> Tensor | None:
         return None if self.bias is None else self.bias.reshape(-1, *[1] * self._rank)
 
-    def absolute(self) -> Linear:
-        return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())
-
 
 @dataclass(frozen=True, eq=False)
 class ConvTranspose(Arithmetic):
@@ -173,6 +204,9 @@ class ConvTranspose(Arithmetic):
     dilation: tuple[int, ...]
     output_padding: tuple[int, ...]
     groups: int = 1
+    weight_error: Tensor | None = None
+    bias_error: Tensor | None = None
+    _constants = ("weight", "bias")
 
     @property
     def _rank(self) -> int:
@@ -221,9 +255,6 @@ class ConvTranspose(Arithmetic):
     def constant(self) -> Tensor | None:
         return None if self.bias is None else self.bias.reshape(-1, *[1] * self._rank)
 
-    def absolute(self) -> Linear:
-        return replace(self, weight=self.weight.abs(), bias=None if self.bias is None else self.bias.abs())
-
 
 @dataclass(frozen=True, eq=False)
 class Scale(Arithmetic):
@@ -231,6 +262,9 @@ class Scale(Arithmetic):
 
     factor: Tensor | None = None
     shift: Tensor | None = None
+    factor_error: Tensor | None = None
+    shift_error: Tensor | None = None
+    _constants = ("factor", "shift")
 
     def shape(self, *inputs: Shape) -> Shape:
         return inputs[0]
@@ -243,9 +277,6 @@ class Scale(Arithmetic):
 
     def constant(self) -> Tensor | None:
         return self.shift
-
-    def absolute(self) -> Linear:
-        return Scale(*(None if t is None else t.abs() for t in (self.factor, self.shift)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,6 +303,9 @@ class Add(Arithmetic):
 
     def absolute(self) -> Linear:
         return Add((1,) * len(self.signs))
+
+    def sizes(self) -> Linear:
+        return self.absolute()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,139 +12,222 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from torch import Tensor
 
 from krelax.errors import InputError, UnsupportedError
-from krelax.network import compose
+from krelax.network.compose import Operand
+from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.ops import Op
+from krelax.network.onnx_schema import kind_name
+from krelax.network.ops import Op, Shape
 
-_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-_LARGEST_CONSTANT = 10**7
+Kind = onnx.TensorProto
+# Element types of activations.
+FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE})
+_WHOLE: dict[int, Any] = {
+    Kind.BOOL: np.bool_,
+    Kind.INT8: np.int8,
+    Kind.INT16: np.int16,
+    Kind.INT32: np.int32,
+    Kind.INT64: np.int64,
+    Kind.UINT8: np.uint8,
+    Kind.UINT16: np.uint16,
+    Kind.UINT32: np.uint32,
+    Kind.UINT64: np.uint64,
+}
+# Numbers that the constants of a file may expand to beyond so many times those it holds.
+_ROOM, _TIMES = 10**7, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """A constant of a file with its ONNX element type: integers as they are, floats as an enclosure."""
+
+    kind: int
+    data: NDArray[Any] | Constant
+
+    @classmethod
+    def of(cls, array: NDArray[Any], kind: int) -> Literal:
+        """A decoded tensor. Raises InputError for NaN and infinity, UnsupportedError for other element types."""
+        if kind in _WHOLE:
+            return cls(kind, np.asarray(array, _WHOLE[kind]))
+        if kind not in FLOATS | {Kind.FLOAT16, Kind.BFLOAT16}:
+            raise UnsupportedError(f"constants of type {kind_name(kind)}; export the network with float32 weights")
+        value = torch.from_numpy(np.array(array, np.float64))  # which holds them all exactly
+        if not bool(value.isfinite().all()):
+            raise InputError("the constant holds NaN or infinity; train or export the network again")
+        return cls(kind, Constant(value))
+
+    @classmethod
+    def read(cls, proto: onnx.TensorProto) -> Literal:
+        """A tensor of the file."""
+        fields = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+        if sum(len(getattr(proto, name)) > 0 for name in fields) > 1 or proto.HasField("segment"):
+            raise InputError("a constant with several encodings; export the network again")
+        if proto.data_type not in {*_WHOLE, *FLOATS, Kind.FLOAT16, Kind.BFLOAT16}:
+            return cls.of(np.zeros(0), proto.data_type)  # which says so
+        whole = proto.data_type in _WHOLE and len(proto.int32_data) > 0
+        array = numpy_helper.to_array(proto)
+        if whole and array.flatten().tolist() != list(proto.int32_data):
+            raise InputError("a constant with numbers outside its type; export the network again")
+        return cls.of(array, proto.data_type)
+
+    @classmethod
+    def whole(cls, numbers: Sequence[int] | NDArray[Any], kind: int = Kind.INT64) -> Literal:
+        """Integers, given as Python integers or an array of them. InputError for those beyond the type."""
+        array = np.asarray(numbers, dtype=object)
+        if kind != Kind.BOOL and array.size:
+            limits = np.iinfo(_WHOLE[kind])
+            if array.min() < limits.min or array.max() > limits.max:
+                raise InputError(f"integers that {kind_name(kind)} does not hold; fold this constant when exporting")
+        return cls(kind, array.astype(_WHOLE[kind]))
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(int(n) for n in self.data.shape)
+
+    @property
+    def floats(self) -> Constant:
+        """The data of a floating-point constant."""
+        if not isinstance(self.data, Constant):
+            raise UnsupportedError(f"a constant of type {kind_name(self.kind)} where floats are expected")
+        return self.data
+
+    @property
+    def integers(self) -> NDArray[Any]:
+        """The data of a constant of whole numbers or booleans."""
+        if isinstance(self.data, Constant):
+            raise UnsupportedError(f"a constant of type {kind_name(self.kind)} where integers are expected")
+        return self.data
+
+    def moved(self, move: Callable[[NDArray[Any]], NDArray[Any]]) -> Literal:
+        """With its entries moved or repeated as a function of arrays says."""
+        if isinstance(self.data, Constant):
+            return Literal(self.kind, self.data.moved(lambda t: torch.from_numpy(np.array(move(t.numpy()), order="C"))))
+        return Literal(self.kind, np.array(move(self.data), order="C"))
+
+
+@dataclass
+class Known:
+    """What is known of a graph's tensors, by name: nodes built and their element types, and constants."""
+
+    values: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
+    constants: dict[str, Literal] = field(default_factory=dict)
+    room: int = _ROOM
+
+    def define(self, name: str, literal: Literal) -> None:
+        """Add a constant of the file, which makes room for others made of it."""
+        self.constants[name] = literal
+        self.room += _TIMES * prod(literal.shape)
 
 
 @dataclass
 class Reader:
-    """One node of the file and what is known so far: nodes built (`values`) and constants, by tensor name."""
+    """One node of the file, its definition, and what is known so far."""
 
     builder: Builder
     node: onnx.NodeProto
-    values: dict[str, int]
-    constants: dict[str, NDArray[Any]]
-    version: int
+    known: Known
+    schema: onnx.defs.OpSchema
 
-    def depends(self, name: str) -> bool:
-        """Whether a tensor depends on the network's input (unknown names do: reading them fails with their name)."""
-        return bool(name) and name not in self.constants
+    @property
+    def version(self) -> int:
+        """The operator set that brought this definition of the operator."""
+        return int(self.schema.since_version)
 
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute as a Python value."""
-        for item in self.node.attribute:
-            if item.name == name:
-                value = onnx.helper.get_attribute_value(item)
-                return value.decode() if isinstance(value, bytes) else value
-        return default
+    def attribute(self, name: str) -> Any:
+        """An attribute as a Python value; if it is left out, its default in ONNX (a float32, as all are), or None."""
+        item = next((a for a in self.node.attribute if a.name == name), None)
+        if item is None and name in self.schema.attributes:
+            item = self.schema.attributes[name].default_value
+        if item is None or item.type == onnx.AttributeProto.UNDEFINED:
+            return None
+        value = onnx.helper.get_attribute_value(item)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def has(self, position: int) -> bool:
+        """Whether an operand is there."""
+        return position < len(self.node.input) and bool(self.node.input[position])
 
     def value(self, position: int = 0) -> int:
         """Index of the node that computes an operand; a constant operand is refused."""
+        if not self.has(position):
+            raise InputError(f"operand {position} is missing")
         name = self.node.input[position]
-        if name in self.constants:
+        if name in self.known.constants:
             raise UnsupportedError(f"operand {position} is constant where an activation is expected")
-        if name not in self.values:
-            raise InputError(f"operand {name!r} is not computed by any earlier node")
-        return self.values[name]
+        return self.known.values[name]
 
-    def shape(self, position: int = 0) -> tuple[int, ...]:
-        """Shape of an operand that is not constant."""
+    def shape(self, position: int = 0) -> Shape:
+        """Shape of an operand, constant or not."""
+        if self.is_constant(position):
+            return self.known.constants[self.node.input[position]].shape
         return self.builder.shape(self.value(position))
 
-    def array(self, position: int) -> NDArray[Any] | None:
+    def literal(self, position: int) -> Literal | None:
         """A constant operand, None if it is absent."""
-        if position >= len(self.node.input) or not self.node.input[position]:
+        if not self.has(position):
             return None
         name = self.node.input[position]
-        if name not in self.constants:
+        if name not in self.known.constants:
             raise UnsupportedError(f"operand {position} ({name!r}) is not constant")
-        return self.constants[name]
+        return self.known.constants[name]
 
-    def tensor(self, position: int) -> Tensor | None:
-        """A constant operand as a float64 tensor."""
-        array = self.array(position)
-        return None if array is None else torch.tensor(array, dtype=torch.float64)
-
-    def weight(self, position: int) -> Tensor:
+    def given(self, position: int) -> Literal:
         """A constant operand that must be there."""
-        tensor = self.tensor(position)
-        if tensor is None:
+        literal = self.literal(position)
+        if literal is None:
             raise InputError(f"operand {position} is missing")
-        return tensor
+        return literal
 
-    def operand(self, position: int) -> compose.Operand:
-        """A node, or a constant as a float64 tensor."""
+    def constant(self, position: int) -> Constant | None:
+        """A floating-point constant operand, None if it is absent."""
+        literal = self.literal(position)
+        return None if literal is None else literal.floats
+
+    def weight(self, position: int) -> Constant:
+        """A floating-point constant operand that must be there."""
+        return self.given(position).floats
+
+    def operand(self, position: int) -> Operand:
+        """A node, or a floating-point constant."""
         return self.weight(position) if self.is_constant(position) else self.value(position)
 
     def is_constant(self, position: int) -> bool:
         """Whether an operand is constant."""
-        return self.node.input[position] in self.constants
+        return self.has(position) and self.node.input[position] in self.known.constants
 
     def integers(self, attribute: str, position: int) -> list[int] | None:
         """Integers given as an attribute (older operator sets) or as a constant operand."""
-        given = self.attribute(attribute)
-        if given is None:
-            array = self.array(position)
-            return None if array is None else [int(i) for i in np.atleast_1d(array)]
-        return list(given) if isinstance(given, Sequence) else [int(given)]
+        if attribute in self.schema.attributes:
+            given = self.attribute(attribute)
+            return None if given is None else [int(i) for i in given]
+        literal = self.literal(position)
+        if literal is None:
+            return None
+        if len(literal.shape) > 1:
+            raise InputError(f"operand {position} has shape {list(literal.shape)} where a list of integers is expected")
+        return [int(i) for i in literal.integers.flatten()]
+
+    def axis(self, axis: int, rank: int) -> int:
+        """An axis counted from the front. Raises InputError for one that is not there."""
+        if not -rank <= axis < rank:
+            raise InputError(f"axis {axis} of a tensor of rank {rank}")
+        return axis % rank
+
+    def axes(self, axes: Sequence[int], rank: int) -> list[int]:
+        """Axes counted from the front, in the order given. Raises InputError for one that is given twice."""
+        result = [self.axis(a, rank) for a in axes]
+        if len(set(result)) < len(result):
+            raise InputError(f"axes {list(axes)} of a tensor of rank {rank}, one of them twice")
+        return result
+
+    def require(self, shape: Sequence[int]) -> None:
+        """Raises InputError if a constant of this shape is more than the constants of the file may expand to."""
+        count = prod(int(n) for n in shape)
+        if min(shape, default=0) < 0 or count > self.known.room:
+            raise InputError(f"a constant of shape {list(shape)} is more than this file may expand to; fold it away")
+        self.known.room -= count
 
     def add(self, op: Op, *inputs: int) -> int:
         return self.builder.add(op, *inputs, name=self.node.name or self.node.output[0])
-
-    def fold(self) -> None:
-        """Evaluate a node that does not depend on the input."""
-        if self.node.op_type == "Shape":
-            results: list[Any] = [self._shape()]
-        elif self.node.op_type == "Constant":
-            results = [self._constant()]
-        else:
-            results = self._reference()
-        for name, result in zip(self.node.output, results, strict=False):
-            array = np.asarray(result)
-            if np.issubdtype(array.dtype, np.floating):
-                if not np.isfinite(array).all():
-                    raise InputError("the constant holds NaN or infinity")
-                array = array.astype(np.float64)
-            self.constants[name] = array
-
-    def _reference(self) -> list[Any]:
-        """What ONNX's reference implementation makes of the node, in the file's operator set."""
-        from onnx.reference import ReferenceEvaluator
-
-        if self.node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in self.node.attribute):
-            raise UnsupportedError("random constants and control flow")
-        self._check_size()
-        feeds = {name: self.constants[name] for name in self.node.input if name}
-        inputs, outputs = (
-            [onnx.ValueInfoProto(name=name) for name in names if name] for names in (feeds, self.node.output)
-        )
-        graph = onnx.helper.make_graph([self.node], "constant", inputs, outputs)
-        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", self.version)])
-        with np.errstate(all="ignore"):
-            return list(ReferenceEvaluator(model).run(None, feeds))
-
-    def _check_size(self) -> None:
-        """A damaged shape should not take all memory."""
-        if self.node.op_type in {"ConstantOfShape", "Expand"}:
-            shape = self.constants[self.node.input[-1]]
-            if np.abs(shape).prod(dtype=float) > _LARGEST_CONSTANT:
-                raise InputError(f"a constant of shape {shape.tolist()}")
-
-    def _shape(self) -> NDArray[np.int64]:
-        name = self.node.input[0]
-        shape = self.constants[name].shape if name in self.constants else self.shape()
-        stop = self.attribute("end")
-        return np.array(shape[self.attribute("start", 0) : stop], dtype=np.int64)
-
-    def _constant(self) -> NDArray[Any]:
-        item = self.node.attribute[0]
-        if item.name == "value":
-            return numpy_helper.to_array(item.t)
-        return np.array(onnx.helper.get_attribute_value(item))

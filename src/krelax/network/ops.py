@@ -84,9 +84,19 @@ class Linear(Op):
         """The bias, broadcastable to the result's shape; None for zero."""
         return None
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the operator's constants are exactly those of the model."""
+        return True
+
     def absolute(self) -> Linear:
         """The operator with the absolute value of every weight and of the bias."""
         return self
+
+    def sizes(self) -> Linear:
+        """The operator whose value at magnitudes of its inputs is the magnitude that its rounding is charged by: the
+        absolute values of its constants and what their errors count for (`krelax.network.constants`)."""
+        return self.absolute()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         bias = self.constant()

@@ -1,8 +1,8 @@
 """Reads a PyTorch module into a `Network`.
 
-The module is captured by `torch.export` at the shape of one example. What does not depend on the input is evaluated
-on the spot in float64; every other node of the captured graph goes through one table of readers, keyed by the name
-of its aten operator. The result is compared with the module at random inputs before anyone sees it.
+The module is captured by `torch.export` at the shape of one example. What does not depend on the input is enclosed on
+the spot (`krelax.network.torch_constants`); every other node of the captured graph goes through one table of readers,
+keyed by the name of its aten operator. The result is compared with the module at random inputs before anyone sees it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import operator
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.check import check_import
-from krelax.network.graph import Builder, Network, Replay
+from krelax.network.constants import Constant
+from krelax.network.graph import Builder, Element, Network, Replay, as_element
 from krelax.network.simplify import fuse
-from krelax.network.torch_operators import READERS, Branch, Call, name_of
+from krelax.network.torch_constants import evaluate
+from krelax.network.torch_operators import READERS
+from krelax.network.torch_reader import Branch, Call, name_of
 
 # Constants, though one argument is a tensor: they use only its shape.
 _SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
@@ -34,16 +38,18 @@ _SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", 
 def from_torch(module: torch.nn.Module, example: Tensor) -> Network:
     """The network a module computes in evaluation mode, with float64 constants and a `replay` through the module.
 
-    `example` is one floating-point input with every axis the module takes, its batch axis included; only its
+    `example` is one input in float32 or float64 with every axis the module takes, its batch axis included; only its
     shape, type and device matter. The module is copied: later changes to it do not reach the network.
     Raises UnsupportedError for an operator krelax does not know, InputError for a module that cannot be captured,
     has weights that are not finite, or gives anything but one tensor that depends on the input.
     """
-    if not example.is_floating_point():
-        raise InputError(f"the example has type {example.dtype}; give a floating-point tensor")
+    if example.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"the example has type {example.dtype}; give a tensor of float32 or float64")
     frozen, program = _export(module, example)
     builder = Builder(tuple(example.shape))
-    network = fuse(builder.build(_walk(builder, program)), _replay(frozen, example))
+    kind = np.float64 if example.dtype == torch.float64 else np.float32
+    plain = fuse(builder.build(_walk(builder, program)))
+    network = replace(plain, replay=_replay(frozen, example, kind), replay_dtype=kind)
     _require_finite(network)
     check_import(network, "the module")
     return network
@@ -72,11 +78,12 @@ def _export(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, 
     return frozen, program
 
 
-def _replay(module: torch.nn.Module, example: Tensor) -> Replay:
-    def replay(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _replay(module: torch.nn.Module, example: Tensor, kind: Element) -> Replay:
+    def replay(x: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
-            result = module(torch.tensor(x, dtype=example.dtype, device=example.device))
-        values: NDArray[np.float32] = result.float().cpu().numpy()
+            result = module(torch.from_numpy(as_element(x, kind)).to(example))
+        # a result in a narrower type than the input's is exact in this one
+        values: NDArray[Any] = result.to(torch.float64 if kind is np.float64 else torch.float32).cpu().numpy()
         return values
 
     return replay
@@ -104,8 +111,8 @@ def _walk(builder: Builder, program: ExportedProgram) -> int:
     return result.index
 
 
-def _constants(program: ExportedProgram) -> dict[str, Tensor]:
-    """Parameters, buffers and literal tensors that are used, by placeholder; floating-point ones as float64."""
+def _constants(program: ExportedProgram) -> dict[str, Any]:
+    """Parameters, buffers and literal tensors that are used, by placeholder; floating-point ones as `Constant`s."""
     signature = program.graph_signature
     names = {
         **signature.inputs_to_parameters,
@@ -117,16 +124,11 @@ def _constants(program: ExportedProgram) -> dict[str, Tensor]:
     return {place: _finite(tensors[name], name) for place, name in names.items() if place in used}
 
 
-def _finite(tensor: Tensor, name: str) -> Tensor:
+def _finite(tensor: Tensor, name: str) -> Any:
     if not tensor.isfinite().all():
         raise InputError(f"tensor {name!r} holds NaN or infinity; train or load the module again")
-    return _wide(tensor)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """On the CPU, and in float64 if it was floating-point; never shares memory with the module."""
-    plain = tensor.detach().cpu()
-    return plain.to(torch.float64, copy=True) if plain.is_floating_point() else plain.clone()
+    plain = tensor.detach().cpu().clone()  # no memory shared with the module
+    return Constant.of(plain) if plain.is_floating_point() else plain
 
 
 def _value(builder: Builder, node: torch.fx.Node, values: dict[torch.fx.Node, Any]) -> Any:
@@ -137,8 +139,10 @@ def _value(builder: Builder, node: torch.fx.Node, values: dict[torch.fx.Node, An
     try:
         if node.target is operator.getitem:
             return _item(args[0], args[1])
+        if name_of(node) == "_assert_tensor_metadata":  # a check of types and shapes, which stand in the graph
+            return None
         if name_of(node) in _SHAPE_ONLY:
-            args = tree_map_only(Branch, lambda b: torch.zeros(builder.shape(b.index)).double(), args)
+            args = tree_map_only(Branch, lambda b: torch.zeros(builder.shape(b.index)), args)
         elif any(isinstance(values[n], Branch) for n in node.all_input_nodes):
             return _read(builder, node, args, kwargs)
         return _evaluate(node, args, kwargs)
@@ -158,10 +162,18 @@ def _evaluate(node: torch.fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) 
     if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
         raise UnsupportedError("random numbers; krelax needs a module that always computes the same function")
     device = {"device": torch.device("cpu")} if "device" in kwargs else {}
+    kind = _kind([node])
     try:
-        return tree_map_only(Tensor, _wide, target(*args, **kwargs | device))
-    except RuntimeError as error:
-        raise UnsupportedError(f"not a constant krelax can evaluate in float64 ({error})") from error
+        return evaluate(name_of(node), target, args, kwargs | device, kind, _kind(node.all_input_nodes))
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UnsupportedError(f"not a constant krelax can evaluate ({reason})") from error
+
+
+def _kind(nodes: Sequence[torch.fx.Node]) -> torch.dtype:
+    """Type, in the module, of the first tensor that nodes compute."""
+    tensors = tree_leaves([node.meta.get("val") for node in nodes])
+    return next((t.dtype for t in tensors if isinstance(t, Tensor)), torch.int64)
 
 
 def _read(builder: Builder, node: torch.fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -175,8 +187,19 @@ def _read(builder: Builder, node: torch.fx.Node, args: Sequence[Any], kwargs: di
     target: Any = node.target
     defaults = {a.name: a.default_value for a in target._schema.arguments}
     given = dict(zip(defaults, args, strict=False))
+    _require_same_type(node)
     result = read(Call(builder, node, defaults | given | kwargs))
     return Branch(result) if isinstance(result, int) else tuple(Branch(i) for i in result)
+
+
+def _require_same_type(node: torch.fx.Node) -> None:
+    """Raises UnsupportedError if a result that depends on the input is rounded to a narrower type than float32, or
+    than its operand's."""
+    found = [t.dtype for t in tree_leaves(node.meta["val"]) if isinstance(t, Tensor)][:1]
+    operands = [n.meta["val"].dtype for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
+    wide = any(d == torch.float64 for d in operands)
+    if any(d not in (torch.float32, torch.float64) or (wide and d == torch.float32) for d in found):
+        raise UnsupportedError(f"a result rounded to {found[0]}; krelax reads modules of one type, float32 or float64")
 
 
 def _place(node: torch.fx.Node) -> str:

@@ -6,112 +6,21 @@ or a list of nodes for an operator with several; what it cannot express raises `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import prod
-from typing import Any
+from collections.abc import Callable
+from math import isinf, prod
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from krelax.errors import UnsupportedError
 from krelax.network import compose
 from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from krelax.network.compose import Operand, Window
+from krelax.network.compose import Operand
+from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.linear import ConvTranspose, Dense
 from krelax.network.ops import Op, Shape, Take, Transpose
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A value that depends on the input: node `index` of the builder."""
-
-    index: int
-
-
-def name_of(node: torch.fx.Node) -> str:
-    """Name of an aten operator without its overload; of others the full name, which no table has."""
-    schema = getattr(node.target, "_schema", None)
-    return str(node.target) if schema is None else schema.name.removeprefix("aten::")
-
-
-@dataclass(frozen=True)
-class Call:
-    """An aten call: its arguments by their names in the operator's schema, defaults filled in."""
-
-    builder: Builder
-    node: torch.fx.Node
-    arguments: dict[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    @property
-    def name(self) -> str:
-        """Name of the operator without its overload: the key of the table."""
-        return name_of(self.node)
-
-    @property
-    def x(self) -> int:
-        """The first argument, which must depend on the input."""
-        name, value = next(iter(self.arguments.items()))
-        if not isinstance(value, Branch):
-            raise UnsupportedError(f"argument {name!r} must depend on the input")
-        return value.index
-
-    @property
-    def pair(self) -> tuple[Operand, Operand]:
-        """The first two arguments."""
-        a, b, *_ = self.arguments.values()
-        return _operand(a), _operand(b)
-
-    @property
-    def input_shape(self) -> Shape:
-        return self.builder.shape(self.x)
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the result, or of the first of several."""
-        value = self.node.meta["val"]
-        return tuple((value if isinstance(value, Tensor) else value[0]).shape)
-
-    def operand(self, name: str) -> Operand:
-        """A node, or a tensor or number as a constant."""
-        return _operand(self.arguments[name])
-
-    def constant(self, name: str) -> Tensor:
-        value = self.operand(name)
-        if not isinstance(value, Tensor):
-            raise UnsupportedError(f"argument {name!r} must not depend on the input")
-        return value
-
-    def optional(self, name: str) -> Tensor | None:
-        return None if self.arguments[name] is None else self.constant(name)
-
-    def sizes(self, name: str, rank: int) -> tuple[int, ...]:
-        """One number for each of `rank` axes; a single one counts for all."""
-        given = self.arguments[name]
-        values = list(given) if isinstance(given, Sequence) else [given]
-        return tuple(int(v) for v in (values * rank if len(values) == 1 else values))
-
-    def add(self, op: Op, *inputs: int) -> int:
-        return self.builder.add(op, *(inputs or (self.x,)), name=self.node.name)
-
-    def run(self, x: Tensor, **changed: Any) -> Any:
-        """What the operator itself gives when its first argument is a constant."""
-        _, *others = self.arguments
-        arguments = {name: self.arguments[name] for name in others} | changed
-        if any(isinstance(v, Branch) for v in tree_leaves(arguments)):
-            raise UnsupportedError("indices that depend on the input")
-        target: Any = self.node.target
-        return target(x, **arguments)
-
-
-def _operand(value: Any) -> Operand:
-    return value.index if isinstance(value, Branch) else torch.as_tensor(value, dtype=torch.float64)
-
+from krelax.network.pooling import Window, average_pool, max_pool
+from krelax.network.torch_reader import Branch, Call
 
 _Read = Callable[[Call], int | list[int]]
 READERS: dict[str, _Read] = {}
@@ -160,43 +69,52 @@ def _binary(c: Call) -> int:
 
 @_reads("leaky_relu")
 def _leaky_relu(c: Call) -> int:
-    return c.add(LeakyReLU(float(c["negative_slope"])))
+    return c.add(LeakyReLU(c.number(c["negative_slope"]).value.item()))
 
 
 @_reads("hardtanh")
 def _hardtanh(c: Call) -> int:
-    return compose.clip(c.builder, c.x, float(c["min_val"]), float(c["max_val"]))
+    return _clipped(c, c["min_val"], c["max_val"])
+
+
+def _clipped(c: Call, low: float | None, high: float | None) -> int:
+    bounds = [None if b is None else _limit(c, b) for b in (low, high)]
+    return compose.clip(c.builder, c.x, bounds[0], bounds[1], torch.finfo(c.dtype).max)
+
+
+def _limit(c: Call, bound: float) -> float:
+    """A limit in the type of the result; infinite ones are none."""
+    return bound if isinf(bound) else float(c.number(bound).value.item())
 
 
 @_reads("clamp", "clip", "clamp_min", "clamp_max")
 def _clamp(c: Call) -> int:
     low, high = (c.arguments.get(name) for name in ("min", "max"))
-    if not any(isinstance(bound, Tensor | Branch) for bound in (low, high)):
-        return compose.clip(c.builder, c.x, *(None if b is None else float(b) for b in (low, high)))
-    x = c.x if low is None else compose.maximum(c.builder, c.x, _operand(low))
-    return x if high is None else compose.minimum(c.builder, x, _operand(high))
+    if not any(isinstance(bound, Tensor | Constant | Branch) for bound in (low, high)):
+        return _clipped(c, low, high)
+    x = c.x if low is None else compose.maximum(c.builder, c.x, c.operand("min"))
+    return x if high is None else compose.minimum(c.builder, x, c.operand("max"))
 
 
 @_reads("add", "sub", "rsub")
 def _add(c: Call) -> int:
     a, b = reversed(c.pair) if c.name == "rsub" else c.pair
-    return compose.add(c.builder, a, _scaled(c.builder, b, c["alpha"]), 1 if c.name == "add" else -1)
+    return compose.add(c.builder, a, _scaled(c, b, c["alpha"]), 1 if c.name == "add" else -1)
 
 
-def _scaled(builder: Builder, operand: Operand, factor: float) -> Operand:
+def _scaled(c: Call, operand: Operand, factor: float) -> Operand:
     """`factor * operand`."""
     if factor == 1:
         return operand
-    if isinstance(operand, Tensor):
-        return factor * operand
-    return compose.scale_shift(builder, operand, torch.tensor(float(factor), dtype=torch.float64), None)
+    scale = c.number(factor)
+    return scale * operand if isinstance(operand, Constant) else compose.scale_shift(c.builder, operand, scale, None)
 
 
 @_reads("mul")
 def _multiply(c: Call) -> int:
     a, b = c.pair
-    x, factor = (b, a) if isinstance(a, Tensor) else (a, b)
-    if isinstance(x, Tensor) or not isinstance(factor, Tensor):
+    x, factor = (b, a) if isinstance(a, Constant) else (a, b)
+    if isinstance(x, Constant) or not isinstance(factor, Constant):
         raise UnsupportedError(
             "a product of two values that both depend on the input; only products with constants are affine"
         )
@@ -207,7 +125,7 @@ def _multiply(c: Call) -> int:
 def _divide(c: Call) -> int:
     if c.arguments.get("rounding_mode") is not None:
         raise UnsupportedError("division that rounds")
-    return compose.scale_shift(c.builder, c.x, 1 / c.constant("other"), None)
+    return compose.scale_shift(c.builder, c.x, c.constant("other").reciprocal(), None)
 
 
 @_reads("mean", "sum")
@@ -221,15 +139,14 @@ def _reduce(c: Call) -> int:
 def _linear(c: Call) -> int:
     weight = c.constant("weight")
     if weight.dim() == 2:
-        return c.add(Dense(weight, c.optional("bias")))
+        return compose.dense(c.builder, c.x, weight, c.optional("bias"))
     return compose.matmul(c.builder, c.x, weight)  # PyTorch allows no bias with a vector
 
 
 @_reads("addmm")
 def _addmm(c: Call) -> int:
     product = compose.matmul(c.builder, c.operand("mat1"), c.operand("mat2"))
-    scaled = _scaled(c.builder, product, c["alpha"])
-    return compose.add(c.builder, scaled, _scaled(c.builder, c.operand("self"), c["beta"]))
+    return compose.add(c.builder, _scaled(c, product, c["alpha"]), _scaled(c, c.operand("self"), c["beta"]))
 
 
 @_reads("conv1d", "conv2d", "conv3d")
@@ -275,8 +192,18 @@ def _transposed_convolution(c: Call) -> int:
     stride, padding, dilation, extra = (c.sizes(name, rank) for name in names)
     if any(e >= s for e, s in zip(extra, stride, strict=True)):
         raise UnsupportedError(f"output_padding {list(extra)} that is not below the stride {list(stride)}")
-    op = ConvTranspose(weight, c.optional("bias"), stride, padding, dilation, extra, c["groups"])
-    return compose.reshape(c.builder, c.add(op, _images(c, rank)), c.shape)
+    x = compose.transposed_convolution(
+        c.builder,
+        _images(c, rank),
+        weight,
+        c.optional("bias"),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        output_padding=extra,
+        groups=c["groups"],
+    )
+    return compose.reshape(c.builder, x, c.shape)
 
 
 @_reads("_native_batch_norm_legit_no_training")
@@ -288,7 +215,7 @@ def _batch_norm(c: Call) -> list[int]:
         bias=c.optional("bias"),
         mean=c.constant("running_mean"),
         var=c.constant("running_var"),
-        eps=c["eps"],
+        eps=c.number(c["eps"]).value.item(),
     )
     return [result]
 
@@ -317,18 +244,18 @@ def _adaptive_window(c: Call) -> Window:
 
 @_reads("max_pool1d", "max_pool2d", "max_pool3d")
 def _max_pool(c: Call) -> int:
-    return compose.max_pool(c.builder, c.x, _window(c))
+    return max_pool(c.builder, c.x, _window(c))
 
 
 @_reads("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def _average_pool(c: Call) -> int:
     counted, divisor = c["count_include_pad"], c.arguments.get("divisor_override")
-    return compose.average_pool(c.builder, c.x, _window(c), count_padding=counted, divisor=divisor)
+    return average_pool(c.builder, c.x, _window(c), count_padding=counted, divisor=divisor)
 
 
 @_reads("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
 def _adaptive_average_pool(c: Call) -> int:
-    return compose.average_pool(c.builder, c.x, _adaptive_window(c))
+    return average_pool(c.builder, c.x, _adaptive_window(c))
 
 
 @_reads("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
@@ -381,18 +308,20 @@ def _pad(c: Call) -> int:
     if c.arguments.get("mode", "constant") != "constant":
         raise UnsupportedError(f"padding of mode {c['mode']!r}; only constant padding is supported")
     pads = [*c["pad"], *[0] * (2 * len(c.input_shape) - len(c["pad"]))]  # pairs, last axis first
-    return compose.pad(c.builder, c.x, pads[-2::-2], pads[::-2], float(c["value"] or 0))
+    return compose.pad(c.builder, c.x, pads[-2::-2], pads[::-2], c.number(c["value"] or 0.0).value.item())
 
 
 @_reads("cat")
 def _concat(c: Call) -> int:
-    return compose.concat(c.builder, [_operand(t) for t in c["tensors"]], c["dim"] % len(c.shape))
+    return compose.concat(c.builder, c.operands("tensors"), c["dim"] % len(c.shape))
 
 
 @_reads("stack")
 def _stack(c: Call) -> int:
     axis = c["dim"] % len(c.shape)
     shape = (*c.shape[:axis], 1, *c.shape[axis + 1 :])
-    operands = [_operand(t) for t in c["tensors"]]
-    parts = [o.reshape(shape) if isinstance(o, Tensor) else compose.reshape(c.builder, o, shape) for o in operands]
+    parts = [
+        o.reshape(*shape) if isinstance(o, Constant) else compose.reshape(c.builder, o, shape)
+        for o in c.operands("tensors")
+    ]
     return compose.concat(c.builder, parts, axis)

@@ -1,31 +1,29 @@
-"""The surface of VNN-LIB files: from bytes to nested lists of words, with positions for messages."""
+"""The surface of VNN-LIB files: from text to nested lists of words, with positions for messages."""
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeGuard
 
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import InputError
+from krelax.problem._text import Check, read_text
 
-_MAX_BYTES = 1 << 30
-_MAX_DEPTH = 200
+_PIECE = 1 << 20
 
-# An innermost list such as "(<= X_0 0.5)" is a single token: nearly all of a large file consists of
-# them, many repeated, so each distinct one is taken apart only once. Repetitions are possessive or
-# cannot run past the next token, so that no input makes the scan quadratic.
-_WORD = r'"[^"\n]*"|[^\s()\[\]"]+(?:\s*\[[\s0-9,-]*+\])?|[^\s]'
+# An innermost list such as "(<= X_0 0.5)" is a single token: nearly all of a large file consists of them, many
+# repeated, so each distinct one is taken apart only once. Repetitions are possessive or cannot run past the next token,
+# so that no input makes the scan quadratic. White space is what SMT-LIB says, and nothing else.
+_WORD = r'"[^"\n]*"|[^ \t\n()\[\]"]+(?:[ \t\n]*\[[ \t\n0-9,-]*+\])?|[^ \t\n]'
 _WORDS = re.compile(_WORD)
 _TOKENS = re.compile(r'\([^()"]*+\)|[()]|' + _WORD)
-_COMMENT = re.compile(r'("[^"\n]*")|;[^\n]*')
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Node:
     """A parenthesised list; ``position`` is the number of its first token in the file."""
 
@@ -47,17 +45,32 @@ class Fault(Exception):
 
 
 class Source:
-    """The commands of a file in order, and the lines on which they stand."""
+    """The commands of a file in order, and the lines on which they stand.
 
-    def __init__(self, path: Path) -> None:
+    The text is cut into pieces in front of opening parentheses, at the beginning of lines if there are strings, where
+    no token can be running, so that `check` is called often enough.
+    """
+
+    def __init__(self, path: Path, check: Check) -> None:
         self._path = path
-        self._text = _without_comments(_read_text(path))
-        self._tokens: list[str] = _TOKENS.findall(self._text)
+        self._check = check
+        self._text = read_text(path, check)
+        self._tokens: list[str] = []
+        # for each piece the number of its first token and of its first character
+        self._firsts: list[tuple[int, int]] = []
+        place, border = 0, "\n(" if '"' in self._text else "("
+        while place < len(self._text):
+            end = self._text.find(border, place + _PIECE)
+            end = len(self._text) if end < 0 else end
+            self._firsts.append((len(self._tokens), place))
+            self._tokens += _TOKENS.findall(self._text, place, end)
+            check()
+            place = end
         self._start = 0
 
     def commands(self) -> Iterator[Node]:
         """The top-level lists. Raises Fault for unbalanced parentheses, stray text or no list at all."""
-        for command in _read_forms(self._tokens):
+        for command in self._read():
             self._start = command.position
             yield command
 
@@ -67,65 +80,36 @@ class Source:
         if where is None:
             return fault.kind(f"{self._path}: {fault}")
         position = where.position if isinstance(where, Node) else self._tokens.index(where, self._start)
-        token = next(islice(_TOKENS.finditer(self._text), position, None))
+        count, place = self._firsts[bisect_right(self._firsts, position, key=lambda first: first[0]) - 1]
+        token = next(islice(_TOKENS.finditer(self._text, place), position - count, None))
         line = self._text.count("\n", 0, token.start()) + 1
         return fault.kind(f"{self._path}:{line}: {fault}")
 
-
-def _read_text(path: Path) -> str:
-    try:
-        if not path.is_file():
-            problem = "is not a regular file" if path.exists() else "does not exist"
-            raise InputError(f"{path}: {problem}; give the path of a VNN-LIB file")
-        return _read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8 ({error.reason}); give a VNN-LIB file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged gzip data ({error}); fetch the file again") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(path)!r}: cannot be read ({error}); check its permissions") from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        compressed = stream.read(2) == b"\x1f\x8b"
-        stream.seek(0)
-        content = (gzip.GzipFile(fileobj=stream) if compressed else stream).read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise UnsupportedError(f"{path}: is larger than {_MAX_BYTES} bytes; split the specification")
-    return content
-
-
-def _without_comments(text: str) -> str:
-    return _COMMENT.sub(lambda match: match[1] or "", text) if ";" in text else text
-
-
-def _read_forms(tokens: Iterable[str]) -> list[Node]:
-    commands: list[Node] = []
-    enclosing: list[Node] = []
-    current = Node(0, [])
-    for position, token in enumerate(tokens):
-        if token == "(":
-            if len(enclosing) == _MAX_DEPTH:
-                message = f"lists nest deeper than {_MAX_DEPTH} levels; flatten them"
-                raise Fault(message, current, UnsupportedError)
-            enclosing.append(current)
-            current = Node(position, [])
-            (enclosing[-1].items if len(enclosing) > 1 else commands).append(current)
-        elif token == ")":
-            if not enclosing:
-                raise Fault("unmatched ')'; remove it or add its '('", Node(position, []))
-            current = enclosing.pop()
-        elif enclosing:
-            current.items.append(token)
-        else:
-            commands.append(_innermost_command(token, position))
-    if enclosing:
-        # A forgotten parenthesis swallows the commands after it, so the outermost open list is to blame.
-        raise Fault("this '(' is never closed; add its ')', or fetch a complete file", commands[-1])
-    if not commands:
-        raise Fault("contains no commands; give a VNN-LIB specification")
-    return commands
+    def _read(self) -> list[Node]:
+        commands: list[Node] = []
+        enclosing: list[Node] = []
+        current = Node(0, [])
+        for position, token in enumerate(self._tokens):
+            if not position & 0xFFFF:
+                self._check()
+            if token == "(":
+                enclosing.append(current)
+                current = Node(position, [])
+                (enclosing[-1].items if len(enclosing) > 1 else commands).append(current)
+            elif token == ")":
+                if not enclosing:
+                    raise Fault("unmatched ')'; remove it or add its '('", Node(position, []))
+                current = enclosing.pop()
+            elif enclosing:
+                current.items.append(token)
+            else:
+                commands.append(_innermost_command(token, position))
+        if enclosing:
+            # A forgotten parenthesis swallows the commands after it, so the outermost open list is to blame.
+            raise Fault("this '(' is never closed; add its ')', or fetch a complete file", commands[-1])
+        if not commands:
+            raise Fault("contains no commands; give a VNN-LIB specification")
+        return commands
 
 
 def _innermost_command(token: str, position: int) -> Node:

@@ -1,30 +1,36 @@
 """The question put to the verifier: input boxes and the outputs that would be unsafe on them.
 
-A specification lists the ways in which a network can go wrong. Each way is a :class:`Case`: an input
-box together with a conjunction of linear inequalities over the outputs. The property holds if and only
-if no input satisfies any case. Inequalities are kept as exact fractions, so that a counterexample can be
-judged without rounding; the floating-point form of :meth:`Case.matrix` is for bound computations.
+A specification lists the ways in which a network can go wrong. Each way is a :class:`Case`: an input box together with
+a conjunction of linear inequalities over the outputs. The property holds if and only if no input satisfies any case.
+Inequalities are kept as exact fractions, and boxes with the float64 numbers that lie in them, so that a counterexample
+can be judged without rounding; :attr:`Case.lower`, :attr:`Case.upper` and :meth:`Case.matrix` are for bound
+computations. They close what is strict, and contain every point of the exact case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Shape = tuple[int, ...]
+Floats = NDArray[np.float64]
+
+# Stands for the outer side of a box where its inner one is not given.
+_SAME: Floats = np.empty(0)
 
 
 @dataclass(frozen=True)
 class Halfspace:
-    """The outputs y with ``sum_i coefficients[i] * y[i] + constant <= 0``, in exact arithmetic."""
+    """The outputs y with ``sum_i coefficients[i] * y[i] + constant <= 0``, in exact arithmetic; ``< 0`` if strict."""
 
     coefficients: Mapping[int, Fraction]
     constant: Fraction
+    strict: bool = False
 
     def holds(self, y: Sequence[float] | NDArray[np.floating]) -> bool:
         """Whether ``y``, shape (n_out,), lies in the half-space, decided without rounding.
@@ -35,26 +41,37 @@ class Halfspace:
         if not np.isfinite(values).all():
             return False
         terms = (factor * Fraction(float(values[i])) for i, factor in self.coefficients.items())
-        return sum(terms, self.constant) <= 0
+        value = sum(terms, self.constant)
+        return value < 0 if self.strict else value <= 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Case:
-    """One disjunct of the unsafe set: ``lower <= x <= upper`` and every half-space holds for y.
+    """One disjunct of the unsafe set: an input in a box whose output lies in every half-space.
 
-    ``lower`` and ``upper`` are finite float64 arrays of shape (n_in,). Cases may share their arrays, so
-    treat them as read-only. Without half-spaces every input of the box is unsafe.
+    The box as it is written lies in ``lower <= x <= upper``, and the float64 numbers in it are those of
+    ``least <= x <= most``, which may be none at all: float64 arrays of shape (n_in,). Without ``least`` and ``most``
+    the box is ``lower <= x <= upper``. Cases may share their arrays, so treat them as read-only. Without half-spaces
+    every input of the box is unsafe.
     """
 
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
+    lower: Floats
+    upper: Floats
     halfspaces: tuple[Halfspace, ...]
+    least: Floats = field(default_factory=lambda: _SAME)
+    most: Floats = field(default_factory=lambda: _SAME)
 
-    def matrix(self, n_out: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rows (m, n_out) and offsets (m,) such that y is unsafe where ``rows @ y + offsets <= 0``.
+    def __post_init__(self) -> None:
+        if self.least is _SAME:
+            object.__setattr__(self, "least", self.lower)
+        if self.most is _SAME:
+            object.__setattr__(self, "most", self.upper)
 
-        Every entry is the float64 nearest to the exact one, so a rigorous bound has to allow for a
-        relative error of 2**-53 in each entry; :attr:`halfspaces` has the exact values.
+    def matrix(self, n_out: int) -> tuple[Floats, Floats]:
+        """Rows (m, n_out) and offsets (m,) such that y is unsafe only where ``rows @ y + offsets <= 0``.
+
+        Every entry is the float64 nearest to the exact one, so a rigorous bound has to allow for a relative error of
+        2**-53 in each entry; :attr:`halfspaces` has the exact values, and says what is strict.
         """
         rows = np.zeros((len(self.halfspaces), n_out))
         offsets = np.zeros(len(self.halfspaces))
@@ -65,9 +82,12 @@ class Case:
         return rows, offsets
 
     def contains(self, x: ArrayLike, y: Sequence[float] | NDArray[np.floating]) -> bool:
-        """Whether input ``x`` (n_in,) lies in the box and its output ``y`` (n_out,) in every half-space."""
+        """Whether input ``x`` (n_in,) lies in the box and its output ``y`` (n_out,) in every half-space, as written.
+
+        Exact: float64 holds every float32, and comparing with ``least`` and ``most`` decides about every float64.
+        """
         point = np.asarray(x, dtype=np.float64)
-        inside = bool(np.all((self.lower <= point) & (point <= self.upper)))
+        inside = bool(np.all(np.isfinite(point) & (self.least <= point) & (point <= self.most)))
         return inside and all(halfspace.holds(y) for halfspace in self.halfspaces)
 
 
@@ -75,8 +95,11 @@ class Case:
 class Specification:
     """A property of a network with ``inputs`` inputs and ``outputs`` outputs, both flattened row-major.
 
-    The property holds if and only if no case is satisfiable. The names and shapes are those that the
-    specification declares; a shape is None where the format knows only numbered scalars.
+    The property holds if and only if no case is satisfiable. Names and shapes are those that the specification
+    declares; a shape is None where the format knows only numbered scalars. ``element`` is the type that the input is
+    declared to have, ``float32`` or ``float64``, ``labels`` what the network's file is said to call its input and
+    output, and ``network`` the network's name; they are None where nothing is said. ``warnings`` are sentences about
+    what is well-formed but probably not meant.
     """
 
     inputs: int
@@ -87,6 +110,9 @@ class Specification:
     input_shape: Shape | None = None
     output_shape: Shape | None = None
     network: str | None = None
+    element: str | None = None
+    labels: tuple[str | None, str | None] = (None, None)
+    warnings: tuple[str, ...] = ()
 
 
 def element_name(name: str, shape: Shape | None, index: int) -> str:
@@ -97,97 +123,8 @@ def element_name(name: str, shape: Shape | None, index: int) -> str:
     return f"{name}[{subscript}]" if shape else name
 
 
-class Bound(NamedTuple):
-    """``x[variable] <= value`` if ``is_upper``, otherwise ``x[variable] >= value``."""
+def fits(declared: Shape | None, own: Sequence[Any]) -> bool:
+    """Whether a declared shape is that of a network's tensor, up to axes of size one, wherever they are.
 
-    variable: int
-    is_upper: bool
-    value: Fraction
-
-
-class Conflict(NamedTuple):
-    """The bounds on ``x[variable]`` exclude each other: ``lower > upper``, exactly."""
-
-    variable: int
-    lower: Fraction
-    upper: Fraction
-
-
-@dataclass(frozen=True, eq=False)
-class Boxes:
-    """Float64 boxes, ``lower`` and ``upper`` of shape (n_boxes, n_in), and what is wrong with some.
-
-    An infinite entry means that the variable has no bound on that side. The rows of boxes that are keys
-    of ``conflicts`` enclose the empty set, so they are sound but meaningless.
-    """
-
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    conflicts: Mapping[int, Conflict]
-
-
-def intersect_bounds(
-    bounds: Sequence[Bound], box_of: NDArray[np.int64], bound_of: NDArray[np.int64], shape: tuple[int, int]
-) -> Boxes:
-    """The boxes, ``shape`` = (n_boxes, n_in), where box ``box_of[k]`` satisfies ``bounds[bound_of[k]]``.
-
-    All boxes satisfy the bounds of box 0 as well. Bounds are compared exactly, by their ranks, and only
-    the tightest ones are rounded, outwards (see :func:`enclosing_floats`).
-    """
-    ranks, values = _ranked([bound.value for bound in bounds])
-    variables = np.array([bound.variable for bound in bounds], dtype=np.int64)
-    is_upper = np.array([bound.is_upper for bound in bounds], dtype=bool)
-    lower, upper = np.full(shape, -1, dtype=np.int32), np.full(shape, len(values), dtype=np.int32)
-    for tightest, keep, tighten in ((lower, ~is_upper, np.maximum), (upper, is_upper, np.minimum)):
-        boxes, kept = box_of[keep[bound_of]], bound_of[keep[bound_of]]
-        tighten.at(tightest.reshape(-1), boxes * shape[1] + variables[kept], ranks[kept])
-        tighten(tightest, tightest[0], out=tightest)
-    down, up = enclosing_floats(values)
-    conflicting = lower > upper
-    conflicts: dict[int, Conflict] = {}
-    for box in np.flatnonzero(conflicting.any(axis=1)).tolist():
-        column = int(conflicting[box].argmax())
-        conflicts[box] = Conflict(column, values[lower[box, column]], values[upper[box, column]])
-    # Rank -1, no lower bound, selects the entry appended last; rank len(values) does so by its number.
-    return Boxes(np.append(down, -np.inf)[lower], np.append(up, np.inf)[upper], conflicts)
-
-
-def _ranked(values: Sequence[Fraction]) -> tuple[NDArray[np.int32], list[Fraction]]:
-    """The rank of each value among the distinct ones, and the distinct ones in increasing order."""
-    # Comparing fractions is slow; nearly always their correctly rounded, hence monotone, floats decide.
-    floats = [float(value) for value in values]
-    ranks = np.zeros(len(values), dtype=np.int32)
-    distinct: list[Fraction] = []
-    previous = -1
-    for k in sorted(range(len(values)), key=lambda k: (floats[k], values[k])):
-        if previous < 0 or floats[k] != floats[previous] or values[k] != values[previous]:
-            distinct.append(values[k])
-        ranks[k] = len(distinct) - 1
-        previous = k
-    return ranks, distinct
-
-
-def enclosing_floats(values: Sequence[Fraction]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Float64 (lower, upper), each (n,), around each value and around the float32 nearest to it.
-
-    With down(v) the largest float64 <= v, the lower one is ``min(down(v), float32(down(v)))``: rounding
-    is monotone, so float32(down(v)) <= float32(v). Beyond the float32 range there is nothing nearer
-    than what lies inside anyway. Values must be less than the largest float64 in magnitude.
-    """
-    nearest = np.array([float(value) for value in values], dtype=np.float64)
-    # The sign of nearest - value, in exact integer arithmetic.
-    error = np.zeros(len(values), dtype=np.int8)
-    for k, value in enumerate(values):
-        numerator, denominator = float(nearest[k]).as_integer_ratio()
-        left, right = numerator * value.denominator, value.numerator * denominator
-        error[k] = (left > right) - (left < right)
-    down = np.where(error > 0, np.nextafter(nearest, -np.inf), nearest)
-    up = np.where(error < 0, np.nextafter(nearest, np.inf), nearest)
-    return np.fmin(down, _through_float32(down)), np.fmax(up, _through_float32(up))
-
-
-def _through_float32(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest float32 values, NaN where those would be infinite."""
-    with np.errstate(over="ignore", under="ignore"):
-        narrow = values.astype(np.float32).astype(np.float64)
-    return np.where(np.isfinite(narrow), narrow, np.nan)
+    Axes of size one change no element's place in row-major order; anything else would be a reshape."""
+    return declared is None or [n for n in declared if n != 1] == [n for n in own if n != 1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -22,6 +23,14 @@ class Region(ABC):
     lower: Tensor
     upper: Tensor
 
+    def __post_init__(self) -> None:
+        if self.lower.shape != self.upper.shape or not self.lower.dim():
+            shapes = f"{tuple(self.lower.shape)} and {tuple(self.upper.shape)}"
+            raise InputError(f"lower and upper bounds of shapes {shapes}; give both as (batch, *input_shape)")
+        for end in (self.lower, self.upper):
+            if end.is_complex() or not (end.is_floating_point() or bool((end.long().abs() <= _WHOLE).all())):
+                raise InputError("regions of complex numbers or integers beyond 2**53 are not supported; give float64")
+
     def __len__(self) -> int:
         return len(self.lower)
 
@@ -33,8 +42,10 @@ class Region(ABC):
     @abstractmethod
     def minimise(self, form: Tensor, slack: float = 0.0) -> Tensor:
         """Lower bound of `<form, x>`, `(batch | 1, queries, *shape) -> (batch, queries)`; exact up to rounding for
-        boxes and balls, the better of the two for their intersection. `slack * <|form|, magnitude>` is subtracted
-        on the way, which costs less than doing it after."""
+        boxes and balls, the better of the two for their intersection. `slack * <|form|, magnitude + FLOOR>` is
+        subtracted on the way, which costs less than doing it after. With a slack of `gamma` of twice the number of
+        inputs it pays for all relative errors of this very computation; what products lose that underflow is the
+        caller's to charge. What overflows is not finite."""
 
     @abstractmethod
     def minimiser(self, form: Tensor) -> Tensor:
@@ -48,11 +59,20 @@ class Region(ABC):
         """The regions of some images."""
         return replace(self, lower=self.lower[index], upper=self.upper[index])
 
+    def shaped(self, shape: tuple[int, ...]) -> Self:
+        """The same regions of inputs of another shape, with as many entries."""
+        return replace(self, lower=self.lower.reshape(-1, *shape), upper=self.upper.reshape(-1, *shape))
+
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Self:
         """The same regions in another type; not rounded outward, so only for proposing witnesses."""
         return replace(self, lower=self.lower.to(device, dtype), upper=self.upper.to(device, dtype))
 
 
+# Added to magnitudes before they pay for rounding: a relative error of at least 32 units of it is more than what a
+# thousand products lose that are too small for double precision. In single precision, which only proposes, it is zero.
+FLOOR = 2.0**-960
+# Larger integers than this float64 does not hold.
+_WHOLE = 2**53
 # From this many entries on, a matrix-vector product for each item is faster than a batched dot product.
 _LONG = 256
 
@@ -67,6 +87,28 @@ def dot(form: Tensor, x: Tensor) -> Tensor:
     return torch.linalg.vecdot(flat, other)
 
 
+def middle(lower: Tensor, upper: Tensor) -> Tensor:
+    """A point between the faces, about in the middle; none overflows in between."""
+    return torch.add(lower / 2, upper, alpha=0.5).clamp(lower, upper)
+
+
+def euclidean(flat: Tensor) -> Tensor:
+    """Euclidean norms of rows, `(..., n) -> (..., 1)`: within `n + 8` units of rounding of the exact ones; infinite or
+    not a number only where entries are, or where the norm itself overflows."""
+    length = torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
+    least = torch.finfo(flat.dtype).tiny ** 0.45
+    if bool(((length > least) & (length < 1 / least)).all()):  # squares that underflow are too small to matter
+        return length
+    largest = torch.linalg.vector_norm(flat, ord=torch.inf, dim=-1, keepdim=True)
+    size = torch.where((largest > 0) & (largest < torch.inf), largest, 1.0)
+    return torch.linalg.vector_norm(flat / size, dim=-1, keepdim=True) * size
+
+
+def _bounding(value: Tensor) -> Tensor:
+    """Lower bounds; what has overflowed is none."""
+    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+
+
 def _dot(form: Tensor, x: Tensor) -> Tensor:
     return dot(form, x.unsqueeze(1))
 
@@ -76,16 +118,24 @@ class Box(Region):
     """`lower <= x <= upper`, elementwise."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if bool((self.lower > self.upper).any()):
             raise InputError("empty region: some lower bound exceeds its upper bound; check the range of the inputs")
 
+    @cached_property
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """A centre and a radius that reaches both faces, but for its rounding, `(batch, *shape)`."""
+        centre = middle(self.lower, self.upper)
+        return centre, torch.maximum(self.upper - centre, centre - self.lower)
+
     def minimise(self, form: Tensor, slack: float = 0.0) -> Tensor:
-        centre = (self.lower + self.upper) / 2
-        radius = torch.maximum(self.upper - centre, centre - self.lower) + slack * self.magnitude
+        centre, radius = self.halves
+        if slack:
+            radius = radius + slack * (self.magnitude + FLOOR)
         return _dot(form, centre) - _dot(form.abs(), radius)
 
     def minimiser(self, form: Tensor) -> Tensor:
-        centre, radius = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
+        centre, radius = self.halves
         step = torch.copysign(radius.unsqueeze(1), form)
         return torch.sub(centre.unsqueeze(1), step, out=step)
 
@@ -108,43 +158,46 @@ class Ball(Region):
     def magnitude(self) -> Tensor:
         return torch.maximum(super().magnitude, self.centre.abs() + self.eps)
 
-    def _radius(self) -> float:
-        return self.eps * (1 + 4 * torch.finfo(self.centre.dtype).eps)
-
     def _by_ball(self, form: Tensor) -> Tensor:
-        dual = torch.linalg.vector_norm(form.flatten(2), ord=2 if self.p == 2 else torch.inf, dim=2)
-        return _dot(form, self.centre) - self._radius() * dual
+        flat = form.flatten(2)
+        dual = euclidean(flat)[..., 0] if self.p == 2 else torch.linalg.vector_norm(flat, ord=torch.inf, dim=2)
+        return _bounding(_dot(form, self.centre) - self.eps * dual)
 
+    @cached_property
     def _box(self) -> Box:
         return Box(self.lower, self.upper)
 
     def minimise(self, form: Tensor, slack: float = 0.0) -> Tensor:
-        best = torch.maximum(self._by_ball(form), self._box().minimise(form))
-        return best - slack * _dot(form.abs(), self.magnitude) if slack else best
+        # what overflows in one of the two leaves the other
+        best = torch.maximum(self._by_ball(form), _bounding(self._box.minimise(form)))
+        return best - slack * _dot(form.abs(), self.magnitude + FLOOR) if slack else best
 
     def minimiser(self, form: Tensor) -> Tensor:
         flat = form.flatten(2)
         if self.p == 2:
-            step = flat / torch.linalg.vector_norm(flat, dim=2, keepdim=True).clamp(min=1e-30)
+            length = euclidean(flat)
+            step = flat / torch.where(length > 0, length, 1.0)
         else:
             place = flat.abs().argmax(2, keepdim=True)
             step = torch.zeros_like(flat).scatter_(2, place, flat.gather(2, place).sign())
         in_ball = self.centre.unsqueeze(1) - self.eps * step.unflatten(2, form.shape[2:])
-        box = self._box()
-        tighter = self._by_ball(form) >= box.minimise(form)
+        tighter = self._by_ball(form) >= self._box.minimise(form)
         choose = tighter.reshape(*tighter.shape, *[1] * (form.dim() - 2))
-        return torch.where(choose, in_ball, box.minimiser(form))
+        return torch.where(choose, in_ball, self._box.minimiser(form))
 
     def project(self, x: Tensor) -> Tensor:
-        inside = self._box().project(x)
+        inside = self._box.project(x)
         step = (inside - self.centre.unsqueeze(1)).flatten(2)
-        norm = torch.linalg.vector_norm(step, ord=self.p, dim=2, keepdim=True)
+        length = euclidean(step) if self.p == 2 else torch.linalg.vector_norm(step, ord=1, dim=2, keepdim=True)
         # moving towards the centre, which lies in the box, leaves neither the box nor the ball
-        step = step * (self.eps * (1 - 1e-6) / norm.clamp(min=1e-30)).clamp(max=1.0)
+        step = step * torch.where(length > 0, self.eps * (1 - 1e-6) / length, 1.0).clamp(max=1.0)
         return self.centre.unsqueeze(1) + step.unflatten(2, x.shape[2:])
 
     def select(self, index: Tensor) -> Self:
         return replace(super().select(index), centre=self.centre[index])
+
+    def shaped(self, shape: tuple[int, ...]) -> Self:
+        return replace(super().shaped(shape), centre=self.centre.reshape(-1, *shape))
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Self:
         return replace(super().to(dtype, device), centre=self.centre.to(device, dtype))

@@ -1,17 +1,17 @@
 """Read VNN-LIB 1.0 and 2.0 specifications, plain or gzip-compressed.
 
 What a file means here
-    The assertions are a conjunction and describe the *unsafe* set, which is brought into disjunctive
-    normal form, one :class:`Case` per disjunct. Inputs may be bounded by single-variable comparisons,
-    outputs by linear ones. A strict inequality is read as its closure: the unsafe set can only grow, so
-    "the property holds" stays true of the file; a counterexample on the edge of the closure is the only
-    difference. Disjuncts whose input bounds contradict each other, judged exactly, are dropped.
+    The assertions are a conjunction and describe the *unsafe* set, which is brought into disjunctive normal form, one
+    :class:`Case` per disjunct. Inputs may be bounded by single-variable comparisons, outputs by linear ones. Numbers
+    are the exact decimals that are written, and strict inequalities are strict. Disjuncts that no input can satisfy,
+    judged exactly, are dropped; if none is left the specification has no cases, and holds.
 
 How bounds become floating-point numbers
-    Numbers in the file are exact decimals. With down(d) and up(d) the float64 neighbours of d (both d
-    itself if it is representable), a box side is ``min(down(d), float32(down(d)))`` for a lower bound
-    and ``max(up(d), float32(up(d)))`` for an upper one. Rounding to float32 is monotone, so the box
-    contains the exact bound and the float32 nearest to it, whichever of them a network is fed with.
+    A box side that bounds are computed with is the float64 nearest to the decimal that does not make the box smaller,
+    and strict inequalities are closed: "the property holds" is then true of the file, too. Counterexamples are judged
+    by the float64 numbers that lie inside, and by half-spaces in rational arithmetic.
+
+Whatever is not understood is refused: nothing in a file is skipped but comments.
 """
 
 from __future__ import annotations
@@ -19,48 +19,36 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from krelax.errors import InputError, UnsupportedError
+from krelax.problem._boxes import Bound, Boxes, Conflict, intersect_bounds
+from krelax.problem._declarations import Declarations, Tensor
 from krelax.problem._forms import Fault, Form, Node, Source, head, is_word, quote
-from krelax.problem._terms import Declarations, Linear, check_range, number, total
-from krelax.problem.query import (
-    Bound,
-    Boxes,
-    Case,
-    Conflict,
-    Halfspace,
-    Specification,
-    element_name,
-    intersect_bounds,
-)
+from krelax.problem._formulas import Conjunction, Disjunction, Formulas, conjoin
+from krelax.problem._text import Check
+from krelax.problem.query import Case, Specification, element_name
 
-_MAX_CASES = 5_000_000
-_MAX_LITERALS = 50_000_000
 _MAX_BOX_ENTRIES = 50_000_000
 
-# Each comparison as the signs s for which s * (left - right) <= 0 is required.
-_COMPARISONS = {"<=": (1,), "<": (1,), ">=": (-1,), ">": (-1,), "=": (1, -1), "==": (1, -1)}
 
-# A literal names an inequality: k >= 0 the k-th input bound, k < 0 the half-space number -1 - k.
-# Conjunctions are lists of literals, formulas in disjunctive normal form are lists of conjunctions.
-_Conjunction = list[int]
-_Disjunction = list[_Conjunction]
+def _no_limit() -> None:
+    """Reading takes as long as it takes."""
 
 
-def read_vnnlib(path: str | Path) -> Specification:
+def read_vnnlib(path: str | Path, check: Check = _no_limit) -> Specification:
     """Read the specification in ``path``; the module's description says what is understood and how.
 
-    Raises UnsupportedError for a well-formed file that needs more than krelax offers (several networks,
-    constraints over several inputs, and so on) and InputError for everything else that prevents a
-    reading. Both name the file, the line where one is known, and the remedy.
+    ``check`` is called many times a second, and what it raises ends the reading: that is how a limit of time is kept.
+    Raises UnsupportedError for a well-formed file that needs more than krelax offers (several networks, constraints
+    over several inputs, and so on) and InputError for everything else that prevents a reading. Both name the file, the
+    line where one is known, and the remedy.
     """
-    source = Source(Path(path))
-    document = _Document()
+    source = Source(Path(path), check)
+    document = _Document(check)
     try:
         for command in source.commands():
             document.execute(command)
@@ -69,38 +57,26 @@ def read_vnnlib(path: str | Path) -> Specification:
         raise source.error(fault) from None
 
 
-class _LiteralCache(dict[Form, _Conjunction]):
-    """The literals of each innermost comparison by its text, computed when first asked for."""
-
-    def __init__(self, compute: Callable[[Form], _Conjunction]) -> None:
-        self._compute = compute
-
-    def __missing__(self, comparison: Form) -> _Conjunction:
-        literals = self[comparison] = self._compute(comparison)
-        return literals
-
-
 class _Document:
     """The commands executed so far, with the assertions in disjunctive normal form."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Check) -> None:
         self._version = ""
         self._started = False
+        self._check = check
         self._declarations = Declarations()
-        self._bounds: list[Bound] = []
-        self._halfspaces: list[Halfspace] = []
-        self._literals = _LiteralCache(self._compare)
+        self._formulas = Formulas(self._declarations, check)
         # The assertions are the conjunction of ``_common`` and of one conjunction from each choice.
-        self._common: _Conjunction = []
-        self._choices: list[_Disjunction] = []
+        self._common: Conjunction = []
+        self._choices: list[Disjunction] = []
 
     def execute(self, command: Node) -> None:
         """Process one top-level command; raises Fault."""
         keyword, operands = head(command)
         if keyword == "assert":
             self._assert(operands, command)
-        elif keyword == "declare-const" and not self._version:
-            self._declarations.declare_scalar(operands, command)
+        elif keyword in ("declare-const", "declare-fun") and not self._version:
+            self._declarations.declare_scalar(keyword, operands, command)
         elif keyword == "declare-network" and self._version:
             self._declarations.declare_network(operands, command)
         elif keyword == "vnnlib-version" and not self._started:
@@ -110,7 +86,7 @@ class _Document:
         self._started = True
 
     def _declare_version(self, operands: Sequence[Form], where: Form) -> None:
-        version = str(operands[0]) if len(operands) == 1 else ""
+        version = operands[0] if len(operands) == 1 and is_word(operands[0]) else ""
         if not re.fullmatch("<2[.][0-9]+>", version):
             message = "only (vnnlib-version <2.0>) and files without a version, 1.0, are supported"
             raise Fault(message, where, UnsupportedError)
@@ -119,104 +95,55 @@ class _Document:
     def _assert(self, operands: Sequence[Form], where: Form) -> None:
         if len(operands) != 1:
             raise Fault(f"assert takes one formula, not {len(operands)}; combine them by (and ...)", where)
-        disjunction = self._formula(operands[0], where)
+        disjunction = self._formulas.normal_form(operands[0], where)
         if len(disjunction) == 1:
             self._common += disjunction[0]
         else:
             self._choices.append(disjunction)
 
-    def _formula(self, form: Form, where: Form) -> _Disjunction:
-        """The disjunctive normal form of ``form``; ``where`` is what encloses it."""
-        if is_word(form):
-            raise Fault(f"found {quote(form)} where a comparison, 'and' or 'or' was expected", where)
-        if isinstance(form, str):
-            return [self._literals[form]]
-        keyword, operands = head(form)
-        if keyword not in ("and", "or") or not operands:
-            return [self._compare(form)]
-        if keyword == "and" and set(map(type, operands)) == {str}:
-            return [list(chain.from_iterable(map(self._literals.__getitem__, operands)))]
-        disjunctions = [self._formula(operand, form) for operand in operands]
-        return _conjoin(disjunctions, form) if keyword == "and" else list(chain.from_iterable(disjunctions))
-
-    def _compare(self, comparison: Form) -> _Conjunction:
-        operator, operands = head(comparison)
-        if operator not in _COMPARISONS or len(operands) != 2:
-            message = f"{quote(comparison)} is not a comparison; write (<= TERM TERM) or with >=, <, >, ="
-            raise Fault(message, comparison, UnsupportedError if operator == "!=" else InputError)
-        left, right = operands
-        signs = _COMPARISONS[operator]
-        bound = self._plain_bound(left, right, comparison) if len(signs) == 1 else None
-        if bound is not None:
-            return [self._bound_literal(bound[0], signs[0] > 0, bound[1])]
-        terms = [self._declarations.term(operand, comparison) for operand in operands]
-        difference = total((terms[0], terms[1].scaled(-1)))
-        return [self._literal(difference.scaled(sign), comparison) for sign in signs]
-
-    def _plain_bound(self, left: Form, right: Form, where: Form) -> tuple[int, Fraction] | None:
-        """Index and limit if an input is compared with a number, which most comparisons do."""
-        if not (is_word(left) and is_word(right)):
-            return None
-        place = self._declarations.place(left, where)
-        limit = None if place is None or place.is_output else number(right, where)
-        return None if place is None or limit is None else (place.element, limit)
-
-    def _bound_literal(self, variable: int, is_upper: bool, limit: Fraction) -> int:
-        self._bounds.append(Bound(variable, is_upper, limit))
-        return len(self._bounds) - 1
-
-    def _literal(self, linear: Linear, where: Form) -> int:
-        """The literal that says ``linear <= 0``."""
-        check_range((*linear.inputs.values(), *linear.outputs.values(), linear.constant), where)
-        if linear.is_constant():
-            raise Fault("a comparison without variables; remove it", where)
-        if not linear.inputs:
-            self._halfspaces.append(Halfspace(linear.outputs, linear.constant))
-            return -len(self._halfspaces)
-        if linear.outputs or len(linear.inputs) > 1:
-            what = "both inputs and outputs" if linear.outputs else "several inputs"
-            message = f"a constraint on {what} is not supported; bound each input by constants"
-            raise Fault(message, where, UnsupportedError)
-        ((variable, factor),) = linear.inputs.items()
-        limit = -linear.constant / factor
-        check_range((limit,), where)
-        return self._bound_literal(variable, factor > 0, limit)
-
     def specification(self) -> Specification:
-        """What the commands amount to; raises Fault if anything is missing or contradictory."""
-        input_name, input_shape, inputs = self._declarations.side(is_output=False)
-        output_name, output_shape, outputs = self._declarations.side(is_output=True)
-        if not self._halfspaces:
-            raise Fault("no assertion constrains an output; say which outputs are unsafe")
-        conjunctions = [self._common, *_conjoin(self._choices)]
-        boxes, box_of = _boxes(self._bounds, conjunctions, inputs)
-        _check_boxes(boxes, box_of, lambda i: element_name(input_name, input_shape, i))
+        """What the commands amount to; raises Fault if anything is missing."""
+        given, result = self._declarations.side(is_output=False), self._declarations.side(is_output=True)
+        conjunctions = [self._common, *conjoin(self._choices)]
+        self._check()
+        boxes, box_of = _boxes(self._formulas.bounds, conjunctions, given.size)
+        self._check()
+        name = _Namer(given)
+        used = {box for box in box_of[1:] if box not in boxes.conflicts}
+        _check_bounded(boxes, used, name)
         return Specification(
-            inputs=inputs,
-            outputs=outputs,
+            inputs=given.size,
+            outputs=result.size,
             cases=tuple(self._cases(conjunctions, boxes, box_of)),
-            input_name=input_name,
-            output_name=output_name,
-            input_shape=input_shape,
-            output_shape=output_shape,
+            input_name=given.name,
+            output_name=result.name,
+            input_shape=given.shape,
+            output_shape=result.shape,
             network=self._declarations.network,
+            element=given.element,
+            labels=(given.label, result.label),
+            warnings=() if used else (_emptiness(boxes, box_of, name),),
         )
 
-    def _cases(self, conjunctions: _Disjunction, boxes: Boxes, box_of: list[int]) -> Iterable[Case]:
+    def _cases(self, conjunctions: Disjunction, boxes: Boxes, box_of: list[int]) -> Iterable[Case]:
+        halfspaces = self._formulas.halfspaces
         common, *own = (
-            tuple(self._halfspaces[-1 - literal] for literal in conjunction if literal < 0)
-            for conjunction in conjunctions
+            tuple(halfspaces[-1 - literal] for literal in conjunction if literal < 0) for conjunction in conjunctions
         )
-        lower, upper = list(boxes.lower), list(boxes.upper)
-        for box, halfspaces in zip(box_of[1:], own, strict=True):
+        lower, upper, least, most = (list(a) for a in (boxes.lower, boxes.upper, boxes.least, boxes.most))
+        for count, (box, parts) in enumerate(zip(box_of[1:], own, strict=True)):
+            if not count & 0xFFF:
+                self._check()
             if box not in boxes.conflicts:
-                yield Case(lower[box], upper[box], common + halfspaces)
+                yield Case(lower[box], upper[box], common + parts, least[box], most[box])
 
 
 def _misplaced(keyword: str, command: Node) -> tuple[str, Node, type[InputError]]:
     """The arguments of the Fault for a command that cannot be executed at this place."""
+    scalar = "belongs to VNN-LIB 1.0; use declare-network, or remove the version"
     places = {
-        "declare-const": "belongs to VNN-LIB 1.0; use declare-network, or remove the version",
+        "declare-const": scalar,
+        "declare-fun": scalar,
         "declare-network": "belongs to VNN-LIB 2.0; start the file with (vnnlib-version <2.0>)",
         "vnnlib-version": "must be the first command and the only one of its kind",
     }
@@ -225,18 +152,7 @@ def _misplaced(keyword: str, command: Node) -> tuple[str, Node, type[InputError]
     return f"{quote(command)} is not a supported command; remove it", command, UnsupportedError
 
 
-def _conjoin(disjunctions: Sequence[_Disjunction], where: Form | None = None) -> _Disjunction:
-    """The disjunctive normal form of a conjunction."""
-    size = math.prod(map(len, disjunctions))
-    literals = sum(size // len(part) * sum(map(len, part)) for part in disjunctions)
-    if size > _MAX_CASES or literals > _MAX_LITERALS:
-        message = f"the disjunctive normal form has {size} cases with {literals} comparisons in all; at most"
-        limits = f"{_MAX_CASES} with {_MAX_LITERALS} are supported; split the specification"
-        raise Fault(f"{message} {limits}", where, UnsupportedError)
-    return [list(chain.from_iterable(choice)) for choice in product(*disjunctions)]
-
-
-def _boxes(bounds: Sequence[Bound], conjunctions: _Disjunction, inputs: int) -> tuple[Boxes, list[int]]:
+def _boxes(bounds: Sequence[Bound], conjunctions: Disjunction, inputs: int) -> tuple[Boxes, list[int]]:
     """The input boxes of the conjunctions, and the box of each; the first conjunction holds in all.
 
     Conjunctions without bounds of their own share box 0, that of the first conjunction.
@@ -254,12 +170,18 @@ def _boxes(bounds: Sequence[Bound], conjunctions: _Disjunction, inputs: int) -> 
     return intersect_bounds(bounds, box_of[owners], literals[literals >= 0], shape), box_of.tolist()
 
 
-def _check_boxes(boxes: Boxes, box_of: Sequence[int], name: Callable[[int], str]) -> None:
-    """Raise Fault if the union of the boxes is empty or a non-empty box is unbounded."""
-    used = {box for box in box_of[1:] if box not in boxes.conflicts}
-    if 0 in boxes.conflicts or not used:
-        conflict = boxes.conflicts.get(0) or boxes.conflicts[box_of[1]]
-        raise Fault(f"empty input region: {_describe(conflict, name)}; correct the bounds")
+class _Namer:
+    """How the file spells its inputs."""
+
+    def __init__(self, given: Tensor) -> None:
+        self._given = given
+
+    def __call__(self, index: int) -> str:
+        return element_name(self._given.name, self._given.shape, index)
+
+
+def _check_bounded(boxes: Boxes, used: set[int], name: Callable[[int], str]) -> None:
+    """Raise Fault if a box that is used is unbounded."""
     unbounded = np.isinf(boxes.lower) | np.isinf(boxes.upper)
     for box in np.flatnonzero(unbounded.any(axis=1)).tolist():
         if box in used:
@@ -268,9 +190,19 @@ def _check_boxes(boxes: Boxes, box_of: Sequence[int], name: Callable[[int], str]
             raise Fault(f"{name(variable)} has no {side} bound; bound every input on both sides")
 
 
+def _emptiness(boxes: Boxes, box_of: Sequence[int], name: Callable[[int], str]) -> str:
+    """Why no input satisfies the assertions."""
+    if 0 in boxes.conflicts:
+        return f"no input satisfies the assertions: {_describe(boxes.conflicts[0], name)}"
+    if len(box_of) > 1:
+        return f"no input satisfies the assertions: {_describe(boxes.conflicts[box_of[1]], name)}"
+    return "no input and output satisfy the assertions: they contradict each other whatever the network is"
+
+
 def _describe(conflict: Conflict, name: Callable[[int], str]) -> str:
     lower, upper = (
-        str(value) if Fraction(text := repr(float(value))) != value else text
-        for value in (conflict.lower, conflict.upper)
+        f"{'>' if not bound.is_upper else '<'}{'' if bound.strict else '='} {bound.limit.exact}"
+        for bound in (conflict.lower, conflict.upper)
     )
-    return f"{name(conflict.variable)} has lower bound {lower} > upper bound {upper}"
+    variable = name(conflict.variable)
+    return f"{variable} {lower} contradicts {variable} {upper}"

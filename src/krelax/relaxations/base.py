@@ -18,6 +18,10 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+# Rules decide by comparing bounds, and others are to decide the same. What is compared is often equal but for rounding,
+# as where intervals are symmetric: so the threshold is a little, relatively, to the side of that.
+ASIDE = 2.0**-20
+
 
 class Rule(StrEnum):
     """Published closed-form choices of slopes; each is sound for every activation."""
@@ -60,7 +64,8 @@ class Relaxation(ABC):
 
     `reduces` says whether the activation removes the last axis of z (a maximum over windows): its coefficients then
     have one axis less than its slopes. `optimised` says for the lower and the upper line whether its slope is worth
-    optimising, and `step` how large its range is, as a scale for step sizes.
+    optimising, and `step` how large its range is, as a scale for step sizes. Bounds, and with them all that is made of
+    them, are laid out row by row, whatever the operators before the activation do with their axes.
     """
 
     reduces = False
@@ -68,8 +73,8 @@ class Relaxation(ABC):
     step = 1.0
 
     def __init__(self, lower: Tensor, upper: Tensor) -> None:
-        self.lower = lower
-        self.upper = upper
+        self.lower = lower.contiguous()
+        self.upper = upper.contiguous()
         self._by_rule: dict[Rule, Lines] = {}
 
     @property
@@ -98,8 +103,8 @@ class Relaxation(ABC):
         """Interval in which optimised slopes are kept, `(batch, *shape)` each."""
 
     def rounded(self, slope: Tensor) -> Tensor:
-        """Slopes of lower lines as proofs use them, short enough to be written down."""
-        return slope
+        """Slopes of lower lines as proofs use them, short enough to be written down: of float32."""
+        return slope.float().to(slope)
 
     def unstable(self) -> Tensor:
         """Where the relaxation is not exact, `(batch, *shape of z)`: only there slopes matter."""

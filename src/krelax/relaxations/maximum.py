@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krelax.relaxations.base import Relaxation, Rule, Support
+from krelax.relaxations.base import ASIDE, Relaxation, Rule, Support
 
 
 def _box_maximum(form: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,10 +34,14 @@ class Maximum(Relaxation):
         return possible & (possible.sum(-1, keepdim=True) > 1)
 
     def _leader(self) -> Tensor:
-        """One-hot of the member with the largest lower bound (ties: largest upper bound, then the first)."""
-        width = (self.upper - self.lower).clamp(min=0)
-        score = self.lower + 1e-6 * width
-        return torch.nn.functional.one_hot(score.argmax(-1), self.lower.shape[-1]).to(self.lower.dtype)
+        """One-hot of the first member whose lower bound is largest, or nearly so: others decide the same in spite of
+        rounding. Of equal ones that with the largest upper bound."""
+        score = self.lower + ASIDE * (self.upper - self.lower).clamp(min=0)
+        spread = (self.upper.amax(-1, keepdim=True) - self.lower.amax(-1, keepdim=True)).clamp(min=0)
+        close = score >= score.amax(-1, keepdim=True) - ASIDE / 2 * spread
+        # of equal numbers argmax may pick any
+        first = torch.where(close, torch.arange(close.shape[-1], 0, -1, device=close.device), 0).argmax(-1)
+        return torch.nn.functional.one_hot(first, self.lower.shape[-1]).to(self.lower.dtype)
 
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         # NumPy's: torch's own imports sympy, which takes a second
@@ -78,11 +82,12 @@ class Maximum(Relaxation):
         return leader, leader
 
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
-        """Lower line: the leader itself. Upper line: the leader if it is always the maximum, else a constant."""
+        """Lower line: the leader itself. Upper line: the leader if it is always the maximum, or nearly so, else a
+        constant."""
         zero = torch.zeros_like(self.lower)
         if rule is Rule.ZERO:
             return zero, zero
         leader = self._leader()
         rest = torch.where(leader > 0, torch.full_like(zero, -torch.inf), self.upper).amax(-1, keepdim=True)
-        settled = (leader * self.lower).sum(-1, keepdim=True) >= rest
-        return leader, torch.where(settled, leader, zero)
+        low, high = ((leader * t).sum(-1, keepdim=True) for t in (self.lower, self.upper))
+        return leader, torch.where(rest - low <= ASIDE * (high - low), leader, zero)

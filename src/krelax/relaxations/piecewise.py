@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from krelax.relaxations.base import Lines, Relaxation, Rule, Support
+from krelax.relaxations.base import ASIDE, Lines, Relaxation, Rule, Support
 
 _STEPS, _TINY = 255.0, 1e-30
 
@@ -49,8 +49,10 @@ class Triangle(Relaxation):
         return z.clamp(min=0) + self.negative_slope * z.clamp(max=0)
 
     def interval(self) -> tuple[Tensor, Tensor]:
-        if self.negative_slope in {0.0, 1.0}:
-            return self._act(self.lower), self._act(self.upper)
+        if self.negative_slope == 0:  # also of infinite bounds
+            return self.lower.clamp(min=0), self.upper.clamp(min=0)
+        if self.negative_slope == 1:
+            return self.lower, self.upper
         # the product with the slope rounds
         limits = torch.finfo(self.lower.dtype)
         low, high = (self.negative_slope * t.clamp(max=0) for t in (self.lower, self.upper))
@@ -76,17 +78,25 @@ class Triangle(Relaxation):
 
         Rounded to float32, in which proofs are written down; lines pay for what that changes.
         """
+        exact = self.exact_chord()
+        return torch.where(self.unstable(), exact.float().to(exact), exact)
+
+    def exact_chord(self) -> Tensor:
+        """The same for lines that nobody writes down."""
         width = self.upper - self.lower
         rise = self.upper.clamp(min=0) - self.negative_slope * self.lower.clamp(max=0)
         inner = rise / torch.where(width > 0, width, torch.ones_like(width))
         low, high = self.slope_range()
-        return torch.where(self.unstable(), inner.clamp(max=1.0).float().to(inner), torch.maximum(low, high))
+        return torch.where(self.unstable(), inner.clamp(max=1.0), torch.maximum(low, high))
 
     @_once
     def height(self) -> Tensor:
-        """Intercept of the upper line, `(batch, *shape)`: how far it is above the activation at the kink. A chord that
-        was rounded down passes above the upper corner only if it is lifted further."""
-        chord = self.chord()
+        """Intercept of the upper line, `(batch, *shape)`."""
+        return self.height_of(self.chord())
+
+    def height_of(self, chord: Tensor) -> Tensor:
+        """How far an upper line of such a slope is above the activation at the kink. A chord that was rounded down
+        passes above the upper corner only if it is lifted further."""
         above = torch.maximum(-self.lower * (chord - self.negative_slope), self.upper * (1 - chord))
         return torch.where(self.unstable(), above, 0.0 * self.lower)
 
@@ -102,8 +112,10 @@ class Triangle(Relaxation):
         return ((slope - self.negative_slope) * (_STEPS / max(1 - self.negative_slope, _TINY))).round()
 
     def rounded(self, slope: Tensor) -> Tensor:
-        """The nearest slopes that fractions stand for. Bounds hardly notice, and can be written down in few bytes."""
-        return self.negative_slope + (1 - self.negative_slope) * (self.fractions(slope) / _STEPS)
+        """The nearest slopes that fractions stand for, both ends exactly. Bounds hardly notice, and can be written down
+        in few bytes."""
+        share = self.fractions(slope) / _STEPS
+        return torch.where(share < 1, self.negative_slope + (1 - self.negative_slope) * share, 1.0)
 
     def writable(self, slope: Tensor) -> bool:
         """Whether slopes are what fractions stand for."""
@@ -128,7 +140,7 @@ class Triangle(Relaxation):
     @_once
     def _adaptive(self) -> Tensor:
         low, high = self.slope_range()
-        return torch.where(self.upper > -self.lower, high, low)
+        return torch.where(self.upper > self.lower * -(1 + ASIDE), high, low)
 
     def lines(self, lower: Tensor, upper: Tensor) -> Lines:
         """As the general ones; lower slopes inside `slope_range` pass through the origin, exactly."""

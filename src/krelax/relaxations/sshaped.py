@@ -39,7 +39,7 @@ class SShaped(Relaxation):
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
         tiny = torch.finfo(slope.dtype).tiny
-        ratio = slope / (coeff * self.scale * self.gain)  # s (1 - s) at a stationary point
+        ratio = slope / coeff / (self.scale * self.gain)  # s (1 - s) at a stationary point
         ratio = torch.nan_to_num(ratio).clamp(tiny, 0.25)
         small = 2 * ratio / (1 + (1 - 4 * ratio).sqrt())  # the root without cancellation
         point = (torch.log(small) - torch.log1p(-small)) / self.gain
@@ -75,6 +75,11 @@ class SShaped(Relaxation):
         return self._derivative((inner + outer) / 2)
 
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
+        """Rounded to float32, in which proofs are written down; lines pay for what that changes."""
+        lower, upper = self._slopes(rule)
+        return lower.float().to(lower), upper.float().to(upper)
+
+    def _slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
         zero = torch.zeros_like(self.lower)
         at_ends = torch.minimum(self._derivative(self.lower), self._derivative(self.upper))
         match rule:

@@ -10,9 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+
 from krelax._version import __version__
 from krelax.errors import InputError
-from krelax.problem.images import read_images
+from krelax.problem.images import LAYOUTS, other_layout, read_images
 from krelax.report.page import Subject, page
 from krelax.report.pictures import drawn
 from krelax.report.results import Record, Results, curve
@@ -50,13 +53,18 @@ def write_report(
         images.name,
         count=len(data),
         asked=None if asked is None else len(asked),
-        pictures=drawn(data.images, first.records, first.settings.get("clip")),
+        pictures=drawn(_shown(data.images, first.settings.get("layout")), first.records, first.settings.get("clip")),
         links=_links(first.records, certificates, output),
         points=points,
         shared=shared,
         made=_versions(),
     )
     _replace(output, page(first, about))
+
+
+def _shown(images: NDArray[np.float32], layout: str | None) -> NDArray[np.float32]:
+    """The images as the network saw them, if the run turned them."""
+    return images if layout not in LAYOUTS or images.ndim != 4 else other_layout(images, layout)
 
 
 def check_output(path: Path, what: str = "report") -> None:
@@ -89,7 +97,7 @@ def _check_together(names: Sequence[str], runs: Sequence[Results], hashes: Mappi
             if run.settings[key] != value:
                 what = "network" if key == "model" else key
                 raise InputError(f"{name}: is about another file (SHA-256 of the {what} differs); give that of the run")
-        for key in ("norm", "clip", "semantics"):
+        for key in ("norm", "clip", "semantics", "layout"):
             if run.settings.get(key, "real") != first.get(key, "real"):
                 raise InputError(f"{name}: {key} differs from {names[0]}; a curve needs runs that differ in eps only")
 

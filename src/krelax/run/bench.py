@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 from krelax.errors import InputError, failed, internal, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
-from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates, Semantics, Written
 from krelax.run.certify import counterexample_lists
-from krelax.run.verify import VerifyOptions, check_options, remaining, verify
+from krelax.run.verify import EMPTY, VerifyOptions, check_options, verify_file
 from krelax.search.processes import cpu_seconds
 from krelax.search.verdict import Outcome, Verdict
 
@@ -25,7 +23,7 @@ ANSWERS = {Verdict.HOLDS: "unsat", Verdict.VIOLATED: "sat", Verdict.UNKNOWN: "un
 
 @dataclass(frozen=True)
 class Instance:
-    """A line of the list; `expected` is sat, unsat, or anything else for no trusted answer."""
+    """A line of the list; `expected` is sat, unsat, or open where no answer is trusted."""
 
     index: int
     onnx: Path
@@ -74,35 +72,76 @@ class Result:
         return record
 
 
+_COLUMNS = ("onnx", "vnnlib", "timeout_s", "expected")
+# What a list may call the answers, in lower case; nothing is expected of what is open.
+_EXPECTED = {
+    "sat": "sat",
+    "violated": "sat",
+    "unsat": "unsat",
+    "holds": "unsat",
+    **dict.fromkeys(["", "-", "open", "unknown", "timeout", "timed-out"], "open"),
+}
+
+
 def read_instances(path: Path, timeout: float | None = None) -> list[Instance]:
-    """The instances of a list; paths are relative to it, `timeout` replaces each line's own.
+    """The instances of a list: with a line of column names, or without in the order onnx, vnnlib, timeout_s, expected,
+    the last of which may be missing. Paths are relative to the list, `timeout` replaces each line's own.
 
     Raises InputError for a list that cannot be used.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a list of instances (onnx,vnnlib,timeout_s,expected)")
     try:
-        lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        text = path.read_text(encoding="utf-8-sig")  # any end of line is a line feed now
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text.split("\n"), strict=True)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a text file with comma-separated values") from error
+    numbered = [(number, row) for number, row in enumerate(rows, 1) if any(row)]
+    columns = _columns(path, numbered)
+    lines = numbered[1:] if columns else numbered
     if not lines:
         raise InputError(f"{path}: the list is empty; it needs the columns onnx,vnnlib,timeout_s,expected")
-    return [_instance(path, i, line, timeout) for i, line in enumerate(lines)]
+    return [_instance(path, i, *line, columns or _COLUMNS, timeout) for i, line in enumerate(lines)]
 
 
-def _instance(path: Path, index: int, line: dict[str, str | None], timeout: float | None) -> Instance:
-    values = [line.get(name) for name in ("onnx", "vnnlib", "timeout_s")]
-    if not all(values):
-        raise InputError(f"{path}: line {index + 2} lacks one of the columns onnx, vnnlib, timeout_s")
-    onnx, vnnlib, limit = (str(v) for v in values)
+def _columns(path: Path, rows: Sequence[tuple[int, list[str]]]) -> tuple[str, ...]:
+    """The names of the columns, if the first row has them."""
+    names = tuple(name.lower() for name in rows[0][1]) if rows else ()
+    if not set(names) & set(_COLUMNS):
+        return ()
+    missing = [name for name in _COLUMNS[:3] if name not in names]
+    twice = [name for name in _COLUMNS if names.count(name) > 1]
+    if missing or twice:
+        what = f"lacks the column {missing[0]}" if missing else f"has the column {twice[0]} twice"
+        raise InputError(f"{path}: line {rows[0][0]} {what}; it needs the columns onnx,vnnlib,timeout_s,expected")
+    return names
+
+
+def _instance(
+    path: Path, index: int, number: int, row: list[str], columns: Sequence[str], timeout: float | None
+) -> Instance:
+    line = dict(zip(columns, row, strict=False))
+    onnx, vnnlib, limit = (line.get(name, "") for name in _COLUMNS[:3])
+    if not (onnx and vnnlib and limit) or len(row) > len(columns):
+        raise InputError(f"{path}: line {number} does not have one value for each of onnx,vnnlib,timeout_s,expected")
     try:
         seconds = float(limit)
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"{path}: line {index + 2}: timeout_s is not a positive number: {limit!r}")
-    expected = str(line.get("expected") or "open").strip().lower()
-    return Instance(index, path.parent / onnx, path.parent / vnnlib, timeout or seconds, expected)
+        raise InputError(f"{path}: line {number}: timeout_s is not a positive number: {limit!r}")
+    expected = _EXPECTED.get(line.get("expected", "").lower())
+    if expected is None:
+        raise InputError(
+            f"{path}: line {number}: expected {line['expected']!r} is not sat, unsat, violated, holds or open"
+        )
+    return Instance(index, _found(path.parent / onnx), _found(path.parent / vnnlib), timeout or seconds, expected)
+
+
+def _found(path: Path) -> Path:
+    """The file, or the same compressed, or unpacked: lists and folders do not always agree on that."""
+    other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
+    return other if other.is_file() and not path.exists() else path
 
 
 def bench(
@@ -119,26 +158,36 @@ def bench(
     Raises InputError for options that no instance could be verified with.
     """
     check_options(options)
-    loaded: tuple[Path, Network] | None = None
+    loaded: dict[Path, Network] = {}
     for instance in instances:
+
+        def load(path: Path = instance.onnx) -> Network:
+            if path not in loaded:
+                loaded.clear()
+                loaded[path] = load_onnx(path)
+            return loaded[path]
+
         keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
-        cpu, began, written = cpu_seconds(), time.perf_counter(), None
-        try:
-            if loaded is None or loaded[0] != instance.onnx:
-                loaded = instance.onnx, load_onnx(instance.onnx)
-            specification = read_vnnlib(instance.vnnlib)
-            limited = replace(options, timeout=remaining(instance.timeout, began))
-            outcome = verify(loaded[1], specification, limited, keeper)
-            spent = cpu_seconds() - cpu
-            if keeper is not None:
-                outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
-        except Exception as error:  # whatever it is, the next instance may do
-            if shows_tracebacks() and not isinstance(error, InputError):
-                raise
-            reason = str(error) if isinstance(error, InputError) else internal(error)
-            yield Result(instance, "error", reason, 0.0)
-            continue
-        yield Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, spent, written)
+        yield _verified(instance, load, options, keeper)
+
+
+def _verified(
+    instance: Instance, load: Callable[[], Network], options: VerifyOptions, keeper: Certificates | None
+) -> Result:
+    """What comes of one instance."""
+    cpu, written = cpu_seconds(), None
+    try:
+        limited = replace(options, timeout=instance.timeout)
+        _, outcome = verify_file(instance.vnnlib, instance.onnx, load, limited, keeper)
+        spent = cpu_seconds() - cpu
+        if keeper is not None and outcome.reason != EMPTY:
+            outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
+    except Exception as error:  # whatever it is, the next instance may do
+        if shows_tracebacks() and not isinstance(error, InputError):
+            raise
+        reason = str(error) if isinstance(error, InputError) else internal(error)
+        return Result(instance, "error", reason, 0.0)
+    return Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, spent, written)
 
 
 def answer(outcome: Outcome) -> str:

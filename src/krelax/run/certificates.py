@@ -12,11 +12,14 @@ from torch import Tensor
 
 from krelax._version import __version__
 from krelax.certificate.archive import is_certificate, read, write
+from krelax.certificate.arithmetic import Exact
 from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.kernel import Rejected, TooClose, check_executable
+from krelax.certificate.model import model_hash, read_model
+from krelax.certificate.operators import read_network
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
-from krelax.run.executions import room
+from krelax.run.executions import room, slack
 from krelax.run.journal import digest
 from krelax.search.pipeline import Questions
 from krelax.search.verdict import Outcome, Verdict
@@ -74,19 +77,34 @@ class Certificates:
         """Whether certificates are checked as they are written."""
         return self.check or self.semantics == "float32"
 
-    def room(self, questions: Questions) -> Tensor | None:
-        """What bounds of margins should be above, `(questions,)`, so that the checker will find them positive. None for
-        zero, and for a network that the checker does not read."""
-        if self.semantics == "real":
+    def obstacle(self) -> str | None:
+        """Why no certificate about this network can be accepted; None if nothing is known to be in the way, and where
+        none is checked."""
+        if not self.checks:
             return None
         try:
-            return room(self.model.read_bytes(), questions)
+            network, exact = read_network(read_model(self.model)), Exact()
+            if self.semantics == "float32":
+                check_executable(network.over(exact), exact)
+        except KrelaxError as error:
+            return str(error)
+        return None
+
+    def room(self, questions: Questions) -> Tensor | None:
+        """What bounds of margins should be above, `(questions,)`, so that the checker, which charges for rounding, will
+        find them positive. None for a network that the checker does not read."""
+        try:
+            return (slack if self.semantics == "real" else room)(read_model(self.model), questions)
         except KrelaxError:
             return None
 
     @cached_property
     def _hash(self) -> str:
-        return digest(self.model)
+        """Of all files of the network; of its own file if the checker does not read it."""
+        try:
+            return model_hash(self.model)
+        except InputError:
+            return digest(self.model)
 
     def _certificate(self, outcome: Outcome) -> Certificate:
         return Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs))
@@ -114,9 +132,16 @@ class Certificates:
             return outcome, written
         began = time.perf_counter()
         try:
-            margin = min(check(read(path), self.model.read_bytes()))
+            margin = min(check(read(path), read_model(self.model)))
         except KrelaxError as error:
-            refused = "certificate not accepted" if self.semantics == "real" else "not shown for float32"
-            why = refused if isinstance(error, Rejected | Malformed) else "certificate not checked"
-            return replace(outcome, verdict=Verdict.UNKNOWN, reason=f"{why}: {error}", proofs=()), written
+            reason = f"{self._refusal(error)}: {error}"
+            return replace(outcome, verdict=Verdict.UNKNOWN, reason=reason, proofs=()), written
         return outcome, replace(written, seconds=round(time.perf_counter() - began, 4), margin=margin)
+
+    def _refusal(self, error: KrelaxError) -> str:
+        """What became of a certificate that is not accepted, in a few words."""
+        if isinstance(error, TooClose):
+            return "the bound is within rounding of zero"
+        if isinstance(error, Rejected | Malformed):
+            return "certificate not accepted" if self.semantics == "real" else "not shown for float32"
+        return "certificate not checked"

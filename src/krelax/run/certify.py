@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,18 @@ from krelax.problem.images import Images
 from krelax.run.certificates import Certificates
 from krelax.run.journal import open_journal
 from krelax.search.pipeline import Plan, decide
-from krelax.search.questions import about_images
+from krelax.search.questions import Number, about_images
 from krelax.search.verdict import Counterexample, Outcome, Stage
 
 
 @dataclass(frozen=True)
 class CertifyOptions:
-    """What is asked of every image, and with what effort. `timeout` is in seconds for each image (None: no limit)."""
+    """What is asked of every image, and with what effort. `timeout` is in seconds for each image (None: no limit).
+    `eps` and `clip` are exactly the numbers that are given: fractions, or floats."""
 
-    eps: float
+    eps: Number
     norm: str = "linf"
-    clip: tuple[float, float] | None = (0.0, 1.0)
+    clip: tuple[Number, Number] | None = (0.0, 1.0)
     method: str = "auto"
     timeout: float | None = 60.0
     device: str = "cpu"
@@ -87,8 +89,8 @@ def certify(
         summary.resumed = len(summary.verdicts)
         if wanted:
             chosen = Images(images.images[wanted], images.labels[wanted])
-            predicted = predictions(network, chosen)
             questions = about_images(network, chosen, options.eps, options.norm, options.clip)
+            predicted = predictions(network, chosen)
 
             def report(position: int, outcome: Outcome) -> None:
                 index, written = wanted[position], None
@@ -126,7 +128,7 @@ def predictions(network: Network, images: Images) -> np.ndarray[Any, np.dtype[np
     """Class of the largest score of every image."""
     with torch.no_grad():
         parts = torch.from_numpy(images.images).double().split(64)
-        return torch.cat([network(x).flatten(1).argmax(1) for x in parts]).numpy()
+        return torch.cat([network(x).reshape(len(x), -1).argmax(1) for x in parts]).numpy()
 
 
 def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[str, Any]:
@@ -161,4 +163,13 @@ def counterexample_lists(found: Counterexample) -> dict[str, list[float]]:
 
 
 def _jsonable(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    """Options as JSON can hold them. A fraction is the float nearest to it; where the digits of that are another
+    number, NAME_exact has the fraction, so that different questions stay different."""
+    result: dict[str, Any] = {}
+    for key, value in options.items():
+        parts = list(value) if isinstance(value, tuple) else [value]
+        near = [float(part) if isinstance(part, Fraction) else part for part in parts]
+        result[key] = near if isinstance(value, tuple) else near[0]
+        if any(isinstance(p, Fraction) and Fraction(repr(n)) != p for p, n in zip(parts, near, strict=True)):
+            result[f"{key}_exact"] = " ".join(map(str, parts))
+    return result

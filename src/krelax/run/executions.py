@@ -1,4 +1,4 @@
-"""How much of a margin executions in float32 can take: an estimate, so that proofs are looked for that leave room."""
+"""How much of a margin rounding can take: an estimate, so that proofs are looked for that leave room."""
 
 from __future__ import annotations
 
@@ -6,38 +6,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krelax.certificate.arithmetic import Float64
+from krelax.certificate.arithmetic import Arithmetic, Float64, Unbounded
 from krelax.certificate.format import Claim, Layer, Question, Region
+from krelax.certificate.model import Model
 from krelax.certificate.network import Network
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
+from krelax.problem.region import middle
 from krelax.search.pipeline import Questions
 
 # Over a region relaxed networks have larger terms than over a point; measured: 2 to 40 times.
 _RELAXED = 10.0
+# Charges of float64 are so small that many times as much costs nothing; questions whose charges are computed.
+_AMPLE, _LOOKED_AT = 1000.0, 4
 # Margins of a question that are looked at.
 _MOST_MARGINS = 100
 
 
-def room(model: bytes, questions: Questions) -> Tensor:
+def room(model: Model | bytes, questions: Questions) -> Tensor:
     """What the smallest margin of each question should be above, `(questions,)`, to be positive for float32, too.
 
     The checker's own charge for rounding at the middle of the region, several times. Raises InputError for a network
     that the checker does not read.
     """
     network = read_network(model)
-    charges = [_charge(network, questions, i) for i in range(len(questions))]
+    charges = [_charge(network, questions, i, _EXECUTED) for i in range(len(questions))]
     return _RELAXED * torch.tensor(charges, dtype=torch.float64)
 
 
-def _charge(network: Network, questions: Questions, i: int) -> float:
-    """What float32 takes of the smallest margin at the middle of a region."""
+def slack(model: Model | bytes, questions: Questions) -> Tensor:
+    """What the smallest margin of each question should be above, `(questions,)`, to be positive for a checker that
+    charges for the rounding of float64: many times the charge at the middle of some regions, which is next to nothing.
+
+    Raises InputError for a network that the checker does not read.
+    """
+    network, step = read_network(model), max(1, -(-len(questions) // _LOOKED_AT))
+    charges = [_charge(network, questions, i, _CHECKED) for i in range(0, len(questions), step)]
+    return torch.full((len(questions),), _AMPLE * max(charges, default=0.0), dtype=torch.float64)
+
+
+# Two ways to check a proof, by arithmetic and whether of executions in float32, of which the second one charges more.
+_Way = tuple[Arithmetic, bool]
+_EXECUTED: tuple[_Way, _Way] = (Float64(), False), (Float64(), True)
+_CHECKED: tuple[_Way, _Way] = (Unbounded(), False), (Float64(), False)
+
+
+def _charge(network: Network, questions: Questions, i: int, ways: tuple[_Way, _Way]) -> float:
+    """What the second way takes of the smallest margin at the middle of a region."""
     region, queries = questions.region, questions.queries
-    point = ((region.lower[i] + region.upper[i]) / 2).double().flatten().cpu().numpy()
+    point = middle(region.lower[i], region.upper[i]).double().flatten().cpu().numpy()
     rows, offsets = (t[i, :_MOST_MARGINS].double().cpu().numpy() for t in (queries.rows, queries.offsets))
     claim = Claim(np.full(len(rows), -1, np.int32), np.zeros(0, np.float32))
     question = Question(Region("box", point, point), rows, offsets, np.arange(len(rows), dtype=np.int32))
     question.layers, question.margins = [Layer("interval") for _ in network.activations], claim
     with np.errstate(all="ignore"):
-        real, executed = (Proof(network, question, Float64(), float32).margin() for float32 in (False, True))
-    return max(0.0, real - executed) if np.isfinite(real - executed) else 0.0
+        more, less = (Proof(network, question, ar, float32).margin() for ar, float32 in ways)
+    return max(0.0, more - less) if np.isfinite(more - less) else 0.0

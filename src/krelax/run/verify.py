@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from krelax.bounds.instance import OutOfTime
+from krelax.errors import InputError
 from krelax.network.graph import Network
+from krelax.network.onnx_file import read_model
 from krelax.problem.query import Specification
+from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
 from krelax.search.pipeline import Plan, decide
-from krelax.search.questions import about_specification
+from krelax.search.questions import about_specification, check_fit
 from krelax.search.verdict import Outcome, Verdict
+
+# The reason of what holds because no input satisfies what is assumed.
+EMPTY = "no input can be unsafe"
 
 # Seconds that a question has even where reading took all of the time.
 _GLANCE = 1.0
@@ -34,16 +43,44 @@ def check_options(options: VerifyOptions) -> Plan:
     return Plan.of(options.method)
 
 
+class Clock:
+    """A limit in seconds (None: no limit) that counts from now on, or from when `time.perf_counter()` read `began`."""
+
+    def __init__(self, limit: float | None, began: float | None = None) -> None:
+        self._limit, self._began = limit, time.perf_counter() if began is None else began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._began
+
+    def check(self) -> None:
+        """Raise OutOfTime if the time is up."""
+        if self._limit is not None and self.seconds > self._limit:
+            raise OutOfTime
+
+    def left(self) -> float | None:
+        """What is left of the limit. Something always is, so that what can be decided at a glance is decided."""
+        return None if self._limit is None else max(self._limit - self.seconds, min(self._limit / 2, _GLANCE))
+
+    def timeout(self) -> Outcome:
+        """The answer where no time was left to find one."""
+        return Outcome(Verdict.UNKNOWN, "timeout", seconds=self.seconds)
+
+
 def verify(
     network: Network, specification: Specification, options: VerifyOptions, certificates: Certificates | None = None
 ) -> Outcome:
     """Does the property hold? HOLDS if every case is impossible, VIOLATED with the first counterexample found.
 
-    Where `certificates` are to be written, an outcome that holds has the proofs that they need.
+    Without any case it holds, whatever the network is, and there is nothing to prove. Where `certificates` are to be
+    written, an outcome that holds has the proofs that they need. The time limit counts what prepares the search, too.
     Raises InputError if the specification does not fit the network.
     """
-    plan = check_options(options)
-    began = time.perf_counter()
+    plan, clock = check_options(options), Clock(options.timeout)
+    check_fit(network, specification)
+    if not specification.cases:
+        return Outcome(Verdict.HOLDS, EMPTY, seconds=clock.seconds)
     outcomes: list[Outcome] = []
 
     def report(index: int, outcome: Outcome) -> None:
@@ -51,20 +88,53 @@ def verify(
         if outcome.verdict is Verdict.VIOLATED:
             raise _Enough
 
-    questions = about_specification(network, specification)
+    try:
+        questions = about_specification(network, specification, clock.check)
+    except OutOfTime:
+        return clock.timeout()
     room = None if certificates is None else certificates.room(questions)
     proofs = options.proofs or certificates is not None
     with suppress(_Enough):
-        decide(network, questions, plan, report, options.timeout, options.device, proofs=proofs, room=room)
-    return combine(outcomes, time.perf_counter() - began)
+        decide(network, questions, plan, report, clock.left(), options.device, proofs=proofs, room=room)
+    return combine(outcomes, clock.seconds)
 
 
-def remaining(limit: float | None, began: float) -> float | None:
-    """What is left of a limit in seconds that counts from `began`, after the files have been read.
+def verify_file(
+    query: Path,
+    model: Path,
+    load: Callable[[], Network],
+    options: VerifyOptions,
+    certificates: Certificates | None = None,
+    name: str | None = None,
+) -> tuple[Specification | None, Outcome]:
+    """As `verify`, for the property in a file and the network that `load` reads from the file `model`, called `name`.
 
-    Something always is, so that what can be decided at a glance is decided.
+    Reading counts against the limit of time; if it took all of that, there is no specification. Raises InputError for
+    what cannot be read, and for declarations that the network does not match.
     """
-    return None if limit is None else max(limit - (time.perf_counter() - began), min(limit / 2, _GLANCE))
+    check_options(options)
+    clock = Clock(options.timeout)
+    try:
+        specification = read_vnnlib(query, clock.check)
+    except OutOfTime:
+        return None, clock.timeout()
+    if None not in (name, specification.network) and name != specification.network:
+        raise InputError(f"{query}: is about the network {specification.network}, not {name}; correct one of the names")
+    network = load()
+    _check_labels(query, model, specification)
+    return specification, verify(network, specification, replace(options, timeout=clock.left()), certificates)
+
+
+def _check_labels(query: Path, model: Path, specification: Specification) -> None:
+    """Raises InputError if the network's input and output have other names than a specification says."""
+    if specification.labels == (None, None):
+        return
+    graph = read_model(model)[0].graph
+    constants = {constant.name for constant in graph.initializer}
+    inputs = [value.name for value in graph.input if value.name not in constants]
+    for declared, own in zip(specification.labels, (inputs, [value.name for value in graph.output]), strict=True):
+        if declared is not None and [declared] != own:
+            raise InputError(f"{query}: says that the network has {declared!r}, which is called {own[0]!r}; correct it")
 
 
 class _Enough(Exception):

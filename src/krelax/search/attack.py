@@ -13,7 +13,7 @@ from torch import Tensor
 from krelax.bounds.instance import Instance
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
-from krelax.problem.region import Region
+from krelax.problem.region import Region, middle
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def descend(instance: Instance, queries: Queries, x: Tensor, attack: Attack) -> 
     """As `search`, from points `(batch, points, *shape)` of the regions; `restarts` and `samples` are not used."""
     network, region = instance.fast_network, instance.fast_region
     best_x, best = x[:, 0].clone(), torch.full((len(region),), torch.inf, dtype=x.dtype, device=x.device)
-    radius = ((region.upper - region.lower) / 2).unsqueeze(1)
+    radius = (region.upper / 2 - region.lower / 2).unsqueeze(1)
     decay = (attack.last_step / attack.first_step) ** (1 / max(1, attack.steps - 1))
     goals = _goals(queries, x.shape[1], x.device)
     step = attack.first_step
@@ -63,7 +63,7 @@ def _starts(network: Network, region: Region, queries: Queries, attack: Attack, 
     lower, upper = region.lower.unsqueeze(1), region.upper.unsqueeze(1)
     shape = (len(region), attack.samples, *region.lower.shape[1:])
     share = torch.rand(shape, generator=generator, dtype=lower.dtype).to(lower.device)
-    x = region.project(torch.cat([(lower + upper) / 2, lower + share * (upper - lower)], dim=1))
+    x = region.project(torch.cat([middle(lower, upper), lower + share * (upper - lower)], dim=1))
     order = queries.margin(queries.values(_evaluate(network, x))).argsort(dim=1)[:, : attack.restarts]
     order[:, -1] = 0
     return x.gather(1, order.reshape(*order.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from krelax.bounds.boxed import Bounder, Bounds, middle
+from krelax.bounds.boxed import Bounder, Bounds
 from krelax.bounds.instance import Instance, OutOfTime, helpers, memory_budget, workers
 from krelax.bounds.ledger import Cuts
 from krelax.problem.queries import Queries
+from krelax.problem.region import middle
 
 Confirm = Callable[[Tensor], bool]
 

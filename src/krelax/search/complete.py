@@ -272,7 +272,7 @@ def _cost(effort: Effort) -> float:
 
 def _claim(instance: Instance) -> Claim | None:
     """What was noted of the only margin that an instance's search was about."""
-    return instance.ledgers[0].claims[MARGINS][0] if instance.ledgers else None
+    return instance.ledgers[0].claims.get(MARGINS, {}).get(0) if instance.ledgers else None
 
 
 def _level(value: Tensor) -> float:

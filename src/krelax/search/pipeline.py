@@ -8,7 +8,7 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,17 +21,20 @@ from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.certificate.format import Question
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.network.graph import Network
+from krelax.network.scalars import with_axes
+from krelax.problem.exact import Numbers
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
 from krelax.search.attack import Attack, search
 from krelax.search.complete import Complete, Found
 from krelax.search.processes import Search, SideBySide, out_of_memory
-from krelax.search.replay import inside, replay
+from krelax.search.replay import replay
 from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 from krelax.search.writing import question
 from krelax.watch import watched
 
-Violated = Callable[[int, NDArray[np.float32], NDArray[np.float32]], bool]
+Violated = Callable[[int, NDArray[Any], NDArray[Any]], bool]
+Nearest = Callable[[int, NDArray[np.float64]], NDArray[Any] | None]
 Report = Callable[[int, Outcome], None]
 T = TypeVar("T")
 
@@ -39,22 +42,40 @@ T = TypeVar("T")
 @dataclass(frozen=True, eq=False)
 class Questions:
     """One question for each region of a batch. `violated(i, x, y)` says exactly whether input x with output y is a
-    counterexample to question i, membership in the region included. `anchors`, `(batch, *shape)`, are points of the
-    regions to look at before anything else: the images themselves."""
+    counterexample to question i, membership in the region as it is written included. `anchors`, `(batch, *shape)`, are
+    points of the regions to look at before anything else: the images themselves. `nearest(i, x)` is a point of that
+    region near x in the type of the original model, None where it holds none; the bounding box, in that type, if it is
+    not given."""
 
     region: Region
     queries: Queries
     violated: Violated
     anchors: Tensor | None = None
+    nearest: Nearest | None = None
 
     def __len__(self) -> int:
         return len(self.region)
+
+    def shaped(self, shape: tuple[int, ...]) -> Questions:
+        """The same questions about inputs of another shape, with as many entries."""
+        anchors = None if self.anchors is None else self.anchors.reshape(-1, *shape)
+        return replace(self, region=self.region.shaped(shape), anchors=anchors)
+
+    def candidate(self, network: Network, i: int, x: NDArray[np.float64]) -> NDArray[Any] | None:
+        """A point of question i near x, in the type of the original model; None where its region holds none."""
+        if self.nearest is not None:
+            return self.nearest(i, x)
+        lower, upper = (side[i].double().cpu().numpy() for side in (self.region.lower, self.region.upper))
+        return Numbers.of(lower, upper, network.replay_dtype).nearest(x)
 
 
 # Far more than a sum of two numbers can lose, relative to them.
 _ROUNDED = 2.0**-40
 # Bounds of questions still open are kept for later stages up to so many bytes in all.
 _KEPT_BYTES = 1 << 30
+
+# Reasons that say nothing of the question.
+_NO_TIME = {"timeout", "memory"}
 
 # For what nothing else has settled.
 THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
@@ -142,7 +163,16 @@ class _Run:
         if self.room is not None and self.margins.get(index, -torch.inf) + self._gap(index) > 0:
             self.settle(index, Outcome(Verdict.HOLDS, "narrowly"))
         else:
-            self.settle(index, Outcome(Verdict.UNKNOWN, reason))
+            self.settle(index, Outcome(Verdict.UNKNOWN, reason if reason in _NO_TIME else self._why(index, reason)))
+
+    def _why(self, index: int, reason: str) -> str:
+        """The reason, or that there is nothing that a counterexample could be."""
+        lower = self.questions.region.lower[index].double().cpu().numpy()
+        if self.questions.candidate(self.network, index, lower) is not None:
+            return reason
+        return (
+            f"the region holds no {np.dtype(self.network.replay_dtype).name} point, so no input could show a violation"
+        )
 
     def _gap(self, index: int) -> float:
         """By how much margins are larger than those of the lowered queries, less what rounding took when the offsets
@@ -187,6 +217,8 @@ def decide(
     Bounds are sought above `room`, `(questions,)`, instead of zero; what ends between them holds narrowly.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
+    network = with_axes(network)
+    questions = questions.shaped(network.input_shape)
     asked = questions.queries if room is None else questions.queries.lowered(room)
     placed = asked.to(torch.float64, device)
     run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), room=room)
@@ -356,12 +388,13 @@ def _confirm(run: _Run, index: Tensor, x: Tensor, reason: str = "attack") -> Non
 
 
 def _counterexample(run: _Run, i: int, points: Tensor) -> Counterexample | None:
-    """Replay candidates for one question; a model that disagrees in float32 has the last word."""
-    region = run.questions.region
-    lower, upper = region.lower[i].cpu().numpy(), region.upper[i].cpu().numpy()
+    """Replay candidates for one question, moved into its region; the original model has the last word."""
     with watched(None):  # a counterexample is not lost because it is late
         for point in points.cpu().double().numpy():
-            found = replay(run.network, inside(point, lower, upper), partial(run.questions.violated, i))
+            candidate = run.questions.candidate(run.network, i, point)
+            if candidate is None:
+                return None
+            found = replay(run.network, candidate, partial(run.questions.violated, i))
             if found is not None:
                 return found
     return None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,82 +14,179 @@ from numpy.typing import NDArray
 
 from krelax.errors import InputError
 from krelax.network.graph import Network
+from krelax.problem.exact import Floats, Limit, Numbers, enclosure, within
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
-from krelax.problem.query import Case, Specification
+from krelax.problem.query import Case, Specification, fits
 from krelax.problem.region import Box, ball
 from krelax.search.pipeline import Questions
 
+Number = float | Fraction
+
+# Boxes of so many questions are remembered, which are asked for again and again while one is being searched.
+_REMEMBERED = 64
+
 
 def about_images(
-    network: Network, images: Images, eps: float, norm: str, clip: tuple[float, float] | None
+    network: Network, images: Images, eps: Number, norm: str, clip: tuple[Number, Number] | None
 ) -> Questions:
     """Is every image classified as its label within `eps`? One question for each image.
 
+    The region is exact: the float32 pixels are its centre, `eps` and `clip` are the numbers that are given, fractions
+    or floats. Bounds are computed over an enclosure of it, and counterexamples lie in the region itself.
     Raises InputError for images outside `clip` and networks whose output is not a vector of at least two scores.
     """
     classes = int(np.prod(network.output_shape))
     if classes < 2:
         raise InputError(f"the network's output {list(network.output_shape)} is not a vector of class scores")
+    if not 0 <= eps < float("inf"):
+        raise InputError(f"eps must be a finite number >= 0, got {float(eps)}")
+    radius = _exact(eps)
+    ends = None if clip is None else (_exact(clip[0]), _exact(clip[1]))
     centre = torch.tensor(images.images, dtype=torch.float64)
-    region = ball(centre, eps, norm, clip)
+    region = ball(centre, _outward(radius, up=True), norm, _range(images, ends))
     queries = classification(torch.tensor(images.labels), classes)
+    p = {"l1": 1, "l2": 2}.get(norm)
 
-    def violated(i: int, x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
+    @lru_cache(_REMEMBERED)
+    def box(i: int) -> tuple[Floats, Floats]:
+        return _box_around(images.images[i], radius, ends)
+
+    def inside(i: int, x: NDArray[Any]) -> bool:
+        least, most = box(i)
+        return bool(((least <= x) & (x <= most)).all()) and (p is None or within(x, images.images[i], radius, p))
+
+    def nearest(i: int, x: Floats) -> NDArray[Any] | None:
+        numbers = Numbers.of(*box(i), network.replay_dtype)
+        point = numbers.nearest(x)
+        if point is None or p is None or inside(i, point):
+            return point
+        return numbers.nearest(_towards(images.images[i], x, float(radius), p, network.replay_dtype))
+
+    def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
         scores, label = y.flatten(), int(images.labels[i])
-        rivals = np.delete(scores, label)
-        inside = _within(x, images.images[i], eps, norm) and (clip is None or clip[0] <= x.min() <= x.max() <= clip[1])
-        return bool(inside and rivals.max() >= scores[label])
+        return inside(i, x) and bool(np.delete(scores, label).max() >= scores[label])
 
-    return Questions(region, queries, violated, centre)
+    return Questions(region, queries, violated, centre, nearest)
 
 
-def _within(x: NDArray[np.float32], centre: NDArray[np.float32], eps: float, norm: str) -> bool:
-    """Whether x lies in the ball; differences of float32 numbers are exact in float64 unless they hardly matter."""
-    step = (x.astype(np.float64) - centre.astype(np.float64)).flatten()
-    return bool(np.linalg.norm(step, ord={"linf": np.inf, "l2": 2, "l1": 1}[norm]) <= eps)
+def _exact(number: Number) -> Fraction:
+    return number if isinstance(number, Fraction) else Fraction(float(number))
 
 
-def about_specification(network: Network, specification: Specification) -> Questions:
+def _outward(number: Fraction, up: bool) -> float:
+    """The float64 next to a number, on one side."""
+    found = enclosure([Limit.of(number)])
+    return float((found.up if up else found.down)[0])
+
+
+def _range(images: Images, ends: tuple[Fraction, Fraction] | None) -> tuple[float, float] | None:
+    """The range of pixels, rounded outward. Raises InputError for images that are not in it."""
+    if ends is None:
+        return None
+    least, most = _outward(ends[0], up=True), _outward(ends[1], up=False)
+    pixels = images.images.astype(np.float64)
+    if bool(((pixels < least) | (pixels > most)).any()):
+        shown = [float(end) for end in ends]
+        raise InputError(f"inputs lie outside the range {shown}: scale them, or give another range")
+    return _outward(ends[0], up=False), _outward(ends[1], up=True)
+
+
+def _box_around(
+    centre: NDArray[np.float32], eps: Fraction, ends: tuple[Fraction, Fraction] | None
+) -> tuple[Floats, Floats]:
+    """The least and the largest float64 numbers within `eps` of each pixel and in the range."""
+    pixels, place = np.unique(centre, return_inverse=True)
+    low, high = ([Fraction(float(v)) + step for v in pixels] for step in (-eps, eps))
+    if ends is not None:
+        low, high = [max(v, ends[0]) for v in low], [min(v, ends[1]) for v in high]
+    least, most = enclosure([Limit.of(v) for v in low]).up, enclosure([Limit.of(v) for v in high]).down
+    return least[place].reshape(centre.shape), most[place].reshape(centre.shape)
+
+
+def _towards(centre: NDArray[np.float32], x: Floats, radius: float, p: int, dtype: type[Any]) -> Floats:
+    """A point of the ball near `x`, of numbers of a type that has the centre's: moved towards the centre, which is in
+    the box as well, and rounded towards it, so that no step grows."""
+    step = x - centre
+    norm = float(np.linalg.norm(step.flatten(), ord=p))
+    aim = centre + step * min(1.0, radius * (1 - 1e-9) / norm if norm > 0 else 0.0)
+    near = aim.astype(dtype)
+    too_far = np.abs(near - centre.astype(np.float64)) > np.abs(aim - centre)
+    return np.where(too_far, np.nextafter(near, centre.astype(dtype)), near)
+
+
+def about_specification(
+    network: Network, specification: Specification, check: Callable[[], None] = lambda: None
+) -> Questions:
     """Is every case of a specification impossible? One question for each box; a clause for each case on it.
 
-    Raises InputError if the specification does not fit the network.
+    `check` is called now and then, and what it raises ends the work. Raises InputError if the specification has no
+    case, or does not fit the network: numbers of elements, declared shapes up to axes of size one, the declared type.
     """
+    check_fit(network, specification)
+    if not specification.cases:
+        raise InputError("the specification has no unsafe case, so there is nothing to ask; it holds")
+    groups = _by_box(specification.cases)
+    shape = (len(groups), *network.input_shape)
+    lower, upper = (np.stack([getattr(g[0], side) for g in groups]).reshape(shape) for side in ("lower", "upper"))
+    check()
+    queries = _queries(groups, specification.outputs, check)
+
+    def nearest(i: int, x: Floats) -> NDArray[Any] | None:
+        least, most = (side.reshape(network.input_shape) for side in (groups[i][0].least, groups[i][0].most))
+        return Numbers.of(least, most, network.replay_dtype).nearest(x)
+
+    def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
+        return any(case.contains(x.flatten(), y.flatten()) for case in groups[i])
+
+    return Questions(Box(torch.from_numpy(lower), torch.from_numpy(upper)), queries, violated, nearest=nearest)
+
+
+def check_fit(network: Network, specification: Specification) -> None:
+    """Raises InputError for a specification of another network."""
     inputs, outputs = (int(np.prod(shape)) for shape in (network.input_shape, network.output_shape))
     if (specification.inputs, specification.outputs) != (inputs, outputs):
         raise InputError(
             f"the specification is about {specification.inputs} inputs and {specification.outputs} outputs, "
             f"the network has {inputs} and {outputs}"
         )
-    groups = _by_box(specification.cases)
-    shape = (len(groups), *network.input_shape)
-    lower, upper = (np.stack([getattr(g[0], side) for g in groups]).reshape(shape) for side in ("lower", "upper"))
-    queries = _queries(groups, outputs)
+    for name, declared, own in (
+        (specification.input_name, specification.input_shape, network.input_shape),
+        (specification.output_name, specification.output_shape, network.output_shape),
+    ):
+        if not fits(declared, own):
+            raise InputError(
+                f"the specification declares {name} of shape {list(declared or ())}, the network has {list(own)}; "
+                "correct the declaration (axes of size one may differ)"
+            )
+    element = np.dtype(network.replay_dtype).name
+    if specification.element not in {None, element}:
+        raise InputError(
+            f"the specification declares {specification.input_name} as {specification.element}, the network takes "
+            f"{element}; correct the declaration, or write Real"
+        )
 
-    def violated(i: int, x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
-        return any(case.contains(x.flatten(), y.flatten()) for case in groups[i])
 
-    return Questions(Box(torch.from_numpy(lower), torch.from_numpy(upper)), queries, violated)
-
-
-def _by_box(cases: tuple[Case, ...]) -> list[list[Case]]:
-    groups: dict[tuple[bytes, bytes], list[Case]] = defaultdict(list)
+def _by_box(cases: Iterable[Case]) -> list[list[Case]]:
+    """The cases on each box; what is open and what is closed are different boxes."""
+    groups: dict[tuple[bytes, ...], list[Case]] = defaultdict(list)
     for case in cases:
-        groups[case.lower.tobytes(), case.upper.tobytes()].append(case)
+        groups[tuple(side.tobytes() for side in (case.lower, case.upper, case.least, case.most))].append(case)
     return list(groups.values())
 
 
-def _queries(groups: list[list[Case]], outputs: int) -> Queries:
+def _queries(groups: list[list[Case]], outputs: int, check: Callable[[], None]) -> Queries:
     """Margins of every box, padded to the same number by repeating the last one; the padding changes no clause.
 
     Boxes with fewer cases than others get their last clause again.
     """
     count = max(len(group) for group in groups)
     filled = [group + group[-1:] * (count - len(group)) for group in groups]
-    width = max(len(case.halfspaces) for group in groups for case in group)
+    width = max(1, *(len(case.halfspaces) for group in groups for case in group))
     rows = np.zeros((len(groups), count, width, outputs))
     offsets = np.zeros((len(groups), count, width))
     for i, group in enumerate(filled):
+        check()
         for j, case in enumerate(group):
             matrix, constants = case.matrix(outputs)
             m = len(constants)

@@ -16,13 +16,18 @@ from krelax.hull.polytope import Polytope
 
 
 class Merged:
-    """Tables of slopes of several claims as one, about all entries that any of them is about."""
+    """Tables of slopes of several claims as one, about all entries that any of them is about. Tables without entries
+    are about all neurons."""
 
     def __init__(self, choices: Sequence[Choices], leaves: int) -> None:
-        entries = [c.entries for c in choices if c.entries is not None]
-        self._entries = np.unique(np.concatenate(entries)) if entries else None
+        entries, self._width = [c.entries for c in choices if c.entries is not None], 0
+        tables = [t for c in choices if c.entries is None for t in (c.slopes, c.lines) if t is not None]
+        self._entries = np.unique(np.concatenate(entries)) if entries and not tables else None
+        if tables:
+            self._width = tables[0].shape[1]
         self._row = np.full(leaves, -1, np.int32)
         self._tables: tuple[list[NDArray[Any]], ...] = ([], [], [])
+        self._index: tuple[list[Numbers], ...] = ([], [], [])
         self._places: tuple[list[Numbers], ...] = ([], [], [])
         self._upper: list[NDArray[np.float32]] = []
         self._owner: list[Numbers] = []
@@ -30,30 +35,37 @@ class Merged:
     def add(self, choices: Choices, rows: Numbers, places: Numbers) -> None:
         """Rows of one table for the leaves at `places`."""
         for kind, table in enumerate((choices.slopes, choices.lines, choices.absolute)):
-            if table is not None:
-                self._tables[kind].append(table[rows] if kind == 2 else self._wide(choices, table[rows], 0))
-                self._places[kind].append(places)
-        if choices.slopes is not None:
+            if table is None or not len(rows):
+                continue
+            first, shared = sum(map(len, self._tables[kind])), len(table) == 1
+            chosen = table if shared else table[rows]
+            self._tables[kind].append(chosen if kind == 2 else self._wide(choices, chosen, 0))
+            self._index[kind].append(np.full(len(rows), first) if shared else np.arange(first, first + len(rows)))
+            self._places[kind].append(places)
+        if choices.slopes is not None and len(rows):
             assert choices.upper is not None
             shared = choices.upper.ndim == 1
             upper = choices.upper[None] if shared else choices.upper[rows]
             first = sum(map(len, self._upper))
-            self._owner.append(np.full(len(rows), first) if shared else np.arange(first, first + len(rows)))
+            many = 1 if len(choices.slopes) == 1 else len(rows)
+            self._owner.append(np.full(many, first) if shared else np.arange(first, first + len(upper)))
             self._upper.append(self._wide(choices, upper, -1))
 
     def _wide(self, choices: Choices, table: NDArray[Any], missing: float) -> NDArray[Any]:
         """A table with a column for each of the entries."""
-        if choices.entries is None or self._entries is None:
+        if choices.entries is None:
             return table
-        wide = np.full((len(table), len(self._entries), *table.shape[2:]), missing, table.dtype)
-        wide[:, np.searchsorted(self._entries, choices.entries)] = table
+        count = self._width if self._entries is None else len(self._entries)
+        places = choices.entries if self._entries is None else np.searchsorted(self._entries, choices.entries)
+        wide = np.full((len(table), count, *table.shape[2:]), missing, table.dtype)
+        wide[:, places] = table
         return wide
 
     def write(self, crossing: file.Crossing) -> None:
         """Put the tables, each row once, into a crossing."""
         first = 0
         found: list[NDArray[Any] | None] = [None, None, None]
-        for kind, (tables, places) in enumerate(zip(self._tables, self._places, strict=True)):
+        for kind, (tables, index, places) in enumerate(zip(self._tables, self._index, self._places, strict=True)):
             if not tables:
                 continue
             table = np.concatenate(tables)
@@ -65,7 +77,7 @@ class Merged:
                 table = both[:, 4:]
             else:
                 table, inverse = _distinct(table)
-            self._row[np.concatenate(places)] = first + inverse
+            self._row[np.concatenate(places)] = first + inverse[np.concatenate(index)]
             first += len(table)
             found[kind] = table
         if first:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.format import Question
@@ -21,10 +21,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Counterexample:
-    """An input inside the region, in float32, and what the original model answered to it."""
+    """An input inside the region as it is written, in the type of the original model, and what that answered to it."""
 
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
+    x: NDArray[Any]
+    y: NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -120,8 +119,7 @@ class _Writer:
         claims = self.ledger.best(self._source(j))
         useless = self._useless(j, claims)
         kept = [k for k in claims if isinstance(k, tuple) and (k in wanted or (len(k) == 1 and k[0] not in useless))]
-        base: Literal["interval", "adaptive"] = "interval" if self._source(j) in self.ledger.entries else "adaptive"
-        layer = file.Layer(base, groups=[_set(groups) for groups in sets])
+        layer = file.Layer("interval", groups=[_set(groups) for groups in sets])
         if kept:
             claim = self.claim(kept, claims, j)
             claim.forms = _forms(kept)

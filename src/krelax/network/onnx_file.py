@@ -1,0 +1,92 @@
+"""From the bytes of an ONNX file to its protobuf model, with what is wrong with the file said in one line."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from pathlib import Path
+
+import onnx
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+from krelax.errors import InputError, UnsupportedError
+
+# What protobuf can hold.
+_MOST_BYTES = (1 << 31) - 1
+_GZIP, _ZIP, _POINTER = b"\x1f\x8b", b"PK\x03\x04", b"version https://git-lfs"
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, bytes | None]:
+    """The model in a file, external data included; and for a compressed file its decompressed bytes.
+
+    Raises InputError for a file that is no ONNX network, and says what it is instead.
+    """
+    content = _content(path)
+    packed = content[:2] == _GZIP
+    content = _unpacked(content, path) if packed else content
+    if content.startswith(_POINTER):
+        raise InputError(f"{path}: a git-lfs pointer, not the network itself; fetch it with 'git lfs pull'")
+    if content.startswith(_ZIP):
+        raise InputError(f"{path}: a zip archive (or a PyTorch file), not an ONNX file; export the network to ONNX")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except Exception as error:  # protobuf raises its own unrelated types
+        raise InputError(f"{path}: not an ONNX file ({first_line(error)}); export the network again") from error
+    if not model.graph.node:
+        raise InputError(f"{path}: the ONNX file has no operators; export the network again")
+    _load_external(model, path, packed)
+    return model, content if packed else None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            raise InputError(f"{path}: no such file; give the path of an ONNX network")
+        if not path.is_file():
+            raise InputError(f"{path}: not a file; give the path of an ONNX network")
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path}: larger than 2 GiB, which ONNX cannot read; save its weights as external data")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or first_line(error)}); check its permissions"
+        ) from error
+
+
+def _unpacked(content: bytes, path: Path) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(content)) as stream:
+            result = stream.read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged gzip data ({first_line(error)}); download it again") from error
+    if len(result) > _MOST_BYTES:
+        raise InputError(f"{path}: larger than 2 GiB when decompressed, which ONNX cannot read")
+    return result
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """The tensors of a graph, those of its nodes included."""
+    values = [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
+    return [*graph.initializer, *values]
+
+
+def _load_external(model: onnx.ModelProto, path: Path, packed: bool) -> None:
+    """Load weights that are stored beside the file; files elsewhere are refused."""
+    outside = [t.name for t in _tensors(model.graph) if uses_external_data(t)]
+    if not outside:
+        return
+    if packed:
+        raise UnsupportedError(f"{path}: a compressed network with external data; decompress it first")
+    try:
+        load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # onnx raises types of its own
+        reason = f"cannot load the external data of constant {outside[0]!r} ({first_line(error)})"
+        raise InputError(f"{path}: {reason}; keep the file with the weights in the folder of the network") from error

@@ -1,0 +1,138 @@
+"""What a node of an ONNX file may look like: a closed list of operators and of the versions that krelax models.
+
+ONNX says for every version of an operator which attributes, operands and element types it has. Whatever a node has
+beyond that is refused, and so is a version that is not in `VERSIONS`: each of those was read when its reader was
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+
+from krelax.errors import InputError, UnsupportedError
+
+# Operator: versions of its definition, by the operator set that brought it.
+VERSIONS: dict[str, set[int]] = {
+    "Abs": {6, 13},
+    "Add": {7, 13, 14},
+    "And": {7},
+    "AveragePool": {7, 10, 11, 19, 22},
+    "BatchNormalization": {7, 9, 14, 15},
+    "Cast": {6, 9, 13, 19, 21, 23, 24, 25},
+    "Clip": {6, 11, 12, 13},
+    "Concat": {4, 11, 13},
+    "Constant": {1, 9, 11, 12, 13, 19, 21, 23, 24, 25},
+    "ConstantOfShape": {9, 20, 21, 23, 24, 25},
+    "Conv": {1, 11, 22},
+    "ConvTranspose": {1, 11, 22},
+    "Div": {7, 13, 14},
+    "Dropout": {7, 10, 12, 13, 22},
+    "Equal": {7, 11, 13, 19},
+    "Expand": {8, 13},
+    "Flatten": {1, 9, 11, 13, 21, 23, 24, 25},
+    "Gather": {1, 11, 13},
+    "Gemm": {7, 9, 11, 13},
+    "GlobalAveragePool": {1, 22},
+    "GlobalMaxPool": {1, 22},
+    "Greater": {7, 9, 13},
+    "Identity": {1, 13, 14, 16, 19, 21, 23, 24, 25},
+    "LeakyRelu": {6, 16},
+    "Less": {7, 9, 13},
+    "MatMul": {1, 9, 13},
+    "Max": {6, 8, 12, 13},
+    "MaxPool": {1, 8, 10, 11, 12, 22},
+    "Min": {6, 8, 12, 13},
+    "Mul": {7, 13, 14},
+    "Neg": {6, 13},
+    "Not": {1},
+    "Or": {7},
+    "Pad": {2, 11, 13, 18, 19, 21, 23, 24, 25},
+    "Range": {11},
+    "Reciprocal": {6, 13},
+    "ReduceMean": {1, 11, 13, 18},
+    "ReduceProd": {1, 11, 13, 18},
+    "ReduceSum": {1, 11, 13},
+    "Relu": {6, 13, 14},
+    "Reshape": {5, 13, 14, 19, 21, 23, 24, 25},
+    "Shape": {1, 13, 15, 19, 21, 23, 24, 25},
+    "Sigmoid": {6, 13},
+    "Size": {1, 13, 19, 21, 23, 24, 25},
+    "Slice": {1, 10, 11, 13},
+    "Split": {2, 11, 13, 18},
+    "Sqrt": {6, 13},
+    "Squeeze": {1, 11, 13, 21, 23, 24, 25},
+    "Sub": {7, 13, 14},
+    "Tanh": {6, 13},
+    "Tile": {6, 13},
+    "Transpose": {1, 13, 21, 23, 24, 25},
+    "Unsqueeze": {1, 11, 13, 21, 23, 24, 25},
+    "Where": {9, 16},
+}
+_KINDS = {f"tensor({name.lower()})": number for name, number in onnx.TensorProto.DataType.items()}
+_NAMES = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+
+
+def kind_name(kind: int) -> str:
+    """An ONNX element type as files and messages call it."""
+    return _NAMES.get(kind, f"number {kind}")
+
+
+def schema_of(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema:
+    """The definition of a node's operator in an operator set. Raises UnsupportedError if krelax does not model it."""
+    op = node.op_type
+    try:
+        schema = onnx.defs.get_schema(op, version, "")
+    except onnx.defs.SchemaError as error:
+        raise UnsupportedError(f"operator set {version} has no operator {op}") from error
+    if schema.since_version not in VERSIONS[op]:
+        raise UnsupportedError(
+            f"{op} as operator set {schema.since_version} defines it; export with another operator set, such as 17"
+        )
+    return schema
+
+
+def check_node(node: onnx.NodeProto, schema: onnx.defs.OpSchema, version: int) -> None:
+    """Raises InputError for attributes, or numbers of operands and results, that the operator does not have."""
+    names = [a.name for a in node.attribute]
+    for name in names:
+        if name not in schema.attributes:
+            raise InputError(f"attribute {name!r}, which {node.op_type} does not have in operator set {version}")
+    if len(set(names)) < len(names):
+        raise InputError("an attribute that is given twice")
+    for a in node.attribute:
+        definition: Any = schema.attributes[a.name]
+        wanted = onnx.AttributeProto.AttributeType.Value(definition.type.name)
+        if a.ref_attr_name or a.type != wanted:
+            raise InputError(f"attribute {a.name!r} is not of its type")
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = onnx.IR_VERSION
+    context.opset_imports = {"": version}
+    plain = onnx.NodeProto()
+    plain.CopyFrom(node)
+    plain.domain = ""
+    try:
+        onnx.checker.check_node(plain, context)
+    except onnx.checker.ValidationError as error:
+        raise InputError(str(error).strip().splitlines()[0]) from error
+
+
+def results(schema: onnx.defs.OpSchema, operands: Sequence[int | None], count: int) -> list[int | None]:
+    """Element types of the first `count` results, None where an attribute says, from those of the operands (None where
+    one is left out). Raises UnsupportedError for a type that it does not take there."""
+    allowed = {c.type_param_str: [_KINDS.get(t) for t in c.allowed_type_strs] for c in schema.type_constraints}
+    bound: dict[str, int] = {}
+    for position, kind in enumerate(operands):
+        if kind is None:
+            continue
+        name = schema.inputs[min(position, len(schema.inputs) - 1)].type_str
+        if kind not in allowed.get(name, [_KINDS.get(name)]) or bound.setdefault(name, kind) != kind:
+            raise UnsupportedError(f"operand {position} of type {kind_name(kind)}, which it does not take there")
+    found: list[int | None] = []
+    for position in range(count):
+        name = schema.outputs[min(position, len(schema.outputs) - 1)].type_str
+        fixed = allowed.get(name, [_KINDS.get(name)])
+        found.append(bound.get(name, fixed[0] if len(fixed) == 1 else None))
+    return found

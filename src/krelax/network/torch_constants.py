@@ -1,0 +1,149 @@
+"""What a captured graph computes of its constants: a closed list of aten operators.
+
+Integers are PyTorch's own, computed by PyTorch. Floating-point constants are enclosures of what the module's weights
+give in real arithmetic (`krelax.network.constants`): what only moves or makes entries is run by PyTorch on the values
+and on their errors; arithmetic has one line here for each operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+
+from krelax.errors import UnsupportedError
+from krelax.network.constants import Constant
+from krelax.network.ops import normal_axes
+
+# They copy entries, and write none of their own but zeros.
+MOVES = {
+    "alias", "clone", "contiguous", "detach", "lift_fresh_copy", "view", "reshape", "_unsafe_view", "flatten",
+    "unflatten", "squeeze", "unsqueeze", "expand", "permute", "transpose", "t", "movedim", "slice", "select",
+    "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index_select", "index", "gather",
+    "flip", "roll", "repeat", "repeat_interleave", "unfold", "pixel_shuffle", "pixel_unshuffle", "cat", "stack",
+    "tril", "triu", "diagonal", "zeros", "zeros_like", "new_zeros", "dropout",
+}  # fmt: skip
+# They write numbers that stand in the module: what PyTorch makes of them, in the module's own type, is the constant.
+MAKES = {
+    "full", "full_like", "new_full", "ones", "ones_like", "new_ones", "scalar_tensor", "eye", "arange", "linspace",
+}  # fmt: skip
+
+
+def number(value: float, dtype: torch.dtype) -> Constant:
+    """A Python number of a module. It takes part in the type of the tensors it meets, so it is rounded to that."""
+    return Constant.of(torch.tensor(value, dtype=dtype if dtype.is_floating_point else torch.float64)).checked()
+
+
+def evaluate(
+    name: str, target: Any, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype, source: torch.dtype
+) -> Any:
+    """A call that does not depend on the input: Constants, integer tensors, or sequences of them.
+
+    `dtype` is the type of the result in the module, `source` that of the first operand. Raises UnsupportedError for
+    what is not in the list.
+    """
+    given = [leaf for leaf in tree_leaves((args, kwargs), is_leaf=_is_constant) if isinstance(leaf, Constant)]
+    if name in MOVES:
+        exact = all(c.error is None for c in given)
+        values = target(*_each(args, lambda c: c.value), **_each(kwargs, lambda c: c.value))
+        if exact:
+            return tree_map_only(Tensor, lambda t: _wrapped(t, dtype), values)
+        errors = target(*_each(args, lambda c: c.errors()), **_each(kwargs, lambda c: c.errors()))
+        return tree_map(Constant, values, errors)
+    if name in {"_to_copy", "to"} and given:
+        return _converted(given[0], source, dtype)
+    if name in MAKES:
+        return tree_map_only(Tensor, lambda t: _wrapped(t, dtype), target(*_each(args, lambda c: c.value), **kwargs))
+    if not dtype.is_floating_point:
+        if given:
+            raise UnsupportedError("decisions about floating-point constants; compute them before the module is made")
+        return target(*args, **kwargs)
+    compute = _ARITHMETIC.get(name)
+    if compute is None:
+        raise UnsupportedError("not a computation of constants krelax knows; compute them before the module is made")
+    keep = [a if isinstance(a, Constant) else _entries(a, dtype) for a in args]
+    return compute(*keep, **{k: v for k, v in kwargs.items() if k != "dtype"}).checked()
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, Constant)
+
+
+def _each(tree: Any, part: Callable[[Constant], Tensor]) -> Any:
+    """With plain tensors in the place of constants."""
+    return tree_map(lambda v: part(v) if isinstance(v, Constant) else v, tree, is_leaf=_is_constant)
+
+
+def _wrapped(tensor: Tensor, dtype: torch.dtype) -> Any:
+    """A tensor that PyTorch made, in the type that it has in the module."""
+    return Constant.of(tensor.to(dtype)) if tensor.is_floating_point() else tensor
+
+
+def _entries(value: Any, dtype: torch.dtype) -> Any:
+    """Integer tensors and numbers among operands of floating-point arithmetic; axes and flags stay."""
+    if isinstance(value, Tensor):
+        return Constant.of(value)
+    return number(value, dtype) if isinstance(value, float) else value
+
+
+def _converted(constant: Constant, source: torch.dtype, dtype: torch.dtype) -> Any:
+    """A constant in another type. Only one that its own type holds can be rounded."""
+    if source in (torch.float32, torch.float64) and dtype in (source, torch.float64):
+        return constant
+    if constant.error is not None or not torch.equal(constant.value.to(source).double(), constant.value):
+        raise UnsupportedError("a computed constant that is rounded to another type")
+    value = constant.value.to(dtype)
+    return Constant.of(value).checked() if dtype.is_floating_point else value
+
+
+def _number(value: Any) -> Constant:
+    return value if isinstance(value, Constant) else Constant.of(float(value))
+
+
+def _sum(x: Constant, axes: Any = None, keepdim: bool = False) -> Constant:
+    chosen = normal_axes([axes] if isinstance(axes, int) else axes or range(x.dim()), x.dim()) if x.dim() else ()
+    total = x.sum(chosen)
+    return total if keepdim else total.moved(lambda t: t.squeeze(chosen))
+
+
+def _mean(x: Constant, axes: Any = None, keepdim: bool = False) -> Constant:
+    total = _sum(x, axes, keepdim)
+    return total / Constant.of(float(x.value.numel() // max(1, total.value.numel())))
+
+
+def _power(x: Constant, exponent: Any) -> Constant:
+    given = exponent.value.item() if isinstance(exponent, Constant) and exponent.dim() == 0 else exponent
+    if given not in (1, 2, 3):
+        raise UnsupportedError("a power of a constant other than the second and the third")
+    result = x
+    for _ in range(int(given) - 1):
+        result = result * x
+    return result
+
+
+def _product(x: Any, y: Any) -> Constant:
+    return _number(x) * _number(y)
+
+
+_ARITHMETIC: dict[str, Callable[..., Constant]] = {
+    "add": lambda x, y, alpha=1: _number(x) + _product(alpha, y),
+    "sub": lambda x, y, alpha=1: _number(x) - _product(alpha, y),
+    "rsub": lambda x, y, alpha=1: _number(y) - _product(alpha, x),
+    "mul": _product,
+    "div": lambda x, y: _number(x) / _number(y),
+    "neg": lambda x: -x,
+    "abs": abs,
+    "relu": Constant.relu,
+    "sqrt": Constant.sqrt,
+    "rsqrt": lambda x: x.sqrt().reciprocal(),
+    "reciprocal": Constant.reciprocal,
+    "pow": _power,
+    "sum": _sum,
+    "mean": _mean,
+    "maximum": lambda x, y: _number(x).maximum(_number(y)),
+    "minimum": lambda x, y: _number(x).minimum(_number(y)),
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), Constant.matmul),
+}

@@ -1,0 +1,116 @@
+"""Bounds of inputs, exact as written, and what they come to as floating-point boxes.
+
+A bound cuts the line of numbers just below or just above its value: ``x >= v`` and ``x < v`` below, ``x > v`` and
+``x <= v`` above. Cuts are ordered exactly, and a box is empty if a lower cut is not below its upper cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.problem.exact import Floats, Limit, enclosure
+
+
+class Bound(NamedTuple):
+    """``x[variable] <= limit`` if ``is_upper``, otherwise ``x[variable] >= limit``; if ``strict`` without equality."""
+
+    variable: int
+    is_upper: bool
+    limit: Limit
+    strict: bool = False
+
+
+class Conflict(NamedTuple):
+    """The bounds on ``x[variable]`` exclude each other."""
+
+    variable: int
+    lower: Bound
+    upper: Bound
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Boxes, each array of shape (n_boxes, n_in), and what is wrong with some.
+
+    The exact box lies in ``lower <= x <= upper``, the smallest such box of float64 numbers, and the float64 numbers in
+    it are those of ``least <= x <= most``. An infinite entry means that the variable has no bound on that side. The
+    rows of boxes that are keys of ``conflicts`` enclose the empty set, so they are sound but meaningless.
+    """
+
+    lower: Floats
+    upper: Floats
+    least: Floats
+    most: Floats
+    conflicts: Mapping[int, Conflict]
+
+
+def intersect_bounds(
+    bounds: Sequence[Bound], box_of: NDArray[np.int64], bound_of: NDArray[np.int64], shape: tuple[int, int]
+) -> Boxes:
+    """The boxes, ``shape`` = (n_boxes, n_in), where box ``box_of[k]`` satisfies ``bounds[bound_of[k]]``.
+
+    All boxes satisfy the bounds of box 0 as well. Bounds are compared exactly, by the ranks of their cuts, and only the
+    tightest ones are rounded.
+    """
+    ranks, limits = _ranked([bound.limit for bound in bounds])
+    variables = np.array([bound.variable for bound in bounds], dtype=np.int64)
+    is_upper = np.array([bound.is_upper for bound in bounds], dtype=bool)
+    strict = np.array([bound.strict for bound in bounds], dtype=bool)
+    cuts = 2 * ranks + (strict != is_upper)  # below a value, or above it
+    lower, upper = np.full(shape, -1, dtype=np.int32), np.full(shape, 2 * len(limits), dtype=np.int32)
+    for tightest, keep, tighten in ((lower, ~is_upper, np.maximum), (upper, is_upper, np.minimum)):
+        boxes, kept = box_of[keep[bound_of]], bound_of[keep[bound_of]]
+        tighten.at(tightest.reshape(-1), boxes * shape[1] + variables[kept], cuts[kept])
+        tighten(tightest, tightest[0], out=tightest)
+    found = enclosure(limits)
+    # What each cut says of lower bounds and of upper ones. No lower bound is the last entry, by its number -1; no upper
+    # bound is, too.
+    outer = _by_cut(found.down, found.down, -np.inf), _by_cut(found.up, found.up, np.inf)
+    inner = _by_cut(found.up, found.above, -np.inf), _by_cut(found.below, found.down, np.inf)
+    conflicting = lower >= upper
+    conflicts: dict[int, Conflict] = {}
+    for box in np.flatnonzero(conflicting.any(axis=1)).tolist():
+        column = int(conflicting[box].argmax())
+        low, high = int(lower[box, column]), int(upper[box, column])
+        least = Bound(column, False, limits[low // 2], low % 2 == 1)
+        most = Bound(column, True, limits[high // 2], high % 2 == 0)
+        conflicts[box] = Conflict(column, least, most)
+    return Boxes(outer[0][lower], outer[1][upper], inner[0][lower], inner[1][upper], conflicts)
+
+
+def _by_cut(below: Floats, above: Floats, none: float) -> Floats:
+    """For cuts below and above each value, in turn, and for none."""
+    return np.append(np.stack([below, above], axis=1).reshape(-1), none)
+
+
+def _ranked(limits: Sequence[Limit]) -> tuple[NDArray[np.int32], list[Limit]]:
+    """The rank of each limit among the distinct ones, and the distinct ones in increasing order."""
+    distinct = dict.fromkeys(limits, 0)
+    ordered: list[Limit] = []
+    for limit in _sorted(list(distinct)):
+        if not ordered or _differ(ordered[-1], limit):
+            ordered.append(limit)
+        distinct[limit] = len(ordered) - 1
+    return np.array([distinct[limit] for limit in limits], dtype=np.int32), ordered
+
+
+def _sorted(limits: list[Limit]) -> list[Limit]:
+    """The limits in increasing order: the nearest floats nearly always decide, and slow fractions the rest."""
+    limits.sort(key=lambda limit: (limit.near, limit.side))
+    result: list[Limit] = []
+    begin = 0
+    for end in range(1, len(limits) + 1):
+        if end == len(limits) or limits[end][:2] != limits[begin][:2]:
+            same = limits[begin:end]
+            result += sorted(same, key=lambda limit: limit.value) if len(same) > 1 and same[0].side else same
+            begin = end
+    return result
+
+
+def _differ(left: Limit, right: Limit) -> bool:
+    return left[:2] != right[:2] or (left.side != 0 and left.value != right.value)

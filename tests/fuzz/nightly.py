@@ -1,0 +1,76 @@
+"""Many random ONNX files, as they are and damaged: whatever the checker reads means what other readers say.
+
+python -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+from tests.fuzz.executions import outside
+from tests.fuzz.graphs import random_graph, to_text
+from tests.fuzz.readers import disagreements
+from tests.fuzz.wire import mutated
+
+NO_FAULT = {"accepted", "unread"}
+
+
+def graphs(count: int, seed: int, others: bool = True) -> tuple[Counter[str], list[str]]:
+    """Random graphs: how many were accepted, and what is wrong."""
+    seen, wrong = Counter[str](), list[str]()
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        data, _, piece = random_graph(rng)
+        found = disagreements(data, rng, others)
+        seen[f"{'accepted' if found else 'refused'}: {piece}"] += 1
+        seen["accepted"] += "accepted" in found
+        wrong += [f"graph {seed}/{i}: {name}\n{to_text(data)}" for name in found if name not in NO_FAULT]
+        seen["unread by others"] += "unread" in found
+    return seen, wrong
+
+
+def mutations(count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Damaged files: how many were accepted, and what is wrong."""
+    seen, wrong = Counter[str](), list[str]()
+    for i in range(count):
+        rng = np.random.default_rng([seed, i, 1])
+        data = mutated(rng, random_graph(rng)[0])
+        found = disagreements(data, rng, False)
+        seen["accepted"] += "accepted" in found
+        wrong += [f"mutation {seed}/{i}: {name}\n{to_text(data)}" for name in found if name not in NO_FAULT]
+        seen["unread by others"] += "unread" in found
+    return seen, wrong
+
+
+def executions(count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Float32 executions: how many points were inside what is certified, and which were not."""
+    seen, wrong = Counter[str](), list[str]()
+    for i in range(count):
+        found, data = outside(np.random.default_rng([seed, i, 2]))
+        seen[found] += 1
+        wrong += [] if data is None else [f"execution {seed}/{i}\n{to_text(data)}"]
+    return seen, wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    runs = {"graphs": graphs, "mutations": mutations, "executions": executions}
+    for name in (*runs, "seed"):
+        parser.add_argument(f"--{name}", type=int, default=0)
+    options, failed = vars(parser.parse_args()), 0
+    for name, run in runs.items():
+        began = time.perf_counter()
+        seen, wrong = run(options[name], options["seed"])
+        seconds = time.perf_counter() - began
+        print(f"{options[name]} {name}, {seconds:.0f} s, {len(wrong)} wrong: {dict(sorted(seen.items()))}")
+        print("\n".join(wrong), flush=True)
+        failed += len(wrong)
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
