@@ -18,14 +18,16 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto
 from tests.cli.conftest import Ran
-from tests.run.files import dense, images, random_dense, save, specification
+from tests.run.files import dense, images, model, node, random_dense, save, specification, tensor
 
 from krelax import __version__
 from krelax.bounds.methods import METHODS
 from krelax.certificate.kernel import Rejected
 from krelax.cli.shared import BUNDLED_EPS, bundled
 from krelax.network.onnx_operators import READERS
+from krelax.run.bench import read_instances
 
 Run = Callable[..., Ran]
 
@@ -84,7 +86,7 @@ def parse_assignments(lines: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     return result
 
 
-LOWER, UPPER = ["-0.1", "0.2", "-0.30000000000000001", "0.7"], ["0.1", "0.2", "0.3", "0.9"]
+LOWER, UPPER = ["-0.1", "0.25", "-0.30000000000000001", "0.7"], ["0.1", "0.25", "0.3", "0.9"]
 
 
 def boxed(unsafe: str) -> str:
@@ -106,15 +108,65 @@ def test_a_printed_counterexample_violates_the_specification(krelax: Run, good: 
     x, y = values["X"], values["Y"]
     np.testing.assert_array_equal(run(x), y)
     for value, low, high in zip(x.flatten().tolist(), LOWER, UPPER, strict=True):
-        # where the box holds no float32 at all, the nearest one stands for it
-        nearest = Fraction(float(np.float32(low)))
-        exact = Fraction(Decimal(low)) <= Fraction(value) <= Fraction(Decimal(high))
-        assert exact or Fraction(value) in {nearest, Fraction(float(np.float32(high)))}
+        assert Fraction(Decimal(low)) <= Fraction(value) <= Fraction(Decimal(high))
     scores = [Fraction(v) for v in y.flatten().tolist()]
     assert scores[0] <= scores[rival] + 5
     assert scores[rival] >= Fraction(-15, 2)
     saved = {path.stem: path.read_text().splitlines() for path in (good / "deep" / "found").iterdir()}
     assert [*saved["X"], *saved["Y"]] == ran.out.splitlines()[1:]
+
+
+def test_a_box_without_float32_numbers_is_unknown_and_says_so(krelax: Run, good: Path) -> None:
+    """0.2 is none."""
+    save(random_dense([4, 8, 3], seed=3), good / "net.onnx")
+    write(good / "spec.vnnlib", boxed("(assert (<= Y_0 100))").replace("0.25", "0.2"))
+    ran = krelax("verify", "spec.vnnlib", "--network", "net.onnx")
+    assert (ran.code, ran.out) == (20, "unknown\n")
+    assert "holds no float32 point" in ran.err
+
+
+def test_a_float64_network_has_float64_counterexamples(krelax: Run, good: Path) -> None:
+    kind = TensorProto.DOUBLE
+    proto = model(
+        [node("Mul", "x", "c", "y")],
+        {"c": np.full((1, 1), 3.0)},
+        [tensor("x", [1, 1], kind)],
+        [tensor("y", [1, 1], kind)],
+    )
+    save(proto, good / "double.onnx")
+    text = "(declare-const X_0 Real)(declare-const Y_0 Real)"
+    write(good / "spec.vnnlib", text + "(assert (>= X_0 0.1))(assert (<= X_0 0.1000000000000001))")
+    ran = krelax("verify", "spec.vnnlib", "--network", "double.onnx")
+    assert ran.code == 10
+    first, x, second, y = ran.out.splitlines()[1:]
+    assert (first, second) == ("X float64 [1,1]", "Y float64 [1,1]")
+    assert Fraction("0.1") <= Fraction(float(x)) <= Fraction("0.1000000000000001")
+    assert float(y) == 3 * float(x)
+
+
+def test_what_no_input_satisfies_holds_with_a_warning(krelax: Run, good: Path) -> None:
+    """Nothing is left to prove, so there is no certificate; the network must fit all the same."""
+    write(good / "spec.vnnlib", specification([0, 1], [1, 0.5], "(assert (<= Y_0 0))"))
+    ran = krelax("verify", "spec.vnnlib", "--network", "good.onnx", "--certificate", "proof.zip")
+    assert (ran.code, ran.out) == (0, "unsat\n")
+    warning, nothing, reason = ran.err.splitlines()
+    assert "spec.vnnlib: warning: no input satisfies the assertions: X_1" in warning
+    assert "proof.zip: not written" in nothing
+    assert reason.startswith("krelax: holds (no input can be unsafe")
+    assert not (good / "proof.zip").exists()
+    write(good / "spec.vnnlib", specification([0], [-1], "(assert (<= Y_0 0))"))
+    assert krelax("verify", "spec.vnnlib", "--network", "good.onnx").code == 2
+
+
+def test_the_name_of_a_network_is_that_of_the_specification(krelax: Run, good: Path) -> None:
+    text = """(vnnlib-version <2.0>)
+    (declare-network f (declare-input X float32 [1,2]) (declare-output Y float32 [1,2]))
+    (assert (= X[0,0] 0.0)) (assert (= X[0,1] 0.0)) (assert (>= Y[0,0] 100.0))"""
+    write(good / "spec.vnnlib", text)
+    assert krelax("verify", "spec.vnnlib", "--network", "f=good.onnx").code == 0
+    ran = krelax("verify", "spec.vnnlib", "--network", "g=good.onnx")
+    assert (ran.code, ran.out) == (2, "")
+    assert "about the network f, not g" in ran.err
 
 
 def test_verify_reads_version_2_and_compressed_files(krelax: Run, good: Path) -> None:
@@ -147,9 +199,56 @@ def test_bench_reports_disagreement(krelax: Run, good: Path) -> None:
     assert rows[-1].startswith("solved 3 of 3: 3 unsat, 0 sat; 0 unknown, 0 timed-out, 0 error; 1 disagree; ")
 
 
-def test_bench_compares_answers_however_they_are_written(krelax: Run, good: Path) -> None:
-    write(good / "list.csv", "onnx,vnnlib,timeout_s,expected\ngood.onnx,good.vnnlib,5, SAT\n")
-    assert krelax("bench", "list.csv").code == 1
+@pytest.mark.parametrize(
+    ("expected", "code"),
+    [(" SAT", 1), ("violated", 1), ("Violated", 1), ("unsat", 0), ("HOLDS", 0), ("open", 0), ("unknown", 0), ("", 0)],
+)
+def test_bench_compares_answers_however_they_are_written(krelax: Run, good: Path, expected: str, code: int) -> None:
+    write(good / "list.csv", f"onnx,vnnlib,timeout_s,expected\ngood.onnx,good.vnnlib,5,{expected}\n")
+    assert krelax("bench", "list.csv").code == code
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("header", [b"", b"onnx,vnnlib,timeout_s,expected", b"ONNX, vnnlib, timeout_s"])
+def test_bench_reads_lists_with_and_without_column_names(
+    krelax: Run, good: Path, mark: bytes, end: bytes, header: bytes
+) -> None:
+    """The competition's lists have none, and other programs put a mark in front and end lines in their own ways."""
+    lines = [header, b"good.onnx,good.vnnlib,5", b"./good.onnx, good.vnnlib ,5.5"]
+    (good / "list.csv").write_bytes(mark + end.join(lines) + end)
+    listed = read_instances(good / "list.csv")
+    assert [(i.index, i.onnx.name, i.vnnlib.name, i.timeout) for i in listed] == [
+        (0, "good.onnx", "good.vnnlib", 5.0),
+        (1, "good.onnx", "good.vnnlib", 5.5),
+    ]
+
+
+@pytest.mark.parametrize("there", ["compressed", "plain"])
+@pytest.mark.parametrize("named", ["compressed", "plain"])
+def test_bench_reads_compressed_files_whatever_the_list_calls_them(
+    krelax: Run, good: Path, there: str, named: str
+) -> None:
+    if there == "compressed":
+        for name in ("good.onnx", "good.vnnlib"):
+            (good / f"{name}.gz").write_bytes(gzip.compress((good / name).read_bytes()))
+            (good / name).unlink()
+    suffix = ".gz" if named == "compressed" else ""
+    write(good / "list.csv", f"good.onnx{suffix},good.vnnlib{suffix},5\n" * 2)
+    ran = krelax("bench", "list.csv", "--certificates", "proofs", "--check")
+    assert ran.code == 0
+    assert "solved 2 of 2: 2 unsat" in ran.out
+    assert len(list((good / "proofs").iterdir())) == 2
+
+
+def test_a_damaged_compressed_network_is_an_error_of_its_instance(krelax: Run, good: Path) -> None:
+    (good / "bad.onnx.gz").write_bytes(gzip.compress((good / "good.onnx").read_bytes())[:-9])
+    (good / "text.onnx.gz").write_bytes(gzip.compress(b"no network"))
+    write(good / "list.csv", "bad.onnx.gz,good.vnnlib,5\ntext.onnx.gz,good.vnnlib,5\ngood.onnx,good.vnnlib,5\n")
+    rows = krelax("bench", "list.csv").out.splitlines()
+    assert [row.split()[1] for row in rows[:3]] == ["error", "error", "unsat"]
+    assert "bad.onnx.gz: damaged gzip data" in rows[0]
+    assert "text.onnx.gz: " in rows[1]
 
 
 def test_bench_uses_its_own_timeout_or_the_lists(krelax: Run, good: Path) -> None:
@@ -179,6 +278,48 @@ def test_bundled_network_and_images(krelax: Run, few_digits: Path, command: list
     assert [row.split()[0] for row in rows] == ["holds", "violated", "unknown"]
     assert sum(int(row.split()[1]) for row in rows) == 24
     assert seconds.endswith("ms an image")
+
+
+COLOURS = model([node("GlobalAveragePool", "x", "p"), node("Flatten", "p", "y")], None, [tensor("x", [1, 3, 4, 5])])
+
+
+def test_images_of_another_layout_are_refused_or_turned(krelax: Run, good: Path) -> None:
+    """Channels last for a network that takes them first: not reshaped, but turned if the option says so."""
+    save(COLOURS, good / "net.onnx")
+    pixels = np.random.default_rng(0).random((3, 3, 4, 5), dtype=np.float32)
+    labels = pixels.mean((2, 3)).argmax(1)
+    images(good / "first.npz", pixels, labels)
+    images(good / "last.npz", pixels.transpose(0, 2, 3, 1), labels)
+    command = ("certify", "net.onnx", "last.npz", "--eps", "0.001", "--method", "crown")
+    for options in ((), ("--layout", "nchw")):
+        ran = krelax(*command, *options)
+        assert (ran.code, ran.out) == (2, "")
+        assert "[4, 5, 3] do not fit the network's input [1, 3, 4, 5]" in ran.err
+    assert "--layout nchw or nhwc" in krelax(*command).err
+    right = krelax("certify", "net.onnx", "first.npz", *command[3:], "--jsonl", "first.jsonl")
+    turned = krelax(*command, "--layout", "nhwc", "--jsonl", "last.jsonl")
+    assert right.code == turned.code == 0
+    first, last = (read_records(good / name) for name in ("first.jsonl", "last.jsonl"))
+    assert [r["verdict"] for r in first[1:]] == [r["verdict"] for r in last[1:]]
+    assert [r["margin"] for r in first[1:]] == [r["margin"] for r in last[1:]]
+    assert ("layout" in first[0], last[0]["layout"]) == (False, "nhwc")
+    # those that fit both ways are not guessed at
+    images(good / "cube.npz", np.zeros((1, 3, 3, 3), np.float32), [0])
+    save(model(COLOURS.graph.node, None, [tensor("x", [1, 3, 3, 3])]), good / "cube.onnx")
+    ran = krelax("certify", "cube.onnx", "cube.npz", "--eps", "0.1", "--layout", "nhwc")
+    assert ran.code == 2
+    assert "in both layouts" in ran.err
+
+
+def test_a_radius_is_the_decimal_that_is_written(krelax: Run, good: Path) -> None:
+    """Two radii that are one float are two questions."""
+    command = ("certify", "good.onnx", "good.npz", "--range", "0", "--method", "crown", "--jsonl", "run.jsonl")
+    assert krelax(*command, "--eps", "0.1").code == 0
+    assert read_records(good / "run.jsonl")[0].items() >= {"eps": 0.1, "clip": [0.0, 1.0]}.items()
+    ran = krelax(*command, "--eps", "0.1000000000000000000001", "--resume")
+    assert ran.code == 2
+    assert "eps_exact" in ran.err
+    assert krelax(*command, "--eps", "1e-1", "--resume").code == 0
 
 
 def test_certify_range(krelax: Run, good: Path) -> None:

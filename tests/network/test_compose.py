@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.bounds.problems import bounded
 
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
@@ -17,6 +18,7 @@ from krelax.network.constants import Constant
 from krelax.network.graph import Builder
 from krelax.network.linear import Scale
 from krelax.network.pooling import Window, average_pool, max_pool
+from krelax.problem.region import Box
 
 
 def normal(*shape, seed=0):
@@ -159,9 +161,29 @@ def test_clip(low, high):
     same((3, 7), lambda b, x: compose.clip(b, x, low, high), lambda x: x.clamp(*bounds))
 
 
-def test_clip_at_the_largest_float_is_no_clip():
-    largest = float(np.finfo(np.float32).max)
-    assert len(build((3,), lambda b, x: compose.clip(b, x, -largest, largest)).nodes) == 1
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize("limits", [(-LARGEST, LARGEST), (None, LARGEST), (-LARGEST, None)])
+def test_clip_at_the_largest_float_is_no_clip(limits):
+    network = same((3,), lambda b, x: compose.clip(b, x, *limits), lambda x: x)
+    assert not network.activations()
+
+
+@pytest.mark.parametrize("method", ["interval", "zonotope", "crown"])
+@pytest.mark.parametrize(("centre", "proven"), [(1e38, True), (-1e38, True), (1e39, False), (-1e39, False)])
+def test_nothing_is_proven_beyond_a_clip_at_the_largest_float(method, centre, proven):
+    network = build((1, 2), lambda b, x: compose.clip(b, x, -LARGEST, LARGEST))
+    point = torch.full((1, 1, 2), centre, dtype=torch.float64)
+    rows = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]]).double()
+    value = bounded(network, Box(point, point), rows, torch.zeros(1, 2).double(), method).value
+    assert bool(value.isfinite().any()) is proven
+    assert proven or bool((value == -math.inf).all())
+
+
+def test_clip_without_limits_adds_no_node():
+    assert len(build((3,), lambda b, x: compose.clip(b, x, -math.inf, math.inf)).nodes) == 1
+    assert len(build((3,), lambda b, x: compose.clip(b, x, None, None)).nodes) == 1
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (4, 1), (2, 1, 3), ()])

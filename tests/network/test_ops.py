@@ -1,14 +1,17 @@
 """Every affine operator: against PyTorch, and the identities that backward bounds rest on."""
 
+from dataclasses import replace
 from math import prod
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from krelax.bounds.backward import neurons
 from krelax.errors import UnsupportedError
 from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
-from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum, dense_rows, one_hot
+from krelax.network.graph import Builder
+from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum, Within, dense_rows, one_hot
 from krelax.network.ops import (
     Concat,
     Expand,
@@ -254,3 +257,52 @@ def test_dense_rows_are_rows_of_dense_operators_only():
     index = torch.tensor([[2, 0]])
     assert torch.equal(dense_rows(op, index), op.weight[index])
     assert dense_rows(Scale(normal(5)), index) is None
+
+
+def with_errors():
+    """A dense operator whose first weight and second bias are not those of the model."""
+    error = torch.tensor([[2.0**-50, 0.0, 0.0], [0.0, 0.0, 0.0]]).double(), torch.tensor([0.0, 2.0**-40]).double()
+    return Dense(torch.tensor([[1.0, -2.0, 0.0], [3.0, 0.0, 5.0]]).double(), torch.tensor([-1.0, 0.0]).double(), *error)
+
+
+def test_sizes_have_room_for_the_errors_of_constants():
+    op = with_errors()
+    sizes, absolute = op.sizes(), op.absolute()
+    assert not op.is_exact
+    assert absolute.is_exact
+    assert sizes.is_exact
+    one = torch.ones(1, 3).double()
+    # an error of e counts for e / (32 * 2**-53)
+    torch.testing.assert_close(sizes.forward(one) - absolute.forward(one), torch.tensor([[0.25, 2.0**8]]).double())
+
+
+def test_exact_operators_have_the_sizes_of_their_absolute_values():
+    op = Dense(torch.tensor([[1.0, -2.0]]).double(), torch.tensor([-3.0]).double())
+    assert op.is_exact
+    assert op.sizes().forward(torch.ones(1, 2).double()).item() == 6
+
+
+def test_only_float64_keeps_the_errors_of_constants():
+    op = with_errors()
+    kept, dropped = op.to(torch.float64, "cpu"), op.to(torch.float32, "cpu")
+    assert torch.equal(kept.weight_error, op.weight_error)
+    assert torch.equal(kept.bias_error, op.bias_error)
+    assert dropped.is_exact
+    assert dropped.weight.dtype == torch.float32
+
+
+def test_a_pass_from_an_operator_with_errors_starts_at_its_node():
+    """Where it is charged: its rows are not the model's."""
+    builder = Builder((3,))
+    network = builder.build(builder.add(with_errors(), 0))
+    assert list(neurons(network, 1, torch.tensor([[0]])).coeff) == [1]
+    builder = Builder((3,))
+    network = builder.build(builder.add(replace(with_errors(), weight_error=None, bias_error=None), 0))
+    assert list(neurons(network, 1, torch.tensor([[0]])).coeff) == [0]
+
+
+def test_what_goes_beyond_is_charged_without_bound():
+    x = torch.tensor([[1.0, -2.0, 3.0]]).double()
+    op = Within(2.0)
+    assert torch.equal(op.forward(x), x)
+    assert op.sizes().forward(x.abs()).tolist() == [[1.0, 2.0, float("inf")]]

@@ -17,7 +17,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from krelax.problem.region import FLOOR, dot
+from krelax.problem.region import FLOOR, bounding, dot
+
+__all__ = ["below", "bounding", "charge", "gamma", "gradual_underflow", "underflow"]
 
 # Terms added for everything that is not a long sum: slopes, intercepts, scalar additions, and the rounding of the
 # error bound itself.
@@ -47,11 +49,6 @@ def charge(coeff: Tensor, magnitude: Tensor, terms: int) -> Tensor:
     """What rounding can change of `<coeff, node>`, `(batch, queries)`, for a node whose entries are made of at most
     `terms` terms with absolute sums of at most `magnitude`, `(batch, *shape)`; products in those may underflow, too."""
     return gamma(terms, coeff.dtype) * dot(coeff.abs(), (magnitude + FLOOR).unsqueeze(1))
-
-
-def bounding(values: Tensor) -> Tensor:
-    """Lower bounds as they count: what is not a number, or has overflowed to either side, is none, minus infinity."""
-    return torch.nan_to_num(values, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ follows NumPy. What cannot be built raises `UnsupportedError`; the importer, whi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 
 import numpy as np
 import torch
@@ -20,13 +20,12 @@ from krelax.errors import InputError, UnsupportedError
 from krelax.network.activations import ReLU
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum
+from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum, Within
 from krelax.network.ops import Concat, Expand, Gather, Pad, Reshape, Shape, Transpose, normal_axes
 
 Operand = int | Constant
 """A node of the builder, or a constant."""
 
-# Exporters write this for "no bound"; as an offset it would swamp x.
 _UNBOUNDED = float(np.finfo(np.float32).max)
 
 
@@ -153,17 +152,23 @@ def absolute(builder: Builder, x: int) -> int:
     return builder.add(Add((1, 1)), builder.add(ReLU(), x), builder.add(ReLU(), negate(builder, x)))
 
 
-def clip(builder: Builder, x: int, low: float | None, high: float | None, largest: float = _UNBOUNDED) -> int:
-    """`min(max(x, low), high)`; None, an infinity or the `largest` number of the model's type is no bound.
+def clip(builder: Builder, x: int, low: float | None, high: float | None) -> int:
+    """`min(max(x, low), high)`; None or an infinity is no bound.
+
+    Nor is the largest float32, which exporters write for none, and which would swamp x as an offset: up to there the
+    clip is the identity, and nothing is proven of what goes beyond.
 
     The two ReLUs follow one another rather than being summed: the second then sees the bounds of what the first
     lets through, and every relaxation keeps `low <= clip(x) <= high`.
     """
-    if high is not None and high < largest and low is not None:
+    if high is not None and high < _UNBOUNDED and low is not None:
         low = min(low, high)  # the upper bound wins, as in ONNX and PyTorch
-    if low is not None and low > -largest:
+    unbounded = [b for b in (None if low is None else -low, high) if b is not None and _UNBOUNDED <= b < inf]
+    if unbounded:
+        x = builder.add(Within(min(unbounded)), x)
+    if low is not None and low > -_UNBOUNDED:
         x = maximum(builder, x, Constant.of(low))
-    if high is not None and high < largest:
+    if high is not None and high < _UNBOUNDED:
         bound = Constant.of(high)
         x = add(builder, bound, builder.add(ReLU(), add(builder, bound, x, -1)), -1)
     return x

@@ -48,9 +48,8 @@ class Arithmetic(Linear):
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> Self:
         """The same operator in another type. Only float64 keeps errors: narrower types propose, and prove nothing."""
-        if dtype != torch.float64 and not self.is_exact:
-            return self._with({name: getattr(self, name) for name in self._constants}).to(dtype, device)
-        return super().to(dtype, device)
+        kept = self if dtype == torch.float64 else self._with({name: getattr(self, name) for name in self._constants})
+        return super(Arithmetic, kept).to(dtype, device)
 
     def _with(self, constants: Mapping[str, Tensor | None]) -> Self:
         """With other constants, which are exact."""
@@ -277,6 +276,34 @@ class Scale(Arithmetic):
 
     def constant(self) -> Tensor | None:
         return self.shift
+
+
+@dataclass(frozen=True, eq=False)
+class Within(Arithmetic):
+    """The identity, of numbers up to `limit` in absolute value: whoever goes beyond is charged without bound.
+
+    It stands for a function that is the identity up to there, and something else beyond.
+    """
+
+    limit: float
+    charges: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        return False
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+    def linear(self, *inputs: Tensor) -> Tensor:
+        x = inputs[0]
+        return torch.where(x.abs() <= self.limit, x, torch.inf) if self.charges else x
+
+    def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
+        return (coeff,)
+
+    def sizes(self) -> Linear:
+        return Within(self.limit, charges=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -365,8 +365,7 @@ def _clip(r: Reader) -> int:
         low, high = _scalar(r, 1), _scalar(r, 2)
     if any(b is not None and isnan(b) for b in (low, high)):
         raise InputError("a limit that is not a number")
-    double = r.known.kinds[r.node.input[0]] == Kind.DOUBLE
-    return compose.clip(r.builder, r.value(), low, high, float(np.finfo(np.float64 if double else np.float32).max))
+    return compose.clip(r.builder, r.value(), low, high)
 
 
 @_reads("Max", "Min")

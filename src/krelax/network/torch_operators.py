@@ -79,7 +79,7 @@ def _hardtanh(c: Call) -> int:
 
 def _clipped(c: Call, low: float | None, high: float | None) -> int:
     bounds = [None if b is None else _limit(c, b) for b in (low, high)]
-    return compose.clip(c.builder, c.x, bounds[0], bounds[1], torch.finfo(c.dtype).max)
+    return compose.clip(c.builder, c.x, *bounds)
 
 
 def _limit(c: Call, bound: float) -> float:

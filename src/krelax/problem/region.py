@@ -45,7 +45,7 @@ class Region(ABC):
         boxes and balls, the better of the two for their intersection. `slack * <|form|, magnitude + FLOOR>` is
         subtracted on the way, which costs less than doing it after. With a slack of `gamma` of twice the number of
         inputs it pays for all relative errors of this very computation; what products lose that underflow is the
-        caller's to charge. What overflows is not finite."""
+        caller's to charge. What overflows is not finite. Without slack the result only proposes."""
 
     @abstractmethod
     def minimiser(self, form: Tensor) -> Tensor:
@@ -97,16 +97,22 @@ def euclidean(flat: Tensor) -> Tensor:
     not a number only where entries are, or where the norm itself overflows."""
     length = torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
     least = torch.finfo(flat.dtype).tiny ** 0.45
-    if bool(((length > least) & (length < 1 / least)).all()):  # squares that underflow are too small to matter
+    if not length.numel():
         return length
-    largest = torch.linalg.vector_norm(flat, ord=torch.inf, dim=-1, keepdim=True)
+    low, high = length.aminmax()
+    if float(low) > least and float(high) < 1 / least:  # squares that underflow are too small to matter
+        return length
+    unsure = ~((length > least) & (length < 1 / least))[..., 0]
+    rows = flat[unsure]
+    largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=-1, keepdim=True)
     size = torch.where((largest > 0) & (largest < torch.inf), largest, 1.0)
-    return torch.linalg.vector_norm(flat / size, dim=-1, keepdim=True) * size
+    length[unsure] = torch.linalg.vector_norm(rows / size, dim=-1, keepdim=True) * size
+    return length
 
 
-def _bounding(value: Tensor) -> Tensor:
-    """Lower bounds; what has overflowed is none."""
-    return torch.nan_to_num(value, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+def bounding(values: Tensor) -> Tensor:
+    """Lower bounds as they count: what is not a number, or has overflowed to either side, is none, minus infinity."""
+    return torch.nan_to_num(values, nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
 def _dot(form: Tensor, x: Tensor) -> Tensor:
@@ -158,30 +164,36 @@ class Ball(Region):
     def magnitude(self) -> Tensor:
         return torch.maximum(super().magnitude, self.centre.abs() + self.eps)
 
-    def _by_ball(self, form: Tensor) -> Tensor:
+    def _by_ball(self, form: Tensor, dual: Tensor) -> Tensor:
+        """The bound of the ball alone, for forms of dual norms `(batch, queries, 1)`."""
+        return _dot(form, self.centre) - self.eps * dual[..., 0]
+
+    def _dual(self, form: Tensor) -> Tensor:
+        """Dual norms of forms, `(batch | 1, queries, 1)`."""
         flat = form.flatten(2)
-        dual = euclidean(flat)[..., 0] if self.p == 2 else torch.linalg.vector_norm(flat, ord=torch.inf, dim=2)
-        return _bounding(_dot(form, self.centre) - self.eps * dual)
+        return euclidean(flat) if self.p == 2 else torch.linalg.vector_norm(flat, ord=torch.inf, dim=2, keepdim=True)
 
     @cached_property
     def _box(self) -> Box:
         return Box(self.lower, self.upper)
 
     def minimise(self, form: Tensor, slack: float = 0.0) -> Tensor:
+        by_ball, by_box = self._by_ball(form, self._dual(form)), self._box.minimise(form)
+        if not slack:
+            return torch.maximum(by_ball, by_box)
         # what overflows in one of the two leaves the other
-        best = torch.maximum(self._by_ball(form), _bounding(self._box.minimise(form)))
-        return best - slack * _dot(form.abs(), self.magnitude + FLOOR) if slack else best
+        best = torch.maximum(bounding(by_ball), bounding(by_box))
+        return best - slack * _dot(form.abs(), self.magnitude + FLOOR)
 
     def minimiser(self, form: Tensor) -> Tensor:
-        flat = form.flatten(2)
+        flat, dual = form.flatten(2), self._dual(form)
         if self.p == 2:
-            length = euclidean(flat)
-            step = flat / torch.where(length > 0, length, 1.0)
+            step = flat / torch.where(dual > 0, dual, 1.0)
         else:
             place = flat.abs().argmax(2, keepdim=True)
             step = torch.zeros_like(flat).scatter_(2, place, flat.gather(2, place).sign())
         in_ball = self.centre.unsqueeze(1) - self.eps * step.unflatten(2, form.shape[2:])
-        tighter = self._by_ball(form) >= self._box.minimise(form)
+        tighter = self._by_ball(form, dual) >= self._box.minimise(form)
         choose = tighter.reshape(*tighter.shape, *[1] * (form.dim() - 2))
         return torch.where(choose, in_ball, self._box.minimiser(form))
 

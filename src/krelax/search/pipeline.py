@@ -163,13 +163,14 @@ class _Run:
         if self.room is not None and self.margins.get(index, -torch.inf) + self._gap(index) > 0:
             self.settle(index, Outcome(Verdict.HOLDS, "narrowly"))
         else:
-            self.settle(index, Outcome(Verdict.UNKNOWN, reason if reason in _NO_TIME else self._why(index, reason)))
+            why = "" if reason in _NO_TIME else self.no_point(index)
+            self.settle(index, Outcome(Verdict.UNKNOWN, why or reason))
 
-    def _why(self, index: int, reason: str) -> str:
-        """The reason, or that there is nothing that a counterexample could be."""
+    def no_point(self, index: int) -> str:
+        """That there is nothing a counterexample could be, or an empty text if there is."""
         lower = self.questions.region.lower[index].double().cpu().numpy()
         if self.questions.candidate(self.network, index, lower) is not None:
-            return reason
+            return ""
         return (
             f"the region holds no {np.dtype(self.network.replay_dtype).name} point, so no input could show a violation"
         )
@@ -380,11 +381,22 @@ def _batches(
 
 
 def _confirm(run: _Run, index: Tensor, x: Tensor, reason: str = "attack") -> None:
-    """Replay one candidate for each of some questions."""
+    """Replay one candidate for each of some questions. Where none can be, because the region holds no number of the
+    model's type, a question is given up if our own evaluation calls the candidate unsafe: it does not hold."""
     for i, point in zip(index.tolist(), x, strict=True):
         found = _counterexample(run, i, point[None])
         if found is not None:
             run.settle(i, Outcome(Verdict.VIOLATED, reason, counterexample=found))
+        elif (why := run.no_point(i)) and _unsafe(run, i, point):
+            run.give_up(i, why)
+
+
+def _unsafe(run: _Run, i: int, point: Tensor) -> bool:
+    """Whether the property fails at a point of the region of real numbers, as far as float64 can tell."""
+    one = torch.tensor([i])
+    inside = run.questions.region.select(one).project(point.cpu().double()[None, None])
+    values = run.questions.queries.select(one).values(run.network(inside[0])[None])
+    return bool(run.questions.queries.select(one).margin(values) <= 0)
 
 
 def _counterexample(run: _Run, i: int, points: Tensor) -> Counterexample | None:
