@@ -194,3 +194,18 @@ def test_a_run_that_is_terminated_keeps_its_results(tmp_path: Path) -> None:
         out, err = running.communicate(timeout=120)
     assert (running.returncode, out, err) == (143, "", "krelax: terminated; finished results are kept\n")
     assert journal.read_bytes().endswith(b"\n")
+
+
+GREETING = """
+import os, sys
+from krelax.cli import main, supports
+function = supports.supports.callback
+supports.supports.callback = lambda **given: (os.write(1, b"Running a solver"), function(**given))[1]
+sys.argv = ["krelax", "supports", "--vnnlib-versions"]
+main()
+"""
+
+
+def test_what_libraries_print_is_no_result() -> None:
+    done = subprocess.run([sys.executable, "-c", GREETING], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1.0\n2.0\n", "")

@@ -35,6 +35,8 @@ from krelax.search.writing import question
 
 DATA = Path(str(files("krelax") / "data"))
 SHAPE = load_onnx(DATA / "digits_conv.onnx").input_shape
+# A search that does the same on a slow machine.
+UNHURRIED = Complete(turn=1e6, share=1.0, branching=replace(Complete().branching, clips=None))
 Asked = tuple[Instance, Queries, Bounded]
 
 
@@ -56,9 +58,9 @@ def nobody(points: torch.Tensor) -> Counterexample | None:
 
 @pytest.fixture
 def helper() -> Iterator[Helper]:
-    first = pickled(load_onnx(DATA / "digits_conv.onnx"), Complete())
+    first = pickled(load_onnx(DATA / "digits_conv.onnx"), UNHURRIED)
     assert first is not None
-    started = Helper(Complete(), first)
+    started = Helper(UNHURRIED, first)
     started.begin(Event())
     assert started.runs
     yield started
@@ -67,7 +69,7 @@ def helper() -> Iterator[Helper]:
 
 def test_a_helper_finds_and_notes_what_would_be_found_here(helper: Helper) -> None:
     asked, same = ask(8), ask(8)
-    found, expected = helper.search(*asked, nobody), search_here(Complete(), *same, nobody)
+    found, expected = helper.search(*asked, nobody), search_here(UNHURRIED, *same, nobody)
     assert (found.margin, found.reason) == (expected.margin, expected.reason) == (expected.margin, "branching")
     assert found.margin > 0
     model = (DATA / "digits_conv.onnx").read_bytes()

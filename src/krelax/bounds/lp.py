@@ -227,13 +227,14 @@ def _load(model: Model) -> Any:  # highspy's annotations lack half of its method
 
     lp, rows = highspy.HighsLp(), joined(model.parts)
     solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+    for option in ("output_flag", "log_to_console"):  # before anything else: some versions greet
+        solver.setOptionValue(option, False)
     lp.num_col_, lp.num_row_ = len(model.lower), len(rows)
     lp.col_cost_ = np.zeros(len(model.lower))
     lp.col_lower_, lp.col_upper_ = model.lower, model.upper
     lp.row_lower_, lp.row_upper_ = rows.lower, rows.upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
     lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = rows.start, rows.index, rows.value
-    solver.setOptionValue("output_flag", False)
     solver.setOptionValue("ipm_iteration_limit", _INTERIOR_LIMIT)
     solver.passModel(lp)
     return solver

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import secrets
 import zipfile
@@ -43,10 +44,11 @@ def write(path: str | Path, certificate: Certificate) -> None:
     if path.exists() and not path.is_file():  # a device or a pipe
         path.write_bytes(_packed(document, arrays))
         return
-    part = path.resolve().with_name(f".krelax-{secrets.token_hex(8)}.part")  # no other process has this name
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".krelax-{secrets.token_hex(8)}.part")  # no other process has this name
     try:
         part.write_bytes(_packed(document, arrays))
-        part.replace(path.resolve())
+        part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -97,6 +99,15 @@ def _encode(hint: Any, value: Any, arrays: list[NDArray[Any]], where: str) -> An
     return float(value).hex() if hint is float else value
 
 
+def is_certificate(path: str | Path) -> bool:
+    """Whether a file looks like a certificate, malformed or not."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return _DOCUMENT in file.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
 def read(path: str | Path) -> Certificate:
     """Read a certificate. Raises Malformed for anything but a file as `write` makes them, after bounded work."""
     try:
@@ -107,6 +118,8 @@ def read(path: str | Path) -> Certificate:
             return result
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a certificate") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a certificate") from None
     except Malformed as error:
         raise Malformed(f"{path}: {error}") from None
 

@@ -129,6 +129,7 @@ class _Terminated(KeyboardInterrupt):
 
 def _as_a_program() -> None:
     """What a library must not do to its process."""
+    _keep_stdout()
     if not sys.warnoptions:  # errors are one line, and warnings of libraries are none of a user's business
         warnings.simplefilter("ignore")
 
@@ -136,6 +137,18 @@ def _as_a_program() -> None:
         raise _Terminated
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+def _keep_stdout() -> None:
+    """Results go to stdout, and nothing else: what libraries print there by themselves is not seen."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+        kept, empty = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(empty, 1)
+        os.close(empty)
+        buffering, encoding, errors = 1 if os.isatty(kept) else -1, sys.stdout.encoding, sys.stdout.errors
+        stream = os.fdopen(kept, "w", buffering, encoding=encoding, errors=errors)
+        sys.stdout = sys.__stdout__ = stream  # type: ignore[misc]
 
 
 def _internal(error: Exception) -> NoReturn:

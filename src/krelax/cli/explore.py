@@ -33,6 +33,10 @@ def explore(
     """
     from krelax.explore.answers import Answers
 
+    if export is not None:
+        from krelax.report.writing import check_output
+
+        check_output(export, "page")
     answers = Answers(_question(model, images, **options))
     if export is not None:
         _write(answers, export)

@@ -23,7 +23,7 @@ class Patience:
         self._last_words, self._code = last_words, code
         self._lock, self._over = threading.Lock(), False
         self._timer: threading.Timer | None = None
-        if limit is not None:
+        if limit is not None and limit < threading.TIMEOUT_MAX:
             self._timer = threading.Timer(limit + _GRACE, self._end)
             self._timer.daemon = True
 

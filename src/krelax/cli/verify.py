@@ -55,7 +55,7 @@ def verify(
     from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
     from krelax.run.bench import answer
-    from krelax.run.certificates import Certificates
+    from krelax.run.certificates import Certificates, check_target
     from krelax.run.verify import EMPTY, Clock, VerifyOptions, verify_file
 
     if len(networks) > 1:
@@ -65,6 +65,8 @@ def verify(
     if folder is not None:
         _make(folder)
     kept(certificate, check, semantics)
+    if certificate is not None:
+        check_target(certificate)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
     clock, called = Clock(timeout, program_began()), name if file is rest else None
 
@@ -98,7 +100,7 @@ def verify(
 def _too_late() -> None:
     """What is said where the search does not end in time."""
     click.echo("timed-out")
-    click.echo("krelax: unknown (timeout, in a step that cannot be interrupted)", err=True)
+    click.echo("krelax: unknown (timeout, while reading or in a step that cannot be interrupted)", err=True)
 
 
 def _make(folder: Path) -> None:

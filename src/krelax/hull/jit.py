@@ -28,9 +28,12 @@ def _compiler() -> Any:
     if os.environ.get("KRELAX_NUMBA") == "0":
         return None
     try:
-        return importlib.import_module("numba")
+        numba = importlib.import_module("numba")
     except ImportError:
         return None
+    # A file in the current folder may name another place for compiled code, and anybody may have put code there.
+    numba.config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR", "")
+    return numba
 
 
 _NUMBA = _compiler()

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from krelax._version import __version__
-from krelax.certificate.archive import read, write
+from krelax.certificate.archive import is_certificate, read, write
 from krelax.certificate.arithmetic import Exact
 from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, Malformed
@@ -41,6 +41,14 @@ class Written:
         """For a journal."""
         facts = {"file": self.path.name, "bytes": self.size, "checked": self.margin, "check_seconds": self.seconds}
         return {name: value for name, value in facts.items() if value is not None}
+
+
+def check_target(path: Path) -> None:
+    """Raises InputError where a certificate would replace something that is none."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file for the certificate")
+    if path.is_file() and path.stat().st_size and not is_certificate(path):
+        raise InputError(f"{path}: exists and is not a certificate; give another file for it")
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ class Certificates:
             return replace(outcome, verdict=Verdict.UNKNOWN, reason=internal(error), proofs=()), None
 
     def _written(self, path: Path, outcome: Outcome) -> tuple[Outcome, Written]:
+        check_target(path)
         try:
             write(path, self._certificate(outcome))
         except OSError as error:

@@ -21,7 +21,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with path.open("wb") as file:
             yield file
         return
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     beside = target.with_name(f".krelax-{secrets.token_hex(8)}.part")
     try:
         with beside.open("xb") as file:

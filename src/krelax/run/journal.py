@@ -90,7 +90,8 @@ def read_journal(path: Path, fields: Sequence[str] = ()) -> tuple[dict[str, Any]
     """Header and results of a journal, finished or not; results have all `fields`. Raises InputError if it is none, or
     has no result yet."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give the --jsonl file of a run")
+        what = "is not a regular file" if path.exists() else "no such file"
+        raise InputError(f"{path}: {what}; give the --jsonl file of a run")
     try:
         content = path.read_bytes()
     except OSError as error:
