@@ -125,3 +125,32 @@ def test_a_page_replaces_nothing_but_pages(krelax: Run, good: Path, name: str) -
 def test_limits_of_pixels_are_numbers(krelax: Run, good: Path, clip: str) -> None:
     """A journal could not say others."""
     check_refusal(krelax(*CERTIFY, "--clip", clip, "--jsonl", "j.jsonl"), "--clip")
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", LONG, "--network", "good.onnx"],
+        ["verify", "good.vnnlib", "--network", LONG],
+        [*VERIFY, "--certificate", LONG],
+        [*VERIFY, "--serialise-assignments", LONG],
+        ["certify", "good.onnx", LONG, "--eps", "0.1"],
+        [*CERTIFY, "--jsonl", LONG],
+        [*CERTIFY, "--report", LONG],
+        [*CERTIFY, "--certificates", LONG],
+        ["bench", LONG],
+        ["report", LONG, "--network", "good.onnx", "--images", "good.npz", "--output", "page.html"],
+        ["check", LONG, "--network", "good.onnx"],
+        ["explore", "good.onnx", "good.npz", "--eps", "0.1", "--export", LONG],
+    ],
+)
+def test_names_that_are_too_long(krelax: Run, good: Path, arguments: list[str]) -> None:
+    """What the system says of a path is for the user to mend."""
+    ran = krelax(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.count("\n") == 1
+    assert "Traceback" not in ran.err
+    assert LONG in ran.err

@@ -156,6 +156,8 @@ def _internal(error: Exception) -> NoReturn:
     if isinstance(error, OSError) and error.errno in _NO_ROOM:  # of files this is said where they are written
         _silence(sys.stdout)
         _fail(f"stdout cannot be written to ({error.strerror})", BAD_INPUT)
+    if isinstance(error, OSError) and isinstance(error.filename, str):  # a path that was given, and no bug
+        _fail(f"{error.filename}: {error.strerror}; give another path", BAD_INPUT)
     if shows_tracebacks():
         raise error
     what = "not enough memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"

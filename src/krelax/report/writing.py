@@ -71,9 +71,9 @@ def check_output(path: Path, what: str = "report") -> None:
     """Raises InputError where a page cannot be written, or would replace something that is none."""
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise InputError(f"{path}: cannot be written; give a file in a folder that exists for the {what}")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file for the {what}")
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give a file for the {what}")
         if path.is_file() and not _is_page(path):
             raise InputError(f"{path}: exists and is not a {what}; give another file for it")
     except OSError as error:

@@ -45,10 +45,13 @@ class Written:
 
 def check_target(path: Path) -> None:
     """Raises InputError where a certificate would replace something that is none."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file for the certificate")
-    if path.is_file() and path.stat().st_size and not is_certificate(path):
-        raise InputError(f"{path}: exists and is not a certificate; give another file for it")
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give a file for the certificate")
+        if path.is_file() and path.stat().st_size and not is_certificate(path):
+            raise InputError(f"{path}: exists and is not a certificate; give another file for it")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @dataclass(frozen=True)
