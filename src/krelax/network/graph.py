@@ -52,6 +52,7 @@ class Network:
     nodes: tuple[Node, ...]
     replay: Replay | None = field(default=None, repr=False)
     replay_dtype: Element = np.float32
+    without_constants: torch.dtype = torch.float64
 
     @property
     def input_shape(self) -> Shape:
@@ -63,9 +64,10 @@ class Network:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the constants: float64 as read, which holds a model's float32 exactly."""
+        """Type of the constants: float64 as read, which holds a model's float32 exactly. A network without any has the
+        type it was converted to."""
         tensors = (t for node in self.nodes for t in node.op.parameters() if t.is_floating_point())
-        return next((t.dtype for t in tensors), torch.float64)
+        return next((t.dtype for t in tensors), self.without_constants)
 
     def activations(self) -> list[int]:
         """Indices of the non-linear nodes."""
@@ -85,7 +87,7 @@ class Network:
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Network:
         """The same network with its constants in another type or on another device."""
         nodes = tuple(replace(node, op=node.op.to(dtype, device)) for node in self.nodes)
-        return replace(self, nodes=nodes)
+        return replace(self, nodes=nodes, without_constants=dtype)
 
 
 class Builder:
