@@ -23,6 +23,7 @@ from tests.run.files import Shape, dense, model, node, random_dense, save, tenso
 
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
+from krelax.network.linear import Scale
 from krelax.network.onnx import load_onnx
 from krelax.network.onnx_operators import READERS
 
@@ -355,6 +356,72 @@ def test_shape_arithmetic_disappears(tmp_path: Path) -> None:
     constants = {"zero": np.int64(0), "axes": integers(0), "rest": integers(-1), "two": integers(1, 36)}
     network = agrees(model(nodes, constants, [tensor("x", ["N", 4, 3, 3])]), tmp_path)
     assert [type(n.op).__name__ for n in network.nodes] == ["Source", "Reshape", "Scale"]
+
+
+@pytest.mark.parametrize(
+    ("given", "op", "shape"),
+    [
+        ({"value_float": -0.5}, "Mul", (1, 2)),
+        ({"value_floats": [0.1, -3.0]}, "Mul", (1, 2)),
+        ({"value_int": 0}, "Squeeze", (1, 2)),
+        ({"value_ints": [2, -1]}, "Reshape", (1, 2)),
+    ],
+)
+def test_constants_by_value(given: dict[str, Any], op: str, shape: Shape, tmp_path: Path) -> None:
+    proto = model([node("Constant", "c", **given), node(op, "x", "c", "y")], inputs=[tensor("x", shape)])
+    if op == "Squeeze":  # a scalar is no list of axes in ONNX Runtime
+        proto.graph.node.insert(1, node("Unsqueeze", "c", "zero", "d"))
+        proto.graph.node[2].input[1] = "d"
+        proto.graph.initializer.append(numpy_helper.from_array(integers(0), "zero"))
+    agrees(proto, tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_inputs_and_outputs_without_axes(shape: Shape, tmp_path: Path) -> None:
+    total = [node("Relu", "x", "a"), node("ReduceSum", "a", "y", keepdims=0)]
+    assert agrees(model(total, inputs=[tensor("x", shape)]), tmp_path).output_shape == ()
+
+
+def test_an_input_that_nothing_reads(tmp_path: Path) -> None:
+    """Models keep inputs for masks or states that they do not use."""
+    inputs = [tensor("mask", ["N", 3], TensorProto.INT64), tensor("x", [1, 2])]
+    path = save(model([node("Relu", "x", "y")], inputs=inputs), tmp_path / "m.onnx")
+    network = load_onnx(path)
+    assert network.input_shape == (1, 2)
+    assert network.replay is not None
+    np.testing.assert_array_equal(network.replay(np.array([[-1.0, 2.0]], np.float32)), [[0, 2]])
+
+
+def test_weights_in_narrower_types_are_cast_exactly(tmp_path: Path) -> None:
+    weight = weights(4, 3).astype(np.float16)
+    network = agrees(
+        model([node("Cast", "h", "w", to=1), node("MatMul", "x", "w", "y")], {"h": weight}, [tensor("x", (1, 4))]),
+        tmp_path,
+    )
+    op = network.nodes[1].op
+    assert op.parameters()[0].T.tolist() == weight.astype(float).tolist()
+
+
+def test_integers_are_divided_toward_zero(tmp_path: Path) -> None:
+    constants = {"a": integers(-7, 7), "b": integers(2, -2)}
+    nodes = [node("Div", "a", "b", "q"), node("Cast", "q", "f", to=1), node("Add", "x", "f", "y")]
+    assert agrees(model(nodes, constants), tmp_path).nodes[1].op.parameters()[0].tolist() == [-3, -3]
+
+
+@pytest.mark.parametrize(("op", "name", "number"), [("LeakyRelu", "negative_slope", 0.01)])
+def test_attributes_left_out_are_the_float32_numbers_of_onnx(op: str, name: str, number: float, tmp_path: Path) -> None:
+    network = agrees(case(op).model(), tmp_path)
+    assert getattr(network.nodes[1].op, name) == float(np.float32(number))
+
+
+def test_constant_arithmetic_is_that_of_real_numbers(tmp_path: Path) -> None:
+    """Nine times a ninth is one, up to the error that the constant has."""
+    nodes = [node("Reciprocal", "a", "r"), node("Mul", "r", "a", "p"), node("Mul", "x", "p", "y")]
+    op = agrees(model(nodes, {"a": np.float32(9)}), tmp_path).nodes[1].op
+    assert isinstance(op, Scale)
+    assert op.factor is not None
+    assert op.factor_error is not None
+    assert abs(op.factor.item() - 1) <= op.factor_error.item() <= 2.0**-51
 
 
 def test_part_of_a_shape(tmp_path: Path) -> None:

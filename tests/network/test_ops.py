@@ -306,3 +306,11 @@ def test_what_goes_beyond_is_charged_without_bound():
     op = Within(2.0)
     assert torch.equal(op.forward(x), x)
     assert op.sizes().forward(x.abs()).tolist() == [[1.0, 2.0, float("inf")]]
+
+
+def test_a_network_without_constants_has_the_type_it_was_converted_to():
+    builder = Builder((3,))
+    network = builder.build(builder.add(ReLU(), 0))
+    assert network.dtype == torch.float64
+    assert network.to(torch.float32).dtype == torch.float32
+    assert network.to(torch.float32).to(torch.float64).dtype == torch.float64

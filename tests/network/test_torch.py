@@ -1,6 +1,7 @@
 """Modules become networks that compute the same function, or errors that say why not."""
 
 import copy
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.activations import Activation, Max
-from krelax.network.linear import Conv, Dense
+from krelax.network.linear import Conv, Dense, Scale
 from krelax.network.torch import from_torch, supported_operators
 
 
@@ -307,6 +308,64 @@ def test_a_float64_module_is_replayed_in_float64():
     weight = network.nodes[1].op.weight.item()
     result = network.replay(np.array([[0.1]]))
     assert (result.dtype, result.item()) == (np.float64, weight * 0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_of_a_module_take_the_type_of_its_tensors(dtype):
+    network = from_torch(Function(lambda x: x * 0.1), torch.zeros(1, 2, dtype=dtype))
+    assert network.nodes[1].op.factor.item() == torch.tensor(0.1, dtype=dtype).item()
+    network = from_torch(nn.LeakyReLU(0.01), torch.zeros(1, 2, dtype=dtype))
+    assert network.nodes[1].op.negative_slope == torch.tensor(0.01, dtype=dtype).item()
+
+
+@pytest.mark.parametrize(
+    ("function", "exact"),
+    [
+        (lambda x: x / 3, Fraction(1, 3)),
+        (lambda x: x.reshape(1, 3, 1).mean(1) * torch.tensor(7.0), Fraction(7, 3)),
+        (lambda x: x * (torch.tensor(1.0) / torch.tensor(3.0)), Fraction(1, 3)),
+        (lambda x: x * (torch.tensor(1e8) + torch.tensor(2.0**-30)), 10**8 + Fraction(1, 2**30)),
+        (lambda x: x @ (torch.full((3, 3), 3.0) @ torch.tensor([[1e4], [1.0], [-1e4]])), Fraction(3)),
+        (lambda x: x * torch.sqrt(torch.tensor(2.0)), None),
+    ],
+)
+def test_constants_enclose_real_arithmetic(function, exact):
+    """A product of the factors of all operators, with their errors, holds what the module means."""
+    network = from_torch(Function(function), torch.zeros(1, 3))
+    low = high = Fraction(1)
+    for op in (n.op for n in network.nodes if isinstance(n.op, Scale | Dense)):
+        value, error = (op.factor, op.factor_error) if isinstance(op, Scale) else (op.weight, op.weight_error)
+        value, error = Fraction(value.flatten()[0].item()), 0 if error is None else Fraction(error.flatten()[0].item())
+        low, high = low * (value - error), high * (value + error)
+    if exact is None:
+        assert low**2 < 2 < high**2
+    else:
+        assert low <= exact <= high
+    assert high - low <= abs(high) * Fraction(1, 2**30)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x.half().float(), "rounded to torch.float16"),
+        (lambda x: x.bfloat16().float(), "rounded to torch.bfloat16"),
+        (lambda x: x.double().float(), "rounded to torch.float32"),
+        (lambda x: x.to(torch.int64), "rounded to torch.int64"),
+        (lambda x: x * (torch.tensor(1.0) / 3).double().half().float(), "rounded to another type"),
+        (lambda x: x * torch.tensor(2.0).exp(), "not a computation of constants"),
+        (lambda x: x * (torch.tensor(2.0) > 1), "decisions about floating-point constants"),
+    ],
+)
+def test_what_rounds_or_decides_is_refused(function, message):
+    with pytest.raises(UnsupportedError, match=message) as caught:
+        from_torch(Function(function), torch.zeros(1, 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_result_in_double_precision_is_not_rounded():
+    network = from_torch(Function(lambda x: x.double() / 3), torch.zeros(1, 1))
+    result = network.replay(np.ones((1, 1), np.float32))
+    assert (network.replay_dtype, result.dtype, result.item()) == (np.float32, np.float64, 1 / 3)
 
 
 def test_import_check_catches_a_module_that_disagrees_with_its_graph():

@@ -77,7 +77,7 @@ def neurons(network: Network, node: int, index: Tensor) -> Form:
 def outputs(network: Network, rows: Tensor, offsets: Tensor) -> Form:
     """The forms `rows @ y + offsets` of the network's flattened output y: `(batch | 1, queries, outputs)`."""
     last = len(network.nodes) - 1
-    return Form({last: rows.unflatten(-1, network.output_shape)}, offsets)
+    return Form({last: rows.reshape(*rows.shape[:-1], *network.output_shape)}, offsets)
 
 
 def signed(form: Form) -> Form:
