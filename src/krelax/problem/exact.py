@@ -69,7 +69,7 @@ class Numbers(NamedTuple):
             first, last = least.astype(dtype), most.astype(dtype)
         first = np.where(first < least, np.nextafter(first, dtype(np.inf)), first)
         last = np.where(last > most, np.nextafter(last, dtype(-np.inf)), last)
-        return cls(np.maximum(first, -largest), np.minimum(last, largest))
+        return cls(np.asarray(np.maximum(first, -largest)), np.asarray(np.minimum(last, largest)))
 
     @property
     def exist(self) -> bool:
@@ -79,7 +79,7 @@ class Numbers(NamedTuple):
     def nearest(self, x: NDArray[Any]) -> NDArray[Any] | None:
         """The point of them that is nearest to `x`, None if there is none at all."""
         # rounding is monotone, so what lies between two numbers of the type is rounded to one between them
-        return x.clip(self.first, self.last).astype(self.first.dtype) if self.exist else None
+        return np.asarray(np.clip(x, self.first, self.last), dtype=self.first.dtype) if self.exist else None
 
 
 def within(x: NDArray[Any], centre: NDArray[Any], eps: Fraction, p: int) -> bool:

@@ -101,7 +101,7 @@ def _box_around(
     if ends is not None:
         low, high = [max(v, ends[0]) for v in low], [min(v, ends[1]) for v in high]
     least, most = enclosure([Limit.of(v) for v in low]).up, enclosure([Limit.of(v) for v in high]).down
-    return least[place].reshape(centre.shape), most[place].reshape(centre.shape)
+    return np.asarray(least[place]).reshape(centre.shape), np.asarray(most[place]).reshape(centre.shape)
 
 
 def _towards(centre: NDArray[np.float32], x: Floats, radius: float, p: int, dtype: type[Any]) -> Floats:
