@@ -77,7 +77,7 @@ def test_constants_of_nodes_and_subgraphs_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../weights.bin", "/weights.bin", "a/weights.bin", "..", "", ".weights", "a\\b", "C:x"]
+    "name", ["../weights.bin", "/weights.bin", "a/weights.bin", "..", "", ".weights", "a\\b", "C:x", "a\nb"]
 )
 def test_only_files_in_the_same_folder_are_read(tmp_path: Path, name: str) -> None:
     path = stored(tmp_path)

@@ -21,8 +21,8 @@ from krelax.errors import InputError, UnsupportedError
 EXTERNAL = 1  # TensorProto.DataLocation
 _MOST_BYTES = 1 << 33
 _ENTRIES = {"location", "offset", "length", "checksum"}
-# A plain file name: no folders, no drives, nothing hidden.
-_PLAIN = re.compile(r"(?!\.)[^/\\:\0]+")
+# A plain file name: no folders, no drives, nothing hidden, no control characters.
+_PLAIN = re.compile(r"(?!\.)[^/\\:\0-\x1f\x7f]+")
 # No ONNX file begins like this: it would be field 13, a group, of the model.
 _LISTED = "krelax: a network in several files\n"
 

@@ -21,8 +21,10 @@ def read_network(model: Model | bytes) -> Network:
     """The network in an ONNX file. InputError if it cannot be used, UnsupportedError for what is not read exactly."""
     try:
         return _network(parse(model))
-    except UnsupportedError as error:
-        raise UnsupportedError(f"not supported by the checker: {error}") from error
+    except InputError as error:  # names in a file may hold anything, messages are one line
+        line = "".join(c if c.isprintable() else "?" for c in str(error))
+        kind = "not supported by the checker: " if isinstance(error, UnsupportedError) else ""
+        raise type(error)(kind + line) from error
 
 
 def _network(graph: Graph) -> Network:
