@@ -179,10 +179,10 @@ def holds(queries: Queries, value: Tensor) -> bool:
 
 
 def _forward(instance: Instance, queries: Queries) -> Bounded:
-    """Zonotopes and intervals side by side, each node with the better of the two bounds."""
+    """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are noted, which
+    say nothing of other nodes, each pre-activation."""
     network, region = instance.network, instance.region
     known, forms = start(region), [zonotope.identity(region)]
-    written = start(region)  # what somebody knows who reads the proofs, of pre-activations
     read = {network.nodes[i].inputs[0] for i in network.activations()} if instance.ledgers else set()
     for i in range(1, len(network.nodes)):
         instance.check()
@@ -191,12 +191,10 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
             raise torch.OutOfMemoryError(f"a zonotope of node {i} does not fit memory")
         forms.append(zonotope.follow(network, forms, known))
         lower, upper = forms[i].bounds(region)
-        if instance.ledgers:
-            advance(network, written)
         if i in read and not interval_is_exact(network, region, i):
-            _note_parallel(instance, known, i, undecided(instance, written, i), lower, upper)
-            written.tighten(i, lower, upper)
-        known.tighten(i, lower, upper)
+            _note_parallel(instance, known, i, lower, upper)
+        if i in read or not instance.ledgers:
+            known.tighten(i, lower, upper)
     form = outputs(network, queries.rows, queries.offsets)
     by_interval = lower_bound(network, region, form, by_rule(known, Rule.ZERO), known)
     by_zonotope = zonotope.margins(forms[-1], queries, region)
@@ -217,9 +215,9 @@ def _parallel(known: Intervals, region: int) -> Noted:
     return Noted.unsplit(choices(steps, region), 1)
 
 
-def _note_parallel(instance: Instance, known: Intervals, node: int, mask: Tensor, lower: Tensor, upper: Tensor) -> None:
-    """Note bounds of the undecided entries of a pre-activation, `mask`, which zonotopes prove."""
-    low, high = lower.flatten(1), upper.flatten(1)
+def _note_parallel(instance: Instance, known: Intervals, node: int, lower: Tensor, upper: Tensor) -> None:
+    """Note bounds of the undecided entries of a pre-activation, which zonotopes prove."""
+    mask, low, high = undecided(instance, known, node), lower.flatten(1), upper.flatten(1)
     for region, ledger in enumerate(instance.ledgers):
         index = mask[region].nonzero()[:, 0]
         values = torch.cat([low[region, index], -high[region, index]])
