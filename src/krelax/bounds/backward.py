@@ -124,7 +124,7 @@ def back_substitute(
             pull(network, i, op, coeff, form)
             rounds = not op.moves_only or op.terms > 1
         else:
-            step = witness[i]
+            step, coeff = witness[i], coeff.contiguous()
             crossing = step.back(coeff)
             form.constant = form.constant - crossing.price
             form.give(node.inputs[0], crossing.slopes)

@@ -88,7 +88,7 @@ def _restricted(network: Network, kept: Mapping[int, Tensor], top: int) -> Netwo
             op = _submatrix(op, kept.get(i), kept.get(node.inputs[0]))
         shape = (*node.shape[:-1], len(kept[i])) if i in kept else node.shape
         nodes.append(replace(node, op=op, shape=shape))
-    return Network(tuple(nodes))
+    return replace(network, nodes=tuple(nodes), replay=None)
 
 
 def _submatrix(op: Dense, rows: Tensor | None, columns: Tensor | None) -> Dense:

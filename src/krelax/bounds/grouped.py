@@ -101,9 +101,10 @@ class Shares:
         absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
         return part, slope, found.value.sum(1), absolute
 
-    def taken(self) -> Shared:
-        """What the groups took the last time."""
-        assert self._met is not None
+    def taken(self) -> Shared | None:
+        """What the groups took the last time; None if nothing has met them."""
+        if self._met is None:
+            return None
         coeff, slope = (t[0].permute(2, 0, 1).float().cpu().numpy() for t in (self._met.coeff, self._met.slope))
         return Shared(self.groups, coeff, slope)
 
@@ -154,7 +155,8 @@ class Grouped(Step):
         return Grouped(self.alone.over(known, node), self.members, shares)
 
     def choices(self, region: int) -> Choices:
-        return replace(self.alone.choices(region), groups=tuple(s.taken() for s in self.shares))
+        taken = (s.taken() for s in self.shares)
+        return replace(self.alone.choices(region), groups=tuple(t for t in taken if t is not None))
 
     def back(self, coeff: Tensor) -> Crossing:
         self._whole = whole = columns(coeff, self.members)

@@ -19,6 +19,7 @@ from torch import Tensor
 from krelax.bounds.ledger import Ledger
 from krelax.errors import InputError
 from krelax.network.graph import Network
+from krelax.network.scalars import with_axes
 from krelax.problem.region import Region
 
 T = TypeVar("T")
@@ -54,10 +55,13 @@ class Instance:
     def of(
         cls, network: Network, region: Region, fast: torch.dtype = torch.float32, deadline: float | None = None
     ) -> Instance:
-        """Raises InputError if the region is not `(batch, *input_shape)`."""
+        """The network and the region in both types; tensors without axes become vectors of one entry
+        (`krelax.network.scalars`). Raises InputError if the region is not `(batch, *input_shape)`."""
         if tuple(region.lower.shape[1:]) != network.input_shape:
             given, wanted = tuple(region.lower.shape[1:]), network.input_shape
             raise InputError(f"regions of inputs of shape {given} for a network with inputs of shape {wanted}")
+        network = with_axes(network)
+        region = region.shaped(network.input_shape)
         device = region.lower.device
         exact = torch.float64
         return cls(

@@ -99,7 +99,6 @@ class Split(Alone):
         return slope_choices(self.relaxation, entries, slopes[:, entries], chord[entries])
 
     def back(self, coeff: Tensor) -> Crossing:
-        coeff = coeff.contiguous()
         positive = coeff.clamp(min=0)
         negative = coeff - positive
         slopes = torch.mul(positive, self.slope.value, out=positive)
@@ -114,7 +113,7 @@ class Split(Alone):
         return Crossing(slopes, price)
 
     def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
-        q = points[operand].contiguous()
+        q = points[operand]
         self.slope.gradient = coeff.clamp(min=0).mul_(q)
         positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))
         line = torch.lerp(self._chord, self.slope.value, positive).mul_(q)

@@ -51,7 +51,8 @@ class Parameter:
 class Step(ABC):
     """The witness at one activation, bound to the relaxation it is evaluated over.
 
-    `wants_a_visit` says whether to cross the activation even if nothing of the form arrives there.
+    `wants_a_visit` says whether to cross the activation even if nothing of the form arrives there. Coefficients and
+    points that a step is given are contiguous: affine operators may leave them in any layout.
     """
 
     relaxation: Relaxation
@@ -72,7 +73,9 @@ class Step(ABC):
 
     @abstractmethod
     def choices(self, region: int) -> Choices:
-        """What the step chose for all queries of one region of the batch, as it was evaluated last."""
+        """What the step chose for all queries of one region of the batch, as it was evaluated last; what is the same
+        for all of them, such as lines of a rule, may be there once. Nothing of groups that were not evaluated, because
+        no coefficients arrived at them."""
 
     def parameters(self) -> list[Parameter]:
         """What can be optimised."""

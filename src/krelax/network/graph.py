@@ -32,10 +32,12 @@ class Network:
 
     Node 0 is the input, the last node is the output, and every node's inputs come before it. `replay`, where there
     is one, evaluates the model this network was read from, in float32, one input of `input_shape` at a time.
+    `converted` is the type that `to` gave it.
     """
 
     nodes: tuple[Node, ...]
     replay: Replay | None = field(default=None, repr=False)
+    converted: torch.dtype | None = field(default=None, repr=False)
 
     @property
     def input_shape(self) -> Shape:
@@ -47,7 +49,12 @@ class Network:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the constants: float64 as read, which holds a model's float32 exactly."""
+        """Type of the constants: float64 as read, which holds a model's float32 exactly.
+
+        A network without constants has one, too: its inputs and coefficients are of that type.
+        """
+        if self.converted is not None:
+            return self.converted
         tensors = (t for node in self.nodes for t in node.op.parameters() if t.is_floating_point())
         return next((t.dtype for t in tensors), torch.float64)
 
@@ -69,7 +76,7 @@ class Network:
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Network:
         """The same network with its constants in another type or on another device."""
         nodes = tuple(replace(node, op=node.op.to(dtype, device)) for node in self.nodes)
-        return replace(self, nodes=nodes)
+        return replace(self, nodes=nodes, converted=dtype)
 
 
 class Builder:

@@ -48,6 +48,10 @@ class Region(ABC):
         """The regions of some images."""
         return replace(self, lower=self.lower[index], upper=self.upper[index])
 
+    def shaped(self, shape: tuple[int, ...]) -> Self:
+        """The same regions of inputs of another shape, with as many entries."""
+        return replace(self, lower=self.lower.reshape(-1, *shape), upper=self.upper.reshape(-1, *shape))
+
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Self:
         """The same regions in another type; not rounded outward, so only for proposing witnesses."""
         return replace(self, lower=self.lower.to(device, dtype), upper=self.upper.to(device, dtype))
@@ -145,6 +149,9 @@ class Ball(Region):
 
     def select(self, index: Tensor) -> Self:
         return replace(super().select(index), centre=self.centre[index])
+
+    def shaped(self, shape: tuple[int, ...]) -> Self:
+        return replace(super().shaped(shape), centre=self.centre.reshape(-1, *shape))
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Self:
         return replace(super().to(dtype, device), centre=self.centre.to(device, dtype))

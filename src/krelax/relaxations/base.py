@@ -60,7 +60,8 @@ class Relaxation(ABC):
 
     `reduces` says whether the activation removes the last axis of z (a maximum over windows): its coefficients then
     have one axis less than its slopes. `optimised` says for the lower and the upper line whether its slope is worth
-    optimising, and `step` how large its range is, as a scale for step sizes.
+    optimising, and `step` how large its range is, as a scale for step sizes. Bounds, and with them all that is made of
+    them, are laid out row by row, whatever the operators before the activation do with their axes.
     """
 
     reduces = False
@@ -68,8 +69,8 @@ class Relaxation(ABC):
     step = 1.0
 
     def __init__(self, lower: Tensor, upper: Tensor) -> None:
-        self.lower = lower
-        self.upper = upper
+        self.lower = lower.contiguous()
+        self.upper = upper.contiguous()
         self._by_rule: dict[Rule, Lines] = {}
 
     @property

@@ -102,8 +102,10 @@ class Triangle(Relaxation):
         return ((slope - self.negative_slope) * (_STEPS / max(1 - self.negative_slope, _TINY))).round()
 
     def rounded(self, slope: Tensor) -> Tensor:
-        """The nearest slopes that fractions stand for. Bounds hardly notice, and can be written down in few bytes."""
-        return self.negative_slope + (1 - self.negative_slope) * (self.fractions(slope) / _STEPS)
+        """The nearest slopes that fractions stand for, both ends exactly. Bounds hardly notice, and can be written down
+        in few bytes."""
+        share = self.fractions(slope) / _STEPS
+        return torch.where(share < 1, self.negative_slope + (1 - self.negative_slope) * share, 1.0)
 
     def writable(self, slope: Tensor) -> bool:
         """Whether slopes are what fractions stand for."""

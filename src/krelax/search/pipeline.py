@@ -21,6 +21,7 @@ from krelax.bounds.methods import METHODS, Bounded, Method, bound
 from krelax.certificate.format import Question
 from krelax.errors import InputError
 from krelax.network.graph import Network
+from krelax.network.scalars import with_axes
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
 from krelax.search.attack import Attack, search
@@ -48,6 +49,11 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.region)
+
+    def shaped(self, shape: tuple[int, ...]) -> Questions:
+        """The same questions about inputs of another shape, with as many entries."""
+        anchors = None if self.anchors is None else self.anchors.reshape(-1, *shape)
+        return replace(self, region=self.region.shaped(shape), anchors=anchors)
 
 
 # Far more than a sum of two numbers can lose, relative to them.
@@ -179,6 +185,8 @@ def decide(
     Bounds are sought above `room`, `(questions,)`, instead of zero; what ends between them holds narrowly.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
+    network = with_axes(network)
+    questions = questions.shaped(network.input_shape)
     asked = questions.queries if room is None else questions.queries.lowered(room)
     placed = asked.to(torch.float64, device)
     run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), room=room)

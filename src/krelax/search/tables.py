@@ -16,11 +16,15 @@ from krelax.hull.polytope import Polytope
 
 
 class Merged:
-    """Tables of slopes of several claims as one, about all entries that any of them is about."""
+    """Tables of slopes of several claims as one, about all entries that any of them is about. Tables without entries
+    are about all neurons."""
 
     def __init__(self, choices: Sequence[Choices], leaves: int) -> None:
-        entries = [c.entries for c in choices if c.entries is not None]
-        self._entries = np.unique(np.concatenate(entries)) if entries else None
+        entries, self._width = [c.entries for c in choices if c.entries is not None], 0
+        tables = [t for c in choices if c.entries is None for t in (c.slopes, c.lines) if t is not None]
+        self._entries = np.unique(np.concatenate(entries)) if entries and not tables else None
+        if tables:
+            self._width = tables[0].shape[1]
         self._row = np.full(leaves, -1, np.int32)
         self._tables: tuple[list[NDArray[Any]], ...] = ([], [], [])
         self._places: tuple[list[Numbers], ...] = ([], [], [])
@@ -43,10 +47,12 @@ class Merged:
 
     def _wide(self, choices: Choices, table: NDArray[Any], missing: float) -> NDArray[Any]:
         """A table with a column for each of the entries."""
-        if choices.entries is None or self._entries is None:
+        if choices.entries is None:
             return table
-        wide = np.full((len(table), len(self._entries), *table.shape[2:]), missing, table.dtype)
-        wide[:, np.searchsorted(self._entries, choices.entries)] = table
+        count = self._width if self._entries is None else len(self._entries)
+        places = choices.entries if self._entries is None else np.searchsorted(self._entries, choices.entries)
+        wide = np.full((len(table), count, *table.shape[2:]), missing, table.dtype)
+        wide[:, places] = table
         return wide
 
     def write(self, crossing: file.Crossing) -> None:
