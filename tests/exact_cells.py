@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import product
-from math import gcd
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from krelax.network.activations import LeakyReLU, Max, ReLU
 from krelax.network.graph import Network
-from krelax.network.linear import Add, Conv, Dense, Scale
-from krelax.network.ops import Op, Reshape, Take
+from krelax.network.linear import Add, Conv, Dense, Scale, Sum
+from krelax.network.ops import Linear, Op
 
 Digits = NDArray[np.object_]
 Vertex = tuple[int, ...]
@@ -78,7 +79,7 @@ def _whole_box(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[
     }
     digits = np.zeros((len(free) + 1, lower.size), dtype=object)
     digits[range(len(free)), free] = 1 << shift
-    digits[-1] = np.where(lower.flatten() < upper.flatten(), 0, both[0].flatten())
+    digits[-1] = np.where(lower.flatten() < upper.flatten(), 0, both.reshape(2, -1)[0])
     return corners, Forms(digits.reshape(-1, *lower.shape), shift)
 
 
@@ -122,11 +123,23 @@ def _affine(op: Op, operands: list[Forms]) -> Forms:
             shift = max(o.shift for o in operands)
             terms = [sign * _magnified(o, shift) for sign, o in zip(op.signs, operands, strict=True)]
             return Forms(sum(terms[1:], terms[0]), shift)
-        case Reshape():
-            return Forms(x.digits.reshape(-1, *op.target), x.shift)
-        case Take():
-            return Forms(x.digits.reshape(len(x.digits), -1)[:, op.index.numpy()], x.shift)
+        case Sum():
+            return Forms(x.digits.sum(tuple(a + 1 for a in op.axes), keepdims=True), x.shift)
+        case Linear(moves_only=True):
+            return _moved(op, operands)
     raise NotImplementedError(f"no exact arithmetic for {type(op).__name__}")
+
+
+def _moved(op: Linear, operands: list[Forms]) -> Forms:
+    """Where the operator puts the entries of its operands, numbered from one, and zeros."""
+    shift, places, first = max(o.shift for o in operands), [], 1
+    for x in operands:
+        shape = x.digits.shape[1:]
+        places.append(torch.arange(first, first + prod(shape), dtype=torch.float64).reshape(1, *shape))
+        first += prod(shape)
+    every = np.concatenate([_magnified(x, shift).reshape(len(x.digits), -1) for x in operands], 1)
+    every = np.concatenate([np.zeros((len(every), 1), dtype=object), every], 1)
+    return Forms(every[:, op.linear(*places)[0].long().numpy()], shift)
 
 
 def _dense(x: Forms, weight: Any, bias: Any) -> Forms:

@@ -1,0 +1,272 @@
+"""One crossing: a model, a plan, a region, questions and what is wanted of proofs; and what is wrong with the answers."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, replace
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from tests.crossings.sketches import STRUCTURES
+from tests.crossings.truth import LOST, Area, Clause, Floats, bracket, margins, outputs
+
+from krelax.bounds.methods import METHODS
+from krelax.certificate.archive import read
+from krelax.certificate.check import check
+from krelax.errors import KrelaxError
+from krelax.network.graph import Network
+from krelax.network.onnx import load_onnx
+from krelax.problem.queries import Queries
+from krelax.problem.region import Box, ball
+from krelax.run.certificates import Certificates
+from krelax.search.complete import Complete
+from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.verdict import Outcome, Verdict
+
+REGIONS = ("box", "point", "l2", "l1")
+PROOFS = ("none", "written", "float32")
+ASKED = ("together", "one by one")
+CLAUSES = ("one", "several", "several members", "zero rows")
+
+# Every method by itself, the staged run, and each way of a complete search that it would only take on larger questions.
+_SEARCHES = {
+    "boxes": Complete(inputs=99),
+    "neurons": Complete(inputs=0, passes=()),
+    "clips": Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=0.0)),
+    "contradictions": Complete(inputs=0, passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0),
+    "passes": Complete(inputs=0, sweeps=(), turn=0.05),
+}
+PLANS: dict[str, Plan] = {
+    **{name: Plan.of(name) for name in ("auto", *METHODS)},
+    **{name: Plan((METHODS["crown"], search)) for name, search in _SEARCHES.items()},
+}
+# Seconds for the questions of one crossing, and for each in a complete search.
+_SECONDS, _EACH = 30.0, 0.4
+# How far the answers' margins are from zero: easily true, hardly true, false.
+_EASY, _HARD, _FALSE = 1.0, 0.01, -0.05
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One value of every factor. Factors are the fields."""
+
+    structure: str
+    activation: str
+    plan: str
+    region: str
+    clauses: str
+    proofs: str
+    asked: str
+
+    def __str__(self) -> str:
+        return "/".join(v.replace(" ", "-") for v in astuple(self))
+
+
+class Asked(NamedTuple):
+    """A question, and whether its answer is known: the property is True, False, or None where samples say too little."""
+
+    clauses: list[Clause]
+    holds: bool | None
+    above: float
+
+
+def seed_of(*names: str) -> int:
+    return zlib.crc32("/".join(names).encode())
+
+
+@cache
+def loaded(structure: str, activation: str, folder: Path) -> tuple[Path, Network]:
+    """The model in a file of the folder, and read from there."""
+    path = folder / f"{structure}-{activation}.onnx"
+    made = STRUCTURES[structure]
+    model = made.model(activation, seed_of(structure, activation))
+    if made.external:
+        onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=0)
+    else:
+        onnx.save(model, path)
+    return path, load_onnx(path)
+
+
+def area(network: Network, kind: str, seed: int) -> Area:
+    """A region of inputs in [0, 1]; boxes vary in three inputs at most."""
+    rng, count = np.random.default_rng(seed), int(np.prod(network.input_shape))
+    centre = rng.uniform(0.2, 0.8, count).astype(np.float32).astype(np.float64)
+    if kind in {"box", "point"}:
+        half = np.zeros(count)
+        if kind == "box":
+            half[rng.permutation(count)[:3]] = rng.uniform(0.1, 0.3)
+        lower, upper = ((centre + side * half).astype(np.float32).astype(np.float64) for side in (-1, 1))
+        return Area(lower, upper, centre)
+    eps = float(rng.uniform(0.15, 0.3))
+    made = ball(torch.from_numpy(centre).reshape(1, *network.input_shape), eps, kind)
+    return Area(made.lower.flatten().numpy(), made.upper.flatten().numpy(), centre, eps, int(kind[1]))
+
+
+def clauses(kind: str, count: int, seed: int) -> list[Clause]:
+    """Random margins of `count` outputs."""
+    rng = np.random.default_rng(seed)
+
+    def members(n: int) -> Clause:
+        return np.round(rng.normal(0, 1, (n, count)) * 8) / 8, np.round(rng.normal(0, 0.5, n) * 8) / 8
+
+    if kind == "zero rows":
+        return [(np.zeros((1, count)), np.zeros(1)), (np.zeros((2, count)), np.array([0.5, -0.25])), members(2)]
+    return [members(3), members(2)] if kind == "several members" else [members(1) for _ in range(1 + 2 * (kind != "one"))]
+
+
+@cache
+def questions(structure: str, activation: str, region: str, kind: str, folder: Path) -> tuple[Area, list[Asked]]:
+    """Questions about one region, with margins moved so that their answers are known."""
+    network, seed = loaded(structure, activation, folder)[1], seed_of(structure, activation, region, kind)
+    here = area(network, region, seed)
+    rows = clauses(kind, int(np.prod(network.output_shape)), seed)
+    below, above = bracket(network, here, rows, seed)
+    found = []
+    for holds, move in ((True, _EASY - below), (True, _HARD - below), (None, -(below + above) / 2), (False, _FALSE - above)):
+        moved = [(r, offsets + move) for r, offsets in rows]
+        found.append(Asked(moved, holds, above + move + LOST))
+    return here, found
+
+
+def run(crossing: Crossing, folder: Path) -> list[str]:
+    """What is wrong: nothing, if all is well."""
+    path, network = loaded(crossing.structure, crossing.activation, folder)
+    here, asked = questions(crossing.structure, crossing.activation, crossing.region, crossing.clauses, folder)
+    keeper = None
+    if crossing.proofs != "none":
+        keeper = Certificates(folder, path, True, "float32" if crossing.proofs == "float32" else "real")
+    parts = [asked] if crossing.asked == "together" else [[one] for one in asked]
+    wrong: list[str] = []
+    for part in parts:
+        outcomes: dict[int, Outcome] = {}
+
+        def report(i: int, outcome: Outcome, found: dict[int, Outcome] = outcomes) -> None:
+            if i in found:
+                wrong.append(f"question {i} reported twice")
+            found[i] = outcome
+
+        put = put_together(network, here, part)
+        room = None if keeper is None else keeper.room(put)
+        try:
+            decide(network, put, PLANS[crossing.plan], report, _SECONDS, "cpu", _EACH, keeper is not None, room)
+            for i, question in enumerate(part):
+                label = f"{question.holds}"
+                outcome = outcomes[i]
+                wrong += [f"[{label}] {w}" for w in judge(network, here, question, outcome)]
+                if keeper is not None:
+                    name = f"{seed_of(str(crossing))}.zip"
+                    wrong += [f"[{label}] {w}" for w in judge_proof(keeper, name, question, outcome, crossing)]
+        except Exception as error:
+            wrong.append(f"{type(error).__name__}: {error} ({_place(error)})")
+    return wrong
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception comes from."""
+    trace, where = error.__traceback__, ""
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if "krelax" in name:
+            where = f"{Path(name).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where
+
+
+def put_together(network: Network, here: Area, asked: list[Asked]) -> Questions:
+    """The questions as `decide` takes them, about the same region."""
+    shape = network.input_shape
+    if here.p is None:
+        sides = (torch.from_numpy(t).reshape(1, *shape).repeat(len(asked), *[1] * len(shape)) for t in (here.lower, here.upper))
+        region: Any = Box(*sides)
+    else:
+        centre = torch.from_numpy(here.centre).reshape(1, *shape).repeat(len(asked), *[1] * len(shape))
+        region = ball(centre, here.eps, f"l{here.p}")
+    rows, offsets = (
+        torch.from_numpy(np.stack([np.concatenate([clause[k] for clause in q.clauses]) for q in asked])) for k in (0, 1)
+    )
+    clause = torch.tensor([i for i, (r, _) in enumerate(asked[0].clauses) for _ in r]).expand(len(asked), -1)
+
+    def violated(i: int, x: Any, y: Any) -> bool:
+        return here.contains(x) and exact_margin(y, asked[i].clauses) <= 0
+
+    return Questions(region, Queries(rows, offsets, clause, len(asked[0].clauses)), violated)
+
+
+def exact_margin(y: Any, clauses: list[Clause]) -> Fraction:
+    """The margin at an output, in rational arithmetic."""
+    values = [Fraction(float(v)) for v in np.asarray(y).flatten()]
+    rows = ([(*row, offset) for row, offset in zip(r.tolist(), o.tolist(), strict=True)] for r, o in clauses)
+    return min(
+        max(sum((Fraction(c) * v for c, v in zip(row, [*values, 1], strict=True)), Fraction(0)) for row in clause)
+        for clause in rows
+    )
+
+
+def judge(network: Network, here: Area, question: Asked, outcome: Outcome) -> Iterator[str]:
+    """What is wrong with an answer."""
+    if outcome.verdict is Verdict.HOLDS and question.holds is False:
+        yield f"holds by {outcome.reason}, but there is an input with margin {question.above}"
+    if outcome.verdict is Verdict.VIOLATED and question.holds:
+        yield f"violated by {outcome.reason}, but it holds"
+    if outcome.margin is not None and outcome.margin > question.above:
+        yield f"margin {outcome.margin} of {outcome.reason}, but some input has {question.above}"
+    if outcome.verdict is Verdict.VIOLATED:
+        yield from judge_point(network, here, question, outcome)
+
+
+def judge_point(network: Network, here: Area, question: Asked, outcome: Outcome) -> Iterator[str]:
+    found = outcome.counterexample
+    if found is None or network.replay is None:
+        yield "violated without a counterexample"
+        return
+    if found.x.size != len(here.centre) or not here.contains(found.x):
+        yield f"a counterexample outside of the region: {found.x.flatten()}"
+        return
+    if not np.array_equal(network.replay(found.x), found.y) or exact_margin(found.y, question.clauses) > 0:
+        yield f"a counterexample that is none: {found.y.flatten()}"
+    real = margins(outputs(network, found.x.astype(np.float64).reshape(1, -1)), question.clauses)[0]
+    if real > 1e-4:
+        yield f"a counterexample of margin {real}"
+
+
+def judge_proof(
+    keeper: Certificates, name: str, question: Asked, outcome: Outcome, crossing: Crossing
+) -> Iterator[str]:
+    """What is wrong with the certificate of an answer that holds; with exact numbers for some."""
+    checked, written = keeper.write(name, outcome)
+    if outcome.verdict is not Verdict.HOLDS:
+        return
+    path = keeper.folder / name
+    if checked.verdict is not Verdict.HOLDS:
+        if not _may_refuse(crossing, checked.reason):
+            yield f"{checked.reason} (margin {outcome.margin} by {outcome.reason})"
+    elif written is None or written.margin is None:
+        yield "no certificate"
+    elif written.margin > question.above:
+        yield f"the checker has {written.margin}, but some input has {question.above}"
+    elif keeper.semantics == "real" and seed_of(str(crossing)) % 4 == 0:
+        yield from judge_exactly(path, keeper.model, question)
+    path.unlink()
+
+
+def judge_exactly(path: Path, model: Path, question: Asked) -> Iterator[str]:
+    try:
+        margin = min(check(read(path), model.read_bytes(), exact=True))
+    except KrelaxError as error:
+        yield f"with exact numbers: {error}"
+        return
+    if margin > question.above:
+        yield f"with exact numbers the checker has {margin}, but some input has {question.above}"
+
+
+def _may_refuse(crossing: Crossing, reason: str) -> bool:
+    """Of executions in float32 less is true; and the checker may not read constants in a second file."""
+    if STRUCTURES[crossing.structure].external and reason.startswith("certificate not checked"):
+        return True
+    return crossing.proofs == "float32" and reason.startswith(("not shown", "certificate not checked: float32"))
