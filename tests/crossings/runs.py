@@ -1,4 +1,4 @@
-"""One crossing: a model, a plan, a region, questions and what is wanted of proofs; and what is wrong with the answers."""
+"""One crossing of a model, a plan, a region, questions and proofs; and what is wrong with the answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import torch
 from tests.crossings.sketches import STRUCTURES
-from tests.crossings.truth import LOST, Area, Clause, Floats, bracket, margins, outputs
+from tests.crossings.truth import LOST, Area, Clause, bracket, margins, outputs
 
 from krelax.bounds.methods import METHODS
 from krelax.certificate.archive import read
@@ -31,7 +31,8 @@ from krelax.search.verdict import Outcome, Verdict
 
 REGIONS = ("box", "point", "l2", "l1")
 PROOFS = ("none", "written", "float32")
-ASKED = ("together", "one by one")
+# One of the questions about a region alone, or all of them at a time.
+ASKED = ("together", "easy", "hard", "near", "false")
 CLAUSES = ("one", "several", "several members", "zero rows")
 
 # Every method by itself, the staged run, and each way of a complete search that it would only take on larger questions.
@@ -46,9 +47,9 @@ PLANS: dict[str, Plan] = {
     **{name: Plan.of(name) for name in ("auto", *METHODS)},
     **{name: Plan((METHODS["crown"], search)) for name, search in _SEARCHES.items()},
 }
-# Seconds for the questions of one crossing, and for each in a complete search.
-_SECONDS, _EACH = 30.0, 0.4
-# How far the answers' margins are from zero: easily true, hardly true, false.
+# Seconds for the questions of one crossing, and for each in a complete search. What is not decided then is unknown.
+_SECONDS, _EACH = 1.0, 0.25
+# How far the smallest margins are from zero: easily true, hardly true, false.
 _EASY, _HARD, _FALSE = 1.0, 0.01, -0.05
 
 
@@ -69,8 +70,9 @@ class Crossing:
 
 
 class Asked(NamedTuple):
-    """A question, and whether its answer is known: the property is True, False, or None where samples say too little."""
+    """A question, and whether it holds, None where samples say too little; `above` is not less than its margin."""
 
+    name: str
     clauses: list[Clause]
     holds: bool | None
     above: float
@@ -94,16 +96,16 @@ def loaded(structure: str, activation: str, folder: Path) -> tuple[Path, Network
 
 
 def area(network: Network, kind: str, seed: int) -> Area:
-    """A region of inputs in [0, 1]; boxes vary in three inputs at most."""
+    """A region around an input in [0, 1]; boxes vary in three inputs at most."""
     rng, count = np.random.default_rng(seed), int(np.prod(network.input_shape))
     centre = rng.uniform(0.2, 0.8, count).astype(np.float32).astype(np.float64)
     if kind in {"box", "point"}:
         half = np.zeros(count)
         if kind == "box":
-            half[rng.permutation(count)[:3]] = rng.uniform(0.1, 0.3)
+            half[rng.permutation(count)[:3]] = rng.uniform(0.4, 0.8)
         lower, upper = ((centre + side * half).astype(np.float32).astype(np.float64) for side in (-1, 1))
         return Area(lower, upper, centre)
-    eps = float(rng.uniform(0.15, 0.3))
+    eps = float(rng.uniform(0.2, 0.5))
     made = ball(torch.from_numpy(centre).reshape(1, *network.input_shape), eps, kind)
     return Area(made.lower.flatten().numpy(), made.upper.flatten().numpy(), centre, eps, int(kind[1]))
 
@@ -117,7 +119,9 @@ def clauses(kind: str, count: int, seed: int) -> list[Clause]:
 
     if kind == "zero rows":
         return [(np.zeros((1, count)), np.zeros(1)), (np.zeros((2, count)), np.array([0.5, -0.25])), members(2)]
-    return [members(3), members(2)] if kind == "several members" else [members(1) for _ in range(1 + 2 * (kind != "one"))]
+    if kind == "several members":
+        return [members(3), members(2)]
+    return [members(1) for _ in range(1 if kind == "one" else 3)]
 
 
 @cache
@@ -128,43 +132,54 @@ def questions(structure: str, activation: str, region: str, kind: str, folder: P
     rows = clauses(kind, int(np.prod(network.output_shape)), seed)
     below, above = bracket(network, here, rows, seed)
     found = []
-    for holds, move in ((True, _EASY - below), (True, _HARD - below), (None, -(below + above) / 2), (False, _FALSE - above)):
+    kinds = (True, _EASY - below), (True, _HARD - below), (None, -(below + above) / 2), (False, _FALSE - above)
+    for name, (holds, move) in zip(ASKED[1:], kinds, strict=True):
         moved = [(r, offsets + move) for r, offsets in rows]
-        found.append(Asked(moved, holds, above + move + LOST))
+        found.append(Asked(name, moved, holds, above + move + LOST))
     return here, found
 
 
-def run(crossing: Crossing, folder: Path) -> list[str]:
+def run(crossing: Crossing, folder: Path, seconds: float = _SECONDS) -> list[str]:
     """What is wrong: nothing, if all is well."""
     path, network = loaded(crossing.structure, crossing.activation, folder)
-    here, asked = questions(crossing.structure, crossing.activation, crossing.region, crossing.clauses, folder)
-    keeper = None
-    if crossing.proofs != "none":
-        keeper = Certificates(folder, path, True, "float32" if crossing.proofs == "float32" else "real")
-    parts = [asked] if crossing.asked == "together" else [[one] for one in asked]
-    wrong: list[str] = []
-    for part in parts:
-        outcomes: dict[int, Outcome] = {}
-
-        def report(i: int, outcome: Outcome, found: dict[int, Outcome] = outcomes) -> None:
-            if i in found:
-                wrong.append(f"question {i} reported twice")
-            found[i] = outcome
-
-        put = put_together(network, here, part)
+    here, every = questions(crossing.structure, crossing.activation, crossing.region, crossing.clauses, folder)
+    asked = [question for question in every if crossing.asked in {"together", question.name}]
+    outcomes: dict[int, list[Outcome]] = {i: [] for i in range(len(asked))}
+    try:
+        keeper = None
+        if crossing.proofs != "none":
+            keeper = Certificates(folder, path, True, "float32" if crossing.proofs == "float32" else "real")
+        put = put_together(network, here, asked)
         room = None if keeper is None else keeper.room(put)
-        try:
-            decide(network, put, PLANS[crossing.plan], report, _SECONDS, "cpu", _EACH, keeper is not None, room)
-            for i, question in enumerate(part):
-                label = f"{question.holds}"
-                outcome = outcomes[i]
-                wrong += [f"[{label}] {w}" for w in judge(network, here, question, outcome)]
-                if keeper is not None:
-                    name = f"{seed_of(str(crossing))}.zip"
-                    wrong += [f"[{label}] {w}" for w in judge_proof(keeper, name, question, outcome, crossing)]
-        except Exception as error:
-            wrong.append(f"{type(error).__name__}: {error} ({_place(error)})")
-    return wrong
+
+        def report(i: int, outcome: Outcome) -> None:
+            outcomes[i].append(outcome)
+
+        decide(network, put, PLANS[crossing.plan], report, seconds, "cpu", _EACH, keeper is not None, room)
+        return [
+            f"[{question.name}] {what}"
+            for i, question in enumerate(asked)
+            for what in judge_all(network, here, question, outcomes[i], keeper, crossing)
+        ]
+    except Exception as error:
+        return [f"{type(error).__name__}: {error} ({_place(error)})"]
+
+
+def judge_all(
+    network: Network,
+    here: Area,
+    question: Asked,
+    outcomes: list[Outcome],
+    keeper: Certificates | None,
+    crossing: Crossing,
+) -> Iterator[str]:
+    """What is wrong with the answers to a question, of which there should be one."""
+    if len(outcomes) != 1:
+        yield f"{len(outcomes)} answers"
+    for outcome in outcomes:
+        yield from judge(network, here, question, outcome)
+        if keeper is not None:
+            yield from judge_proof(keeper, f"{seed_of(str(crossing))}.zip", question, outcome, crossing)
 
 
 def _place(error: BaseException) -> str:
@@ -181,12 +196,11 @@ def _place(error: BaseException) -> str:
 def put_together(network: Network, here: Area, asked: list[Asked]) -> Questions:
     """The questions as `decide` takes them, about the same region."""
     shape = network.input_shape
-    if here.p is None:
-        sides = (torch.from_numpy(t).reshape(1, *shape).repeat(len(asked), *[1] * len(shape)) for t in (here.lower, here.upper))
-        region: Any = Box(*sides)
-    else:
-        centre = torch.from_numpy(here.centre).reshape(1, *shape).repeat(len(asked), *[1] * len(shape))
-        region = ball(centre, here.eps, f"l{here.p}")
+    lower, upper, centre = (
+        torch.from_numpy(t).reshape(1, *shape).repeat(len(asked), *[1] * len(shape))
+        for t in (here.lower, here.upper, here.centre)
+    )
+    region = Box(lower, upper) if here.p is None else ball(centre, here.eps, f"l{here.p}")
     rows, offsets = (
         torch.from_numpy(np.stack([np.concatenate([clause[k] for clause in q.clauses]) for q in asked])) for k in (0, 1)
     )

@@ -66,11 +66,11 @@ class Sketch:
         return self.node(_OPERATORS[type(op).__name__.lower()], x, **attributes)
 
     def dense(self, x: str, inputs: int, outputs: int) -> str:
-        weight, bias = self.random(outputs, inputs) / inputs**0.5, self.random(outputs) / 4
+        weight, bias = 1.5 * self.random(outputs, inputs) / inputs**0.5, self.random(outputs) / 4
         return self.node("Gemm", x, self.constant(weight), self.constant(bias), transB=1)
 
     def conv(self, x: str, *weight: int, **attributes: Any) -> str:
-        scale = float(np.prod(weight[1:])) ** -0.5
+        scale = 1.5 * float(np.prod(weight[1:])) ** -0.5
         parts = [self.constant(self.random(*weight) * scale), self.constant(self.random(weight[0]) / 4)]
         return self.node("Conv", x, *parts, **attributes)
 

@@ -1,0 +1,63 @@
+"""Paths crossed with each other: every pair of structure, activation, plan, region, clauses, proofs and questions.
+
+No answer contradicts what is true, every certificate is accepted, and nothing is raised. All crossings at a time are
+the nightly `python -m tests.crossings.everything`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from tests.crossings.cover import every_pair, pairs_of, pairwise
+from tests.crossings.runs import ASKED, CLAUSES, PLANS, PROOFS, REGIONS, Crossing, loaded, run
+from tests.crossings.sketches import ACTIVATIONS, STRUCTURES, representatives
+
+from krelax.bounds.methods import METHODS
+from krelax.network.activations import Activation
+
+FACTORS = {
+    "structure": list(STRUCTURES),
+    "plan": list(PLANS),
+    "activation": representatives(),
+    "region": list(REGIONS),
+    "clauses": list(CLAUSES),
+    "proofs": list(PROOFS),
+    "asked": list(ASKED),
+}
+ROWS = [Crossing(**row) for row in pairwise(FACTORS)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("crossings")
+
+
+def test_every_pair_of_values_occurs() -> None:
+    seen = set().union(*(pairs_of(asdict(row)) for row in ROWS))
+    assert seen == every_pair(FACTORS)
+    assert len(seen) == sum(len(FACTORS[a]) * len(FACTORS[b]) for a, b in combinations(FACTORS, 2))
+
+
+def test_every_method_and_activation_is_crossed(folder: Path) -> None:
+    """A new method, and a new activation with its line in the kit, enter by themselves."""
+    assert set(METHODS) <= set(PLANS)
+    assert {type(a.op) for a in ACTIVATIONS.values()} == {type(ACTIVATIONS[name].op) for name in representatives()}
+    networks = (loaded(s, a, folder)[1] for s in STRUCTURES for a in representatives())
+    assert {type(n.op) for network in networks for n in network.nodes if isinstance(n.op, Activation)} == set(
+        _concrete()
+    )
+
+
+def _concrete(kind: type = Activation) -> list[type]:
+    """The activations that krelax defines."""
+    below = [c for k in kind.__subclasses__() for c in _concrete(k)]
+    return below + [kind] * (not kind.__subclasses__() and kind.__module__.startswith("krelax."))
+
+
+@pytest.mark.parametrize("structure", list(STRUCTURES))
+def test_no_crossing_is_wrong(structure: str, folder: Path) -> None:
+    wrong = {str(row): found for row in ROWS if row.structure == structure and (found := run(row, folder))}
+    assert not wrong
