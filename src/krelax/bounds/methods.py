@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import Witness, by_rule, choices, over
+from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
@@ -124,8 +126,10 @@ def bound(
     optimise start from what the closed-form rules find, or from `found`, if that is known already.
     Sound. Never below the interval bound of the same query, and never below the closed-form rules for optimised
     slopes. Raises OutOfTime at the instance's deadline; a part of the time until then is kept for what comes after, so
-    that pre-activations for which there is no time are bounded more coarsely.
+    that pre-activations for which there is no time are bounded more coarsely. Queries may be of any real type. Raises
+    InputError for queries that are not about these regions or these outputs.
     """
+    queries = _fitting(instance, queries)
     with torch.no_grad(), one_core_each(queries.rows.device):
         if method.forward:
             return _forward(instance, queries)
@@ -137,6 +141,29 @@ def bound(
         if not method.separate:
             return found
         return _each(instance, queries, found, method, stop)
+
+
+def _fitting(instance: Instance, queries: Queries) -> Queries:
+    """The queries in the type that decides, on the instance's device; InputError if they do not fit."""
+    regions, outputs = len(instance.region), prod(instance.network.output_shape)
+    given = tuple(queries.rows.shape)
+    if len(given) != 3 or given[0] != regions or given[1] == 0 or given[2] != outputs or regions == 0:
+        wanted = f"({regions}, queries, {outputs})"
+        raise InputError(
+            f"queries with rows of shape {given}: for {regions} regions and {outputs} outputs give {wanted}"
+        )
+    if tuple(queries.offsets.shape) != given[:2] or tuple(queries.clause.shape) != given[:2]:
+        shapes = f"{tuple(queries.offsets.shape)} and {tuple(queries.clause.shape)}"
+        raise InputError(f"offsets and clauses of shapes {shapes} for rows of shape {given}; give {given[:2]} for both")
+    if (
+        queries.clause.is_floating_point()
+        or not 0 <= int(queries.clause.min()) <= int(queries.clause.max()) < queries.clauses
+    ):
+        raise InputError(f"clauses must be whole numbers from 0 to {queries.clauses - 1}, one for each query")
+    lower = instance.region.lower
+    return (
+        queries if queries.rows.dtype == queries.offsets.dtype == lower.dtype else queries.to(lower.dtype, lower.device)
+    )
 
 
 def holds(queries: Queries, value: Tensor) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from krelax.errors import InputError
+
 
 @dataclass(frozen=True, eq=False)
 class Queries:
@@ -54,7 +56,13 @@ class Queries:
 
 
 def classification(labels: Tensor, classes: int) -> Queries:
-    """Is the label's output larger than every other one? One clause for each other class, in increasing order."""
+    """Is the label's output larger than every other one? One clause for each other class, in increasing order.
+
+    Raises InputError for labels, `(batch,)`, that are not whole numbers from 0 to `classes - 1`.
+    """
+    if labels.dim() != 1 or labels.is_floating_point() or bool(((labels < 0) | (labels >= classes)).any()):
+        raise InputError(f"labels must be a vector of whole numbers from 0 to {classes - 1}, one for each region")
+    labels = labels.long()
     every = torch.arange(classes).expand(len(labels), classes)
     others = every[every != labels[:, None]].reshape(len(labels), classes - 1)
     rows = torch.zeros(len(labels), classes - 1, classes, dtype=torch.float64)

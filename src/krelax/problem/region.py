@@ -22,6 +22,14 @@ class Region(ABC):
     lower: Tensor
     upper: Tensor
 
+    def __post_init__(self) -> None:
+        if self.lower.shape != self.upper.shape or not self.lower.dim():
+            shapes = f"{tuple(self.lower.shape)} and {tuple(self.upper.shape)}"
+            raise InputError(f"lower and upper bounds of shapes {shapes}; give both as (batch, *input_shape)")
+        for end in (self.lower, self.upper):
+            if end.is_complex() or not (end.is_floating_point() or bool((end.long().abs() <= _WHOLE).all())):
+                raise InputError("regions of complex numbers or integers beyond 2**53 are not supported; give float64")
+
     def __len__(self) -> int:
         return len(self.lower)
 
@@ -57,6 +65,8 @@ class Region(ABC):
         return replace(self, lower=self.lower.to(device, dtype), upper=self.upper.to(device, dtype))
 
 
+# Larger integers than this float64 does not hold.
+_WHOLE = 2**53
 # From this many entries on, a matrix-vector product for each item is faster than a batched dot product.
 _LONG = 256
 
@@ -80,6 +90,7 @@ class Box(Region):
     """`lower <= x <= upper`, elementwise."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if bool((self.lower > self.upper).any()):
             raise InputError("empty region: some lower bound exceeds its upper bound; check the range of the inputs")
 
