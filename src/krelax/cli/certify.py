@@ -19,6 +19,7 @@ from krelax.cli.shared import (
     method_option,
     region_options,
     timeout_option,
+    warn_of_obstacle,
     warn_refused,
 )
 
@@ -99,6 +100,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     indices = chosen(selection, len(data))
     settings = {"model": digest(model), "images": digest(images), **kept(folder, check, semantics)}
     keeper = None if folder is None else Certificates(folder, model, check, semantics)
+    warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
     with reporting(report, model, images, header, indices, journal, folder) as note:
         with Progress(len(indices), "certifying") as progress:

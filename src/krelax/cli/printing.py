@@ -69,6 +69,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), rule, *(line(row) for row in rows)])
 
 
+def _why_unknown(summary: Summary) -> str:
+    """The reasons of what is unknown, the commonest first; those that differ in their particulars with an example."""
+    reasons = [summary.reasons[index] for index, verdict in summary.verdicts.items() if verdict == "unknown"]
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(reason.partition(": ")[0], []).append(reason)
+    told = [f"{len(kind)} {kind[0]}" for kind in sorted(kinds.values(), key=len, reverse=True)]
+    return ": " + ", ".join(told) if told else ""
+
+
 def certify_summary(model: Path, images: Path, options: CertifyOptions, summary: Summary) -> None:
     """The outcome of a data-set run."""
     total, counts = len(summary.verdicts), summary.counts
@@ -81,7 +91,7 @@ def certify_summary(model: Path, images: Path, options: CertifyOptions, summary:
     rows = [
         ("holds", "proven robust against any adversary" + (f": {how}" if how else "")),
         ("violated", f"a counterexample was replayed ({wrong} misclassified as they are)"),
-        ("unknown", "neither proven nor refuted"),
+        ("unknown", "neither proven nor refuted" + _why_unknown(summary)),
     ]
     ball = f"{options.norm} ball of radius {options.eps:g}"
     click.echo(f"{model.name} on {images.name}: {total} images, {ball}, method {options.method}")

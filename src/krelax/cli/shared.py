@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from krelax.run.certificates import Certificates
 
 FILE = click.Path(path_type=Path)
 _CERTIFICATES = "Write a certificate of everything that holds to DIR, for `krelax check`."
@@ -70,6 +73,16 @@ def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, An
     if certificates is None:
         return {}
     return {"certificates": "checked" if check else "written", "semantics": semantics}
+
+
+def warn_of_obstacle(certificates: Certificates | None) -> None:
+    """Say beforehand that nothing will hold because no certificate can be accepted, and why."""
+    obstacle = None if certificates is None else certificates.obstacle()
+    if obstacle is not None:
+        model = certificates.model.name if certificates is not None else ""
+        click.echo(
+            f"krelax: no certificate about {model} can be accepted, so what holds is unknown: {obstacle}", err=True
+        )
 
 
 def warn_refused(name: str, reason: str) -> None:

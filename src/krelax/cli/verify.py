@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from krelax.cli.shared import FILE, check_options, device_option, kept, method_option, timeout_option, warn_refused
+from krelax.cli.shared import (
+    FILE,
+    check_options,
+    device_option,
+    kept,
+    method_option,
+    timeout_option,
+    warn_of_obstacle,
+    warn_refused,
+)
 
 if TYPE_CHECKING:
     from krelax.run.certificates import Semantics
@@ -55,8 +64,9 @@ def verify(
         _make(folder)
     kept(certificate, check, semantics)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
-    specification = read_vnnlib(query)
-    outcome = verify_network(load_onnx(file), specification, VerifyOptions(method, timeout, device), keeper)
+    specification, loaded = read_vnnlib(query), load_onnx(file)
+    warn_of_obstacle(keeper)
+    outcome = verify_network(loaded, specification, VerifyOptions(method, timeout, device), keeper)
     if keeper is not None and certificate is not None:
         outcome, _ = keeper.write(certificate.name, outcome)
         warn_refused(query.name, outcome.reason)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from krelax._version import __version__
 from krelax.certificate.archive import read, write
+from krelax.certificate.arithmetic import Exact
 from krelax.certificate.check import check
 from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.kernel import Rejected, check_executable
+from krelax.certificate.operators import read_network
 from krelax.errors import InputError, KrelaxError
 from krelax.run.executions import room
 from krelax.run.journal import digest
@@ -65,6 +67,19 @@ class Certificates:
     def checks(self) -> bool:
         """Whether certificates are checked as they are written."""
         return self.check or self.semantics == "float32"
+
+    def obstacle(self) -> str | None:
+        """Why no certificate about this network can be accepted; None if nothing is known to be in the way, and where
+        none is checked."""
+        if not self.checks:
+            return None
+        try:
+            network, exact = read_network(self.model.read_bytes()), Exact()
+            if self.semantics == "float32":
+                check_executable(network.over(exact), exact)
+        except KrelaxError as error:
+            return str(error)
+        return None
 
     def room(self, questions: Questions) -> Tensor | None:
         """What bounds of margins should be above, `(questions,)`, so that the checker will find them positive. None for

@@ -87,8 +87,8 @@ def certify(
         summary.resumed = len(summary.verdicts)
         if wanted:
             chosen = Images(images.images[wanted], images.labels[wanted])
-            predicted = predictions(network, chosen)
             questions = about_images(network, chosen, options.eps, options.norm, options.clip)
+            predicted = predictions(network, chosen)
 
             def report(position: int, outcome: Outcome) -> None:
                 index, written = wanted[position], None
@@ -126,7 +126,7 @@ def predictions(network: Network, images: Images) -> np.ndarray[Any, np.dtype[np
     """Class of the largest score of every image."""
     with torch.no_grad():
         parts = torch.from_numpy(images.images).double().split(64)
-        return torch.cat([network(x).flatten(1).argmax(1) for x in parts]).numpy()
+        return torch.cat([network(x).reshape(len(x), -1).argmax(1) for x in parts]).numpy()
 
 
 def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[str, Any]:
