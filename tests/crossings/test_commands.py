@@ -14,6 +14,7 @@ from tests.crossings.runs import REGIONS, loaded
 from tests.crossings.sketches import STRUCTURES, representatives
 
 from krelax.bounds.methods import METHODS
+from krelax.errors import InputError
 
 Run = Callable[..., Ran]
 _ = krelax  # a fixture
@@ -53,6 +54,30 @@ def test_every_command_answers(structure: str, folder: Path, krelax: Run) -> Non
     for proof in certificates.glob("*.zip"):
         if not STRUCTURES[structure].external:
             assert krelax("check", proof, "--network", path, "--exact").code == 0
+
+
+@pytest.mark.parametrize("semantics", ["real", "float32"])
+def test_why_no_certificate_is_accepted_is_said(
+    semantics: str, tmp_path: Path, krelax: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the work, and for every answer; a counterexample is one all the same."""
+
+    def unread(*_: Any) -> Any:
+        raise InputError("not supported: operator Something")
+
+    for name in ("read_network", "check"):
+        monkeypatch.setattr(f"krelax.run.certificates.{name}", unread)
+    path, network = loaded("dense", "relu", tmp_path)
+    x = np.full((2, *network.input_shape), 0.5, np.float32)
+    best = int(network(torch.from_numpy(x[:1]).double()).argmax())
+    np.savez(tmp_path / "x.npz", images=x, labels=np.array([best, 1 - best]))
+    options = ("--eps", 1e-6, "--certificates", tmp_path / "proofs", "--check", "--semantics", semantics)
+    run = krelax("certify", path, tmp_path / "x.npz", *options)
+    assert run.code == 0
+    assert run.err.count("not supported: operator Something") == 1
+    assert "no certificate about dense-relu.onnx can be accepted" in run.err
+    assert "1 certificate not checked: not supported: operator Something" in run.out
+    assert _counts(run.out) == {"holds": 0, "violated": 1, "unknown": 1}
 
 
 def _counts(out: str) -> dict[str, int]:

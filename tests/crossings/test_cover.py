@@ -6,17 +6,22 @@ the nightly `python -m tests.crossings.everything`.
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+import torch
 from tests.crossings.cover import every_pair, pairs_of, pairwise
 from tests.crossings.runs import ASKED, CLAUSES, PLANS, PROOFS, REGIONS, Crossing, loaded, run
 from tests.crossings.sketches import ACTIVATIONS, STRUCTURES, representatives
 
 from krelax.bounds.methods import METHODS
 from krelax.network.activations import Activation
+from krelax.network.scalars import with_axes
+from krelax.search.complete import Complete
+from krelax.search.processes import pickled
 
 FACTORS = {
     "structure": list(STRUCTURES),
@@ -49,6 +54,17 @@ def test_every_method_and_activation_is_crossed(folder: Path) -> None:
     assert {type(n.op) for network in networks for n in network.nodes if isinstance(n.op, Activation)} == set(
         _concrete()
     )
+
+
+@pytest.mark.parametrize("structure", list(STRUCTURES))
+def test_helper_processes_get_the_same_network(structure: str, folder: Path) -> None:
+    network = with_axes(loaded(structure, representatives()[0], folder)[1])
+    sent = pickled(network, Complete())
+    assert sent is not None
+    there, _ = pickle.loads(sent)
+    x = torch.rand(3, *network.input_shape, dtype=torch.float64)
+    assert there.dtype == network.dtype
+    assert torch.equal(there(x), network(x))
 
 
 def _concrete(kind: type = Activation) -> list[type]:
