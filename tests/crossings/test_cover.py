@@ -56,6 +56,15 @@ def test_every_method_and_activation_is_crossed(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("seconds", [1e-6, 0.02])
+@pytest.mark.parametrize("proofs", PROOFS)
+def test_time_that_is_over_at_once(seconds: float, proofs: str, folder: Path) -> None:
+    """Every question has one answer, which contradicts nothing."""
+    rows = [Crossing("channels-last", "relu", plan, "box", "several members", proofs, "together") for plan in PLANS]
+    wrong = {str(row): found for row in rows if (found := run(row, folder, seconds))}
+    assert not wrong
+
+
 @pytest.mark.parametrize("structure", list(STRUCTURES))
 def test_helper_processes_get_the_same_network(structure: str, folder: Path) -> None:
     network = with_axes(loaded(structure, representatives()[0], folder)[1])
