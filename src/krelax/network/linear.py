@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -56,11 +56,24 @@ class Arithmetic(Linear):
         return replace(self, **constants, **{f"{name}_error": None for name in self._constants})
 
 
-_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
+def _by_sums(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A convolution that adds up the products it is defined by, in some order, wherever something is proven with it.
+
+    In double precision on a GPU, cuDNN may choose a Fourier transform, which rounds differently.
+    """
+
+    def convolve(x: Tensor, *rest: Any) -> Tensor:
+        if x.dtype == torch.float64 and x.is_cuda:
+            with torch.backends.cudnn.flags(enabled=False):
+                return function(x, *rest)
+        return function(x, *rest)
+
+    return convolve
+
+
+_CONVOLVE = {rank: _by_sums(f) for rank, f in enumerate((F.conv1d, F.conv2d, F.conv3d), start=1)}
+_TRANSPOSED = {
+    rank: _by_sums(f) for rank, f in enumerate((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), start=1)
 }
 
 
