@@ -16,6 +16,7 @@ from krelax.problem.query import Specification
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
+from krelax.search.excluded import without_excluded
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_specification, check_fit
 from krelax.search.verdict import Outcome, Verdict
@@ -81,6 +82,7 @@ def verify(
     check_fit(network, specification)
     if not specification.cases:
         return Outcome(Verdict.HOLDS, EMPTY, seconds=clock.seconds)
+    proofs = options.proofs or certificates is not None
     outcomes: list[Outcome] = []
 
     def report(index: int, outcome: Outcome) -> None:
@@ -89,11 +91,14 @@ def verify(
             raise _Enough
 
     try:
+        if not proofs:  # certificates are about closures
+            specification = without_excluded(network, specification, clock.check)
+            if not specification.cases:
+                return Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)
         questions = about_specification(network, specification, clock.check)
     except OutOfTime:
         return clock.timeout()
     room = None if certificates is None else certificates.room(questions)
-    proofs = options.proofs or certificates is not None
     with suppress(_Enough):
         decide(network, questions, plan, report, clock.left(), options.device, proofs=proofs, room=room)
     return combine(outcomes, clock.seconds)

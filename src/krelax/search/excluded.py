@@ -1,0 +1,62 @@
+"""Unsafe cases that interval arithmetic excludes exactly, strict comparisons included.
+
+Bounds of margins are about the closure of an unsafe set, and are charged for rounding. So an output that is never below
+zero, as behind a ReLU, cannot be shown to be safe from `y < 0` by any of them. Its interval can: the ends that interval
+arithmetic gives are float64 numbers, and what a half-space says of a box of outputs is decided with fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from krelax.bounds.instance import Instance
+from krelax.bounds.intervals import advance, start
+from krelax.network.graph import Network
+from krelax.problem.query import Case, Halfspace, Specification
+from krelax.problem.region import Box
+
+Floats = NDArray[np.float64]
+
+
+def without_excluded(network: Network, specification: Specification, check: Callable[[], None]) -> Specification:
+    """The specification without the cases with a strict half-space that intervals of the outputs exclude.
+
+    Sound: no input satisfies a case that is left out. `check` is called between cases, and may raise.
+    """
+    kept: list[Case] = []
+    box, outputs = None, None
+    for case in specification.cases:
+        if any(h.strict for h in case.halfspaces):
+            check()
+            if box is None or outputs is None or case.lower is not box[0] or case.upper is not box[1]:
+                box, outputs = (case.lower, case.upper), _outputs(network, case)
+            if any(_excludes(halfspace, *outputs) for halfspace in case.halfspaces):
+                continue
+        kept.append(case)
+    return replace(specification, cases=tuple(kept))
+
+
+def _outputs(network: Network, case: Case) -> tuple[Floats, Floats]:
+    """Lower and upper bounds of the flattened outputs over a case's box."""
+    sides = (torch.from_numpy(np.array(side)).reshape(1, *network.input_shape) for side in (case.lower, case.upper))
+    instance = Instance.of(network, Box(*sides), torch.float64)
+    known = start(instance.region)
+    for _ in instance.network.nodes[1:]:
+        advance(instance.network, known)
+    lower, upper = (side[-1][0].flatten().numpy() for side in (known.lower, known.upper))
+    return lower, upper
+
+
+def _excludes(halfspace: Halfspace, lower: Floats, upper: Floats) -> bool:
+    """Whether no output in a box lies in a half-space."""
+    ends = {i: float(lower[i] if factor > 0 else upper[i]) for i, factor in halfspace.coefficients.items()}
+    if not np.isfinite(list(ends.values())).all():
+        return False
+    least = sum((factor * Fraction(ends[i]) for i, factor in halfspace.coefficients.items()), halfspace.constant)
+    return least > 0 or (halfspace.strict and least == 0)

@@ -1,0 +1,48 @@
+"""Strict comparisons that outputs touch, and never satisfy: no bound of a closure can tell, intervals can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.run.files import model, node, save
+
+from krelax.network.onnx import load_onnx
+from krelax.problem.vnnlib import read_vnnlib
+from krelax.run.verify import VerifyOptions, verify
+from krelax.search.verdict import Verdict
+
+BOX = """
+(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)
+(assert (>= X_0 -1)) (assert (<= X_0 2)) (assert (>= X_1 -0.1)) (assert (<= X_1 0.25))
+"""
+
+
+@pytest.mark.parametrize(
+    ("formula", "verdict"),
+    [
+        ("(assert (< Y_0 0))", Verdict.HOLDS),
+        ("(assert (<= Y_0 0))", Verdict.VIOLATED),
+        ("(assert (> Y_0 2))", Verdict.HOLDS),
+        ("(assert (>= Y_0 2))", Verdict.VIOLATED),
+        ("(assert (< (+ Y_0 Y_1) 0))", Verdict.HOLDS),
+        ("(assert (or (< Y_0 0) (>= Y_1 0.25)))", Verdict.VIOLATED),
+        ("(assert (or (< Y_0 0) (> Y_1 0.25)))", Verdict.HOLDS),
+        ("(assert (or (and (< Y_0 0) (>= Y_1 0)) (> Y_0 2)))", Verdict.HOLDS),
+        ("(assert (< Y_0 1e-300))", Verdict.VIOLATED),
+        ("(assert (> Y_1 0.2499999999))", Verdict.VIOLATED),
+    ],
+)
+@pytest.mark.parametrize("proofs", [False, True])
+def test_strict_comparisons_at_the_ends(formula: str, verdict: Verdict, proofs: bool, tmp_path: Path) -> None:
+    """What needs a proof that can be written down is not said to hold by intervals of outputs alone."""
+    (tmp_path / "p.vnnlib").write_text(BOX + formula, encoding="utf-8")
+    network = load_onnx(save(model([node("Relu", "x", "y")]), tmp_path / "m.onnx"))
+    outcome = verify(network, read_vnnlib(tmp_path / "p.vnnlib"), VerifyOptions("crown", proofs=proofs))
+    if proofs and verdict is Verdict.HOLDS:
+        assert outcome.verdict is Verdict.UNKNOWN or outcome.proofs
+    else:
+        assert outcome.verdict is verdict
+    if outcome.counterexample is not None:
+        assert (outcome.counterexample.y == np.maximum(outcome.counterexample.x, 0)).all()
