@@ -11,7 +11,7 @@ from tests.run.files import model, node, save
 from krelax.network.onnx import load_onnx
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.verify import VerifyOptions, verify
-from krelax.search.verdict import Verdict
+from krelax.search.verdict import Outcome, Verdict
 
 BOX = """
 (declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)
@@ -34,15 +34,20 @@ BOX = """
         ("(assert (> Y_1 0.2499999999))", Verdict.VIOLATED),
     ],
 )
-@pytest.mark.parametrize("proofs", [False, True])
-def test_strict_comparisons_at_the_ends(formula: str, verdict: Verdict, proofs: bool, tmp_path: Path) -> None:
-    """What needs a proof that can be written down is not said to hold by intervals of outputs alone."""
-    (tmp_path / "p.vnnlib").write_text(BOX + formula, encoding="utf-8")
-    network = load_onnx(save(model([node("Relu", "x", "y")]), tmp_path / "m.onnx"))
-    outcome = verify(network, read_vnnlib(tmp_path / "p.vnnlib"), VerifyOptions("crown", proofs=proofs))
-    if proofs and verdict is Verdict.HOLDS:
-        assert outcome.verdict is Verdict.UNKNOWN or outcome.proofs
-    else:
-        assert outcome.verdict is verdict
+def test_strict_comparisons_at_the_ends(formula: str, verdict: Verdict, tmp_path: Path) -> None:
+    assert asked(formula, tmp_path).verdict is verdict
+
+
+@pytest.mark.parametrize("formula", ["(assert (< Y_0 0))", "(assert (> Y_0 2))"])
+def test_what_needs_a_certificate_is_not_left_to_intervals(formula: str, tmp_path: Path) -> None:
+    outcome = asked(formula, tmp_path, proofs=True)
+    assert outcome.verdict is Verdict.UNKNOWN
+
+
+def asked(formula: str, folder: Path, proofs: bool = False) -> Outcome:
+    (folder / "p.vnnlib").write_text(BOX + formula, encoding="utf-8")
+    network = load_onnx(save(model([node("Relu", "x", "y")]), folder / "m.onnx"))
+    outcome = verify(network, read_vnnlib(folder / "p.vnnlib"), VerifyOptions("crown", proofs=proofs))
     if outcome.counterexample is not None:
         assert (outcome.counterexample.y == np.maximum(outcome.counterexample.x, 0)).all()
+    return outcome
