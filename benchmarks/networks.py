@@ -15,16 +15,16 @@ from krelax.network.check import import_error
 
 HEAD = """# Networks that krelax reads
 
-krelax reads ONNX files and PyTorch modules whose every operator it models exactly. It refuses the rest, in one line that
-names the operator, its node and what to do. `krelax supports --onnx-operators` lists the operators; the table says what
-is refused of those.
+krelax reads ONNX files and PyTorch modules if it models every operator in them exactly. It refuses the rest, in one line
+that names the operator, its node and what to do. `krelax supports --onnx-operators` lists the operators. The table says
+what is refused of those.
 
 | operators | refused |
 |---|---|
 | all | operator sets before 7, versions of an operator that krelax does not list, attributes, operands and element types that ONNX does not give the operator, a name that is defined twice, control flow, functions of the model's own, sparse constants, strings |
 | all | results in float16, bfloat16 or integers that depend on the input; results without entries |
 | Add, Sub, Mul, Div, MatMul, Gemm | products and quotients of two branches that depend on the input; a stack of constant matrices |
-| BatchNormalization, Dropout | training mode; statistics for every entry (`spatial=0`); a variance that is negative |
+| BatchNormalization, Dropout | training mode; statistics for every entry (`spatial=0`); a negative variance |
 | Conv, MaxPool, AveragePool | more than three spatial axes; `auto_pad` together with pads, dilations or `ceil_mode`; negative pads; windows that lie wholly in the padding |
 | ConvTranspose | `auto_pad`, `output_shape`; an output padding as large as the stride and dilation |
 | MaxPool | the indices of the maxima |
@@ -33,11 +33,11 @@ is refused of those.
 | Clip | limits that are not one number of the file |
 | LeakyRelu | slopes outside [0, 1] |
 | Squeeze, ReduceSum, ReduceMean | an empty list of axes where runtimes differ |
-| constants of constants | operators other than those of `krelax.network.onnx_constants`; integers that overflow their type, casts that round, arithmetic in float16 or bfloat16 |
+| operators on constants | operators other than those of `krelax.network.onnx_constants`; integers that overflow their type, casts that round, arithmetic in float16 or bfloat16 |
 
-Of several inputs one may be used, and there must be one output. Dynamic axes count as one. A file may be compressed with
-gzip, and its weights may lie in files of the same folder. What its constants and activations expand to is limited before
-they do. PyTorch modules must compute in float32 or float64 throughout.
+Only one input may be used, and there must be one output. Dynamic axes count as one. A file may be compressed with gzip, or
+keep its weights in other files of its folder, but not both. The size of constants and activations is limited, and looked at
+before they are computed. PyTorch modules must compute in float32 or float64 throughout.
 
 ## The benchmark networks
 

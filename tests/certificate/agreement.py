@@ -36,7 +36,8 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region
 from krelax.run.executions import slack
 from krelax.search.complete import Complete, Pass
-from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 
 Random = np.random.Generator

@@ -47,7 +47,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (MemoryError(), 70, "not enough memory"),
         (RecursionError("too deep"), 70, "RecursionError"),
         (OSError(5, "Input/output error"), 70, "Input/output error"),
-        (KeyboardInterrupt(), 130, "interrupted; finished results are kept"),
+        (KeyboardInterrupt(), 130, "interrupted; results in a --jsonl file are kept"),
     ],
 )
 def test_bugs_are_one_line(
@@ -192,7 +192,7 @@ def test_a_run_that_is_terminated_keeps_its_results(tmp_path: Path) -> None:
             time.sleep(0.01)
         running.send_signal(signal.SIGTERM)
         out, err = running.communicate(timeout=120)
-    assert (running.returncode, out, err) == (143, "", "krelax: terminated; finished results are kept\n")
+    assert (running.returncode, out, err) == (143, "", "krelax: terminated; results in a --jsonl file are kept\n")
     assert journal.read_bytes().endswith(b"\n")
 
 

@@ -21,7 +21,8 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.run import verify as verify_module
 from krelax.run.verify import Clock
-from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome
 from krelax.watch import OutOfTime, current, tick, watched
 

@@ -27,7 +27,8 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Box, ball
 from krelax.run.certificates import Certificates
 from krelax.search.complete import Complete
-from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 
 REGIONS = ("box", "point", "l2", "l1")

@@ -28,7 +28,8 @@ from krelax.bounds.optimise import Ascent
 from krelax.search.attack import Attack
 from krelax.search.boxes import Splitting
 from krelax.search.complete import Complete
-from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 
 _ASCENT = Ascent(4, 0.5, 0.9)

@@ -120,7 +120,7 @@ def test_interrupted_from_the_keyboard(tmp_path: Path) -> None:
     code, (out, err), content = stop_midway(tmp_path / "results.jsonl", signal.SIGINT)
     assert code == 130
     # a terminal shows ^C on the line before
-    assert (out, err.strip()) == ("", "krelax: interrupted; finished results are kept")
+    assert (out, err.strip()) == ("", "krelax: interrupted; results in a --jsonl file are kept")
     assert content.endswith(b"\n")
 
 

@@ -14,8 +14,8 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.run.certificates import Certificates
 from krelax.search.complete import Complete
-from krelax.search.pipeline import Plan, Questions, decide
-from krelax.search.questions import about_images
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions, about_images
 from krelax.search.verdict import Outcome, Verdict
 
 DATA = Path(str(files("krelax") / "data"))

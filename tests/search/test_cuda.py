@@ -29,8 +29,8 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Region, ball
 from krelax.search.attack import Attack, search
 from krelax.search.complete import Complete
-from krelax.search.pipeline import Plan, Questions
-from krelax.search.questions import about_specification
+from krelax.search.pipeline import Plan
+from krelax.search.questions import Questions, about_specification
 from krelax.search.verdict import Verdict
 from krelax.search.writing import question
 

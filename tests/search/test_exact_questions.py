@@ -176,7 +176,7 @@ DECLARED = {"name": "N", "element": "float32", "inputs": "[1,2]", "outputs": "[1
         ({}, ""),
         ({"inputs": "[2]", "outputs": "[2]"}, "index"),
         ({"label": '"x"'}, ""),
-        ({"label": '"z"'}, "says that the network has 'z', which is called 'x'"),
+        ({"label": '"z"'}, "declares 'z', but the network calls it 'x'"),
         ({"element": "float64"}, "declares X as float64, the network takes float32"),
         ({"element": "Real"}, ""),
         ({"name": "M"}, "is about the network M, not N"),

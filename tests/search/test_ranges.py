@@ -19,7 +19,8 @@ from krelax.network.linear import Dense
 from krelax.network.ops import Take
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 
 # Sizes of the weights of three layers.

@@ -36,7 +36,8 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries, classification
 from krelax.problem.region import Box, ball
 from krelax.search.complete import Complete
-from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 from krelax.search.writing import question
 

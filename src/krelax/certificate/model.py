@@ -98,7 +98,7 @@ def _unpacked(data: bytes, path: Path) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             unpacked = file.read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged gzip data ({error})") from error
+        raise InputError(f"{path}: damaged gzip data ({error}); fetch the file again") from error
     if len(unpacked) > _MOST_BYTES:
         raise InputError(f"{path}: more than {_MOST_BYTES} bytes when unpacked")
     return unpacked

@@ -155,7 +155,7 @@ def _gather(c: Context) -> Callable[[Any], Any]:
     (axis,) = normal_axes([c.get("axis")], len(shape), True)
     least = -shape[axis] if c.version >= 11 else 0
     if ((index < least) | (index >= shape[axis])).any():
-        raise InputError(f"indices of an axis of size {shape[axis]} that are none")
+        raise InputError(f"indices beyond an axis of size {shape[axis]}")
     check_size((*shape[:axis], *index.shape, *shape[axis + 1 :]))
     return lambda x: x.take(index, axis)
 

@@ -206,10 +206,10 @@ def _attribute(item: Message, external: Mapping[str, bytes]) -> tuple[str, Any]:
     """The type and the value of an AttributeProto. Numbers that are zero, and text and lists that are empty, may be
     left out."""
     if item.get("type", 0) not in _ATTRIBUTES or item.get("ref_attr_name", ""):
-        raise UnsupportedError(f"a value of type {item.get('type', 'none')}, or one of a function")
+        raise UnsupportedError(f"a value of type {item.get('type', 'none')}, or one that a function gives")
     kind, field = _ATTRIBUTES[item.get("type")]
     if (item.present() & _VALUES) - {field} or (field not in item and kind not in _MISSING):
-        raise UnsupportedError(f"not exactly one value, of type {kind}")
+        raise UnsupportedError(f"a value that is not exactly one of type {kind}")
     value = item.get(field, _MISSING.get(kind))
     if kind == "tensor":
         return kind, tensor(value, external)
@@ -271,7 +271,7 @@ def _typed(values: NDArray[Any], dtype: np.dtype[Any], shape: Shape) -> NDArray[
     if stored.kind in "iub" and values.size:
         least, most = (0, 1) if stored.kind == "b" else (np.iinfo(stored).min, np.iinfo(stored).max)
         if values.min() < least or values.max() > most:
-            raise UnsupportedError(f"numbers that are none of type {dtype}")
+            raise UnsupportedError(f"numbers that {dtype} does not hold")
     return values.astype(stored).view(dtype).reshape(shape)
 
 

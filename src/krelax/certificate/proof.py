@@ -353,7 +353,7 @@ class Proof:
 
     def _derive_in_boxes(self) -> None:
         """Bounds of all nodes in boxes: of pre-activations what parallel lines say, whether interval arithmetic would
-        say more or not, so that lines are those of whoever cut the boxes. What overflows stays as it is."""
+        say more or not, so that lines are those of the search that cut the boxes. What overflows stays as it is."""
         number = {i: j for j, i in enumerate(self.network.activations)}
         for i in range(1, len(self.network.nodes)):
             if i in number:

@@ -120,7 +120,7 @@ def _number(where: str, kind: str, value: int) -> int:
     scalar, _, largest = kind.partition(":")
     signed = value - (1 << 64) if value >> 63 and scalar != "uint64" else value
     if (scalar == "int32" and not -(1 << 31) <= signed < 1 << 31) or (largest and not 0 <= signed <= int(largest)):
-        raise UnsupportedError(f"{where} = {signed}, which is no {scalar} that is known")
+        raise UnsupportedError(f"{where} = {signed}, which is no known {scalar}")
     return signed
 
 

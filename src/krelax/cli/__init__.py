@@ -101,11 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         _fail(error.format_message(), BAD_INPUT)
     except _Terminated:
-        _fail("terminated; finished results are kept", TERMINATED)
+        _fail("terminated; results in a --jsonl file are kept", TERMINATED)
     except (KeyboardInterrupt, click.Abort):
         if sys.stderr.isatty():  # it shows ^C
             click.echo(err=True)
-        _fail("interrupted; finished results are kept", INTERRUPTED)
+        _fail("interrupted; results in a --jsonl file are kept", INTERRUPTED)
     except BrokenPipeError:
         _silence(sys.stdout)
         sys.exit(NO_READER)
@@ -152,7 +152,7 @@ def _keep_stdout() -> None:
 
 
 def _internal(error: Exception) -> NoReturn:
-    """What nobody has foreseen."""
+    """End with one line about an exception that no command handles."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:  # of files this is said where they are written
         _silence(sys.stdout)
         _fail(f"stdout cannot be written to ({error.strerror})", BAD_INPUT)

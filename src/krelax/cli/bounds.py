@@ -13,7 +13,7 @@ from krelax.cli.shared import FILE, device_option, layout_option, region_options
 
 if TYPE_CHECKING:
     from krelax.bounds.methods import Bounded, Method
-    from krelax.search.pipeline import Questions
+    from krelax.search.questions import Questions
 
 
 def _image_arguments(function: Callable[..., Any]) -> Callable[..., Any]:

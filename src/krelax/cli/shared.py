@@ -86,7 +86,7 @@ def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, An
 
 
 def warn(name: str, reason: str) -> None:
-    """What is news: bugs, and certificates that the checker does not accept, so that it or the search is wrong."""
+    """Say on stderr what should be reported: bugs, and certificates that the checker does not accept."""
     from krelax.errors import failed
 
     if reason.startswith(REFUSED) or failed(reason):

@@ -40,7 +40,7 @@ class Answers:
             return function(**given)
         except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             why = " ".join(str(error).split())[:200]
-            raise InputError(f"{name} cannot be asked that: {why or type(error).__name__}") from None
+            raise InputError(f"{name}: this request has no answer ({why or type(error).__name__})") from None
 
     def knows(self, name: str) -> bool:
         """Whether there are answers of this name."""

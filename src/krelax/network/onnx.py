@@ -195,7 +195,7 @@ def _interpret(builder: Builder, node: onnx.NodeProto, known: Known, version: in
     if not names or not node.output[0]:
         raise InputError("a node without a result")
     if len(set(names)) < len(names) or any(n in known.values or n in known.constants for n in names):
-        raise InputError("a result with a name that is taken; export the network again")
+        raise InputError("a result whose name is defined already; export the network again")
     kinds = results(schema, operands, len(node.output))
     reader = Reader(builder, node, known, schema)
     result = table[node.op_type](reader)
@@ -232,7 +232,7 @@ def _output(value: onnx.ValueInfoProto, known: Known, inputs: _Inputs) -> int:
         raise InputError(f"the output {value.name!r} does not depend on the input {inputs.name!r}")
     declared = value.type.tensor_type.elem_type
     if declared not in {Kind.UNDEFINED, known.kinds[value.name]}:
-        raise InputError(f"the output {value.name!r} is declared {kind_name(declared)}, which it is not")
+        raise InputError(f"the output {value.name!r} is declared {kind_name(declared)}, but has another type")
     return node
 
 

@@ -2,7 +2,7 @@
 
 Integers are computed exactly, in the file's own types; what overflows them is refused. Floating-point constants are
 enclosures of what the operators give in real arithmetic (`krelax.network.constants`). The list of operators is closed:
-what is not in `FOLDS` is to be folded by whoever exports the network.
+what is not in `FOLDS` must be folded when the network is exported.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def gathered(r: Reader) -> tuple[int, NDArray[np.int64]]:
     axis = r.axis(r.attribute("axis"), len(shape))
     size = shape[axis]
     if index.size and not (index.min() >= -size and index.max() < size):
-        raise InputError(f"indices on axis {axis} of size {size} that are not there")
+        raise InputError(f"indices beyond axis {axis}, which has size {size}")
     return axis, np.where(index < 0, index + size, index).astype(np.int64)
 
 
@@ -110,7 +110,7 @@ def parts(r: Reader) -> tuple[int, list[int]]:
     axis = r.axis(r.attribute("axis"), len(shape))
     sizes, wanted = r.integers("split", 1), r.attribute("num_outputs")
     if (sizes is not None and wanted is not None) or wanted not in {None, count}:
-        raise InputError(f"{count} parts where split or num_outputs says another number")
+        raise InputError(f"{count} parts, but split or num_outputs gives another number of them")
     if sizes is None:
         part = -(-shape[axis] // count)
         if r.version < 18 and part * count != shape[axis]:

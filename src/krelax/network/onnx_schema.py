@@ -106,7 +106,7 @@ def check_node(node: onnx.NodeProto, schema: onnx.defs.OpSchema, version: int) -
         definition: Any = schema.attributes[a.name]
         wanted = onnx.AttributeProto.AttributeType.Value(definition.type.name)
         if a.ref_attr_name or a.type != wanted:
-            raise InputError(f"attribute {a.name!r} is not of its type")
+            raise InputError(f"attribute {a.name!r} has another type than ONNX gives it")
     context = onnx.checker.C.CheckerContext()
     context.ir_version = onnx.IR_VERSION
     context.opset_imports = {"": version}
@@ -129,7 +129,7 @@ def results(schema: onnx.defs.OpSchema, operands: Sequence[int | None], count: i
             continue
         name = schema.inputs[min(position, len(schema.inputs) - 1)].type_str
         if kind not in allowed.get(name, [_KINDS.get(name)]) or bound.setdefault(name, kind) != kind:
-            raise UnsupportedError(f"operand {position} of type {kind_name(kind)}, which it does not take there")
+            raise UnsupportedError(f"operand {position} of type {kind_name(kind)}, which ONNX does not allow there")
     found: list[int | None] = []
     for position in range(count):
         name = schema.outputs[min(position, len(schema.outputs) - 1)].type_str

@@ -90,7 +90,7 @@ def _inside(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 def _require_entries(valid: NDArray[np.bool_]) -> None:
     if not valid.any(axis=1).all():
-        raise UnsupportedError("a pooling window lies wholly in the padding")
+        raise UnsupportedError("a pooling window that lies wholly in the padding")
 
 
 def average_pool(

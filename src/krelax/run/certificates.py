@@ -21,7 +21,7 @@ from krelax.certificate.operators import read_network
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.run.executions import room, slack
 from krelax.run.journal import digest
-from krelax.search.pipeline import Questions
+from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 
 Semantics = Literal["real", "float32"]

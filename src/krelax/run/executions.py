@@ -13,7 +13,7 @@ from krelax.certificate.network import Network
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
 from krelax.problem.region import middle
-from krelax.search.pipeline import Questions
+from krelax.search.questions import Questions
 
 # Over a region relaxed networks have larger terms than over a point; measured: 2 to 40 times.
 _RELAXED = 10.0

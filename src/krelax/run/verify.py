@@ -139,7 +139,7 @@ def _check_labels(query: Path, model: Path, specification: Specification) -> Non
     inputs = [value.name for value in graph.input if value.name not in constants]
     for declared, own in zip(specification.labels, (inputs, [value.name for value in graph.output]), strict=True):
         if declared is not None and [declared] != own:
-            raise InputError(f"{query}: says that the network has {declared!r}, which is called {own[0]!r}; correct it")
+            raise InputError(f"{query}: declares {declared!r}, but the network calls it {own[0]!r}; correct the name")
 
 
 class _Enough(Exception):

@@ -8,11 +8,10 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, one_core_each, pieces, workers
@@ -22,51 +21,18 @@ from krelax.certificate.format import Question
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.network.scalars import with_axes
-from krelax.problem.exact import Numbers
 from krelax.problem.queries import Queries
-from krelax.problem.region import Region
 from krelax.search.attack import Attack, search
 from krelax.search.complete import Complete, Found
 from krelax.search.processes import Search, SideBySide, out_of_memory
+from krelax.search.questions import Questions
 from krelax.search.replay import replay
 from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 from krelax.search.writing import question
 from krelax.watch import watched
 
-Violated = Callable[[int, NDArray[Any], NDArray[Any]], bool]
-Nearest = Callable[[int, NDArray[np.float64]], NDArray[Any] | None]
 Report = Callable[[int, Outcome], None]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Questions:
-    """One question for each region of a batch. `violated(i, x, y)` says exactly whether input x with output y is a
-    counterexample to question i, membership in the region as it is written included. `anchors`, `(batch, *shape)`, are
-    points of the regions to look at before anything else: the images themselves. `nearest(i, x)` is a point of that
-    region near x in the type of the original model, None where it holds none; the bounding box, in that type, if it is
-    not given."""
-
-    region: Region
-    queries: Queries
-    violated: Violated
-    anchors: Tensor | None = None
-    nearest: Nearest | None = None
-
-    def __len__(self) -> int:
-        return len(self.region)
-
-    def shaped(self, shape: tuple[int, ...]) -> Questions:
-        """The same questions about inputs of another shape, with as many entries."""
-        anchors = None if self.anchors is None else self.anchors.reshape(-1, *shape)
-        return replace(self, region=self.region.shaped(shape), anchors=anchors)
-
-    def candidate(self, network: Network, i: int, x: NDArray[np.float64]) -> NDArray[Any] | None:
-        """A point of question i near x, in the type of the original model; None where its region holds none."""
-        if self.nearest is not None:
-            return self.nearest(i, x)
-        lower, upper = (side[i].double().cpu().numpy() for side in (self.region.lower, self.region.upper))
-        return Numbers.of(lower, upper, network.replay_dtype).nearest(x)
 
 
 # Far more than a sum of two numbers can lose, relative to them.

@@ -1,9 +1,10 @@
-"""Questions from images and from specifications."""
+"""Questions about the regions of a batch, and how images and specifications become such."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from krelax.errors import InputError
 from krelax.network.graph import Network
@@ -18,13 +20,44 @@ from krelax.problem.exact import Floats, Limit, Numbers, enclosure, within
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
 from krelax.problem.query import Case, Specification, fits
-from krelax.problem.region import Box, ball
-from krelax.search.pipeline import Questions
+from krelax.problem.region import Box, Region, ball
 
 Number = float | Fraction
+Violated = Callable[[int, NDArray[Any], NDArray[Any]], bool]
+Nearest = Callable[[int, NDArray[np.float64]], NDArray[Any] | None]
 
 # Boxes of so many questions are remembered, which are asked for again and again while one is being searched.
 _REMEMBERED = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """One question for each region of a batch. `violated(i, x, y)` says exactly whether input x with output y is a
+    counterexample to question i, membership in the region as it is written included. `anchors`, `(batch, *shape)`, are
+    points of the regions to look at before anything else: the images themselves. `nearest(i, x)` is a point of that
+    region near x in the type of the original model, None where it holds none; the bounding box, in that type, if it is
+    not given."""
+
+    region: Region
+    queries: Queries
+    violated: Violated
+    anchors: Tensor | None = None
+    nearest: Nearest | None = None
+
+    def __len__(self) -> int:
+        return len(self.region)
+
+    def shaped(self, shape: tuple[int, ...]) -> Questions:
+        """The same questions about inputs of another shape, with as many entries."""
+        anchors = None if self.anchors is None else self.anchors.reshape(-1, *shape)
+        return replace(self, region=self.region.shaped(shape), anchors=anchors)
+
+    def candidate(self, network: Network, i: int, x: NDArray[np.float64]) -> NDArray[Any] | None:
+        """A point of question i near x, in the type of the original model; None where its region holds none."""
+        if self.nearest is not None:
+            return self.nearest(i, x)
+        lower, upper = (side[i].double().cpu().numpy() for side in (self.region.lower, self.region.upper))
+        return Numbers.of(lower, upper, network.replay_dtype).nearest(x)
 
 
 def about_images(
