@@ -14,6 +14,7 @@ from krelax.certificate.model import Model
 from krelax.certificate.network import Affine, Network
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
+from krelax.errors import one_line
 
 # Margins further below zero lack more than rounding takes; nor is it worth a closer look where numbers are that large.
 _CLOSE = 1e-2
@@ -33,7 +34,7 @@ def check(
     files = model if isinstance(model, Model) else Model(model)
     digest = files.hash
     if certificate.network != digest:
-        raise Rejected(f"about the network {certificate.network[:12]}..., not {digest[:12]}...")
+        raise Rejected(f"about the network {one_line(certificate.network[:12])}..., not {digest[:12]}...")
     if not certificate.questions:
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()

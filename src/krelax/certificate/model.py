@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from krelax.certificate.protobuf import Message, decode, walk
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import InputError, UnsupportedError, one_line
 
 EXTERNAL = 1  # TensorProto.DataLocation
 # Of an ONNX file, as much as protocol buffers hold; and of one that holds constants.
@@ -59,7 +59,8 @@ def read_model(path: str | Path) -> Model:
     try:
         names = external_names(decode("Model", data))
     except InputError as error:
-        raise type(error)(f"{path}: not an ONNX file that the checker reads ({error})") from error
+        reason = one_line(f"not an ONNX file that the checker reads ({error})")
+        raise type(error)(f"{path}: {reason}") from error
     for name in names:
         if not _PLAIN.fullmatch(name):
             raise UnsupportedError(f"{path}: constants in {name!r}; only files in the network's own folder are read")

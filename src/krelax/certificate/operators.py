@@ -14,7 +14,7 @@ from krelax.certificate.context import OPERATORS, Context, Tensor, Value
 from krelax.certificate.model import Model
 from krelax.certificate.network import Builder, Network
 from krelax.certificate.onnx import Call, Graph, parse
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import InputError, UnsupportedError, one_line
 
 
 def read_network(model: Model | bytes) -> Network:
@@ -22,9 +22,8 @@ def read_network(model: Model | bytes) -> Network:
     try:
         return _network(parse(model))
     except InputError as error:  # names in a file may hold anything, messages are one line
-        line = "".join(c if c.isprintable() else "?" for c in str(error))
         kind = "not supported by the checker: " if isinstance(error, UnsupportedError) else ""
-        raise type(error)(kind + line) from error
+        raise type(error)(one_line(f"{kind}{error}")) from error
 
 
 def _network(graph: Graph) -> Network:
