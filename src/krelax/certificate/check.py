@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +23,17 @@ _MOST_EXACT = 1e8
 
 
 def check(
-    certificate: Certificate, model: Model | bytes, exact: bool = False, errors: Sequence[Floats] | None = None
+    certificate: Certificate,
+    model: Model | bytes,
+    exact: bool = False,
+    errors: Sequence[Floats] | None = None,
+    fits: Callable[[Network], None] | None = None,
 ) -> list[float]:
     """The smallest margin of every question, all of them positive, for the network in an ONNX file, or in several.
 
     `errors`, `(margins, outputs + 1)` for every question, bound how far rows and offsets are from what is meant.
-    Raises Rejected if the certificate is about another network, or proves less; Malformed if it does not fit;
-    InputError for a file that is no network.
+    `fits` is shown the network, and raises what it has against it. Raises Rejected if the certificate is about another
+    network, or proves less; Malformed if it does not fit; InputError for a file that is no network.
     """
     files = model if isinstance(model, Model) else Model(model)
     digest = files.hash
@@ -38,7 +42,10 @@ def check(
     if not certificate.questions:
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()
-    networks, float32 = _Networks(read_network(files)), certificate.semantics == "float32"
+    plain, float32 = read_network(files), certificate.semantics == "float32"
+    if fits is not None:
+        fits(plain)
+    networks = _Networks(plain)
     try:
         network = networks.over(ar)
     except OverflowError as error:
