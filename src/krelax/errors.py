@@ -2,6 +2,8 @@
 
 import os
 
+_MOST_SHOWN = 1000
+
 
 class KrelaxError(Exception):
     """Base class: the message says what is wrong, where, and what to do about it, in one line."""
@@ -13,6 +15,12 @@ class InputError(KrelaxError):
 
 class UnsupportedError(InputError):
     """The input is well formed but uses something krelax does not implement yet (an operator, a query form)."""
+
+
+def one_line(text: str) -> str:
+    """A text with what a file may have put into it, as a message of one printable line that is not endless."""
+    line = "".join(c if c.isprintable() else "?" for c in text)
+    return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}..."
 
 
 def shows_tracebacks() -> bool:

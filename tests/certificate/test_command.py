@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -33,6 +34,12 @@ SPEC = """
 (assert (<= X_0 1)) (assert (>= X_0 -1)) (assert (<= X_1 1)) (assert (>= X_1 -1))
 (assert (<= Y_0 {bound}))
 """
+
+
+V2 = (
+    "(vnnlib-version <2.0>)(declare-network N (declare-input X {element} [{shape}] {label})"
+    "(declare-output Y {element} [1,1]))"
+)
 
 
 def run(capfd: Any, *arguments: Any) -> tuple[int, str, str]:
@@ -142,6 +149,33 @@ def test_specifications_are_matched(capfd: Any, tmp_path: Path, bound: str, answ
     else:
         assert code == 1
         assert "unsafe case 0" in err
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        (
+            "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)",
+            "2 outputs",
+        ),
+        (V2.format(element="float32", shape="1,2", label=""), ""),
+        (V2.format(element="float32", shape="1,2", label='"x"'), ""),
+        (V2.format(element="float64", shape="1,2", label=""), "declares X as float64, the network takes float32"),
+        (V2.format(element="float32", shape="2", label='"other"'), "has 'other', which is called 'x'"),
+    ],
+)
+def test_specifications_of_other_networks_are_refused(capfd: Any, tmp_path: Path, declared: str, text: str) -> None:
+    """Also where each of their cases is answered."""
+    spec, made = tmp_path / "spec.vnnlib", tmp_path / "made.zip"
+    body = SPEC[SPEC.index("(assert") :].format(bound="-2.75")
+    if "version" in declared:
+        body = re.sub(r"([XY])_(\d)", lambda m: "Y[0,0]" if m[1] == "Y" else f"X[{m[2]}]", body)
+        body = body.replace("X[", "X[0,") if "[1,2]" in declared else body
+    spec.write_text(declared + body)
+    write(made, certificate(NETWORKS["diamond"], boxed(2.75)))
+    code, _, err = run(capfd, made, "--network", DIAMOND, "--spec", spec)
+    assert code == (2 if text else 0), err
+    assert text in err
 
 
 def case(*rows: tuple[list[Any], Any], radius: float = 1.0) -> Case:

@@ -16,6 +16,7 @@ import pytest
 
 from krelax.certificate import archive
 from krelax.certificate.archive import read, write
+from krelax.certificate.check import check
 from krelax.certificate.format import (
     Certificate,
     Claim,
@@ -28,6 +29,7 @@ from krelax.certificate.format import (
     Region,
     Shares,
 )
+from krelax.certificate.kernel import Rejected
 from krelax.errors import InputError
 
 
@@ -265,6 +267,32 @@ MALFORMED: dict[str, Edit] = {
 def test_malformed_files_are_refused(file: Path, edit: Edit) -> None:
     with pytest.raises(Malformed):
         read(edited(file, edit))
+
+
+ODD = "x\naccepted: questions 1\x1b[2K" + "y" * 5000
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: m.update({ODD: b""}),
+        lambda m: m.update({archive._DOCUMENT: m[archive._DOCUMENT].replace(b'"0.npy"', json.dumps(ODD).encode())}),
+        lambda m: m.update({archive._DOCUMENT: m[archive._DOCUMENT].replace(b'"real"', json.dumps(ODD).encode())}),
+    ],
+)
+def test_messages_are_one_short_line_whatever_names_hold(file: Path, edit: Edit) -> None:
+    with pytest.raises(Malformed) as error:
+        read(edited(file, edit))
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < len(str(file)) + 1100
+
+
+def test_another_network_is_named_in_one_line() -> None:
+    certificate = example()
+    certificate.network = ODD
+    with pytest.raises(Rejected) as error:
+        check(certificate, b"")
+    assert str(error.value).isprintable()
 
 
 def test_files_that_are_no_zip_are_refused(tmp_path: Path) -> None:

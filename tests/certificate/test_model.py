@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,30 @@ def test_only_files_in_the_same_folder_are_read(tmp_path: Path, name: str) -> No
     path.write_bytes(model.SerializeToString())
     with pytest.raises(UnsupportedError, match="own folder"):
         read_model(path)
+
+
+def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
+    """They may have no end."""
+    path = stored(tmp_path)
+    weights, pipe = tmp_path / "weights.bin", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for other in (pipe, Path("/dev/zero")):
+        weights.unlink()
+        weights.symlink_to(other)
+        with pytest.raises(InputError, match=r"weights\.bin: cannot be read \(not a file\)"):
+            read_model(path)
+        with pytest.raises(InputError, match=r"cannot be read \(not a file\)"):
+            read_model(other)
+
+
+def test_files_larger_than_any_network_are_not_read(tmp_path: Path) -> None:
+    """Such files need not be on disk: these are holes."""
+    path = stored(tmp_path)
+    for large, size in ((tmp_path / "weights.bin", 1 << 34), (path, 1 << 32)):
+        with large.open("r+b") as file:
+            file.truncate(size)
+        with pytest.raises(InputError, match=rf"{large.name}: cannot be read \(more than"):
+            read_model(path)
 
 
 def test_files_that_cannot_be_read_say_which(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from onnx import TensorProto, helper, numpy_helper
 
+from krelax.certificate import protobuf
 from krelax.certificate.protobuf import Message, decode
 from krelax.certificate.schema import MESSAGES
 from krelax.errors import InputError, UnsupportedError
@@ -153,6 +154,24 @@ def test_what_may_be_taken_otherwise_is_refused(kind: str, data: bytes) -> None:
         decode(kind, data)
     assert isinstance(error.value, UnsupportedError) or "does not end" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("Graph", entry(1, 2, b"") * 40),
+        ("Model", entry(7, 2, entry(1, 2, entry(1, 2, b"") * 10) * 4)),
+        ("Tensor", entry(1, 0, 0) * 40),
+        ("Tensor", entry(7, 2, b"\0" * 400)),
+        ("Graph", entry(5, 2, entry(7, 2, b"\x80\x01" * 150)) * 2),
+    ],
+)
+def test_small_files_of_many_things_are_refused(kind: str, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes memory many times its bytes, which may have been compressed before."""
+    decode(kind, data)
+    monkeypatch.setattr(protobuf, "_MOST_COST", 256)
+    with pytest.raises(UnsupportedError, match="more than 32 fields, or 256 numbers"):
+        decode(kind, data)
 
 
 @pytest.mark.parametrize(

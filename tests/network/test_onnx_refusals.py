@@ -107,6 +107,13 @@ MALFORMED: dict[str, tuple[onnx.ModelProto, str]] = {
     "slice by steps of zero": (
         of("Slice", "x", "s", "e", "a", "t", constants={"s": whole(0), "e": whole(2), "a": whole(1), "t": whole(0)}),
         "step is zero"),
+    "slice backwards from before the first entry": (
+        of("Slice", "x", "s", "e", "a", "t", constants={"s": whole(-5), "e": whole(-9), "a": whole(1), "t": whole(-1)}),
+        "before the first entry"),
+    "slice of a constant backwards from before its first entry": (
+        model([node("Slice", "w", "s", "e", "a", "t", "v"), node("ReduceSum", "v", "r"), node("Add", "x", "r", "y")],
+              {"w": ones(4), "s": whole(-5), "e": whole(-9), "a": whole(0), "t": whole(-1)}, [tensor("x", (1, 4))]),
+        "before the first entry"),
     "index out of range": (of("Gather", "x", "i", constants={"i": whole(4)}, axis=1), "beyond axis 1, which has size"),
     "uneven split before operator set 18": (
         model([helper.make_node("Split", ["x"], ["a", "b", "c"], axis=1), node("Relu", "a", "y")],

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.format import Certificate, Malformed, Stored
-from krelax.errors import InputError
+from krelax.errors import InputError, one_line
 
 FORMAT, VERSION = "krelax certificate", 1
 # What a file may hold, stated or not: bytes of all members together, of the document, and number of members.
@@ -121,7 +121,7 @@ def read(path: str | Path) -> Certificate:
     except (IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a certificate") from None
     except Malformed as error:
-        raise Malformed(f"{path}: {error}") from None
+        raise Malformed(f"{path}: {one_line(str(error))}") from None  # names in a file may hold anything
 
 
 # What `zipfile` raises for files that are none, or damaged. Nothing else is inside of these clauses: whatever our own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from krelax.certificate.model import Model
 from krelax.certificate.network import Affine, Network
 from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
+from krelax.errors import one_line
 
 # Margins further below zero lack more than rounding takes; nor is it worth a closer look where numbers are that large.
 _CLOSE = 1e-2
@@ -22,22 +23,29 @@ _MOST_EXACT = 1e8
 
 
 def check(
-    certificate: Certificate, model: Model | bytes, exact: bool = False, errors: Sequence[Floats] | None = None
+    certificate: Certificate,
+    model: Model | bytes,
+    exact: bool = False,
+    errors: Sequence[Floats] | None = None,
+    fits: Callable[[Network], None] | None = None,
 ) -> list[float]:
     """The smallest margin of every question, all of them positive, for the network in an ONNX file, or in several.
 
     `errors`, `(margins, outputs + 1)` for every question, bound how far rows and offsets are from what is meant.
-    Raises Rejected if the certificate is about another network, or proves less; Malformed if it does not fit;
-    InputError for a file that is no network.
+    `fits` is shown the network, and raises what it has against it. Raises Rejected if the certificate is about another
+    network, or proves less; Malformed if it does not fit; InputError for a file that is no network.
     """
     files = model if isinstance(model, Model) else Model(model)
     digest = files.hash
     if certificate.network != digest:
-        raise Rejected(f"about the network {certificate.network[:12]}..., not {digest[:12]}...")
+        raise Rejected(f"about the network {one_line(certificate.network[:12])}..., not {digest[:12]}...")
     if not certificate.questions:
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()
-    networks, float32 = _Networks(read_network(files)), certificate.semantics == "float32"
+    plain, float32 = read_network(files), certificate.semantics == "float32"
+    if fits is not None:
+        fits(plain)
+    networks = _Networks(plain)
     try:
         network = networks.over(ar)
     except OverflowError as error:

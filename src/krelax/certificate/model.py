@@ -10,16 +10,18 @@ import gzip
 import hashlib
 import io
 import re
+import stat
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from krelax.certificate.protobuf import Message, decode, walk
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import InputError, UnsupportedError, one_line
 
 EXTERNAL = 1  # TensorProto.DataLocation
-_MOST_BYTES = 1 << 33
+# Of an ONNX file, as much as protocol buffers hold; and of one that holds constants.
+_MOST_BYTES, _MOST_EXTERNAL = (1 << 31) - 1, 1 << 33
 _ENTRIES = {"location", "offset", "length", "checksum"}
 # A plain file name: no folders, no drives, nothing hidden, no control characters.
 _PLAIN = re.compile(r"(?!\.)[^/\\:\0-\x1f\x7f]+")
@@ -51,17 +53,19 @@ def read_model(path: str | Path) -> Model:
     other files than such in its own folder, or is written in a way that the checker does not read.
     """
     path = Path(path)
-    data = _bytes(path, path)
+    data = _bytes(path, _MOST_BYTES, "give the path of an ONNX network")
     if data[:2] == b"\x1f\x8b":
         data = _unpacked(data, path)
     try:
         names = external_names(decode("Model", data))
     except InputError as error:
-        raise type(error)(f"{path}: not an ONNX file that the checker reads ({error})") from error
+        reason = one_line(f"not an ONNX file that the checker reads ({error})")
+        raise type(error)(f"{path}: {reason}") from error
     for name in names:
         if not _PLAIN.fullmatch(name):
             raise UnsupportedError(f"{path}: constants in {name!r}; only files in the network's own folder are read")
-    return Model(data, {name: _bytes(path.parent / name, path) for name in names})
+    role = f"constants of {path.name} lie in it"
+    return Model(data, {name: _bytes(path.parent / name, _MOST_EXTERNAL, role) for name in names})
 
 
 def model_hash(path: str | Path) -> str:
@@ -85,9 +89,14 @@ def external_entry(tensor: Message) -> dict[str, str]:
     return entry
 
 
-def _bytes(path: Path, network: Path) -> bytes:
-    role = "give the path of an ONNX network" if path == network else f"constants of {network.name} lie in it"
+def _bytes(path: Path, most: int, role: str) -> bytes:
+    """What is in a file. Pipes and devices may have no end, so they are not read."""
     try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise InputError(f"{path}: cannot be read (not a file); {role}")
+        if state.st_size > most:
+            raise InputError(f"{path}: cannot be read (more than {most} bytes); {role}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {role}") from error

@@ -228,6 +228,15 @@ class Activation:
     window: int = 1
 
 
+@dataclass(frozen=True)
+class Interface:
+    """What a file calls its input and its output, their shapes, and the type of the input's numbers."""
+
+    names: tuple[str, str]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    element: str
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """Nodes in the order of the file. Node 0, the input, is None; the last one is the output. `single` says whether all
@@ -236,6 +245,7 @@ class Network:
     nodes: tuple[Affine | Activation | None, ...]
     input_size: int
     single: bool = True
+    interface: Interface | None = None
 
     def size(self, node: int) -> int:
         """Number of entries of a node."""

@@ -5,6 +5,7 @@ They lie in four modules: entries that move, affine maps, windows, and activatio
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -12,9 +13,9 @@ import numpy as np
 from krelax.certificate import affine, movement, nonlinear, windows  # noqa: F401 (each fills OPERATORS)
 from krelax.certificate.context import OPERATORS, Context, Tensor, Value
 from krelax.certificate.model import Model
-from krelax.certificate.network import Builder, Network
+from krelax.certificate.network import Builder, Interface, Network
 from krelax.certificate.onnx import Call, Graph, parse
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import InputError, UnsupportedError, one_line
 
 
 def read_network(model: Model | bytes) -> Network:
@@ -22,9 +23,8 @@ def read_network(model: Model | bytes) -> Network:
     try:
         return _network(parse(model))
     except InputError as error:  # names in a file may hold anything, messages are one line
-        line = "".join(c if c.isprintable() else "?" for c in str(error))
         kind = "not supported by the checker: " if isinstance(error, UnsupportedError) else ""
-        raise type(error)(kind + line) from error
+        raise type(error)(one_line(f"{kind}{error}")) from error
 
 
 def _network(graph: Graph) -> Network:
@@ -41,7 +41,8 @@ def _network(graph: Graph) -> Network:
     if not isinstance(output, Value):
         raise InputError("the output does not depend on the input, or does not exist")
     single = all(x.dtype == np.float32 for x in tensors.values() if isinstance(x, Value))
-    return builder.build(output.node, single)
+    interface = Interface((graph.input, graph.output), (graph.shape, output.shape), graph.dtype.name)
+    return replace(builder.build(output.node, single), interface=interface)
 
 
 def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor]) -> None:

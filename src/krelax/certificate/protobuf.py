@@ -21,6 +21,8 @@ _WIRE = {"int32": _VARINT, "int64": _VARINT, "uint64": _VARINT, "enum": _VARINT,
 _DTYPES: dict[str, np.dtype[Any]] = {"float": np.dtype("<f4"), "double": np.dtype("<f8")}
 # Messages within messages.
 _MOST_NESTED = 32
+# What the fields of a file may cost, as a few bytes of it can become objects of hundreds: fields, and packed numbers.
+_MOST_COST, _FIELD, _PACKED = 1 << 25, 8, 1
 
 
 class Message:
@@ -45,35 +47,52 @@ class Message:
         return self._fields.get(name, [])
 
 
+class _Room:
+    """What the fields that are still to be read may cost."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_COST
+
+    def take(self, count: int, cost: int) -> None:
+        """Raises UnsupportedError where there is no room left."""
+        self._left -= count * cost
+        if self._left < 0:
+            raise UnsupportedError(f"more than {_MOST_COST // _FIELD} fields, or {_MOST_COST // _PACKED} numbers")
+
+
 def decode(kind: str, data: bytes) -> Message:
-    """The bytes as a message of a kind of the schema."""
-    return _message(kind, memoryview(data), 0)
+    """The bytes as a message of a kind of the schema, after work and within memory that are bounded."""
+    return _message(kind, memoryview(data), 0, _Room())
 
 
-def _message(kind: str, data: memoryview, depth: int) -> Message:
+def _message(kind: str, data: memoryview, depth: int, room: _Room) -> Message:
     if depth > _MOST_NESTED:
         raise UnsupportedError(f"messages nested more than {_MOST_NESTED} deep")
     fields: dict[str, Any] = {}
+    repeated: dict[str, str] = {}
     place, schema = 0, MESSAGES[kind]
     while place < len(data):
+        room.take(1, _FIELD)
         key, place = _varint(data, place)
         field, wire = schema.get(key >> 3), key & 7
         if field is None:
             raise UnsupportedError(f"field {key >> 3} of {kind}, which ONNX does not have")
-        value, place = _value(f"{kind}.{field.name}", field, wire, data, place, depth)
+        value, place = _value(f"{kind}.{field.name}", field, wire, data, place, depth, room)
         if field.repeated:
             fields.setdefault(field.name, []).append(value)
+            repeated[field.name] = field.kind
         elif field.name in fields:
             raise UnsupportedError(f"{kind}.{field.name} more than once")
         else:
             fields[field.name] = value
-    for field in schema.values():
-        if field.repeated and field.name in fields:
-            fields[field.name] = _joined(field.kind, fields[field.name])
+    for name, scalar in repeated.items():
+        fields[name] = _joined(scalar, fields[name])
     return Message(kind, fields)
 
 
-def _value(where: str, field: Field, wire: int, data: memoryview, place: int, depth: int) -> tuple[Any, int]:
+def _value(
+    where: str, field: Field, wire: int, data: memoryview, place: int, depth: int, room: _Room
+) -> tuple[Any, int]:
     """The value of one field, and where it ends."""
     scalar = field.kind.partition(":")[0]
     expected = _WIRE.get(scalar, _BYTES)
@@ -93,10 +112,10 @@ def _value(where: str, field: Field, wire: int, data: memoryview, place: int, de
     if scalar in _DTYPES:
         return _floats(where, scalar, piece, field.repeated), place
     if packed:
-        return _packed(where, field.kind, piece), place
+        return _packed(where, field.kind, piece, room), place
     if scalar in {"string", "bytes"}:
         return (bytes(piece) if scalar == "bytes" else _text(where, piece)), place
-    return _message(field.kind, piece, depth + 1), place
+    return _message(field.kind, piece, depth + 1, room), place
 
 
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
@@ -124,7 +143,8 @@ def _number(where: str, kind: str, value: int) -> int:
     return signed
 
 
-def _packed(where: str, kind: str, piece: memoryview) -> list[int]:
+def _packed(where: str, kind: str, piece: memoryview, room: _Room) -> list[int]:
+    room.take(int(np.count_nonzero(np.frombuffer(piece, np.uint8) < 128)), _PACKED)  # each ends with such a byte
     result: list[int] = []
     place = 0
     while place < len(piece):

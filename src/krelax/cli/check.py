@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from krelax.cli.shared import FILE
+
+if TYPE_CHECKING:
+    from krelax.certificate.network import Network
+    from krelax.problem.query import Specification
 
 _MOST_QUESTIONS = 10
 
@@ -54,8 +60,11 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
     began = time.perf_counter()
     certificate = read(path)
     files = read_model(model)
-    errors = None if specification is None else match(certificate, read_vnnlib(specification).cases)
-    margins = check_certificate(certificate, files, exact, errors)
+    asked = None if specification is None else read_vnnlib(specification)
+    errors = None if asked is None else match(certificate, asked.cases)
+    margins = check_certificate(
+        certificate, files, exact, errors, None if asked is None else partial(_check_fit, asked)
+    )
     lines = [f"network {certificate.network}", semantics(certificate)]
     shown = len(margins) if full else _MOST_QUESTIONS
     for number, (question, margin) in enumerate(zip(certificate.questions[:shown], margins, strict=False)):
@@ -75,3 +84,16 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
         f"{time.perf_counter() - began:.2f} s",
     ]
     return [*lines, "accepted: " + ", ".join(filter(None, facts))]
+
+
+def _check_fit(specification: Specification, network: Network) -> None:
+    """Raises InputError for a specification of another network."""
+    from krelax.errors import InputError, one_line
+    from krelax.problem.query import check_fit
+
+    file = network.interface
+    assert file is not None
+    check_fit(specification, *file.shapes, file.element)
+    for said, own in zip(specification.labels, file.names, strict=True):
+        if said not in {None, own}:
+            raise InputError(one_line(f"the specification says that the network has {said!r}, which is called {own!r}"))

@@ -89,6 +89,9 @@ def slices(r: Reader) -> list[tuple[int, NDArray[np.int64]]]:
         raise InputError("starts, ends, axes and steps do not fit, or a step is zero")
     found = []
     for start, end, axis, step in zip(starts, ends, places, steps, strict=True):
+        if step < 0 and start < -shape[axis]:
+            place = f"starts at {start}, before the first entry of {shape[axis]}, and goes back"
+            raise UnsupportedError(f"a slice that {place}, which runtimes read in different ways")
         kept = range(shape[axis])[start:end:step]  # Python clamps as ONNX does
         found.append((axis, np.arange(kept.start, kept.stop, kept.step)))
     return found

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from krelax.errors import InputError
+
 Shape = tuple[int, ...]
 Floats = NDArray[np.float64]
 
@@ -128,3 +130,28 @@ def fits(declared: Shape | None, own: Sequence[Any]) -> bool:
 
     Axes of size one change no element's place in row-major order; anything else would be a reshape."""
     return declared is None or [n for n in declared if n != 1] == [n for n in own if n != 1]
+
+
+def check_fit(specification: Specification, inputs: Sequence[int], outputs: Sequence[int], element: str) -> None:
+    """Raises InputError for a specification of another network than one with an input and an output of these shapes,
+    whose numbers are of type `element`."""
+    counts = int(np.prod(inputs)), int(np.prod(outputs))
+    if (specification.inputs, specification.outputs) != counts:
+        raise InputError(
+            f"the specification is about {specification.inputs} inputs and {specification.outputs} outputs, "
+            f"the network has {counts[0]} and {counts[1]}"
+        )
+    for name, declared, own in (
+        (specification.input_name, specification.input_shape, inputs),
+        (specification.output_name, specification.output_shape, outputs),
+    ):
+        if not fits(declared, own):
+            raise InputError(
+                f"the specification declares {name} of shape {list(declared or ())}, the network has {list(own)}; "
+                "correct the declaration (axes of size one may differ)"
+            )
+    if specification.element not in {None, element}:
+        raise InputError(
+            f"the specification declares {specification.input_name} as {specification.element}, the network takes "
+            f"{element}; correct the declaration, or write Real"
+        )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from krelax.errors import InputError
 from krelax.network.graph import Network
+from krelax.problem import query
 from krelax.problem.exact import Floats, Limit, Numbers, enclosure, within
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
@@ -177,27 +178,8 @@ def about_specification(
 
 def check_fit(network: Network, specification: Specification) -> None:
     """Raises InputError for a specification of another network."""
-    inputs, outputs = (int(np.prod(shape)) for shape in (network.input_shape, network.output_shape))
-    if (specification.inputs, specification.outputs) != (inputs, outputs):
-        raise InputError(
-            f"the specification is about {specification.inputs} inputs and {specification.outputs} outputs, "
-            f"the network has {inputs} and {outputs}"
-        )
-    for name, declared, own in (
-        (specification.input_name, specification.input_shape, network.input_shape),
-        (specification.output_name, specification.output_shape, network.output_shape),
-    ):
-        if not fits(declared, own):
-            raise InputError(
-                f"the specification declares {name} of shape {list(declared or ())}, the network has {list(own)}; "
-                "correct the declaration (axes of size one may differ)"
-            )
     element = np.dtype(network.replay_dtype).name
-    if specification.element not in {None, element}:
-        raise InputError(
-            f"the specification declares {specification.input_name} as {specification.element}, the network takes "
-            f"{element}; correct the declaration, or write Real"
-        )
+    query.check_fit(specification, network.input_shape, network.output_shape, element)
 
 
 def _by_box(cases: Iterable[Case]) -> list[list[Case]]:
