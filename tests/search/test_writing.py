@@ -271,6 +271,23 @@ def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
         check(Certificate(hashlib.sha256(path.read_bytes()).hexdigest(), "real", "test", [broken]), path.read_bytes())
 
 
+@pytest.mark.parametrize("clips", [None, 0.0])
+def test_proposals_in_double_precision_are_written_in_single(
+    clips: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers beyond float32 are searched in float64; what is proven with is what is written, all the same."""
+    monkeypatch.setattr("krelax.bounds.instance._fits", lambda *_: False)
+    search = Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=clips))
+    path, inner = tmp_path / "small.onnx", tmp_path / "inner.onnx"
+    for questions in (several(path, 2), narrow(inner, 4, 0.05)[0]):
+        outcome, found = decided(path, questions, search)
+        assert outcome.margin is not None
+        assert found >= 0.999 * outcome.margin
+        assert outcome.proofs[0].margins is not None
+        assert len(outcome.proofs[0].margins.multipliers)
+        path = inner
+
+
 def test_boxes_are_written_as_a_tree(tmp_path: Path) -> None:
     questions, margin = narrow(tmp_path / "small.onnx", 4, 0.05)
     outcome, found = decided(tmp_path / "small.onnx", questions, Complete())
