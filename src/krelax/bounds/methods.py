@@ -180,7 +180,7 @@ def holds(queries: Queries, value: Tensor) -> bool:
 
 def _forward(instance: Instance, queries: Queries) -> Bounded:
     """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are noted, which
-    say nothing of other nodes, each pre-activation."""
+    say nothing of the rest, each undecided entry of a pre-activation."""
     network, region = instance.network, instance.region
     known, forms = start(region), [zonotope.identity(region)]
     read = {network.nodes[i].inputs[0] for i in network.activations()} if instance.ledgers else set()
@@ -191,10 +191,10 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
             raise torch.OutOfMemoryError(f"a zonotope of node {i} does not fit memory")
         forms.append(zonotope.follow(network, forms, known))
         lower, upper = forms[i].bounds(region)
-        if i in read and not interval_is_exact(network, region, i):
-            _note_parallel(instance, known, i, lower, upper)
-        if i in read or not instance.ledgers:
+        if not instance.ledgers:
             known.tighten(i, lower, upper)
+        elif i in read and not interval_is_exact(network, region, i):
+            known.tighten(i, *_note_parallel(instance, known, i, lower, upper))
     form = outputs(network, queries.rows, queries.offsets)
     by_interval = lower_bound(network, region, form, by_rule(known, Rule.ZERO), known)
     by_zonotope = zonotope.margins(forms[-1], queries, region)
@@ -215,13 +215,18 @@ def _parallel(known: Intervals, region: int) -> Noted:
     return Noted.unsplit(choices(steps, region), 1)
 
 
-def _note_parallel(instance: Instance, known: Intervals, node: int, lower: Tensor, upper: Tensor) -> None:
-    """Note bounds of the undecided entries of a pre-activation, which zonotopes prove."""
+def _note_parallel(
+    instance: Instance, known: Intervals, node: int, lower: Tensor, upper: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Note bounds of the undecided entries of a pre-activation, which zonotopes prove; these bounds, with infinite ones
+    of the other entries."""
     mask, low, high = undecided(instance, known, node), lower.flatten(1), upper.flatten(1)
     for region, ledger in enumerate(instance.ledgers):
         index = mask[region].nonzero()[:, 0]
         values = torch.cat([low[region, index], -high[region, index]])
         ledger.note_entries(node, index, values, _parallel(known, region))
+    noted = mask.reshape(lower.shape)
+    return torch.where(noted, lower, -torch.inf), torch.where(noted, upper, torch.inf)
 
 
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
