@@ -159,6 +159,8 @@ def _fitting(instance: Instance, queries: Queries) -> Queries:
         raise InputError(
             f"queries with rows of shape {given}: for {regions} regions and {outputs} outputs give {wanted}"
         )
+    if queries.rows.is_complex() or queries.offsets.is_complex():
+        raise InputError("queries of complex numbers; give real ones")
     if tuple(queries.offsets.shape) != given[:2] or tuple(queries.clause.shape) != given[:2]:
         shapes = f"{tuple(queries.offsets.shape)} and {tuple(queries.clause.shape)}"
         raise InputError(f"offsets and clauses of shapes {shapes} for rows of shape {given}; give {given[:2]} for both")
