@@ -60,6 +60,19 @@ def test_exact_numbers_decide_where_float64_lacks_only_rounding() -> None:
             check(narrow(above), NETWORKS["diamond"])
 
 
+@pytest.mark.parametrize("scale", [2.0**-30, 1.0, 2.0**60])
+def test_rounding_is_measured_by_the_numbers_that_round(scale: float) -> None:
+    """A margin that is small beside the numbers it is made of lacks more in float64 the larger those are."""
+    nodes = [helper.make_node("Mul", ["x", "c"], ["y"])]
+    data = as_file(nodes, [numpy_helper.from_array(np.float32(scale), "c")], (1, 2), "y")
+    region = Region("box", np.ones(2), np.ones(2))
+    question = Question(
+        region, np.array([[1.0, -1.0]]), np.array([scale * 2.0**-50]), np.zeros(1, np.int32), [], plain(1)
+    )
+    made = certificate(data, question)
+    assert check(made, data) == check(made, data, exact=True) == [scale * 2.0**-50]
+
+
 def test_large_proofs_within_rounding_of_zero_are_too_close_to_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

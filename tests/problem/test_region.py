@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.backward import least
+from krelax.bounds.instance import Instance
+from krelax.errors import InputError
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.problem.region import Ball, Box, Region, ball, euclidean, middle
@@ -146,3 +148,36 @@ def test_a_network_of_one_matrix_that_underflows_is_not_robust_in_a_ball() -> No
     for method in METHODS:
         found = float(bounded(network, region, rows, torch.zeros(1, 1, dtype=torch.float64), method).value)
         assert Fraction(found) <= Fraction(1e-170) * Fraction(1, 10) - Fraction(4e-171)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32, torch.int32, torch.uint8, torch.bool])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_balls_around_numbers_of_any_type_lose_nothing(kind: torch.dtype, norm: str) -> None:
+    """Neither where the range, nor where eps, is no number of that type."""
+    centre = torch.tensor([[0.0, 1.0, 1.0]]).to(kind)
+    for eps in (1, 0.3, Fraction(8, 255), Fraction(1, 3)):
+        for clip in (None, (-0.1, 1.1), (Fraction(-1, 3), Fraction(4, 3))):
+            region = ball(centre, eps, norm, clip)
+            low, high = (-inf, inf) if clip is None else map(Fraction, clip)
+            for x, lower, upper in zip(*(t[0].tolist() for t in (centre, region.lower, region.upper)), strict=True):
+                assert Fraction(lower) <= max(Fraction(x) - Fraction(eps), low)
+                assert Fraction(upper) >= min(Fraction(x) + Fraction(eps), high)
+            assert norm == "linf" or Fraction(region.eps) >= Fraction(eps)
+
+
+@pytest.mark.parametrize("value", [np.nan, inf, -inf])
+def test_centres_and_faces_are_numbers(value: float) -> None:
+    for clip in (None, (0.0, 1.0)):
+        with pytest.raises(InputError, match="infinite or not a number"):
+            ball(torch.tensor([[0.5, value]]), 0.1, clip=clip)
+    with pytest.raises(InputError, match="outside the range"):
+        ball(torch.tensor([[0.5]]), 0.1, clip=(np.nan, 1.0))
+    with pytest.raises(InputError, match="not a number"):
+        Box(torch.tensor([[0.0, np.nan]]), torch.ones(1, 2))
+    with pytest.raises(InputError, match="tensor of real numbers"):
+        ball(np.zeros((1, 2)), 0.1)
+
+
+def test_regions_without_inputs_are_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match="without any input"):
+        Instance.of(Builder((2,)).build(0), ball(torch.zeros(0, 2), 0.1))

@@ -116,6 +116,20 @@ def test_no_bound_that_a_proof_rests_on_is_lost(seed: int, tmp_path: Path) -> No
         assert (proven[0][0] >= lower - 1e-6)[upper > 0].all()
 
 
+@pytest.mark.parametrize("method", [n for n, m in METHODS.items() if not m.separate])
+def test_deep_networks_rest_on_nothing_that_is_not_noted(method: str, tmp_path: Path) -> None:
+    """What a bound says of neurons that are decided anyway would make the intervals of later layers narrower."""
+    path = save(random_dense([3, 12, 12, 12, 12, 12, 12, 3], 3), tmp_path / "deep.onnx")
+    network, ledger = load_onnx(path), Ledger()
+    region = ball(torch.from_numpy(np.random.default_rng(3).normal(size=(1, 1, 3))), 0.2, clip=None)
+    instance = replace(Instance.of(network, region), ledgers=(ledger,))
+    queries = classification(torch.tensor([1]), 3)
+    least = float(bound(instance, queries, METHODS[method]).value.min())
+    written = question(network, region, queries, ledger)
+    proof = Proof(read_network(path.read_bytes()).over(Float64()), written, Float64(), False)
+    assert proof.margin() >= least - 1e-6 * (1 + abs(least))
+
+
 def test_groups_with_pass_through_members_are_left_out(tmp_path: Path) -> None:
     """What is proven without them is written."""
     instance, queries, model = asked("digits_dense", 0.07, 9.0)
@@ -270,6 +284,23 @@ def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
     broken = replace(proof, offsets=proof.offsets - 0.011)
     with pytest.raises(Rejected):
         check(Certificate(hashlib.sha256(path.read_bytes()).hexdigest(), "real", "test", [broken]), path.read_bytes())
+
+
+@pytest.mark.parametrize("clips", [None, 0.0])
+def test_proposals_in_double_precision_are_written_in_single(
+    clips: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers beyond float32 are searched in float64; what is proven with is what is written, all the same."""
+    monkeypatch.setattr("krelax.bounds.instance._fits", lambda *_: False)
+    search = Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=clips))
+    path, inner = tmp_path / "small.onnx", tmp_path / "inner.onnx"
+    for questions in (several(path, 2), narrow(inner, 4, 0.05)[0]):
+        outcome, found = decided(path, questions, search)
+        assert outcome.margin is not None
+        assert found >= 0.999 * outcome.margin
+        assert outcome.proofs[0].margins is not None
+        assert len(outcome.proofs[0].margins.multipliers)
+        path = inner
 
 
 def test_boxes_are_written_as_a_tree(tmp_path: Path) -> None:

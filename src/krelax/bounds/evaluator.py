@@ -242,7 +242,7 @@ class Evaluator:
             chosen = {i: Choices(absolute=slope.float().cpu().numpy()) for i, slope in absolute.items()}
         side, multiplier = leaves.side[:, :depth], leaves.multiplier[:, :depth]
         multiplier = multiplier if absolute is None else torch.zeros_like(multiplier)
-        tables = (node.to(torch.int32), entry.to(torch.int32), side.to(torch.int8), multiplier, leaves.clip)
+        tables = (node.to(torch.int32), entry.to(torch.int32), side.to(torch.int8), multiplier.float(), leaves.clip)
         return Noted(chosen, *(t.cpu().numpy() for t in tables))
 
     def solve(self, leaves: Leaves) -> tuple[Tensor, Tensor, dict[int, Tensor]]:

@@ -63,10 +63,12 @@ class Instance:
         """Proposals are made in single precision where the network's numbers allow that, unless a type is given.
         Tensors without axes become vectors of one entry (`krelax.network.scalars`).
 
-        Raises InputError if the region is not `(batch, *input_shape)`."""
+        Raises InputError if the region is not `(batch, *input_shape)`, or has no image."""
         if tuple(region.lower.shape[1:]) != network.input_shape:
             given, wanted = tuple(region.lower.shape[1:]), network.input_shape
             raise InputError(f"regions of inputs of shape {given} for a network with inputs of shape {wanted}")
+        if not len(region):
+            raise InputError("a region without any input; give one for each question")
         network = with_axes(network)
         region = region.shaped(network.input_shape)
         device = region.lower.device

@@ -159,6 +159,8 @@ def _fitting(instance: Instance, queries: Queries) -> Queries:
         raise InputError(
             f"queries with rows of shape {given}: for {regions} regions and {outputs} outputs give {wanted}"
         )
+    if queries.rows.is_complex() or queries.offsets.is_complex():
+        raise InputError("queries of complex numbers; give real ones")
     if tuple(queries.offsets.shape) != given[:2] or tuple(queries.clause.shape) != given[:2]:
         shapes = f"{tuple(queries.offsets.shape)} and {tuple(queries.clause.shape)}"
         raise InputError(f"offsets and clauses of shapes {shapes} for rows of shape {given}; give {given[:2]} for both")
@@ -180,7 +182,7 @@ def holds(queries: Queries, value: Tensor) -> bool:
 
 def _forward(instance: Instance, queries: Queries) -> Bounded:
     """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are noted, which
-    say nothing of other nodes, each pre-activation."""
+    say nothing of the rest, each undecided entry of a pre-activation."""
     network, region = instance.network, instance.region
     known, forms = start(region), [zonotope.identity(region)]
     read = {network.nodes[i].inputs[0] for i in network.activations()} if instance.ledgers else set()
@@ -191,10 +193,10 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
             raise torch.OutOfMemoryError(f"a zonotope of node {i} does not fit memory")
         forms.append(zonotope.follow(network, forms, known))
         lower, upper = forms[i].bounds(region)
-        if i in read and not interval_is_exact(network, region, i):
-            _note_parallel(instance, known, i, lower, upper)
-        if i in read or not instance.ledgers:
+        if not instance.ledgers:
             known.tighten(i, lower, upper)
+        elif i in read and not interval_is_exact(network, region, i):
+            known.tighten(i, *_note_parallel(instance, known, i, lower, upper))
     form = outputs(network, queries.rows, queries.offsets)
     by_interval = lower_bound(network, region, form, by_rule(known, Rule.ZERO), known)
     by_zonotope = zonotope.margins(forms[-1], queries, region)
@@ -215,13 +217,18 @@ def _parallel(known: Intervals, region: int) -> Noted:
     return Noted.unsplit(choices(steps, region), 1)
 
 
-def _note_parallel(instance: Instance, known: Intervals, node: int, lower: Tensor, upper: Tensor) -> None:
-    """Note bounds of the undecided entries of a pre-activation, which zonotopes prove."""
+def _note_parallel(
+    instance: Instance, known: Intervals, node: int, lower: Tensor, upper: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Note bounds of the undecided entries of a pre-activation, which zonotopes prove; these bounds, with infinite ones
+    of the other entries."""
     mask, low, high = undecided(instance, known, node), lower.flatten(1), upper.flatten(1)
     for region, ledger in enumerate(instance.ledgers):
         index = mask[region].nonzero()[:, 0]
         values = torch.cat([low[region, index], -high[region, index]])
         ledger.note_entries(node, index, values, _parallel(known, region))
+    noted = mask.reshape(lower.shape)
+    return torch.where(noted, lower, -torch.inf), torch.where(noted, upper, torch.inf)
 
 
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:

@@ -75,7 +75,7 @@ class Unsplit(Site):
     def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
         every, leaves = iter(rows), leaves if rows else 1
         both = (next(every) if free else s.expand(leaves, *s.shape[1:]) for s, free in self._pair())
-        return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).cpu().numpy())
+        return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).float().cpu().numpy())
 
 
 class Splittable(Site):

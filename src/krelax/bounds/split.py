@@ -17,6 +17,7 @@ from torch import Tensor
 
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices
+from krelax.bounds.rounding import written
 from krelax.bounds.steps import Alone, Crossing, Parameter, columns, slope_choices
 from krelax.problem.region import dot
 from krelax.relaxations.piecewise import Triangle
@@ -90,7 +91,7 @@ class Split(Alone):
         dtype = relaxation.lower.dtype
         low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
         slope = relaxation.rounded(self.slope.value.to(dtype)).clamp(low, high)
-        side, multiplier = self.side.to(dtype), self.multiplier.value.to(dtype)
+        side, multiplier = self.side.to(dtype), written(self.multiplier.value.to(dtype))
         return type(self)(relaxation, slope, self.place, side, multiplier, self._narrowed)
 
     def choices(self, region: int) -> Choices:

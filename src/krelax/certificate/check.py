@@ -16,8 +16,6 @@ from krelax.certificate.operators import read_network
 from krelax.certificate.proof import Proof
 from krelax.errors import one_line
 
-# Margins further below zero lack more than rounding takes; nor is it worth a closer look where numbers are that large.
-_CLOSE = 1e-2
 # Products of a proof that float64 leaves open and exact numbers then decide: some seconds of them.
 _MOST_EXACT = 1e8
 
@@ -92,7 +90,7 @@ class _Checked:
         """The smallest margin, which is positive. Where float64 only lacks what rounding may have taken, exact numbers
         decide, if the proof is not large. Raises Rejected."""
         margin = self._proven(ar)
-        if isinstance(ar, Float64) and -_CLOSE < margin <= 0 and self._proven(Unbounded()) > 0:
+        if isinstance(ar, Float64) and margin <= 0 and self._proven(Unbounded()) > 0:
             if self._work() > _MOST_EXACT:
                 raise TooClose(
                     f"too close to call in float64, where rounding may take more than there is ({margin:.3g})"

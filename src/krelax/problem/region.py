@@ -5,6 +5,7 @@ A region answers two questions: its bounding box, and the minimum of a linear fo
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +31,8 @@ class Region(ABC):
         for end in (self.lower, self.upper):
             if end.is_complex() or not (end.is_floating_point() or bool((end.long().abs() <= _WHOLE).all())):
                 raise InputError("regions of complex numbers or integers beyond 2**53 are not supported; give float64")
+            if bool(end.isnan().any()):
+                raise InputError("some bound of the region is not a number; check the inputs")
 
     def __len__(self) -> int:
         return len(self.lower)
@@ -218,19 +221,40 @@ class Ball(Region):
 def ball(centre: Tensor, eps: float, norm: str = "linf", clip: tuple[float, float] | None = (0.0, 1.0)) -> Region:
     """The inputs within `eps` of `centre`, `(batch, *shape)`, in norm `linf`, `l2` or `l1`, clipped to a range.
 
-    Raises InputError for an eps that is negative or not finite, an unknown norm, and centres outside the range.
+    The region is float64, whatever type the centre has: nothing of the ball is lost where its faces are rounded.
+    Raises InputError for an eps that is negative or not finite, an unknown norm, and centres that are no finite real
+    numbers or outside the range.
     """
     if not 0 <= eps < float("inf"):
         raise InputError(f"eps must be a finite number >= 0, got {eps}")
     if norm not in {"linf", "l2", "l1"}:
         raise InputError(f"unknown norm {norm!r}: use linf, l2 or l1")
+    centre, eps = _finite(centre), -_below(-eps)
     # outward, so that rounding never makes the region smaller than the ball
     lower, upper = (
         torch.nextafter(end, end.new_tensor(far))
         for end, far in ((centre - eps, -torch.inf), (centre + eps, torch.inf))
     )
     if clip is not None:
-        if bool(((centre < clip[0]) | (centre > clip[1])).any()):
+        least, most = -_below(-clip[0]), _below(clip[1])
+        if not bool(((centre >= least) & (centre <= most)).all()):
             raise InputError(f"inputs lie outside the range {list(clip)}: scale them, or give another range")
-        lower, upper = lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
+        lower, upper = lower.clamp(min=_below(clip[0])), upper.clamp(max=-_below(-clip[1]))
     return Box(lower, upper) if norm == "linf" else Ball(lower, upper, centre, eps, 2 if norm == "l2" else 1)
+
+
+def _finite(centre: Tensor) -> Tensor:
+    """The same points in float64."""
+    if not isinstance(centre, Tensor) or centre.is_complex():
+        raise InputError("the centre of a ball must be a tensor of real numbers, (batch, *input_shape)")
+    if not centre.is_floating_point() and bool((centre.long().abs() > _WHOLE).any()):
+        raise InputError("centres of integers beyond 2**53 are not supported; give float64")
+    if not bool(centre.isfinite().all()):
+        raise InputError("some centre is infinite or not a number; check the inputs")
+    return centre.detach().double()
+
+
+def _below(number: float) -> float:
+    """The number, or the float64 next to it from below where it is none: a fraction, or a large integer."""
+    near = float(number)
+    return math.nextafter(near, -math.inf) if near > number else near
