@@ -20,7 +20,7 @@ from krelax.problem import query
 from krelax.problem.exact import Floats, Limit, Numbers, enclosure, within
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
-from krelax.problem.query import Case, Specification, fits
+from krelax.problem.query import Case, Specification
 from krelax.problem.region import Box, Region, ball
 
 Number = float | Fraction
