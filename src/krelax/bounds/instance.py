@@ -116,6 +116,8 @@ class Instance:
 def _fits(network: Network, region: Region) -> bool:
     """Whether the values of a network's nodes, and the sums of absolute terms that they are made of, lie well inside
     the range of single precision; and its inputs and constants, if they are not zero, too."""
+    if not len(region):
+        return True
     largest = region.magnitude.amax(0, keepdim=True)
     sizes = [largest]
     for node in network.nodes[1:]:
