@@ -71,14 +71,15 @@ def _clause_values(cells: list[tuple[Corners, Forms]], clauses: Sequence[Clause]
 def _whole_box(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[Corners, Forms]:
     """Corners of the box in its free coordinates, and the inputs as forms of those."""
     (both, shift), free = _digits(np.stack([lower, upper])), np.flatnonzero(lower < upper)
-    ends = both.reshape(2, -1)[:, free]
+    both = both.reshape(2, -1)
+    ends = both[:, free]
     corners = {
         (*(ends[up, i] for i, up in enumerate(ups)), 1 << shift): sum(1 << (2 * i + up) for i, up in enumerate(ups))
         for ups in product((0, 1), repeat=len(free))
     }
     digits = np.zeros((len(free) + 1, lower.size), dtype=object)
     digits[range(len(free)), free] = 1 << shift
-    digits[-1] = np.where(lower.flatten() < upper.flatten(), 0, both[0].flatten())
+    digits[-1] = np.where(lower.flatten() < upper.flatten(), 0, both[0])
     return corners, Forms(digits.reshape(-1, *lower.shape), shift)
 
 

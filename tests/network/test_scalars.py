@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
+from tests.exact_cells import count_cells
 
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
@@ -105,3 +106,9 @@ def test_a_replay_gets_inputs_of_the_models_own_shape() -> None:
     replay = with_axes(network).replay
     assert replay is not None
     assert replay(np.ones(1, np.float32)).shape == ()
+
+
+def test_exact_truth_of_an_input_without_axes() -> None:
+    builder = Builder(())
+    network = builder.build(builder.add(ReLU(), 0))
+    assert count_cells(network, np.array(-1.0), np.array(2.0)) == 2
