@@ -230,11 +230,26 @@ class Ledger:
     maxima: bool = False
     cases: list[Case] = field(default_factory=list)
 
-    def begin_maxima(self) -> None:
-        """From now on margins are those of clauses; claims about single ones are of no use any more."""
-        if not self.maxima:
-            self.maxima = True
-            self.claims.pop(MARGINS, None)
+    def begin_maxima(self, node: int, members: Sequence[int]) -> None:
+        """From now on margins are those of clauses. Claims about single ones are about the entries of the maxima's
+        pre-activation, `node`, of which `members` says whose margin they are; what lies behind clips is not."""
+        if self.maxima:
+            return
+        self.maxima = True
+        single = self.claims.pop(MARGINS, {})
+        own = self.claims.setdefault(node, {})
+        for entry, margin in enumerate(members):
+            claim = single.get(margin)
+            if claim is not None and claim.clips is None:
+                own[((entry, 1.0),)] = claim
+
+    def proven(self, node: int, entries: int) -> Tensor:
+        """Lower bounds of the entries of a node that claims about them prove, `(entries,)`; minus infinity for none."""
+        found = torch.full((entries,), -torch.inf, dtype=torch.float64)
+        for key, claim in self.claims.get(node, {}).items():
+            if isinstance(key, tuple) and len(key) == 1 and key[0][1] == 1.0:
+                found[key[0][0]] = claim.value
+        return found
 
     def note(self, node: int, keys: Sequence[Key | None], values: Tensor, leaves: Noted) -> None:
         """Bounds `values`, `(forms,)`, of forms of a node, each proven by the leaf of the same number."""

@@ -33,21 +33,31 @@ def largest(instance: Instance, queries: Queries, found: Bounded) -> tuple[Insta
     """The same question about one region with one margin for each clause, and what is known of it, which settles no
     clause: what is noted of it is to be about the new margins. Nodes keep their numbers."""
     network, margins = extended(instance.network, queries)
+    members, value = _members(queries), found.value
     for ledger in instance.ledgers:
-        ledger.begin_maxima()
+        ledger.begin_maxima(margins + 1, members.flatten().tolist())
+        noted = ledger.proven(margins + 1, members.numel()).to(value)
+        value = value.minimum(_of_margins(noted, members.flatten(), value.shape[1]))
     old = found.known
     known = Intervals(list(old.lower), list(old.upper), list(old.magnitude), dict(old.relaxations), dict(old.groups))
     for i in range(len(known.lower), len(network.nodes)):
         advance(network, known)
         if i == margins:
-            known.tighten(i, found.value, known.upper[i])
+            known.tighten(i, value, known.upper[i])
     fast = network.to(instance.fast_network.dtype, queries.rows.device)
     value = queries.clause_values(found.value).clamp(max=0)
     return replace(instance, network=network, fast_network=fast), _single(value), Bounded(value, known)
 
 
+def _of_margins(bounds: Tensor, margin: Tensor, count: int) -> Tensor:
+    """The best of the bounds, `(entries,)`, of entries that are the same margin, `(1, count)`."""
+    none = bounds.new_full((count,), -torch.inf)
+    return none.scatter_reduce(0, margin.to(bounds.device), bounds, "amax")[None]
+
+
 def extended(network: Network, queries: Queries) -> tuple[Network, int]:
-    """The network with the largest member of every clause as output, and the node of the members."""
+    """The network with the largest member of every clause as output, and the node of the margins, which is followed by
+    that of the members of every clause and that of their maxima."""
     builder = Builder(network.input_shape)
     for node in network.nodes[1:]:
         builder.add(node.op, *node.inputs, name=node.name)
