@@ -85,7 +85,7 @@ def queries(batch: int, count: int, outputs: int, clause: int = 0) -> Queries:
         (queries(2, 1, 3), 2, r"rows of shape \(2, 1, 3\)"),
         (queries(1, 1, 2), 2, r"rows of shape \(1, 1, 2\)"),
         (queries(2, 0, 2), 2, r"rows of shape \(2, 0, 2\)"),
-        (queries(0, 1, 2), 0, r"rows of shape \(0, 1, 2\)"),
+        (queries(0, 1, 2), 0, "a region without any input"),
         (queries(2, 1, 2, clause=1), 2, "clauses must be whole numbers from 0 to 0"),
         (Queries(torch.zeros(2, 1, 2), torch.zeros(2), torch.zeros(2, 1).long(), 1), 2, r"shapes \(2,\) and \(2, 1\)"),
     ],

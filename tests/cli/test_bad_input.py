@@ -180,7 +180,10 @@ NETWORKS: dict[str, tuple[Content, str]] = {
         "parts [1, 4]",
     ),
     "Add of other sizes": (one("Add", "x", "c", constants={"c": np.ones(3, np.float32)}), "broadcast"),
-    "Gather beyond the end": (one("Gather", "x", "i", axis=1, constants={"i": np.array([4])}), "axis 1 of size 4"),
+    "Gather beyond the end": (
+        one("Gather", "x", "i", axis=1, constants={"i": np.array([4])}),
+        "axis 1, which has size 4",
+    ),
     "Slice of nothing": (one("Slice", "x", "i", "i", "i", constants={"i": np.array([1])}), "Slice"),
     "Slice without steps": (
         one("Slice", "x", "i", "e", "i", "z", constants={"i": np.array([1]), "e": np.array([3]), "z": np.array([0])}),
