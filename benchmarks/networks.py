@@ -33,6 +33,7 @@ what is refused of those.
 | Clip | limits that are not one number of the file |
 | LeakyRelu | slopes outside [0, 1] |
 | Squeeze, ReduceSum, ReduceMean | an empty list of axes where runtimes differ |
+| Slice | steps back from a start before the first entry, where runtimes differ |
 | operators on constants | operators other than those of `krelax.network.onnx_constants`; integers that overflow their type, casts that round, arithmetic in float16 or bfloat16 |
 
 Only one input may be used, and there must be one output. Dynamic axes count as one. A file may be compressed with gzip, or
