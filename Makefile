@@ -17,6 +17,7 @@ test: .venv/test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 nightly: .venv/test
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow
 	$(BIN)/python -m tests.fuzz.bounds --count 100000
 	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000
 	$(BIN)/python -m tests.crossings.everything

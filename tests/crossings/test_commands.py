@@ -26,7 +26,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("commands")
 
 
-@pytest.mark.parametrize("structure", list(STRUCTURES))
+# every third one always
+EVERY = [pytest.param(s, marks=[pytest.mark.slow] if i % 3 else []) for i, s in enumerate(STRUCTURES)]
+
+
+@pytest.mark.parametrize("structure", EVERY)
 def test_every_command_answers(structure: str, folder: Path, krelax: Run) -> None:
     number = list(STRUCTURES).index(structure)
     path, network = loaded(structure, representatives()[number % len(representatives())], folder)
