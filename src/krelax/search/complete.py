@@ -135,7 +135,8 @@ def _by_inputs(instance: Instance, queries: Queries, found: Bounded, effort: Com
     neurons, margin = None, float(queries.margin(found.value))
     while True:
         result = boxes.run(turn)
-        margin = max(margin, result.margin)
+        if result.holds or not instance.ledgers:  # boxes that do not hold are not noted
+            margin = max(margin, result.margin)
         if result.holds or probe.found is not None or instance.expired():
             return Found(margin, result.reason, probe.found)
         neurons, last = neurons or _ByNeurons(instance, queries, found, effort, probe), result.reason != "timeout"
