@@ -23,6 +23,7 @@ from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import MARGINS, Noted
 from krelax.bounds.lp_model import Entries, Floats, Model, Places, build, joined
 from krelax.bounds.multipliers import Cuts, Multipliers
+from krelax.bounds.rounding import written
 from krelax.bounds.steps import Witness, choices
 from krelax.errors import InputError
 from krelax.network.linear import one_hot
@@ -381,7 +382,7 @@ def prove(
     solved = [s.slopes for s in solutions if s is not None]
     zeros = {i: torch.zeros_like(s) for i, s in solved[0].items()} if solved else {}
     every = [zeros if s is None else s.slopes for s in solutions]
-    slopes = {i: torch.stack([s[i] for s in every], 1) for i in zeros}
+    slopes = {i: written(torch.stack([s[i] for s in every], 1)) for i in zeros}  # as they are noted
     with torch.no_grad():
         witness = witness_of(found.known, len(solutions), slopes, cuts)
         form = outputs(instance.network, queries.rows, queries.offsets)

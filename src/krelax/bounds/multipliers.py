@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from krelax.bounds.groups import Groups
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices, Shared
-from krelax.bounds.rounding import underflow, written
+from krelax.bounds.rounding import underflow
 from krelax.bounds.steps import Crossing, Step
 from krelax.problem.region import FLOOR, dot
 from krelax.relaxations import Relaxation
@@ -80,7 +80,7 @@ class Multipliers(Step):
         groups: tuple[Groups, ...] = (),
     ) -> None:
         self.relaxation, self.groups = relaxation, groups
-        self.slopes = written(slopes.to(relaxation.lower))
+        self.slopes = slopes.to(relaxation.lower)
         self.cuts = None if cuts is None or multipliers is None or not len(cuts) else cuts.to(self.slopes)
         self.multipliers = None if multipliers is None else multipliers.to(self.slopes).clamp(min=0)
         self._at: Tensor | None = None
