@@ -164,9 +164,20 @@ def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps:
 # --- bounds ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(depth=3, width=6, batch=1))
 def test_no_tightened_bound_exceeds_the_exact_range(problem: Problem) -> None:
+    check_tightened(problem)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=problems(depth=3, width=6, batch=1))
+def test_no_tightened_bound_exceeds_the_exact_range_of_many(problem: Problem) -> None:
+    check_tightened(problem)
+
+
+def check_tightened(problem: Problem) -> None:
     """Layer by layer, each over the tightened bounds of those before it; leaky and residual networks among them."""
     region = Box(torch.from_numpy(problem.lower), torch.from_numpy(problem.upper))
     instance = Instance.of(as_network(problem.layers), region)

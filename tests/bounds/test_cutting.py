@@ -79,7 +79,7 @@ TEXTBOOK = turned([[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0], [[-1.0, -1.0]])
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(depth=3, width=6, batch=1))
 def test_no_value_exceeds_the_exact_minimum(problem: Problem, size: int) -> None:
     """No tolerance, at any scale of weights."""

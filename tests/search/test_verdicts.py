@@ -20,6 +20,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tests.exact import Layer, minimum
+from tests.marks import at_night_after
 from tests.run.files import dense, random_dense, save
 
 from krelax.bounds.methods import METHODS
@@ -114,7 +115,7 @@ def true_margin(layers: Sequence[tuple[Any, Any]], label: int, lower: Sequence[f
     return float(min(minimum(exact_layers(layers), row.tolist(), 0.0, lower, upper) for row in rows))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", at_night_after(3, range(6)))
 def test_boxes_against_exact_minima(tmp_path: Path, seed: int) -> None:
     """Every method is right; between them the staged run decides nearly everything here."""
     layers = random_layers(seed)
