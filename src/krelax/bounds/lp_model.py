@@ -117,7 +117,8 @@ class Model:
 
     def _terms(self, source: int, coeff: Tensor) -> tuple[Places, Places, Floats]:
         entries, flat = self.after[source], coeff.flatten(1).numpy()
-        value = np.where(entries.column == _NO_COLUMN, 0.0, flat * entries.scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # the solver gives up on what is not finite
+            value = np.where(entries.column == _NO_COLUMN, 0.0, flat * entries.scale)
         row, place = np.nonzero(value)
         return row, entries.column[place], value[row, place]
 
