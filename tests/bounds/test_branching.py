@@ -324,9 +324,9 @@ def test_time_limits_are_kept() -> None:
     forms, low = queries_of(instance, node, [0, 1, 2, 3]), torch.full((8,), -torch.inf, dtype=torch.float64)
     long = Effort(256, 100_000, leaf=Ascent(50))
     for late, limit in ((instance, 0.3), (replace(instance, deadline=time.perf_counter() + 0.3), None)):
-        began = time.perf_counter()
+        began = time.process_time()  # which other programs do not lengthen
         found = branched(late, known, forms, replace(long, seconds=limit), low)
-        assert time.perf_counter() - began < 3
+        assert time.process_time() - began < 3
         assert found.isfinite().all()
     over = replace(instance, deadline=time.perf_counter() - 1)
     assert torch.equal(branched(over, known, forms, long, low), low)

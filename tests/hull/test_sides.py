@@ -12,11 +12,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from tests.hull.oracles import exact
 from tests.hull.random_polytopes import random_directions, random_polytopes
 from tests.hull.test_octagon import FAMILIES, exact_vertices, octagons, queries
 from torch import Tensor
 
-from krelax.hull import exact
 from krelax.hull import scan as module
 from krelax.hull.octagon import ROUNDING, ROWS, points, tighten
 from krelax.hull.pieces import Pieces
