@@ -13,7 +13,7 @@ from tests.bounds.problems import METHODS, Problem, bounded, problems
 from tests.exact import Layer, minimum
 from torch import Tensor
 
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Reshape, Take
