@@ -15,7 +15,7 @@ from tests.bounds.problems import CHEAP, DEAR, METHODS, Problem, bounded, proble
 from tests.exact import Layer, minimum
 from torch import Tensor
 
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Reshape, Take
