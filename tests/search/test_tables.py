@@ -14,7 +14,7 @@ from krelax.bounds.groups import Groups
 from krelax.bounds.intervals import advance, start
 from krelax.bounds.ledger import Choices
 from krelax.bounds.steps import by_rule, choices
-from krelax.certificate.format import Crossing
+from krelax.certificate.format import schema as file
 from krelax.hull.polytope import pair_rows
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
@@ -27,10 +27,10 @@ def rows(count: int, *shape: int, dtype: type = np.float32) -> np.ndarray:
     return np.arange(1, count * int(np.prod(shape)) + 1).reshape(count, *shape).astype(dtype)
 
 
-def merged(*parts: Choices) -> Crossing:
+def merged(*parts: Choices) -> file.Choices:
     """Every table's rows for leaves of their own, in order."""
     counts = [len(next(t for t in (p.slopes, p.lines, p.absolute) if t is not None)) for p in parts]
-    tables, first, crossing = Merged(parts, sum(counts)), 0, Crossing(0)
+    tables, first, crossing = Merged(parts, sum(counts)), 0, file.Choices(0)
     for part, count in zip(parts, counts, strict=True):
         tables.add(part, np.arange(count), np.arange(first, first + count))
         first += count

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from krelax._version import __version__
-from krelax.certificate.model import model_hash
+from krelax.certificate.onnx.model import model_hash
 from krelax.errors import InputError
 
 SCHEMA = 2
