@@ -18,12 +18,12 @@ from tests.bounds.problems import Problem, margins, problems
 from tests.exact import Layer, as_network
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.bounds import lp
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.lp import Cut, Program, Solution, Status
 from krelax.bounds.methods import METHODS, bound
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.onnx import load_onnx

@@ -16,7 +16,7 @@ from tests.exact import Layer, minimum
 from tests.marks import at_night_after
 from torch import Tensor
 
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Reshape, Take

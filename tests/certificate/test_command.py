@@ -15,12 +15,12 @@ import pytest
 from tests.certificate.corpus import NETWORKS, ask, boxed, i4
 from tests.certificate.proofs import certificate
 
-from krelax.certificate.archive import write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Question, Region
-from krelax.certificate.kernel import Rejected
-from krelax.certificate.model import model_hash
-from krelax.certificate.specification import match
+from krelax.certificate.errors import Rejected
+from krelax.certificate.format.archive import write
+from krelax.certificate.format.schema import Certificate, Question, Region
+from krelax.certificate.format.specification import match
+from krelax.certificate.onnx.model import model_hash
 from krelax.cli import main
 from krelax.problem.query import Case, Halfspace
 

@@ -10,10 +10,10 @@ from tests.certificate.bases import MODELS, bases, truth
 from tests.certificate.crafted import Mutation, mutations
 from tests.certificate.test_format import MALFORMED as FILES
 
-from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.errors import Malformed, Rejected
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import Certificate
 
 BASES = {name: (network, made) for name, network, made in bases()}
 

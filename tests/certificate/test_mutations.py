@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from tests.certificate.corpus import DEEP, DIAMOND, LEAKY, NETWORKS, accepted
 
-from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Malformed, Question
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.errors import Malformed, Rejected
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import Certificate, Question
 
 LAYERS = {"diamond": DIAMOND, "leaky": LEAKY, "deep": DEEP}
 CASES = [(name, network, made) for name, network, made in accepted() if network in LAYERS]

@@ -23,7 +23,7 @@ from tests.run.files import dense, images, model, node, random_dense, save, spec
 
 from krelax import __version__
 from krelax.bounds.methods import METHODS
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.errors import Rejected
 from krelax.cli.shared import BUNDLED_EPS, bundled
 from krelax.network.onnx_operators import READERS
 from krelax.run.bench import read_instances

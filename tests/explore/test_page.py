@@ -15,6 +15,7 @@ import pytest
 import torch
 from tests.explore.pages import BLANK, CLIPPED, DESK, PHONE, Seen, drawn, number, slide
 
+from krelax.activations.joint import Joint
 from krelax.explore.answers import Answers
 from krelax.explore.examples import EXAMPLES
 from krelax.explore.model import Question
@@ -22,7 +23,6 @@ from krelax.explore.page import page as written
 from krelax.explore.server import Server
 from krelax.explore.small import group, neuron
 from krelax.hull.polytope import octahedral_rows
-from krelax.relaxations.joint import Joint
 
 TOP = "document.querySelector('[data-top=triangle]').dataset.value"
 VIEWS = ("neuron", "group", "network", "ladder")

@@ -16,13 +16,13 @@ from tests.hull.test_support import assert_plain_python_prints_the_same
 from tests.marks import at_night_after
 from torch import Tensor
 
+from krelax.activations.joint import Joint
 from krelax.hull import scan as module
 from krelax.hull.octagon import ROUNDING, ROWS, points, tighten
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Array, Polytope, octahedral_rows, pair_rows
 from krelax.hull.scan import scan
 from krelax.hull.support import support
-from krelax.relaxations.joint import Joint
 
 Family = Callable[[np.random.Generator, int], np.ndarray]
 SIDES = list(itertools.product((-1, 0, 1), repeat=2))

@@ -13,14 +13,15 @@ import torch
 from tests.exact_cells import least_margin
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.bounds import boxed
 from krelax.bounds.boxed import Bounder
 from krelax.bounds.instance import Instance
-from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
-from krelax.network.ops import Op, Reshape
+from krelax.network.ops import Reshape
 from krelax.network.pooling import Window, max_pool
+from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.search.boxes import Found, InputSplitting, Splitting, _Boxes, _cut

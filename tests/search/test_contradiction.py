@@ -23,11 +23,11 @@ from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.methods import METHODS, bound
-from krelax.certificate.arithmetic import Exact
-from krelax.certificate.format import Case
-from krelax.certificate.kernel import Rejected
-from krelax.certificate.operators import read_network
-from krelax.certificate.proof import Proof
+from krelax.certificate.errors import Rejected
+from krelax.certificate.format.schema import Refutation
+from krelax.certificate.kernel.arithmetic import Exact
+from krelax.certificate.kernel.question import check_question
+from krelax.certificate.onnx.reader import read_network
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
@@ -137,7 +137,7 @@ def test_what_contradictions_prove_is_accepted(name: str, tmp_path: Path) -> Non
         accepted(outcome, model, tmp_path / "c.zip")
         question = outcome.proofs[0]
         for case in question.cases or []:
-            without = [Case(case.margin, case.level) if c is case else c for c in question.cases or []]
+            without = [Refutation(case.margin, case.level) if c is case else c for c in question.cases or []]
             with pytest.raises(Rejected):
                 accepted(replace(outcome, proofs=(replace(question, cases=without),)), model, tmp_path / "c.zip")
-    assert Proof(read_network(model).over(Exact()), proven[0].proofs[0], Exact(), False).margin() > 0
+    assert check_question(read_network(model).over(Exact()), proven[0].proofs[0], Exact()).margin > 0

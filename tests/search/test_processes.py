@@ -20,12 +20,12 @@ import pytest
 import torch
 
 from krelax import ball, classification, load_images, load_onnx
+from krelax.activations import ReLU
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import METHODS, Bounded, bound
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate
-from krelax.network.activations import ReLU
+from krelax.certificate.format.schema import Certificate
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.search import processes

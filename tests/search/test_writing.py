@@ -25,13 +25,13 @@ from krelax.bounds.ledger import MARGINS, Ledger
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
-from krelax.certificate.archive import read, write
-from krelax.certificate.arithmetic import Float64
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate
-from krelax.certificate.kernel import Rejected
-from krelax.certificate.operators import read_network
-from krelax.certificate.proof import Proof
+from krelax.certificate.errors import Rejected
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import Certificate
+from krelax.certificate.kernel.arithmetic import Float64
+from krelax.certificate.kernel.question import check_question
+from krelax.certificate.onnx.reader import read_network
 from krelax.hull.grouping import Grouping
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries, classification
@@ -112,11 +112,11 @@ def test_no_bound_that_a_proof_rests_on_is_lost(seed: int, tmp_path: Path) -> No
     found = bound(instance, queries, METHODS_TRIED["splitting"])
     known = found.known
     written = question(network, instance.region, queries, ledger)
-    proof = Proof(read_network(path.read_bytes()).over(Float64()), written, Float64(), False)
-    assert proof.margin() >= float(found.value.min()) - 1e-6
+    proof = check_question(read_network(path.read_bytes()).over(Float64()), written, Float64())
+    assert proof.margin >= float(found.value.min()) - 1e-6
     for j, i in enumerate(network.activations()):
         lower, upper = (t[network.nodes[i].inputs[0]].flatten().numpy() for t in (known.lower, known.upper))
-        proven = proof.ends(j)
+        proven = proof.context.ends(j)
         assert (proven[1][0] <= upper + 1e-6).all()
         assert (proven[0][0] >= lower - 1e-6)[upper > 0].all()
 
@@ -131,8 +131,8 @@ def test_deep_networks_rest_on_nothing_that_is_not_noted(method: str, tmp_path: 
     queries = classification(torch.tensor([1]), 3)
     least = float(bound(instance, queries, METHODS[method]).value.min())
     written = question(network, region, queries, ledger)
-    proof = Proof(read_network(path.read_bytes()).over(Float64()), written, Float64(), False)
-    assert proof.margin() >= least - 1e-6 * (1 + abs(least))
+    proof = check_question(read_network(path.read_bytes()).over(Float64()), written, Float64())
+    assert proof.margin >= least - 1e-6 * (1 + abs(least))
 
 
 def test_groups_with_pass_through_members_are_left_out(tmp_path: Path) -> None:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import outputs
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.optimise import Ascent
-from krelax.certificate.format import CLIP, Claim
+from krelax.certificate.format.schema import CLIP, Lemma
 from krelax.looks import BLACK, BLUE, GREY, PALE
 from krelax.picture.geometry import Array
 from krelax.picture.style import drawn, on
 from krelax.problem.queries import Queries
-from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ class Node:
     place: float
 
 
-def trees(claim: Claim) -> Iterator[list[Node]]:
+def trees(claim: Lemma) -> Iterator[list[Node]]:
     """The trees of a claim, form by form, each in preorder: first the side `z >= 0`, then `z <= 0`. Clips, which have
     one subtree each, are left out."""
     splits, at = claim.tree.tolist(), 0

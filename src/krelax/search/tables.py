@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from krelax.bounds.groups import Groups
 from krelax.bounds.ledger import Choices, Number, Numbers, Shared
-from krelax.certificate import format as file
+from krelax.certificate.format import schema as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
 
@@ -63,7 +63,7 @@ class Merged:
         wide[:, places] = table
         return wide
 
-    def write(self, crossing: file.Crossing) -> None:
+    def write(self, crossing: file.Choices) -> None:
         """Put the tables, each row once, into a crossing."""
         first = 0
         found: list[NDArray[Any] | None] = [None, None, None]

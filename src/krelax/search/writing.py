@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from krelax.activations import ReLU
 from krelax.bounds.groups import Groups
 from krelax.bounds.ledger import (
     MARGINS,
@@ -27,8 +28,7 @@ from krelax.bounds.ledger import (
     Straight,
     keys_of_entries,
 )
-from krelax.certificate import format as file
-from krelax.network.activations import ReLU
+from krelax.certificate.format import schema as file
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
@@ -56,17 +56,17 @@ def question(network: Network, region: Region, queries: Queries, ledger: Ledger)
     return asked
 
 
-def _case(network: Network, row: NDArray[np.float64], offset: np.float64, case: Case) -> file.Case:
+def _case(network: Network, row: NDArray[np.float64], offset: np.float64, case: Case) -> file.Refutation:
     """A margin proven by contradiction."""
     assumption = Assumption(torch.from_numpy(row), torch.tensor(offset), case.level)
     writer = _Writer(assumption.extend(network), Ledger(), assumed=True)
     steps = [writer.step(node, claims) for node, claims in case.steps if claims]
     if case.claim is None:
-        return file.Case(case.margin, case.level, steps)
+        return file.Refutation(case.margin, case.level, steps)
     writer = _Writer(network, Ledger())
     claim = writer.claim([case.margin], {case.margin: case.claim}, len(writer.activations))
     lines = [file.Step(j, c) for j in range(len(writer.activations)) if (c := writer.lines_of(j)) is not None]
-    return file.Case(case.margin, case.level, steps, claim, lines or None)
+    return file.Refutation(case.margin, case.level, steps, claim, lines or None)
 
 
 def _region(region: Region) -> file.Region:
@@ -133,12 +133,12 @@ class _Writer:
         claim.forms = _forms(list(claims))
         return file.Step(next(j for j in range(len(self.activations)) if self._source(j) == node), claim)
 
-    def lines_of(self, j: int) -> file.Claim | None:
+    def lines_of(self, j: int) -> file.Lemma | None:
         """The affine bounds of a layer that clips use."""
         lines = self.lines.get(self._source(j))
         return self._straight(lines, j) if lines else None
 
-    def _straight(self, lines: Sequence[Straight], j: int) -> file.Claim:
+    def _straight(self, lines: Sequence[Straight], j: int) -> file.Lemma:
         keys: list[Key | None] = []
         proofs: list[Claim] = []
         for straight in lines:
@@ -159,7 +159,7 @@ class _Writer:
         inactive = {entry for (entry, sign), value in ends if sign < 0 and value >= 0}
         return {(entry, 1.0) for entry in inactive - self.chosen.get(node, set())}
 
-    def claim(self, keys: Sequence[Key], claims: Mapping[Key, Claim], before: int) -> file.Claim:
+    def claim(self, keys: Sequence[Key], claims: Mapping[Key, Claim], before: int) -> file.Lemma:
         """The best claims about some forms as one, with adaptive slopes for those there is none of."""
         trees = [_Tree(claims.get(key, Claim(0.0, ())), self) for key in keys]
         leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
@@ -168,13 +168,13 @@ class _Writer:
         multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
         used = {i for noted, _ in leaves if noted is not None for i in noted.choices}
         crossings = [self._crossing(i, leaves) for i in sorted(used) if self._number[i] < before]
-        claim = file.Claim(tree, multipliers, [c for c in crossings if c is not None])
+        claim = file.Lemma(tree, multipliers, [c for c in crossings if c is not None])
         if clips := [clip for t in trees for clip in t.clips]:
             claim.level = min(every.level for every, _ in clips)
             self._add_clips(claim, clips)
         return claim
 
-    def _add_clips(self, claim: file.Claim, used: Sequence[tuple[Clips, int]]) -> None:
+    def _add_clips(self, claim: file.Lemma, used: Sequence[tuple[Clips, int]]) -> None:
         """The multipliers of the clips of a claim, and the lines that they are for."""
         for every in {id(clips): clips for clips, _ in used}.values():
             for source, straight in every.lines.items():
@@ -197,7 +197,7 @@ class _Writer:
             result[node == i] = self._first[self._number[i]] + entry[node == i]
         return result
 
-    def _crossing(self, node: int, leaves: Sequence[tuple[Noted | None, int]]) -> file.Crossing | None:
+    def _crossing(self, node: int, leaves: Sequence[tuple[Noted | None, int]]) -> file.Choices | None:
         """What leaves, given as rows of tables, chose at one activation."""
         tables = {id(n): (n, n.choices[node]) for n, _ in leaves if n is not None and node in n.choices}
         rows: dict[int, list[int]] = {key: [] for key in tables}
@@ -206,7 +206,7 @@ class _Writer:
             if id(noted) in tables:
                 rows[id(noted)].append(row)
                 places[id(noted)].append(place)
-        crossing, groups = file.Crossing(self._number[node]), Collected(len(leaves))
+        crossing, groups = file.Choices(self._number[node]), Collected(len(leaves))
         merged = Merged([c for _, c in tables.values()], len(leaves))
         for key, (_, choices) in tables.items():
             merged.add(choices, np.array(rows[key]), np.array(places[key]))
