@@ -92,7 +92,8 @@ def relax(
         if ar.unit:
             taken = taken + part.groups.put(ar, abs(part.coeff) + abs(part.slope))[:, columns]
     own = rule.behind(rest)
-    tables = {name: table.at(np.arange(size)[columns], size) for name, table in choice.tables.items()}
+    neurons = np.arange(size)[columns]
+    tables = {name: table.at(neurons, size) for name, table in choice.tables.items()}
     slopes = ar.choice(_slopes(rule, ar.floats(own), ends, choice.parallel, tables, which))
     price = price + rule.price(ar, own, slopes, own_ends).sum(1)
     error = rule.executed(own_ends) if bounds.float32 else None
