@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 from tests.exact_cells import Forms, affine, least_margin
 
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum
-from krelax.network.ops import Concat, Expand, Gather, Linear, Op, Pad, Reshape, Take, Transpose
+from krelax.network.ops import Concat, Expand, Gather, Linear, Pad, Reshape, Take, Transpose
+from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region, ball
 

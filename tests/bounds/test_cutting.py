@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.bounds.problems import Problem, margins, problems
 from tests.exact import Layer, as_network
 
+from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.cutting import Cutter, Cutting, Separator, bound_by_cutting
 from krelax.bounds.instance import Instance
@@ -30,7 +31,6 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.images import load_images
 from krelax.problem.queries import Queries, classification
 from krelax.problem.region import Box, ball
-from krelax.relaxations.piecewise import Triangle
 
 BENCHMARKS = Path(os.environ.get("KRELAX_BENCHMARKS", Path(__file__).resolve().parents[3] / "shared" / "benchmarks"))
 SHORT = Ascent(6, 0.5, 0.8)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from krelax.activations import ReLU
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.queries import Queries, classification

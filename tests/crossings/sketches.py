@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from tests.relaxations.kit import ELEMENTWISE, Elementwise
+from tests.activations.kit import ELEMENTWISE, Elementwise
 
 from krelax.network.onnx_operators import READERS
 

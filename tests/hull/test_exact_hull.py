@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from tests.hull.oracles import exact
 from tests.hull.random_polytopes import random_directions, random_polytopes
 
-from krelax.hull import exact
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import octahedral_rows, pair_rows
 

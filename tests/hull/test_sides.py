@@ -12,18 +12,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from tests.hull.oracles import exact
 from tests.hull.random_polytopes import random_directions, random_polytopes
 from tests.hull.test_octagon import FAMILIES, exact_vertices, octagons, queries
 from torch import Tensor
 
-from krelax.hull import exact
+from krelax.activations.joint import Joint
 from krelax.hull import scan as module
 from krelax.hull.octagon import ROUNDING, ROWS, points, tighten
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Array, Polytope, octahedral_rows, pair_rows
 from krelax.hull.scan import scan
 from krelax.hull.support import support
-from krelax.relaxations.joint import Joint
 
 Family = Callable[[np.random.Generator, int], np.ndarray]
 SIDES = list(itertools.product((-1, 0, 1), repeat=2))

@@ -10,9 +10,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from tests.hull.oracles import exact
 from tests.hull.random_polytopes import random_directions, random_polytopes
 
-from krelax.hull import exact, jit
+from krelax.hull import jit
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope, octahedral_rows, pair_rows
 from krelax.hull.support import NO_ROW, bases, support

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from krelax.activations import Activation, Max
 from krelax.errors import InputError, UnsupportedError
-from krelax.network.activations import Activation, Max
 from krelax.network.linear import Conv, Dense, Scale
 from krelax.network.torch import from_torch, supported_operators
 

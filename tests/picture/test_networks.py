@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from krelax.activations import ReLU, Sigmoid
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.multineuron import Joining
@@ -20,7 +21,6 @@ from krelax.certificate.format.schema import Lemma
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping, Strategy
 from krelax.looks import LOOKS
-from krelax.network.activations import ReLU, Sigmoid
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.picture import certified, layers, neuron, progress, radius, reachable, sampled, save, shares, tree, trees

@@ -16,10 +16,11 @@ from tests.exact import Layer, as_network, minimum
 from tests.exact_cells import Clause, least_margin
 from tests.search.asking import Array, Question, answers, check_counterexample, margin_at, replayed, specification
 
-from krelax.network.activations import LeakyReLU, Max, ReLU
+from krelax.activations import LeakyReLU, Max, ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
-from krelax.network.ops import Op, Reshape, Take
+from krelax.network.ops import Reshape, Take
+from krelax.op import Op
 from krelax.run.verify import VerifyOptions, verify
 from krelax.search.complete import Complete
 from krelax.search.pipeline import Plan

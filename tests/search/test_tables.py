@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from krelax.activations import LeakyReLU, ReLU, Rule
+from krelax.activations.joint import Joint
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.grouped import grouped
 from krelax.bounds.groups import Groups
@@ -14,14 +16,10 @@ from krelax.bounds.ledger import Choices
 from krelax.bounds.steps import by_rule, choices
 from krelax.certificate.format import schema as file
 from krelax.hull.polytope import pair_rows
-from krelax.network.activations import LeakyReLU, ReLU
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.network.ops import Concat
 from krelax.problem.region import Box
-from krelax.relaxations import Rule
-from krelax.relaxations.joint import Joint
-from krelax.relaxations.piecewise import Triangle
 from krelax.search.tables import Merged
 
 
@@ -66,7 +64,7 @@ def test_slopes_of_different_neurons() -> None:
 
 @pytest.mark.parametrize("slope", [0.0, 1e-9, 0.01, 0.1, 0.3, 0.7, 1 - 2**-40, 1.0])
 def test_the_ends_of_the_range_of_slopes_can_be_written_down(slope: float) -> None:
-    triangle = Triangle(-torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64), slope)
+    triangle = LeakyReLU(slope).relax(-torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
     ends = torch.tensor([[slope, 1.0]], dtype=torch.float64)
     assert torch.equal(triangle.rounded(ends), ends)
     assert triangle.writable(triangle.slopes(Rule.ADAPTIVE)[0])

@@ -19,19 +19,19 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from krelax.activations import Activation, Lines, Relaxation, Rule
+from krelax.activations.base import ASIDE
+from krelax.activations.sshaped import SShaped
+from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
-from krelax.network.activations import Activation
-from krelax.network.ops import Linear, Op
+from krelax.network.ops import Linear
+from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, middle
-from krelax.relaxations import Lines, Relaxation, Rule, relax
-from krelax.relaxations.base import ASIDE
-from krelax.relaxations.piecewise import Triangle
-from krelax.relaxations.sshaped import SShaped
 
 # Symbols of one box take no more; the smallest of further ones become part of the error.
 _MOST_BYTES = 64 << 20
@@ -121,7 +121,7 @@ class Bounder:
                 operand = forms[node.inputs[0]]
                 absolute_sum, origin = _spread(operand, shares)
                 lower, upper = _interval(operand, absolute_sum)
-                known.relaxations[i] = relaxation = relax(cast(Activation, node.op), lower, upper)
+                known.relaxations[i] = relaxation = cast(Activation, node.op).relax(lower, upper)
                 witness[i], band = _lines(relaxation, bool(self._instance.ledgers))
                 form, shares = _activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
             forms[i] = form

@@ -13,13 +13,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import Form
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
 from krelax.network.graph import Network, Node
 from krelax.network.linear import Dense
-from krelax.relaxations.piecewise import Triangle
 
 
 def without_inactive(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons, over_inputs, signed
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intermediate import interval_is_exact
@@ -30,7 +31,6 @@ from krelax.bounds.split import Narrowed
 from krelax.bounds.steps import Witness, choices, over
 from krelax.problem.region import dot
 from krelax.problem.region import middle as middle_of
-from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
     from krelax.bounds.clipping import Lines

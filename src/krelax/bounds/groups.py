@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from krelax.relaxations.joint import Joint
+from krelax.activations.joint import Joint
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from krelax.activations import Activation, Relaxation
 from krelax.bounds.groups import Groups
 from krelax.bounds.rounding import bounding, gamma
-from krelax.network.activations import Activation
 from krelax.network.graph import Network, Node
 from krelax.network.ops import Linear
 from krelax.problem.region import Region
 from krelax.problem.region import middle as halfway
-from krelax.relaxations import Relaxation, relax
 
 
 @dataclass
@@ -81,7 +80,7 @@ class Intervals:
         """Relaxation of a non-linear node over the bounds of its operand."""
         op, operand = network.nodes[node].op, network.nodes[node].inputs[0]
         assert isinstance(op, Activation)
-        self.relaxations[node] = relax(op, self.lower[operand], self.upper[operand])
+        self.relaxations[node] = op.relax(self.lower[operand], self.upper[operand])
         return self.relaxations[node]
 
 

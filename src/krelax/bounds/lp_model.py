@@ -18,13 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from krelax.activations import Activation, Relaxation, Rule
 from krelax.bounds.intervals import Intervals
-from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.linear import one_hot
 from krelax.network.ops import Linear
 from krelax.problem.region import Region
-from krelax.relaxations import Relaxation, Rule, relax
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -117,7 +116,8 @@ class Model:
 
     def _terms(self, source: int, coeff: Tensor) -> tuple[Places, Places, Floats]:
         entries, flat = self.after[source], coeff.flatten(1).numpy()
-        value = np.where(entries.column == _NO_COLUMN, 0.0, flat * entries.scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # the solver gives up on what is not finite
+            value = np.where(entries.column == _NO_COLUMN, 0.0, flat * entries.scale)
         row, place = np.nonzero(value)
         return row, entries.column[place], value[row, place]
 
@@ -169,7 +169,7 @@ def build(network: Network, region: Region, known: Intervals, image: int, last: 
         op, operand = network.nodes[i].op, network.nodes[i].inputs[0]
         assert isinstance(op, Activation)
         lower, upper = (side[operand][image, None].cpu() for side in (known.lower, known.upper))
-        _activation(model, i, relax(op, lower, upper), inactive)
+        _activation(model, i, op.relax(lower, upper), inactive)
     return model
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.activations import Rule
 from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.branching import Effort
@@ -34,7 +35,6 @@ from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
-from krelax.relaxations import Rule
 
 
 @dataclass(frozen=True)

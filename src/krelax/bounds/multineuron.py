@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from krelax.activations import Rule
+from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import Form, Trace, back_substitute, neurons, pull
 from krelax.bounds.branching import Effort
 from krelax.bounds.groups import Groups, Through
@@ -28,8 +30,6 @@ from krelax.hull.grouping import Grouping, groups
 from krelax.hull.polytope import octahedral_rows, pair_rows
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
-from krelax.relaxations import Rule
-from krelax.relaxations.piecewise import Triangle
 
 
 @dataclass(frozen=True)

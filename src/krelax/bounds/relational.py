@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations.joint import Joint
 from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance, pieces, side_by_side
@@ -18,7 +19,6 @@ from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Noted, keys_of_rows
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import Witness, choices, over
-from krelax.relaxations.joint import Joint
 
 # Combinations bounded at a time.
 _QUERIES = 256

@@ -15,12 +15,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from krelax.activations import Lines, Relaxation, Rule
+from krelax.activations.triangle import Triangle
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.ledger import Choices
 from krelax.bounds.rounding import written
 from krelax.problem.region import dot
-from krelax.relaxations import Lines, Relaxation, Rule
-from krelax.relaxations.piecewise import Triangle
 
 
 @dataclass

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from krelax.activations import Activation
 from krelax.errors import InputError
-from krelax.network.activations import Activation
-from krelax.network.ops import Op, Shape, Source
+from krelax.network.ops import Source
+from krelax.op import Op, Shape
 from krelax.watch import tick
 
 # More numbers in one evaluation are a damaged file, not a network.

@@ -13,10 +13,10 @@ from math import isnan, prod
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
 from krelax.network import onnx_geometry as geometry
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.constants import Constant
 from krelax.network.onnx_reader import FLOATS, Kind, Reader
 from krelax.network.ops import Reshape, Transpose

@@ -12,15 +12,16 @@ from math import isinf, prod
 import torch
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.errors import UnsupportedError
 from krelax.network import compose
-from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.ops import Op, Shape, Take, Transpose
+from krelax.network.ops import Take, Transpose
 from krelax.network.pooling import Window, average_pool, max_pool
 from krelax.network.torch_reader import Branch, Call
+from krelax.op import Op, Shape
 
 _Read = Callable[[Call], int | list[int]]
 READERS: dict[str, _Read] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import outputs
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
@@ -19,7 +20,6 @@ from krelax.looks import BLACK, BLUE, GREY, PALE
 from krelax.picture.geometry import Array
 from krelax.picture.style import drawn, on
 from krelax.problem.queries import Queries
-from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from krelax.activations import Max
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals, advance
 from krelax.bounds.methods import Bounded
-from krelax.network.activations import Max
 from krelax.network.compose import reshape
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense

@@ -16,6 +16,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from krelax.activations import ReLU
 from krelax.bounds.backward import outputs
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
@@ -23,7 +24,6 @@ from krelax.bounds.intervals import Intervals, advance, renew
 from krelax.bounds.ledger import Case, Claim, Key, Ledger
 from krelax.bounds.multineuron import influence, worth
 from krelax.bounds.tightening import tighten_layer
-from krelax.network.activations import ReLU
 from krelax.network.compose import reshape
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense

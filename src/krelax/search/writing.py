@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from krelax.activations import ReLU
 from krelax.bounds.groups import Groups
 from krelax.bounds.ledger import (
     MARGINS,
@@ -28,7 +29,6 @@ from krelax.bounds.ledger import (
     keys_of_entries,
 )
 from krelax.certificate.format import schema as file
-from krelax.network.activations import ReLU
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region

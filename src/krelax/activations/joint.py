@@ -13,10 +13,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from krelax.activations.base import Support
 from krelax.hull import octagon
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
-from krelax.relaxations.base import Support
 
 # Where supports are proven, not only proposed.
 PROOF = torch.float64

@@ -9,8 +9,7 @@ import mpmath
 import torch
 from torch import Tensor
 
-from krelax.network.activations import Activation, LeakyReLU, Max, ReLU, Sigmoid, Tanh
-from krelax.relaxations import Relaxation, relax
+from krelax.activations import Activation, LeakyReLU, Max, Relaxation, ReLU, Sigmoid, Tanh
 
 mpmath.mp.prec = 200
 mpf = mpmath.mpf
@@ -55,7 +54,7 @@ class Elementwise:
     def relax(self, intervals: Sequence[tuple[float, float]], dtype: torch.dtype) -> Relaxation:
         """Its relaxation over a batch of intervals: bounds of shape `(len(intervals), 1)`."""
         lower, upper = torch.tensor(intervals, dtype=dtype).unsqueeze(-1).unbind(1)
-        return relax(self.op, lower, upper)
+        return self.op.relax(lower, upper)
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Windowed:
 
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its relaxation over a batch of boxes `(batch, size)`."""
-        return relax(self.op, lower, upper)
+        return self.op.relax(lower, upper)
 
 
 ELEMENTWISE = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from krelax.relaxations.base import Relaxation, Rule, Support
+from krelax.activations.base import Activation, Relaxation, Rule, Support
 
 
 class SShaped(Relaxation):
@@ -18,8 +18,8 @@ class SShaped(Relaxation):
 
     optimised = (True, True)
 
-    def __init__(self, lower: Tensor, upper: Tensor, scale: float, gain: float, offset: float) -> None:
-        super().__init__(lower, upper)
+    def __init__(self, op: Activation, lower: Tensor, upper: Tensor, scale: float, gain: float, offset: float) -> None:
+        super().__init__(op, lower, upper)
         self.scale, self.gain, self.offset = scale, gain, offset
         self.step = scale * gain / 4
 

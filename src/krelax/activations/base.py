@@ -1,7 +1,7 @@
-"""What is true of an activation over an interval: the contract, and the lines every method is made of.
+"""What every activation says of itself: the contract, and the lines every method is made of.
 
-A relaxation is a convex superset R of the graph `{(z, a) : a = act(z), lower <= z <= upper}`. All that bounding asks
-of it is its support function
+An activation is an operator that knows its relaxation over an interval: a convex superset R of the graph
+`{(z, a) : a = act(z), lower <= z <= upper}`. All that bounding asks of it is its support function
 
     sigma(slope, coeff) = max { slope * z - coeff * a : (z, a) in R },
 
@@ -14,9 +14,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from krelax.op import Op, Shape
 
 # Rules decide by comparing bounds, and others are to decide the same. What is compared is often equal but for rounding,
 # as where intervals are symmetric: so the threshold is a little, relatively, to the side of that.
@@ -59,8 +62,26 @@ class Lines:
     upper_at: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Activation(Op):
+    """A non-linear operator with one operand: what it computes, and what is true of it over an interval.
+
+    Elementwise, unless its relaxations say that they reduce. `name` is what krelax calls it, in its table and in what
+    it prints.
+    """
+
+    name: ClassVar[str]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+    @abstractmethod
+    def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
+        """Its single-neuron relaxation over `lower <= z <= upper`, both `(batch, *shape)`."""
+
+
 class Relaxation(ABC):
-    """A convex superset of the graph of an activation over `lower <= z <= upper`, both `(batch, *shape)`.
+    """A convex superset of the graph of the activation `op` over `lower <= z <= upper`, both `(batch, *shape)`.
 
     `reduces` says whether the activation removes the last axis of z (a maximum over windows): its coefficients then
     have one axis less than its slopes. `optimised` says for the lower and the upper line whether its slope is worth
@@ -72,10 +93,15 @@ class Relaxation(ABC):
     optimised = (False, False)
     step = 1.0
 
-    def __init__(self, lower: Tensor, upper: Tensor) -> None:
+    def __init__(self, op: Activation, lower: Tensor, upper: Tensor) -> None:
+        self.op = op
         self.lower = lower.contiguous()
         self.upper = upper.contiguous()
         self._by_rule: dict[Rule, Lines] = {}
+
+    def over(self, lower: Tensor, upper: Tensor) -> Relaxation:
+        """The relaxation of the same activation over other bounds."""
+        return self.op.relax(lower, upper)
 
     @property
     def magnitude(self) -> Tensor:

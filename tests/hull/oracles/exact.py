@@ -1,4 +1,4 @@
-"""Exact arithmetic for one group: support values and vertices as fractions, for tests and for checking.
+"""Exact arithmetic for one group: support values and vertices as fractions.
 
 Numbers are anything `fractions.Fraction` takes (floats are taken at their exact value). Standard library only. Made
 for k <= 4; nothing here is fast, and nothing here rounds.

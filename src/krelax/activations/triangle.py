@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from krelax.relaxations.base import ASIDE, Lines, Relaxation, Rule, Support
+from krelax.activations.base import ASIDE, Activation, Lines, Relaxation, Rule, Support
 
 _STEPS, _TINY = 255.0, 1e-30
 
@@ -41,9 +41,12 @@ class Triangle(Relaxation):
 
     optimised = (True, False)
 
-    def __init__(self, lower: Tensor, upper: Tensor, negative_slope: float = 0.0) -> None:
-        super().__init__(lower, upper)
+    def __init__(self, op: Activation, lower: Tensor, upper: Tensor, negative_slope: float) -> None:
+        super().__init__(op, lower, upper)
         self.negative_slope = negative_slope
+
+    def over(self, lower: Tensor, upper: Tensor) -> Triangle:
+        return Triangle(self.op, lower, upper, self.negative_slope)
 
     def _act(self, z: Tensor) -> Tensor:
         return z.clamp(min=0) + self.negative_slope * z.clamp(max=0)

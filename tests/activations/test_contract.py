@@ -16,11 +16,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.relaxations.kit import ELEMENTWISE, WINDOWED, Elementwise, Number, Windowed, mpf
+from tests.activations.kit import ELEMENTWISE, WINDOWED, Elementwise, Number, Windowed, mpf
 from torch import Tensor
 
-from krelax.network.activations import Activation, LeakyReLU, ReLU
-from krelax.relaxations import RELAXATIONS, Lines, Relaxation, Rule, relax
+from krelax.activations import ACTIVATIONS, Activation, LeakyReLU, Lines, Relaxation, ReLU, Rule
 
 Interval = tuple[float, float]
 DTYPES = [torch.float64, torch.float32]
@@ -253,11 +252,11 @@ def test_any_shape_of_neurons(entry: Elementwise) -> None:
     lower = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
     upper = lower + torch.rand(2, 3, 4, generator=generator, dtype=torch.float64)
     slope, coeff = torch.randn(2, 2, 5, 3, 4, generator=generator, dtype=torch.float64)
-    value = relax(entry.op, lower, upper).support(slope, coeff).value
+    value = entry.op.relax(lower, upper).support(slope, coeff).value
     assert value.shape == (2, 5, 3, 4)
-    flat = relax(entry.op, lower.flatten(1), upper.flatten(1)).support(slope.flatten(2), coeff.flatten(2)).value
+    flat = entry.op.relax(lower.flatten(1), upper.flatten(1)).support(slope.flatten(2), coeff.flatten(2)).value
     same(value.flatten(2), flat)
-    assert all(t.shape == (2, 3, 4) for t in relax(entry.op, lower, upper).interval())
+    assert all(t.shape == (2, 3, 4) for t in entry.op.relax(lower, upper).interval())
 
 
 def same(ours: Tensor, theirs: Tensor) -> None:
@@ -272,7 +271,7 @@ def test_a_stable_neuron_is_exact(op: Activation, rule: Rule) -> None:
     """Where the sign of z is known both lines are the activation itself: no precision is lost, not even an ulp."""
     stable = [(-2.0, -1.0), (-3.0, 0.0), (0.0, 0.0), (0.0, 4.0), (1e-300, 5.0), (-1e-12, -1e-300), (2.0, 2.0)]
     lower, upper = torch.tensor(stable, dtype=torch.float64).unsqueeze(-1).unbind(1)
-    relaxation = relax(op, lower, upper)
+    relaxation = op.relax(lower, upper)
     assert not relaxation.unstable().any()
     lines = relaxation.lines_by(rule)
     assert torch.equal(lines.lower, lines.upper)
@@ -427,7 +426,7 @@ def test_a_window_with_a_sure_winner_is_exact() -> None:
     """A member whose lower bound exceeds every other's upper bound is the maximum."""
     lower = torch.tensor([[0.0, 3.0, -1.0]], dtype=torch.float64)
     upper = torch.tensor([[2.5, 4.0, 3.0]], dtype=torch.float64)
-    lines = RELAXATIONS[type(WINDOWED[0].op)](WINDOWED[0].op, lower, upper).lines_by(Rule.ADAPTIVE)
+    lines = WINDOWED[0].relax(lower, upper).lines_by(Rule.ADAPTIVE)
     assert torch.equal(lines.lower, lines.upper)
     assert lines.below is None or not lines.below.any()
     assert not lines.above.any()
@@ -445,14 +444,14 @@ def subclasses(cls: type[Activation]) -> Iterator[type[Activation]]:
 def test_every_activation_has_a_relaxation_and_a_place_in_this_kit() -> None:
     """Adding an activation without a relaxation, or a relaxation without tests, fails here."""
     known = {cls for cls in subclasses(Activation) if cls.__module__.startswith("krelax.")}
-    assert known == set(RELAXATIONS)
+    assert known == set(ACTIVATIONS.values())
     assert known == {type(entry.op) for entry in (*ELEMENTWISE, *WINDOWED)}
 
 
 def test_every_relaxation_says_whether_it_reduces() -> None:
     one = torch.ones(1, 2)
     for entry in (*ELEMENTWISE, *WINDOWED):
-        relaxation: Relaxation = relax(entry.op, -one, one)
+        relaxation: Relaxation = entry.op.relax(-one, one)
         assert relaxation.reduces is isinstance(entry, Windowed)
 
 

@@ -7,11 +7,30 @@ function of the window's maximum alone, found by going through the upper bounds 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from krelax.relaxations.base import ASIDE, Relaxation, Rule, Support
+from krelax.activations.base import ASIDE, Activation, Relaxation, Rule, Support
+from krelax.op import Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Max(Activation):
+    """Largest entry along the last axis, which disappears (max pooling, after `Take` laid out the windows)."""
+
+    name = "max"
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0][:-1]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].amax(-1)
+
+    def relax(self, lower: Tensor, upper: Tensor) -> Maximum:
+        return Maximum(self, lower, upper)
 
 
 def _box_maximum(form: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
