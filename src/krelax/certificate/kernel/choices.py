@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,22 +33,21 @@ class Chosen:
     narrowings: Mapping[int, Narrowing]
 
     def __call__(self, j: int, coeff: Array | None) -> Relaxed | None:
-        network, ar, rows = self.context.network, self.context.bounds.ar, len(self.batch)
+        bounds, rows, activation = self.context.bounds, len(self.batch), self.context.network.activation(j)
         splits = self._splits(j)
         if coeff is None:
             if not len(splits.leaf):
                 return None
-            coeff = ar.number(np.zeros((rows, network.activation(j).size)))
-        ends, choices, empty = self._ends(j), self._choices.get(j), None
+            coeff = bounds.ar.number(np.zeros((rows, activation.size)))
+        ends, choices = self._ends(j), self._choices.get(j)
         tables = {} if choices is None else _tables(choices, self.batch, ends[0].shape[1])
-        if len(splits.leaf):
-            ends = splits.cut(ends, rows)
-            pieces = network.activation(j).rule.pieces
-            assert pieces is not None  # nothing else is split
-            tables |= splits.tables(rows, pieces)
-            empty = np.asarray((ends[0] > ends[1]).any(1))
         parts = [] if choices is None else [self._part(j, shares) for shares in choices.groups]
-        return relax(self.context.bounds, j, coeff, ends, Choice(tables=tables, parts=parts), empty=empty)
+        if not len(splits.leaf):
+            return relax(bounds, j, coeff, ends, Choice(tables=tables, parts=parts))
+        ends, pieces = splits.cut(ends, rows), activation.rule.pieces
+        assert pieces is not None  # nothing else is split
+        choice = Choice(tables=tables | splits.tables(rows, pieces), parts=parts)
+        return replace(relax(bounds, j, coeff, ends, choice), empty=np.asarray((ends[0] > ends[1]).any(1)))
 
     @cached_property
     def _choices(self) -> dict[int, Choices]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from krelax.certificate.kernel.backward import InputForms, over_inputs
 from krelax.certificate.kernel.choices import Chosen
 from krelax.certificate.kernel.clipping import Clips, Lines, Narrowing, ScaledForms
 from krelax.certificate.kernel.context import Context, slots_of
-from krelax.certificate.kernel.groups import Groups
 from krelax.certificate.kernel.linear import Index
 
 # Of clips at one activation.
@@ -28,7 +27,9 @@ def check_lemma(context: Context, lemma: Lemma, layer: int | None = None) -> Flo
     Raises Malformed for a lemma that does not fit.
     """
     node, count = _subject(context, lemma, layer)
-    leaves = leaves_of(lemma, count, slots_of(context.network, _choosable(context, layer)), context.assumed)
+    # the activations at which it chooses: those before its own, and all of them under an assumption
+    before = context.groups if layer is None or context.assumed is not None else context.groups[:layer]
+    leaves = leaves_of(lemma, count, slots_of(context.network, before), context.assumed)
     clips = _clips(context, lemma, leaves)
     narrowings = {-1: clips.start({j: context.ends(j) for j in clips.lines})}  # by the leaf that is a clip
     values = np.empty(len(leaves))
@@ -95,11 +96,6 @@ def _subject(context: Context, lemma: Lemma, layer: int | None) -> tuple[int, in
         return len(context.network.nodes) - 1, len(context.rows)
     node = context.network.before(layer)
     return node, forms_of(lemma.forms, context.network.size(node))
-
-
-def _choosable(context: Context, layer: int | None) -> Sequence[Sequence[Groups]]:
-    """The groups of the activations at which a lemma chooses: those before its own, and all under an assumption."""
-    return context.groups if layer is None or context.assumed is not None else context.groups[:layer]
 
 
 def _clips(context: Context, lemma: Lemma, leaves: Leaves) -> Clips:

@@ -12,15 +12,11 @@ from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 class ReLU(Rule):
     """`max(z, 0)`, the larger of two lines: supports are attained at an end or at zero."""
 
-    name = "ReLU"
+    name, float32 = "ReLU", True
 
     @property
     def pieces(self) -> tuple[float, float]:
         return 0.0, 1.0
-
-    @property
-    def obstacle(self) -> str | None:
-        return None
 
     def interval(self, ends: Ends, float32: bool) -> Ends:
         return np.maximum(ends[0], 0), np.maximum(ends[1], 0)
