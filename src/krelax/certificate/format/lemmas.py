@@ -63,7 +63,7 @@ def leaves_of(lemma: Lemma, forms: int, slots: Sequence[Slot], assumed: int | No
         raise Malformed(f"negative multipliers, or more than {_MOST_NODES} nodes")
     splittable = np.concatenate([np.zeros(0, bool), *(np.full(slot.size, slot.pieces) for slot in slots)])
     owners, behind, clips, starts = list[int](), list[int](), list[int](), [0]
-    neurons, sides = list[int](), list[int]()
+    neurons, sides, most = list[int](), list[int](), len(lemma.multipliers)
     for form, path, clip, mark in _visits(lemma, forms, splittable, assumed):
         if mark == CLIP:
             clips.append(len(owners))
@@ -72,10 +72,10 @@ def leaves_of(lemma: Lemma, forms: int, slots: Sequence[Slot], assumed: int | No
         neurons += path.keys()
         sides += path.values()
         starts.append(len(neurons))
-        if len(neurons) > len(lemma.multipliers):
+        if starts[-1] > most:
             raise Malformed("trees with more splits on their paths than the lemma has multipliers")
-    if len(neurons) != len(lemma.multipliers):
-        raise Malformed(f"{len(lemma.multipliers)} multipliers for {len(neurons)} splits")
+    if starts[-1] != most:
+        raise Malformed(f"{most} multipliers for {starts[-1]} splits")
     _check_choices(lemma, len(owners), slots)
     form_of, start, neuron, last, clip_of = (np.array(a, np.int64) for a in (owners, starts, neurons, behind, clips))
     side, multiplier = np.array(sides, np.float64), lemma.multipliers.astype(np.float64)
@@ -103,7 +103,7 @@ def _visits(
         if neuron == CLIP:
             around.append((count - 1, len(path)))
             continue
-        if not _backtrack(path):
+        if not path or not _backtrack(path):
             form, path = form + 1, dict(root)
         while around and around[-1][1] >= len(path):
             around.pop()

@@ -46,7 +46,7 @@ class Region:
 class Forms:
     """Linear forms `sum coefficient * z[entry]` of a pre-activation, flattened: a term is an item of each array.
 
-    Forms are numbered from 0, none left out; there are as many as the claim has trees. Terms come in order of form,
+    Forms are numbered from 0, none left out. There are as many as the lemma has trees. Terms come in order of form,
     then entry, each once.
     """
 
@@ -74,13 +74,15 @@ class Shares:
 
 @dataclass
 class Choices:
-    """The choices at one activation, given by its number, for all leaves of a claim.
+    """What all leaves of a lemma choose at one activation, given by its number.
 
-    `row`, for each leaf, is a row of the tables, numbered through `slopes`, `lines` and `absolute` in this order, or -1
-    for none; it is missing if there are no tables. `entries` are the neurons (entries of the pre-activation, flattened)
-    that `slopes` and `lines` are about, all of them if it is missing; neurons without a choice are adaptive. `slopes`
-    are of lower lines; `owner` says for each row which row of `upper` has those of upper lines, negative for no choice.
-    `clips` has for each clip of the claim, and each form of the layer's `lines`, the multiplier of the margin in steps
+    `row` names for each leaf a row of the tables, -1 for none. Rows are numbered through `slopes`, `lines` and
+    `absolute`, in this order. It is missing if there are no tables. `entries` are the neurons (entries of the
+    pre-activation, flattened) that `slopes` and `lines` are about; if it is missing, they are about all. Neurons of
+    which nothing is chosen are adaptive. `slopes` are of lower lines. `owner` says for each of their rows which row of
+    `upper` has the slopes of upper lines, negative for no choice.
+
+    `clips` has the multiplier of the margin for each clip of the lemma and each form of the layer's `lines`, in steps
     of a ninth or so (`krelax.certificate.kernel.clipping`), 0 for none.
     """
 
@@ -101,14 +103,15 @@ class Lemma:
     """Lower bounds of some forms. Each form has a tree over splits, and each leaf a witness.
 
     `tree` holds the trees of all forms one after the other, in preorder: -1 for a leaf, otherwise the neuron that is
-    split, whose first subtree has `z >= 0` and whose second has `z <= 0`. Neurons are numbered through the entries of
-    all pre-activations. Leaves are numbered in order of appearance. `multipliers` has one number for each split on the
-    path to each leaf: leaf by leaf, from the root. Activations without a crossing are adaptive throughout.
-    `forms` is missing for margins: there the forms are the question's, in order.
+    split. Its first subtree has `z >= 0` and its second `z <= 0`. Neurons are numbered through the entries of all
+    pre-activations. Leaves are numbered in order of appearance. `multipliers` has one number for each split on the
+    path to each leaf: leaf by leaf, from the root. `crossings` are the choices at activations. Without them an
+    activation is adaptive throughout. `forms` is missing for margins: there the forms are the question's, in order.
 
-    In trees of margins, and over boxes, -2 is a *clip*, which has a witness, as leaves have, with which it is numbered,
-    and one subtree. There the margin is taken to be at most `level`, which is positive: no bound counts for more. So a
-    bound of the margin is a half-space of inputs, over which the `lines` of layers narrow intervals in the subtree.
+    In trees of margins, and over boxes, -2 is a *clip*. It has one subtree, and a witness as leaves have, and is
+    numbered with them. There the margin is taken to be at most `level`, which is positive: no bound counts for more.
+    So a bound of the margin is a half-space of inputs, over which the `lines` of layers narrow intervals in the
+    subtree.
     """
 
     tree: Annotated[NDArray[np.int32], Stored("<i4", "nodes")]
@@ -122,7 +125,7 @@ class Lemma:
 class GroupSet:
     """Groups of k neurons of one activation, and the normals of their polytopes, with entries in {-1, 0, 1}.
 
-    The bound of a row over a group is the best proven by a claim of the same layer about exactly that form, or else
+    The bound of a row over a group is the best that a lemma of the same layer proves of exactly that form, or else
     what the members' intervals say.
     """
 
@@ -134,9 +137,9 @@ class GroupSet:
 class Layer:
     """What is proven about one activation's pre-activation, with the activations before it.
 
-    `base` is how all undecided entries are bounded first; then come the claims, of forms over the pre-activation.
-    A form of one entry with coefficient 1 or -1 tightens its interval. `lines` are such forms without splits, of which
-    not the bounds but the linear forms of the inputs are kept, for clips.
+    `base` is how all undecided entries are bounded first. Then come the lemmas `claims`, of forms of the
+    pre-activation. A form of one entry with coefficient 1 or -1 tightens its interval. `lines` is a lemma about such
+    forms without splits. Not its bounds are kept, but its linear forms of the inputs, for clips.
     """
 
     base: Literal["interval", "adaptive", "parallel"]
@@ -147,7 +150,7 @@ class Layer:
 
 @dataclass
 class Step:
-    """Lower bounds of forms over the pre-activation of one activation, given by its number."""
+    """A lemma about the pre-activation of one activation, given by its number."""
 
     activation: int
     claim: Lemma
@@ -155,16 +158,15 @@ class Step:
 
 @dataclass
 class Refutation:
-    """A margin, given by its number, proven by contradiction: assume that it is at most `level`, which is positive, or
-    else it is above it.
+    """A margin, given by its number, proven by contradiction: it is above `level`, which is positive, or at most that.
 
-    Behind the outputs there is one more activation then, a ReLU of the margin less `level`, whose one neuron is not
-    positive. Every path in a tree of a step begins with its split, on the side `z <= 0`, which is not in the tree and
-    has its multiplier. Leaves have choices at all activations, because that neuron lies behind them all. Each of the
-    `steps` is over the best that is known under the assumption then, at first what the question's own layers say. If
-    bounds contradict each other, nothing is left to prove; otherwise `claim` has one tree, without that split, of the
-    margin, and no bound counts for more than `level`. The `lines` for its clips are over what is known then, without
-    the split, too.
+    Let it be at most `level`. Behind the outputs there is one more activation then, a ReLU of the margin less `level`,
+    whose one neuron is not positive. Every path in a tree of a step begins with its split, on the side `z <= 0`. That
+    split is not in the tree, but has its multiplier. Leaves have choices at all activations, because the neuron lies
+    behind them all. Each of the `steps` is over the best that is known under the assumption by then, at first over what
+    the question's own layers say. If bounds contradict each other, nothing is left to prove. Otherwise the lemma
+    `claim` has one tree, without that split, of the margin, and no bound counts for more than `level`. The `lines` for
+    its clips are over what is known then, without the split, too.
     """
 
     margin: int
@@ -187,10 +189,10 @@ class Boxes:
 class Question:
     """For every x of the region, has every clause a margin `rows @ y + offsets` that is positive?
 
-    `clause` numbers the clauses from 0, none left out. The proof is either one layer for each activation and a claim
-    of all margins, or a tree of boxes. With `maxima`, it has one more activation behind the outputs, the largest margin
-    of every clause (in windows as long as the longest; shorter ones repeat their first member), and the claim is of
-    these maxima. A margin counts for as much as the claim says, or one of the `cases`.
+    `clause` numbers the clauses from 0, none left out. The proof is either one layer for each activation and a lemma
+    about all margins, or a tree of boxes. With `maxima`, there is one more activation behind the outputs, the largest
+    margin of every clause (in windows as long as the longest; shorter ones repeat their first member), and the lemma is
+    about these maxima. A margin counts for as much as the lemma says, or one of the `cases`.
     """
 
     region: Region

@@ -156,6 +156,9 @@ class Arithmetic:
     def maximum(self, x: Array, y: Array) -> Array:
         return np.maximum(x, y)
 
+    def minimum(self, x: Array, y: Array) -> Array:
+        return -self.maximum(-x, -y)
+
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
         return np.where(mask, x, y)
 

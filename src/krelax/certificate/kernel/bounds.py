@@ -73,15 +73,15 @@ class LayerBounds:
 
     def advanced(self) -> LayerBounds:
         """With the interval of the next node."""
-        i, here = len(self.lower), self
-        node = self.network.nodes[i]
-        if isinstance(node, Affine):
-            here = replace(self, reach=(*self.reach, self._reach(node)))
-        lower, upper, magnitude = here._interval(i)
-        if not isinstance(node, Affine):
-            here = replace(self, reach=(*self.reach, _beginning(np.maximum(abs(lower), abs(upper)))))
-        lowers, uppers, magnitudes = (*self.lower, lower), (*self.upper, upper), (*self.magnitude, magnitude)
-        return replace(here, lower=lowers, upper=uppers, magnitude=magnitudes)
+        i = len(self.lower)
+        node, reach = self.network.nodes[i], np.ones((1, 1))
+        if self.float32 and isinstance(node, Affine):
+            reach = self._reach(node)
+        lower, upper, magnitude = self._interval(i, reach)
+        if isinstance(node, Activation):
+            reach = _beginning(np.maximum(abs(lower), abs(upper)))
+        sides = (*self.lower, lower), (*self.upper, upper), (*self.magnitude, magnitude), (*self.reach, reach)
+        return LayerBounds(self.network, self.region, self.ar, self.float32, *sides)
 
     def over(self, network: Network) -> LayerBounds:
         """The same of a network that continues this one, or that this one continues."""
@@ -94,7 +94,7 @@ class LayerBounds:
 
     def renewed(self, node: int) -> LayerBounds:
         """With the interval of a node intersected with what those of its inputs say."""
-        return self.tightened(node, *self._interval(node)[:2])
+        return self.tightened(node, *self._interval(node, self.reach[node])[:2])
 
     def tightened(self, node: int, lower: Floats, upper: Floats) -> LayerBounds:
         """With a node's bounds intersected with others that hold, too. Raises Contradiction."""
@@ -115,11 +115,11 @@ class LayerBounds:
             slack += gamma(node.terms + _OVERHEAD_FLOAT32, _FLOAT32)
         return slack
 
-    def _interval(self, i: int) -> tuple[Floats, Floats, Floats]:
+    def _interval(self, i: int, reach: Floats) -> tuple[Floats, Floats, Floats]:
         """Lower and upper bounds, and magnitudes, of a node by those of its inputs."""
         node = self.network.nodes[i]
         if isinstance(node, Affine) and not node.moves_only:
-            return self._affine(node, i)
+            return self._affine(node, reach)
         assert node is not None
         if isinstance(node, Affine):
             ends = [[side[j] for j in node.inputs] for side in (self.lower, self.upper)]
@@ -129,31 +129,29 @@ class LayerBounds:
             lower, upper = node.rule.interval((self.lower[z], self.upper[z]), self.float32)
         return lower, upper, np.maximum(abs(lower), abs(upper))
 
-    def _affine(self, node: Affine, i: int) -> tuple[Floats, Floats, Floats]:
+    def _affine(self, node: Affine, reach: Floats) -> tuple[Floats, Floats, Floats]:
         ar = self.ar
         centre = [ar.number((self.lower[j] + self.upper[j]) / 2) for j in node.inputs]
         ends = [(ar.number(self.lower[j]), ar.number(self.upper[j])) for j in node.inputs]
         radius = [ar.maximum(high - c, c - low) for c, (low, high) in zip(centre, ends, strict=True)]
-        middle, magnitude = node.forward(ar, centre), self._magnitude(node, i)
+        middle, magnitude = node.forward(ar, centre), self._magnitude(node, reach)
         spread = node.spread(ar, radius) + self.slack(node, node.terms) * ar.number(magnitude)
         return ar.down(middle - spread), -ar.down(-(middle + spread)), magnitude
 
-    def _magnitude(self, node: Affine, i: int) -> Floats:
+    def _magnitude(self, node: Affine, reach: Floats) -> Floats:
         """Bounds of the sums of an affine node's absolute terms."""
         floor = _FLOOR_FLOAT32 if self.float32 else 0.0
         largest = [self.largest(j) + floor for j in node.inputs]
         magnitude = -self.ar.down(-node.magnitude(self.ar, [self.ar.number(v) for v in largest])) + _FLOOR
         if self.float32:
             magnitude = magnitude + floor * (1 + sum(v.sum(1, keepdims=True) for v in largest))
-            magnitude = magnitude + _FLOOR_OF_REACH * self.reach[i]
+            magnitude = magnitude + _FLOOR_OF_REACH * reach
             if not (magnitude < _LARGEST_FLOAT32).all():
                 raise Rejected("float32 executions may overflow")
         return magnitude
 
     def _reach(self, node: Affine) -> Floats:
         """The reach of an affine node: every factor counts as one at least."""
-        if not self.float32:
-            return np.ones((1, 1))
         total = np.zeros((1, 1))
         for j, m in zip(node.inputs, node.maps, strict=True):
             ones = self.ar.number(np.ones((1, self.network.size(j))))

@@ -14,6 +14,7 @@ from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.closed_form import bound_entries, bound_forms
 from krelax.certificate.kernel.context import Context
+from krelax.certificate.kernel.network import Activation
 from krelax.certificate.kernel.region import Region
 
 # Boxes that are cut although the certificate does not.
@@ -68,7 +69,7 @@ def _derived(context: Context, boxes: Region) -> Context:
     network, ar, float32 = context.network, context.bounds.ar, context.bounds.float32
     here = replace(context, bounds=LayerBounds.of(network, boxes, ar, float32))
     for node in network.nodes[1:]:
-        if node is not None and len(here.bounds.lower) in network.activations:
+        if isinstance(node, Activation):
             z = node.inputs[0]
             old = here.bounds.lower[z], here.bounds.upper[z]
             sides = bound_entries(here, z, np.nonzero(np.ones(old[0].shape, bool)), True)

@@ -102,15 +102,13 @@ class Clips:
         bounds: LayerBounds,
         numbers: Sequence[int],
         before: Sequence[Narrowing],
-        coeff: Array | None,
-        const: Array,
+        coeff: Array,
+        rest: Array,
     ) -> Sequence[Narrowing]:
         """What is left behind clips with these numbers, `before` which this was left. Their margins are at least
-        `coeff x + const`, with a row for each clip."""
-        if coeff is None:
-            return before
+        `coeff x + rest`, with a row for each clip."""
         ar, region, behind = bounds.ar, bounds.region, []
-        margins = ScaledForms.of(ar, region, coeff, const - ar.number(np.asarray(self.level)))
+        margins = ScaledForms.of(ar, region, coeff, rest - ar.number(np.asarray(self.level)))
         for row, (number, parent) in enumerate(zip(numbers, before, strict=True)):
             values = {j: x.least(ar, region, self.multipliers[j][number], margins, row) for j, x in self.lines.items()}
             found = {j: _intersected(parent.ends[j], x, values[j]) for j, x in self.lines.items()}

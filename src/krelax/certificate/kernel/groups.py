@@ -9,6 +9,7 @@ point, and what they are worth is then computed with care. Members may also pay 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from itertools import combinations
 from typing import Any
 
@@ -71,13 +72,8 @@ class Groups:
 
     def _maximum(self, ar: Arithmetic, values: list[Array], possible: list[NDArray[np.bool_]]) -> Array:
         """The largest value of a pattern that the intervals allow; at least one is."""
-        least = values[0]
-        for value in values[1:]:
-            least = -ar.maximum(-least, -value)
-        best = least
-        for value, mask in zip(values, possible, strict=True):
-            best = ar.maximum(best, ar.where(mask, value, least))
-        return best
+        least = reduce(ar.minimum, values)
+        return reduce(ar.maximum, (ar.where(mask, x, least) for x, mask in zip(values, possible, strict=True)))
 
     def _best(self, ar: Arithmetic, rows: Floats, c: Array, size: Array, y: Floats | None, ends: Ends) -> Array:
         """The least of two upper bounds of `max c z`: by multipliers, and of members by themselves. `size` bounds the
@@ -99,7 +95,7 @@ class Groups:
             worth = worth + (y * abs(column)).sum(2) * far[:, :, i]
         if slack:
             value = value + (slack * (worth + absolute) + ar.tiny * (1 + worth + far.sum(2)))
-        return -ar.maximum(-alone, -value)
+        return ar.minimum(alone, value)
 
     def _multipliers(
         self, rows: Floats, c: Floats, far: Floats, below_all: Floats, picked: NDArray[np.int64] | None

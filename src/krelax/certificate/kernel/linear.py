@@ -1,5 +1,9 @@
 """The three linear maps that networks are made of: picking entries, scaling them, and products with matrices.
 
+Of each, `forward` makes values from those of the input, and `adjoint` coefficients of the input from those of the
+value. `terms` and `adjoint_terms` are the most products added up in an entry of either. `absolute` is the map with
+absolute values of its coefficients, and `over` the same map with numbers of an arithmetic.
+
 A convolution has one matrix for each entry of its kernel. Values are arrays `(batch, size)`, of floats or exact ones.
 """
 
@@ -9,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +20,6 @@ from numpy.typing import NDArray
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 
 Index = NDArray[np.int64]
-
-
-class Map(Protocol):
-    """A linear map. `terms` and `adjoint_terms` are the most products added up in an entry of its value and of its
-    adjoint's; `absolute` is the map with absolute values of its coefficients."""
-
-    @property
-    def terms(self) -> int: ...
-    @property
-    def adjoint_terms(self) -> int: ...
-    def forward(self, ar: Arithmetic, x: Array) -> Array: ...
-    def adjoint(self, ar: Arithmetic, c: Array) -> Array: ...
-    @property
-    def absolute(self) -> Map: ...
-    def over(self, ar: Arithmetic) -> Map:
-        """The same map with its coefficients as numbers of an arithmetic."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,3 +140,6 @@ class Dense:
 
     def over(self, ar: Arithmetic) -> Dense:
         return replace(self, weight=ar.number(self.weight))
+
+
+Map = Pick | Scale | Dense

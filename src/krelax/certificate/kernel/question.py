@@ -19,7 +19,7 @@ from krelax.certificate.kernel.context import Context, slots_of
 from krelax.certificate.kernel.extension import with_assumed, with_maxima
 from krelax.certificate.kernel.groups import Key, key, polytopes
 from krelax.certificate.kernel.lemma import check_lemma, check_lines
-from krelax.certificate.kernel.network import Network
+from krelax.certificate.kernel.network import Activation, Network
 from krelax.certificate.kernel.region import Region
 
 
@@ -75,10 +75,10 @@ def _by_clause(values: Floats, clause: NDArray[np.int32]) -> Floats:
 
 def _layers(context: Context, layers: list[Layer]) -> Context:
     """Bounds of all nodes."""
-    number = {i: j for j, i in enumerate(context.network.activations)}
-    for i in range(1, len(context.network.nodes)):
-        if i in number:
-            context = check_layer(context, number[i], layers[number[i]])
+    for node in context.network.nodes[1:]:
+        if isinstance(node, Activation):
+            j = len(context.groups)
+            context = check_layer(context, j, layers[j])
         context = replace(context, bounds=context.bounds.advanced())
     return context
 

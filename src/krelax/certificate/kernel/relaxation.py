@@ -64,15 +64,7 @@ class Choice:
     parts: Sequence[Part] = ()
 
 
-def relax(
-    bounds: LayerBounds,
-    j: int,
-    coeff: Array,
-    ends: Ends,
-    choice: Choice,
-    which: Rows = slice(None),
-    empty: NDArray[np.bool_] | None = None,
-) -> Relaxed:
+def relax(bounds: LayerBounds, j: int, coeff: Array, ends: Ends, choice: Choice, which: Rows = slice(None)) -> Relaxed:
     """Relax activation j. Behind it are the coefficients `coeff`, `(rows, neurons)`, before it the intervals `ends`,
     `(regions | rows | 1, entries)`, cut by splits; `which` are the rows' regions.
 
@@ -92,7 +84,8 @@ def relax(
         if ar.unit:
             taken = taken + part.groups.put(ar, abs(part.coeff) + abs(part.slope))[:, columns]
     own = rule.behind(rest)
-    tables = {name: table.at(np.arange(size)[columns], size) for name, table in choice.tables.items()}
+    neurons = np.arange(size)[columns]
+    tables = {name: table.at(neurons, size) for name, table in choice.tables.items()}
     slopes = ar.choice(_slopes(rule, ar.floats(own), ends, choice.parallel, tables, which))
     price = price + rule.price(ar, own, slopes, own_ends).sum(1)
     error = rule.executed(own_ends) if bounds.float32 else None
@@ -107,7 +100,7 @@ def relax(
         passed = passed * ar.number((all_ends[0] >= 0).astype(np.float64))
         passed[:, columns] = slopes
         slopes = passed
-    return Relaxed(slopes, price, terms, size + sum(part.groups.members.size for part in choice.parts), empty)
+    return Relaxed(slopes, price, terms, size + sum(part.groups.members.size for part in choice.parts))
 
 
 def _linear(rule: Rule, ends: Ends, choice: Choice) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ They are made of ReLUs as krelax makes them, so that a certificate's activations
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from functools import reduce
 from math import prod
 
@@ -26,7 +27,7 @@ def activation(c: Context, x: Value, rule: Rule, shape: Shape) -> Value:
     return Value(c.builder.add(Activation((x.node,), rule, prod(shape))), shape, x.dtype)
 
 
-@reads(*(op for op, rule in RULES.items() if not hasattr(rule, "__dataclass_fields__")), forms=[form(7, 1)])
+@reads(*(op for op, rule in RULES.items() if not is_dataclass(rule)), forms=[form(7, 1)])
 def _plain(c: Context) -> Tensor:
     """An activation without attributes."""
     return activation(c, c.value(), RULES[c.call.op](), c.value().shape)

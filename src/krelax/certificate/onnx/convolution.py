@@ -1,4 +1,4 @@
-"""Operators over windows: padding, convolutions and pools."""
+"""Convolution and pooling, and padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reading an operator needs: its operands, and the nodes that its value is made of.
+"""How operators are read: the forms that each has had, its operands, and the nodes that its value is made of.
 
 A tensor is a constant array of its element type, or a value that depends on the input: a node of the network, a shape,
 and an element type. The functions that read operators are collected in `OPERATORS`, by the operators' names, each with

@@ -1,6 +1,6 @@
 """The network in an ONNX file, as the checker sees it: every operator is read by a function of its own.
 
-They lie in four modules: entries that move, affine maps, windows, and activations.
+They lie in four modules: shape operators, affine operators, convolution and pooling, and activations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Operators that move entries about.
+"""Shape operators, which move entries about.
 
 Most are written once, as functions of arrays: applied to the numbers 0, 1, 2, ... of a tensor's entries they say where
 every entry comes from, and applied to a constant they evaluate it.

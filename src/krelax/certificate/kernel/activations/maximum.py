@@ -16,12 +16,8 @@ from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 class Maximum(Rule):
     """The largest of `window` members; entries of the pre-activation come window by window."""
 
-    name = "maximum"
+    name, float32 = "maximum", True
     window: int
-
-    @property
-    def obstacle(self) -> str | None:
-        return None
 
     def _members(self, x: Array) -> Array:
         """`(rows, entries)` as `(rows, windows, members)`."""

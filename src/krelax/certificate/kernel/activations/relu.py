@@ -12,15 +12,11 @@ from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 class ReLU(Rule):
     """`max(z, 0)`, the larger of two lines: supports are attained at an end or at zero."""
 
-    name = "ReLU"
+    name, float32 = "ReLU", True
 
     @property
     def pieces(self) -> tuple[float, float]:
         return 0.0, 1.0
-
-    @property
-    def obstacle(self) -> str | None:
-        return None
 
     def interval(self, ends: Ends, float32: bool) -> Ends:
         return np.maximum(ends[0], 0), np.maximum(ends[1], 0)
@@ -32,11 +28,11 @@ class ReLU(Rule):
         return (ends[0] >= 0) | (ends[1] <= 0)
 
     def lines(self, ends: Ends, parallel: bool) -> Ends:
-        lower, upper = ends
-        low = chord = self._chord(ends)
-        if not parallel:
-            low = np.where(upper > -lower * (1 + ASIDE), 1.0, self.pieces[0])
-        return self._where_decided(ends, low), self._where_decided(ends, chord)
+        (lower, upper), (slope, one) = ends, self.pieces
+        chord = (np.maximum(upper, 0) - slope * np.minimum(lower, 0)) / np.where(upper > lower, upper - lower, 1.0)
+        low = chord if parallel else np.where(upper > -lower * (1 + ASIDE), one, slope)
+        undecided, own = self.undecided(ends), np.where(lower >= 0, one, slope)
+        return np.where(undecided, low, own), np.where(undecided, chord, own)
 
     def chosen(self, lines: Ends, ends: Ends, fraction: Floats, upper: Floats | None) -> Ends:
         """Inside a sum, lines can be better than the neuron's own: with the slope of an upper line the fraction counts
@@ -54,12 +50,3 @@ class ReLU(Rule):
 
     def _value(self, ar: Arithmetic, z: Floats) -> Array:
         return ar.number(np.maximum(z, 0.0))
-
-    def _chord(self, ends: Ends) -> Floats:
-        lower, upper = ends
-        width = np.where(upper > lower, upper - lower, 1.0)
-        return (np.maximum(upper, 0) - self.pieces[0] * np.minimum(lower, 0)) / width
-
-    def _where_decided(self, ends: Ends, line: Floats) -> Floats:
-        """The slope of the only piece where there is one, else of a line."""
-        return np.where(self.undecided(ends), line, np.where(ends[0] >= 0, 1.0, self.pieces[0]))

@@ -29,6 +29,7 @@ class Rule:
     """
 
     name: ClassVar[str]
+    float32: ClassVar[bool] = False  # whether an error of its executions in float32 is known
 
     @property
     def pieces(self) -> tuple[float, float] | None:
@@ -37,7 +38,7 @@ class Rule:
     @property
     def obstacle(self) -> str | None:
         """Why nothing is known of its executions in float32; None if their error is known."""
-        return f"{self.name}, whose executions are not known"
+        return None if self.float32 else f"{self.name}, whose executions are not known"
 
     def interval(self, ends: Ends, float32: bool) -> Ends:
         """The range of the activation, as it is or as float32 executes it."""
