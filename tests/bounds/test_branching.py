@@ -125,8 +125,9 @@ def every_leaf(evaluator: Evaluator, queries: int, unstable: Tensor, seed: int) 
 def with_groups(instance: Instance, known: Intervals, size: int) -> Intervals:
     """The same bounds with groups in every layer, if there are to be any."""
     for i, relaxation in known.relaxations.items():
-        assert isinstance(relaxation, Triangle)
-        score = relaxation.height()[0].flatten()
+        triangle = relaxation.triangle()
+        assert triangle is not None
+        score = triangle.height()[0].flatten()
         grouping = Grouping(size, neurons=8, overlap=2)
         chosen = choose(instance, known, i, score, grouping, Ascent(8, 0.5, 0.9)) if size else None
         if chosen is not None:
