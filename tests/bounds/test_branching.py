@@ -20,7 +20,6 @@ from tests.exact import Layer, as_network, ranges
 from torch import Tensor
 
 from krelax.activations import LeakyReLU, Rule
-from krelax.activations.triangle import Triangle
 from krelax.bounds import branching
 from krelax.bounds.backward import Form, neurons, outputs, signed
 from krelax.bounds.branching import Branching, Effort
@@ -126,8 +125,9 @@ def every_leaf(evaluator: Evaluator, queries: int, unstable: Tensor, seed: int) 
 def with_groups(instance: Instance, known: Intervals, size: int) -> Intervals:
     """The same bounds with groups in every layer, if there are to be any."""
     for i, relaxation in known.relaxations.items():
-        assert isinstance(relaxation, Triangle)
-        score = relaxation.height()[0].flatten()
+        triangle = relaxation.triangle()
+        assert triangle is not None
+        score = triangle.height()[0].flatten()
         grouping = Grouping(size, neurons=8, overlap=2)
         chosen = choose(instance, known, i, score, grouping, Ascent(8, 0.5, 0.9)) if size else None
         if chosen is not None:
