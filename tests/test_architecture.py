@@ -135,6 +135,21 @@ def test_reports_are_made_without_heavy_libraries() -> None:
                 assert name.split(".")[0] in sys.stdlib_module_names | {"numpy", "krelax"}, f"{file.name}: {name}"
 
 
+def test_nothing_is_shipped_that_only_tests_use() -> None:
+    """Every module is imported by another one, or is where `krelax`, its commands or `python -m krelax` find theirs."""
+    used = {f"krelax.{name}" for name in ("__main__", "cli.__init__")}
+    for file in SOURCE.rglob("*.py"):
+        texts = (n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant))
+        used |= {text for text in texts if isinstance(text, str) and text.startswith("krelax.")}
+        for statement in imports(file):
+            names = modules(statement)
+            used |= {*names, *(name.rpartition(".")[0] for name in names)}
+    commands = {f"krelax.cli.{file.stem}" for file in (SOURCE / "cli").glob("*.py")}
+    for file in SOURCE.rglob("*.py"):
+        name = ".".join(("krelax", *file.relative_to(SOURCE).with_suffix("").parts))
+        assert name.endswith("__init__") or name in used | commands, f"{name} is not used"
+
+
 def test_no_star_imports() -> None:
     for file in SOURCE.rglob("*.py"):
         assert not any(a.name == "*" for s in imports(file) for a in s.names), file

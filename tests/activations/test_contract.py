@@ -228,6 +228,39 @@ def test_a_line_touches_the_graph_where_it_says(entry: Elementwise) -> None:
 
 @elementwise
 @both_types
+def test_pieces_of_split_neurons_cover_the_graph(entry: Elementwise, dtype: torch.dtype) -> None:
+    """Whatever is left of an interval is relaxed like any other; together the pieces have every point."""
+    intervals = representable(INTERVALS, dtype)
+    relaxation = entry.relax(intervals, dtype)
+    pieces = []
+    for side in (-1.0, 1.0):
+        lower, upper = relaxation.cut(torch.full_like(relaxation.lower, side))
+        pieces.append(list(zip(lower[:, 0].tolist(), upper[:, 0].tolist(), strict=True)))
+        some = [i for i, (l, u) in enumerate(pieces[-1]) if l <= u]
+        part = relaxation.over(lower[some], upper[some])
+        check_lines(entry, [pieces[-1][i] for i in some], part.lines_by(Rule.ADAPTIVE), dtype)
+        if relaxation.triangle() is not None:  # linear on both sides
+            assert not part.unstable().any()
+    for interval, *parts in zip(intervals, *pieces, strict=True):
+        assert all(any(l <= z <= u for l, u in parts) for z in graph_points(interval)), interval
+        assert all(interval[0] <= v <= interval[1] for l, u in parts for v in (l, u) if l <= u), interval
+
+
+@elementwise
+def test_curved_neurons_are_split_inside_their_intervals(entry: Elementwise) -> None:
+    relaxation = entry.relax(INTERVALS, torch.float64)
+    points = relaxation.split_points()
+    assert points is not None
+    if relaxation.triangle() is None:
+        assert ((relaxation.lower <= points) & (points <= relaxation.upper)).all()
+        wide = relaxation.upper - relaxation.lower > 1e-3
+        assert ((relaxation.lower < points) & (points < relaxation.upper))[wide].all()
+    far = torch.tensor([[-torch.inf, torch.inf], [-torch.inf, 1.0], [0.0, torch.inf]], dtype=torch.float64)
+    assert not entry.op.relax(far[:, :1], far[:, 1:]).cut(torch.ones(3, 1))[0].isnan().any()
+
+
+@elementwise
+@both_types
 def test_a_batch_is_its_members_one_by_one(entry: Elementwise, dtype: torch.dtype) -> None:
     intervals = representable(INTERVALS, dtype)
     slope, coeff = torch.tensor(PAIRS[::7], dtype=dtype).unsqueeze(-1).unbind(1)
@@ -420,6 +453,14 @@ def test_a_batch_of_windows_is_its_members_one_by_one(entry: Windowed) -> None:
             assert torch.equal(ours.lower[0], theirs.lower[i])
             assert torch.equal(ours.upper[0], theirs.upper[i])
             assert torch.equal(ours.above[0], theirs.above[i])
+
+
+@windowed
+def test_windows_cannot_be_split(entry: Windowed) -> None:
+    relaxation = entry.relax(*boxes(entry.size, torch.float64))
+    assert relaxation.split_points() is None
+    with pytest.raises(ValueError, match="max cannot be split"):
+        relaxation.cut(torch.ones_like(relaxation.lower))
 
 
 def test_a_window_with_a_sure_winner_is_exact() -> None:

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from tests.bounds.problems import Problem, margins, problems
 from tests.exact import Layer, as_network
 
-from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.cutting import Cutter, Cutting, Separator, bound_by_cutting
 from krelax.bounds.instance import Instance
@@ -50,7 +49,8 @@ def grouped(problem: Problem, image: int = 0, size: int = 2) -> tuple[Instance, 
 
 def with_groups(instance: Instance, found: Bounded, joining: Joining) -> Bounded:
     """Groups of the largest triangles of every layer, and no bound of the margins yet."""
-    scores = {i: r.height()[0].flatten() for i, r in found.known.relaxations.items() if isinstance(r, Triangle)}
+    triangles = {i: t for i, r in found.known.relaxations.items() if (t := r.triangle()) is not None}
+    scores = {i: t.height()[0].flatten() for i, t in triangles.items()}
     with torch.no_grad():
         known = bound_layers(instance, found.known, scores, joining)
     return Bounded(torch.full_like(found.value, -torch.inf), known)
@@ -79,7 +79,7 @@ TEXTBOOK = turned([[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0], [[-1.0, -1.0]])
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(depth=3, width=6, batch=1))
 def test_no_value_exceeds_the_exact_minimum(problem: Problem, size: int) -> None:
     """No tolerance, at any scale of weights."""

@@ -69,7 +69,7 @@ def textbook() -> Program:
 # --- soundness -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems())
 def test_no_value_exceeds_the_exact_minimum(problem: Problem) -> None:
     """No tolerance, at any scale of weights, whatever the solver makes of them; with cold and warm solves."""

@@ -11,6 +11,7 @@ from tests.certificate.agreement import case_of, examine
 from tests.certificate.corpus import NETWORKS, pair, split
 from tests.certificate.proofs import as_file, certificate, model, plain
 from tests.exact import Layer as Dense
+from tests.marks import at_night_after
 
 from krelax.certificate.check import check
 from krelax.certificate.errors import Rejected, TooClose
@@ -116,7 +117,7 @@ def test_errors_of_our_own_are_not_called_malformed(tmp_path: Path, monkeypatch:
         check(made, NETWORKS["diamond"])
 
 
-@pytest.mark.parametrize("part", [*range(4), *(pytest.param(i, marks=pytest.mark.slow) for i in range(4, 10))])
+@pytest.mark.parametrize("part", at_night_after(2, range(10)))
 def test_both_arithmetics_accept_whatever_is_found(part: int, tmp_path: Path) -> None:
     """Random networks, decided in every way: float64 and exact numbers both accept, and exact ones prove as much or
     more; forgeries are refused. `python -m tests.certificate.agreement` tries more of them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,57 +11,24 @@ import pytest
 from onnx import helper, numpy_helper
 from tests.certificate.corpus import i4
 from tests.certificate.proofs import as_file, certificate, leaves
+from tests.test_extending import as_module, blocks
 
 from krelax.certificate.check import check
 from krelax.certificate.errors import Malformed, Rejected
 from krelax.certificate.format.schema import Choices, GroupSet, Layer, Lemma, Question, Region
-from krelax.certificate.kernel.activations import RULES, Ends, Rule
-from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Exact, Float64, Floats
+from krelax.certificate.kernel.activations import RULES
 from krelax.certificate.onnx.operator import OPERATORS
 from krelax.errors import UnsupportedError
 
 WEIGHTS = np.array([[1.0, 0.5], [-0.75, 1.0]]), np.array([[1.0, -0.5], [0.25, 1.0]])
 
 
-class Softplus(Rule):
-    """`log(1 + exp(z))`, convex. The C library is trusted to `error`."""
-
-    name = "softplus"
-    error = 2.0**-40
-
-    def interval(self, ends: Ends, float32: bool) -> Ends:
-        low, high = (np.logaddexp(z, 0) for z in ends)
-        return np.maximum(low - self.error, 0), high + self.error
-
-    def lines(self, ends: Ends, parallel: bool) -> Ends:
-        (lower, upper), width = ends, np.where(ends[1] > ends[0], ends[1] - ends[0], 1)
-        chord = (np.logaddexp(upper, 0) - np.logaddexp(lower, 0)) / width
-        return (chord if parallel else self._slope((lower + upper) / 2)), chord
-
-    def price(self, ar: Arithmetic, coeff: Array, slope: Array, ends: Ends) -> Array:
-        """Convex in z for `coeff <= 0`: an end. Concave for others: a tangent near the maximum, where it is larger."""
-        ratio = np.clip(np.nan_to_num(ar.floats(slope) / ar.floats(coeff)), 2.0**-50, 1 - 2.0**-50)
-        point = np.clip(np.log(ratio) - np.log1p(-ratio), *ends)
-        rise = slope - coeff * ar.number(self._slope(point))
-        tangent = ar.maximum(*(rise * (ar.number(z) - ar.number(point)) for z in ends))
-        convex = ar.maximum(*(self._value(ar, coeff, slope, z) for z in ends))
-        best = ar.where(ar.floats(coeff) > 0, self._value(ar, coeff, slope, point) + tangent, convex)
-        return best + abs(coeff) * ar.number(4 * self.error * (1 + abs(ends[0]) + abs(ends[1])))
-
-    def reach(self, largest: Floats) -> Floats:
-        return largest + 1
-
-    def _slope(self, z: Floats) -> Floats:
-        return 0.5 + 0.5 * np.tanh(z / 2)
-
-    def _value(self, ar: Arithmetic, coeff: Array, slope: Array, z: Floats) -> Array:
-        return slope * ar.number(z) - coeff * ar.number(np.logaddexp(z, 0))
-
-
 @pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line of the table, which is read when the program starts."""
-    monkeypatch.setitem(RULES, "Softplus", Softplus)
+def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The rule of the recipe in docs/extending.md, and its line of the table, which is read when the program starts."""
+    rule = as_module(blocks()[4][0], tmp_path / "softplus.py", "krelax.certificate.kernel.activations.softplus")
+    monkeypatch.delitem(sys.modules, rule.__name__)
+    monkeypatch.setitem(RULES, "Softplus", rule.Softplus)
     monkeypatch.setitem(OPERATORS, "Softplus", OPERATORS["Relu"])
 
 
@@ -87,19 +56,6 @@ def question(offset: float, lines: Any = None, tree: Any = None) -> Question:
     crossings = [] if lines is None else [Choices(0, i4(0), i4(0, 1), lines=np.array([lines], np.float32))]
     lemma = Lemma(leaves(1) if tree is None else tree, np.zeros(0 if tree is None else 2, np.float32), crossings)
     return Question(REGION, np.eye(2)[:1], np.array([offset]), i4(0), [Layer("interval")], lemma)
-
-
-@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
-def test_the_price_is_the_support_function(ar: Arithmetic) -> None:
-    rng = np.random.default_rng(1)
-    lower = rng.normal(0, 3, (300, 1))
-    ends = lower, lower + rng.exponential(2, (300, 1))
-    coeff, slope = rng.normal(0, 1, (300, 1)), rng.normal(0, 0.5, (300, 1))
-    price = ar.floats(Softplus().price(ar, ar.number(coeff), ar.number(slope), ends))
-    z = lower + (ends[1] - lower) * np.linspace(0, 1, 2000)
-    searched = (slope * z - coeff * np.logaddexp(z, 0)).max(1)
-    assert (price[:, 0] >= searched - 1e-12).all()
-    assert np.allclose(price[:, 0], searched, atol=1e-5)
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["float64", "exact"])

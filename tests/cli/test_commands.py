@@ -448,13 +448,17 @@ def test_records_of_bench(krelax: Run, good: Path) -> None:
         check_schema(record, BENCH_RESULT | ({"counterexample": dict} if record["answer"] == "sat" else {}))
 
 
-def test_bounds_and_compare(krelax: Run, few_digits: Path) -> None:
+def test_bounds_and_compare(krelax: Run, few_digits: Path, tmp_path: Path) -> None:
     arguments = [bundled("digits_dense.onnx"), few_digits, "--index", "1", "--eps", "0.03"]
     ran = krelax("bounds", *arguments, "--method", "crown")
     assert (ran.code, ran.err) == (0, "")
     margins = [float(line.split()[-1]) for line in ran.out.splitlines() if line.startswith("y[")]
     assert len(margins) == 9
     assert f"crown: worst margin {min(margins):.6g}, holds" in ran.out
+    save(random_dense([64, 8, 10]), tmp_path / "small.onnx")
+    arguments = [tmp_path / "small.onnx", *arguments[1:]]
+    ran = krelax("bounds", *arguments, "--method", "crown")
+    margins = [float(line.split()[-1]) for line in ran.out.splitlines() if line.startswith("y[")]
     ran = krelax("compare", *arguments)
     assert (ran.code, ran.err) == (0, "")
     rows = [line.split() for line in ran.out.splitlines()[2:]]

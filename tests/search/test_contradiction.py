@@ -15,6 +15,7 @@ from tests.bounds.test_ascent import convolution, residual
 from tests.bounds.test_branching import known_of, of_box
 from tests.bounds.test_clipping import dyadic_layers, grid
 from tests.exact import minimum
+from tests.marks import at_night_after
 from tests.search.test_writing import accepted, searched
 from torch import Tensor
 
@@ -51,7 +52,7 @@ def swept(instance: Instance, assumption: Assumption) -> Iterator[tuple[bool, Co
 
 
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.05])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", at_night_after(3, range(8)))
 def test_no_input_with_a_small_margin_is_lost(seed: int, share: float) -> None:
     """Float64 computes these networks exactly at the points of the grid, so that there is no tolerance."""
     instance = of_box(dyadic_layers(seed, 2, 6, 5, 4, 2), [-0.5, -0.5], [0.5, 0.5])
@@ -73,7 +74,7 @@ def ends(known: Intervals) -> tuple[list[Tensor], list[Tensor]]:
     return known.lower, known.upper
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", at_night_after(4, range(12)))
 def test_contradictions_are_the_truth(seed: int) -> None:
     """The exact minimum of the margin says whether bounds may contradict each other."""
     layers = dyadic_layers(seed, 2, 5, 4, 2)
@@ -90,7 +91,7 @@ def test_contradictions_are_the_truth(seed: int) -> None:
 
 
 @pytest.mark.parametrize("build", [residual, convolution])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", at_night_after(1, range(3)))
 def test_other_networks_lose_no_input_either(build: Callable[[np.random.Generator], Network], seed: int) -> None:
     """Rounding of the values themselves is far below the tolerance."""
     network = build(np.random.default_rng(seed))

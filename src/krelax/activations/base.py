@@ -12,14 +12,18 @@ because `coeff * a >= slope * z - sigma(slope, coeff)` holds on R for EVERY slop
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from krelax.op import Op, Shape
+
+if TYPE_CHECKING:
+    from krelax.activations.triangle import Triangle
 
 # Rules decide by comparing bounds, and others are to decide the same. What is compared is often equal but for rounding,
 # as where intervals are symmetric: so the threshold is a little, relatively, to the side of that.
@@ -75,6 +79,14 @@ class Activation(Op):
     def shape(self, *inputs: Shape) -> Shape:
         return inputs[0]
 
+    @property
+    def leak(self) -> float | None:
+        """For an activation that is `max(z, leak * z)` the slope below zero, from 0 to 1; None for any other.
+
+        Neurons with a leak can be members of groups: their hulls are spanned by such pieces.
+        """
+        return None
+
     @abstractmethod
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its single-neuron relaxation over `lower <= z <= upper`, both `(batch, *shape)`."""
@@ -85,13 +97,15 @@ class Relaxation(ABC):
 
     `reduces` says whether the activation removes the last axis of z (a maximum over windows): its coefficients then
     have one axis less than its slopes. `optimised` says for the lower and the upper line whether its slope is worth
-    optimising, and `step` how large its range is, as a scale for step sizes. Bounds, and with them all that is made of
+    optimising, and `step` how large its range is, as a scale for step sizes. `derived` is the rule by which the checker
+    of certificates chooses slopes where a certificate names none. Bounds, and with them all that is made of
     them, are laid out row by row, whatever the operators before the activation do with their axes.
     """
 
     reduces = False
     optimised = (False, False)
     step = 1.0
+    derived = Rule.ADAPTIVE
 
     def __init__(self, op: Activation, lower: Tensor, upper: Tensor) -> None:
         self.op = op
@@ -128,6 +142,35 @@ class Relaxation(ABC):
     def slope_range(self) -> tuple[Tensor, Tensor]:
         """Interval in which optimised slopes are kept, `(batch, *shape)` each."""
 
+    def triangle(self) -> Triangle | None:
+        """The relaxation as a triangle, of which searches split neurons at the kink; None if it is none."""
+        return None
+
+    def split_points(self) -> Tensor | None:
+        """Where to split neurons, `(batch, *shape)`; None if they cannot be split.
+
+        Curved activations can be split anywhere. This says where both pieces are relaxed well.
+        """
+        return self._middle()
+
+    def _middle(self) -> Tensor:
+        """A point of the interval, whatever its ends: halves do not overflow, and are no numbers only of infinite
+        ends."""
+        middle = torch.nan_to_num(self.lower / 2 + self.upper / 2, nan=0.0)
+        return middle.clamp(self.lower, self.upper)
+
+    def cut(self, sides: Tensor) -> tuple[Tensor, Tensor]:
+        """The bounds of the pieces that neurons are taken to be on, `(batch, *shape)`.
+
+        Where `sides` is positive the piece above the split point, where it is negative the one below, where it is zero
+        the whole interval. The relaxation of a piece is that `over` its bounds. A piece may be empty.
+        """
+        points = self.split_points()
+        if points is None:
+            raise ValueError(f"{self.op.name} cannot be split")
+        lower = torch.where(sides > 0, torch.maximum(self.lower, points), self.lower)
+        return lower, torch.where(sides < 0, torch.minimum(self.upper, points), self.upper)
+
     def rounded(self, slope: Tensor) -> Tensor:
         """Slopes of lower lines as proofs use them, short enough to be written down: of float32."""
         return slope.float().to(slope)
@@ -150,3 +193,24 @@ class Relaxation(ABC):
             lower, upper = self.slopes(rule)
             self._by_rule[rule] = self.lines(lower.unsqueeze(1), upper.unsqueeze(1))
         return self._by_rule[rule]
+
+    def box_lines(self) -> tuple[Lines, Lines]:
+        """Adaptive lines, and parallel ones for zonotopes, where many boxes are bounded and no slope is written down;
+        `(batch, 1, *shape)`."""
+        parallel = self.lines_by(Rule.PARALLEL)
+        if not torch.equal(parallel.lower, parallel.upper):
+            parallel = self.lines(parallel.upper, parallel.upper)
+        return self.lines_by(Rule.ADAPTIVE), parallel
+
+    def facets(self) -> Iterator[tuple[bool, Tensor]]:
+        """What linear programs know of the activation: lines, each a lower one or not, with slopes `(batch, *shape)`.
+
+        Of a piecewise-linear activation these are the facets of the hull, of a curved one lines that surround it.
+        """
+        for lower in (True, False):
+            for rule in (Rule.FIXED_0, Rule.FIXED_1, Rule.ADAPTIVE):
+                yield lower, self.slopes(rule)[0 if lower else 1]
+
+    def matters(self) -> Tensor:
+        """Which pre-activations the value can depend on at all, `(batch, *shape of z)`."""
+        return torch.ones_like(self.lower, dtype=torch.bool)

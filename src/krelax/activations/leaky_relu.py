@@ -31,5 +31,9 @@ class LeakyReLU(Activation):
     def forward(self, *inputs: Tensor) -> Tensor:
         return torch.nn.functional.leaky_relu(inputs[0], self.negative_slope)
 
+    @property
+    def leak(self) -> float:
+        return self.negative_slope
+
     def relax(self, lower: Tensor, upper: Tensor) -> Triangle:
         return Triangle(self, lower, upper, self.negative_slope)

@@ -7,6 +7,7 @@ function of the window's maximum alone, found by going through the upper bounds 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,22 @@ class Maximum(Relaxation):
         """Members that can be the maximum without having to be."""
         possible = self.upper > self.lower.amax(-1, keepdim=True)
         return possible & (possible.sum(-1, keepdim=True) > 1)
+
+    def split_points(self) -> None:
+        return None
+
+    def matters(self) -> Tensor:
+        return self.upper >= self.lower.amax(-1, keepdim=True)
+
+    def facets(self) -> Iterator[tuple[bool, Tensor]]:
+        """Every member is a lower line. The upper one rises with each member as far as that one alone can carry the
+        maximum above the largest lower bound."""
+        for member in range(self.lower.shape[-1]):
+            slope = torch.zeros_like(self.lower)
+            slope[..., member] = 1.0
+            yield True, slope
+        rise, width = self.upper - self.lower.amax(-1, keepdim=True), self.upper - self.lower
+        yield False, torch.where(width > 0, (rise / width).clamp(0, 1), 0.0)
 
     def _leader(self) -> Tensor:
         """One-hot of the first member whose lower bound is largest, or nearly so: others decide the same in spite of

@@ -19,5 +19,9 @@ class ReLU(Activation):
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].clamp(min=0)
 
+    @property
+    def leak(self) -> float:
+        return 0.0
+
     def relax(self, lower: Tensor, upper: Tensor) -> Triangle:
         return Triangle(self, lower, upper, 0.0)

@@ -17,6 +17,7 @@ class SShaped(Relaxation):
     """`scale * sigmoid(gain * z) + offset`: sigmoid is (1, 1, 0), tanh is (2, 2, -1)."""
 
     optimised = (True, True)
+    derived = Rule.PARALLEL
 
     def __init__(self, op: Activation, lower: Tensor, upper: Tensor, scale: float, gain: float, offset: float) -> None:
         super().__init__(op, lower, upper)
@@ -48,6 +49,11 @@ class SShaped(Relaxation):
         a = self._act(z)
         value, arg = (slope * z - coeff * a).max(0)
         return Support(value, z.gather(0, arg[None])[0], a.gather(0, arg[None])[0])
+
+    def split_points(self) -> Tensor:
+        """Where the curvature changes, so that both parts are convex or concave; the middle of those that are."""
+        bent = (self.lower < 0) & (self.upper > 0)
+        return torch.where(bent, 0.0, self._middle())
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
         steepest = self._derivative(torch.zeros_like(self.lower).clamp(self.lower, self.upper))

@@ -48,6 +48,13 @@ class Triangle(Relaxation):
     def over(self, lower: Tensor, upper: Tensor) -> Triangle:
         return Triangle(self.op, lower, upper, self.negative_slope)
 
+    def triangle(self) -> Triangle:
+        return self
+
+    def split_points(self) -> Tensor:
+        """The kink: what is left is linear."""
+        return torch.zeros_like(self.lower)
+
     def _act(self, z: Tensor) -> Tensor:
         return z.clamp(min=0) + self.negative_slope * z.clamp(max=0)
 
@@ -81,10 +88,10 @@ class Triangle(Relaxation):
 
         Rounded to float32, in which proofs are written down; lines pay for what that changes.
         """
-        exact = self.exact_chord()
+        exact = self._exact_chord()
         return torch.where(self.unstable(), exact.float().to(exact), exact)
 
-    def exact_chord(self) -> Tensor:
+    def _exact_chord(self) -> Tensor:
         """The same for lines that nobody writes down."""
         width = self.upper - self.lower
         rise = self.upper.clamp(min=0) - self.negative_slope * self.lower.clamp(max=0)
@@ -95,9 +102,9 @@ class Triangle(Relaxation):
     @_once
     def height(self) -> Tensor:
         """Intercept of the upper line, `(batch, *shape)`."""
-        return self.height_of(self.chord())
+        return self._height_of(self.chord())
 
-    def height_of(self, chord: Tensor) -> Tensor:
+    def _height_of(self, chord: Tensor) -> Tensor:
         """How far an upper line of such a slope is above the activation at the kink. A chord that was rounded down
         passes above the upper corner only if it is lifted further."""
         above = torch.maximum(-self.lower * (chord - self.negative_slope), self.upper * (1 - chord))
@@ -144,6 +151,19 @@ class Triangle(Relaxation):
     def _adaptive(self) -> Tensor:
         low, high = self.slope_range()
         return torch.where(self.upper > self.lower * -(1 + ASIDE), high, low)
+
+    def box_lines(self) -> tuple[Lines, Lines]:
+        """The same in a few operations: both rules share the chord, and lower lines pass through the origin.
+
+        The height of the triangle is the support value but for rounding, which every user of an intercept charges.
+        """
+        chord = self._exact_chord()
+        above = self._height_of(chord).unsqueeze(1)
+        # a `where` of two Python numbers would be single precision
+        steep = torch.full_like(chord, self.negative_slope)
+        steep.masked_fill_(self.upper > self.lower * -(1 + ASIDE), 1.0)
+        lower, upper = torch.where(self.unstable(), steep, chord).unsqueeze(1), chord.unsqueeze(1)
+        return Lines(lower, upper, None, above), Lines(upper, upper, None, above)
 
     def lines(self, lower: Tensor, upper: Tensor) -> Lines:
         """As the general ones; lower slopes inside `slope_range` pass through the origin, exactly."""

@@ -13,7 +13,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import Form
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
@@ -63,7 +62,7 @@ def _kept(network: Network, known: Intervals, form: Form, top: int) -> dict[int,
             readers.setdefault(j, []).append(i)
     kept = {}
     for i, relaxation in known.relaxations.items():
-        if i > top or not isinstance(relaxation, Triangle) or relaxation.negative_slope != 0:
+        if i > top or relaxation.op.leak != 0:
             continue
         source = network.nodes[i].inputs[0]
         dense = [source, *readers.get(i, ())]

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons, over_inputs, signed
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intermediate import interval_is_exact
@@ -78,8 +77,9 @@ class Evaluator:
         first = 0
         for i in self.nodes:
             relaxation = self._proposing.relaxations[i]
-            if isinstance(relaxation, Triangle):
-                site = Splittable(relaxation, self._proposing.groups.get(i, ()), first)
+            triangle = relaxation.triangle()
+            if triangle is not None:
+                site = Splittable(triangle, self._proposing.groups.get(i, ()), first)
                 sites[i], first = site, first + site.count
             else:
                 sites[i] = Unsplit(relaxation)
@@ -284,12 +284,10 @@ class Evaluator:
             sides = cut.lower[source].new_zeros(site.count)
             sides[here.neuron - site.first] = here.side.to(sides)
             sides = sides.view_as(cut.lower[source])
-            lower = torch.where(sides > 0, cut.lower[source].clamp(min=0), cut.lower[source])
-            upper = torch.where(sides < 0, cut.upper[source].clamp(max=0), cut.upper[source])
-            cut.tighten(source, lower, upper)
+            cut.tighten(source, *cut.relax(network, i).cut(sides))
         for i, _, own in self._own_intervals(leaf):
-            shared, source = self._known.relaxations[i], network.nodes[i].inputs[0]
-            assert isinstance(shared, Triangle)
+            shared, source = self._known.relaxations[i].triangle(), network.nodes[i].inputs[0]
+            assert shared is not None
             cut.tighten(source, own.over(shared).lower, own.over(shared).upper)
         for i in self.nodes:
             cut.relax(network, i)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from krelax.activations import Activation, Relaxation
+from krelax.activations import Relaxation
 from krelax.bounds.groups import Groups
 from krelax.bounds.rounding import bounding, gamma
 from krelax.network.graph import Network, Node
@@ -78,9 +78,8 @@ class Intervals:
 
     def relax(self, network: Network, node: int) -> Relaxation:
         """Relaxation of a non-linear node over the bounds of its operand."""
-        op, operand = network.nodes[node].op, network.nodes[node].inputs[0]
-        assert isinstance(op, Activation)
-        self.relaxations[node] = op.relax(self.lower[operand], self.upper[operand])
+        operand = network.nodes[node].inputs[0]
+        self.relaxations[node] = network.activation(node).relax(self.lower[operand], self.upper[operand])
         return self.relaxations[node]
 
 

@@ -86,8 +86,8 @@ class Split(Alone):
         return [self.slope, self.multiplier] if len(self.place) else [self.slope]
 
     def over(self, known: Intervals, node: int) -> Self:
-        relaxation = known.relaxations[node]
-        assert isinstance(relaxation, Triangle)
+        relaxation = known.relaxations[node].triangle()
+        assert relaxation is not None
         dtype = relaxation.lower.dtype
         low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
         slope = relaxation.rounded(self.slope.value.to(dtype)).clamp(low, high)

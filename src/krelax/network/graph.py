@@ -80,6 +80,12 @@ class Network:
         """Indices of the non-linear nodes."""
         return [i for i, node in enumerate(self.nodes) if isinstance(node.op, Activation)]
 
+    def activation(self, node: int) -> Activation:
+        """The operator of a non-linear node."""
+        op = self.nodes[node].op
+        assert isinstance(op, Activation)
+        return op
+
     def __call__(self, x: Tensor) -> Tensor:
         values = self.values(x)
         return values[-1]

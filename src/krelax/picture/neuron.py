@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from krelax.activations import Activation, Relaxation, Rule
-from krelax.activations.triangle import Triangle
 from krelax.looks import BLACK, LOOKS, Look
 from krelax.picture.geometry import Array, area, polygon
 from krelax.picture.style import cross, drawn, number, on, sheet
@@ -84,8 +83,7 @@ def _by_support(relaxation: Relaxation, directions: int = 720) -> Array:
 def _look(op: Activation, name: str) -> Look:
     """As in the table, where only the hull of a kink is a triangle."""
     look = LOOKS[name]
-    kinked = isinstance(op.relax(torch.zeros(1, 1), torch.ones(1, 1)), Triangle)
-    return look if kinked or name != "triangle" else Look(look.colour, look.dash, "convex hull")
+    return look if op.leak is not None or name != "triangle" else Look(look.colour, look.dash, "convex hull")
 
 
 def _draw(axes: Axes, op: Activation, lower: float, upper: float, shapes: dict[str, Array]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from krelax.activations.triangle import Triangle
 from krelax.bounds.backward import outputs
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
@@ -80,7 +79,7 @@ def bounds(
     Raises ValueError for networks with other activations than ReLUs and leaky ReLUs: neurons have other numbers there
     in a search than in a certificate.
     """
-    if not all(isinstance(r, Triangle) for r in known.relaxations.values()):
+    if not all(r.triangle() for r in known.relaxations.values()):
         raise ValueError("bounds in the nodes of a tree need a network of ReLUs and leaky ReLUs only")
     networks = instance.network, instance.fast_network
     forms = [outputs(n, queries.rows.to(n.dtype), queries.offsets.to(n.dtype)) for n in networks]

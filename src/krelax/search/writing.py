@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from krelax.activations import ReLU
 from krelax.bounds.groups import Groups
 from krelax.bounds.ledger import (
     MARGINS,
@@ -153,7 +152,7 @@ class _Writer:
         """Lower bounds of ReLUs' inputs that are proven not to be positive. Only lines that were chosen when that was
         not known yet depend on how far below zero they are."""
         node = self.activations[j]
-        if not isinstance(self.network.nodes[node].op, ReLU):
+        if self.network.activation(node).leak != 0:
             return set()
         ends = ((key[0], claim.value) for key, claim in claims.items() if isinstance(key, tuple) and len(key) == 1)
         inactive = {entry for (entry, sign), value in ends if sign < 0 and value >= 0}
