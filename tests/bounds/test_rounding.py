@@ -20,7 +20,7 @@ from krelax.network.linear import Dense
 from krelax.problem.region import Box
 
 SEEDS = range(12)
-FEW = range(3)  # for methods that take long
+FEW = range(2)  # for methods that take long
 every_method = pytest.mark.parametrize("method", sorted(METHODS))
 
 

@@ -48,7 +48,7 @@ def check_problem(problem: Problem, methods: Iterable[str]) -> None:
                 assert Fraction(upper[i]) >= r.high, case
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(), dear=st.sampled_from(DEAR))
 def test_no_bound_exceeds_the_exact_minimum(problem: Problem, dear: str) -> None:
     check_problem(problem, (*CHEAP, dear))

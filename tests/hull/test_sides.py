@@ -82,7 +82,7 @@ def test_pairs_are_bounded_from_above(family: Family, slopes: tuple[float, float
 @pytest.mark.parametrize("family", [*FAMILIES, grazing])
 def test_no_computed_vertex_is_beyond_an_axis(family: Family) -> None:
     """The lemma behind it: signs of the points are those of exact vertices of exactly tightened bounds, or zero."""
-    bounds = octagons(family, 300, seed=5)
+    bounds = octagons(family, 100, seed=5)
     found = points(tighten(bounds))[:, :8].tolist()
     for given, vertices in zip(bounds.tolist(), found, strict=True):
         if not exact_vertices(given):
