@@ -43,8 +43,8 @@ def frozen(value: Any) -> Any:
 @pytest.mark.parametrize("base", list(bases()), ids=lambda b: b[0])
 def test_nothing_but_the_arguments_decides(base: Any, ar: Any) -> None:
     """Over arguments that cannot be changed a lemma proves the same, whatever was checked before."""
-    _, network, made = base
-    for question in made.questions:
+    _, network, make = base
+    for question in make().questions:
         with np.errstate(all="ignore"):
             context = frozen(check_question(read_network(MODELS[network]).over(ar), frozen(question), ar).context)
             if question.margins is not None:

@@ -51,7 +51,10 @@ def over_inputs(
     bounds: LayerBounds, node: int, form: Array, constant: Array, relax: Relax, which: Rows = slice(None)
 ) -> InputForms:
     """Forms `<form, node> + constant`, `(rows, size)` and `(rows,)`, bounded from below by linear forms of the inputs.
-    `which` names the region of each row."""
+
+    `which` names the region of each row. Sound: over its region, where it is not empty, each form is at least its
+    linear form, whatever `relax` chooses: what rounds on the way is subtracted from the constant.
+    """
     ar, network, coeff = bounds.ar, bounds.network, {node: form}
     count = len(network.nodes) + OVERHEAD
     number_of = {i: j for j, i in enumerate(network.activations)}

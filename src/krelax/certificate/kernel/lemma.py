@@ -21,10 +21,11 @@ _MOST_MULTIPLIERS = 1 << 26
 
 
 def check_lemma(context: Context, lemma: Lemma, layer: int | None = None) -> Floats:
-    """Lower bounds `(forms,)` of a lemma's forms, of the pre-activation of an activation or of the margins.
+    """Lower bounds `(forms,)` of a lemma's forms, of the pre-activation of activation `layer`, or of the margins.
 
-    They hold over the region whatever the lemma chooses. Nothing but the arguments decides, and none of them changes.
-    Raises Malformed for a lemma that does not fit.
+    Nothing but the arguments decides, and none of them changes. Where nothing is proven, a bound is minus infinity.
+    Raises Malformed for a lemma that does not fit. Sound: each form is at least its bound over the region of the
+    context, whatever the lemma chooses (CROWN, Zhang et al. 2018; multipliers of splits, Wang et al. 2021).
     """
     node, count = _subject(context, lemma, layer)
     # the activations at which it chooses: those before its own, and all of them under an assumption

@@ -37,7 +37,8 @@ def check_question(
     """What the proof of a question shows. `network` has its constants as numbers of the arithmetic. `errors`,
     `(margins, outputs + 1)`, bound how far rows and offsets are from what is meant.
 
-    Raises Malformed for a proof that does not fit, and Rejected for one that ends before the margins.
+    Raises Malformed for a proof that does not fit, and Rejected for one that ends before the margins. Sound: in every
+    point of the region every clause has a margin of at least what is proven.
     """
     rows, offsets, clause, outputs = question.rows, question.offsets, question.clause, len(network.nodes) - 1
     check_asked(question, network.size(0), network.size(outputs))
@@ -84,7 +85,10 @@ def _layers(context: Context, layers: list[Layer]) -> Context:
 
 
 def check_layer(context: Context, j: int, layer: Layer) -> Context:
-    """What is known after the lemmas about the pre-activation of activation j, with the groups and lines of it."""
+    """The context with what the lemmas say about the pre-activation of activation j, and with its groups and lines.
+
+    Raises Contradiction where bounds contradict each other, which they do over no region that has a point.
+    """
     z, rule, forms = context.network.before(j), context.network.activation(j).rule, dict[Key, float]()
     if layer.base != "interval":
         undecided = np.nonzero(rule.undecided(context.ends(j)))
@@ -119,7 +123,11 @@ def _learnt(context: Context, node: int, lemma: Lemma, found: Floats) -> tuple[C
 
 
 def check_refutation(context: Context, case: Refutation) -> float:
-    """A lower bound of a margin, from what follows if it is at most a level (output-constrained tightening)."""
+    """A lower bound of a margin, from what follows if it is at most a level.
+
+    Raises Rejected where nothing follows. Sound: the margin is above the level, or at least what is proven where it is
+    not (output-constrained tightening, Kotha et al. 2023).
+    """
     network, none = context.network, ((),) * len(context.network.activations)
     only = slice(case.margin, case.margin + 1)
     longer = with_assumed(network, context.rows, context.offsets, case, context.bounds.ar)
