@@ -26,16 +26,16 @@ class Onnx:
 
 
 ONNX: dict[str, Onnx] = {
-    "LeakyRelu": Onnx(frozenset({6, 16}), lambda r: LeakyReLU(r.attribute("alpha"))),
     "Relu": Onnx(frozenset({6, 13, 14}), lambda r: ReLU()),
+    "LeakyRelu": Onnx(frozenset({6, 16}), lambda r: LeakyReLU(r.attribute("alpha"))),
     "Sigmoid": Onnx(frozenset({6, 13}), lambda r: Sigmoid()),
     "Tanh": Onnx(frozenset({6, 13}), lambda r: Tanh()),
 }
 
 # Operators of aten, by name without overload; what they do not mean as an activation they raise UnsupportedError for.
 TORCH: dict[str, Callable[[Call], Activation]] = {
-    "leaky_relu": lambda c: LeakyReLU(c.number(c["negative_slope"]).value.item()),
     "relu": lambda c: ReLU(),
+    "leaky_relu": lambda c: LeakyReLU(c.number(c["negative_slope"]).value.item()),
     "sigmoid": lambda c: Sigmoid(),
     "tanh": lambda c: Tanh(),
 }
