@@ -14,7 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, charge, gamma, underflow
 from krelax.bounds.steps import Step
 from krelax.network.graph import Network
@@ -104,7 +104,7 @@ def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> 
 
 
 def back_substitute(
-    network: Network, form: Form, witness: Mapping[int, Step], known: Intervals, trace: Trace | None = None
+    network: Network, form: Form, witness: Mapping[int, Step], known: LayerBounds, trace: Trace | None = None
 ) -> tuple[Form, Tensor | float]:
     """Rewrite a form over the network as one over its input.
 
@@ -151,7 +151,9 @@ def back_substitute(
     return form, error
 
 
-def lower_bound(network: Network, region: Region, form: Form, witness: Mapping[int, Step], known: Intervals) -> Tensor:
+def lower_bound(
+    network: Network, region: Region, form: Form, witness: Mapping[int, Step], known: LayerBounds
+) -> Tensor:
     """Lower bound of a form over the region, `(batch, queries)`: the value of the witness.
 
     Sound for the network as a function of real numbers whatever the witness: every rounding error of this very
@@ -162,7 +164,7 @@ def lower_bound(network: Network, region: Region, form: Form, witness: Mapping[i
 
 
 def over_inputs(
-    network: Network, form: Form, witness: Mapping[int, Step], known: Intervals
+    network: Network, form: Form, witness: Mapping[int, Step], known: LayerBounds
 ) -> tuple[Tensor | None, Tensor]:
     """An affine bound of a form, `coeff @ x + constant`, that is not above it at any x of the region: coefficients
     `(batch, queries, *input_shape)`, None if there are none, and constants `(batch, queries)`. Sound as `lower_bound`.

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.groups import Groups, Through
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices, Shared
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.bounds.steps import Alone, Crossing, Parameter, Single, Step, columns
 from krelax.problem.region import FLOOR
+from krelax.proof.choices import Choices, Shared
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Shares:
         if self._met is None:
             return None
         coeff, slope = (t[0].permute(2, 0, 1).float().cpu().numpy() for t in (self._met.coeff, self._met.slope))
-        return Shared(self.groups, coeff, slope)
+        return Shared(self.groups.stated, coeff, slope)
 
     def _sides(self, sides: Tensor | None, slope: Tensor) -> Tensor | None:
         """Sides of all members; pass-through ones lie on both."""
@@ -156,7 +156,7 @@ class Grouped(Step):
     def parameters(self) -> list[Parameter]:
         return [*self.alone.parameters(), *(p for s in self.shares for p in (s.share, s.tilt))]
 
-    def over(self, known: Intervals, node: int) -> Grouped:
+    def over(self, known: LayerBounds, node: int) -> Grouped:
         shares = [s.over(g) for s, g in zip(self.shares, known.groups[node], strict=True)]
         return Grouped(self.alone.over(known, node), self.members, shares)
 

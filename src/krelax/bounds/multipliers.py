@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from krelax.bounds.groups import Groups
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices, Shared
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import underflow
 from krelax.bounds.steps import Crossing, Step
 from krelax.problem.region import FLOOR, dot
+from krelax.proof.choices import Choices, Shared
 from krelax.relaxations import Relaxation
 
 
@@ -85,7 +85,7 @@ class Multipliers(Step):
         self.multipliers = None if multipliers is None else multipliers.to(self.slopes).clamp(min=0)
         self._at: Tensor | None = None
 
-    def over(self, known: Intervals, node: int) -> Multipliers:
+    def over(self, known: LayerBounds, node: int) -> Multipliers:
         return Multipliers(known.relaxations[node], self.slopes, self.cuts, self.multipliers, self.groups)
 
     def choices(self, region: int) -> Choices:
@@ -137,7 +137,7 @@ def _shared(sets: Sequence[Groups], cuts: Cuts, multipliers: Tensor) -> Iterator
             _by_group(multipliers[:, mine], cuts.group[mine] - first, values[mine, :k], groups)
             for values in (-cuts.a, cuts.z)
         )
-        yield Shared(groups, coeff, slope)
+        yield Shared(groups.stated, coeff, slope)
         first += count
 
 

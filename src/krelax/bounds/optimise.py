@@ -20,7 +20,7 @@ from torch import Tensor
 from krelax.bounds.backward import Form, Trace, back_substitute
 from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.steps import Parameter, Single, Step, Witness
 from krelax.network.activations import Activation
 from krelax.network.graph import Network
@@ -58,7 +58,7 @@ def _work(network: Network) -> int:
     return total
 
 
-def initial(known: Intervals, nodes: list[int], queries: int) -> Witness:
+def initial(known: LayerBounds, nodes: list[int], queries: int) -> Witness:
     """CROWN's adaptive slopes, one copy per query where they will be optimised."""
     result: Witness = {}
     for i in nodes:
@@ -74,7 +74,7 @@ def initial(known: Intervals, nodes: list[int], queries: int) -> Witness:
 
 
 def ascend(
-    instance: Instance, form: Form, known: Intervals, ascent: Ascent, done: Callable[[Tensor], bool] | None = None
+    instance: Instance, form: Form, known: LayerBounds, ascent: Ascent, done: Callable[[Tensor], bool] | None = None
 ) -> Witness:
     """Slopes that raise the lower bound of every query of `form`; stops early when `done` says so of the bounds.
 
@@ -90,7 +90,7 @@ def ascend(
 def climb(
     instance: Instance,
     form: Form,
-    known: Intervals,
+    known: LayerBounds,
     witness: Witness,
     ascent: Ascent,
     done: Callable[[Tensor], bool] | None = None,

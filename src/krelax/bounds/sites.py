@@ -11,9 +11,9 @@ from torch import Tensor
 
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
-from krelax.bounds.ledger import Choices
 from krelax.bounds.split import Narrowed, Split
 from krelax.bounds.steps import Single, Step, slope_choices
+from krelax.proof.choices import Choices
 from krelax.relaxations import Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
 

@@ -15,11 +15,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.bounds.steps import Alone, Crossing, Parameter, columns, slope_choices
 from krelax.problem.region import dot
+from krelax.proof.choices import Choices
 from krelax.relaxations.piecewise import Triangle
 
 # Multipliers are of the size of coefficients, whose unit is that of the query: they move faster than slopes in [0, 1].
@@ -85,7 +85,7 @@ class Split(Alone):
     def parameters(self) -> list[Parameter]:
         return [self.slope, self.multiplier] if len(self.place) else [self.slope]
 
-    def over(self, known: Intervals, node: int) -> Self:
+    def over(self, known: LayerBounds, node: int) -> Self:
         relaxation = known.relaxations[node]
         assert isinstance(relaxation, Triangle)
         dtype = relaxation.lower.dtype

@@ -15,10 +15,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.problem.region import dot
+from krelax.proof.choices import Choices
 from krelax.relaxations import Lines, Relaxation, Rule
 from krelax.relaxations.piecewise import Triangle
 
@@ -69,7 +69,7 @@ class Step(ABC):
         slopes, `points[operand]`, and to coefficients elsewhere; fills in the gradients of the parameters."""
 
     @abstractmethod
-    def over(self, known: Intervals, node: int) -> Self:
+    def over(self, known: LayerBounds, node: int) -> Self:
         """The same witness over the relaxations of `known`, in their type, with numbers that can be written down."""
 
     @abstractmethod
@@ -120,7 +120,7 @@ class Single(Alone):
     def parameters(self) -> list[Parameter]:
         return [p for p in (self._lower, self._upper) if p is not None]
 
-    def over(self, known: Intervals, node: int) -> Single:
+    def over(self, known: LayerBounds, node: int) -> Single:
         relaxation = known.relaxations[node]
         dtype = relaxation.lower.dtype
         lower, upper = relaxation.rounded(self._lines.lower.to(dtype)), written(self._lines.upper.to(dtype))
@@ -202,7 +202,7 @@ def _positive(coeff: Tensor) -> Tensor:
 Witness = dict[int, Step]
 
 
-def over(witness: Mapping[int, Step], known: Intervals) -> Witness:
+def over(witness: Mapping[int, Step], known: LayerBounds) -> Witness:
     """The same witness over other bounds of the same network, or in another type."""
     return {i: step.over(known, i) for i, step in witness.items()}
 
@@ -212,7 +212,7 @@ def choices(witness: Mapping[int, Step], region: int = 0) -> dict[int, Choices]:
     return {i: step.choices(region) for i, step in witness.items()}
 
 
-def by_rule(known: Intervals, rule: Rule) -> Witness:
+def by_rule(known: LayerBounds, rule: Rule) -> Witness:
     """The lines of a closed-form rule at every activation bounded so far, shared by all queries."""
     steps: Witness = {}
     for i, relaxation in known.relaxations.items():

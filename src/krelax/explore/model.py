@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Shared
-from krelax.bounds.methods import METHODS, Bounded, bound
+from krelax.bounds.layers import LayerBounds
+from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries
+from krelax.proof.choices import Shared
 from krelax.relaxations import Relaxation
 from krelax.relaxations.piecewise import Triangle
 from krelax.search.attack import Attack, search
@@ -89,7 +90,7 @@ def layers(question: Question) -> dict[str, Any]:
     return {"layers": found, "bounds": bounds, "rival": _rival(question, worst)}
 
 
-def _layer(before: Intervals, found: Bounded, node: int, query: int) -> dict[str, Any]:
+def _layer(before: LayerBounds, found: Bounded, node: int, query: int) -> dict[str, Any]:
     """The neurons of one activation, and its groups."""
     relaxations = before.relaxations[node], found.known.relaxations[node]
     neurons = {
@@ -129,7 +130,7 @@ def _group(groups: Groups, place: int, gain: float) -> dict[str, Any]:
     }
 
 
-def gains(groups: Groups, shared: Shared, known: Intervals, node: int, query: int) -> Tensor:
+def gains(groups: Groups, shared: Shared, known: LayerBounds, node: int, query: int) -> Tensor:
     """By how much each group's price is below that of its members' triangles, with the slopes and coefficients that
     the witness of one query chose: `(groups,)`, never negative but for rounding."""
     coeff, slope = (torch.from_numpy(t[query]).double() for t in (shared.coeff, shared.slope))  # (groups, k)

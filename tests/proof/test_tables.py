@@ -9,8 +9,7 @@ import torch
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.grouped import grouped
 from krelax.bounds.groups import Groups
-from krelax.bounds.intervals import advance, start
-from krelax.bounds.ledger import Choices
+from krelax.bounds.layers import advance, start
 from krelax.bounds.steps import by_rule, choices
 from krelax.certificate.format import Crossing
 from krelax.hull.polytope import pair_rows
@@ -19,10 +18,11 @@ from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.network.ops import Concat
 from krelax.problem.region import Box
+from krelax.proof.choices import Choices
+from krelax.proof.tables import Merged
 from krelax.relaxations import Rule
 from krelax.relaxations.joint import Joint
 from krelax.relaxations.piecewise import Triangle
-from krelax.search.tables import Merged
 
 
 def rows(count: int, *shape: int, dtype: type = np.float32) -> np.ndarray:
