@@ -27,6 +27,7 @@ from torch import Tensor
 import krelax
 from common import benchmark_folder
 from krelax import ball, classification, load_onnx
+from krelax.activations import ReLU
 from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Branching, Effort
@@ -39,7 +40,6 @@ from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
 from krelax.cli.printing import table
 from krelax.hull.grouping import Grouping, Strategy
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.problem.queries import Queries

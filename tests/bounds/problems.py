@@ -37,6 +37,9 @@ def short(method: Method) -> Method:
 
 
 METHODS = {name: short(method) for name, method in methods.METHODS.items()}
+# Methods that optimise, or solve linear programs, and those that take no time.
+DEAR = tuple(name for name, method in METHODS.items() if method.inner is not None or method.separate)
+CHEAP = tuple(name for name in METHODS if name not in DEAR)
 Matrix = NDArray[np.float64]
 
 

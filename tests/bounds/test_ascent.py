@@ -10,13 +10,13 @@ import torch
 from tests.bounds.problems import margins
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent, ascend, differentiate, initial
 from krelax.bounds.steps import Witness
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Reshape, Take

@@ -11,6 +11,8 @@ import torch
 from tests.bounds.problems import margins
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, ReLU
+from krelax.activations.joint import Joint
 from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound, outputs
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance
@@ -20,11 +22,9 @@ from krelax.bounds.optimise import Ascent, ascend, differentiate, initial
 from krelax.bounds.relational import bounded
 from krelax.bounds.steps import Witness
 from krelax.hull.polytope import octahedral_rows
-from krelax.network.activations import LeakyReLU, ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.region import Box
-from krelax.relaxations.joint import Joint
 
 Choose = Callable[[Instance, LayerBounds], None]
 PAIRS = torch.tensor([[[0, 1], [1, 2], [0, 5], [3, 4]]])

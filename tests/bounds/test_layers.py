@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from krelax.activations import ReLU
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.layers import LayerBounds, advance, renew, start
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.region import Box

@@ -25,10 +25,10 @@ from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
-from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.errors import Malformed, Rejected
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import Certificate
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx

@@ -6,33 +6,31 @@ import numpy as np
 import pytest
 import torch
 
+from krelax.activations import LeakyReLU, ReLU, Rule
+from krelax.activations.joint import Joint
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.grouped import grouped
 from krelax.bounds.groups import Groups
 from krelax.bounds.layers import advance, start
 from krelax.bounds.steps import by_rule, choices
-from krelax.certificate.format import Crossing
+from krelax.certificate.format import schema as file
 from krelax.hull.polytope import pair_rows
-from krelax.network.activations import LeakyReLU, ReLU
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.network.ops import Concat
 from krelax.problem.region import Box
 from krelax.proof.choices import Choices
 from krelax.proof.tables import Merged
-from krelax.relaxations import Rule
-from krelax.relaxations.joint import Joint
-from krelax.relaxations.piecewise import Triangle
 
 
 def rows(count: int, *shape: int, dtype: type = np.float32) -> np.ndarray:
     return np.arange(1, count * int(np.prod(shape)) + 1).reshape(count, *shape).astype(dtype)
 
 
-def merged(*parts: Choices) -> Crossing:
+def merged(*parts: Choices) -> file.Choices:
     """Every table's rows for leaves of their own, in order."""
     counts = [len(next(t for t in (p.slopes, p.lines, p.absolute) if t is not None)) for p in parts]
-    tables, first, crossing = Merged(parts, sum(counts)), 0, Crossing(0)
+    tables, first, crossing = Merged(parts, sum(counts)), 0, file.Choices(0)
     for part, count in zip(parts, counts, strict=True):
         tables.add(part, np.arange(count), np.arange(first, first + count))
         first += count
@@ -66,7 +64,7 @@ def test_slopes_of_different_neurons() -> None:
 
 @pytest.mark.parametrize("slope", [0.0, 1e-9, 0.01, 0.1, 0.3, 0.7, 1 - 2**-40, 1.0])
 def test_the_ends_of_the_range_of_slopes_can_be_written_down(slope: float) -> None:
-    triangle = Triangle(-torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64), slope)
+    triangle = LeakyReLU(slope).relax(-torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
     ends = torch.tensor([[slope, 1.0]], dtype=torch.float64)
     assert torch.equal(triangle.rounded(ends), ends)
     assert triangle.writable(triangle.slopes(Rule.ADAPTIVE)[0])

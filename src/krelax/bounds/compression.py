@@ -19,7 +19,6 @@ from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.network.graph import Network, Node
 from krelax.network.linear import Dense
-from krelax.relaxations.piecewise import Triangle
 
 
 def without_inactive(
@@ -63,7 +62,7 @@ def _kept(network: Network, known: LayerBounds, form: Form, top: int) -> dict[in
             readers.setdefault(j, []).append(i)
     kept = {}
     for i, relaxation in known.relaxations.items():
-        if i > top or not isinstance(relaxation, Triangle) or relaxation.negative_slope != 0:
+        if i > top or relaxation.op.leak != 0:
             continue
         source = network.nodes[i].inputs[0]
         dense = [source, *readers.get(i, ())]

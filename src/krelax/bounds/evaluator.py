@@ -30,7 +30,6 @@ from krelax.bounds.steps import Witness, choices, over
 from krelax.problem.region import dot
 from krelax.problem.region import middle as middle_of
 from krelax.proof.choices import Choices, Noted, Straight
-from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
     from krelax.bounds.clipping import Lines
@@ -78,8 +77,9 @@ class Evaluator:
         first = 0
         for i in self.nodes:
             relaxation = self._proposing.relaxations[i]
-            if isinstance(relaxation, Triangle):
-                site = Splittable(relaxation, self._proposing.groups.get(i, ()), first)
+            triangle = relaxation.triangle()
+            if triangle is not None:
+                site = Splittable(triangle, self._proposing.groups.get(i, ()), first)
                 sites[i], first = site, first + site.count
             else:
                 sites[i] = Unsplit(relaxation)
@@ -284,12 +284,10 @@ class Evaluator:
             sides = cut.lower[source].new_zeros(site.count)
             sides[here.neuron - site.first] = here.side.to(sides)
             sides = sides.view_as(cut.lower[source])
-            lower = torch.where(sides > 0, cut.lower[source].clamp(min=0), cut.lower[source])
-            upper = torch.where(sides < 0, cut.upper[source].clamp(max=0), cut.upper[source])
-            cut.tighten(source, lower, upper, None)
+            cut.tighten(source, *cut.relax(network, i).cut(sides), None)
         for i, _, own in self._own_intervals(leaf):
-            shared, source = self._known.relaxations[i], network.nodes[i].inputs[0]
-            assert isinstance(shared, Triangle)
+            shared, source = self._known.relaxations[i].triangle(), network.nodes[i].inputs[0]
+            assert shared is not None
             cut.tighten(source, own.over(shared).lower, own.over(shared).upper, None)
         for i in self.nodes:
             cut.relax(network, i)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.activations.joint import Joint
 from krelax.proof.choices import GroupSet
-from krelax.relaxations.joint import Joint
 
 
 @dataclass(frozen=True, eq=False)

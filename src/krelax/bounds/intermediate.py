@@ -7,18 +7,17 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations import Activation, Rule
 from krelax.bounds.backward import lower_bound, neurons, signed
 from krelax.bounds.instance import Instance, chunk_queries, side_by_side
 from krelax.bounds.layers import LayerBounds, Lemmas
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record_entries
 from krelax.bounds.steps import by_rule, over
-from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
 from krelax.network.ops import Pad, Reshape, Transpose
 from krelax.problem.region import Box, Region
-from krelax.relaxations import Rule, relax
 
 # Tensors the size of the widest layer that a pass holds for every query, roughly.
 RULE_COPIES = 6
@@ -37,7 +36,7 @@ def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
 def undecided(instance: Instance, known: LayerBounds, node: int) -> Tensor:
     """Entries of the pre-activation `node` whose bounds matter to an activation that reads it: `(batch, n)`."""
     readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
-    masks = [relax(op, known.lower[node], known.upper[node]).unstable() for op in readers]
+    masks = [op.relax(known.lower[node], known.upper[node]).unstable() for op in readers]
     return torch.stack(masks).any(0).flatten(1)
 
 

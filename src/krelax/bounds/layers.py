@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from krelax.activations import Relaxation
 from krelax.bounds.groups import Groups
 from krelax.bounds.rounding import bounding, gamma
-from krelax.network.activations import Activation
 from krelax.network.graph import Network, Node
 from krelax.network.ops import Linear
 from krelax.problem.region import Region
 from krelax.problem.region import middle as halfway
 from krelax.proof.log import DERIVED, UNSTATED
-from krelax.relaxations import Relaxation, relax
 
 # The numbers of the lemmas that prove lower and upper bounds of a node, `(batch, *shape)` each.
 Lemmas = tuple[Tensor, Tensor]
@@ -153,9 +152,8 @@ class LayerBounds:
 
     def relax(self, network: Network, node: int) -> Relaxation:
         """Relaxation of a non-linear node over the bounds of its operand."""
-        op, operand = network.nodes[node].op, network.nodes[node].inputs[0]
-        assert isinstance(op, Activation)
-        self.relaxations[node] = relax(op, self.lower[operand], self.upper[operand])
+        operand = network.nodes[node].inputs[0]
+        self.relaxations[node] = network.activation(node).relax(self.lower[operand], self.upper[operand])
         return self.relaxations[node]
 
 

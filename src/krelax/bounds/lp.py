@@ -27,7 +27,6 @@ from krelax.bounds.recording import chosen, record
 from krelax.bounds.rounding import written
 from krelax.bounds.steps import Witness
 from krelax.errors import InputError
-from krelax.network.linear import one_hot
 from krelax.problem.queries import Queries
 from krelax.proof.log import MARGINS, Forms
 
@@ -241,23 +240,6 @@ def _load(model: Model) -> Any:  # highspy's annotations lack half of its method
     solver.setOptionValue("ipm_iteration_limit", _INTERIOR_LIMIT)
     solver.passModel(lp)
     return solver
-
-
-def tighten(program: Program, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Bounds `(len(index),)` of entries of the flattened node `last` of a program: its minima and maxima, evaluated by
-    `value_of`, and never worse than what was known (optimisation-based bound tightening)."""
-    network, node = program.instance.network, program.last
-    unit = one_hot(torch.tensor(index, dtype=torch.int64), network.nodes[node].shape, torch.float64)
-    forms = torch.cat([unit, -unit])
-    found = [program.minimise(form).slopes for form in forms]
-    slopes = {i: torch.cat([s[i] for s in found]) for i in (found[0] if found else {})}
-    value = program.value(forms, forms.new_zeros(len(forms)), slopes)
-    below, above = value.chunk(2)
-    lower, upper = (
-        side[node][program.image].flatten()[list(index)] for side in (program.known.lower, program.known.upper)
-    )
-    lower = torch.maximum(lower, below)
-    return lower, torch.maximum(torch.minimum(upper, -above), lower)
 
 
 def value_of(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.activations import Rule
 from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.bounded import Bounded
@@ -36,7 +37,6 @@ from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
 from krelax.proof.choices import Choices, Noted
 from krelax.proof.log import MARGINS, Forms
-from krelax.relaxations import Rule
 
 
 @dataclass(frozen=True)

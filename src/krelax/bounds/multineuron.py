@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from krelax.activations import Rule
 from krelax.bounds.backward import Form, Trace, back_substitute, neurons, pull
 from krelax.bounds.branching import Effort
 from krelax.bounds.groups import Groups, Through
@@ -28,8 +29,6 @@ from krelax.hull.grouping import Grouping, groups
 from krelax.hull.polytope import octahedral_rows, pair_rows
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
-from krelax.relaxations import Rule
-from krelax.relaxations.piecewise import Triangle
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,18 @@ def influence(instance: Instance, form: Form, known: LayerBounds) -> dict[int, T
     """How much the single-neuron relaxations cost the given forms: at each activation `|coeff| * height`, `(n,)`.
 
     One region; forms in the fast type, with slopes optimised shortly. The height is that of the triangle; neurons that
-    no form needs keep a small part of it, because other neurons may need them.
+    no form needs keep a small part of it, because other neurons may need them. Other activations than triangles are in
+    no groups and have no score.
     """
     fast, trace = known.to(instance.fast_network.dtype, instance.network), Trace()
     witness = ascend(instance, form, fast, _SHORT)
     back_substitute(instance.fast_network, form, witness, fast, trace)
     scores = {}
     for i, coeff in trace.coeff.items():
-        relaxation = known.relaxations[i]
-        if isinstance(relaxation, Triangle):
-            size = coeff[0].abs().sum(0).flatten().to(relaxation.lower)
-            scores[i] = (size + 1e-3 * size.mean()) * relaxation.height()[0].flatten()
+        triangle = known.relaxations[i].triangle()
+        if triangle is not None:
+            size = coeff[0].abs().sum(0).flatten().to(triangle.lower)
+            scores[i] = (size + 1e-3 * size.mean()) * triangle.height()[0].flatten()
     return scores
 
 
@@ -93,11 +93,14 @@ def affinity(instance: Instance, known: LayerBounds, node: int, index: Tensor) -
 def choose(
     instance: Instance, known: LayerBounds, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
 ) -> Groups | None:
-    """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group. They
-    have no pass-through members where proofs are recorded, which cannot say what such groups prove."""
+    """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group, or if
+    its activation cannot be in groups. They have no pass-through members where proofs are recorded, which cannot say
+    what such groups prove."""
     grouping = replace(grouping, through=0) if instance.logs else grouping
     source, relaxation = instance.network.nodes[node].inputs[0], known.relaxations[node]
-    assert isinstance(relaxation, Triangle)
+    leak = relaxation.op.leak
+    if leak is None:
+        return None
     best = score.argsort(descending=True, stable=True)[: grouping.neurons]
     # what may be infinite, perhaps in single precision only, has no polytope around it
     size = relaxation.magnitude[0].flatten()[best].to(instance.fast_network.dtype)
@@ -109,7 +112,7 @@ def choose(
     normals = octahedral_rows if grouping.size + grouping.through <= _OCTAHEDRAL else pair_rows
     rows = torch.from_numpy(normals(grouping.size + grouping.through)).to(score)
     through = _through(instance, known, source, members, grouping.through)
-    return bounded(instance, known, source, members[None], rows, ascent, relaxation.negative_slope, through)
+    return bounded(instance, known, source, members[None], rows, ascent, leak, through)
 
 
 def _through(instance: Instance, known: LayerBounds, node: int, members: Tensor, count: int) -> Through | None:

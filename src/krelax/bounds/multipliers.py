@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from krelax.activations import Relaxation
 from krelax.bounds.groups import Groups
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import underflow
 from krelax.bounds.steps import Crossing, Step
 from krelax.problem.region import FLOOR, dot
 from krelax.proof.choices import Choices, Shared
-from krelax.relaxations import Relaxation
 
 
 @dataclass(frozen=True, eq=False)

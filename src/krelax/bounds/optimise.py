@@ -17,15 +17,14 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations import Activation, Rule
 from krelax.bounds.backward import Form, Trace, back_substitute
 from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.steps import Parameter, Single, Step, Witness
-from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
-from krelax.relaxations import Rule
 from krelax.watch import tick
 
 # Coefficients that all steps of the ascents of one region's layers may meet, and steps to take anyway:

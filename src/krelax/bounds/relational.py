@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations.joint import Joint
 from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance, pieces, side_by_side
@@ -19,7 +20,6 @@ from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record
 from krelax.bounds.steps import Witness, over
 from krelax.proof.log import UNSTATED, Forms
-from krelax.relaxations.joint import Joint
 
 # Combinations bounded at a time.
 _QUERIES = 256

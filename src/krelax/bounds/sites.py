@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from krelax.activations import Relaxation, Rule
+from krelax.activations.triangle import Triangle
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
 from krelax.bounds.split import Narrowed, Split
 from krelax.bounds.steps import Single, Step, slope_choices
 from krelax.proof.choices import Choices
-from krelax.relaxations import Relaxation, Rule
-from krelax.relaxations.piecewise import Triangle
 
 
 class Splits(NamedTuple):
@@ -139,9 +139,9 @@ class Splittable(Site):
 
     def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
         """Both lines of every neuron that is undecided for proposals: what is decided for proofs has its own."""
-        own, undecided = self.intervals(rows), self._undecided
-        assert isinstance(proving, Triangle)
-        each = proving if own is None else own.over(proving)
+        own, undecided, triangle = self.intervals(rows), self._undecided, proving.triangle()
+        assert triangle is not None
+        each = triangle if own is None else own.over(triangle)
         low, high, upper = (t.flatten(1)[:, undecided] for t in (*each.slope_range(), each.chord()))
         lower = torch.clamp(each.rounded(rows[0].to(low)), low, high)
         return slope_choices(each, undecided, lower, upper[0] if own is None else upper)

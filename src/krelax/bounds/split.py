@@ -15,12 +15,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from krelax.activations.triangle import Triangle
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.bounds.steps import Alone, Crossing, Parameter, columns, slope_choices
 from krelax.problem.region import dot
 from krelax.proof.choices import Choices
-from krelax.relaxations.piecewise import Triangle
 
 # Multipliers are of the size of coefficients, whose unit is that of the query: they move faster than slopes in [0, 1].
 _MULTIPLIER_STEP = 1.0
@@ -39,7 +39,7 @@ class Narrowed:
     def over(self, relaxation: Triangle) -> Triangle:
         """The relaxation of every leaf, `(leaves, *shape)`, in the type of the one that all share."""
         lower = self._spread(relaxation.lower, self.lower)
-        return Triangle(lower, self._spread(relaxation.upper, self.upper), relaxation.negative_slope)
+        return relaxation.over(lower, self._spread(relaxation.upper, self.upper))
 
     def _spread(self, shared: Tensor, own: Tensor) -> Tensor:
         every = shared.flatten(1).repeat(len(own), 1)
@@ -86,8 +86,8 @@ class Split(Alone):
         return [self.slope, self.multiplier] if len(self.place) else [self.slope]
 
     def over(self, known: LayerBounds, node: int) -> Self:
-        relaxation = known.relaxations[node]
-        assert isinstance(relaxation, Triangle)
+        relaxation = known.relaxations[node].triangle()
+        assert relaxation is not None
         dtype = relaxation.lower.dtype
         low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
         slope = relaxation.rounded(self.slope.value.to(dtype)).clamp(low, high)

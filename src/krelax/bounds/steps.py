@@ -15,12 +15,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from krelax.activations import Lines, Relaxation, Rule
+from krelax.activations.triangle import Triangle
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.problem.region import dot
 from krelax.proof.choices import Choices
-from krelax.relaxations import Lines, Relaxation, Rule
-from krelax.relaxations.piecewise import Triangle
 
 
 @dataclass
@@ -128,9 +128,10 @@ class Single(Alone):
 
     def choices(self, region: int) -> Choices:
         lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
-        if isinstance(self.relaxation, Triangle) and self.relaxation.writable(lower):
-            entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
-            return slope_choices(self.relaxation, entries, lower[:, entries], upper[0, entries])
+        triangle = self.relaxation.triangle()
+        if triangle is not None and triangle.writable(lower):
+            entries = triangle.unstable()[region].flatten().nonzero()[:, 0]
+            return slope_choices(triangle, entries, lower[:, entries], upper[0, entries])
         both = torch.stack(torch.broadcast_tensors(lower, upper), -1)
         if True not in self.relaxation.optimised and bool((both == both[:1]).all()):
             both = both[:1]
@@ -180,7 +181,7 @@ class Single(Alone):
         else:
             along = torch.lerp(lines.upper, lines.lower, positive).mul_(q)
         below = lines.above.new_zeros(()) if lines.below is None else -lines.below
-        return along.add_(torch.lerp(lines.above, below.expand_as(lines.above), positive))
+        return along.add_(torch.lerp(lines.above, below, positive))
 
 
 def slope_choices(relaxation: Triangle, entries: Tensor, lower: Tensor, upper: Tensor) -> Choices:

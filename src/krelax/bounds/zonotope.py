@@ -14,14 +14,13 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations import Activation, Rule
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, gamma, underflow
-from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
-from krelax.relaxations import Rule
 from krelax.watch import tick
 
 # Numbers that an operator makes at a time: there are hundreds of times as many for a large network.

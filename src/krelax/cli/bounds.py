@@ -117,5 +117,5 @@ def _layers(found: Bounded) -> list[tuple[int, str, int, int, float]]:
     for node, relaxation in found.known.relaxations.items():
         width = float((relaxation.upper - relaxation.lower).mean())
         unstable = int(relaxation.unstable().sum())
-        result.append((node, type(relaxation).__name__, relaxation.lower[0].numel(), unstable, width))
+        result.append((node, relaxation.op.name, relaxation.lower[0].numel(), unstable, width))
     return result

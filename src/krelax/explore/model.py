@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from krelax.activations import Relaxation
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
@@ -20,8 +21,6 @@ from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries
 from krelax.proof.choices import Shared
-from krelax.relaxations import Relaxation
-from krelax.relaxations.piecewise import Triangle
 from krelax.search.attack import Attack, search
 from krelax.search.questions import Number, about_images
 
@@ -131,14 +130,13 @@ def _group(groups: Groups, place: int, gain: float) -> dict[str, Any]:
 
 
 def gains(groups: Groups, shared: Shared, known: LayerBounds, node: int, query: int) -> Tensor:
-    """By how much each group's price is below that of its members' triangles, with the slopes and coefficients that
+    """By how much each group's price is below that of its members' relaxations, with the slopes and coefficients that
     the witness of one query chose: `(groups,)`, never negative but for rounding."""
     coeff, slope = (torch.from_numpy(t[query]).double() for t in (shared.coeff, shared.slope))  # (groups, k)
     joint = groups.joint.support(*(t[None, ..., None] for t in (slope, coeff))).value[0, :, 0]
     relaxation = known.relaxations[node]
-    assert isinstance(relaxation, Triangle)
     lower, upper = (t[0].flatten()[groups.members[0]] for t in (relaxation.lower, relaxation.upper))
-    each = Triangle(lower[None], upper[None], relaxation.negative_slope).support(slope[None, None], coeff[None, None])
+    each = relaxation.over(lower[None], upper[None]).support(slope[None, None], coeff[None, None])
     return each.value[0, 0].sum(-1) - joint
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from krelax.activations import ReLU
 from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import tighten_by_ascent
@@ -18,7 +19,6 @@ from krelax.bounds.relational import bounded
 from krelax.bounds.steps import over
 from krelax.errors import InputError
 from krelax.hull.polytope import octahedral_rows
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.region import Box

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from krelax.errors import InputError, UnsupportedError
 
@@ -33,6 +33,23 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bytes | None]:
 
     Raises InputError for a file that is no ONNX network, and says what it is instead.
     """
+    model, content, packed = _parsed(path)
+    _load_external(model, path, packed)
+    return model, content if packed else None
+
+
+def files_beside(path: Path) -> list[Path]:
+    """The files that hold the external data of a network, by name; none if it cannot be read."""
+    try:
+        model, _, _ = _parsed(path)
+    except InputError:
+        return []
+    names = {ExternalDataInfo(t).location for t in _tensors(model.graph) if uses_external_data(t)}
+    return [path.parent / name for name in sorted(names)]
+
+
+def _parsed(path: Path) -> tuple[onnx.ModelProto, bytes, bool]:
+    """The model in a file without its external data, the decompressed bytes, and whether they were compressed."""
     content = _content(path)
     packed = content[:2] == _GZIP
     content = _unpacked(content, path) if packed else content
@@ -52,8 +69,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bytes | None]:
         raise InputError(f"{path}: not an ONNX file ({first_line(error)}); export the network again") from error
     if not model.graph.node:
         raise InputError(f"{path}: the ONNX file has no operators; export the network again")
-    _load_external(model, path, packed)
-    return model, content if packed else None
+    return model, content, packed
 
 
 def _entries_left(data: memoryview, message: Any, most: int) -> int:

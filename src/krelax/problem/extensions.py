@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from krelax.network.activations import Max, ReLU
+from krelax.activations import Max, ReLU
 from krelax.network.compose import reshape
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense

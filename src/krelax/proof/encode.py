@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.certificate import format as file
-from krelax.network.activations import ReLU
+from krelax.certificate.format import schema as file
 from krelax.network.graph import Network
 from krelax.problem.extensions import Assumption, with_maxima
 from krelax.problem.queries import Queries
@@ -52,17 +51,17 @@ def _row(rows: NDArray[np.float64], offsets: NDArray[np.float64], margin: int) -
     return torch.from_numpy(rows[margin]), torch.tensor(offsets[margin])
 
 
-def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, case: Case) -> file.Case:
+def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, case: Case) -> file.Refutation:
     """A margin, given by its number, proven by contradiction."""
     writer = _Writer(assumption.extend(network), log, assumed=True)
     steps = [writer.step(node, lemmas.tolist()) for node, lemmas in case.steps]
     if case.lemma == DERIVED:
-        return file.Case(margin, case.level, steps)
+        return file.Refutation(margin, case.level, steps)
     writer, last = _Writer(network, log), log[case.lemma]
     assert isinstance(last, Lemma)
     claim = writer.claim([last], len(writer.activations))
     lines = [file.Step(j, c) for j in range(len(writer.activations)) if (c := writer.lines_of(j)) is not None]
-    return file.Case(margin, case.level, steps, claim, lines or None)
+    return file.Refutation(margin, case.level, steps, claim, lines or None)
 
 
 def _region(region: Region) -> file.Region:
@@ -132,7 +131,7 @@ class _Writer:
                 best[lemma.key] = lemma
         return best
 
-    def _about(self, lemmas: Sequence[Lemma], before: int) -> file.Claim:
+    def _about(self, lemmas: Sequence[Lemma], before: int) -> file.Lemma:
         """Lemmas about a pre-activation."""
         claim = self.claim(lemmas, before)
         claim.forms = _forms([lemma.key for lemma in lemmas])
@@ -143,12 +142,12 @@ class _Writer:
         claim = self._about(list(self._best(numbers).values()), len(self.activations))
         return file.Step(next(j for j in range(len(self.activations)) if self._source(j) == node), claim)
 
-    def lines_of(self, j: int) -> file.Claim | None:
+    def lines_of(self, j: int) -> file.Lemma | None:
         """The affine bounds of a layer that clips use."""
         lines = self.lines.get(self._source(j))
         return self._straight(lines, j) if lines else None
 
-    def _straight(self, lines: Sequence[Straight], j: int) -> file.Claim:
+    def _straight(self, lines: Sequence[Straight], j: int) -> file.Lemma:
         lemmas = []
         for straight in lines:
             forms, leaves = Forms.both(straight.entries.astype(np.int64)), straight.leaves
@@ -160,12 +159,12 @@ class _Writer:
         """Lower bounds of ReLUs' inputs that are proven not to be positive. Only lines that were chosen when that was
         not known yet depend on how far below zero they are."""
         node = self.activations[j]
-        if not isinstance(self.network.nodes[node].op, ReLU):
+        if self.network.activation(node).leak != 0:
             return set()
         inactive = {entry for ((entry, sign),), lemma in ends.items() if sign < 0 and lemma.value >= 0}
         return {(entry, 1.0) for entry in inactive - self.chosen.get(node, set())}
 
-    def claim(self, lemmas: Sequence[Lemma | None], before: int) -> file.Claim:
+    def claim(self, lemmas: Sequence[Lemma | None], before: int) -> file.Lemma:
         """Lemmas as one, with adaptive slopes for forms that have none."""
         trees = [_Tree(Lemma(MARGINS, (), 0.0, ()) if lemma is None else lemma, self) for lemma in lemmas]
         leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
@@ -174,13 +173,13 @@ class _Writer:
         multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
         used = {i for noted, _ in leaves if noted is not None for i in noted.choices}
         crossings = [self._crossing(i, leaves) for i in sorted(used) if self._number[i] < before]
-        claim = file.Claim(tree, multipliers, [c for c in crossings if c is not None])
+        claim = file.Lemma(tree, multipliers, [c for c in crossings if c is not None])
         if clips := [clip for t in trees for clip in t.clips]:
             claim.level = min(every.level for every, _ in clips)
             self._add_clips(claim, clips)
         return claim
 
-    def _add_clips(self, claim: file.Claim, used: Sequence[tuple[Clips, int]]) -> None:
+    def _add_clips(self, claim: file.Lemma, used: Sequence[tuple[Clips, int]]) -> None:
         """The multipliers of the clips of a claim, and the lines that they are for."""
         for every in {id(clips): clips for clips, _ in used}.values():
             for source, straight in every.lines.items():
@@ -203,7 +202,7 @@ class _Writer:
             result[node == i] = self._first[self._number[i]] + entry[node == i]
         return result
 
-    def _crossing(self, node: int, leaves: Sequence[tuple[Noted | None, int]]) -> file.Crossing | None:
+    def _crossing(self, node: int, leaves: Sequence[tuple[Noted | None, int]]) -> file.Choices | None:
         """What leaves, given as rows of tables, chose at one activation."""
         tables = {id(n): (n, n.choices[node]) for n, _ in leaves if n is not None and node in n.choices}
         rows: dict[int, list[int]] = {key: [] for key in tables}
@@ -212,7 +211,7 @@ class _Writer:
             if id(noted) in tables:
                 rows[id(noted)].append(row)
                 places[id(noted)].append(place)
-        crossing, groups = file.Crossing(self._number[node]), Collected(len(leaves))
+        crossing, groups = file.Choices(self._number[node]), Collected(len(leaves))
         merged = Merged([c for _, c in tables.values()], len(leaves))
         for key, (_, choices) in tables.items():
             merged.add(choices, np.array(rows[key]), np.array(places[key]))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.certificate import format as file
+from krelax.certificate.format import schema as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
 from krelax.proof.choices import Choices, GroupSet, Number, Numbers, Shared
@@ -62,7 +62,7 @@ class Merged:
         wide[:, places] = table
         return wide
 
-    def write(self, crossing: file.Crossing) -> None:
+    def write(self, crossing: file.Choices) -> None:
         """Put the tables, each row once, into a crossing."""
         first = 0
         found: list[NDArray[Any] | None] = [None, None, None]

@@ -17,7 +17,7 @@ from torch import Tensor
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, one_core_each, pieces, workers
 from krelax.bounds.methods import METHODS, Method, bound
-from krelax.certificate.format import Question
+from krelax.certificate.format.schema import Question
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.network.scalars import with_axes
