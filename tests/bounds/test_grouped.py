@@ -86,6 +86,26 @@ def proposed(instance: Instance, form: Form, witness: Witness, known: LayerBound
 
 
 @every_case
+def test_passes_of_one_witness_do_not_disturb_each_other(case: str) -> None:
+    """Steps remember nothing: what going up needs is on the tape of its own way down."""
+    instance, form, known = prepared(case)
+    witness = initial(known, list(known.relaxations), 5)
+    parameters = [p for step in witness.values() for p in step.parameters()]
+    other = Form({i: -a.flip(1) for i, a in form.coeff.items()}, form.constant)
+    found: list[list[Tensor | None]] = []
+    for between in (False, True):
+        _, coeff, trace = proposed(instance, form, witness, known)
+        if between:
+            proposed(instance, other, witness, known)
+        differentiate(instance, coeff, witness, trace)
+        found.append([p.gradient for p in parameters])
+    for first, second in zip(*found, strict=True):
+        assert first is not None
+        assert second is not None
+        assert torch.equal(first, second)
+
+
+@every_case
 def test_the_gradient_is_that_of_finite_differences(case: str) -> None:
     """In every parameter at once: slopes, shares and tilts. In double precision triples are proven, so the step is
     large enough for the supports' rounding."""

@@ -12,7 +12,7 @@ from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.grouped import grouped
 from krelax.bounds.groups import Groups
 from krelax.bounds.layers import advance, start
-from krelax.bounds.steps import by_rule, choices
+from krelax.bounds.steps import Tapes, by_rule, choices
 from krelax.certificate.format import schema as file
 from krelax.hull.polytope import pair_rows
 from krelax.network.graph import Builder
@@ -91,6 +91,10 @@ def test_groups_that_no_coefficients_reach_choose_nothing() -> None:
     rows = torch.tensor([[[0.0, 0.0, 1.0, -1.0]]], dtype=torch.float64)
     form = outputs(network, rows, torch.zeros(1, 1, dtype=torch.float64))
     form.coeff = {right: rows[..., 2:]}
-    value = lower_bound(network, region, form, witness, known)
+    tapes: Tapes = {}
+    value = lower_bound(network, region, form, witness, known, tapes)
     assert bool(value.isfinite().all())
-    assert choices(witness)[left].groups == ()
+    assert choices(witness, tapes=tapes)[left].groups == ()
+    form.coeff = {left: rows[..., 2:]}
+    lower_bound(network, region, form, witness, known, tapes)
+    assert len(choices(witness, tapes=tapes)[left].groups) == 1

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.layers import LayerBounds
-from krelax.bounds.steps import Witness
+from krelax.bounds.steps import Tapes, Witness
 from krelax.network.graph import Network
 from krelax.proof.log import DERIVED, UNSTATED, Conclusion
 
 
 @dataclass
 class Bounded:
-    """What a method found for a batch: lower bounds of the queries, `(batch, queries)`, and from what. `lemmas`, of the
-    same shape, prove them, `DERIVED` where none does; None where no proofs are recorded."""
+    """What a method found for a batch: lower bounds of the queries, `(batch, queries)`, over bounds of layers, and the
+    last witness with its tapes. `lemmas`, of the same shape, prove them, `DERIVED` where none does; None where no
+    proofs are recorded."""
 
     value: Tensor
     known: LayerBounds
     witness: Witness = field(default_factory=dict)
+    tapes: Tapes = field(default_factory=dict)
     lemmas: Tensor | None = None
 
     @classmethod

@@ -13,7 +13,7 @@ from krelax.bounds.instance import Instance, chunk_queries, side_by_side
 from krelax.bounds.layers import LayerBounds, Lemmas
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record_entries
-from krelax.bounds.steps import by_rule, over
+from krelax.bounds.steps import Tapes, by_rule, over
 from krelax.network.graph import Network
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
 from krelax.network.ops import Pad, Reshape, Transpose
@@ -94,8 +94,10 @@ def tighten_by_ascent(instance: Instance, known: LayerBounds, node: int, ascent:
             form = signed(neurons(instance.fast_network, node, index))
             witness = over(ascend(instance, form, fast_known, ascent), known)
             form = signed(neurons(instance.network, node, index))
-            value = lower_bound(instance.network, instance.region, form, witness, known)
-        return value, record_entries(instance, node, index, valid, value, chosen(instance, witness, value.shape[1]))
+            tapes: Tapes = {}
+            value = lower_bound(instance.network, instance.region, form, witness, known, tapes)
+        leaves = chosen(instance, witness, value.shape[1], tapes)
+        return value, record_entries(instance, node, index, valid, value, leaves)
 
     portions = _portions(instance, known, node, ASCENT_COPIES)
     for portion, proven in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):

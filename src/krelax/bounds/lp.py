@@ -25,7 +25,7 @@ from krelax.bounds.lp_model import Entries, Floats, Model, Places, build, joined
 from krelax.bounds.multipliers import Cuts, Multipliers
 from krelax.bounds.recording import chosen, record
 from krelax.bounds.rounding import written
-from krelax.bounds.steps import Witness
+from krelax.bounds.steps import Tapes, Witness
 from krelax.errors import InputError
 from krelax.problem.queries import Queries
 from krelax.proof.log import MARGINS, Forms
@@ -358,7 +358,8 @@ def prove(
     with torch.no_grad():
         witness = witness_of(found.known, len(solutions), slopes, cuts)
         form = outputs(instance.network, queries.rows, queries.offsets)
-        value = lower_bound(instance.network, instance.region, form, witness, found.known)
+        tapes: Tapes = {}
+        value = lower_bound(instance.network, instance.region, form, witness, found.known, tapes)
     count = value.shape[1]
-    lemmas = record(instance, MARGINS, Forms.single(range(count)), value, chosen(instance, witness, count))
-    return replace(found.improved(value, lemmas), witness=witness)
+    lemmas = record(instance, MARGINS, Forms.single(range(count)), value, chosen(instance, witness, count, tapes))
+    return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)

@@ -31,7 +31,7 @@ from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record, record_entries
-from krelax.bounds.steps import Single, Witness, by_rule, over
+from krelax.bounds.steps import Single, Tapes, Witness, by_rule, over
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
@@ -321,6 +321,7 @@ def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Asc
     proposed = ascend(instance, form, known.to(fast, network), ascent, done)
     witness = over(proposed, known)
     form = outputs(network, queries.rows, queries.offsets)
-    value = lower_bound(network, instance.region, form, witness, known)
-    lemmas = _record_margins(instance, value, chosen(instance, witness, value.shape[1]))
-    return replace(found.improved(value, lemmas), witness=witness)
+    tapes: Tapes = {}
+    value = lower_bound(network, instance.region, form, witness, known, tapes)
+    lemmas = _record_margins(instance, value, chosen(instance, witness, value.shape[1], tapes))
+    return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)

@@ -154,4 +154,4 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
             points[i] = value.unflatten(0, operands[0].shape[:2])
         else:
             points[node.inputs[0]] = points[node.inputs[0]].contiguous()
-            points[i] = witness[i].forth(trace.coeff[i], points, node.inputs[0])
+            points[i] = witness[i].forth(trace.coeff[i], points, node.inputs[0], trace.tapes[i])

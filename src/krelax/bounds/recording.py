@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +16,11 @@ from krelax.proof.choices import Noted
 from krelax.proof.log import UNSTATED, Forms
 
 
-def chosen(instance: Instance, witness: Mapping[int, Step], count: int) -> list[Noted]:
-    """What a witness, as it was evaluated, chose for so many forms, for each region that has a log."""
-    return [Noted.unsplit(choices(witness, region), count) for region in range(len(instance.logs))]
+def chosen(
+    instance: Instance, witness: Mapping[int, Step], count: int, tapes: Mapping[int, Any] = MappingProxyType({})
+) -> list[Noted]:
+    """What a witness chose for so many forms, for each region that has a log, with the tapes of its evaluation."""
+    return [Noted.unsplit(choices(witness, region, tapes), count) for region in range(len(instance.logs))]
 
 
 def record(instance: Instance, node: int, forms: Forms, value: Tensor, leaves: Sequence[Noted]) -> Tensor | None:

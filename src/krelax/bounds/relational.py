@@ -18,7 +18,7 @@ from krelax.bounds.instance import Instance, pieces, side_by_side
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record
-from krelax.bounds.steps import Witness, over
+from krelax.bounds.steps import Tapes, Witness, over
 from krelax.proof.log import UNSTATED, Forms
 
 # Combinations bounded at a time.
@@ -85,8 +85,8 @@ def _lower_bounds(
         instance.check()
         which = several[portion]
         row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
-        found, witness = _bound(instance, known, fast_known, _form(instance, nodes, row), ascent)
-        return found, record(instance, node, Forms.of(row), found, chosen(instance, witness, len(row)))
+        found, witness, tapes = _bound(instance, known, fast_known, _form(instance, nodes, row), ascent)
+        return found, record(instance, node, Forms.of(row), found, chosen(instance, witness, len(row), tapes))
 
     portions = list(pieces(len(several), _QUERIES, several.device))
     for portion, (found, proven) in zip(portions, side_by_side(work, portions, lower.device), strict=True):
@@ -107,10 +107,11 @@ def _form(instance: Instance, nodes: list[int], rows: Tensor) -> Form:
 
 def _bound(
     instance: Instance, known: LayerBounds, fast_known: LayerBounds, form: Form, ascent: Ascent
-) -> tuple[Tensor, Witness]:
-    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type; and the witness."""
+) -> tuple[Tensor, Witness, Tapes]:
+    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type; witness and tapes."""
     form = Form(form.coeff, form.constant.expand(len(instance.region), -1))
     fast = instance.fast_network.dtype
     proposal = Form({i: a.to(fast) for i, a in form.coeff.items()}, form.constant.to(fast))
     witness = over(ascend(instance, proposal, fast_known, ascent), known)
-    return lower_bound(instance.network, instance.region, form, witness, known), witness
+    tapes: Tapes = {}
+    return lower_bound(instance.network, instance.region, form, witness, known, tapes), witness, tapes

@@ -94,7 +94,7 @@ class Split(Alone):
         side, multiplier = self.side.to(dtype), written(self.multiplier.value.to(dtype))
         return type(self)(relaxation, slope, self.place, side, multiplier, self._narrowed)
 
-    def choices(self, region: int) -> Choices:
+    def choices(self, region: int, tape: None) -> Choices:
         slopes, chord = self.slope.value[region].flatten(1), self.relaxation.chord()[region].flatten()
         entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
         return slope_choices(self.relaxation, entries, slopes[:, entries], chord[entries])
@@ -113,7 +113,7 @@ class Split(Alone):
             slopes.view(-1).scatter_(0, self.place, own)
         return Crossing(slopes, price)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
+    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: None) -> Tensor:
         q = points[operand]
         self.slope.gradient = coeff.clamp(min=0).mul_(q)
         positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))

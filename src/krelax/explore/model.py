@@ -112,7 +112,7 @@ def _groups(found: Bounded, node: int, query: int) -> dict[str, Any]:
     its members, its gain and what is known of it."""
     step, count, total, best = found.witness.get(node), 0, 0.0, []
     if step is not None and node in found.known.groups:
-        for groups, shared in zip(found.known.groups[node], step.choices(0).groups, strict=True):
+        for groups, shared in zip(found.known.groups[node], step.choices(0, found.tapes.get(node)).groups, strict=True):
             gained = gains(groups, shared, found.known, node, query)
             count, total = count + len(gained), total + float(gained.sum())
             order = gained.argsort(descending=True)[:GROUPS_SHOWN].tolist()

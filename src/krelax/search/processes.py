@@ -146,7 +146,7 @@ class Helper:
         and what a search here raises.
         """
         left = None if instance.deadline is None else instance.deadline - time.perf_counter()
-        known = found and replace(found, witness={})
+        known = found and replace(found, witness={}, tapes={})
         try:
             message = pickle.dumps((instance.region, queries, known, left, [log.tail() for log in instance.logs]))
         except _UNSENDABLE:
