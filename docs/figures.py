@@ -24,7 +24,7 @@ from krelax.activations import ReLU
 from krelax.activations.joint import Joint
 from krelax.bounds.backward import outputs
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.multineuron import bound_layers, influence
 from krelax.bounds.optimise import Ascent
@@ -61,7 +61,7 @@ def asked(name: str, index: Sequence[int], eps: float) -> tuple[Instance, Querie
     return Instance.of(network, ball(x, eps)), queries
 
 
-def grouped(instance: Instance, queries: Queries, known: Intervals, method: str) -> Intervals:
+def grouped(instance: Instance, queries: Queries, known: LayerBounds, method: str) -> LayerBounds:
     """What is known with the groups of a method."""
     fast = instance.fast_network
     form = outputs(fast, queries.rows.to(fast.dtype), queries.offsets.to(fast.dtype))

@@ -13,16 +13,17 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "krelax"
 # What each part may import, besides itself; `errors` and `_version` are for everyone.
 ALLOWED = {
     "network": {"activations"},
-    "problem": {"network"},
+    "problem": {"activations", "network"},
     "hull": set(),
     "activations": {"hull"},
-    "bounds": {"network", "problem", "hull", "activations"},
-    "search": {"network", "problem", "hull", "activations", "bounds", "certificate"},
+    "proof": {"network", "problem", "hull", "activations", "certificate"},
+    "bounds": {"network", "problem", "hull", "activations", "proof"},
+    "search": {"network", "problem", "hull", "activations", "proof", "bounds", "certificate"},
     "run": {"network", "problem", "activations", "bounds", "search", "certificate"},
     "report": {"problem", "run"},
     "certificate": set(),
     "picture": {"network", "problem", "hull", "activations", "bounds", "search", "certificate"},
-    "explore": {"network", "problem", "hull", "activations", "bounds", "search", "picture"},
+    "explore": {"network", "problem", "hull", "activations", "proof", "bounds", "search", "picture"},
     "cli": {
         "network",
         "problem",

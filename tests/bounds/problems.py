@@ -15,9 +15,10 @@ from tests.exact import Layer, Range, as_network, minimum, ranges
 from torch import Tensor
 
 from krelax.bounds import methods
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
-from krelax.bounds.methods import Bounded, Method, bound
+from krelax.bounds.methods import Method, bound
 from krelax.bounds.optimise import Ascent
 from krelax.network.graph import Network
 from krelax.network.linear import Dense

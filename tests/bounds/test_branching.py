@@ -27,7 +27,7 @@ from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import bound_by_rule
-from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.multineuron import choose
 from krelax.bounds.optimise import Ascent
@@ -41,7 +41,7 @@ from krelax.problem.region import Box, Region, ball
 SMALL = Effort(leaves=8, rounds=4, root=Ascent(4, 0.5, 0.9), leaf=Ascent(2, 0.3, 0.9))
 
 
-def known_of(instance: Instance) -> Intervals:
+def known_of(instance: Instance) -> LayerBounds:
     """CROWN's bounds of every node."""
     known = start(instance.region)
     for node in instance.network.nodes[1:]:
@@ -122,7 +122,7 @@ def every_leaf(evaluator: Evaluator, queries: int, unstable: Tensor, seed: int) 
     return leaves
 
 
-def with_groups(instance: Instance, known: Intervals, size: int) -> Intervals:
+def with_groups(instance: Instance, known: LayerBounds, size: int) -> LayerBounds:
     """The same bounds with groups in every layer, if there are to be any."""
     for i, relaxation in known.relaxations.items():
         triangle = relaxation.triangle()
@@ -201,7 +201,7 @@ def test_the_slope_behind_a_split_is_that_of_the_activation_to_the_last_bit() ->
         side = torch.tensor([-1.0], dtype=dtype)
         split = Split(proposed, one.to(dtype).unsqueeze(0), torch.tensor([0]), side, 0 * side)
         exact = LeakyReLU(0.01).relax(-one, one)
-        step = split.over(Intervals(relaxations={1: exact}), 1)
+        step = split.over(LayerBounds(relaxations={1: exact}), 1)
         assert step.back(one.unsqueeze(0)).slopes.item() == 0.01
 
 
@@ -224,7 +224,7 @@ def test_enough_leaves_reach_the_exact_minimum(seed: int) -> None:
             assert low >= 0 or high <= 0
 
 
-def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> tuple[Instance, Intervals, int]:
+def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> tuple[Instance, LayerBounds, int]:
     """A network over one region, CROWN's bounds, and the last pre-activation."""
     rng = np.random.default_rng(seed)
     network = make(rng)
@@ -257,10 +257,16 @@ def queries_of(instance: Instance, node: int, index: list[int]) -> tuple[Form, F
 
 
 def branched(
-    instance: Instance, known: Intervals, forms: tuple[Form, Form], effort: Effort, low: Tensor, *more: Any, **rest: Any
+    instance: Instance,
+    known: LayerBounds,
+    forms: tuple[Form, Form],
+    effort: Effort,
+    low: Tensor,
+    *more: Any,
+    **rest: Any,
 ) -> Tensor:
     """Bounds after a search for as long as its effort says."""
-    return Branching(instance, known, forms, effort, low, *more, **rest).run(effort.seconds)
+    return Branching(instance, known, forms, effort, low, *more, **rest).run(effort.seconds).value
 
 
 def test_queries_do_not_mix() -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.bounds import lp
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.lp import Cut, Program, Solution, Status
 from krelax.bounds.methods import METHODS, bound
 from krelax.network.graph import Builder, Network
@@ -266,7 +266,7 @@ def test_tightened_bounds_hold_and_gain(seed: int) -> None:
         assert Fraction(high) >= exact.high
 
 
-def split(known: Intervals, node: int, entry: int) -> None:
+def split(known: LayerBounds, node: int, entry: int) -> None:
     """Only what lies at or below zero."""
     known.upper[node] = known.upper[node].clone()
     known.upper[node][:, entry] = 0.0

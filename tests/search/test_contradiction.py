@@ -21,7 +21,7 @@ from torch import Tensor
 
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
 from krelax.certificate.errors import Rejected
 from krelax.certificate.format.schema import Refutation
@@ -29,10 +29,11 @@ from krelax.certificate.kernel.arithmetic import Exact
 from krelax.certificate.kernel.question import check_question
 from krelax.certificate.onnx.reader import read_network
 from krelax.network.graph import Network
+from krelax.problem.extensions import Assumption
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.search.complete import Complete, decide_question
-from krelax.search.contradiction import Assumption, Contradiction
+from krelax.search.contradiction import Contradiction
 from krelax.search.pipeline import Plan
 from krelax.search.verdict import Verdict
 
@@ -70,7 +71,7 @@ def test_no_input_with_a_small_margin_is_lost(seed: int, share: float) -> None:
     assert narrowed < widths
 
 
-def ends(known: Intervals) -> tuple[list[Tensor], list[Tensor]]:
+def ends(known: LayerBounds) -> tuple[list[Tensor], list[Tensor]]:
     return known.lower, known.upper
 
 

@@ -21,18 +21,19 @@ import torch
 
 from krelax import ball, classification, load_images, load_onnx
 from krelax.activations import ReLU
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance, OutOfTime
-from krelax.bounds.ledger import Ledger
-from krelax.bounds.methods import METHODS, Bounded, bound
+from krelax.bounds.methods import METHODS, bound
 from krelax.certificate.check import check
 from krelax.certificate.format.schema import Certificate
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
+from krelax.proof.encode import question
+from krelax.proof.log import ProofLog
 from krelax.search import processes
 from krelax.search.complete import Complete, Found
 from krelax.search.processes import Helper, Search, SideBySide, module_path, pickled, search_here
 from krelax.search.verdict import Counterexample
-from krelax.search.writing import question
 
 DATA = Path(str(files("krelax") / "data"))
 SHAPE = load_onnx(DATA / "digits_conv.onnx").input_shape
@@ -41,13 +42,13 @@ UNHURRIED = Complete(turn=1e6, share=1.0, branching=replace(Complete().branching
 Asked = tuple[Instance, Queries, Bounded]
 
 
-def ask(image: int, eps: float = 0.06) -> Asked:
-    """A question about a bundled image, with bounds that leave it open, and a ledger."""
+def ask(image: int, eps: float = 0.06, proofs: bool = True) -> Asked:
+    """A question about a bundled image, with bounds that leave it open, and perhaps a proof log."""
     network = load_onnx(DATA / "digits_conv.onnx")
     images = load_images(DATA / "digits_test.npz", network.input_shape, 10)
     region = ball(torch.tensor(images.images[image : image + 1]).double(), eps)
     queries = classification(torch.tensor(images.labels[image : image + 1]), 10)
-    instance = replace(Instance.of(network, region), ledgers=(Ledger(),))
+    instance = replace(Instance.of(network, region), logs=(ProofLog(),) if proofs else ())
     found = bound(instance, queries, METHODS["crown"])
     assert not (found.value > 0).all()
     return instance, queries, found
@@ -88,10 +89,10 @@ def test_a_helper_finds_and_notes_what_would_be_found_here(helper: Helper) -> No
     assert (found.margin, found.reason) == (expected.margin, expected.reason) == (expected.margin, "branching")
     assert found.margin > 0
     model = (DATA / "digits_conv.onnx").read_bytes()
-    proven = [
-        question(instance.network, instance.region, queries, instance.ledgers[0])
-        for instance, queries, _ in (asked, same)
-    ]
+    proven = []
+    for (instance, queries, _), result in ((asked, found), (same, expected)):
+        assert result.conclusion is not None
+        proven.append(question(instance.network, instance.region, queries, instance.logs[0], result.conclusion))
     margins = [check(Certificate(hashlib.sha256(model).hexdigest(), "real", "", [q]), model) for q in proven]
     assert margins[0] == margins[1]
 
@@ -149,11 +150,11 @@ def test_a_helper_that_is_stopped_is_not_waited_for(mortal: Helper, monkeypatch:
 
 def test_helpers_that_never_start_hold_nothing_up() -> None:
     """This process does their work."""
-    instance, queries, known = ask(8)
+    instance, queries, known = ask(8, proofs=False)
     with SideBySide(instance, Complete(), 2) as searches:
         for helper in searches.helpers:
             os.kill(helper.pid, signal.SIGSTOP)
-        work = lambda i, search: search(replace(instance, ledgers=()), queries, known, nobody)  # noqa: E731
+        work = lambda i, search: search(instance, queries, known, nobody)  # noqa: E731
         found = dict(searches.map(work, range(2)))
     assert all(f.margin > 0 for f in found.values())
     assert not any(alive(h.pid) for h in searches.helpers)
@@ -219,7 +220,7 @@ def test_networks_that_cannot_be_sent_need_no_helpers() -> None:
 
 def test_questions_are_shared_out() -> None:
     """This process begins at once; here it waits until every helper has taken something, and then takes no more."""
-    instance, queries, known = ask(8)
+    instance, queries, known = ask(8, proofs=False)
     every, by, lock = Event(), list[object](), Lock()
 
     def work(i: int, search: Search) -> Found:
@@ -228,7 +229,7 @@ def test_questions_are_shared_out() -> None:
             if len(set(by)) == 3:
                 every.set()
         assert every.wait(300)
-        return search(replace(instance, ledgers=()), queries, known, nobody)
+        return search(instance, queries, known, nobody)
 
     with SideBySide(instance, Complete(), 2) as searches:
         found = dict(searches.map(work, range(6)))
@@ -242,7 +243,7 @@ def test_questions_are_shared_out() -> None:
 
 def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
     """The caller may check certificates meanwhile, for which a core is needed."""
-    instance, queries, known = ask(8)
+    instance, queries, known = ask(8, proofs=False)
     running, most, lock, begun = 0, list[int](), Lock(), Event()
 
     def count(change: int) -> None:
@@ -257,7 +258,7 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
             begun.set()
         assert begun.wait(300)  # this process leaves something to the helpers
         count(helped)
-        search(replace(instance, ledgers=()), queries, known, nobody)
+        search(instance, queries, known, nobody)
         return helped
 
     with SideBySide(instance, Complete(), 2) as searches:
@@ -268,13 +269,13 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
 
 
 def test_cores_go_on_without_a_helper_that_died() -> None:
-    instance, queries, known = ask(8)
+    instance, queries, known = ask(8, proofs=False)
 
     def work(i: int, search: Search) -> Found:
         for helper in searches.helpers:
             if i == 1:
                 os.kill(helper.pid, signal.SIGKILL)
-        return search(replace(instance, ledgers=()), queries, known, nobody)
+        return search(instance, queries, known, nobody)
 
     with SideBySide(instance, Complete(), 2) as searches:
         found = dict(searches.map(work, range(12)))

@@ -21,7 +21,7 @@ from torch import Tensor
 from krelax.activations import Lines, Relaxation, Rule
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
 from krelax.network.ops import Linear
@@ -101,12 +101,12 @@ class Bounder:
         found.value = torch.maximum(found.value, backward)
         return found
 
-    def _forward(self, boxes: Box) -> tuple[Intervals, Witness, _Form, Tensor]:
+    def _forward(self, boxes: Box) -> tuple[LayerBounds, Witness, _Form, Tensor]:
         """What the backward pass needs, the form of the output, and for every symbol the shares, `(boxes, symbols,
         varied)`, that the inputs have in it."""
         nodes = self._network.nodes
         form, shares = self._inputs(boxes)
-        forms, known, witness = {0: form}, Intervals(), Witness()
+        forms, known, witness = {0: form}, LayerBounds(), Witness()
         known.append(boxes.lower, boxes.upper, form.size)
         for i, node in enumerate(nodes[1:], start=1):
             self._instance.check()
@@ -118,7 +118,7 @@ class Bounder:
                 absolute_sum, origin = _spread(operand, shares)
                 lower, upper = _interval(operand, absolute_sum)
                 known.relaxations[i] = relaxation = self._network.activation(i).relax(lower, upper)
-                witness[i], band = _lines(relaxation, bool(self._instance.ledgers))
+                witness[i], band = _lines(relaxation, bool(self._instance.logs))
                 form, shares = _activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
             forms[i] = form
             known.append(-form.size, form.size, form.size)

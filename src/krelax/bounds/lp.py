@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form, lower_bound, outputs
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import MARGINS, Noted
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.lp_model import Entries, Floats, Model, Places, build, joined
 from krelax.bounds.multipliers import Cuts, Multipliers
+from krelax.bounds.recording import chosen, record
 from krelax.bounds.rounding import written
-from krelax.bounds.steps import Witness, choices
+from krelax.bounds.steps import Tapes, Witness
 from krelax.errors import InputError
 from krelax.problem.queries import Queries
+from krelax.proof.log import MARGINS, Forms
 
 # No solve goes on for ever: one that reaches a limit is not optimal, and its slopes are as sound as any. From a good
 # basis the simplex method takes about half as many iterations as there are rows; interior points take 20 to 40.
@@ -83,7 +85,7 @@ class Program:
     """
 
     def __init__(
-        self, instance: Instance, known: Intervals, image: int = 0, last: int | None = None, inactive: bool = False
+        self, instance: Instance, known: LayerBounds, image: int = 0, last: int | None = None, inactive: bool = False
     ) -> None:
         self.instance, self.known, self.image = instance, known, image
         self.last = len(instance.network.nodes) - 1 if last is None else last
@@ -242,7 +244,7 @@ def _load(model: Model) -> Any:  # highspy's annotations lack half of its method
 
 def value_of(
     instance: Instance,
-    known: Intervals,
+    known: LayerBounds,
     image: int,
     coeff: Tensor,
     constant: Tensor,
@@ -266,7 +268,7 @@ def value_of(
 
 
 def witness_of(
-    known: Intervals, queries: int, slopes: Mapping[int, Tensor], cuts: Mapping[int, Priced] | None = None
+    known: LayerBounds, queries: int, slopes: Mapping[int, Tensor], cuts: Mapping[int, Priced] | None = None
 ) -> Witness:
     """Slopes `(1, queries, *shape of z)`, zero where missing, and cuts as steps over what is known of one region."""
     steps: Witness = {}
@@ -277,23 +279,11 @@ def witness_of(
     return steps
 
 
-class Found(Protocol):
-    """What is known already: bounds of the margins, `(1, queries)`, and of every node."""
-
-    @property
-    def value(self) -> Tensor: ...
-
-    @property
-    def known(self) -> Intervals: ...
-
-
-def bound_by_lp(
-    instance: Instance, queries: Queries, found: Found, stop: bool = False
-) -> tuple[Tensor, Intervals, Witness]:
+def bound_by_lp(instance: Instance, queries: Queries, found: Bounded, stop: bool = False) -> Bounded:
     """The triangle linear program of every margin of one region, over the bounds of `found`.
 
-    Returns rigorous lower bounds of the margins `(1, queries)`, never below those of `found`, what they are over, and
-    the witness. With `stop`, a question that is settled is left alone. Over a box no single-neuron slopes prove more,
+    Returns rigorous lower bounds of the margins `(1, queries)`, never below those of `found`, and the
+    witness. With `stop`, a question that is settled is left alone. Over a box no single-neuron slopes prove more,
     up to rounding; over another region the program sees its bounding box. Raises OutOfTime at the deadline, InputError
     for several regions.
     """
@@ -302,7 +292,7 @@ def bound_by_lp(
     return prove(instance, queries, found, solutions)
 
 
-def solve_form(instance: Instance, known: Intervals, form: Form) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+def solve_form(instance: Instance, known: LayerBounds, form: Form) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
     """Rigorous lower bound `()` of a form of one node, batch and queries 1, over one region, by its linear program:
     above zero if that is proven empty, minus infinity if the solver gives up. And the input, `(1, *shape)`, at which
     the program attains it, and the slopes that prove it."""
@@ -327,7 +317,7 @@ def _along(program: Program, coeff: Tensor, constant: Tensor, ray: dict[int, Ten
     return {i: length.to(s) * s for i, s in ray.items()}
 
 
-def margin_program(instance: Instance, found: Found) -> Program:
+def margin_program(instance: Instance, found: Bounded) -> Program:
     """The program of one region's margins. Raises InputError for several regions."""
     if len(instance.region) != 1:
         raise InputError(f"the linear program is solved for one region at a time, got {len(instance.region)}")
@@ -356,10 +346,10 @@ def solve_margins(
 def prove(
     instance: Instance,
     queries: Queries,
-    found: Found,
+    found: Bounded,
     solutions: Sequence[Solution | None],
     cuts: Mapping[int, Priced] | None = None,
-) -> tuple[Tensor, Intervals, Witness]:
+) -> Bounded:
     """What the multipliers of some margins prove, and never less than `found`; with the witness."""
     solved = [s.slopes for s in solutions if s is not None]
     zeros = {i: torch.zeros_like(s) for i, s in solved[0].items()} if solved else {}
@@ -368,7 +358,8 @@ def prove(
     with torch.no_grad():
         witness = witness_of(found.known, len(solutions), slopes, cuts)
         form = outputs(instance.network, queries.rows, queries.offsets)
-        value = lower_bound(instance.network, instance.region, form, witness, found.known)
-    for ledger in instance.ledgers:
-        ledger.note(MARGINS, range(value.shape[1]), value[0], Noted.unsplit(choices(witness), value.shape[1]))
-    return torch.maximum(value, found.value), found.known, witness
+        tapes: Tapes = {}
+        value = lower_bound(instance.network, instance.region, form, witness, found.known, tapes)
+    count = value.shape[1]
+    lemmas = record(instance, MARGINS, Forms.single(range(count)), value, chosen(instance, witness, count, tapes))
+    return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)

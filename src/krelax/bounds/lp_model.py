@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.activations import Relaxation, Rule
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.network.graph import Network
 from krelax.network.linear import one_hot
 from krelax.network.ops import Linear
@@ -152,7 +152,7 @@ def needed(network: Network, last: int) -> list[int]:
     return [i for i in network.activations() if i in cone]
 
 
-def build(network: Network, region: Region, known: Intervals, image: int, last: int, inactive: bool = False) -> Model:
+def build(network: Network, region: Region, known: LayerBounds, image: int, last: int, inactive: bool = False) -> Model:
     """The triangle linear program of what the node `last` depends on, over region `image` of the batch.
 
     `known` bounds every pre-activation up to there. With `inactive`, neurons that are constantly zero keep the column

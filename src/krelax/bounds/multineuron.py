@@ -9,7 +9,7 @@ the support of their exact hull. Everything is one backward pass with more to ch
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from krelax.bounds.branching import Effort
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.intermediate import tighten_by_ascent
-from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.relational import bounded
 from krelax.bounds.steps import by_rule
@@ -54,7 +54,7 @@ _LEAST_WEIGHT = 0.3
 _SHORT = Ascent(30, 0.5, 0.92)
 
 
-def influence(instance: Instance, form: Form, known: Intervals) -> dict[int, Tensor]:
+def influence(instance: Instance, form: Form, known: LayerBounds) -> dict[int, Tensor]:
     """How much the single-neuron relaxations cost the given forms: at each activation `|coeff| * height`, `(n,)`.
 
     One region; forms in the fast type, with slopes optimised shortly. The height is that of the triangle; neurons that
@@ -73,7 +73,7 @@ def influence(instance: Instance, form: Form, known: Intervals) -> dict[int, Ten
     return scores
 
 
-def affinity(instance: Instance, known: Intervals, node: int, index: Tensor) -> Tensor:
+def affinity(instance: Instance, known: LayerBounds, node: int, index: Tensor) -> Tensor:
     """How much two pre-activations have in common, `(m, m)` numbers in [0, 1], for entries `index` of `node`.
 
     As linear forms of the input (with parallel slopes), by how much the narrower of `z_i + z_j` and `z_i - z_j` falls
@@ -91,10 +91,12 @@ def affinity(instance: Instance, known: Intervals, node: int, index: Tensor) -> 
 
 
 def choose(
-    instance: Instance, known: Intervals, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
+    instance: Instance, known: LayerBounds, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
 ) -> Groups | None:
     """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group, or if
-    its activation cannot be in groups."""
+    its activation cannot be in groups. They have no pass-through members where proofs are recorded, which cannot say
+    what such groups prove."""
+    grouping = replace(grouping, through=0) if instance.logs else grouping
     source, relaxation = instance.network.nodes[node].inputs[0], known.relaxations[node]
     leak = relaxation.op.leak
     if leak is None:
@@ -113,7 +115,7 @@ def choose(
     return bounded(instance, known, source, members[None], rows, ascent, leak, through)
 
 
-def _through(instance: Instance, known: Intervals, node: int, members: Tensor, count: int) -> Through | None:
+def _through(instance: Instance, known: LayerBounds, node: int, members: Tensor, count: int) -> Through | None:
     """For each group `(groups, k)` of entries of `node` the `count` entries of the layer below that move all members
     most: pass-through members."""
     if count == 0:
@@ -141,7 +143,7 @@ def worth(score: Tensor) -> Tensor:
     return weight.expand(2, -1)
 
 
-def _tighten(instance: Instance, known: Intervals, node: int, score: Tensor | None, joining: Joining) -> None:
+def _tighten(instance: Instance, known: LayerBounds, node: int, score: Tensor | None, joining: Joining) -> None:
     """Better bounds of the pre-activation of `node`, with all that is known of the layers before."""
     source = instance.network.nodes[node].inputs[0]
     if joining.inner is not None and (known.groups or joining.splitting is not None):
@@ -150,23 +152,23 @@ def _tighten(instance: Instance, known: Intervals, node: int, score: Tensor | No
         tighten_layer(instance, known, source, joining.splitting, worth(score))
 
 
-def bound_layers(instance: Instance, found: Intervals, scores: dict[int, Tensor], joining: Joining) -> Intervals:
+def bound_layers(instance: Instance, found: LayerBounds, scores: dict[int, Tensor], joining: Joining) -> LayerBounds:
     """Bounds of every node of one region, with groups in every layer that has a score; never looser than `found`.
 
     Every layer gets its share of the time until the deadline of the instance; what there is no time for is left out.
     """
     network = instance.network
-    known = start(instance.region)
+    known = start(instance.region, bool(instance.logs))
     activations = network.activations()
     for i, node in enumerate(network.nodes[1:], start=1):
         share = instance.share(len([j for j in activations if j >= i]))
         if i in activations:
             source = node.inputs[0]
-            known.tighten(source, found.lower[source], found.upper[source])
+            known.meet(found, source)
             with suppress(OutOfTime):
                 _tighten(share, known, i, scores.get(i), joining)
         advance(network, known)
-        known.tighten(i, found.lower[i], found.upper[i])
+        known.meet(found, i)
         if i in scores and joining.grouping is not None:
             with suppress(OutOfTime):
                 chosen = choose(share, known, i, scores[i], joining.grouping, joining.combinations)

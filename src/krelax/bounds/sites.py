@@ -13,9 +13,9 @@ from krelax.activations import Relaxation, Rule
 from krelax.activations.triangle import Triangle
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
-from krelax.bounds.ledger import Choices
 from krelax.bounds.split import Narrowed, Split
 from krelax.bounds.steps import Single, Step, slope_choices
+from krelax.proof.choices import Choices
 
 
 class Splits(NamedTuple):

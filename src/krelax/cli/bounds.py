@@ -12,7 +12,8 @@ import click
 from krelax.cli.shared import FILE, device_option, layout_option, region_options
 
 if TYPE_CHECKING:
-    from krelax.bounds.methods import Bounded, Method
+    from krelax.bounds.bounded import Bounded
+    from krelax.bounds.methods import Method
     from krelax.search.questions import Questions
 
 

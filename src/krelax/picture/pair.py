@@ -89,7 +89,7 @@ def form(row: Sequence[float], names: Sequence[str]) -> str:
 
 
 def pick(joint: Joint, group: int, item: int = 0) -> Joint:
-    """One group of many, for instance of `Intervals.groups`."""
+    """One group of many, for instance of `LayerBounds.groups`."""
     return Joint(joint.rows, joint.bounds[item : item + 1, group : group + 1], joint.negative_slopes)
 
 

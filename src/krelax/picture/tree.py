@@ -12,7 +12,7 @@ import torch
 from krelax.bounds.backward import outputs
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.optimise import Ascent
 from krelax.certificate.format.schema import CLIP, Lemma
 from krelax.looks import BLACK, BLUE, GREY, PALE
@@ -71,7 +71,7 @@ def _placed(nodes: list[Node]) -> list[Node]:
 
 
 def bounds(
-    instance: Instance, queries: Queries, query: int, known: Intervals, nodes: Sequence[Node], ascent: Ascent
+    instance: Instance, queries: Queries, query: int, known: LayerBounds, nodes: Sequence[Node], ascent: Ascent
 ) -> Array:
     """A proven lower bound of one margin in every node of a tree, `(nodes,)`: that of its own ascent over what is known
     of the region, or its parent's, whichever is better.

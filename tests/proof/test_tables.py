@@ -11,16 +11,16 @@ from krelax.activations.joint import Joint
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.grouped import grouped
 from krelax.bounds.groups import Groups
-from krelax.bounds.intervals import advance, start
-from krelax.bounds.ledger import Choices
-from krelax.bounds.steps import by_rule, choices
+from krelax.bounds.layers import advance, start
+from krelax.bounds.steps import Tapes, by_rule, choices
 from krelax.certificate.format import schema as file
 from krelax.hull.polytope import pair_rows
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.network.ops import Concat
 from krelax.problem.region import Box
-from krelax.search.tables import Merged
+from krelax.proof.choices import Choices
+from krelax.proof.tables import Merged
 
 
 def rows(count: int, *shape: int, dtype: type = np.float32) -> np.ndarray:
@@ -91,6 +91,10 @@ def test_groups_that_no_coefficients_reach_choose_nothing() -> None:
     rows = torch.tensor([[[0.0, 0.0, 1.0, -1.0]]], dtype=torch.float64)
     form = outputs(network, rows, torch.zeros(1, 1, dtype=torch.float64))
     form.coeff = {right: rows[..., 2:]}
-    value = lower_bound(network, region, form, witness, known)
+    tapes: Tapes = {}
+    value = lower_bound(network, region, form, witness, known, tapes)
     assert bool(value.isfinite().all())
-    assert choices(witness)[left].groups == ()
+    assert choices(witness, tapes=tapes)[left].groups == ()
+    form.coeff = {left: rows[..., 2:]}
+    lower_bound(network, region, form, witness, known, tapes)
+    assert len(choices(witness, tapes=tapes)[left].groups) == 1

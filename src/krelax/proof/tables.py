@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.bounds.groups import Groups
-from krelax.bounds.ledger import Choices, Number, Numbers, Shared
 from krelax.certificate.format import schema as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
+from krelax.proof.choices import Choices, GroupSet, Number, Numbers, Shared
 
 
 class Merged:
@@ -102,7 +101,7 @@ class Collected:
 
     def __init__(self, leaves: int) -> None:
         self._leaves = leaves
-        self._found: dict[int, tuple[Groups, NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._found: dict[int, tuple[GroupSet, NDArray[np.float32], NDArray[np.float32]]] = {}
 
     def add(self, shared: Shared, rows: Numbers, places: Numbers) -> None:
         """What some leaves gave away."""
@@ -111,7 +110,7 @@ class Collected:
         _, coeff, slope = self._found.setdefault(id(shared.groups), zeros)
         coeff[places], slope[places] = shared.coeff[rows], shared.slope[rows]
 
-    def shares(self, sets: list[Groups]) -> list[file.Shares]:
+    def shares(self, sets: list[GroupSet]) -> list[file.Shares]:
         """As they are stored, with the bases of their linear programs; groups that are new are added to `sets`."""
         result = []
         for groups, coeff, slope in self._found.values():
@@ -122,12 +121,11 @@ class Collected:
         return result
 
 
-def _bases(groups: Groups, coeff: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.uint8]:
-    joint, k = groups.joint, coeff.shape[2]
+def _bases(groups: GroupSet, coeff: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.uint8]:
     from krelax.hull.support import bases  # numba takes a while to import
 
-    polytope = Polytope(joint.rows.double().cpu().numpy(), joint.bounds[0].double().cpu().numpy())
-    pieces = Pieces.coordinatewise(joint.negative_slopes, [1.0] * k)
+    polytope = Polytope(groups.rows.astype(np.float64), groups.bounds)
+    pieces = Pieces.coordinatewise(groups.slopes, [1.0] * coeff.shape[2])
     found = bases(polytope, pieces, *(t.transpose(1, 0, 2).astype(np.float64) for t in (slope, coeff)))
     return np.ascontiguousarray(found.transpose(1, 0, 2, 3))
 

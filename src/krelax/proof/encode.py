@@ -1,71 +1,67 @@
-"""The certificate of a question, from what its proof chose (`krelax.bounds.ledger`).
+"""The certificate of a question: what can be reached backwards from the lemmas that it rests on.
 
-For every form the claim that proves most is kept, whichever pass it comes from, so a certificate is smaller than what
-was done to find it. Its checker evaluates claims layer by layer, each over the best that is known of the layers before.
+Bounds of a layer keep their best lemmas, whichever pass they come from, so a certificate is smaller than what was done
+to find it. Its checker evaluates lemmas layer by layer, each over the best that is known of the layers before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from krelax.bounds.groups import Groups
-from krelax.bounds.ledger import (
-    MARGINS,
-    Case,
-    Claim,
-    Clips,
-    Cuts,
-    Key,
-    Ledger,
-    Noted,
-    Numbers,
-    Straight,
-    keys_of_entries,
-)
 from krelax.certificate.format import schema as file
 from krelax.network.graph import Network
+from krelax.problem.extensions import Assumption, with_maxima
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
-from krelax.search.clauses import extended
-from krelax.search.contradiction import Assumption
-from krelax.search.tables import Collected, Merged, wide
+from krelax.proof.choices import Clips, GroupSet, Noted, Numbers, Straight
+from krelax.proof.cuts import Cuts
+from krelax.proof.log import DERIVED, MARGINS, Case, Conclusion, Forms, Key, Lemma, ProofLog
+from krelax.proof.tables import Collected, Merged, wide
 
 
-def question(network: Network, region: Region, queries: Queries, ledger: Ledger) -> file.Question:
+def question(
+    network: Network, region: Region, queries: Queries, log: ProofLog, conclusion: Conclusion
+) -> file.Question:
     """One question about one region, with its proof. `queries` has a batch of one."""
     rows, offsets = (t[0].double().cpu().numpy() for t in (queries.rows, queries.offsets))
     clause = queries.clause[0].cpu().numpy().astype(np.int32)
     asked = file.Question(_region(region), rows, offsets, clause)
-    if ledger.boxes is not None:
-        asked.boxes = _boxes(ledger.boxes)
+    if conclusion.boxes is not None:
+        asked.boxes = _boxes(conclusion.boxes)
         return asked
-    margins = len(offsets)
-    if ledger.maxima:
-        network, margins, asked.maxima = extended(network, queries)[0], queries.clauses, True
-        rows, offsets = np.eye(margins), np.zeros(margins)
-    writer = _Writer(network, ledger)
-    asked.margins = writer.claim(list(range(margins)), ledger.claims.get(MARGINS, {}), len(writer.activations))
-    asked.layers = [writer.layer(j) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
-    asked.cases = [_case(network, rows[c.margin], offsets[c.margin], c) for c in ledger.cases] or None
+    if conclusion.maxima:
+        network, asked.maxima = with_maxima(network, queries)[0], True
+        rows, offsets = np.eye(queries.clauses), np.zeros(queries.clauses)
+    writer = _Writer(network, log)
+    margins = [log[n] if n > DERIVED else None for n in conclusion.margins.tolist()]
+    asked.margins = writer.claim([None if isinstance(m, Case) else m for m in margins], len(writer.activations))
+    asked.layers = [writer.layer(j, conclusion) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
+    cases = ((k, m) for k, m in enumerate(margins) if isinstance(m, Case))
+    asked.cases = [_case(network, log, k, Assumption(*_row(rows, offsets, k), m.level), m) for k, m in cases] or None
     return asked
 
 
-def _case(network: Network, row: NDArray[np.float64], offset: np.float64, case: Case) -> file.Refutation:
-    """A margin proven by contradiction."""
-    assumption = Assumption(torch.from_numpy(row), torch.tensor(offset), case.level)
-    writer = _Writer(assumption.extend(network), Ledger(), assumed=True)
-    steps = [writer.step(node, claims) for node, claims in case.steps if claims]
-    if case.claim is None:
-        return file.Refutation(case.margin, case.level, steps)
-    writer = _Writer(network, Ledger())
-    claim = writer.claim([case.margin], {case.margin: case.claim}, len(writer.activations))
+def _row(rows: NDArray[np.float64], offsets: NDArray[np.float64], margin: int) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(rows[margin]), torch.tensor(offsets[margin])
+
+
+def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, case: Case) -> file.Refutation:
+    """A margin, given by its number, proven by contradiction."""
+    writer = _Writer(assumption.extend(network), log, assumed=True)
+    steps = [writer.step(node, lemmas.tolist()) for node, lemmas in case.steps]
+    if case.lemma == DERIVED:
+        return file.Refutation(margin, case.level, steps)
+    writer, last = _Writer(network, log), log[case.lemma]
+    assert isinstance(last, Lemma)
+    claim = writer.claim([last], len(writer.activations))
     lines = [file.Step(j, c) for j in range(len(writer.activations)) if (c := writer.lines_of(j)) is not None]
-    return file.Refutation(case.margin, case.level, steps, claim, lines or None)
+    return file.Refutation(margin, case.level, steps, claim, lines or None)
 
 
 def _region(region: Region) -> file.Region:
@@ -96,9 +92,9 @@ class _Writer:
     and steps use all activations."""
 
     network: Network
-    ledger: Ledger
+    log: ProofLog
     assumed: bool = False
-    sets: dict[int, list[Groups]] = field(default_factory=dict)
+    sets: dict[int, list[GroupSet]] = field(default_factory=dict)
     chosen: dict[int, set[int]] = field(default_factory=dict)
     lines: dict[int, list[Straight]] = field(default_factory=dict)
 
@@ -111,25 +107,39 @@ class _Writer:
     def _source(self, j: int) -> int:
         return self.network.nodes[self.activations[j]].inputs[0]
 
-    def layer(self, j: int) -> file.Layer:
+    def layer(self, j: int, conclusion: Conclusion) -> file.Layer:
         """What is proven about one pre-activation, and the groups of it that are used."""
         sets = self.sets.get(self.activations[j], [])
-        wanted = {key for groups in sets for key in _combinations(groups)}
-        claims = self.ledger.best(self._source(j))
-        useless = self._useless(j, claims)
-        kept = [k for k in claims if isinstance(k, tuple) and (k in wanted or (len(k) == 1 and k[0] not in useless))]
+        combinations = (g.lemmas[g.lemmas > DERIVED].tolist() for g in sets)
+        ends = self._best(conclusion.layers.get(self._source(j), np.zeros(0, np.int64)).tolist())
+        useless = self._useless(j, ends)
+        ends = {key: lemma for key, lemma in ends.items() if key[0] not in useless}
+        lemmas = [*ends.values(), *self._best(n for numbers in combinations for n in numbers).values()]
         layer = file.Layer("interval", groups=[_set(groups) for groups in sets])
-        if kept:
-            claim = self.claim(kept, claims, j)
-            claim.forms = _forms(kept)
-            layer.claims.append(claim)
+        if lemmas:
+            layer.claims.append(self._about(lemmas, j))
         layer.lines = self.lines_of(j)
         return layer
 
-    def step(self, node: int, claims: Mapping[Key, Claim]) -> file.Step:
-        """Claims about a pre-activation, under the assumption."""
-        claim = self.claim(list(claims), claims, len(self.activations))
-        claim.forms = _forms(list(claims))
+    def _best(self, numbers: Iterable[int]) -> dict[Key, Lemma]:
+        """Of lemmas, given by their numbers, those that say most of each form."""
+        best: dict[Key, Lemma] = {}
+        for number in numbers:
+            lemma = self.log[number]
+            assert isinstance(lemma, Lemma)
+            if lemma.key not in best or lemma.value > best[lemma.key].value:
+                best[lemma.key] = lemma
+        return best
+
+    def _about(self, lemmas: Sequence[Lemma], before: int) -> file.Lemma:
+        """Lemmas about a pre-activation."""
+        claim = self.claim(lemmas, before)
+        claim.forms = _forms([lemma.key for lemma in lemmas])
+        return claim
+
+    def step(self, node: int, numbers: Sequence[int]) -> file.Step:
+        """Lemmas about a pre-activation, under the assumption."""
+        claim = self._about(list(self._best(numbers).values()), len(self.activations))
         return file.Step(next(j for j in range(len(self.activations)) if self._source(j) == node), claim)
 
     def lines_of(self, j: int) -> file.Lemma | None:
@@ -138,29 +148,25 @@ class _Writer:
         return self._straight(lines, j) if lines else None
 
     def _straight(self, lines: Sequence[Straight], j: int) -> file.Lemma:
-        keys: list[Key | None] = []
-        proofs: list[Claim] = []
+        lemmas = []
         for straight in lines:
-            keys += keys_of_entries(straight.entries.tolist(), [True] * len(straight.entries))
-            proofs += [Claim(0.0, ((straight.leaves, np.array([row])),)) for row in range(2 * len(straight.entries))]
-        claims: dict[Key, Claim] = dict(enumerate(proofs))
-        claim = self.claim(list(claims), claims, j)
-        claim.forms = _forms([key for key in keys if key is not None])
-        return claim
+            forms, leaves = Forms.both(straight.entries.astype(np.int64)), straight.leaves
+            parts = (((leaves, np.array([row])),) for row in range(2 * len(straight.entries)))
+            lemmas += [Lemma(self._source(j), forms.key(row), 0.0, part) for row, part in enumerate(parts)]
+        return self._about(lemmas, j)
 
-    def _useless(self, j: int, claims: Mapping[Key, Claim]) -> set[tuple[int, float]]:
+    def _useless(self, j: int, ends: Mapping[Key, Lemma]) -> set[tuple[int, float]]:
         """Lower bounds of ReLUs' inputs that are proven not to be positive. Only lines that were chosen when that was
         not known yet depend on how far below zero they are."""
         node = self.activations[j]
         if self.network.activation(node).leak != 0:
             return set()
-        ends = ((key[0], claim.value) for key, claim in claims.items() if isinstance(key, tuple) and len(key) == 1)
-        inactive = {entry for (entry, sign), value in ends if sign < 0 and value >= 0}
+        inactive = {entry for ((entry, sign),), lemma in ends.items() if sign < 0 and lemma.value >= 0}
         return {(entry, 1.0) for entry in inactive - self.chosen.get(node, set())}
 
-    def claim(self, keys: Sequence[Key], claims: Mapping[Key, Claim], before: int) -> file.Lemma:
-        """The best claims about some forms as one, with adaptive slopes for those there is none of."""
-        trees = [_Tree(claims.get(key, Claim(0.0, ())), self) for key in keys]
+    def claim(self, lemmas: Sequence[Lemma | None], before: int) -> file.Lemma:
+        """Lemmas as one, with adaptive slopes for forms that have none."""
+        trees = [_Tree(Lemma(MARGINS, (), 0.0, ()) if lemma is None else lemma, self) for lemma in lemmas]
         leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
         last = int(self._first[-1]) - 1 if self.assumed else None
         tree = np.array([n for t in trees for n in t.nodes if n != last], np.int32)
@@ -222,8 +228,8 @@ class _Tree:
     """The tree of one form in preorder: nodes, leaves and clips as rows of tables, multipliers on their paths, and the
     numbers of the clips among those of a search."""
 
-    def __init__(self, claim: Claim, writer: _Writer) -> None:
-        parts = claim.parts
+    def __init__(self, lemma: Lemma, writer: _Writer) -> None:
+        parts = lemma.parts
         self.nodes: list[int] = []
         self.leaves: list[tuple[Noted | None, int]] = []
         self.multipliers = np.zeros(0, np.float32)
@@ -239,7 +245,7 @@ class _Tree:
         order = np.lexsort(np.where(side == 0, 0, np.where(side > 0, 1, 2)).T[::-1]) if depth else np.arange(len(side))
         length = (side != 0).sum(1)
         common = np.logical_and.accumulate(side[order[1:]] == side[order[:-1]], axis=1).sum(1)  # with the leaf before
-        if claim.clips is None and not (common >= length[order[:-1]]).any():
+        if lemma.clips is None and not (common >= length[order[:-1]]).any():
             begin_at, end = np.append(0, common + 1)[:, None], length[order][:, None]
             columns, neuron = np.arange(depth + 1), wide(neuron[order], depth + 1, file.LEAF)
             np.put_along_axis(neuron, end, file.LEAF, 1)
@@ -252,12 +258,12 @@ class _Tree:
             if last >= 0 and np.array_equal(side[leaf, : length[last]], side[last, : length[last]]):
                 continue
             begin = int(np.flatnonzero(side[leaf] != side[last])[0]) + 1 if last >= 0 else 0
-            for number, at in self._clips_before(claim.clips, owners[leaf], begin):
-                assert claim.clips is not None
+            for number, at in self._clips_before(lemma.clips, owners[leaf], begin):
+                assert lemma.clips is not None
                 self.nodes += [*neuron[leaf, begin:at].tolist(), file.CLIP]
-                place = claim.clips.places[number]
+                place = lemma.clips.places[number]
                 self.leaves.append(place)
-                self.clips.append((claim.clips, number))
+                self.clips.append((lemma.clips, number))
                 found.append(place[0].multiplier[place[1], :at])
                 begin = at
             self.nodes += [*neuron[leaf, begin : length[leaf]].tolist(), file.LEAF]
@@ -291,22 +297,11 @@ def _paths(
     return wide(neuron, depth, -1), wide(noted.side[rows], depth, 0), wide(noted.multiplier[rows], depth, 0)
 
 
-def _set(groups: Groups) -> file.GroupSet:
-    rows = groups.joint.rows.cpu().numpy().astype(np.int8)
-    return file.GroupSet(groups.members[0].cpu().numpy().astype(np.int32), rows)
-
-
-def _combinations(groups: Groups) -> list[Key]:
-    """The forms that bound the rows of groups: each row's negative."""
-    rows = -groups.joint.rows.cpu().numpy()
-    keys: list[Key] = []
-    for members in groups.members[0].tolist():
-        for row in rows.tolist():
-            keys.append(tuple(sorted((i, c) for i, c in zip(members, row, strict=True) if c)))
-    return keys
+def _set(groups: GroupSet) -> file.GroupSet:
+    return file.GroupSet(groups.members, groups.rows)
 
 
 def _forms(keys: Sequence[Key]) -> file.Forms:
-    terms = [(form, *term) for form, key in enumerate(keys) if isinstance(key, tuple) for term in key]
+    terms = [(form, *term) for form, key in enumerate(keys) for term in key]
     form, entry, coefficient = (np.array(column) for column in zip(*terms, strict=True))
     return file.Forms(form.astype(np.int32), entry.astype(np.int32), coefficient.astype(np.float64))
