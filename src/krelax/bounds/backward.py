@@ -16,7 +16,7 @@ from torch import Tensor
 
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, charge, gamma, underflow
-from krelax.bounds.steps import Step, Tapes
+from krelax.bounds.steps import Crossing, Step, Tapes
 from krelax.network.graph import Network
 from krelax.network.linear import dense_rows, one_hot
 from krelax.network.ops import Linear
@@ -40,6 +40,12 @@ class Form:
         """Add coefficients to a node."""
         present = self.coeff.get(node)
         self.coeff[node] = coeff if present is None else present + coeff
+
+    def cross(self, node: int, crossing: Crossing) -> None:
+        """Pay for the crossing of an activation whose pre-activation is `node`, and carry what is left of it."""
+        self.constant = self.constant - crossing.price
+        for i, coeff in ((node, crossing.slopes), *crossing.elsewhere.items()):
+            self.give(i, coeff)
 
 
 @dataclass
@@ -139,10 +145,7 @@ def back_substitute(
         else:
             step, coeff = witness[i], coeff.contiguous()
             crossing = step.back(coeff)
-            form.constant = form.constant - crossing.price
-            form.give(node.inputs[0], crossing.slopes)
-            for j, part in crossing.elsewhere.items():
-                form.give(j, part)
+            form.cross(node.inputs[0], crossing)
             rounds = True
             if tapes is not None:
                 tapes[i] = crossing.tape
