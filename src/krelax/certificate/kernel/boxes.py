@@ -17,8 +17,8 @@ from krelax.certificate.kernel.context import Context
 from krelax.certificate.kernel.network import Activation
 from krelax.certificate.kernel.region import Region
 
-# Boxes that are cut although the certificate does not.
-_MOST_CUTS = 1000
+# Boxes that are cut although the certificate does not: at most so many, and no more than a few beside its own number.
+_MOST_CUTS, _FEW_CUTS = 1000, 16
 
 # The weakest clause in each region, from what is proven of the margins there, `(regions, margins)`.
 Weakest = Callable[[LayerBounds, Floats], Floats]
@@ -28,7 +28,8 @@ def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
     """The smallest margin over the leaves of a tree of boxes. Those that prove nothing are cut in halves, unless they
     are too many: their finder may have had other slopes."""
     root = context.bounds.region.lower[0], context.bounds.region.upper[0]
-    leaves, waiting, cuts, worst = leaves_of_boxes(boxes, root), list[Box](), _MOST_CUTS, np.inf
+    cuts = min(_MOST_CUTS, _FEW_CUTS + len(boxes.cut))
+    leaves, waiting, worst = leaves_of_boxes(boxes, root), list[Box](), np.inf
     while part := waiting[: context.portion] or list(islice(leaves, context.portion)):
         del waiting[: context.portion]
         lower, upper = (np.array(side) for side in zip(*part, strict=True))
