@@ -235,13 +235,13 @@ def _interval(form: _Form, spread: Tensor) -> tuple[Tensor, Tensor]:
     return form.centre - radius, form.centre + radius
 
 
-def _lines(relaxation: Relaxation, noting: bool) -> tuple[Single, _Band]:
+def _lines(relaxation: Relaxation, proofs: bool) -> tuple[Single, _Band]:
     """The lines of the backward pass and those of the forms. Certificates name no slopes in boxes: their checker
     derives them."""
     adaptive, parallel = relaxation.box_lines()
     above, below = parallel.above[:, 0], parallel.below
     band = _Band(parallel.upper[:, 0], above, torch.zeros_like(above) if below is None else below[:, 0])
-    return _Fixed(relaxation, parallel if noting and relaxation.derived is Rule.PARALLEL else adaptive), band
+    return _Fixed(relaxation, parallel if proofs and relaxation.derived is Rule.PARALLEL else adaptive), band
 
 
 def _activate(

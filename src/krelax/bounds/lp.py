@@ -354,7 +354,7 @@ def prove(
     solved = [s.slopes for s in solutions if s is not None]
     zeros = {i: torch.zeros_like(s) for i, s in solved[0].items()} if solved else {}
     every = [zeros if s is None else s.slopes for s in solutions]
-    slopes = {i: written(torch.stack([s[i] for s in every], 1)) for i in zeros}  # as they are noted
+    slopes = {i: written(torch.stack([s[i] for s in every], 1)) for i in zeros}  # as they are recorded
     with torch.no_grad():
         witness = witness_of(found.known, len(solutions), slopes, cuts)
         form = outputs(instance.network, queries.rows, queries.offsets)

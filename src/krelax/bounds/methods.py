@@ -163,8 +163,8 @@ def holds(queries: Queries, value: Tensor) -> bool:
 
 
 def _forward(instance: Instance, queries: Queries) -> Bounded:
-    """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are noted, which
-    say nothing of the rest, each undecided entry of a pre-activation."""
+    """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are recorded,
+    which say nothing of the rest, each undecided entry of a pre-activation."""
     network, region = instance.network, instance.region
     known, forms = start(region, bool(instance.logs)), [zonotope.identity(region)]
     read = {network.nodes[i].inputs[0] for i in network.activations()} if instance.logs else set()

@@ -45,7 +45,7 @@ class Shared:
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What the leaves of a claim chose at one activation, each tensor with a row for each leaf.
+    """What the leaves of a proof chose at one activation, each tensor with a row for each leaf.
 
     `slopes`, of type uint8, are fractions of the range of lower slopes, and `lines`, float32 `(leaves | 1, m, 2)`, both
     slopes, of the neurons at `entries`, `(m,)`; `absolute`, float32, are slopes of all neurons outright. Beside lower

@@ -40,7 +40,7 @@ def question(
         rows, offsets = np.eye(queries.clauses), np.zeros(queries.clauses)
     writer = _Writer(network, log)
     margins = [log[n] if n > DERIVED else None for n in conclusion.margins.tolist()]
-    asked.margins = writer.claim([None if isinstance(m, Case) else m for m in margins], len(writer.activations))
+    asked.margins = writer.together([None if isinstance(m, Case) else m for m in margins], len(writer.activations))
     asked.layers = [writer.layer(j, conclusion) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
     cases = ((k, m) for k, m in enumerate(margins) if isinstance(m, Case))
     asked.cases = [_case(network, log, k, Assumption(*_row(rows, offsets, k), m.level), m) for k, m in cases] or None
@@ -59,9 +59,9 @@ def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, 
         return file.Refutation(margin, case.level, steps)
     writer, last = _Writer(network, log), log[case.lemma]
     assert isinstance(last, Lemma)
-    claim = writer.claim([last], len(writer.activations))
+    stated = writer.together([last], len(writer.activations))
     lines = [file.Step(j, c) for j in range(len(writer.activations)) if (c := writer.lines_of(j)) is not None]
-    return file.Refutation(margin, case.level, steps, claim, lines or None)
+    return file.Refutation(margin, case.level, steps, stated, lines or None)
 
 
 def _region(region: Region) -> file.Region:
@@ -133,14 +133,14 @@ class _Writer:
 
     def _about(self, lemmas: Sequence[Lemma], before: int) -> file.Lemma:
         """Lemmas about a pre-activation."""
-        claim = self.claim(lemmas, before)
-        claim.forms = _forms([lemma.key for lemma in lemmas])
-        return claim
+        stated = self.together(lemmas, before)
+        stated.forms = _forms([lemma.key for lemma in lemmas])
+        return stated
 
     def step(self, node: int, numbers: Sequence[int]) -> file.Step:
         """Lemmas about a pre-activation, under the assumption."""
-        claim = self._about(list(self._best(numbers).values()), len(self.activations))
-        return file.Step(next(j for j in range(len(self.activations)) if self._source(j) == node), claim)
+        stated = self._about(list(self._best(numbers).values()), len(self.activations))
+        return file.Step(next(j for j in range(len(self.activations)) if self._source(j) == node), stated)
 
     def lines_of(self, j: int) -> file.Lemma | None:
         """The affine bounds of a layer that clips use."""
@@ -164,7 +164,7 @@ class _Writer:
         inactive = {entry for ((entry, sign),), lemma in ends.items() if sign < 0 and lemma.value >= 0}
         return {(entry, 1.0) for entry in inactive - self.chosen.get(node, set())}
 
-    def claim(self, lemmas: Sequence[Lemma | None], before: int) -> file.Lemma:
+    def together(self, lemmas: Sequence[Lemma | None], before: int) -> file.Lemma:
         """Lemmas as one, with adaptive slopes for forms that have none."""
         trees = [_Tree(Lemma(MARGINS, (), 0.0, ()) if lemma is None else lemma, self) for lemma in lemmas]
         leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
@@ -173,18 +173,18 @@ class _Writer:
         multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
         used = {i for noted, _ in leaves if noted is not None for i in noted.choices}
         crossings = [self._crossing(i, leaves) for i in sorted(used) if self._number[i] < before]
-        claim = file.Lemma(tree, multipliers, [c for c in crossings if c is not None])
+        stated = file.Lemma(tree, multipliers, [c for c in crossings if c is not None])
         if clips := [clip for t in trees for clip in t.clips]:
-            claim.level = min(every.level for every, _ in clips)
-            self._add_clips(claim, clips)
-        return claim
+            stated.level = min(every.level for every, _ in clips)
+            self._add_clips(stated, clips)
+        return stated
 
-    def _add_clips(self, claim: file.Lemma, used: Sequence[tuple[Clips, int]]) -> None:
-        """The multipliers of the clips of a claim, and the lines that they are for."""
+    def _add_clips(self, stated: file.Lemma, used: Sequence[tuple[Clips, int]]) -> None:
+        """The multipliers of the clips of a certificate's lemma, and the lines that they are for."""
         for every in {id(clips): clips for clips, _ in used}.values():
             for source, straight in every.lines.items():
                 self.lines.setdefault(source, []).append(straight)
-        for crossing in claim.crossings:
+        for crossing in stated.crossings:
             source = self._source(crossing.activation)
             if lines := self.lines.get(source):
                 ends = np.cumsum([2 * len(straight.entries) for straight in lines])

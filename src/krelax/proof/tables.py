@@ -15,7 +15,7 @@ from krelax.proof.choices import Choices, GroupSet, Number, Numbers, Shared
 
 
 class Merged:
-    """Tables of slopes of several claims as one, about all entries that any of them is about. Tables without entries
+    """Tables of slopes of several lemmas as one, about all entries that any of them is about. Tables without entries
     are about all neurons."""
 
     def __init__(self, choices: Sequence[Choices], leaves: int) -> None:
@@ -97,7 +97,7 @@ def _distinct(table: NDArray[Any]) -> tuple[NDArray[Any], Numbers]:
 
 
 class Collected:
-    """Shares of groups, collected for all leaves of a claim; leaves that give a group nothing have zeros."""
+    """Shares of groups, collected for all leaves of a lemma; leaves that give a group nothing have zeros."""
 
     def __init__(self, leaves: int) -> None:
         self._leaves = leaves

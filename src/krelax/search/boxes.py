@@ -67,7 +67,7 @@ class Found:
 @dataclass
 class _Boxes:
     """Boxes by their faces in the inputs that vary, `(n, varied)`, and the best margin proven for each, `(n,)`: that of
-    the box it was cut from, at first. `number` is that of the tree of cuts, if one is noted."""
+    the box it was cut from, at first. `number` is that of the tree of cuts, if one is kept."""
 
     lower: Tensor
     upper: Tensor
