@@ -278,7 +278,7 @@ def test_contradictory_splits_prove_the_region_empty() -> None:
     layers = [Layer([[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0])]
     problem = Problem(layers, np.full((1, 2), 0.5), np.ones((1, 2)), np.ones((1, 2)), np.zeros(1))
     known = problem.bounded("crown").known
-    known.lower[1] = known.lower[1] - 5.0
+    known.replace(1, known.lower[1] - 5.0, known.upper[1], None)
     split(known, 1, 0)
     program = Program(instance_of(problem), known, inactive=True)
     solution = program.minimise(torch.ones(2))
