@@ -23,13 +23,14 @@ from krelax.bounds import lp
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.lp import Cut, Program, Solution, Status
+from krelax.bounds.lp_model import Rows
 from krelax.bounds.methods import METHODS, bound
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.onnx import load_onnx
 from krelax.network.ops import Reshape, Take
 from krelax.problem.images import load_images
-from krelax.problem.queries import classification
+from krelax.problem.queries import Queries, classification
 from krelax.problem.region import Box, ball
 
 BENCHMARKS = Path(os.environ.get("KRELAX_BENCHMARKS", Path(__file__).resolve().parents[3] / "shared" / "benchmarks"))
@@ -268,8 +269,9 @@ def test_tightened_bounds_hold_and_gain(seed: int) -> None:
 
 def split(known: LayerBounds, node: int, entry: int) -> None:
     """Only what lies at or below zero."""
-    known.upper[node] = known.upper[node].clone()
-    known.upper[node][:, entry] = 0.0
+    upper = known.upper[node].clone()
+    upper[:, entry] = 0.0
+    known.replace(node, known.lower[node], upper, None)
 
 
 def test_contradictory_splits_prove_the_region_empty() -> None:
@@ -277,7 +279,7 @@ def test_contradictory_splits_prove_the_region_empty() -> None:
     layers = [Layer([[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0])]
     problem = Problem(layers, np.full((1, 2), 0.5), np.ones((1, 2)), np.ones((1, 2)), np.zeros(1))
     known = problem.bounded("crown").known
-    known.lower[1] = known.lower[1] - 5.0
+    known.replace(1, known.lower[1] - 5.0, known.upper[1], None)
     split(known, 1, 0)
     program = Program(instance_of(problem), known, inactive=True)
     solution = program.minimise(torch.ones(2))
@@ -308,6 +310,29 @@ def test_a_solve_that_is_cut_short_still_proves_something(monkeypatch: pytest.Mo
     solution, value = proved(program, torch.from_numpy(problem.rows[0]))
     assert solution.status is Status.UNFINISHED
     assert np.isfinite(value)
+
+
+def test_rows_with_numbers_that_are_not_finite_say_nothing() -> None:
+    """The solver never ends on some of them."""
+    row, index = np.array([0, 0, 1, 2, 3]), np.arange(5)
+    value = np.array([1.0, np.nan, 2.0, np.inf, 3.0])
+    rows = Rows.of(row, index, value, np.array([0.0, -np.inf, 0.0, np.nan]), np.array([0.0, 1.0, 0.0, np.nan]))
+    clean = rows.without_overflow()
+    assert clean.value.tolist() == [0, 0, 2, 0, 0]
+    assert clean.lower.tolist() == [-np.inf] * 4
+    assert clean.upper.tolist() == [np.inf, 1, np.inf, np.inf]
+
+
+def test_forms_that_overflow_are_bounded() -> None:
+    builder = Builder((2,))
+    node = 0
+    for factor in (1e200, 1e200):
+        weight = factor * torch.tensor([[1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)
+        node = builder.add(ReLU(), builder.add(Dense(weight, torch.zeros(2).double()), node))
+    region = Box(-torch.ones(1, 2).double(), torch.ones(1, 2).double())
+    queries = Queries(torch.eye(2).double()[None], torch.ones(1, 2).double(), torch.zeros(1, 2).long(), 1)
+    found = bound(Instance.of(builder.build(node), region), queries, METHODS["lp"])
+    assert bool((found.value <= 1).all())  # outputs are zero at the origin
 
 
 def test_programs_solve_side_by_side() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.certificate.values import ACTIVATIONS
 
 from krelax.certificate.kernel.activations import LeakyReLU, Maximum, ReLU, Rule, Sigmoid, Tanh
-from krelax.certificate.kernel.arithmetic import Exact, Float64
+from krelax.certificate.kernel.arithmetic import Exact, Fixed, Float64
 
 RULES_TRIED = {"relu": ReLU(), "leaky": LeakyReLU(0.125), "sigmoid": Sigmoid(), "tanh": Tanh()}
 
@@ -31,6 +31,24 @@ def test_the_price_is_the_support_function(rule: Rule, ar: Any) -> None:
     searched = (slope * z - coeff * ACTIVATIONS[type(rule)](rule, z)).max(1)
     assert (price[:, 0] >= searched - 1e-12).all()
     assert np.allclose(price[:, 0], searched, atol=1e-5)
+
+
+def shrunk(x: Any) -> Fixed:
+    """Numbers so small that the floats near them are zero."""
+    exact = Fixed.of(x)
+    return Fixed(exact.ints, exact.exponent - 1200)
+
+
+@pytest.mark.parametrize("rule", RULES_TRIED.values(), ids=RULES_TRIED.keys())
+def test_the_price_of_coefficients_that_no_float_tells_from_zero(rule: Rule) -> None:
+    rng = np.random.default_rng(5)
+    lower, upper = ends(rng, 500)
+    coeff, slope = rng.normal(0, 1, (500, 1)), rng.normal(0, 0.3, (500, 1))
+    with np.errstate(all="ignore"):  # as the checker does
+        price = rule.price(Exact(), shrunk(coeff), shrunk(slope), (lower, upper))
+    z = lower + (upper - lower) * np.linspace(0, 1, 400)
+    searched = (slope * z - coeff * ACTIVATIONS[type(rule)](rule, z)).max(1)
+    assert (Exact().floats(Fixed(price.ints, price.exponent + 1200))[:, 0] >= searched - 1e-12).all()
 
 
 @pytest.mark.parametrize("rule", RULES_TRIED.values(), ids=RULES_TRIED.keys())

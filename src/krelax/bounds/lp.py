@@ -21,7 +21,7 @@ from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
-from krelax.bounds.lp_model import Entries, Floats, Model, Places, build, joined
+from krelax.bounds.lp_model import Entries, Floats, Model, Places, Rows, build, joined
 from krelax.bounds.multipliers import Cuts, Multipliers
 from krelax.bounds.recording import chosen, record
 from krelax.bounds.rounding import written
@@ -113,6 +113,7 @@ class Program:
             form, offset = self.model.form(node, coeff.detach().cpu().to(torch.float64).reshape(1, *shape))
         cost = np.zeros(len(self.model.lower))
         np.add.at(cost, form.index, form.value)
+        cost = np.nan_to_num(cost, nan=0.0, posinf=0.0, neginf=0.0)
         self._solver.changeColsCost(len(cost), np.arange(len(cost), dtype=np.int32), cost)
         self._solver.changeObjectiveOffset(float(offset[0]) + constant)
         return self.solve(cold)
@@ -148,7 +149,9 @@ class Program:
             index = np.concatenate([cut.columns for cut in cuts]).astype(np.int32)
             value = np.concatenate([cut.values for cut in cuts]).astype(np.float64)
             upper = np.array([cut.upper for cut in cuts])
-            self._solver.addRows(len(cuts), np.full(len(cuts), -np.inf), upper, sum(sizes), start, index, value)
+            ends = np.append(start, sum(sizes)).astype(np.int64)
+            rows = Rows(ends, index.astype(np.int64), value, np.full(len(cuts), -np.inf), upper).without_overflow()
+            self._solver.addRows(len(cuts), rows.lower, rows.upper, sum(sizes), start, index, rows.value)
         handles = list(range(self._added, self._added + len(cuts)))
         self._added += len(cuts)
         self._handles += handles
@@ -227,7 +230,7 @@ def _filled(values: Sequence[float] | Floats, length: int) -> Floats:
 def _load(model: Model) -> Any:  # highspy's annotations lack half of its methods
     import highspy
 
-    lp, rows = highspy.HighsLp(), joined(model.parts)
+    lp, rows = highspy.HighsLp(), joined(model.parts).without_overflow()
     solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
     for option in ("output_flag", "log_to_console"):  # before anything else: some versions greet
         solver.setOptionValue(option, False)

@@ -60,6 +60,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.lower)
 
+    def without_overflow(self) -> Rows:
+        """The same, but rows with numbers that are not finite say nothing. Solvers may never end on such numbers."""
+        wrong = np.isnan(self.lower) | np.isnan(self.upper) | (self.lower == np.inf) | (self.upper == -np.inf)
+        row = np.repeat(np.arange(len(self)), np.diff(self.start))
+        wrong[row[~np.isfinite(self.value)]] = True
+        lower, upper = np.where(wrong, -np.inf, self.lower), np.where(wrong, np.inf, self.upper)
+        return Rows(self.start, self.index, np.where(wrong[row], 0.0, self.value), lower, upper)
+
 
 def joined(parts: list[Rows]) -> Rows:
     """All rows, in order."""

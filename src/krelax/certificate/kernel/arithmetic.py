@@ -148,6 +148,10 @@ class Arithmetic:
         """Floats near the given numbers."""
         return np.asarray(x)
 
+    def positive(self, x: Array) -> NDArray[np.bool_]:
+        """Which numbers are above zero. Floats near them may not tell."""
+        return np.asarray(x > 0)
+
     def down(self, x: Array) -> Floats:
         """Floats that are not larger; minus infinity where there is no number."""
         x = np.where(np.isfinite(x), x, -np.inf)
@@ -221,6 +225,9 @@ class Exact(Arithmetic):
             return np.asarray((x.ints << above) / (1 << below), dtype=np.float64)
         except OverflowError as error:  # beyond float64
             raise TooLarge("numbers too large: one is beyond float64") from error
+
+    def positive(self, x: Array) -> NDArray[np.bool_]:
+        return np.asarray(x.ints > 0, dtype=np.bool_)
 
     def down(self, x: Array) -> Floats:
         near = self.floats(x)

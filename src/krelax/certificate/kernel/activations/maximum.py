@@ -62,8 +62,8 @@ class Maximum(Rule):
         ]
         member, zero = np.arange(self.window), ar.number(np.zeros(()))
         above = [self._summed(ar, slope - ar.where(member == i, whole, zero), lower, upper) for i in member]
-        negative = self._members(ar.floats(coeff) <= 0)[:, :, 0]
-        return ar.where(negative, reduce(ar.maximum, above), reduce(ar.maximum, below))
+        positive = self._members(ar.positive(coeff))[:, :, 0]
+        return ar.where(positive, reduce(ar.maximum, below), reduce(ar.maximum, above))
 
     @staticmethod
     def _summed(ar: Arithmetic, slope: Array, lower: Floats, upper: Floats) -> Array:

@@ -37,10 +37,10 @@ class SShaped(Rule):
     def price(self, ar: Arithmetic, coeff: Array, slope: Array, ends: Ends) -> Array:
         """Where `f = slope z - coeff act(z)` is convex, the larger of its ends; where it is concave, the tangent at a
         point that should be its maximum, at the end where it is larger."""
-        (lower, upper), c = ends, ar.floats(coeff)
+        (lower, upper), c, rising = ends, ar.floats(coeff), ar.positive(coeff)
         below, above = np.clip(np.minimum(upper, 0), lower, None), np.clip(np.maximum(lower, 0), None, upper)
-        convex = (np.where(c > 0, above, lower), np.where(c > 0, upper, below))
-        concave = (np.where(c > 0, lower, above), np.where(c > 0, below, upper))
+        convex = (np.where(rising, above, lower), np.where(rising, upper, below))
+        concave = (np.where(rising, lower, above), np.where(rising, below, upper))
         point = np.clip(self._stationary(c, ar.floats(slope)), *concave)
         best = ar.maximum(*(self._value(ar, coeff, slope, z) for z in convex))
         rise = slope - coeff * ar.number(self._derivative(point))
