@@ -94,6 +94,11 @@ class Splittable(Site):
         self._members, self._places = membership(groups)
 
     @property
+    def undecided(self) -> Tensor:
+        """The neurons with a slope in every leaf."""
+        return self._undecided
+
+    @property
     def count(self) -> int:
         """Number of neurons."""
         return self.relaxation.lower[0].numel()

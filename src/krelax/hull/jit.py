@@ -55,6 +55,22 @@ def kernel_in_any_order(function: F) -> F:
     return _compiled(function, fastmath={"reassoc", "nsz"})
 
 
+def kernel_with_fused_products(function: F) -> F:
+    """As `kernel`, but a product and a sum may be one operation that rounds once: for loops over lanes, whose sums are
+    added up in the order that is written, and whose rounding is bounded with or without it."""
+    return _compiled(function, fastmath={"contract", "nsz"})
+
+
+def kernel_that_proposes(function: F) -> F:
+    """As `kernel_with_fused_products`, and quotients and roots may be off by a few units: for what only proposes."""
+    return _compiled(function, fastmath={"contract", "nsz", "arcp", "afn"})
+
+
+def intrinsic(function: F) -> F:
+    """Code that is written down for kernels instruction by instruction. Without numba it cannot run."""
+    return function if _NUMBA is None else importlib.import_module("numba.extending").intrinsic(function)
+
+
 def _compiled(function: F, fastmath: bool | set[str]) -> F:
     if _NUMBA is None:
         return function
@@ -67,7 +83,7 @@ def _compiled(function: F, fastmath: bool | set[str]) -> F:
 
 
 def _stamped(function: F) -> F:
-    """The function with a digest of all kernels of this folder in a closure variable that it does not use.
+    """The function with a digest of all kernels of its folder in a closure variable that it does not use.
 
     numba looks a kernel up on disk by its file's date and its closure, and would not see that a kernel which it calls,
     in another file, has changed. Stale machine code must not outlive an update of a rigorous bound.
@@ -78,15 +94,15 @@ def _stamped(function: F) -> F:
         function.__globals__,
         function.__name__,
         function.__defaults__,
-        (types.CellType(_digest()),),
+        (types.CellType(_digest(Path(code.co_filename).parent)),),
     )
     return cast(F, functools.update_wrapper(stamped, function))
 
 
 @functools.cache
-def _digest() -> str:
-    """A digest of those sources of this folder that have kernels."""
-    sources = [source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py"))]
+def _digest(folder: Path) -> str:
+    """A digest of those sources of a folder that have kernels."""
+    sources = [source.read_bytes() for source in sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"".join(source for source in sources if b"@kernel" in source)).hexdigest()
 
 
