@@ -111,8 +111,7 @@ class Branching:
         instance, known, forms, kept = without_inactive(instance, known, forms, top)
         if not effort.groups:
             known.groups.clear()
-        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top)
-        self._assumed = assumed
+        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top, assumed)
         self._effort, self._probe = effort, probe
         self._leaves = effort.leaves * (_WIDER if start.device.type == "cuda" else 1)
         notes = Notes(instance.ledgers[0], names) if instance.ledgers and names is not None else None
@@ -142,7 +141,7 @@ class Branching:
         nodes, device = self._evaluator.nodes, self._start.device
         widest = max(prod(self._instance.network.nodes[i].shape) for i in range(max(nodes, default=0) + 1))
         itemsize = self._instance.fast_region.lower.element_size()
-        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], self._effort.depth, self._assumed)
+        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], self._effort.depth)
         row = sum(prod(t.shape[1:]) * t.element_size() for t in leaves.tensors())
         size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, device))
         return size, Pool(leaves, memory_budget(device) // (_POOL_COPIES * row))

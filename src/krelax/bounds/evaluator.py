@@ -20,6 +20,7 @@ from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons,
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intermediate import interval_is_exact
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.lanes import Gate
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.ledger import Choices, Noted, Straight
 from krelax.bounds.lp import solve_form
@@ -62,9 +63,19 @@ class Clipped(NamedTuple):
 
 class Evaluator:
     """Bounds leaves of the queries `form` (batch 1) over the intervals `known`, given in the type that decides and in
-    the one that proposes, with the activations up to node `top` (None: up to the queries)."""
+    the one that proposes, with the activations up to node `top` (None: up to the queries). Leaves are bounded by torch,
+    and by compiled kernels (`krelax.bounds.lanes`) where those model the network and are worth it. `assumed` is an
+    activation that leaves split though it may be decided."""
 
-    def __init__(self, instance: Instance, known: Intervals, exact: Form, fast: Form, top: int | None = None) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        known: Intervals,
+        exact: Form,
+        fast: Form,
+        top: int | None = None,
+        assumed: int | None = None,
+    ) -> None:
         self._instance, self._exact, self._known = instance, exact, known
         self._proposing = known.to(instance.fast_network.dtype, instance.network)
         self._fast = fast
@@ -72,6 +83,8 @@ class Evaluator:
         self.nodes = sorted(i for i in known.relaxations if i <= top)
         self._sites = self._all_sites()
         self._lines: dict[int, Lines] = {}
+        self._assumed = assumed
+        self._gate = Gate(instance, known, exact, self._sites, assumed)
 
     def _all_sites(self) -> dict[int, Site]:
         sites: dict[int, Site] = {}
@@ -88,16 +101,16 @@ class Evaluator:
     def _splittable(self) -> Iterator[tuple[int, Splittable]]:
         return ((i, s) for i, s in self._sites.items() if isinstance(s, Splittable))
 
-    def roots(self, query: Tensor, depth: int, assumed: int | None = None) -> Leaves:
-        """Queries without any split, with CROWN's adaptive slopes; but for the only neuron of the activation `assumed`,
-        if there is one, which is inactive."""
+    def roots(self, query: Tensor, depth: int) -> Leaves:
+        """Queries without any split, with CROWN's adaptive slopes; but for the only neuron of the activation that is
+        assumed to be inactive, if there is one."""
         n, like = len(query), self._proposing.lower[0]
         slopes = [t for site in self._sites.values() for t in site.roots(n)]
         side = like.new_zeros(n, depth)
         value = like.new_full((n,), -torch.inf)
         neuron, branch = query.new_full((n, depth), -1), query.new_full((n,), -1)
-        if assumed is not None:
-            neuron[:, 0], side[:, 0] = dict(self._splittable())[assumed].first, -1
+        if self._assumed is not None:
+            neuron[:, 0], side[:, 0] = dict(self._splittable())[self._assumed].first, -1
         noted = branch.clone(), branch.clone()
         return Leaves(query, neuron, side, side.clone(), value, value.double(), *noted, branch, slopes)
 
@@ -106,6 +119,9 @@ class Evaluator:
 
         Raises OutOfTime at the instance's deadline, with nothing lost but the values.
         """
+        lanes = self._gate.lanes(len(leaves) * (ascent.steps + 1))
+        if lanes is not None and ascent.seconds is None:
+            return Improved(*lanes.improve(leaves, ascent))
         splits = self._splits(leaves)
         witness = self._witness(leaves, splits)
         form = _taken(self._fast, leaves.query)
@@ -120,9 +136,15 @@ class Evaluator:
 
     def prove(self, leaves: Leaves) -> Tensor:
         """What the choices of leaves prove: rigorous lower bounds, `(leaves,)`."""
+        lanes = self._gate.lanes(len(leaves))
+        if lanes is not None:
+            return lanes.prove(leaves)
         return least(self._instance.network, self._instance.region, *self._over_inputs(leaves))[0]
 
     def _over_inputs(self, leaves: Leaves) -> tuple[Tensor | None, Tensor]:
+        lanes = self._gate.lanes(len(leaves))
+        if lanes is not None:
+            return lanes.over_inputs(leaves)
         proposed = self._witness(leaves, self._splits(leaves))
         witness = {i: step.over(self._known, i) for i, step in proposed.items()}
         form = _taken(self._exact, leaves.query)

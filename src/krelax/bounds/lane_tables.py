@@ -20,16 +20,19 @@ from torch import Tensor
 from krelax.bounds.backward import Form, pull
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.rounding import FLOOR, charge, gamma, underflow
+from krelax.bounds.rounding import charge, gamma, underflow
 from krelax.bounds.sites import Splittable
-from krelax.lanes.matrices import Block, Matrix, Terms, Unmodelled, bias_of, grouped, kept, rows_of, sizes_of
+from krelax.lanes.matrices import Block, Matrix, Terms, Unmodelled, bias_of, folded, grouped, kept, rows_of, sizes_of
 from krelax.lanes.plan import Double, Forms, Layers, Pattern, Proposing, Proving, Whole
 from krelax.lanes.products import LANES
 from krelax.network.ops import Linear
-from krelax.problem.region import Box
+from krelax.problem.region import FLOOR, Box
+from krelax.relaxations.piecewise import Triangle
 
 # More products than these take too much memory.
 _MOST = 20_000_000
+# Units of rounding that the errors of an operator's constants may have in its sizes (`krelax.network.constants`).
+_OF_CONSTANTS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +170,8 @@ class _Assembly:
         self._slot = np.cumsum([0, self._inputs + 1, *(len(a.entries) for a in layers[1:])])
         self._number = {a.node: self._numbers(n, a) for n, a in enumerate(layers)}
         among = {a.node for a in layers}
-        self._bias = [bias_of(self._network, a.source, among - ({a.node} - {*sites})).flatten() for a in layers[1:]]
+        self._before = [among - ({a.node} - {0, *sites}) for a in layers]  # where the sums of a layer end
+        self._bias = [bias_of(self._network, a.source, b).flatten() for a, b in zip(layers, self._before, strict=True)]
 
     def _numbers(self, n: int, layer: _Layer) -> Whole:
         number = np.full(prod(self._network.nodes[layer.node].shape), -1)
@@ -187,7 +191,15 @@ class _Assembly:
         proposing = Proposing(below.values(down, True), above.values(up, True), *repeated)
         found = Layers(self._slot, free, flat, slope, min(forms, default=len(layers) - 1))
         return Tables(
-            [a.node for a in layers], found, below.pattern, above.pattern, proposing, proving, self._forms(True), exact, *self._neurons()
+            [a.node for a in layers],
+            found,
+            below.pattern,
+            above.pattern,
+            proposing,
+            proving,
+            self._forms(True),
+            exact,
+            *self._neurons(),
         )
 
     def _matrices(self) -> tuple[list[Matrix], list[Matrix]]:
@@ -198,7 +210,7 @@ class _Assembly:
         down: list[list[Block]] = [[] for _ in range(count + 1)]
         place = {a.node: n for n, a in enumerate(self._layers)}
         for n, layer in enumerate(self._layers[1:], start=1):
-            bias = self._bias[n - 1].numpy()[layer.entries]
+            bias = self._bias[n].numpy()[layer.entries]
             shifted = bias.copy()
             for j, t in layer.terms.items():
                 row, col, scaled = self._slot[n] + t.row, self._number[j][t.entry], t.weight
@@ -218,23 +230,25 @@ class _Assembly:
 
     def _proving(self, down: Double, most: int) -> tuple[Proving, Forms, tuple[Double, Double]]:
         """Charges and lines. No sum of products has more than `most` terms, but for those of constants."""
-        known, layers, nodes = self._known, self._layers, len(self._network.nodes)
+        known, layers = self._known, self._layers
         widest, slots = max(len(a.entries) for a in layers), int(self._slot[-1])
-        # what is added up one after the other: products, then three costs of every slot, layers, and constants
-        short = gamma(most + 3 * widest + 2 * self._inputs + len(layers) + nodes, torch.float64)
-        long = gamma(slots + 3 * widest + 2 * self._inputs + len(layers) + nodes, torch.float64)
+        # what is added up one after the other: three costs of every slot of a layer, layers, and inputs
+        others = 3 * widest + len(layers) + 2 * self._inputs + max(self._folds())
+        short, long = (gamma(terms + others, torch.float64) for terms in (most, slots))
         largest = {a.node: torch.maximum(known.lower[a.node].abs(), known.upper[a.node].abs()) for a in layers}
         before, behind, extra = np.zeros(slots), np.zeros(slots), 0.0
         chords, heights, levels = [], [], [np.ones((1, 256))]
         for n, layer in enumerate(layers[1:], start=1):
             here, free = slice(self._slot[n], self._slot[n + 1]), layer.entries[: layer.free]
-            others = {i: t for i, t in largest.items() if i != layer.node or i != layer.source}
-            size = sizes_of(self._network, layer.source, others).flatten()
-            bias = self._bias[n - 1].abs()
+            inside = {i: largest[i] for i in self._before[n]}
+            size = sizes_of(self._network, layer.source, inside).flatten()
+            size = size + FLOOR * sum(float(largest[j].sum()) for j in layer.terms)
+            bias = self._bias[n].abs()
             reach, high = largest[layer.node].flatten(), torch.zeros_like(size)
             sizes = [largest[layer.node]]
             if layer.node in self._sites:
                 relaxation = known.relaxations[layer.node]
+                assert isinstance(relaxation, Triangle)
                 high, chord = (t.flatten() for t in (relaxation.height(), relaxation.chord()))
                 chords.append(chord.numpy()[free])
                 heights.append(high.numpy()[free])
@@ -249,11 +263,16 @@ class _Assembly:
         radius = self._radius + (short * reach).numpy()
         none = np.zeros(0)
         lines = np.concatenate([none, *chords]), np.concatenate([none, *heights])
-        repeated = (np.repeat(t, LANES) for t in lines)
-        proving = Proving(
-            down, *repeated, before, behind, self._centre, radius, np.concatenate(levels), extra
-        )
+        every, place = [np.repeat(t, LANES) for t in lines], np.concatenate(levels)
+        proving = Proving(down, every[0], every[1], before, behind, self._centre, radius, place, extra)
         return proving, self._forms(False, short, largest), lines
+
+    def _folds(self) -> list[int]:
+        """For each layer, in units of rounding, what its weights and biases may be off beyond what one operator's may:
+        a unit for each term and factor, and the errors of each operator's constants."""
+        pairs = zip(self._layers, self._before, strict=True)
+        found = (folded(self._network, a.source, before) for a, before in pairs)
+        return [terms + operators * (1 + _OF_CONSTANTS) for terms, operators in found]
 
     def _levels(self, layer: _Layer) -> Double:
         """The slopes that a layer's lower lines may have, `(1, 256)`."""
@@ -291,4 +310,3 @@ class _Assembly:
                 slot_of[neuron] = self._slot[n] + np.arange(len(neuron))
                 neuron_of[slot_of[neuron]] = neuron
         return slot_of, neuron_of
-

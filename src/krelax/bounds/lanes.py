@@ -3,42 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.bounds.backward import Form
 from krelax.bounds.instance import Instance
 from krelax.bounds.intervals import Intervals
+from krelax.bounds.lane_tables import Tables, tables_of
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.rounding import bounding
-from krelax.bounds.sites import Splittable
-from krelax.lanes.kernels import improve, prove
-from krelax.lanes.plan import Climb, Own, Single, Table
+from krelax.bounds.sites import Site, Splittable
+from krelax.lanes.plan import Climb, Own, Table
+from krelax.lanes.ready import kernels
+from krelax.relaxations.piecewise import Triangle
 from krelax.watch import tick
-
-if TYPE_CHECKING:
-    from krelax.bounds.lane_tables import Tables
 
 # Leaves of one call: between calls the clock is looked at.
 _PORTION = 256
+# Passes over one leaf, down and up, that take about as long as building the tables.
+_BUILD = 400
+
+
+class Gate:
+    """The kernels for the queries `exact` over the intervals `known`, from when they are worth it."""
+
+    def __init__(
+        self, instance: Instance, known: Intervals, exact: Form, sites: Mapping[int, Site], assumed: int | None
+    ) -> None:
+        self._instance, self._known, self._exact, self._assumed = instance, known, exact, assumed
+        self._sites = {i: s for i, s in sites.items() if isinstance(s, Splittable)}
+        alone = not any(known.groups.get(i) for i in sites)
+        self._open = len(self._sites) == len(sites) > 0 and alone and instance.region.lower.device.type == "cpu"
+        self._passes, self._lock = 0, Lock()
+        self._lanes: Lanes | None = None
+
+    def lanes(self, passes: int) -> Lanes | None:
+        """The kernels, if they are there when so many more passes over leaves are to be made."""
+        if not self._open:
+            return self._lanes
+        with self._lock:
+            self._passes += passes
+            if self._open and (kernels().forced or self._passes >= _BUILD) and kernels().ready(self._passes):
+                tables = tables_of(self._instance, self._known, self._exact, self._sites, self._assumed)
+                self._lanes = None if tables is None else Lanes(self._instance, self._known, self._sites, tables)
+                self._open = False
+            return self._lanes
 
 
 class Lanes:
     """Bounds leaves of the queries that the tables are of. Threads may bound different leaves side by side."""
 
-    def __init__(
-        self, instance: Instance, known: Intervals, sites: Mapping[int, Splittable], tables: Tables
-    ) -> None:
+    def __init__(self, instance: Instance, known: Intervals, sites: Mapping[int, Splittable], tables: Tables) -> None:
         self._instance, self._known, self._sites, self._tables = instance, known, sites, tables
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> tuple[Tensor, Tensor]:
         """Optimise what leaves can choose, in place, and set their values and next splits: a proposal. Where bounds are
         attained, `(leaves, *input_shape)`, and what affine bounds of the forms are at the centre, `(leaves,)`."""
+        from krelax.lanes.kernels import improve  # not without numba
+
         t, count, inputs = self._tables, len(leaves), len(self._tables.proving.centre)
-        table, own, climb = self._table(leaves), self._own(leaves), Climb(ascent.steps, ascent.rate, ascent.decay)
+        table, own = self._table(leaves), self._own(leaves)
+        climb = Climb(ascent.steps, float(ascent.rate), float(ascent.decay))
         value, middle = np.empty(count, np.float32), np.empty(count, np.float32)
         branch, points = np.empty(count, np.int64), np.empty((count, inputs), np.float32)
         for begin, end in self._portions(count):
@@ -67,6 +96,8 @@ class Lanes:
         return affine.reshape(1, len(leaves), *self._instance.region.lower.shape[1:]), constant[None]
 
     def _proven(self, leaves: Leaves, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        from krelax.lanes.kernels import prove
+
         t, count = self._tables, len(leaves)
         table, own = self._table(leaves), self._own(leaves)
         value, constant = np.empty(count), np.empty(rows)
@@ -105,12 +136,13 @@ class Lanes:
                 place = torch.searchsorted(site.undecided, own.entries).numpy()
                 free.append(t.layers.free[layer[i]] + place)
                 count[layer[i] + 1] = len(place)
-                parts.append(own.alone(self._known.relaxations[i]))
+                shared = self._known.relaxations[i]
+                assert isinstance(shared, Triangle)
+                parts.append(own.alone(shared))
         lines = [[np.zeros((len(leaves), 0))] for _ in range(4)]
         for relaxation in parts:
-            for into, t_ in zip(lines, (*relaxation.slope_range(), relaxation.chord(), relaxation.height()), strict=True):
+            for into, t_ in zip(
+                lines, (*relaxation.slope_range(), relaxation.chord(), relaxation.height()), strict=True
+            ):
                 into.append(t_.numpy())
         return Own(np.concatenate(free), np.cumsum(count), *(np.concatenate(x, 1) for x in lines))
-
-
-Points = Single

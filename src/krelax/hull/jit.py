@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -66,9 +66,35 @@ def kernel_that_proposes(function: F) -> F:
     return _compiled(function, fastmath={"contract", "nsz", "arcp", "afn"})
 
 
-def intrinsic(function: F) -> F:
+def intrinsic(function: Callable[..., Any]) -> Any:
     """Code that is written down for kernels instruction by instruction. Without numba it cannot run."""
     return function if _NUMBA is None else importlib.import_module("numba.extending").intrinsic(function)
+
+
+def llvm_tools() -> tuple[Any, Any, Any]:
+    """What instructions are written down with: `llvmlite.ir`, and numba's `cgutils` and `types`."""
+    names = ("llvmlite.ir", "numba.core.cgutils", "numba.core.types")
+    return importlib.import_module(names[0]), importlib.import_module(names[1]), importlib.import_module(names[2])
+
+
+def is_on_disk(function: Any, arguments: Sequence[Any]) -> bool:
+    """Whether a kernel needs no compiler for such arguments. When in doubt it is said to need one."""
+    if _NUMBA is None:
+        return False
+    signature = tuple(_NUMBA.typeof(a) for a in arguments)
+    if signature in function.overloads:
+        return True
+    try:  # numba has no public way to ask
+        cache = function._cache
+        index = cache._cache_file._load_index()
+        return cache._index_key(signature, function.targetctx.codegen()) in index
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def keeps_code(function: Any) -> bool:
+    """Whether there is a place on disk for a kernel's code."""
+    return _NUMBA is not None and function.stats.cache_path is not None
 
 
 def _compiled(function: F, fastmath: bool | set[str]) -> F:

@@ -1,9 +1,10 @@
-"""Affine operators as sparse matrices, built sparsely and without rounding anything.
+"""Affine operators as sparse matrices, built sparsely.
 
-A row of a matrix says how one entry of a node is made of entries of the nodes before it. Operators that move entries
-are followed by handing them numbered entries; only those with weights are known by name. Products of weights are never
-formed: `kept` says which nodes of a network stay layers of their own, so that on no way between two layers there are
-two operators with weights. Two ways to the same entry are two terms of a row.
+A row of a matrix says how one entry of a node is made of entries of the layers before it. Operators that move entries
+are followed by handing them numbered entries; only those with weights are known by name. What would multiply matrices
+is not folded: `kept` says which affine nodes stay layers of their own, so that on no way between two layers there are
+two operators that add up. Elementwise factors are folded, which rounds every weight once for each. Two ways to the same
+entry are two terms of a row.
 """
 
 from __future__ import annotations
@@ -42,29 +43,36 @@ class Unmodelled(Exception):
 
 
 def kept(network: Network, top: int) -> list[int]:
-    """Affine nodes up to `top` that are layers of their own: those that are read by more than one node or by one with
-    weights, unless they only move entries of layers."""
+    """Affine nodes up to `top` that are layers of their own: those that are read by more than one node, or by one that
+    adds up, unless their entries are single entries of layers, times a factor."""
     readers: dict[int, list[int]] = {}
     for i, node in enumerate(network.nodes[: top + 1]):
         for j in node.inputs:
             readers.setdefault(j, []).append(i)
-    moved, found = set[int](), []
+    plain, found = set[int](), []
     for i, node in enumerate(network.nodes[: top + 1]):
-        op = node.op
-        if not isinstance(op, Linear):
-            continue
-        if op.moves_only and all(j in moved or not isinstance(network.nodes[j].op, Linear) for j in node.inputs):
-            moved.add(i)
-        elif len(readers.get(i, ())) > 1 or any(_weighs(network, j) for j in readers.get(i, ())):
+        op, mine = node.op, readers.get(i, [])
+        single = isinstance(op, Linear) and (op.moves_only or isinstance(op, Scale))
+        if not isinstance(op, Linear) or (single and plain.issuperset(node.inputs)):
+            plain.add(i)
+        elif len(mine) > 1 or any(isinstance(network.nodes[j].op, _ADDING) for j in mine):
             found.append(i)
-            moved.add(i)
+            plain.add(i)
     return found
 
 
-def _weighs(network: Network, node: int) -> bool:
-    """Whether a node adds up terms with weights, or does so behind nodes that only move entries."""
+_ADDING = (Dense, Conv, ConvTranspose, Sum)
+
+
+def folded(network: Network, node: int, layers: set[int]) -> tuple[int, int]:
+    """How many terms the sums of the operators between an affine node and the layers before it have, all together, and
+    how many operators have arithmetic in them."""
+    if node in layers:
+        return 0, 0
     op = network.nodes[node].op
-    return isinstance(op, Dense | Conv | ConvTranspose | Scale | Sum)
+    assert isinstance(op, Linear)
+    parts = [folded(network, j, layers) for j in network.nodes[node].inputs]
+    return op.terms + sum(a for a, _ in parts), (not op.moves_only) + sum(b for _, b in parts)
 
 
 def rows_of(network: Network, node: int, entries: Whole, layers: set[int], most: int) -> dict[int, Terms]:
@@ -125,8 +133,8 @@ def _behind(op: Linear, terms: Terms, shapes: list[Shape], shape: Shape, most: i
         case Conv():
             yield _many(terms, *_windows(op, terms.entry, shapes[0], shape), most)
         case Scale():
-            factor = 1.0 if op.factor is None else op.factor.expand(shape).flatten().numpy()[terms.entry]
-            yield Terms(terms.row, terms.entry, terms.weight * factor)
+            factor = None if op.factor is None else op.factor.expand(shape).flatten().numpy()[terms.entry]
+            yield terms if factor is None else terms._replace(weight=terms.weight * factor)
         case Add():
             for sign in op.signs:
                 yield Terms(terms.row, terms.entry, terms.weight * sign)
@@ -217,11 +225,11 @@ class Grouped(NamedTuple):
 
     pattern: Pattern
     position: Whole
-    count: int
+    size: int
 
     def values(self, matrices: Sequence[Matrix], scaled: bool) -> Any:
         """The numbers as they lie in groups, zero where groups are not full; if scaled, in single precision."""
-        result = np.zeros(self.count, np.float32 if scaled else np.float64)
+        result = np.zeros(self.size, np.float32 if scaled else np.float64)
         parts = [b.scaled if scaled else b.weight for m in matrices for b in m.blocks]
         result[self.position] = np.concatenate(parts)
         return result

@@ -12,7 +12,7 @@ last one of the latter has the constants.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,9 @@ class Proposing(NamedTuple):
 
 
 class Proving(NamedTuple):
-    """Numbers of proofs, some as for proposals. `before` and `behind`, `(slots,)`: what rounding may change for every unit of a coefficient
-    before an activation, and behind it; `centre` and `radius`, `(inputs,)`, of the box. `extra`: what underflow may
-    change of a bound. `levels`, `(layers, 256)`: the slopes of lower lines that can be written down."""
+    """Numbers of proofs, some as for proposals. `before` and `behind`, `(slots,)`: what rounding may change for every
+    unit of a coefficient before an activation, and behind it; `centre` and `radius`, `(inputs,)`, of the box. `levels`,
+    `(layers, 256)`: the slopes of lower lines that can be written down. `extra`: what underflow may change."""
 
     down: Double
     chord: Double
@@ -102,6 +102,20 @@ class Table(NamedTuple):
     side: Single
     multiplier: Single
     slope: Single
+
+
+class Splits(NamedTuple):
+    """The splits of 16 leaves: those of layer l have numbers `start[l]` to `start[l + 1]`. Of each its lane, its column
+    in the table, its place in a row of slots and lanes, its side, its multiplier, and room for what was `at` its
+    place."""
+
+    start: Whole
+    lane: Whole
+    column: Whole
+    place: Whole
+    side: Any
+    multiplier: Any
+    at: Any
 
 
 class Climb(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.hull.jit import intrinsic, kernel_with_fused_products
+from krelax.hull.jit import intrinsic, kernel_with_fused_products, llvm_tools
 
 # Leaves in a register, and rows of a group.
 LANES, ROWS = 16, 4
@@ -26,8 +26,8 @@ def _group(
 ) -> Any:
     """`out[r] = sum over t of val[4 t + i] x[col[t]]` for the rows r = a, b, c, d (i = 0 to 3), t from begin to end,
     in this order, with fused operations; rows of `x` and `out` are 16 numbers. One type for all reals."""
-    from llvmlite import ir
-    from numba.core import cgutils, types
+    tools: Any = llvm_tools()
+    ir, cgutils, types = tools
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         arrays = zip(signature.args[:4], given[:4], strict=True)
