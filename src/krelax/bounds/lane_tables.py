@@ -73,17 +73,15 @@ def tables_of(
     no boxes, proposals in double precision, and what matrices do not say or only with too many terms."""
     if not isinstance(instance.region, Box) or instance.fast_network.dtype != torch.float32 or not sites:
         return None
+    # the input, activations, and affine nodes that are layers of their own
+    nodes = sorted({0, *sites, *kept(instance.network, max([*sites, *form.coeff]))})
     try:
-        found, error = _settled(instance, known, form, _nodes(instance, form, sites))
-        layers = _layers(instance, known, found, sites, assumed)
-        return _Assembly(instance, known, sites, layers, found, error).tables()
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows proves nothing
+            found, error = _settled(instance, known, form, nodes)
+            layers = _layers(instance, known, found, sites, nodes, assumed)
+            return _Assembly(instance, known, sites, layers, found, error).tables()
     except Unmodelled:
         return None
-
-
-def _nodes(instance: Instance, form: Form, sites: Mapping[int, Splittable]) -> list[int]:
-    """The input, activations, and affine nodes that are layers of their own."""
-    return sorted({0, *sites, *kept(instance.network, max([*sites, *form.coeff]))})
 
 
 def _settled(instance: Instance, known: Intervals, form: Form, nodes: list[int]) -> tuple[Form, Tensor]:
@@ -106,10 +104,15 @@ def _settled(instance: Instance, known: Intervals, form: Form, nodes: list[int])
 
 
 def _layers(
-    instance: Instance, known: Intervals, form: Form, sites: Mapping[int, Splittable], assumed: int | None
+    instance: Instance,
+    known: Intervals,
+    form: Form,
+    sites: Mapping[int, Splittable],
+    nodes: list[int],
+    assumed: int | None,
 ) -> list[_Layer]:
     """The layers, from the last to the first: entries that nobody reads are left out, undecided ones never."""
-    network, nodes = instance.network, _nodes(instance, form, sites)
+    network = instance.network
     sizes = {i: prod(network.nodes[i].shape) for i in nodes}
     alive = {i: _alive(known, i, sites.get(i), n) for i, n in sizes.items()}
     needed = {i: np.zeros(n, np.bool_) for i, n in sizes.items()}
@@ -183,9 +186,12 @@ class _Assembly:
         forms = [n for n, a in enumerate(layers) if a.node in self._form.coeff]
         free, flat = np.cumsum([0, *(a.free for a in layers)]), np.array([a.flat for a in layers])
         slope = np.array([a.slope for a in layers])
+        if not free[-1]:
+            raise Unmodelled  # nothing to choose
         up, down = self._matrices()
         above, below = grouped(up, end), grouped(down, end)
-        most = int(np.bincount(np.concatenate([b.row for m in down[:-1] for b in m.blocks])).max(initial=0))
+        rows = [np.zeros(0, np.int64), *(b.row for m in down[:-1] for b in m.blocks)]
+        most = int(np.bincount(np.concatenate(rows)).max(initial=0))
         proving, exact, lines = self._proving(below.values(down, False), most)
         repeated = (np.repeat(t, LANES).astype(np.float32) for t in lines)
         proposing = Proposing(below.values(down, True), above.values(up, True), *repeated)
@@ -296,7 +302,8 @@ class _Assembly:
                 constant += flat @ torch.from_numpy(self._centre)
                 value = value * self._radius[entry]
             parts.append((query[slot >= 0], slot[slot >= 0], value[slot >= 0]))
-        query, slot, value = (np.concatenate([p[k] for p in parts]) for k in range(3))
+        none = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        query, slot, value = (np.concatenate([none[k], *(p[k] for p in parts)]) for k in range(3))
         order = np.argsort(query, kind="stable")
         start = np.searchsorted(query[order], np.arange(len(constant) + 1))
         return Forms(start, slot[order], value[order], constant.numpy())

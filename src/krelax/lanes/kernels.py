@@ -128,8 +128,7 @@ def improve(  # noqa: PLR0912, PLR0915
                 x[inputs * LANES + b] = np.float32(1)
             for l in range(1, last + 1):
                 multiply(up.first, up.start, up.col, up.place, numbers.up, l, x, x)
-                _rise(
-                    layers, l, x, coeff, slope, mean, square, chord, height, splits, mean_, square_, rate)
+                _rise(layers, l, x, coeff, slope, mean, square, chord, height, splits, mean_, square_, rate)
                 keep_in_range(own, l, low, high, slope)
         multiply(down.first, down.start, down.col, down.place, numbers.down, last + 1, x, x)
         for b in range(LANES):
