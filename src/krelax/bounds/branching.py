@@ -23,7 +23,7 @@ from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces
 from krelax.bounds.intermediate import ASCENT_COPIES
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.leaves import Leaves
+from krelax.bounds.leaves import COLUMNS, Leaves
 from krelax.bounds.ledger import Key, Notes
 from krelax.bounds.noting import Noting
 from krelax.bounds.optimise import Ascent
@@ -111,7 +111,7 @@ class Branching:
         instance, known, forms, kept = without_inactive(instance, known, forms, top)
         if not effort.groups:
             known.groups.clear()
-        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top, assumed)
+        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top, assumed, effort.depth)
         self._effort, self._probe = effort, probe
         self._leaves = effort.leaves * (_WIDER if start.device.type == "cuda" else 1)
         notes = Notes(instance.ledgers[0], names) if instance.ledgers and names is not None else None
@@ -141,8 +141,9 @@ class Branching:
         nodes, device = self._evaluator.nodes, self._start.device
         widest = max(prod(self._instance.network.nodes[i].shape) for i in range(max(nodes, default=0) + 1))
         itemsize = self._instance.fast_region.lower.element_size()
-        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], self._effort.depth)
-        row = sum(prod(t.shape[1:]) * t.element_size() for t in leaves.tensors())
+        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], min(COLUMNS, self._effort.depth))
+        deepest = leaves.select(leaves.rows()[:1]).wide(self._effort.depth)
+        row = sum(prod(t.shape[1:]) * t.element_size() for t in deepest.tensors())
         size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, device))
         return size, Pool(leaves, memory_budget(device) // (_POOL_COPIES * row))
 

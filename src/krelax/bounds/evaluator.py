@@ -20,7 +20,7 @@ from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons,
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intermediate import interval_is_exact
 from krelax.bounds.intervals import Intervals
-from krelax.bounds.lanes import Gate
+from krelax.bounds.lanes import SHOWN, Gate
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.ledger import Choices, Noted, Straight
 from krelax.bounds.lp import solve_form
@@ -43,8 +43,8 @@ _STRAIGHT, _FORMS = Ascent(24, 0.5, 0.88), 128
 
 
 class Improved(NamedTuple):
-    """Where the bounds of leaves are attained, `(leaves, *input_shape)`, and what affine bounds of the margins are at
-    the centre of the region, `(leaves,)`, in the fast type."""
+    """Where the bounds of the first leaves are attained, `(points, *input_shape)`, and what affine bounds of all of
+    their margins are at the centre of the region, `(leaves,)`, in the fast type."""
 
     points: Tensor
     middle: Tensor
@@ -65,7 +65,8 @@ class Evaluator:
     """Bounds leaves of the queries `form` (batch 1) over the intervals `known`, given in the type that decides and in
     the one that proposes, with the activations up to node `top` (None: up to the queries). Leaves are bounded by torch,
     and by compiled kernels (`krelax.bounds.lanes`) where those model the network and are worth it. `assumed` is an
-    activation that leaves split though it may be decided."""
+    activation that leaves split though it may be decided. Leaves with `deepest` splits are not split any more (None:
+    those whose columns are full)."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Evaluator:
         fast: Form,
         top: int | None = None,
         assumed: int | None = None,
+        deepest: int | None = None,
     ) -> None:
         self._instance, self._exact, self._known = instance, exact, known
         self._proposing = known.to(instance.fast_network.dtype, instance.network)
@@ -83,7 +85,7 @@ class Evaluator:
         self.nodes = sorted(i for i in known.relaxations if i <= top)
         self._sites = self._all_sites()
         self._lines: dict[int, Lines] = {}
-        self._assumed = assumed
+        self._assumed, self._deepest = assumed, deepest
         self._gate = Gate(instance, known, exact, self._sites, assumed)
 
     def _all_sites(self) -> dict[int, Site]:
@@ -121,7 +123,9 @@ class Evaluator:
         """
         lanes = self._gate.lanes(len(leaves) * (ascent.steps + 1))
         if lanes is not None and ascent.seconds is None:
-            return Improved(*lanes.improve(leaves, ascent))
+            found = Improved(*lanes.improve(leaves, ascent))
+            leaves.branch[self._is_deep(leaves)] = -1
+            return found
         splits = self._splits(leaves)
         witness = self._witness(leaves, splits)
         form = _taken(self._fast, leaves.query)
@@ -132,7 +136,7 @@ class Evaluator:
         self._keep(leaves, witness, splits)
         self._choose(leaves, witness, trace)
         middle = dot(result.coeff[0], middle_of(region.lower, region.upper).unsqueeze(1)) + result.constant
-        return Improved(region.minimiser(result.coeff[0])[0], middle[0])
+        return Improved(region.minimiser(result.coeff[0][:, :SHOWN])[0], middle[0])
 
     def prove(self, leaves: Leaves) -> Tensor:
         """What the choices of leaves prove: rigorous lower bounds, `(leaves,)`."""
@@ -292,7 +296,7 @@ class Evaluator:
         height = torch.cat([leaves.value[:0], *heights]).repeat(len(leaves), 1)
         row, column = (leaves.neuron >= 0).nonzero(as_tuple=True)
         height[row, leaves.neuron[row, column]] = 0
-        height[leaves.depth() == leaves.neuron.shape[1]] = 0
+        height[self._is_deep(leaves)] = 0
         largest, place = torch.cat([height.new_zeros(len(leaves), 1), height], 1).max(1)
         return torch.where(largest > 0, place - 1, -1)
 
@@ -363,7 +367,11 @@ class Evaluator:
                 better = price > best
                 best = torch.where(better, price, best)
                 leaves.branch.copy_(torch.where(better, arg + site.first, leaves.branch))
-        leaves.branch[leaves.depth() == leaves.neuron.shape[1]] = -1
+        leaves.branch[self._is_deep(leaves)] = -1
+
+    def _is_deep(self, leaves: Leaves) -> Tensor:
+        """Which leaves are not to be split any more."""
+        return leaves.depth() >= (self._deepest or leaves.neuron.shape[1])
 
 
 def _taken(form: Form, query: Tensor) -> Form:

@@ -22,6 +22,8 @@ from krelax.lanes.ready import kernels
 from krelax.relaxations.piecewise import Triangle
 from krelax.watch import tick
 
+# So many points are found at which bounds are attained: some more than anybody looks at.
+SHOWN = 64
 # Leaves of one call: between calls the clock is looked at.
 _PORTION = 256
 # Passes over one leaf, down and up, that take about as long as building the tables.
@@ -61,15 +63,16 @@ class Lanes:
         self._instance, self._known, self._sites, self._tables = instance, known, sites, tables
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> tuple[Tensor, Tensor]:
-        """Optimise what leaves can choose, in place, and set their values and next splits: a proposal. Where bounds are
-        attained, `(leaves, *input_shape)`, and what affine bounds of the forms are at the centre, `(leaves,)`."""
+        """Optimise what leaves can choose, in place, and set their values and next splits: a proposal. Where the bounds
+        of the first leaves are attained, `(points, *input_shape)`, and what affine bounds of the forms are at the
+        centre, `(leaves,)`."""
         from krelax.lanes.kernels import improve  # not without numba
 
         t, count, inputs = self._tables, len(leaves), len(self._tables.proving.centre)
         table, own = self._table(leaves), self._own(leaves)
         climb = Climb(ascent.steps, float(ascent.rate), float(ascent.decay))
         value, middle = np.empty(count, np.float32), np.empty(count, np.float32)
-        branch, points = np.empty(count, np.int64), np.empty((count, inputs), np.float32)
+        branch, points = np.empty(count, np.int64), np.empty((min(count, SHOWN), inputs), np.float32)
         for begin, end in self._portions(count):
             improve(t.layers, t.down, t.up, t.proposing, t.fast, own, table, climb, begin, end,
                     value, middle, branch, points)  # fmt: skip
@@ -82,7 +85,7 @@ class Lanes:
         region = self._instance.fast_region
         shape = region.lower.shape[1:]
         centre, radius = region.halves  # type: ignore[attr-defined]
-        found = torch.from_numpy(points).reshape(count, *shape).mul_(radius).add_(centre)
+        found = torch.from_numpy(points).reshape(-1, *shape).mul_(radius).add_(centre)
         return found, torch.from_numpy(middle)
 
     def prove(self, leaves: Leaves) -> Tensor:

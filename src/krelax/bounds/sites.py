@@ -148,7 +148,7 @@ class Splittable(Site):
         assert isinstance(proving, Triangle)
         each = proving if own is None else own.over(proving)
         low, high, upper = (t.flatten(1)[:, undecided] for t in (*each.slope_range(), each.chord()))
-        lower = torch.clamp(each.rounded(rows[0].to(low)), low, high)
+        lower = torch.clamp(rows[0].to(low), low, high)
         return slope_choices(each, undecided, lower, upper[0] if own is None else upper)
 
 

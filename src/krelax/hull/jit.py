@@ -62,8 +62,9 @@ def kernel_with_fused_products(function: F) -> F:
 
 
 def kernel_that_proposes(function: F) -> F:
-    """As `kernel_with_fused_products`, and quotients and roots may be off by a few units: for what only proposes."""
-    return _compiled(function, fastmath={"contract", "nsz", "arcp", "afn"})
+    """As `kernel_with_fused_products`, in any order, and quotients and roots may be off by a few units: for what only
+    proposes."""
+    return _compiled(function, fastmath={"contract", "nsz", "reassoc", "arcp", "afn"})
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:

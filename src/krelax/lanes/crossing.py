@@ -23,6 +23,24 @@ At = np.uint64
 
 
 @kernel_with_fused_products
+def into_lanes(rows: Single, leaf: Whole, lanes: Single) -> None:
+    """Rows of 16 leaves of a table."""
+    for b in range(LANES):
+        i = At(leaf[b])
+        for j in range(rows.shape[1]):
+            lanes[At(j * LANES + b)] = rows[i, At(j)]
+
+
+@kernel_with_fused_products
+def out_of_lanes(lanes: Reals, count: int, rows: Reals, row: int) -> None:
+    """The first `count` of 16 rows of a table, from `row` on."""
+    for b in range(count):
+        i = At(row + b)
+        for j in range(rows.shape[1]):
+            rows[i, At(j)] = lanes[At(j * LANES + b)]
+
+
+@kernel_with_fused_products
 def fill(x: Reals, value: Real) -> None:
     """Put one number everywhere."""
     for t in range(len(x)):
@@ -100,6 +118,15 @@ def subtract_sizes(total: Reals, x: Reals, begin: int, rows: int, weight: Reals,
         w = weight[first + j]
         for b in range(LANES):
             total[b] -= abs(x[At(begin + j * LANES + b)]) * w
+
+
+@kernel_with_fused_products
+def add_values(total: Reals, x: Reals, weight: Reals) -> None:
+    """Add values of the first rows with weights that leaves share."""
+    for j in range(len(weight)):
+        w = weight[j]
+        for b in range(LANES):
+            total[b] += x[At(j * LANES + b)] * w
 
 
 @kernel_that_proposes

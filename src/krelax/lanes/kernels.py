@@ -11,6 +11,7 @@ import numpy as np
 from krelax.hull.jit import kernel_that_proposes, kernel_with_fused_products
 from krelax.lanes.crossing import (
     add,
+    add_values,
     climb_splits,
     climb_up,
     corner,
@@ -19,8 +20,10 @@ from krelax.lanes.crossing import (
     fill,
     find_splits,
     gather_forms,
+    into_lanes,
     keep_in_range,
     narrow,
+    out_of_lanes,
     pay_lines,
     scale,
     sort_splits,
@@ -68,13 +71,13 @@ def _pace(climb: Climb, step: int) -> np.float32:
 
 
 @kernel_that_proposes
-def improve(  # noqa: PLR0912, PLR0915
+def improve(  # noqa: PLR0915
     layers: Layers, down: Pattern, up: Pattern, numbers: Proposing, forms: Forms, own: Own, table: Table, climb: Climb,
     begin: int, end: int, value: Single, middle: Single, branch: Whole, points: Single,
 ) -> None:  # fmt: skip
     """Ascent of the leaves `begin` to `end` of a table, in place; then their values, what affine bounds of the forms
-    are at the centre of the box, the slots of their next splits (-1: none), and where their bounds are attained, in
-    units of the radii, `(leaves, inputs)`."""
+    are at the centre of the box, the slots of their next splits (-1: none), and where the bounds of the first of them
+    are attained, in units of the radii, `(points, inputs)`."""
     last, slots, free = len(layers.slot) - 2, layers.slot[-1], layers.free[-1]
     inputs, most, lowest = layers.slot[1] - 1, table.slot.shape[1], layers.slot[layers.lowest]
     x, base = np.zeros((slots + 1) * LANES, np.float32), np.empty((slots - lowest) * LANES, np.float32)
@@ -94,14 +97,13 @@ def improve(  # noqa: PLR0912, PLR0915
     )
     splits = Splits(start, lane, column, place, side, beta, np.empty(most * LANES, np.float32))
     mean_, square_ = np.empty(most * LANES, np.float32), np.empty(most * LANES, np.float32)
-    leaf, chosen = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    leaf, chosen, ones = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.ones(inputs, np.float32)
     reached, best = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     for block in range(begin, end, LANES):
         for b in range(LANES):
             leaf[b] = min(block + b, end - 1)
             reached[b], best[b], chosen[b] = forms.constant[table.query[leaf[b]]], _ZERO, -1
-            for j in range(free):
-                slope[j * LANES + b] = table.slope[leaf[b], j]
+        into_lanes(table.slope, leaf, slope)
         gather_forms(forms, table.query, leaf, base, lowest)
         narrow(own, leaf, low, high, slope, chord, height)
         sort_splits(layers, table, leaf, splits)
@@ -134,20 +136,16 @@ def improve(  # noqa: PLR0912, PLR0915
         for b in range(LANES):
             reached[b] += x[inputs * LANES + b]
             best[b] = reached[b]
-        for j in range(inputs):
-            for b in range(LANES):
-                reached[b] -= abs(x[j * LANES + b])
+        subtract_sizes(reached, x, 0, inputs, ones, 0)
         corner(x, inputs * LANES)
         for t in range(start[last + 1]):
             table.multiplier[leaf[lane[t]], column[t]] = beta[t]
         for b in range(min(LANES, end - block)):
             i = block + b
             value[i], middle[i] = reached[b], best[b]
-            branch[i] = chosen[b] if table.slot[i, most - 1] < 0 else -1
-            for j in range(free):
-                table.slope[i, j] = slope[j * LANES + b]
-            for j in range(inputs):
-                points[i, j] = x[j * LANES + b]
+            branch[i] = chosen[b]
+        out_of_lanes(slope, min(LANES, end - block), table.slope, block)
+        out_of_lanes(x, min(LANES, end - block, len(points) - block), points, block)
 
 
 @kernel_with_fused_products
@@ -163,7 +161,7 @@ def _written(layers: Layers, levels: Double, table: Table, leaf: Whole, slope: D
 
 
 @kernel_with_fused_products
-def prove(  # noqa: PLR0912
+def prove(
     layers: Layers, down: Pattern, numbers: Proving, forms: Forms, own: Own, table: Table, begin: int, end: int,
     value: Double, constant: Double, affine: Double,
 ) -> None:  # fmt: skip
@@ -217,13 +215,11 @@ def prove(  # noqa: PLR0912
         for b in range(LANES):
             total[b] += x[inputs * LANES + b]
             part[b] = 0.0
-        for j in range(inputs):
-            for b in range(LANES):
-                part[b] += x[j * LANES + b] * numbers.centre[j]
+        add_values(part, x, numbers.centre)
         subtract_sizes(part, x, 0, inputs, numbers.radius, 0)
         for b in range(min(LANES, end - block)):
             value[block + b] = total[b] + part[b]
             if len(affine):
                 constant[block + b] = total[b]
-                for j in range(inputs):
-                    affine[block + b, j] = x[j * LANES + b]
+        if len(affine):
+            out_of_lanes(x, min(LANES, end - block), affine, block)
