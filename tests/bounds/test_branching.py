@@ -135,6 +135,7 @@ def with_groups(instance: Instance, known: Intervals, size: int) -> Intervals:
     return known
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("steps", [0, 3])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("size", [0, 2, 3])
@@ -164,6 +165,7 @@ def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps:
 # --- bounds ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(depth=3, width=6, batch=1))
 def test_no_tightened_bound_exceeds_the_exact_range(problem: Problem) -> None:
@@ -222,6 +224,7 @@ def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> t
     return instance, known_of(instance), network.nodes[network.activations()[-1]].inputs[0]
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("make", [dense, convolution, residual, smooth, pooled], ids=lambda f: f.__name__)
 def test_no_sample_leaves_the_tightened_bounds(make: Callable[[np.random.Generator], Network]) -> None:
     gained = 0.0
@@ -252,6 +255,7 @@ def branched(
     return Branching(instance, known, forms, effort, low, *more, **rest).run(effort.seconds)
 
 
+@pytest.mark.usefixtures("both_evaluators")
 def test_queries_do_not_mix() -> None:
     """Each of two queries gets the same bound alone and next to others."""
     instance, known, node = prepared(dense)
@@ -270,6 +274,7 @@ def test_bounds_are_never_below_where_they_start() -> None:
     assert torch.equal(branched(instance, known, forms, SMALL, high), high)
 
 
+@pytest.mark.usefixtures("both_evaluators")
 def test_queries_without_weight_are_left_alone() -> None:
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -1e9, dtype=torch.float64)
@@ -278,6 +283,7 @@ def test_queries_without_weight_are_left_alone() -> None:
     assert torch.equal(found > -1e9, weight > 0)
 
 
+@pytest.mark.usefixtures("both_evaluators")
 def test_a_task_ends_with_the_first_query_that_reaches_its_target() -> None:
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -torch.inf, dtype=torch.float64)

@@ -25,6 +25,7 @@ from krelax.bounds.leaves import Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.sites import Splittable
 from krelax.hull.jit import COMPILED
+from krelax.lanes import ready
 from krelax.lanes.matrices import Block, Matrix, grouped
 from krelax.lanes.products import LANES, multiply
 from krelax.network.activations import LeakyReLU
@@ -244,3 +245,54 @@ def test_products_are_those_of_the_matrix(kind: type) -> None:
     multiply(pattern.first, pattern.start, pattern.col, pattern.place, found.values([Matrix(0, 11, [twice])], kind is
              np.float32), 0, out, out)  # fmt: skip
     np.testing.assert_allclose(out.reshape(19, LANES)[:11], matrix @ x[11:18], rtol=1e-5, atol=1e-5)
+
+
+# --- when kernels are used -------------------------------------------------------------------------------------------
+
+
+class Compiling:
+    """A compiler that ends when it is told to."""
+
+    ended: int | None = None
+
+    def poll(self) -> int | None:
+        return self.ended
+
+
+def test_nobody_waits_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not on disk is compiled elsewhere, once, for searches that take long; then it is loaded."""
+    compiler, begun, loaded = Compiling(), [], []
+    monkeypatch.setattr(ready, "_is_compiled", lambda: compiler.ended == 0)
+    monkeypatch.setattr(ready, "_begin", lambda: begun.append(1) or compiler)
+    monkeypatch.setattr(ready, "compile_now", lambda: loaded.append(1))
+    kernels = ready.Kernels(None)
+    assert not any(kernels.ready(passes) for passes in (1, ready._LOAD, ready._COMPILE - 1))
+    assert not begun
+    assert not any(kernels.ready(passes) for passes in (ready._COMPILE, 10 * ready._COMPILE))
+    assert (len(begun), len(loaded)) == (1, 0)
+    compiler.ended = 0
+    assert not kernels.ready(ready._LOAD - 1)
+    assert kernels.ready(ready._LOAD)
+    assert kernels.ready(1)
+    assert len(loaded) == 1
+
+
+def test_a_compiler_that_fails_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, begun = Compiling(), []
+    monkeypatch.setattr(ready, "_is_compiled", lambda: False)
+    monkeypatch.setattr(ready, "_begin", lambda: begun.append(1) or compiler)
+    kernels = ready.Kernels(None)
+    kernels.ready(ready._COMPILE)
+    compiler.ended = 1
+    assert not any(kernels.ready(ready._COMPILE) for _ in range(3))
+    assert len(begun) == 1
+
+
+def test_kernels_can_be_switched_off() -> None:
+    assert not ready.Kernels("0").ready(10**9)
+
+
+@pytest.mark.slow
+def test_another_process_compiles() -> None:
+    assert ready._begin().wait(120) == 0
+    assert ready._is_compiled()

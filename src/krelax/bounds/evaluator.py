@@ -88,6 +88,11 @@ class Evaluator:
         self._assumed, self._deepest = assumed, deepest
         self._gate = Gate(instance, known, exact, self._sites, assumed)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether leaves are bounded by compiled kernels now."""
+        return self._gate.lanes(0) is not None
+
     def _all_sites(self) -> dict[int, Site]:
         sites: dict[int, Site] = {}
         first = 0

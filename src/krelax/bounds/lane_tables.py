@@ -30,7 +30,7 @@ from krelax.problem.region import FLOOR, Box
 from krelax.relaxations.piecewise import Triangle
 
 # More products than these take too much memory.
-_MOST = 20_000_000
+_MOST = 6_000_000
 # Units of rounding that the errors of an operator's constants may have in its sizes (`krelax.network.constants`).
 _OF_CONSTANTS = 32
 

@@ -92,6 +92,7 @@ class Splittable(Site):
         self.tensors = 1 + 2 * len(groups)
         self.narrowed: Tensor | None = None
         self._members, self._places = membership(groups)
+        self._shared: tuple[Triangle, tuple[Tensor, Tensor, Tensor]] | None = None
 
     @property
     def undecided(self) -> Tensor:
@@ -147,9 +148,21 @@ class Splittable(Site):
         own, undecided = self.intervals(rows), self._undecided
         assert isinstance(proving, Triangle)
         each = proving if own is None else own.over(proving)
-        low, high, upper = (t.flatten(1)[:, undecided] for t in (*each.slope_range(), each.chord()))
+        low, high, upper = self._lines_of(each) if own is None else self._undecided_of(each)
         lower = torch.clamp(rows[0].to(low), low, high)
         return slope_choices(each, undecided, lower, upper[0] if own is None else upper)
+
+
+    def _undecided_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
+        """Ranges of lower slopes, and upper slopes, of undecided neurons, `(leaves | 1, undecided)`."""
+        low, high, upper = (t.flatten(1)[:, self._undecided] for t in (*each.slope_range(), each.chord()))
+        return low, high, upper
+
+    def _lines_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of the relaxation that all leaves share, computed once: it is asked for with every closed leaf."""
+        if self._shared is None or self._shared[0] is not each:
+            self._shared = each, self._undecided_of(each)
+        return self._shared[1]
 
 
 def alone(step: Step) -> Split:
