@@ -22,17 +22,17 @@ Reals = NDArray[np.float32] | NDArray[np.float64]
 
 @intrinsic
 def _group(
-    typing: Any, val: Any, col: Any, x: Any, out: Any, begin: Any, end: Any, a: Any, b: Any, c: Any, d: Any
-) -> Any:
-    """`out[r] = sum over t of val[4 t + i] x[col[t]]` for the rows r = a, b, c, d (i = 0 to 3), t from begin to end,
-    in this order, with fused operations; rows of `x` and `out` are 16 numbers. One type for all reals."""
+    typing: Any, val: Any, col: Any, x: Any, out: Any, place: Any, begin: Any, end: Any, first: Any
+) -> Any:  # fmt: skip
+    """`out[place[first + i]] = sum over t of val[ROWS t + i] x[col[t]]`, t from begin to end, in this order, with fused
+    operations; rows of `x` and `out` are 16 numbers. One type for all reals."""
     tools: Any = llvm_tools()
     ir, cgutils, types = tools
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        arrays = zip(signature.args[:4], given[:4], strict=True)
-        va, ca, xa, oa = (context.make_array(t)(context, builder, array).data for t, array in arrays)
-        (begin, end), places, whole, small = given[4:6], given[6:], given[4].type, ir.IntType(32)
+        arrays = zip(signature.args[:5], given[:5], strict=True)
+        va, ca, xa, oa, pa = (context.make_array(t)(context, builder, array).data for t, array in arrays)
+        (begin, end, first), whole, small = given[5:], given[5].type, ir.IntType(32)
         double = signature.args[0].dtype == types.float64
         vector = ir.VectorType(ir.DoubleType() if double else ir.FloatType(), LANES)
         align, bits = (8, 64) if double else (4, 32)
@@ -56,11 +56,12 @@ def _group(
                 w = builder.insert_element(nothing, builder.load(builder.gep(va, [at])), small(0))
                 w = builder.shuffle_vector(w, nothing, everywhere)
                 builder.store(builder.call(fused, [w, v, builder.load(total)]), total)
-        for place, total in zip(places, sums, strict=True):
-            builder.store(builder.load(total), row(oa, place)).align = align
+        for i, total in enumerate(sums):
+            at = builder.load(builder.gep(pa, [builder.add(first, ir.Constant(whole, i))]))
+            builder.store(builder.load(total), row(oa, at)).align = align
         return context.get_dummy_value()
 
-    return types.void(val, col, x, out, *[types.intp] * 6), generate
+    return types.void(val, col, x, out, place, *[types.intp] * 3), generate
 
 
 @kernel_with_fused_products
@@ -77,5 +78,4 @@ def multiply(
     """`out = matrix x` for matrix `number` of several; `x` and `out` may be one array, if the rows that are written
     are none that are read. Groups that are not full write their last rows to the row behind all others."""
     for g in range(first[number], first[number + 1]):
-        i = 4 * g
-        _group(val, col, x, out, start[g], start[g + 1], place[i], place[i + 1], place[i + 2], place[i + 3])
+        _group(val, col, x, out, place, start[g], start[g + 1], ROWS * g)
