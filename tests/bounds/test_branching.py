@@ -268,6 +268,23 @@ def test_queries_do_not_mix() -> None:
         assert torch.allclose(alone, both[i::2], rtol=0, atol=1e-4)
 
 
+@pytest.mark.usefixtures("both_evaluators")
+def test_two_cores_find_what_one_finds() -> None:
+    """Portions of a round are bounded side by side; leaves do not notice in which of them they are."""
+    instance, known, node = prepared(convolution)
+    effort, low = Effort(leaves=64, rounds=8, partial=False), torch.full((4,), -torch.inf, dtype=torch.float64)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for cores in (1, 2):
+            torch.set_num_threads(cores)
+            search = Branching(instance, known, queries_of(instance, node, [0, 1]), effort, low)
+            found.append((search.run(), search.leaves, search.worst()))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:]
+
+
 def test_bounds_are_never_below_where_they_start() -> None:
     instance, known, node = prepared(dense)
     forms, high = queries_of(instance, node, [0, 2]), torch.full((4,), 1e9, dtype=torch.float64)

@@ -20,7 +20,7 @@ from torch import Tensor
 from krelax.bounds.backward import Form
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
-from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces
+from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces, workers
 from krelax.bounds.intermediate import ASCENT_COPIES
 from krelax.bounds.intervals import Intervals
 from krelax.bounds.leaves import COLUMNS, Leaves
@@ -242,7 +242,10 @@ class Branching:
         rows = self._worst(able)[: self._pool.free // 2]
         if not len(rows):
             return False
-        parts = [rows[chunk] for chunk in pieces(len(rows), self._size // 2, rows.device)]
+        portion = self._size // 2
+        if pool is not None and self._evaluator.compiled:  # which holds no lock: one part for each core
+            portion = min(portion, -(-len(rows) // workers(rows.device)))
+        parts = [rows[chunk] for chunk in pieces(len(rows), portion, rows.device)]
         split: list[Tensor] = []
         try:
             for children, points in (pool.map if pool else map)(self._split, parts):
