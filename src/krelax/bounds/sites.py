@@ -152,7 +152,6 @@ class Splittable(Site):
         lower = torch.clamp(rows[0].to(low), low, high)
         return slope_choices(each, undecided, lower, upper[0] if own is None else upper)
 
-
     def _undecided_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
         """Ranges of lower slopes, and upper slopes, of undecided neurons, `(leaves | 1, undecided)`."""
         low, high, upper = (t.flatten(1)[:, self._undecided] for t in (*each.slope_range(), each.chord()))

@@ -78,6 +78,11 @@ def llvm_tools() -> tuple[Any, Any, Any]:
     return importlib.import_module(names[0]), importlib.import_module(names[1]), importlib.import_module(names[2])
 
 
+def has_wide_registers() -> bool:
+    """Whether kernels are compiled for 32 registers of 64 bytes. Code on disk knows for which processor it is."""
+    return bool(importlib.import_module("llvmlite.binding").get_host_cpu_features().get("avx512f"))
+
+
 def is_on_disk(function: Any, arguments: Sequence[Any]) -> bool:
     """Whether a kernel needs no compiler for such arguments. When in doubt it is said to need one."""
     if _NUMBA is None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.hull.jit import intrinsic, kernel_with_fused_products, llvm_tools
+from krelax.hull.jit import has_wide_registers, intrinsic, kernel_with_fused_products, llvm_tools
 
 # Leaves in a register, and rows of a group.
 LANES, ROWS = 16, 4
@@ -24,10 +24,15 @@ Reals = NDArray[np.float32] | NDArray[np.float64]
 def _group(
     typing: Any, val: Any, col: Any, x: Any, out: Any, place: Any, begin: Any, end: Any, first: Any
 ) -> Any:  # fmt: skip
-    """`out[place[first + i]] = sum over t of val[ROWS t + i] x[col[t]]`, t from begin to end, in this order, with fused
-    operations; rows of `x` and `out` are 16 numbers. One type for all reals."""
+    """`out[place[first + i]] = sum over t of val[ROWS t + i] x[col[t]]`, t from begin to end, with fused operations;
+    rows of `x` and `out` are 16 numbers. One type for all reals.
+
+    Where registers are many and wide, terms with odd and even numbers have sums of their own: a core can begin more
+    fused operations than four while it waits for the first.
+    """
     tools: Any = llvm_tools()
     ir, cgutils, types = tools
+    chains = 2 if has_wide_registers() else 1
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         arrays = zip(signature.args[:5], given[:5], strict=True)
@@ -45,20 +50,34 @@ def _group(
             place = builder.mul(number, ir.Constant(whole, LANES))
             return builder.bitcast(builder.gep(base, [place]), vector.as_pointer())
 
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(ROWS)]
-        for total in sums:
-            builder.store(zero, total)
-        with cgutils.for_range_slice(builder, begin, end, ir.Constant(whole, 1), whole) as (t, _):
+        def number(n: int) -> Any:
+            return ir.Constant(whole, n)
+
+        def add_term(t: Any, totals: list[Any]) -> None:
             v = builder.load(row(xa, builder.sext(builder.load(builder.gep(ca, [t])), whole)))
             v.align = align
-            for i, total in enumerate(sums):
-                at = builder.add(builder.mul(t, ir.Constant(whole, ROWS)), ir.Constant(whole, i))
+            for i, total in enumerate(totals):
+                at = builder.add(builder.mul(t, number(ROWS)), number(i))
                 w = builder.insert_element(nothing, builder.load(builder.gep(va, [at])), small(0))
                 w = builder.shuffle_vector(w, nothing, everywhere)
                 builder.store(builder.call(fused, [w, v, builder.load(total)]), total)
-        for i, total in enumerate(sums):
-            at = builder.load(builder.gep(pa, [builder.add(first, ir.Constant(whole, i))]))
-            builder.store(builder.load(total), row(oa, at)).align = align
+
+        sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(ROWS)] for _ in range(chains)]
+        for total in (t for totals in sums for t in totals):
+            builder.store(zero, total)
+        rounds = builder.sdiv(builder.sub(end, begin), number(chains))
+        middle = builder.add(begin, builder.mul(rounds, number(chains)))
+        with cgutils.for_range_slice(builder, begin, middle, number(chains), whole) as (t, _):
+            for n, totals in enumerate(sums):
+                add_term(builder.add(t, number(n)), totals)
+        with cgutils.for_range_slice(builder, middle, end, number(1), whole) as (t, _):
+            add_term(t, sums[0])
+        for i in range(ROWS):
+            total = builder.load(sums[0][i])
+            for totals in sums[1:]:
+                total = builder.fadd(total, builder.load(totals[i]))
+            at = builder.load(builder.gep(pa, [builder.add(first, number(i))]))
+            builder.store(total, row(oa, at)).align = align
         return context.get_dummy_value()
 
     return types.void(val, col, x, out, place, *[types.intp] * 3), generate
