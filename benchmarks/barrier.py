@@ -27,18 +27,19 @@ from torch import Tensor
 import krelax
 from common import benchmark_folder
 from krelax import ball, classification, load_onnx
+from krelax.activations import ReLU
 from krelax.bounds.backward import Form, lower_bound, outputs
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.cutting import bound_by_cutting
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.methods import METHODS, Bounded, Method, bound
+from krelax.bounds.layers import LayerBounds
+from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.multineuron import Joining, choose, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
 from krelax.cli.printing import table
 from krelax.hull.grouping import Grouping, Strategy
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.problem.queries import Queries
@@ -180,17 +181,17 @@ def final(case: Case, relaxation: Relaxation) -> Measured:
 def _final(case: Case, relaxation: Relaxation) -> Tensor:
     instance, fast, known = case.instance, form_of(case, fast=True), grouped(case, relaxation)
     if relaxation.program:
-        return bound_by_cutting(instance, case.query, Bounded(case.alpha.value, known))[0]
+        return bound_by_cutting(instance, case.query, Bounded(case.alpha.value, known)).value
     with torch.no_grad():
         witness = ascend(instance, fast, known.to(torch.float32, instance.network), relaxation.outer)
         value = lower_bound(instance.network, instance.region, form_of(case), over(witness, known), known)
     return torch.maximum(case.alpha.value, value)
 
 
-def grouped(case: Case, relaxation: Relaxation) -> Intervals:
+def grouped(case: Case, relaxation: Relaxation) -> LayerBounds:
     """What is known by optimised slopes, with groups, whose combinations are bounded with the groups before them."""
     k, combinations = case.alpha.known, relaxation.joining.combinations
-    known = Intervals(k.lower, k.upper, k.magnitude, k.relaxations)
+    known = k.copy()
     with torch.no_grad():
         for i, score in influence(case.instance, form_of(case, fast=True), k).items():
             groups = choose(case.instance, known, i, score, relaxation.grouping, combinations)
@@ -217,7 +218,7 @@ def branched(case: Case, target: float) -> float:
     """A lower bound of the optimum: layers tightened by branching, then branching on the margin itself."""
     found = bound(case.instance, case.query, SPLITTING)
     forms, enough = (form_of(case), form_of(case, fast=True)), torch.tensor([target]).double()
-    return float(Branching(case.instance, found.known, forms, BRANCHING, found.value[0], enough).run())
+    return float(Branching(case.instance, found.known, forms, BRANCHING, found.value[0], enough).run().value)
 
 
 def measured(case: Case, relaxations: Sequence[Relaxation] = RELAXATIONS) -> Result:

@@ -20,7 +20,7 @@ from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import tighten_by_ascent
-from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
@@ -48,7 +48,7 @@ def prepared(folder: Path, name: str, eps: float, image: int) -> tuple[Instance,
     return Instance.of(network, region), classification(torch.tensor([int(images.labels[image])]), 10)
 
 
-def tightened(instance: Instance, found: Intervals, effort: Effort) -> tuple[Intervals, list[int], float]:
+def tightened(instance: Instance, found: LayerBounds, effort: Effort) -> tuple[LayerBounds, list[int], float]:
     """Bounds of every node, unstable neurons of every activation but the first, and CPU seconds of the searches."""
     network, known = instance.network, start(instance.region)
     unstable, seconds = [], 0.0
@@ -61,11 +61,11 @@ def tightened(instance: Instance, found: Intervals, effort: Effort) -> tuple[Int
             seconds += time.thread_time() - began
             unstable.append(int(((known.lower[source] < 0) & (known.upper[source] > 0)).sum()))
         advance(network, known)
-        known.tighten(i, found.lower[i], found.upper[i])
+        known.meet(found, i)
     return known, unstable, seconds
 
 
-def smallest_margin(instance: Instance, known: Intervals, queries: Queries) -> float:
+def smallest_margin(instance: Instance, known: LayerBounds, queries: Queries) -> float:
     """The smallest bound of the margins, with slopes optimised for them."""
     dtype = instance.fast_network.dtype
     asked = outputs(instance.fast_network, queries.rows.to(dtype), queries.offsets.to(dtype))

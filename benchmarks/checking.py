@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import median
 
 from common import benchmark_folder
-from krelax.certificate.archive import read
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.errors import Rejected
+from krelax.certificate.format.archive import read
+from krelax.certificate.format.schema import Certificate
 
 
 def networks() -> dict[str, bytes]:

@@ -17,8 +17,9 @@ import torch
 from common import benchmark_folder
 from complete import NETWORKS
 from krelax import ball, classification, load_images, load_onnx
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
-from krelax.bounds.methods import METHODS, Bounded, bound, by_groups
+from krelax.bounds.methods import METHODS, bound, by_groups
 from krelax.problem.queries import Queries
 from krelax.search.complete import Complete, decide_question
 

@@ -35,9 +35,10 @@ import torch
 from common import benchmark_folder
 from krelax import ball, classification, load_images, load_onnx, read_vnnlib
 from krelax.bounds.backward import outputs
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
-from krelax.bounds.methods import METHODS, Bounded, bound, by_groups
+from krelax.bounds.methods import METHODS, bound, by_groups
 from krelax.bounds.multineuron import Joining
 from krelax.cli.printing import table
 from krelax.problem.queries import Queries
@@ -162,7 +163,7 @@ def measured(case: Case, start: Bounded, way: tuple[Way, Effort], seconds: float
     leaves, closed = 0, bool((found.value > 0).all())
     if not closed:
         search = searching(case, found, effort)
-        closed = bool((search.run(seconds) > 0).all())
+        closed = bool((search.run(seconds).value > 0).all())
         leaves = search.leaves
     return {
         "closed": closed, "leaves": leaves, "prepared": prepared, "cpu": time.thread_time() - began,

@@ -21,13 +21,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from common import benchmark_folder
-from krelax.hull import exact
 from krelax.hull._gauge import cheapest
-from krelax.hull.lift import lift
-from krelax.hull.octagon_facets import facets
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Array, Polytope, octahedral_rows
 from krelax.hull.rows import Rows
@@ -100,7 +96,8 @@ def exactness() -> None:
 
 def soundness(count: int) -> None:
     """Rows and support values that are below the exact maximum, in rational arithmetic without tolerance."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the polytopes of the tests
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the polytopes and fractions of the tests
+    from tests.hull.oracles import exact
     from tests.hull.random_polytopes import random_polytopes
 
     print(f"\n## Soundness on {count} random polytopes, rational arithmetic\n\n| k | polytopes | rows | unsound |")
@@ -120,19 +117,17 @@ def soundness(count: int) -> None:
 
 
 def some_rows(polytope: Polytope, pieces: Pieces, seed: int) -> Rows:
-    """For every group a random supporting row, separated rows with and without a pool, and two lifted rows."""
+    """For every group a random supporting row, and separated rows with and without a pool."""
     random = np.random.default_rng(seed)
     z, a = random.normal(size=(2, polytope.groups, 1, polytope.k))
     every = np.ones((polytope.groups, 1), dtype=bool)
     pool = vertices(polytope, pieces)
     size = np.abs(polytope.bounds).max(axis=1, keepdims=True)
     x, y = size * random.uniform(-1.0, 1.0, (2, polytope.groups, polytope.k))
-    lifted = lift(polytope, pieces, pool)
     parts = [
         Rows(z, a, support(polytope, pieces, z, -a).value, every),
         separate(polytope, pieces, x, y),
         separate(polytope, pieces, pool.z[:, 0], pool.a[:, 0] + 0.1 * np.abs(y), pool),
-        Rows(*(part[:, :2] for part in (lifted.z, lifted.a, lifted.offset, lifted.valid))),
     ]
     return Rows(*(np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("z", "a", "offset", "valid")))
 
@@ -165,9 +160,6 @@ def tasks(k: int, count: int) -> Iterator[tuple[str, Callable[[], object], int]]
     random = np.random.default_rng(0)
     slope, coeff = random.normal(size=(2, many.groups, 1, k))
     yield "support", lambda: support(many, pieces, slope, coeff), many.groups
-    if k == 2:
-        bounds = torch.from_numpy(many.bounds)
-        yield "all facets (octagon)", lambda: facets(bounds), many.groups
     if k == 5:
         return
     yield "starting points, once per group", lambda: starting_points(few, pieces), few.groups
@@ -183,8 +175,6 @@ def tasks(k: int, count: int) -> Iterator[tuple[str, Callable[[], object], int]]
         many.groups,
     )
     yield "separate, per cut, nothing known", lambda: separate(many, pieces, x[:, :k], x[:, k:]), many.groups
-    some = chosen(pool, slice(0, few.groups))
-    yield "all lifted rows, vertices known", lambda: lift(few, pieces, some), few.groups
 
 
 def chosen(points: Points, index: slice | np.ndarray) -> Points:
@@ -229,9 +219,9 @@ def maximiser(rows: Array, bounds: Array, objective: Array, inside: Array) -> Ar
 
 
 def gaps(count: int, directions: int) -> None:
-    """Mean gaps of lifted rows, of all facets, and of one to three separated facets for each direction."""
+    """Mean gaps of one to three separated facets for each direction."""
     print(f"\n## Gaps, {count} groups and {directions} directions of each family\n")
-    print("| k | family | lifted | all facets | 1 cut | 2 cuts | 3 cuts |\n|---|---|---|---|---|---|---|")
+    print("| k | family | 1 cut | 2 cuts | 3 cuts |\n|---|---|---|---|---|")
     for k in (2, 3, 4):
         for name in FAMILIES:
             print(f"| {k} | {name} | {' | '.join(gap_row(name, k, count, directions))} |", flush=True)
@@ -243,21 +233,16 @@ def gap_row(name: str, k: int, count: int, directions: int) -> list[str]:
     groups = family(name, k)
     known = vertices(groups.polytope, groups.pieces)
     tops = [(v @ groups.directions.T).max(axis=0) for v in reference(benchmark_folder(), name, k)]
-    lifted = lift(groups.polytope, groups.pieces, known)
-    every = facets(torch.from_numpy(groups.polytope.bounds)) if k == 2 else None
-    complete = None if every is None else Rows(*(part.numpy() for part in every))
     shares = []
     for g in range(count):
         for d in range(directions):
-            cell = shares_left(groups, known, (lifted, complete), g, d, float(tops[g][d]))
+            cell = shares_left(groups, known, g, d, float(tops[g][d]))
             shares += [cell] if cell else []
-    return ["" if np.isnan(mean) else f"{mean:.5f}" for mean in np.mean(shares, axis=0)]
+    return [f"{mean:.5f}" for mean in np.mean(shares, axis=0)]
 
 
-def shares_left(
-    groups: Family, known: Points, one_shot: tuple[Rows | None, ...], g: int, d: int, top: float
-) -> list[float]:
-    """What each list of rows, then one, two and three cuts, leave of the gap in one direction; [] if there is none."""
+def shares_left(groups: Family, known: Points, g: int, d: int, top: float) -> list[float]:
+    """What one, two and three cuts leave of the gap in one direction; [] if there is none."""
     inside = np.concatenate([known.z[g], known.a[g]], axis=1).mean(axis=0)
     objective, (rows, bounds) = groups.directions[d], triangles(groups, g)
     x = maximiser(rows, bounds, objective, inside)
@@ -265,24 +250,20 @@ def shares_left(
     if start <= top + 1e-6 * (1.0 + abs(top)):
         return []
     values = []
-    for extra in one_shot:
-        values.append(
-            np.nan if extra is None else objective @ maximiser(*extended(rows, bounds, extra, g), objective, inside)
-        )
     polytope, k = groups.polytope.select(slice(g, g + 1)), groups.k
     pool = chosen(known, slice(g, g + 1))
     for _ in range(3):
-        rows, bounds = extended(rows, bounds, separate(polytope, groups.pieces, x[None, :k], x[None, k:], pool), 0)
+        rows, bounds = extended(rows, bounds, separate(polytope, groups.pieces, x[None, :k], x[None, k:], pool))
         x = maximiser(rows, bounds, objective, inside)
         values.append(objective @ x)
     return [float((value - top) / (start - top)) for value in values]
 
 
-def extended(rows: Array, bounds: Array, extra: Rows, g: int) -> tuple[Array, Array]:
-    """A system of inequalities with the valid rows of group g added."""
-    valid = extra.valid[g]
-    new = np.concatenate([extra.z[g][valid], extra.a[g][valid]], axis=1)
-    return np.vstack([rows, new]), np.concatenate([bounds, extra.offset[g][valid]])
+def extended(rows: Array, bounds: Array, extra: Rows) -> tuple[Array, Array]:
+    """A system of inequalities with the valid rows of the first group added."""
+    valid = extra.valid[0]
+    new = np.concatenate([extra.z[0][valid], extra.a[0][valid]], axis=1)
+    return np.vstack([rows, new]), np.concatenate([bounds, extra.offset[0][valid]])
 
 
 def main() -> None:

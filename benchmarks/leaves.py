@@ -22,11 +22,11 @@ from krelax.bounds import lanes
 from krelax.bounds.backward import outputs
 from krelax.bounds.branching import Branching
 from krelax.bounds.instance import Instance
-from krelax.bounds.ledger import MARGINS, Ledger
 from krelax.bounds.methods import METHODS, Bounded, bound
 from krelax.cli.printing import table
 from krelax.lanes.ready import Kernels
 from krelax.problem.queries import Queries
+from krelax.proof.log import MARGINS, Forms, ProofLog
 from krelax.run.bench import read_instances
 from krelax.search.complete import Complete
 from krelax.search.questions import about_specification
@@ -74,8 +74,8 @@ def searching(instance: Instance, queries: Queries, found: Bounded, clips: bool)
         for n in (instance.network, instance.fast_network)
     )
     effort = replace(Complete().branching, clips=0.0 if clips else None)
-    begin, names = found.value[0, index], (MARGINS, index.tolist())
-    noting = replace(instance, ledgers=(Ledger(),))
+    begin, names = found.value[0, index], (MARGINS, Forms.single(index.numpy()))
+    noting = replace(instance, logs=(ProofLog(),))
     return Branching(noting, found.known, (exact, fast), effort, begin, torch.zeros_like(begin), names=names)
 
 

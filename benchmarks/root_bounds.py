@@ -3,7 +3,7 @@
     python benchmarks/root_bounds.py [--methods crown,alpha,krelu,krelu3,lp-krelu] [--strategy NAMES] [--cases 8]
 
 The margin of the label and one other class, over an L-infinity ball clipped to [0, 1], by each method alone: that one
-margin is all it is asked. With `--strategy chain,sparse,affine` methods with groups form them in each of these ways.
+margin is all it is asked. With `--strategy sparse,affine` methods with groups form them in each of these ways.
 CPU seconds of this process and wall, one thread. PRIMA's groups are triples.
 """
 

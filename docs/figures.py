@@ -20,21 +20,21 @@ from matplotlib.figure import Figure
 
 import krelax
 from krelax import picture
+from krelax.activations import ReLU
+from krelax.activations.joint import Joint
 from krelax.bounds.backward import outputs
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.multineuron import bound_layers, influence
 from krelax.bounds.optimise import Ascent
 from krelax.hull.octagon import ROWS
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.picture.tree import bounds, trees
 from krelax.problem.images import Images, load_images
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, ball
-from krelax.relaxations.joint import Joint
 from krelax.search.attack import Attack, search
 from krelax.search.complete import Complete
 from krelax.search.pipeline import Plan, decide
@@ -61,7 +61,7 @@ def asked(name: str, index: Sequence[int], eps: float) -> tuple[Instance, Querie
     return Instance.of(network, ball(x, eps)), queries
 
 
-def grouped(instance: Instance, queries: Queries, known: Intervals, method: str) -> Intervals:
+def grouped(instance: Instance, queries: Queries, known: LayerBounds, method: str) -> LayerBounds:
     """What is known with the groups of a method."""
     fast = instance.fast_network
     form = outputs(fast, queries.rows.to(fast.dtype), queries.offsets.to(fast.dtype))

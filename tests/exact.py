@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from krelax.network.activations import LeakyReLU, ReLU
+from krelax.activations import LeakyReLU, ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 

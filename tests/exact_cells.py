@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.network.activations import LeakyReLU, Max, ReLU
+from krelax.activations import LeakyReLU, Max, ReLU
 from krelax.network.graph import Network
 from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum
-from krelax.network.ops import Concat, Expand, Gather, Op, Pad, Reshape, Take, Transpose
+from krelax.network.ops import Concat, Expand, Gather, Pad, Reshape, Take, Transpose
+from krelax.op import Op
 
 Digits = NDArray[np.object_]
 Vertex = tuple[int, ...]

@@ -19,12 +19,14 @@ import mpmath
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tests.activations.kit import ELEMENTWISE
 from tests.exact_cells import Forms, affine, least_margin
 
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
+from krelax.activations import LeakyReLU, Max, ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum
-from krelax.network.ops import Concat, Expand, Gather, Linear, Op, Pad, Reshape, Take, Transpose
+from krelax.network.ops import Concat, Expand, Gather, Linear, Pad, Reshape, Take, Transpose
+from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region, ball
 
@@ -34,6 +36,8 @@ Point = tuple[Fraction, ...]
 Enclosure = tuple[Fraction, Fraction]
 
 _LARGEST, _SMALLEST, _NORMAL = 1.7976931348623157e308, 5e-324, 2.2250738585072014e-308
+# The activations of the contract kit that are not piecewise linear.
+CURVED = {entry.name: entry for entry in ELEMENTWISE if entry.op.leak is None}
 # No node has more entries, no network more entries that have a kink.
 _MOST_ENTRIES, _MOST_KINKS = 6, 7
 
@@ -192,9 +196,10 @@ class _Grower:
 
     def activation(self, node: int) -> None:
         rng, shape = self.rng, self.builder.shape(node)
-        kind = rng.choice(["relu", "leaky", "max", "sigmoid", "tanh"], p=[0.45, 0.15, 0.2, 0.1, 0.1])
-        if kind in {"sigmoid", "tanh"}:
-            self.add(Sigmoid() if kind == "sigmoid" else Tanh(), node)
+        share = [0.2 / len(CURVED)] * len(CURVED)
+        kind = rng.choice(["relu", "leaky", "max", *CURVED], p=[0.45, 0.15, 0.2, *share])
+        if kind in CURVED:
+            self.add(CURVED[kind].op, node)
             return
         count = prod(shape)
         if self.kinks + count > _MOST_KINKS:
@@ -287,7 +292,8 @@ def random_case(seed: int) -> Case:
 
 
 def _is_piecewise(network: Network) -> bool:
-    return not any(isinstance(node.op, Sigmoid | Tanh) for node in network.nodes)
+    curved = {type(entry.op) for entry in CURVED.values()}
+    return not any(type(node.op) in curved for node in network.nodes)
 
 
 def _judged(network: Network, region: Region, queries: Queries, seen: Any) -> Case:
@@ -434,18 +440,14 @@ def _increasing(op: Op, low: Fraction, high: Fraction) -> Enclosure:
 
 _BITS = 2400
 _SLACK = Fraction(1, 2 ** (_BITS - 40))
-_FAR = 5000
 
 
 def _smooth(op: Op, z: Fraction) -> Enclosure:
-    """Sigmoid or tanh between two dyadic numbers."""
-    floor = Fraction(-1 if isinstance(op, Tanh) else 0)
-    if abs(z) > _FAR:  # within exp(-5000) of an end
-        margin = Fraction(1, 2**7000)
-        return (floor, floor + margin) if z < 0 else (1 - margin, Fraction(1))
+    """A curved activation between two dyadic numbers."""
+    (entry,) = (e for e in CURVED.values() if type(e.op) is type(op))
     with mpmath.workprec(_BITS):
-        number = mpmath.mpf(z.numerator) / z.denominator
-        value = mpmath.tanh(number) if isinstance(op, Tanh) else 1 / (1 + mpmath.exp(-number))
+        value = entry.act(mpmath.mpf(z.numerator) / z.denominator)
         digits = int(mpmath.floor(mpmath.ldexp(value, _BITS)))
     found = Fraction(digits, 2**_BITS)
-    return found - _SLACK, found + _SLACK
+    slack = _SLACK * max(1, abs(found))
+    return found - slack, found + slack

@@ -15,9 +15,10 @@ from tests.exact import Layer, Range, as_network, minimum, ranges
 from torch import Tensor
 
 from krelax.bounds import methods
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
-from krelax.bounds.methods import Bounded, Method, bound
+from krelax.bounds.methods import Method, bound
 from krelax.bounds.optimise import Ascent
 from krelax.network.graph import Network
 from krelax.network.linear import Dense
@@ -36,6 +37,9 @@ def short(method: Method) -> Method:
 
 
 METHODS = {name: short(method) for name, method in methods.METHODS.items()}
+# Methods that optimise, or solve linear programs, and those that take no time.
+DEAR = tuple(name for name, method in METHODS.items() if method.inner is not None or method.separate)
+CHEAP = tuple(name for name in METHODS if name not in DEAR)
 Matrix = NDArray[np.float64]
 
 

@@ -10,13 +10,13 @@ import torch
 from tests.bounds.problems import margins
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound, outputs
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent, ascend, differentiate, initial
 from krelax.bounds.steps import Witness
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Reshape, Take
@@ -78,7 +78,7 @@ every_network = pytest.mark.parametrize("make", NETWORKS, ids=lambda f: f.__name
 every_norm = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 
 
-def prepared(make: Make, norm: str = "linf", seed: int = 0, eps: float = 0.4) -> tuple[Instance, Form, Intervals]:
+def prepared(make: Make, norm: str = "linf", seed: int = 0, eps: float = 0.4) -> tuple[Instance, Form, LayerBounds]:
     """A network over two regions, proposals in float64 too, five margins, and CROWN's bounds of every node."""
     rng = np.random.default_rng(seed)
     network = make(rng)
@@ -89,7 +89,7 @@ def prepared(make: Make, norm: str = "linf", seed: int = 0, eps: float = 0.4) ->
     return instance, outputs(instance.network, rows, offsets), known
 
 
-def random_witness(known: Intervals, queries: int, seed: int) -> Witness:
+def random_witness(known: LayerBounds, queries: int, seed: int) -> Witness:
     """Slopes inside their ranges, away from the ends and different for every query."""
     generator = torch.Generator().manual_seed(seed)
     witness = initial(known, list(known.relaxations), queries)
@@ -101,13 +101,13 @@ def random_witness(known: Intervals, queries: int, seed: int) -> Witness:
     return witness
 
 
-def proposed(instance: Instance, form: Form, known: Intervals, witness: Witness) -> Tensor:
+def proposed(instance: Instance, form: Form, known: LayerBounds, witness: Witness) -> Tensor:
     """The bound without its charge for rounding: what the ascent climbs."""
     result, _ = back_substitute(instance.network, form, witness, known, Trace())
     return result.constant + instance.region.minimise(result.coeff[0])
 
 
-def written_gradient(instance: Instance, form: Form, known: Intervals, witness: Witness) -> None:
+def written_gradient(instance: Instance, form: Form, known: LayerBounds, witness: Witness) -> None:
     """Puts krelax's own gradient into the slopes."""
     trace = Trace()
     result, _ = back_substitute(instance.network, form, witness, known, trace)
@@ -122,14 +122,14 @@ def gradients(witness: Witness) -> list[Tensor]:
     return [p.gradient for step in witness.values() for p in step.parameters()]
 
 
-def widths(known: Intervals, witness: Witness) -> list[Tensor]:
+def widths(known: LayerBounds, witness: Witness) -> list[Tensor]:
     """How far each of `free_slopes` may move: not at all where the neuron is stable."""
     relaxations = [known.relaxations[i] for i in witness]
     ranges = ((r.slope_range(), sum(r.optimised)) for r in relaxations)
     return [(high - low).unsqueeze(1) for (low, high), count in ranges for _ in range(count)]
 
 
-def copied(known: Intervals, witness: Witness) -> Witness:
+def copied(known: LayerBounds, witness: Witness) -> Witness:
     copy = initial(known, list(witness), 5)
     for ours, theirs in zip(free_slopes(copy), free_slopes(witness), strict=True):
         ours.copy_(theirs)

@@ -19,6 +19,7 @@ from tests.bounds.test_ascent import convolution, dense, pooled, residual, smoot
 from tests.exact import Layer, as_network, ranges
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, Rule
 from krelax.bounds import branching
 from krelax.bounds.backward import Form, neurons, outputs, signed
 from krelax.bounds.branching import Branching, Effort
@@ -26,7 +27,7 @@ from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import bound_by_rule
-from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.multineuron import choose
 from krelax.bounds.optimise import Ascent
@@ -36,13 +37,11 @@ from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.region import Box, Region, ball
-from krelax.relaxations import Rule
-from krelax.relaxations.piecewise import Triangle
 
 SMALL = Effort(leaves=8, rounds=4, root=Ascent(4, 0.5, 0.9), leaf=Ascent(2, 0.3, 0.9))
 
 
-def known_of(instance: Instance) -> Intervals:
+def known_of(instance: Instance) -> LayerBounds:
     """CROWN's bounds of every node."""
     known = start(instance.region)
     for node in instance.network.nodes[1:]:
@@ -123,11 +122,12 @@ def every_leaf(evaluator: Evaluator, queries: int, unstable: Tensor, seed: int) 
     return leaves
 
 
-def with_groups(instance: Instance, known: Intervals, size: int) -> Intervals:
+def with_groups(instance: Instance, known: LayerBounds, size: int) -> LayerBounds:
     """The same bounds with groups in every layer, if there are to be any."""
     for i, relaxation in known.relaxations.items():
-        assert isinstance(relaxation, Triangle)
-        score = relaxation.height()[0].flatten()
+        triangle = relaxation.triangle()
+        assert triangle is not None
+        score = triangle.height()[0].flatten()
         grouping = Grouping(size, neurons=8, overlap=2)
         chosen = choose(instance, known, i, score, grouping, Ascent(8, 0.5, 0.9)) if size else None
         if chosen is not None:
@@ -166,9 +166,20 @@ def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps:
 
 
 @pytest.mark.usefixtures("both_evaluators")
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(depth=3, width=6, batch=1))
 def test_no_tightened_bound_exceeds_the_exact_range(problem: Problem) -> None:
+    check_tightened(problem)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=problems(depth=3, width=6, batch=1))
+def test_no_tightened_bound_exceeds_the_exact_range_of_many(problem: Problem) -> None:
+    check_tightened(problem)
+
+
+def check_tightened(problem: Problem) -> None:
     """Layer by layer, each over the tightened bounds of those before it; leaky and residual networks among them."""
     region = Box(torch.from_numpy(problem.lower), torch.from_numpy(problem.upper))
     instance = Instance.of(as_network(problem.layers), region)
@@ -188,11 +199,11 @@ def test_the_slope_behind_a_split_is_that_of_the_activation_to_the_last_bit() ->
     """A leaky slope that had gone through single precision would be another network's."""
     one = torch.ones(1, 1, dtype=torch.float64)
     for dtype in (torch.float64, torch.float32):  # as proven from the start, and as proposed and then proven
-        proposed = Triangle(-one.to(dtype), one.to(dtype), 0.01)
+        proposed = LeakyReLU(0.01).relax(-one.to(dtype), one.to(dtype))
         side = torch.tensor([-1.0], dtype=dtype)
         split = Split(proposed, one.to(dtype).unsqueeze(0), torch.tensor([0]), side, 0 * side)
-        exact = Triangle(-one, one, 0.01)
-        step = split.over(Intervals(relaxations={1: exact}), 1)
+        exact = LeakyReLU(0.01).relax(-one, one)
+        step = split.over(LayerBounds(relaxations={1: exact}), 1)
         assert step.back(one.unsqueeze(0)).slopes.item() == 0.01
 
 
@@ -215,7 +226,7 @@ def test_enough_leaves_reach_the_exact_minimum(seed: int) -> None:
             assert low >= 0 or high <= 0
 
 
-def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> tuple[Instance, Intervals, int]:
+def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> tuple[Instance, LayerBounds, int]:
     """A network over one region, CROWN's bounds, and the last pre-activation."""
     rng = np.random.default_rng(seed)
     network = make(rng)
@@ -249,10 +260,16 @@ def queries_of(instance: Instance, node: int, index: list[int]) -> tuple[Form, F
 
 
 def branched(
-    instance: Instance, known: Intervals, forms: tuple[Form, Form], effort: Effort, low: Tensor, *more: Any, **rest: Any
+    instance: Instance,
+    known: LayerBounds,
+    forms: tuple[Form, Form],
+    effort: Effort,
+    low: Tensor,
+    *more: Any,
+    **rest: Any,
 ) -> Tensor:
     """Bounds after a search for as long as its effort says."""
-    return Branching(instance, known, forms, effort, low, *more, **rest).run(effort.seconds)
+    return Branching(instance, known, forms, effort, low, *more, **rest).run(effort.seconds).value
 
 
 @pytest.mark.usefixtures("both_evaluators")
@@ -345,12 +362,14 @@ def test_time_limits_are_kept() -> None:
     """Long searches end soon after their limit with what they have; after the deadline nothing is tried."""
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 1, 2, 3]), torch.full((8,), -torch.inf, dtype=torch.float64)
+    low = branched(instance, known, forms, Effort(32, 0), low)
+    assert low.isfinite().all()
     long = Effort(256, 100_000, leaf=Ascent(50))
     for late, limit in ((instance, 0.3), (replace(instance, deadline=time.perf_counter() + 0.3), None)):
-        began = time.perf_counter()
+        began = time.process_time()  # which other programs do not lengthen
         found = branched(late, known, forms, replace(long, seconds=limit), low)
-        assert time.perf_counter() - began < 3
-        assert found.isfinite().all()
+        assert time.process_time() - began < 3
+        assert (found >= low).all()
     over = replace(instance, deadline=time.perf_counter() - 1)
     assert torch.equal(branched(over, known, forms, long, low), low)
 

@@ -11,22 +11,22 @@ import torch
 from tests.bounds.problems import margins
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, ReLU
+from krelax.activations.joint import Joint
 from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound, outputs
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent, ascend, differentiate, initial
 from krelax.bounds.relational import bounded
 from krelax.bounds.steps import Witness
 from krelax.hull.polytope import octahedral_rows
-from krelax.network.activations import LeakyReLU, ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.region import Box
-from krelax.relaxations.joint import Joint
 
-Choose = Callable[[Instance, Intervals], None]
+Choose = Callable[[Instance, LayerBounds], None]
 PAIRS = torch.tensor([[[0, 1], [1, 2], [0, 5], [3, 4]]])
 TRIPLES = torch.tensor([[[0, 1, 2], [2, 3, 5]]])
 
@@ -44,7 +44,7 @@ def network(rng: np.random.Generator, slope: float = 0.0) -> Network:
 def group(members: Tensor, size: int, slope: float = 0.0, through: bool = False) -> Choose:
     """Put groups on every activation, or with a pass-through member on all but the first."""
 
-    def choose(instance: Instance, known: Intervals) -> None:
+    def choose(instance: Instance, known: LayerBounds) -> None:
         for i in list(known.relaxations)[int(through) :]:
             source = instance.network.nodes[i].inputs[0]
             below = instance.network.nodes[source].inputs[0]
@@ -67,7 +67,7 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES)
 
 
-def prepared(case: str, seed: int = 0) -> tuple[Instance, Form, Intervals]:
+def prepared(case: str, seed: int = 0) -> tuple[Instance, Form, LayerBounds]:
     """A network over one box, proposals in float64 too, five margins, CROWN's bounds, and groups."""
     rng = np.random.default_rng(seed)
     slope, choose = CASES[case]
@@ -79,10 +79,30 @@ def prepared(case: str, seed: int = 0) -> tuple[Instance, Form, Intervals]:
     return instance, outputs(instance.network, rows, offsets), known
 
 
-def proposed(instance: Instance, form: Form, witness: Witness, known: Intervals) -> tuple[Tensor, Tensor, Trace]:
+def proposed(instance: Instance, form: Form, witness: Witness, known: LayerBounds) -> tuple[Tensor, Tensor, Trace]:
     trace = Trace()
     result, _ = back_substitute(instance.network, form, witness, known, trace)
     return result.constant + instance.region.minimise(result.coeff[0]), result.coeff[0], trace
+
+
+@every_case
+def test_passes_of_one_witness_do_not_disturb_each_other(case: str) -> None:
+    """Steps remember nothing: what going up needs is on the tape of its own way down."""
+    instance, form, known = prepared(case)
+    witness = initial(known, list(known.relaxations), 5)
+    parameters = [p for step in witness.values() for p in step.parameters()]
+    other = Form({i: -a.flip(1) for i, a in form.coeff.items()}, form.constant)
+    found: list[list[Tensor | None]] = []
+    for between in (False, True):
+        _, coeff, trace = proposed(instance, form, witness, known)
+        if between:
+            proposed(instance, other, witness, known)
+        differentiate(instance, coeff, witness, trace)
+        found.append([p.gradient for p in parameters])
+    for first, second in zip(*found, strict=True):
+        assert first is not None
+        assert second is not None
+        assert torch.equal(first, second)
 
 
 @every_case
@@ -134,7 +154,7 @@ def test_any_shares_and_tilts_are_sound(case: str) -> None:
 @every_case
 def test_groups_gain(case: str) -> None:
     instance, form, known = prepared(case, seed=4)
-    alone = Intervals(known.lower, known.upper, known.magnitude, known.relaxations)
+    alone = known.copy()
     values = []
     for k in (alone, known):
         witness = ascend(instance, form, k, Ascent(80, 0.3, 0.96))

@@ -11,12 +11,12 @@ import torch
 from tests.bounds.problems import margins
 from tests.exact import Layer, as_network, minimum, ranges
 
+from krelax.activations import ReLU
 from krelax.bounds import methods
 from krelax.bounds.backward import outputs
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent, ascend, initial
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.queries import Queries

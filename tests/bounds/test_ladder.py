@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from tests.bounds.problems import METHODS, Problem, problems
 from torch import Tensor
 
+from krelax.activations import Sigmoid
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import undecided
 from krelax.bounds.methods import bound
-from krelax.network.activations import Sigmoid
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.network.onnx import load_onnx

@@ -14,13 +14,14 @@ from tests.bounds.test_branching import known_of, margin_forms
 from tests.bounds.test_clipping import random_leaves
 from tests.random_networks import Case, random_case
 
+from krelax.activations.leaky_relu import LeakyReLU
 from krelax.bounds import lane_tables
 from krelax.bounds.backward import Form, outputs
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
 from krelax.bounds.lane_tables import tables_of
 from krelax.bounds.lanes import Lanes
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.sites import Splittable
@@ -28,7 +29,6 @@ from krelax.hull.jit import COMPILED
 from krelax.lanes import ready
 from krelax.lanes.matrices import Block, Matrix, grouped
 from krelax.lanes.products import LANES, multiply
-from krelax.network.activations import LeakyReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.problem.region import Box, Region, ball
@@ -50,7 +50,7 @@ MAKERS = (dense, convolution, residual, leaky)
 every_network = pytest.mark.parametrize("make", MAKERS, ids=lambda f: f.__name__)
 
 
-def lanes_of(instance: Instance, known: Intervals, form: Form, evaluator: Evaluator) -> Lanes | None:
+def lanes_of(instance: Instance, known: LayerBounds, form: Form, evaluator: Evaluator) -> Lanes | None:
     """The kernels for what an evaluator bounds, if they model it."""
     sites = {i: s for i, s in evaluator._sites.items() if isinstance(s, Splittable)}
     tables = tables_of(instance, known, form, sites, None) if len(sites) == len(evaluator._sites) else None

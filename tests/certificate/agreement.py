@@ -25,12 +25,13 @@ from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
-from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected
+from krelax.certificate.errors import Malformed, Rejected
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import Certificate
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
+from krelax.network.nonlinear import ONNX
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region
@@ -136,7 +137,7 @@ class Author:
         self.shape = (self.shape[0], *((n - k) // stride + 1 for n in self.shape[1:]))
 
     def activation(self) -> None:
-        x, kinds = self.last, ["Relu", "Relu", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Abs", "Clip", "Max"]
+        x, kinds = self.last, ["Relu", "Relu", *ONNX, "Abs", "Clip", "Max"]
         match self.rng.choice(kinds):
             case "LeakyRelu":
                 self.last = self.add("LeakyRelu", x, alpha=float(self.rng.choice([0.01, 0.125, 0.3])))

@@ -16,15 +16,15 @@ from onnx import helper, numpy_helper
 from tests.certificate.proofs import as_file, certificate, leaves, model, plain
 from tests.exact import Layer as Dense
 
-from krelax.certificate.archive import write
-from krelax.certificate.format import (
+from krelax.certificate.format.archive import write
+from krelax.certificate.format.schema import (
     Boxes,
     Certificate,
-    Claim,
-    Crossing,
+    Choices,
     Forms,
     GroupSet,
     Layer,
+    Lemma,
     Question,
     Region,
     Shares,
@@ -77,7 +77,7 @@ def square(radius: float = 1.0, kind: Any = "box") -> Region:
     return Region(kind, np.full(2, -radius), np.full(2, radius), **more)
 
 
-def ask(offset: float, *layers: Layer, claim: Claim | None = None, region: Region | None = None) -> Question:
+def ask(offset: float, *layers: Layer, claim: Lemma | None = None, region: Region | None = None) -> Question:
     """Is the only output above -offset?"""
     margins = plain(1) if claim is None else claim
     return Question(region or square(), np.ones((1, 1)), np.array([offset]), i4(0), list(layers), margins)
@@ -92,25 +92,25 @@ def pair() -> Layer:
     return Layer("parallel", [claim], [GroupSet(i4(0, 1).reshape(1, 2), rows)])
 
 
-def joint() -> Claim:
+def joint() -> Lemma:
     shares = Shares(0, np.full((1, 1, 2), -1, np.float32), np.full((1, 1, 2), -0.5, np.float32))
-    return Claim(leaves(1), f4(), [Crossing(0, groups=[shares])])
+    return Lemma(leaves(1), f4(), [Choices(0, groups=[shares])])
 
 
-def split() -> Claim:
+def split() -> Lemma:
     """Both neurons split, with multipliers where they help and slopes where they do nothing."""
-    slopes = Crossing(0, i4(0, -1, 0, 0), i4(0, 1), np.array([[255, 0]], np.uint8))
-    return Claim(i4(0, 1, -1, -1, 1, -1, -1), f4(0, 0, 0, 1, 1, 0, 0, 0), [slopes])
+    slopes = Choices(0, i4(0, -1, 0, 0), i4(0, 1), np.array([[255, 0]], np.uint8))
+    return Lemma(i4(0, 1, -1, -1, 1, -1, -1), f4(0, 0, 0, 1, 1, 0, 0, 0), [slopes])
 
 
 def deep(offsets: tuple[float, float] = (4.25, 1.75)) -> Question:
     """Two clauses about the deep network, with tightened layers."""
     forms = Forms(i4(0, 1, 2), i4(0, 1, 2), np.array([1.0, -1.0, 1.0]))
-    claim = Claim(i4(0, -1, -1, -1, 1, 2, -1, -1, -1), f4(0.5, 0, 0, 0, 1, 0, 0.25), forms=forms)
-    claim.crossings = [Crossing(0, i4(0, 0, -1, 1, 0, 0), i4(0, 2), np.array([[255, 9], [0, 99]], np.uint8))]
+    claim = Lemma(i4(0, -1, -1, -1, 1, 2, -1, -1, -1), f4(0.5, 0, 0, 0, 1, 0, 0.25), forms=forms)
+    claim.crossings = [Choices(0, i4(0, 0, -1, 1, 0, 0), i4(0, 2), np.array([[255, 9], [0, 99]], np.uint8))]
     lines = np.array([[[0.5, 0.75], [1, 1], [0, 0.5]]], np.float32)
-    margins = Claim(i4(4, -1, -1, -1), f4(0, 0))
-    margins.crossings = [Crossing(1, i4(0, 0, 1), lines=lines, absolute=f4(-0.5, 0.5, 0.1).reshape(1, 3))]
+    margins = Lemma(i4(4, -1, -1, -1), f4(0, 0))
+    margins.crossings = [Choices(1, i4(0, 0, 1), lines=lines, absolute=f4(-0.5, 0.5, 0.1).reshape(1, 3))]
     layers = [Layer("interval"), Layer("adaptive", [claim])]
     return Question(square(0.5), np.eye(2), np.array(offsets), i4(0, 1), layers, margins)
 
@@ -130,7 +130,7 @@ def one_of_two() -> Question:
 
 def smooth() -> Question:
     lines = np.full((1, 4, 2), 0.2, np.float32)
-    claim = Claim(leaves(4), f4(), [Crossing(2, i4(*[0] * 4), lines=lines)])
+    claim = Lemma(leaves(4), f4(), [Choices(2, i4(*[0] * 4), lines=lines)])
     layers = [Layer("adaptive"), Layer("adaptive"), Layer("parallel")]
     return Question(square(0.5), np.eye(4), np.full(4, -0.4), i4(0, 1, 2, 3), layers, claim)
 
@@ -270,10 +270,10 @@ def malformed() -> Iterator[tuple[str, str, Certificate]]:
         smooth(), lambda q: q.layers[2].groups.append(GroupSet(i4(0, 1).reshape(1, 2), np.ones((1, 2), "i1")))
     )
     yield "groups-of-sigmoids", "window", certificate(NETWORKS["window"], groups)
-    splits = _edited(smooth(), lambda q: setattr(q, "margins", Claim(i4(29, -1, -1, -1, -1, -1), f4(0, 0))))
+    splits = _edited(smooth(), lambda q: setattr(q, "margins", Lemma(i4(29, -1, -1, -1, -1, -1), f4(0, 0))))
     yield "a-sigmoid-split", "window", certificate(NETWORKS["window"], splits)
     slopes = _edited(smooth(), lambda q: q.margins.crossings.__setitem__(
-        0, Crossing(2, i4(0, 0, 0, 0), slopes=np.zeros((1, 4), np.uint8))))  # fmt: skip
+        0, Choices(2, i4(0, 0, 0, 0), slopes=np.zeros((1, 4), np.uint8))))  # fmt: skip
     yield "slopes-of-sigmoids", "window", certificate(NETWORKS["window"], slopes)
 
 

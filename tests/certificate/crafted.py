@@ -16,16 +16,16 @@ from tests.certificate.corpus import i4
 from tests.certificate.edits import MALFORMED, TRUE, Edit
 from tests.certificate.proofs import plain
 
-from krelax.certificate.format import (
+from krelax.certificate.format.schema import (
     Boxes,
-    Case,
     Certificate,
-    Claim,
-    Crossing,
+    Choices,
     Forms,
     GroupSet,
     Layer,
+    Lemma,
     Question,
+    Refutation,
     Region,
     Shares,
     Step,
@@ -89,7 +89,7 @@ def _all_bases(shares: Shares) -> Any:
     return np.ones((len(shares.coeff), groups, 2**k, k + 1), np.uint8)
 
 
-def _sums(claim: Claim) -> Forms:
+def _sums(claim: Lemma) -> Forms:
     """Forms of two entries each."""
     assert claim.forms is not None
     count = int(claim.forms.form.max()) + 1
@@ -97,7 +97,7 @@ def _sums(claim: Claim) -> Forms:
     return Forms(form.astype(np.int32), entry.astype(np.int32), np.ones(2 * count))
 
 
-def _of_other_layers(case: Case) -> None:
+def _of_other_layers(case: Refutation) -> None:
     """Every step about the layer of the next one."""
     numbers = [step.activation for step in case.steps]
     for step, number in zip(case.steps, [*numbers[1:], numbers[0]], strict=True):
@@ -113,7 +113,7 @@ def _exchanged(shares: Shares) -> None:
     shares.coeff, shares.slope = shares.slope, shares.coeff
 
 
-def _claims(question: Question) -> list[Claim]:
+def _claims(question: Question) -> list[Lemma]:
     return [claim for layer in question.layers for claim in layer.claims]
 
 
@@ -127,7 +127,7 @@ def _crossing_itself(question: Question) -> None:
     """Claims about a pre-activation that cross the activation behind it."""
     for j, layer in enumerate(question.layers):
         for claim in layer.claims:
-            claim.crossings = [*claim.crossings, Crossing(j)]
+            claim.crossings = [*claim.crossings, Choices(j)]
 
 
 def _by_own_groups(question: Question) -> None:
@@ -135,7 +135,7 @@ def _by_own_groups(question: Question) -> None:
     for j, layer in enumerate(question.layers):
         for claim in layer.claims if layer.groups else []:
             nothing = np.zeros((int((claim.tree < 0).sum()), *layer.groups[0].members.shape), np.float32)
-            claim.crossings = [*claim.crossings, Crossing(j, groups=[Shares(0, nothing, nothing)])]
+            claim.crossings = [*claim.crossings, Choices(j, groups=[Shares(0, nothing, nothing)])]
 
 
 def _many_cuts(question: Question) -> Boxes:
@@ -146,16 +146,16 @@ _ONE_BOX = put(boxes=lambda q: Boxes(i4(-1), np.zeros(1)))
 _TABLES = ("slopes", "lines", "absolute")
 
 CHANGES: dict[str, Change] = {
-    "sides of splits exchanged": Change("true", Claim, put(tree=lambda c: mirrored(c.tree))),
-    "splits of other neurons": Change("true", Claim, put(tree=lambda c: _of_neighbours(c.tree))),
-    "no choices": Change("true", Claim, put(crossings=lambda c: []), lambda c: c.crossings),
-    "a crossing twice": Change("malformed", Claim, lambda c: c.crossings.append(c.crossings[0]), lambda c: c.crossings),
-    "crossings reversed": Change("malformed", Claim, lambda c: c.crossings.reverse(), lambda c: len(c.crossings) > 1),
-    "rows without tables": Change("malformed", Crossing, put(**dict.fromkeys(_TABLES)), lambda c: c.row is not None),
-    "upper lines without owners": Change("malformed", Crossing, put(owner=None), lambda c: c.owner is not None),
-    "owners without upper lines": Change("malformed", Crossing, put(upper=None), lambda c: c.upper is not None),
-    "upper lines alone": Change("malformed", Crossing, put(slopes=None), lambda c: c.upper is not None),
-    "tables without rows": Change("malformed", Crossing, put(row=None), lambda c: c.row is not None),
+    "sides of splits exchanged": Change("true", Lemma, put(tree=lambda c: mirrored(c.tree))),
+    "splits of other neurons": Change("true", Lemma, put(tree=lambda c: _of_neighbours(c.tree))),
+    "no choices": Change("true", Lemma, put(crossings=lambda c: []), lambda c: c.crossings),
+    "a crossing twice": Change("malformed", Lemma, lambda c: c.crossings.append(c.crossings[0]), lambda c: c.crossings),
+    "crossings reversed": Change("malformed", Lemma, lambda c: c.crossings.reverse(), lambda c: len(c.crossings) > 1),
+    "rows without tables": Change("malformed", Choices, put(**dict.fromkeys(_TABLES)), lambda c: c.row is not None),
+    "upper lines without owners": Change("malformed", Choices, put(owner=None), lambda c: c.owner is not None),
+    "owners without upper lines": Change("malformed", Choices, put(upper=None), lambda c: c.upper is not None),
+    "upper lines alone": Change("malformed", Choices, put(slopes=None), lambda c: c.upper is not None),
+    "tables without rows": Change("malformed", Choices, put(row=None), lambda c: c.row is not None),
     "no lines": Change("malformed", Layer, put(lines=None), lambda l: l.lines),
     "lines of a margin": Change("malformed", Layer, lambda l: put(forms=None)(l.lines), lambda l: l.lines),
     "lines with a level": Change("malformed", Layer, lambda l: put(level=1.0)(l.lines), lambda l: l.lines),
@@ -167,35 +167,35 @@ CHANGES: dict[str, Change] = {
         lambda q: put(kind="l2", centre=q.region.lower, eps=0.5)(q.region),
         lambda q: any(l.lines for l in q.layers) and q.region.kind == "box",
     ),
-    "clips without a level": Change("malformed", Claim, put(level=None), lambda c: (c.tree == -2).any()),
-    "clips at level zero": Change("malformed", Claim, put(level=0.0), lambda c: (c.tree == -2).any()),
-    "clips at a level below": Change("malformed", Claim, put(level=-1.0), lambda c: (c.tree == -2).any()),
+    "clips without a level": Change("malformed", Lemma, put(level=None), lambda c: (c.tree == -2).any()),
+    "clips at level zero": Change("malformed", Lemma, put(level=0.0), lambda c: (c.tree == -2).any()),
+    "clips at a level below": Change("malformed", Lemma, put(level=-1.0), lambda c: (c.tree == -2).any()),
     "a clip of nothing": Change(
-        "malformed", Claim, put(tree=lambda c: np.append(c.tree, i4(-2))), lambda c: c.level is not None
+        "malformed", Lemma, put(tree=lambda c: np.append(c.tree, i4(-2))), lambda c: c.level is not None
     ),
     "a clip instead of a leaf": Change(
-        "malformed", Claim, put(tree=lambda c: np.append(c.tree[:-1], i4(-2))), lambda c: c.level is not None
+        "malformed", Lemma, put(tree=lambda c: np.append(c.tree[:-1], i4(-2))), lambda c: c.level is not None
     ),
     "clips in claims of layers": Change(
         "malformed", Layer, lambda l: put(tree=i4(-2, *l.claims[0].tree), level=1.0)(l.claims[0]), lambda l: l.claims
     ),
     "multipliers without lines": Change(
         "malformed",
-        Claim,
-        lambda c: c.crossings.insert(0, Crossing(0, clips=np.ones((2, 4), np.uint8))),
+        Lemma,
+        lambda c: c.crossings.insert(0, Choices(0, clips=np.ones((2, 4), np.uint8))),
         lambda c: c.level is not None,
     ),
-    "steps about other layers": Change("true", Case, _of_other_layers, lambda c: len(c.steps) > 1),
+    "steps about other layers": Change("true", Refutation, _of_other_layers, lambda c: len(c.steps) > 1),
     "steps without forms": Change("malformed", Step, lambda s: put(forms=None)(s.claim)),
     "a claim of the margin with forms": Change(
-        "rejected", Case, lambda c: put(forms=c.steps[0].claim.forms)(c.claim), lambda c: c.claim and c.steps
+        "rejected", Refutation, lambda c: put(forms=c.steps[0].claim.forms)(c.claim), lambda c: c.claim and c.steps
     ),
     "a claim of a step for the margin": Change(
-        "rejected", Case, put(claim=lambda c: c.steps[0].claim), lambda c: c.steps
+        "rejected", Refutation, put(claim=lambda c: c.steps[0].claim), lambda c: c.steps
     ),
     "the case twice": Change("true", Question, put(cases=lambda q: q.cases * 2), lambda q: q.cases),
     "no cases": Change("rejected", Question, put(cases=None), lambda q: q.cases),
-    "an empty case": Change("rejected", Question, put(cases=lambda q: [Case(0, 1.0)]), lambda q: q.cases),
+    "an empty case": Change("rejected", Question, put(cases=lambda q: [Refutation(0, 1.0)]), lambda q: q.cases),
     "splits of later neurons": Change("true", Step, lambda s: put(tree=_of_the_last(s.claim.tree))(s.claim)),
     "coefficients and slopes exchanged": Change("true", Shares, _exchanged),
     "no bases": Change("true", Shares, put(basis=None), lambda s: s.basis is not None),
@@ -217,7 +217,7 @@ CHANGES: dict[str, Change] = {
         "malformed", Question, _by_own_groups, lambda q: any(l.groups and l.claims for l in q.layers)
     ),
     "forms of margins": Change(
-        "malformed", Claim, put(forms=lambda c: Forms(i4(0), i4(0), np.ones(1))), lambda c: c.forms is None
+        "malformed", Lemma, put(forms=lambda c: Forms(i4(0), i4(0), np.ones(1))), lambda c: c.forms is None
     ),
     "no claim of margins": Change("malformed", Question, put(margins=None), lambda q: q.margins),
     "margins without choices": Change("true", Question, put(margins=lambda q: plain(len(q.rows))), lambda q: q.margins),

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from tests.certificate.corpus import i4
 
-from krelax.certificate.format import (
+from krelax.certificate.format.schema import (
     Boxes,
-    Case,
-    Claim,
-    Crossing,
+    Choices,
     Forms,
     GroupSet,
     Layer,
+    Lemma,
     Question,
+    Refutation,
     Region,
     Shares,
     Step,
@@ -28,22 +28,22 @@ from krelax.certificate.format import (
 Edit = Callable[[Any], Any]
 
 TRUE: dict[tuple[type, str], dict[str, Edit]] = {
-    (Crossing, "slopes"): {
+    (Choices, "slopes"): {
         "all greatest": lambda a: np.full_like(a, 255),
         "all least": np.zeros_like,
         "complements": lambda a: 255 - a,
         "neurons reversed": lambda a: a[:, ::-1],
         "rows reversed": lambda a: a[::-1],
     },
-    (Crossing, "upper"): {
+    (Choices, "upper"): {
         "none": lambda a: np.full_like(a, -1),
         "nothing": np.zeros_like,
         "steep": lambda a: np.full_like(a, 1e30),
         "neurons reversed": lambda a: a[:, ::-1],
         "subnormal": lambda a: np.full_like(a, 1e-45),
     },
-    (Crossing, "owner"): {"all the first": np.zeros_like, "reversed": lambda a: a[::-1]},
-    (Crossing, "lines"): {
+    (Choices, "owner"): {"all the first": np.zeros_like, "reversed": lambda a: a[::-1]},
+    (Choices, "lines"): {
         "negated": lambda a: -a,
         "swapped": lambda a: a[:, :, ::-1],
         "neurons reversed": lambda a: a[:, ::-1],
@@ -52,38 +52,38 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
         "subnormal": lambda a: np.full_like(a, 1e-45),
         "minus zero": lambda a: np.full_like(a, -0.0),
     },
-    (Crossing, "absolute"): {
+    (Choices, "absolute"): {
         "negated": lambda a: -a,
         "neurons reversed": lambda a: a[:, ::-1],
         "huge": lambda a: np.full_like(a, 1e30),
         "largest": lambda a: np.full_like(a, -3.4e38),
         "subnormal": lambda a: np.full_like(a, -1e-45),
     },
-    (Crossing, "row"): {
+    (Choices, "row"): {
         "all the first": np.zeros_like,
         "none": lambda a: np.full_like(a, -1),
         "of the next leaf": lambda a: np.roll(a, 1),
     },
-    (Crossing, "entries"): {
+    (Choices, "entries"): {
         "reversed": lambda a: a[::-1],
         "all the first": np.zeros_like,
     },
-    (Crossing, "clips"): {
+    (Choices, "clips"): {
         "none": np.zeros_like,
         "all greatest": lambda a: np.full_like(a, 255),
         "all least": np.ones_like,
         "clips reversed": lambda a: a[::-1],
         "lines reversed": lambda a: a[:, ::-1],
     },
-    (Case, "level"): {"tiny": lambda a: 5e-324, "huge": lambda a: 1.7e308, "doubled": lambda a: 2 * a},
-    (Case, "steps"): {
+    (Refutation, "level"): {"tiny": lambda a: 5e-324, "huge": lambda a: 1.7e308, "doubled": lambda a: 2 * a},
+    (Refutation, "steps"): {
         "none": lambda a: [],
         "reversed": lambda a: a[::-1],
         "the first only": lambda a: a[:1],
         "twice": lambda a: a * 2,
     },
-    (Case, "claim"): {"none": lambda a: None},
-    (Claim, "level"): {"tiny": lambda a: 5e-324, "huge": lambda a: 1.7e308, "doubled": lambda a: 2 * a},
+    (Refutation, "claim"): {"none": lambda a: None},
+    (Lemma, "level"): {"tiny": lambda a: 5e-324, "huge": lambda a: 1.7e308, "doubled": lambda a: 2 * a},
     (Shares, "coeff"): {
         "negated": lambda a: -a,
         "nothing": np.zeros_like,
@@ -106,7 +106,7 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
         "patterns reversed": lambda a: a[:, :, ::-1],
         "rays first": lambda a: a[..., ::-1],
     },
-    (Claim, "multipliers"): {
+    (Lemma, "multipliers"): {
         "none": np.zeros_like,
         "reversed": lambda a: a[::-1],
         "huge": lambda a: np.full_like(a, 1e30),
@@ -175,34 +175,38 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
 }  # fmt: skip
 
 MALFORMED: dict[tuple[type, str], dict[str, Edit]] = {
-    (Case, "margin"): {"of none": lambda a: a + 9, "negative": lambda a: -1 - a, "a huge number": lambda a: 1 << 80},
-    (Case, "level"): {"zero": lambda a: 0.0, "negated": lambda a: -a},
+    (Refutation, "margin"): {
+        "of none": lambda a: a + 9,
+        "negative": lambda a: -1 - a,
+        "a huge number": lambda a: 1 << 80,
+    },
+    (Refutation, "level"): {"zero": lambda a: 0.0, "negated": lambda a: -a},
     (Step, "activation"): {"of none": lambda a: a + 9, "the assumed one": lambda a: 3, "negative": lambda a: -1 - a},
-    (Crossing, "slopes"): {"a neuron less": lambda a: a[:, 1:], "no neurons": lambda a: a[:, :0]},
-    (Crossing, "upper"): {"a neuron less": lambda a: a[:, 1:], "no rows": lambda a: a[:0]},
-    (Crossing, "owner"): {
+    (Choices, "slopes"): {"a neuron less": lambda a: a[:, 1:], "no neurons": lambda a: a[:, :0]},
+    (Choices, "upper"): {"a neuron less": lambda a: a[:, 1:], "no rows": lambda a: a[:0]},
+    (Choices, "owner"): {
         "a row less": lambda a: a[1:],
         "beyond the last": lambda a: np.full_like(a, 1 << 20),
         "below the first": lambda a: np.full_like(a, -1),
     },
-    (Crossing, "clips"): {
+    (Choices, "clips"): {
         "a clip less": lambda a: a[1:],
         "a line less": lambda a: a[:, 1:],
         "a line more": lambda a: np.append(a, a[:, :1], 1),
     },
-    (Crossing, "lines"): {"three of them": lambda a: np.concatenate([a, a[:, :, :1]], 2)},
-    (Crossing, "absolute"): {"a neuron more": lambda a: np.append(a, a[:, :1], 1)},
-    (Crossing, "row"): {
+    (Choices, "lines"): {"three of them": lambda a: np.concatenate([a, a[:, :, :1]], 2)},
+    (Choices, "absolute"): {"a neuron more": lambda a: np.append(a, a[:, :1], 1)},
+    (Choices, "row"): {
         "a leaf less": lambda a: a[1:],
         "beyond the tables": lambda a: np.full_like(a, 1 << 30),
         "below none": lambda a: np.full_like(a, -2),
         "the least number": lambda a: np.full_like(a, -(1 << 31)),
     },
-    (Crossing, "entries"): {
+    (Choices, "entries"): {
         "beyond the last": lambda a: np.full_like(a, 1 << 20),
         "below the first": lambda a: np.full_like(a, -1),
     },
-    (Crossing, "activation"): {
+    (Choices, "activation"): {
         "itself or later": lambda a: a + 3,
         "negative": lambda a: -1 - a,
         "a huge number": lambda a: 1 << 200,
@@ -218,7 +222,7 @@ MALFORMED: dict[tuple[type, str], dict[str, Edit]] = {
         "a row more": lambda a: np.append(a, a[..., :1], 3),
     },
     (Shares, "set"): {"of none": lambda a: a + 9, "negative": lambda a: -1, "a huge number": lambda a: 1 << 80},
-    (Claim, "tree"): {
+    (Lemma, "tree"): {
         "a leaf dropped": lambda a: a[:-1],
         "a leaf more": lambda a: np.append(a, i4(-1)),
         "all dropped": lambda a: a[:0],
@@ -227,7 +231,7 @@ MALFORMED: dict[tuple[type, str], dict[str, Edit]] = {
         "reversed": lambda a: np.append(a[::-1], a),
         "all split": np.zeros_like,
     },
-    (Claim, "multipliers"): {
+    (Lemma, "multipliers"): {
         "negated": lambda a: -1 - a,
         "one more": lambda a: np.append(a, np.float32(0)),
         "one less": lambda a: a[1:],

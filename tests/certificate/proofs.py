@@ -11,20 +11,20 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from tests.exact import Layer as Dense
 
-from krelax.certificate.format import (
+from krelax.certificate.format.schema import (
     Boxes,
     Certificate,
-    Claim,
-    Crossing,
+    Choices,
     Forms,
     GroupSet,
     Layer,
+    Lemma,
     Question,
     Region,
     Shares,
 )
-from krelax.certificate.network import Network
-from krelax.certificate.operators import read_network
+from krelax.certificate.kernel.network import Network
+from krelax.certificate.onnx.reader import read_network
 
 Random = np.random.Generator
 
@@ -34,9 +34,9 @@ def leaves(count: int) -> Any:
     return np.full(count, -1, np.int32)
 
 
-def plain(forms: int) -> Claim:
+def plain(forms: int) -> Lemma:
     """A claim without choices."""
-    return Claim(leaves(forms), np.zeros(0, np.float32))
+    return Lemma(leaves(forms), np.zeros(0, np.float32))
 
 
 def dyadic(rng: Random, *shape: int) -> Any:
@@ -97,7 +97,7 @@ class Author:
     def __init__(self, rng: Random, network: Network, wild: float = 1.0) -> None:
         self.rng, self.network, self.wild = rng, network, wild
         self.sizes = [network.size(network.before(j)) for j in range(len(network.activations))]
-        self.relu = [network.activation(j).kind == "relu" for j in range(len(self.sizes))]
+        self.relu = [network.activation(j).rule.pieces is not None for j in range(len(self.sizes))]
         self.sets: list[list[GroupSet]] = []
 
     def question(self, region: Region, rows: Any, offsets: Any, clause: Any) -> Question:
@@ -121,7 +121,7 @@ class Author:
         rows = np.array([r for r in product((-1, 0, 1), repeat=k) if any(r) and rng.random() < 0.9], np.int8)
         return GroupSet(members, rows.reshape(-1, k))
 
-    def _about(self, j: int, groups: list[GroupSet]) -> Claim:
+    def _about(self, j: int, groups: list[GroupSet]) -> Lemma:
         """A claim of single entries and of rows of groups."""
         size, forms = self.sizes[j], np.concatenate([np.eye(self.sizes[j]), -np.eye(self.sizes[j])])
         for s in groups:
@@ -141,7 +141,7 @@ class Author:
         claim.forms = stored
         return claim
 
-    def claim(self, forms: int, before: int) -> Claim:
+    def claim(self, forms: int, before: int) -> Lemma:
         """Random choices for so many forms."""
         tree: list[int] = []
         depths: list[int] = []
@@ -149,7 +149,7 @@ class Author:
             self._grow(tree, depths, set(), self._splittable(before))
         multipliers = (self.rng.exponential(1, sum(depths)) * (self.rng.random(sum(depths)) < 0.7)).astype(np.float32)
         crossings = [self._crossing(j, len(depths)) for j in range(before) if self.rng.random() < 0.8]
-        return Claim(np.array(tree, np.int32), multipliers, crossings)
+        return Lemma(np.array(tree, np.int32), multipliers, crossings)
 
     def _splittable(self, before: int) -> list[int]:
         neurons = np.arange(sum(self.sizes[:before]))
@@ -166,7 +166,7 @@ class Author:
         for _ in range(2):
             self._grow(tree, depths, path | {neuron}, neurons)
 
-    def _crossing(self, j: int, count: int) -> Crossing:
+    def _crossing(self, j: int, count: int) -> Choices:
         rng, size, wild = self.rng, self.sizes[j], self.wild
         entries = np.flatnonzero(rng.random(size) < 0.8).astype(np.int32)
         slopes = rng.integers(0, 256, (2, len(entries))).astype(np.uint8)
@@ -175,7 +175,7 @@ class Author:
             slopes = slopes[:0]
         absolute = (wild * rng.normal(0, 1, (1, size))).astype(np.float32)
         row = rng.integers(-1, len(slopes) + 3, count).astype(np.int32)
-        crossing = Crossing(j, row, entries, slopes if self.relu[j] else None, lines=lines, absolute=absolute)
+        crossing = Choices(j, row, entries, slopes if self.relu[j] else None, lines=lines, absolute=absolute)
         if self.relu[j] and rng.random() < 0.5:
             crossing.upper = rng.uniform(-0.2 - wild, 1 + wild, (2, len(entries))).astype(np.float32)
             crossing.owner = rng.integers(0, 2, len(slopes)).astype(np.int32)

@@ -11,11 +11,12 @@ from tests.certificate.agreement import case_of, examine
 from tests.certificate.corpus import NETWORKS, pair, split
 from tests.certificate.proofs import as_file, certificate, model, plain
 from tests.exact import Layer as Dense
+from tests.marks import at_night_after
 
-from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Claim, Crossing, Layer, Question, Region
-from krelax.certificate.kernel import Rejected, TooClose
+from krelax.certificate.errors import Rejected, TooClose
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import Certificate, Choices, Layer, Lemma, Question, Region
 from krelax.errors import KrelaxError
 from krelax.run.certificates import Certificates
 from krelax.search.verdict import Outcome, Verdict
@@ -31,8 +32,8 @@ TWICE = [
 def twice() -> Question:
     """y > -0.1, by a split of the first z: on its inactive side the second one is bounded by zero."""
     lines = np.array([[[1, 1]], [[0, 0]]], np.float32)  # of the second z, in either leaf
-    crossing = Crossing(1, np.array([0, 1], np.int32), np.array([1], np.int32), lines=lines)
-    claim = Claim(np.array([2, -1, -1], np.int32), np.zeros(2, np.float32), [crossing])
+    crossing = Choices(1, np.array([0, 1], np.int32), np.array([1], np.int32), lines=lines)
+    claim = Lemma(np.array([2, -1, -1], np.int32), np.zeros(2, np.float32), [crossing])
     region = Region("box", np.full(2, -1.0), np.full(2, 1.0))
     layers = [Layer("interval"), Layer("interval")]
     return Question(region, np.ones((1, 1)), np.array([0.1]), np.zeros(1, np.int32), layers, claim)
@@ -108,15 +109,15 @@ def test_errors_of_our_own_are_not_called_malformed(tmp_path: Path, monkeypatch:
         raise ValueError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("krelax.certificate.archive._decode_object", broken)
+        patch.setattr("krelax.certificate.format.archive._decode_object", broken)
         with pytest.raises(ValueError, match="a bug"):
             read(tmp_path / "c.zip")
-    monkeypatch.setattr("krelax.certificate.proof.Proof.margin", broken)
+    monkeypatch.setattr("krelax.certificate.check.check_question", broken)
     with pytest.raises(ValueError, match="a bug"):
         check(made, NETWORKS["diamond"])
 
 
-@pytest.mark.parametrize("part", [*range(4), *(pytest.param(i, marks=pytest.mark.slow) for i in range(4, 10))])
+@pytest.mark.parametrize("part", at_night_after(2, range(10)))
 def test_both_arithmetics_accept_whatever_is_found(part: int, tmp_path: Path) -> None:
     """Random networks, decided in every way: float64 and exact numbers both accept, and exact ones prove as much or
     more; forgeries are refused. `python -m tests.certificate.agreement` tries more of them."""

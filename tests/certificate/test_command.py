@@ -15,12 +15,12 @@ import pytest
 from tests.certificate.corpus import NETWORKS, ask, boxed, i4
 from tests.certificate.proofs import certificate
 
-from krelax.certificate.archive import write
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Question, Region
-from krelax.certificate.kernel import Rejected
-from krelax.certificate.model import model_hash
-from krelax.certificate.specification import match
+from krelax.certificate.errors import Rejected
+from krelax.certificate.format.archive import write
+from krelax.certificate.format.schema import Certificate, Question, Region
+from krelax.certificate.format.specification import match
+from krelax.certificate.onnx.model import model_hash
 from krelax.cli import main
 from krelax.problem.query import Case, Halfspace
 
@@ -65,6 +65,57 @@ def test_accepted(capfd: Any) -> None:
         "    y[0] + 2.125 > 0",
     ]
     assert lines[-1].startswith("accepted: questions 1, semantics real, arithmetic float64, smallest margin 0.125, ")
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "format.archive._decode_object",
+        "format.lemmas._check_tables",
+        "format.questions._check_region",
+        "kernel.question.check_lemma",
+        "kernel.choices.relax",
+        "kernel.region.Region.minimise",
+        "onnx.reader._read",
+        "onnx.protobuf._message",
+    ],
+)
+def test_a_bug_is_not_the_fault_of_the_file(
+    capfd: Any, monkeypatch: pytest.MonkeyPatch, place: str, error: type[Exception]
+) -> None:
+    """An error of our own ends as an internal error, wherever it is: neither as a refusal nor as an acceptance."""
+
+    def broken(*args: object, **more: object) -> None:
+        raise error("a bug")
+
+    monkeypatch.setenv("KRELAX_TRACEBACK", "0")
+    monkeypatch.setattr(f"krelax.certificate.{place}", broken)
+    code, out, err = run(capfd, HERE / "accepted" / "diamond--pair.zip", "--network", DIAMOND)
+    assert (code, out) == (70, "")
+    assert err.startswith("krelax: internal error")
+
+
+def test_neither_torch_nor_onnx_is_imported(tmp_path: Path) -> None:
+    """The checker needs NumPy, and `--help` not even that."""
+    (tmp_path / "spec.vnnlib").write_text(SPEC.format(bound="-2.1"))
+    checking = [str(HERE / "accepted" / "diamond--pair.zip"), "--network", str(DIAMOND)]
+    for arguments, allowed in (
+        (["--help"], set()),
+        (checking, {"numpy"}),
+        ([*checking, "--spec", str(tmp_path / "spec.vnnlib")], {"numpy"}),
+    ):
+        heavy = {"torch", "onnx", "onnxruntime", "numba", "highspy", "scipy", "numpy"}
+        program = f"""
+import sys
+from krelax.cli import main
+try:
+    main(["check", *{arguments!r}])
+except SystemExit:
+    print("imported", sorted({heavy!r} & sys.modules.keys()))
+"""
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert ran.stdout.splitlines()[-1] == f"imported {sorted(allowed)}"
 
 
 def test_exactly(capfd: Any) -> None:

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from tests.certificate import corpus
 
-from krelax.certificate.archive import read
 from krelax.certificate.check import check
-from krelax.certificate.format import Malformed
-from krelax.certificate.kernel import Rejected
-from krelax.certificate.proof import Proof
+from krelax.certificate.errors import Malformed, Rejected
+from krelax.certificate.format.archive import read
+from krelax.certificate.kernel import boxes
 
 HERE = Path(__file__).parent
 
@@ -66,7 +65,7 @@ def test_the_corpus_is_as_the_program_writes_it(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("unknown", [-np.inf, np.nan])
 def test_boxes_of_which_nothing_is_known_prove_nothing(monkeypatch: pytest.MonkeyPatch, unknown: float) -> None:
     """Neither where they can be cut nor where they are points, which cannot."""
-    monkeypatch.setattr(Proof, "_of_boxes", lambda proof, lower, upper: np.full(len(lower), unknown))
+    monkeypatch.setattr(boxes, "_in_boxes", lambda context, region, weakest: np.full(len(region.lower), unknown))
     for extent in (1.0, 0.0):
         question = corpus.boxed(2.75)
         question.region.lower[:], question.region.upper[:] = -extent, extent

@@ -12,11 +12,12 @@ import pytest
 from tests.certificate.proofs import plain
 from tests.certificate.values import evaluate
 
-from krelax.certificate.arithmetic import Float64
-from krelax.certificate.format import Layer, Question, Region
-from krelax.certificate.network import Affine, Dense, Network, Pick
-from krelax.certificate.operators import read_network
-from krelax.certificate.proof import Proof
+from krelax.certificate.format.schema import Layer, Question, Region
+from krelax.certificate.kernel.arithmetic import Float64
+from krelax.certificate.kernel.linear import Dense, Pick
+from krelax.certificate.kernel.network import Affine, Network
+from krelax.certificate.kernel.question import check_question
+from krelax.certificate.onnx.reader import read_network
 
 DATA = Path(str(files("krelax") / "data"))
 IMAGES, EACH = 10, 500
@@ -81,7 +82,7 @@ def certified(network: Network, x: Any) -> tuple[Any, Any]:
             row = sign * np.eye(outputs)[i : i + 1]
             question = Question(Region("box", point, point), row, np.zeros(1), np.zeros(1, np.int32))
             question.layers, question.margins = [Layer("interval") for _ in network.activations], plain(1)
-            least.append(sign * Proof(network, question, Float64(), float32=True).margin())
+            least.append(sign * check_question(network, question, Float64(), float32=True).margin)
         ends.append(np.array(least))
     return ends[0], ends[1]
 

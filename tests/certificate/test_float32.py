@@ -13,11 +13,11 @@ from tests.certificate.corpus import i4
 from tests.certificate.proofs import as_file, certificate, model, network_of, plain, random_layers, rough
 from tests.exact import Layer as Dense
 
-from krelax.certificate.arithmetic import Exact, Float64
 from krelax.certificate.check import check
-from krelax.certificate.format import Layer, Question, Region
-from krelax.certificate.kernel import Rejected
-from krelax.certificate.proof import Proof
+from krelax.certificate.errors import Rejected
+from krelax.certificate.format.schema import Layer, Question, Region
+from krelax.certificate.kernel.arithmetic import Exact, Float64
+from krelax.certificate.kernel.question import check_question
 
 
 def execute(rng: Any, layers: Any, x: Any) -> list[Any]:
@@ -49,15 +49,14 @@ def test_executions_stay_inside(ar: Any, slope: float, seed: int) -> None:
     question.layers = [Layer(rng.choice(["interval", "adaptive"])) for _ in network.activations]
     question.margins = plain(4)
     with np.errstate(all="ignore"):
-        proof = Proof(network.over(ar), question, ar, float32=True)
-        margin = proof.margin()
+        proof = check_question(network.over(ar), question, ar, float32=True)
     for _ in range(5):
         values = execute(rng, layers, x)
         for j, z in enumerate(values[:-1]):
-            lower, upper = (end[0] for end in proof.ends(j))
+            lower, upper = (end[0] for end in proof.context.ends(j))
             assert (lower <= z).all()
             assert (z <= upper).all()
-        assert margin <= (rows @ values[-1].astype(np.float64)).min()
+        assert proof.margin <= (rows @ values[-1].astype(np.float64)).min()
 
 
 def weighed(weight: float, x: float, offset: float) -> tuple[bytes, Any]:

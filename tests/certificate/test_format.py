@@ -14,22 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from krelax.certificate import archive
-from krelax.certificate.archive import read, write
 from krelax.certificate.check import check
-from krelax.certificate.format import (
+from krelax.certificate.errors import Malformed, Rejected
+from krelax.certificate.format import archive
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import (
     Certificate,
-    Claim,
-    Crossing,
+    Choices,
     Forms,
     GroupSet,
     Layer,
-    Malformed,
+    Lemma,
     Question,
     Region,
     Shares,
 )
-from krelax.certificate.kernel import Rejected
 from krelax.errors import InputError
 
 
@@ -40,12 +39,12 @@ def i4(*values: int) -> Any:
 def example() -> Certificate:
     """One of everything."""
     shares = Shares(0, np.ones((2, 1, 2), "f4"), np.zeros((2, 1, 2), "f4"), np.full((2, 1, 4, 2), 255, "u1"))
-    crossing = Crossing(0, i4(0, 1), i4(1, 2), np.zeros((1, 2), "u1"), np.ones((1, 2, 2), "f4"), groups=[shares])
+    crossing = Choices(0, i4(0, 1), i4(1, 2), np.zeros((1, 2), "u1"), np.ones((1, 2, 2), "f4"), groups=[shares])
     forms = Forms(i4(0), i4(3), np.array([-1.0]))
-    layer = Layer("parallel", [Claim(i4(2, -1, -1), np.zeros(2, "f4"), [crossing], forms)])
+    layer = Layer("parallel", [Lemma(i4(2, -1, -1), np.zeros(2, "f4"), [crossing], forms)])
     layer.groups = [GroupSet(np.array([[0, 1]], "i4"), np.array([[1, 0], [0, -1], [1, 1]], "i1"))]
     region = Region("l2", np.zeros(2), np.ones(2), np.full(2, 0.5), 0.3)
-    margins = Claim(i4(-1, -1), np.zeros(0, "f4"))
+    margins = Lemma(i4(-1, -1), np.zeros(0, "f4"))
     return Certificate("0" * 64, "real", "test", [Question(region, np.eye(2), np.zeros(2), i4(0, 1), [layer], margins)])
 
 

@@ -17,11 +17,12 @@ from tests import exact
 from tests.certificate.proofs import Author, as_file, leaves, network_of, plain, random_boxes, random_layers, rough
 from tests.certificate.values import evaluate
 
-from krelax.certificate.arithmetic import Arithmetic, Exact, Float64
-from krelax.certificate.format import Claim, Crossing, Forms, GroupSet, Layer, Question, Region, Shares
-from krelax.certificate.groups import Groups
-from krelax.certificate.operators import read_network
-from krelax.certificate.proof import Proof
+from krelax.certificate.format.schema import Choices, Forms, GroupSet, Layer, Lemma, Question, Region, Shares
+from krelax.certificate.kernel.activations import ReLU
+from krelax.certificate.kernel.arithmetic import Arithmetic, Exact, Float64
+from krelax.certificate.kernel.groups import Groups
+from krelax.certificate.kernel.question import Proof, check_question
+from krelax.certificate.onnx.reader import read_network
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -36,8 +37,8 @@ def setting(seed: int, slope: float = 0.0) -> tuple[Any, list[exact.Layer], Any,
 
 def proof(network: Any, question: Question, ar: Arithmetic, float32: bool = False) -> tuple[Proof, float]:
     with np.errstate(all="ignore"):
-        result = Proof(network.over(ar), question, ar, float32)
-        return result, result.margin()
+        result = check_question(network.over(ar), question, ar, float32)
+        return result, result.margin
 
 
 def worst(layers: list[exact.Layer], question: Question) -> Fraction:
@@ -53,8 +54,8 @@ def below(bound: float, truth: Fraction) -> bool:
 
 def check_everything(found: Proof, layers: list[exact.Layer], region: Region) -> None:
     ranges = exact.ranges(layers, region.lower.tolist(), region.upper.tolist())
-    for j in range(len(found.network.activations)):
-        lower, upper = (end[0] for end in found.ends(j))
+    for j in range(len(found.context.network.activations)):
+        lower, upper = (end[0] for end in found.context.ends(j))
         for low, high, truth in zip(lower, upper, ranges[j], strict=True):
             assert below(low, truth.low)
             assert below(-high, -truth.high)
@@ -93,7 +94,7 @@ def test_rounding_is_paid_for(slope: float, seed: int) -> None:
     assert below(margin, truth)
     for j in range(len(network.activations)):
         values = exact.evaluate([*layers[:j], exact.Layer(layers[j].weight, layers[j].bias, None)], point.tolist())
-        lower, upper = (end[0] for end in found.ends(j))
+        lower, upper = (end[0] for end in found.context.ends(j))
         assert all(below(l, z) and below(-u, -z) for l, u, z in zip(lower, upper, values, strict=True))
 
 
@@ -121,7 +122,7 @@ def test_a_leaf_is_empty_only_if_it_contradicts_what_is_known(ar: Arithmetic) ->
     network = network_of(layers)[1]
     for u in (0.05, 1e-9, 0.0, -0.05):
         region = Region("box", np.array([-1.0, 0.0]), np.array([u, 0.0]))
-        claim = Claim(np.array([0, -1, -1], np.int32), np.zeros(2, np.float32))
+        claim = Lemma(np.array([0, -1, -1], np.int32), np.zeros(2, np.float32))
         question = Question(region, np.ones((1, 1)), np.zeros(1), np.zeros(1, np.int32), [Layer("interval")], claim)
         assert proof(network, question, ar)[1] <= -100 * max(u, 0)
 
@@ -143,7 +144,7 @@ def test_exact_and_float_arithmetic_agree(seed: int) -> None:
     rows, offsets = rng.normal(0, 1, (2, 2)), rng.normal(0, 1, 2)
     question = Author(rng, network).question(region, rows, offsets, np.arange(2, dtype=np.int32))
     (floats, rough), (numbers, fine) = (proof(network, question, ar) for ar in (Float64(), Exact()))
-    known = [[p.ends(j) for j in range(len(network.activations))] for p in (floats, numbers)]
+    known = [[p.context.ends(j) for j in range(len(network.activations))] for p in (floats, numbers)]
     for lower, upper in known[0]:  # which side of zero an end is on, or which end is farther, decides about slopes
         assume(abs(np.stack([lower, upper, lower + upper])).min() > 1e-9)
     assert rough <= fine + 1e-13 * abs(fine)
@@ -156,7 +157,7 @@ DIAMOND = [exact.Layer([[1, 1], [1, -1]], [0, 0]), exact.Layer([[-1, -1]], [0], 
 SQUARE = Region("box", -np.ones(2), np.ones(2))
 
 
-def diamond(margins: Claim, groups: list[GroupSet], basis: list[Claim]) -> Question:
+def diamond(margins: Lemma, groups: list[GroupSet], basis: list[Lemma]) -> Question:
     layer = Layer("adaptive", basis, groups)
     return Question(SQUARE, np.ones((1, 1)), np.zeros(1), np.zeros(1, np.int32), [layer], margins)
 
@@ -169,7 +170,7 @@ def test_a_pair_of_neurons_gets_its_exact_hull(ar: Arithmetic) -> None:
     signs = np.array(list(product((-1.0, 1.0), repeat=2)))
     forms = Forms(np.repeat(np.arange(4), 2).astype(np.int32), np.tile([0, 1], 4).astype(np.int32), signs.reshape(-1))
     shares = Shares(0, np.full((1, 1, 2), -1, np.float32), np.full((1, 1, 2), -0.5, np.float32))
-    together = Claim(leaves(1), np.zeros(0, np.float32), [Crossing(0, groups=[shares])])
+    together = Lemma(leaves(1), np.zeros(0, np.float32), [Choices(0, groups=[shares])])
     claim = plain(4)
     claim.forms = forms
     joint = proof(network, diamond(together, [pair], [claim]), ar)[1]
@@ -180,7 +181,7 @@ def test_a_pair_of_neurons_gets_its_exact_hull(ar: Arithmetic) -> None:
 def test_splits_with_multipliers_decide(ar: Arithmetic) -> None:
     network = network_of(DIAMOND)[1]
     tree = np.array([0, 1, -1, -1, 1, -1, -1], np.int32)
-    claim = Claim(tree, np.zeros(8, np.float32))
+    claim = Lemma(tree, np.zeros(8, np.float32))
     assert proof(network, diamond(claim, [], []), ar)[1] == pytest.approx(-2)
     # z >= 0 with multiplier 1 takes u + v off the form -2 u of the first leaf, and so on
     claim.multipliers[:] = [0, 0, 0, 1, 1, 0, 0, 0]
@@ -194,7 +195,7 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
     rows = np.array([r for r in product((-1, 0, 1), repeat=k) if any(r)], np.int8)
     points = rng.normal(0, 1, (40, k))
     bounds = (points @ rows.T).max(0)[None]
-    groups = Groups(GroupSet(np.arange(k, dtype=np.int32)[None], rows), bounds, k, 0.0)
+    groups = Groups(GroupSet(np.arange(k, dtype=np.int32)[None], rows), bounds, k, ReLU().pieces)
     ends = (points.min(0)[None], points.max(0)[None])
     choices = np.array(list(combinations(range(len(rows) + k), k)))
     many = len(choices)
@@ -215,7 +216,9 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
 def test_a_basis_with_one_more_row_shows_that_a_pattern_is_empty() -> None:
     """z1 + z2 <= -1 leaves nothing where both are positive: three rows prove less there than elsewhere, two do not."""
     rows = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1]], np.int8)
-    groups = Groups(GroupSet(np.array([[0, 1]], np.int32), rows), np.array([[2.0, 2.0, 2.0, 2.0, -1.0]]), 2, 0.0)
+    groups = Groups(
+        GroupSet(np.array([[0, 1]], np.int32), rows), np.array([[2.0, 2.0, 2.0, 2.0, -1.0]]), 2, ReLU().pieces
+    )
     ends = (np.full((1, 2), -2.0), np.full((1, 2), 2.0))
     coeff, slope = -np.ones((1, 1, 2)), np.zeros((1, 1, 2))
     both = _Single(groups, 3)
@@ -282,7 +285,7 @@ def test_points_of_the_region_have_larger_margins(ar: Arithmetic, name: str, bas
     values = evaluate(network, centre + 0.03 * rng.choice([-1, 1, rng.random()], (200, network.input_size)))
     assert margin <= (values[-1] @ rows.T).min() + 1e-9
     for j in range(len(network.activations)):
-        lower, upper = found.ends(j)
+        lower, upper = found.context.ends(j)
         z = values[network.before(j)]
         assert ((lower <= z + 1e-9) & (z <= upper + 1e-9)).all()
     if base != "interval":

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from tests.run.files import dense
 
-from krelax.certificate.model import model_hash, read_model
+from krelax.certificate.onnx.model import model_hash, read_model
 from krelax.errors import InputError, UnsupportedError
 
 

@@ -17,10 +17,10 @@ from tests.certificate.values import evaluate
 from tests.run.files import model, node, tensor
 
 import krelax
-from krelax.certificate.arithmetic import Exact
-from krelax.certificate.model import Model
-from krelax.certificate.onnx import NEWEST, OLDEST, parse
-from krelax.certificate.operators import OPERATORS, read_network
+from krelax.certificate.kernel.arithmetic import Exact
+from krelax.certificate.onnx.graph import NEWEST, OLDEST, parse
+from krelax.certificate.onnx.model import Model
+from krelax.certificate.onnx.reader import OPERATORS, read_network
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.onnx_operators import READERS
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from krelax.certificate.archive import read
 from krelax.certificate.check import check
+from krelax.certificate.format.archive import read
 from krelax.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "certificates.md"

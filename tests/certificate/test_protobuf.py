@@ -10,9 +10,9 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from onnx import TensorProto, helper, numpy_helper
 
-from krelax.certificate import protobuf
-from krelax.certificate.protobuf import Message, decode
-from krelax.certificate.schema import MESSAGES
+from krelax.certificate.onnx import protobuf
+from krelax.certificate.onnx.protobuf import Message, decode
+from krelax.certificate.onnx.schema import MESSAGES
 from krelax.errors import InputError, UnsupportedError
 
 SCALARS = {

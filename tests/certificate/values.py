@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from krelax.certificate.arithmetic import Float64
-from krelax.certificate.network import Activation, Affine, Network
+from krelax.certificate.kernel.activations import LeakyReLU, Maximum, ReLU, Rule, Sigmoid, Tanh
+from krelax.certificate.kernel.arithmetic import Float64
+from krelax.certificate.kernel.network import Affine, Network
 
-ACTIVATIONS: dict[str, Callable[[Activation, Any], Any]] = {
-    "relu": lambda node, z: np.maximum(z, node.negative_slope * z),
-    "sigmoid": lambda node, z: 0.5 + 0.5 * np.tanh(z / 2),
-    "tanh": lambda node, z: np.tanh(z),
-    "max": lambda node, z: z.reshape(len(z), node.size, node.window).max(2),
+ACTIVATIONS: dict[type[Rule], Callable[[Any, Any], Any]] = {
+    ReLU: lambda rule, z: np.maximum(z, 0),
+    LeakyReLU: lambda rule, z: np.maximum(z, rule.negative_slope * z),
+    Sigmoid: lambda rule, z: 0.5 + 0.5 * np.tanh(z / 2),
+    Tanh: lambda rule, z: np.tanh(z),
+    Maximum: lambda rule, z: z.reshape(len(z), -1, rule.window).max(2),
 }
 
 
@@ -27,5 +29,5 @@ def evaluate(network: Network, x: Any) -> list[Any]:
         if isinstance(node, Affine):
             values.append(node.forward(Float64(), inputs))
         else:
-            values.append(ACTIVATIONS[node.kind](node, *inputs))
+            values.append(ACTIVATIONS[type(node.rule)](node.rule, *inputs))
     return values

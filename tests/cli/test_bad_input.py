@@ -206,9 +206,9 @@ def test_networks(krelax: Run, good: Path, name: str) -> None:
     content, word = NETWORKS[name]
     content = content.SerializeToString() if isinstance(content, onnx.ModelProto) else content
     (good / "bad.onnx").write_bytes(content.encode() if isinstance(content, str) else content)
-    began = time.perf_counter()
+    began = time.process_time()
     check_refusal(krelax("verify", "good.vnnlib", "--network", "bad.onnx"), "bad.onnx", word)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5  # CPU seconds: none takes half a second
 
 
 @pytest.mark.parametrize("command", ["certify", "bounds", "compare"])

@@ -17,9 +17,9 @@ from tests.crossings.sketches import STRUCTURES
 from tests.crossings.truth import LOST, Area, Clause, bracket, margins, outputs
 
 from krelax.bounds.methods import METHODS
-from krelax.certificate.archive import read
 from krelax.certificate.check import check
-from krelax.certificate.model import read_model
+from krelax.certificate.format.archive import read
+from krelax.certificate.onnx.model import read_model
 from krelax.errors import KrelaxError
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from tests.relaxations.kit import ELEMENTWISE, Elementwise
+from tests.activations.kit import ELEMENTWISE, Elementwise
 
 from krelax.network.onnx_operators import READERS
 
-_OPERATORS = {name.lower(): name for name in READERS}
 # Attributes of an activation's ONNX operator, for activations that have fields.
 _ATTRIBUTES = {"negative_slope": "alpha"}
 
@@ -63,7 +62,8 @@ class Sketch:
     def act(self, x: str) -> str:
         op = self._activation.op
         attributes = {_ATTRIBUTES[f.name]: getattr(op, f.name) for f in fields(op)}
-        return self.node(_OPERATORS[type(op).__name__.lower()], x, **attributes)
+        operator = next(name for name in READERS if name.lower() == type(op).__name__.lower())
+        return self.node(operator, x, **attributes)
 
     def dense(self, x: str, inputs: int, outputs: int) -> str:
         weight, bias = 1.5 * self.random(outputs, inputs) / inputs**0.5, self.random(outputs) / 4

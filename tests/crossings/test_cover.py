@@ -17,8 +17,8 @@ from tests.crossings.cover import every_pair, pairs_of, pairwise
 from tests.crossings.runs import ASKED, CLAUSES, PLANS, PROOFS, REGIONS, Crossing, loaded, run
 from tests.crossings.sketches import ACTIVATIONS, STRUCTURES, representatives
 
+from krelax.activations import Activation
 from krelax.bounds.methods import METHODS
-from krelax.network.activations import Activation
 from krelax.network.scalars import with_axes
 from krelax.search.complete import Complete
 from krelax.search.processes import pickled

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from tests.exact_cells import count_cells, least_margin
 
-from krelax.network.activations import Activation, Max
+from krelax.activations import Activation, Max
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 

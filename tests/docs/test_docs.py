@@ -11,6 +11,7 @@ import click
 import pytest
 from tests.docs.snippets import run
 
+from krelax.activations import ACTIVATIONS
 from krelax.bounds.methods import METHODS
 from krelax.cli import cli
 
@@ -91,6 +92,11 @@ def test_relative_links_resolve(page: Path) -> None:
         target = page.parent / file if file else page
         assert target.exists(), f"{named(page)}: {link}"
         assert not fragment or fragment in anchors(target), f"{named(page)}: {link}"
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_has_its_words(name: str) -> None:
+    assert name.replace("-", " ") in prose(DOCS / "methods" / "activations.md").lower()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tests.explore.pages import Seen
 
+from krelax.activations import ReLU
 from krelax.explore.answers import Answers
 from krelax.explore.model import Question, ask
 from krelax.explore.server import Server
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder
 from krelax.network.linear import Dense
 from krelax.problem.images import Images

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import Method, bound
 from krelax.bounds.optimise import Ascent
 from krelax.search.attack import Attack
@@ -87,7 +87,7 @@ def _above(values: Sequence[float], limits: Sequence[Fraction]) -> Iterator[str]
             yield f"margin {q} is bounded by {value!r}, and reaches {_shown(limit)}"
 
 
-def _outside(case: Case, known: Intervals) -> Iterator[str]:
+def _outside(case: Case, known: LayerBounds) -> Iterator[str]:
     for nodes in case.seen:
         for i, (ends, lower, upper) in enumerate(zip(nodes, known.lower, known.upper, strict=False)):
             sides = zip(ends, _flat(lower), _flat(upper), strict=True)

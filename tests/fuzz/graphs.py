@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from krelax.network.nonlinear import ONNX
+
 OLDEST, NEWEST = 7, 22
 Random = np.random.Generator
 FLOAT, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
@@ -230,7 +232,7 @@ def extremum(m: Maker) -> None:
 
 def elementwise(m: Maker) -> None:
     m.begin()
-    op = m.some("Relu", "LeakyRelu", "Sigmoid", "Tanh", "Abs", "Neg", "Identity", "Dropout", "Clip", "Clip", "Cast")
+    op = m.some(*ONNX, "Abs", "Neg", "Identity", "Dropout", "Clip", "Clip", "Cast")
     if op == "LeakyRelu":
         m.apply(op, alpha=m.some(None, 0.1, 0.0, 1.0, 1.5, -0.5))
     elif op == "Clip" and m.version < 11:

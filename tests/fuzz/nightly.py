@@ -16,7 +16,7 @@ from tests.fuzz.graphs import random_graph, to_text
 from tests.fuzz.readers import disagreements
 from tests.fuzz.wire import mutated
 
-from krelax.certificate.arithmetic import Exact, Float64
+from krelax.certificate.kernel.arithmetic import Exact, Float64
 
 NO_FAULT = {"accepted", "unread"}
 

@@ -16,8 +16,8 @@ from onnx.reference import ReferenceEvaluator
 from tests.certificate.values import evaluate
 
 import krelax
-from krelax.certificate.onnx import parse
-from krelax.certificate.operators import read_network
+from krelax.certificate.onnx.graph import parse
+from krelax.certificate.onnx.reader import read_network
 from krelax.errors import KrelaxError
 
 logging.getLogger("onnx").setLevel(logging.ERROR)

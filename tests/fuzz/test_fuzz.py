@@ -11,7 +11,7 @@ from tests.fuzz.graphs import PIECES, random_graph
 from tests.fuzz.nightly import executions, graphs, mutations, reals
 from tests.fuzz.wire import mutated, read, varint
 
-from krelax.certificate.operators import OPERATORS
+from krelax.certificate.onnx.reader import OPERATORS
 
 
 def test_whatever_the_checker_reads_means_what_others_say() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from krelax.certificate.schema import MESSAGES
+from krelax.certificate.onnx.schema import MESSAGES
 
 Random = np.random.Generator
 

@@ -1,8 +1,8 @@
 """For tests/hull/test_support.py."""
 
 import numpy as np
+from tests.hull.oracles import exact
 
-from krelax.hull import exact
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
 from krelax.hull.support import support

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial import ConvexHull
+from tests.hull.oracles import exact
 from tests.hull.random_polytopes import random_polytopes
 
-from krelax.hull import exact
 from krelax.hull._gauge import cheapest
 from krelax.hull.jit import COMPILED
 from krelax.hull.pieces import Pieces
@@ -157,6 +158,30 @@ def test_points_outside_are_cut_off(groups: Groups, given: str) -> None:
         rows = separate(polytope, pieces, z, a, pool if given == "vertices" else None)
         assert rows.valid.all()
         assert (violation(rows, z, a) > 0.0).all()
+
+
+def test_rows_of_pairs_are_facets_of_qhull() -> None:
+    """Whatever the point outside: the most violated inequality of an exact hull is one of its facets."""
+    random = np.random.default_rng(3)
+    rows, pieces = octahedral_rows(2), Pieces.relu(2)
+    polytope = Polytope(rows, (random.normal(size=(40, 4, 2)) @ rows.T).max(axis=1))
+    compared = 0
+    for g in range(polytope.groups):
+        hull = np.array(exact_vertices(polytope, pieces, g), dtype=float)
+        if np.linalg.matrix_rank(hull - hull[0], tol=1e-3) < hull.shape[1]:
+            continue
+        known = normed(ConvexHull(hull).equations * np.append(np.ones(4), -1.0))
+        x = random.normal(size=(4, 4)) * 2.0 * np.ptp(hull, axis=0) + hull.mean(axis=0)
+        found = separate(polytope.select([g] * 4), pieces, x[:, :2], x[:, 2:])
+        for row in normed(np.concatenate([found.z, found.a, found.offset[:, :, None]], axis=2)[found.valid]):
+            assert np.abs(known - row).max(axis=1).min() <= 1e-6
+            compared += 1
+    assert compared > 60
+
+
+def normed(rows: Array) -> Array:
+    """Inequalities whose largest coefficient, the offset aside, is one in size."""
+    return rows / np.abs(rows[:, :-1]).max(axis=1, keepdims=True)
 
 
 def test_empty_polytopes_do_no_harm() -> None:

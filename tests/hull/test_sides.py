@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from tests.hull.oracles import exact
 from tests.hull.random_polytopes import random_directions, random_polytopes
 from tests.hull.test_octagon import FAMILIES, exact_vertices, octagons, queries
+from tests.hull.test_support import assert_plain_python_prints_the_same
+from tests.marks import at_night_after
 from torch import Tensor
 
-from krelax.hull import exact
+from krelax.activations.joint import Joint
 from krelax.hull import scan as module
 from krelax.hull.octagon import ROUNDING, ROWS, points, tighten
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Array, Polytope, octahedral_rows, pair_rows
 from krelax.hull.scan import scan
 from krelax.hull.support import support
-from krelax.relaxations.joint import Joint
 
 Family = Callable[[np.random.Generator, int], np.ndarray]
 SIDES = list(itertools.product((-1, 0, 1), repeat=2))
@@ -83,7 +82,7 @@ def test_pairs_are_bounded_from_above(family: Family, slopes: tuple[float, float
 @pytest.mark.parametrize("family", [*FAMILIES, grazing])
 def test_no_computed_vertex_is_beyond_an_axis(family: Family) -> None:
     """The lemma behind it: signs of the points are those of exact vertices of exactly tightened bounds, or zero."""
-    bounds = octagons(family, 300, seed=5)
+    bounds = octagons(family, 100, seed=5)
     found = points(tighten(bounds))[:, :8].tolist()
     for given, vertices in zip(bounds.tolist(), found, strict=True):
         if not exact_vertices(given):
@@ -115,20 +114,22 @@ def cut(polytope: Polytope, sides: np.ndarray, g: int) -> tuple[Array, Array]:
     return np.concatenate([polytope.rows, rows]), np.concatenate([polytope.bounds[g], np.zeros(len(known))])
 
 
+@pytest.mark.parametrize("times", at_night_after(1, (1, 10)))
 @pytest.mark.parametrize(
     ("rows", "pieces", "count"),
     [
-        (octahedral_rows(2), Pieces.relu(2), 160),
-        (octahedral_rows(3), Pieces.relu(3), 320),
-        (pair_rows(4), Pieces.relu(4), 48),
-        (octahedral_rows(3), Pieces.coordinatewise([-1.0, 0.01, 2.0], [1.0, 1.0, -0.7]), 80),
-        (octahedral_rows(3), Pieces.coordinatewise([0.0, 0.0, 1.0], [1.0, 1.0, 1.0]), 80),
-        (octahedral_rows(3), Pieces.maximum(3), 40),
+        (octahedral_rows(2), Pieces.relu(2), 80),
+        (octahedral_rows(3), Pieces.relu(3), 96),
+        (pair_rows(4), Pieces.relu(4), 24),
+        (octahedral_rows(3), Pieces.coordinatewise([-1.0, 0.01, 2.0], [1.0, 1.0, -0.7]), 40),
+        (octahedral_rows(3), Pieces.coordinatewise([0.0, 0.0, 1.0], [1.0, 1.0, 1.0]), 40),
+        (octahedral_rows(3), Pieces.maximum(3), 24),
     ],
     ids=["2", "3", "4", "other slopes", "pass-through", "maximum"],
 )
-def test_more_neurons_are_bounded_from_above(rows: Array, pieces: Pieces, count: int) -> None:
+def test_more_neurons_are_bounded_from_above(rows: Array, pieces: Pieces, count: int, times: int) -> None:
     """In rational arithmetic, without tolerance; within 1e-12 where every member has a kink."""
+    count *= times
     polytope, random = random_polytopes(pieces.k, rows, count, seed=6), np.random.default_rng(7)
     slope, coeff = random_directions(random, count, pieces.k, pieces.outputs)
     sides = random_sides(random, count, 1, pieces.k)
@@ -233,23 +234,16 @@ from tests.hull.random_polytopes import random_directions, random_polytopes
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import octahedral_rows
 from krelax.hull.support import support
-polytope, random = random_polytopes(3, octahedral_rows(3), 48, seed=13), np.random.default_rng(14)
-sides = random.integers(-1, 2, size=(48, 1, 3)).astype(np.int8)
-found = support(polytope, Pieces.relu(3), *random_directions(random, 48, 3, 3), sides=sides)
+polytope, random = random_polytopes(3, octahedral_rows(3), 16, seed=13), np.random.default_rng(14)
+sides = random.integers(-1, 2, size=(16, 1, 3)).astype(np.int8)
+found = support(polytope, Pieces.relu(3), *random_directions(random, 16, 3, 3), sides=sides)
 print(repr([x.tolist() for x in (found.value, found.z)]))
 """
 
 
-def test_plain_python_computes_the_same() -> None:
+def test_plain_python_computes_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("numba")
-    outputs = []
-    for switch in "01":
-        environment = {**os.environ, "KRELAX_NUMBA": switch, "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, "-W", "error", "-c", WITHOUT_NUMBA]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stderr
-        outputs.append(run.stdout)
-    assert outputs[0] == outputs[1]
+    assert_plain_python_prints_the_same(WITHOUT_NUMBA, capsys)
 
 
 def test_sides_of_another_shape_are_refused() -> None:

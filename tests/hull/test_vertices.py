@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.hull.oracles import exact
 from tests.hull.random_polytopes import random_directions, random_polytopes
 
-from krelax.hull import exact
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope, octahedral_rows, pair_rows
 from krelax.hull.support import support

@@ -354,6 +354,35 @@ def test_compressed_networks_are_read_and_replayed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(packed.replay(x), plain.replay(x))
 
 
+def test_the_entries_of_a_file_are_counted_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("krelax.network.onnx_file._MOST_ENTRIES", 1000)
+    proto, path = random_dense([3, 4, 2]), tmp_path / "net.onnx"
+    assert load_onnx(save(proto, path)).output_shape == (1, 2)
+    nodes, attributes = onnx.ModelProto(), onnx.ModelProto()
+    nodes.graph.node.extend(onnx.NodeProto() for _ in range(1000))
+    attributes.graph.node.add().attribute.extend(onnx.AttributeProto() for _ in range(1000))
+    floats = onnx.ModelProto()
+    floats.graph.node.add().attribute.add().floats.extend([0.0] * 1000)
+    for crowded in (nodes, attributes, floats):
+        path.write_bytes(crowded.SerializeToString())
+        with pytest.raises(InputError, match="more than 1,000 nodes, attributes and other entries"):
+            load_onnx(path)
+
+
+def test_entries_without_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    for content in (
+        b"\x3a" + b"\xff" * 99,
+        b"\x3a\xff\xff\xff\xff\x07\x0a",
+        b"\x08" + b"\x80" * 30,
+        b"\x0b\x0c",
+        b"\x39\x00",
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"not an ONNX file|has no operators"):
+            load_onnx(path)
+
+
 def external(folder: Path, location: str) -> Path:
     """A network whose weights are to lie in another file."""
     proto, path = dense((ones(2, 2), ones(2)), shape=(1, 2)), folder / "net.onnx"

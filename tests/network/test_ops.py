@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.bounds.backward import neurons
 from krelax.errors import UnsupportedError
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder
 from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum, Within, dense_rows, one_hot
 from krelax.network.ops import (

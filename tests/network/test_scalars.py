@@ -11,9 +11,9 @@ import pytest
 import torch
 from tests.exact_cells import count_cells
 
+from krelax.activations import Max, ReLU, Tanh
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
-from krelax.network.activations import Max, ReLU, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense, Scale
 from krelax.network.ops import Concat, Expand, Linear, Reshape, Transpose

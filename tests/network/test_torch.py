@@ -1,6 +1,7 @@
 """Modules become networks that compute the same function, or errors that say why not."""
 
 import copy
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from krelax.activations import Activation, Max
 from krelax.errors import InputError, UnsupportedError
-from krelax.network.activations import Activation, Max
 from krelax.network.linear import Conv, Dense, Scale
 from krelax.network.torch import from_torch, supported_operators
 
@@ -120,8 +121,32 @@ MODULES = {
 }
 
 
+class SideBySide(nn.Module):
+    """Modules that get one piece of a vector each. Most of the time of an import is that of a capture, whatever of."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.ModuleList(copy.deepcopy(module) for module, _ in parts)
+        self.shapes = [shape for _, shape in parts]
+        self.sizes = [math.prod(shape) for shape in self.shapes]
+
+    def forward(self, x):
+        pieces = zip(self.parts, x.split(self.sizes), self.shapes, strict=True)
+        return torch.cat([part(piece.reshape(shape)).flatten() for part, piece, shape in pieces])
+
+
+THIRDS = [list(MODULES)[i::3] for i in range(3)]
+
+
+@pytest.mark.parametrize("names", THIRDS, ids=range(3))
+def test_modules(names):
+    together = SideBySide([MODULES[name] for name in names])
+    agrees(together, sum(together.sizes))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
-def test_module(name):
+def test_module_alone(name):
     module, shape = MODULES[name]
     agrees(copy.deepcopy(module), *shape)
 
@@ -163,8 +188,15 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.parametrize("third", range(3))
+def test_functions(third):
+    functions = list(FUNCTIONS.values())[third::3]
+    function_agrees(lambda x: torch.cat([function(x).flatten() for function in functions]), 1, 3, 4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_function(name):
+def test_function_alone(name):
     function_agrees(FUNCTIONS[name], 1, 3, 4)
 
 

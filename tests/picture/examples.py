@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from krelax.activations.joint import Joint
 from krelax.hull.octagon import ROWS
-from krelax.relaxations.joint import Joint
 
 
 def joint(bounds: list[float], slopes: tuple[float, float] = (0.0, 0.0)) -> Joint:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from krelax.activations import ReLU, Sigmoid
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
-from krelax.certificate.format import Claim
+from krelax.certificate.format.schema import Lemma
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping, Strategy
 from krelax.looks import LOOKS
-from krelax.network.activations import ReLU, Sigmoid
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.picture import certified, layers, neuron, progress, radius, reachable, sampled, save, shares, tree, trees
@@ -125,9 +125,9 @@ def test_progress_shows_every_step(legible: Legible) -> None:
     legible(progress({"alpha": run}, seconds=False))
 
 
-def claim(*tree_: int) -> Claim:
+def claim(*tree_: int) -> Lemma:
     """A claim with this tree and nothing else."""
-    return Claim(np.array(tree_, np.int32), np.zeros(0, np.float32))
+    return Lemma(np.array(tree_, np.int32), np.zeros(0, np.float32))
 
 
 def test_trees_are_read_in_preorder() -> None:

@@ -11,15 +11,14 @@ import torch
 from scipy.optimize import linprog
 from tests.picture.examples import MAXIMUM, PLAIN, ROTATED, joint
 
+from krelax.activations import LeakyReLU, ReLU, Sigmoid, Tanh
+from krelax.activations.joint import Joint
 from krelax.hull.octagon import ROWS
-from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.picture import neuron, octagon, pair, projections, roofs
 from krelax.picture.geometry import area, faces, polygon, within
 from krelax.picture.neuron import outline
 from krelax.picture.pair import largest, spanning
 from krelax.picture.roof import room
-from krelax.relaxations import relax
-from krelax.relaxations.joint import Joint
 
 Legible = Callable[[Any], list[str]]
 PAIRS = {"rotated": ROTATED, "maximum": MAXIMUM, "plain": PLAIN}
@@ -40,7 +39,7 @@ def test_outlines_contain_the_graph_and_respect_the_support_function(op: Any, na
     assert area(polygon(np.concatenate([corners, graph]))) == pytest.approx(area(corners), abs=1e-4)
     if name == "triangle":
         angle = torch.linspace(0, 6, 40).double()[None, :, None]
-        relaxation = relax(op, torch.full((1, 1), -1.5).double(), torch.full((1, 1), 2.0).double())
+        relaxation = op.relax(torch.full((1, 1), -1.5).double(), torch.full((1, 1), 2.0).double())
         value = relaxation.support(angle.cos(), angle.sin()).value.flatten().numpy()
         shown = np.stack([angle.cos().flatten(), -angle.sin().flatten()]).T @ corners.T
         assert shown.max(1) == pytest.approx(value, abs=1e-4)

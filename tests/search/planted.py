@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from tests.search.asking import Question, replayed
 from torch import Tensor
 
-from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
+from krelax.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense, Scale
-from krelax.network.ops import Op, Reshape
+from krelax.network.ops import Reshape
 from krelax.network.pooling import Window, max_pool
+from krelax.op import Op
 
 Array = NDArray[np.float64]
 

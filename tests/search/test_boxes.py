@@ -13,14 +13,15 @@ import torch
 from tests.exact_cells import least_margin
 from torch import Tensor
 
+from krelax.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.bounds import boxed
 from krelax.bounds.boxed import Bounder
 from krelax.bounds.instance import Instance
-from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
-from krelax.network.ops import Op, Reshape
+from krelax.network.ops import Reshape
 from krelax.network.pooling import Window, max_pool
+from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.search.boxes import Found, InputSplitting, Splitting, _Boxes, _cut
@@ -235,10 +236,10 @@ def test_ends_at_the_deadline_with_what_is_proven() -> None:
     network, region = chain(3, ReLU(), inputs=6, width=40), box([-3.0] * 6, [3.0] * 6)
     points = region.lower + 6 * torch.rand(4000, 6, dtype=torch.float64)
     least = float(ONE_MARGIN.values(network(points)[None]).min())
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     instance = Instance.of(network, region, deadline=began + 0.5)
     found = InputSplitting(instance, lowered(ONE_MARGIN, least - 1e-9), Splitting(), lambda points: False).run()
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - spent < 2
     assert found.reason == "timeout"
     assert not found.holds
     assert not found.violated

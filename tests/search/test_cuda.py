@@ -19,7 +19,6 @@ from tests.search.test_writing import METHODS_TRIED, accepted, asked, checked, d
 from torch import Tensor
 
 from krelax.bounds.instance import Instance
-from krelax.bounds.ledger import Ledger
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.multineuron import Joining
 from krelax.hull import scan
@@ -27,12 +26,13 @@ from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region, ball
+from krelax.proof.encode import question
+from krelax.proof.log import ProofLog
 from krelax.search.attack import Attack, search
 from krelax.search.complete import Complete
 from krelax.search.pipeline import Plan
 from krelax.search.questions import Questions, about_specification
 from krelax.search.verdict import Verdict
-from krelax.search.writing import question
 
 SMALLEST = [(family, sizes[0]) for family, (_, sizes) in FAMILIES.items()]
 # Two families for every method, and every family for some.
@@ -49,16 +49,19 @@ def compare(network: Network, region: Region, queries: Queries, method: Method, 
     real = torch.cuda.is_available()
     with patch.object(scan, "COMPILED", False):  # as it is there
         reference = METHODS["crown"] if real and method.inner else method
-        noting = replace(Instance.of(network, region), ledgers=tuple(Ledger() for _ in range(len(region))))
+        noting = replace(Instance.of(network, region), logs=tuple(ProofLog() for _ in range(len(region))))
         expected = bound(noting, queries, reference).value
     with gpu() as there:
-        ledgers = tuple(Ledger() for _ in range(len(region)))
-        instance = replace(Instance.of(network, region.to(torch.float64, "cuda")), ledgers=ledgers)
+        logs = tuple(ProofLog() for _ in range(len(region)))
+        instance = replace(Instance.of(network, region.to(torch.float64, "cuda")), logs=logs)
         found = bound(instance, queries.to(torch.float64, "cuda"), method)
         assert all(there(t) for t in (found.value, *found.known.lower, *found.known.upper))
         value = found.value.cpu()
         first = torch.arange(1)
-        assert question(network, region.select(first), queries.select(first), ledgers[0]).margins is not None
+        conclusion = found.conclusion()
+        assert conclusion is not None
+        written = question(network, region.select(first), queries.select(first), logs[0], conclusion)
+        assert written.margins is not None
     if real and method.inner:
         assert (value >= expected - 1e-9 * (1 + expected.abs())).all()
     else:
@@ -143,12 +146,12 @@ def test_proofs_are_accepted(name: str, which: slice, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "method"), [("digits_dense", "cuts"), ("digits_conv", "triples")])
 def test_proofs_of_groups_are_accepted(name: str, method: str, tmp_path: Path) -> None:
     instance, queries, model = asked(name, 0.07, 9.0)
-    ledger = Ledger()
+    log = ProofLog()
     with gpu():
         there = Instance.of(instance.network, instance.region.to(torch.float64, "cuda"))
-        there = replace(there, ledgers=(ledger,))
+        there = replace(there, logs=(log,))
         found = bound(there, queries.to(torch.float64, "cuda"), METHODS_TRIED[method])
-        margin = checked(instance, queries, ledger, model, tmp_path / "c.zip")
+        margin = checked(instance, queries, log, found, model, tmp_path / "c.zip")
         assert -2e-4 <= margin - float(found.value.min()) <= 0.02
 
 

@@ -12,7 +12,7 @@ from tests.bounds.test_branching import known_of, of_box
 from tests.bounds.test_clipping import dyadic_layers
 from torch import Tensor
 
-from krelax.bounds.methods import Bounded
+from krelax.bounds.bounded import Bounded
 from krelax.problem.queries import Queries
 from krelax.search import margins
 from krelax.search.attack import Attack

@@ -11,9 +11,9 @@ import pytest
 import torch
 from tests.exact_cells import least_margin
 
+from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid
 from krelax.bounds.instance import Instance, one_core_each
 from krelax.bounds.methods import METHODS
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.network.ops import Take

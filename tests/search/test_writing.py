@@ -14,32 +14,34 @@ import torch
 from onnx import helper, numpy_helper
 from tests.certificate.proofs import as_file
 from tests.exact_cells import least_margin
+from tests.marks import at_night_after
 from tests.run.files import random_dense, save
 
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.ledger import MARGINS, Ledger
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
-from krelax.certificate.archive import read, write
-from krelax.certificate.arithmetic import Float64
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate
-from krelax.certificate.kernel import Rejected
-from krelax.certificate.operators import read_network
-from krelax.certificate.proof import Proof
+from krelax.certificate.errors import Rejected
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import Certificate, Question
+from krelax.certificate.kernel.arithmetic import Float64
+from krelax.certificate.kernel.question import check_question
+from krelax.certificate.onnx.reader import read_network
 from krelax.hull.grouping import Grouping
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries, classification
 from krelax.problem.region import Box, ball
+from krelax.proof.encode import question
+from krelax.proof.log import Lemma, ProofLog
 from krelax.search.complete import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
-from krelax.search.writing import question
 
 DATA = Path(str(files("krelax") / "data"))
 SHORT = Ascent(8, 0.3, 0.9)
@@ -73,45 +75,56 @@ def asked(name: str, eps: float, offset: float = 0.0, norm: str = "linf") -> tup
     return Instance.of(network, ball(x, eps, norm)), queries, path.read_bytes()
 
 
-def checked(instance: Instance, queries: Queries, ledger: Ledger, model: bytes, path: Path) -> float:
+def proof_of(instance: Instance, queries: Queries, log: ProofLog, found: Bounded) -> Question:
+    """What was found, with its proof."""
+    conclusion = found.conclusion()
+    assert conclusion is not None
+    return question(instance.network, instance.region, queries, log, conclusion)
+
+
+def checked(instance: Instance, queries: Queries, log: ProofLog, found: Bounded, model: bytes, path: Path) -> float:
     """The margin that the checker finds in a certificate, through its file."""
-    written = question(instance.network, instance.region, queries, ledger)
+    written = proof_of(instance, queries, log, found)
     write(path, Certificate(hashlib.sha256(model).hexdigest(), "real", "test", [written]))
     return check(read(path), model)[0]
 
 
-@pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
-@pytest.mark.parametrize("method", METHODS_TRIED)
+NAMES = ("digits_dense", "digits_conv")
+# every method always, on one of the networks
+TRIED = [(method, NAMES[(i + j) % 2]) for j in range(2) for i, method in enumerate(METHODS_TRIED)]
+
+
+@pytest.mark.parametrize(("method", "name"), at_night_after(len(METHODS_TRIED), TRIED))
 def test_the_checker_finds_the_margin_of_every_method(name: str, method: str, tmp_path: Path) -> None:
     instance, queries, model = asked(name, 0.07)
     before = float(bound(instance, queries, METHODS_TRIED[method]).value.min())
-    ledger = Ledger()
+    log = ProofLog()
     instance, queries, model = asked(name, 0.07, 0.125 - before)
-    found = bound(replace(instance, ledgers=(ledger,)), queries, METHODS_TRIED[method])
-    margin = checked(instance, queries, ledger, model, tmp_path / "c.zip")
+    found = bound(replace(instance, logs=(log,)), queries, METHODS_TRIED[method])
+    margin = checked(instance, queries, log, found, model, tmp_path / "c.zip")
     # claims of earlier passes are worth about the same over what later ones know, or more
     assert -2e-4 <= margin - float(found.value.min()) <= 0.02
     worse = replace(queries, offsets=queries.offsets - 0.25)
     with pytest.raises(Rejected, match="smallest margin"):
-        checked(instance, worse, ledger, model, tmp_path / "c.zip")
+        checked(instance, worse, log, found, model, tmp_path / "c.zip")
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_bound_that_a_proof_rests_on_is_lost(seed: int, tmp_path: Path) -> None:
     """Later passes tighten what earlier claims rest on: slopes chosen anew there could prove less."""
     path = save(random_dense([6, 24, 24, 24, 24, 3], seed), tmp_path / "deep.onnx")
-    network, ledger = load_onnx(path), Ledger()
+    network, log = load_onnx(path), ProofLog()
     centre = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, 1, 6)))
-    instance = replace(Instance.of(network, ball(centre, 0.3, clip=None)), ledgers=(ledger,))
+    instance = replace(Instance.of(network, ball(centre, 0.3, clip=None)), logs=(log,))
     queries = classification(torch.tensor([0]), 3)
     found = bound(instance, queries, METHODS_TRIED["splitting"])
     known = found.known
-    written = question(network, instance.region, queries, ledger)
-    proof = Proof(read_network(path.read_bytes()).over(Float64()), written, Float64(), False)
-    assert proof.margin() >= float(found.value.min()) - 1e-6
+    written = proof_of(instance, queries, log, found)
+    proof = check_question(read_network(path.read_bytes()).over(Float64()), written, Float64())
+    assert proof.margin >= float(found.value.min()) - 1e-6
     for j, i in enumerate(network.activations()):
         lower, upper = (t[network.nodes[i].inputs[0]].flatten().numpy() for t in (known.lower, known.upper))
-        proven = proof.ends(j)
+        proven = proof.context.ends(j)
         assert (proven[1][0] <= upper + 1e-6).all()
         assert (proven[0][0] >= lower - 1e-6)[upper > 0].all()
 
@@ -120,52 +133,67 @@ def test_no_bound_that_a_proof_rests_on_is_lost(seed: int, tmp_path: Path) -> No
 def test_deep_networks_rest_on_nothing_that_is_not_noted(method: str, tmp_path: Path) -> None:
     """What a bound says of neurons that are decided anyway would make the intervals of later layers narrower."""
     path = save(random_dense([3, 12, 12, 12, 12, 12, 12, 3], 3), tmp_path / "deep.onnx")
-    network, ledger = load_onnx(path), Ledger()
+    network, log = load_onnx(path), ProofLog()
     region = ball(torch.from_numpy(np.random.default_rng(3).normal(size=(1, 1, 3))), 0.2, clip=None)
-    instance = replace(Instance.of(network, region), ledgers=(ledger,))
+    instance = replace(Instance.of(network, region), logs=(log,))
     queries = classification(torch.tensor([1]), 3)
-    least = float(bound(instance, queries, METHODS[method]).value.min())
-    written = question(network, region, queries, ledger)
-    proof = Proof(read_network(path.read_bytes()).over(Float64()), written, Float64(), False)
-    assert proof.margin() >= least - 1e-6 * (1 + abs(least))
+    found = bound(instance, queries, METHODS[method])
+    least, written = float(found.value.min()), proof_of(instance, queries, log, found)
+    proof = check_question(read_network(path.read_bytes()).over(Float64()), written, Float64())
+    assert proof.margin >= least - 1e-6 * (1 + abs(least))
 
 
 def test_groups_with_pass_through_members_are_left_out(tmp_path: Path) -> None:
     """What is proven without them is written."""
     instance, queries, model = asked("digits_dense", 0.07, 9.0)
     joining = Joining(Grouping(2, neurons=12, overlap=1, through=1), SHORT, SHORT, SHORT)
-    ledger = Ledger()
-    found = bound(replace(instance, ledgers=(ledger,)), queries, replace(METHODS["alpha"], joining=(joining,)))
-    assert checked(instance, queries, ledger, model, tmp_path / "c.zip") <= float(found.value.min()) + 0.02
+    log = ProofLog()
+    found = bound(replace(instance, logs=(log,)), queries, replace(METHODS["alpha"], joining=(joining,)))
+    assert checked(instance, queries, log, found, model, tmp_path / "c.zip") <= float(found.value.min()) + 0.02
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_balls(norm: str, tmp_path: Path) -> None:
     instance, queries, model = asked("digits_dense", 0.2, norm=norm)
-    ledger = Ledger()
-    found = bound(replace(instance, ledgers=(ledger,)), queries, METHODS["alpha"])
-    margin = checked(instance, queries, ledger, model, tmp_path / "c.zip")
+    log = ProofLog()
+    found = bound(replace(instance, logs=(log,)), queries, METHODS["alpha"])
+    margin = checked(instance, queries, log, found, model, tmp_path / "c.zip")
     assert margin == pytest.approx(float(found.value.min()), rel=1e-4)
 
 
 def test_lines_that_all_margins_share(tmp_path: Path) -> None:
     """Nothing is optimised at a maximum over windows, so that all queries cross it on the same lines."""
     path = Path(__file__).parent.parent / "certificate" / "networks" / "window.onnx"
-    network, ledger = load_onnx(path), Ledger()
+    network, log = load_onnx(path), ProofLog()
     instance = Instance.of(network, Box(torch.full((1, 1, 2), -1.0).double(), torch.ones(1, 1, 2).double()))
     queries = classification(torch.tensor([0]), 4)
     queries = replace(queries, offsets=queries.offsets + 2.0)
-    found = bound(replace(instance, ledgers=(ledger,)), queries, METHODS["alpha"])
-    margin = checked(instance, queries, ledger, path.read_bytes(), tmp_path / "c.zip")
+    found = bound(replace(instance, logs=(log,)), queries, METHODS["alpha"])
+    margin = checked(instance, queries, log, found, path.read_bytes(), tmp_path / "c.zip")
     assert margin == pytest.approx(float(found.value.min()), rel=1e-4)
 
 
-def test_the_ledger_keeps_the_best_claim() -> None:
+def test_bounds_are_what_their_lemmas_say() -> None:
     instance, queries, _ = asked("digits_dense", 0.07)
-    ledger = Ledger()
-    found = bound(replace(instance, ledgers=(ledger,)), queries, joined(2))
-    values = [ledger.claims[MARGINS][i].value for i in range(9)]
+    log = ProofLog()
+    found = bound(replace(instance, logs=(log,)), queries, joined(2))
+    assert found.lemmas is not None
+    values = [said(log, number) for number in found.lemmas[0].tolist()]
     assert torch.equal(torch.tensor(values, dtype=torch.float64), found.value[0])
+    node = instance.network.nodes[max(instance.network.activations())].inputs[0]
+    below, above = found.known.lemmas_of(node)
+    for bounds, lemmas, sign in ((found.known.lower, below, 1), (found.known.upper, above, -1)):
+        proven = lemmas.flatten() > 0
+        assert bool(proven.any())
+        values = [said(log, number) for number in lemmas.flatten()[proven].tolist()]
+        assert torch.equal(sign * bounds[node].flatten()[proven], torch.tensor(values, dtype=torch.float64))
+
+
+def said(log: ProofLog, number: int) -> float:
+    """What a lemma says of its form."""
+    lemma = log[number]
+    assert isinstance(lemma, Lemma)
+    return lemma.value
 
 
 def searched(

@@ -14,9 +14,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, charge, gamma, underflow
-from krelax.bounds.steps import Step
+from krelax.bounds.steps import Crossing, Step, Tapes
 from krelax.network.graph import Network
 from krelax.network.linear import dense_rows, one_hot
 from krelax.network.ops import Linear
@@ -41,12 +41,20 @@ class Form:
         present = self.coeff.get(node)
         self.coeff[node] = coeff if present is None else present + coeff
 
+    def cross(self, node: int, crossing: Crossing) -> None:
+        """Pay for the crossing of an activation whose pre-activation is `node`, and carry what is left of it."""
+        self.constant = self.constant - crossing.price
+        for i, coeff in ((node, crossing.slopes), *crossing.elsewhere.items()):
+            self.give(i, coeff)
+
 
 @dataclass
 class Trace:
-    """What a backward pass met on its way: coefficients at every activation, and the nodes it visited."""
+    """What a backward pass met on its way: coefficients at every activation, the tapes of its steps, and the nodes it
+    visited."""
 
     coeff: dict[int, Tensor] = field(default_factory=dict)
+    tapes: Tapes = field(default_factory=dict)
     visited: list[int] = field(default_factory=list)
 
 
@@ -104,14 +112,21 @@ def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> 
 
 
 def back_substitute(
-    network: Network, form: Form, witness: Mapping[int, Step], known: Intervals, trace: Trace | None = None
+    network: Network,
+    form: Form,
+    witness: Mapping[int, Step],
+    known: LayerBounds,
+    trace: Trace | None = None,
+    tapes: Tapes | None = None,
 ) -> tuple[Form, Tensor | float]:
     """Rewrite a form over the network as one over its input.
 
     Returns the form (with coefficients of node 0 only) and a bound of its rounding error,
     `(batch, queries)`, so that `form(x) - error` is a lower bound of the given form at every x of the region.
-    With a `trace` nothing is charged for rounding (the pass proposes, it does not prove).
+    With a `trace` nothing is charged for rounding (the pass proposes, it does not prove). The tapes of steps go into
+    `tapes`, if they are asked for, and into a trace.
     """
+    tapes = tapes if trace is None else trace.tapes
     form = Form(dict(form.coeff), form.constant)
     error: Tensor | float = 0.0
     visits = {i for i, step in witness.items() if step.wants_a_visit}
@@ -130,11 +145,10 @@ def back_substitute(
         else:
             step, coeff = witness[i], coeff.contiguous()
             crossing = step.back(coeff)
-            form.constant = form.constant - crossing.price
-            form.give(node.inputs[0], crossing.slopes)
-            for j, part in crossing.elsewhere.items():
-                form.give(j, part)
+            form.cross(node.inputs[0], crossing)
             rounds = True
+            if tapes is not None:
+                tapes[i] = crossing.tape
             if trace is None:
                 terms += crossing.slopes[0, 0].numel() * step.relaxation.reduces
                 error = error + charge(crossing.slopes, step.relaxation.magnitude, terms)
@@ -151,23 +165,30 @@ def back_substitute(
     return form, error
 
 
-def lower_bound(network: Network, region: Region, form: Form, witness: Mapping[int, Step], known: Intervals) -> Tensor:
+def lower_bound(
+    network: Network,
+    region: Region,
+    form: Form,
+    witness: Mapping[int, Step],
+    known: LayerBounds,
+    tapes: Tapes | None = None,
+) -> Tensor:
     """Lower bound of a form over the region, `(batch, queries)`: the value of the witness.
 
     Sound for the network as a function of real numbers whatever the witness: every rounding error of this very
     computation is bounded and subtracted; what overflows is no bound (minus infinity). This is the only way a backward
-    bound comes to be.
+    bound comes to be. The tapes of its steps, which say what groups chose, go into `tapes`.
     """
-    return least(network, region, *over_inputs(network, form, witness, known))
+    return least(network, region, *over_inputs(network, form, witness, known, tapes))
 
 
 def over_inputs(
-    network: Network, form: Form, witness: Mapping[int, Step], known: Intervals
+    network: Network, form: Form, witness: Mapping[int, Step], known: LayerBounds, tapes: Tapes | None = None
 ) -> tuple[Tensor | None, Tensor]:
     """An affine bound of a form, `coeff @ x + constant`, that is not above it at any x of the region: coefficients
     `(batch, queries, *input_shape)`, None if there are none, and constants `(batch, queries)`. Sound as `lower_bound`.
     """
-    result, error = back_substitute(network, form, witness, known)
+    result, error = back_substitute(network, form, witness, known, tapes=tapes)
     value = result.constant - error
     # the constant itself: starting offset and sums of scalars
     value = value - gamma(len(network.nodes), value.dtype) * form.constant.abs()

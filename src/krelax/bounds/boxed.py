@@ -14,24 +14,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import cast
 
 import torch
 from torch import Tensor
 
+from krelax.activations import Lines, Relaxation, Rule
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
-from krelax.network.activations import Activation
-from krelax.network.ops import Linear, Op
+from krelax.network.ops import Linear
+from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, middle
-from krelax.relaxations import Lines, Relaxation, Rule, relax
-from krelax.relaxations.base import ASIDE
-from krelax.relaxations.piecewise import Triangle
-from krelax.relaxations.sshaped import SShaped
 
 # Symbols of one box take no more; the smallest of further ones become part of the error.
 _MOST_BYTES = 64 << 20
@@ -105,12 +101,12 @@ class Bounder:
         found.value = torch.maximum(found.value, backward)
         return found
 
-    def _forward(self, boxes: Box) -> tuple[Intervals, Witness, _Form, Tensor]:
+    def _forward(self, boxes: Box) -> tuple[LayerBounds, Witness, _Form, Tensor]:
         """What the backward pass needs, the form of the output, and for every symbol the shares, `(boxes, symbols,
         varied)`, that the inputs have in it."""
         nodes = self._network.nodes
         form, shares = self._inputs(boxes)
-        forms, known, witness = {0: form}, Intervals(), Witness()
+        forms, known, witness = {0: form}, LayerBounds(), Witness()
         known.append(boxes.lower, boxes.upper, form.size)
         for i, node in enumerate(nodes[1:], start=1):
             self._instance.check()
@@ -121,8 +117,8 @@ class Bounder:
                 operand = forms[node.inputs[0]]
                 absolute_sum, origin = _spread(operand, shares)
                 lower, upper = _interval(operand, absolute_sum)
-                known.relaxations[i] = relaxation = relax(cast(Activation, node.op), lower, upper)
-                witness[i], band = _lines(relaxation, bool(self._instance.ledgers))
+                known.relaxations[i] = relaxation = self._network.activation(i).relax(lower, upper)
+                witness[i], band = _lines(relaxation, bool(self._instance.logs))
                 form, shares = _activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
             forms[i] = form
             known.append(-form.size, form.size, form.size)
@@ -239,32 +235,13 @@ def _interval(form: _Form, spread: Tensor) -> tuple[Tensor, Tensor]:
     return form.centre - radius, form.centre + radius
 
 
-def _lines(relaxation: Relaxation, noting: bool) -> tuple[Single, _Band]:
-    """The lines of the backward pass and those of the forms. Certificates name no slopes in boxes, and their checker
-    knows of smooth activations only parallel ones."""
-    if isinstance(relaxation, Triangle):
-        return _lines_of_triangle(relaxation)
-    parallel, adaptive = relaxation.lines_by(Rule.PARALLEL), relaxation.lines_by(Rule.ADAPTIVE)
-    if not torch.equal(parallel.lower, parallel.upper):
-        parallel = relaxation.lines(parallel.upper, parallel.upper)
+def _lines(relaxation: Relaxation, proofs: bool) -> tuple[Single, _Band]:
+    """The lines of the backward pass and those of the forms. Certificates name no slopes in boxes: their checker
+    derives them."""
+    adaptive, parallel = relaxation.box_lines()
     above, below = parallel.above[:, 0], parallel.below
     band = _Band(parallel.upper[:, 0], above, torch.zeros_like(above) if below is None else below[:, 0])
-    return _Fixed(relaxation, parallel if noting and isinstance(relaxation, SShaped) else adaptive), band
-
-
-def _lines_of_triangle(relaxation: Triangle) -> tuple[Single, _Band]:
-    """The same in a few operations: both rules share the chord, and lower lines pass through the origin.
-
-    The height of the triangle is the support value but for rounding, which every user of an intercept charges.
-    """
-    chord = relaxation.exact_chord()
-    height = relaxation.height_of(chord)
-    # a `where` of two Python numbers would be single precision
-    steep = torch.full_like(chord, relaxation.negative_slope)
-    steep.masked_fill_(relaxation.upper > relaxation.lower * -(1 + ASIDE), 1.0)
-    lower = torch.where(relaxation.unstable(), steep, chord)
-    lines = Lines(lower.unsqueeze(1), chord.unsqueeze(1), None, height.unsqueeze(1))
-    return _Fixed(relaxation, lines), _Band(chord, height, torch.zeros_like(height))
+    return _Fixed(relaxation, parallel if proofs and relaxation.derived is Rule.PARALLEL else adaptive), band
 
 
 def _activate(

@@ -9,10 +9,11 @@ closed and remaining leaves, whose regions cover the whole region. The same loop
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,14 +23,15 @@ from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces, workers
 from krelax.bounds.intermediate import ASCENT_COPIES
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import COLUMNS, Leaves
-from krelax.bounds.ledger import Key, Notes
-from krelax.bounds.noting import Noting
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.pool import Pool
+from krelax.bounds.recorder import Recorder
 from krelax.errors import InputError
 from krelax.problem.region import Box
+from krelax.proof import leaves as proof
+from krelax.proof.log import UNSTATED, Forms
 
 # A child that falls below its parent by less, relatively, is not worth a proof of the parent.
 _UNNOTICED = 1e-3
@@ -53,8 +55,16 @@ _ROOMY = 8
 _LOOKED_AT = 64
 
 Probe = Callable[[Tensor], None]
-# The node that queries are about, and the key of each.
-Names = tuple[int, Sequence[Key | None]]
+# The node that queries are about, and the form of each.
+Names = tuple[int, Forms]
+
+
+class Proved(NamedTuple):
+    """Lower bounds of queries, `(queries,)`, and the lemmas that prove those above where the search began, `UNSTATED`
+    for others; None where no proofs are recorded."""
+
+    value: Tensor
+    lemmas: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -84,9 +94,9 @@ class Branching:
     them. A query is answered once its bound is above its `target` (infinite by default), and with it all queries of the
     same `task` (a number below that of queries; by default each has its own). Queries get shares of every round in
     proportion to `weight`. All four are `(queries,)`. `probe` is shown inputs at which bounds of bad leaves are
-    attained, `(points, *input_shape)` in the fast type; what it raises ends the search. `names` say as what the queries
-    are noted in the ledger of the instance, if it has one. With `assumed`, an activation of one neuron, which may lie
-    behind the forms, bounds hold where that is inactive.
+    attained, `(points, *input_shape)` in the fast type; what it raises ends the search. `names` say as what the
+    lemmas about queries are recorded in the log of the instance, if it has one. With `assumed`, an activation of one
+    neuron, which may lie behind the forms, bounds hold where that is inactive.
 
     A leaf is closed when its proven bound is above the target of its query, which is answered when none of its leaves
     is left. `leaves` counts those that were bounded. Raises InputError for more than one region.
@@ -95,7 +105,7 @@ class Branching:
     def __init__(
         self,
         instance: Instance,
-        known: Intervals,
+        known: LayerBounds,
         forms: tuple[Form, Form],
         effort: Effort,
         start: Tensor,
@@ -111,14 +121,15 @@ class Branching:
         widths = {i: r.lower[0].numel() for i, r in known.relaxations.items()}
         top = max(forms[0].coeff) if assumed is None else len(instance.network.nodes) - 1
         instance, known, forms, kept = without_inactive(instance, known, forms, top)
-        if not effort.groups:
+        if not effort.groups or instance.logs:  # no proof says what leaves choose for groups
             known.groups.clear()
         self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top, assumed, effort.depth)
         self._effort, self._probe = effort, probe
         self._leaves = effort.leaves * (_WIDER if start.device.type == "cuda" else 1)
-        notes = Notes(instance.ledgers[0], names) if instance.ledgers and names is not None else None
-        self._noting = Noting(notes, self._evaluator, kept, widths)
+        collected = proof.Leaves(instance.logs[0], *names) if instance.logs and names is not None else None
+        self._recorder = Recorder(collected, self._evaluator, kept, widths)
         self._start = start
+        self._lemmas = None if collected is None else torch.full_like(start, UNSTATED, dtype=torch.int64)
         self._target = start.new_full(start.shape, torch.inf) if target is None else target
         self._weight = start.new_ones(start.shape) if weight is None else weight.to(start.dtype)
         self._task = torch.arange(len(start), device=start.device) if task is None else task
@@ -149,7 +160,7 @@ class Branching:
         size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, device))
         return size, Pool(leaves, memory_budget(device) // (_POOL_COPIES * row))
 
-    def run(self, seconds: float | None = None) -> Tensor:
+    def run(self, seconds: float | None = None) -> Proved:
         """Search for so long (None: until nothing is left to do), and return rigorous bounds of all queries.
 
         Ends early at the deadline of the instance, or when the leaves fill memory.
@@ -195,7 +206,7 @@ class Branching:
             return
         self._clipping = True
         self._pool = Pool(self._evaluator.widened(self._pool.take(self._pool.rows())), self._pool.most)
-        self._noting.begin_clips(self._level, straight)
+        self._recorder.begin_clips(self._level, straight)
 
     def _leave_empty(self, leaves: Leaves, empty: Tensor) -> None:
         """Leaves in which nothing is near their targets prove as much as any behind clips can."""
@@ -214,7 +225,7 @@ class Branching:
         clips = (found.narrowed & (some.floor <= self._target[some.query])).nonzero()[:, 0]
         behind = found.leaves.select(clips)
         behind.floor, behind.proof = some.floor[clips], some.proof[clips]
-        behind.clip = self._noting.clip(some.select(clips), found.multipliers, clips)
+        behind.clip = self._recorder.clip(some.select(clips), found.multipliers, clips)
         self._leave_empty(behind, found.empty[clips])
         some.write(clips, behind)
         leaves.write(rows, some)
@@ -224,13 +235,21 @@ class Branching:
             leaves = self._pool.take(rows)
             points = self._evaluator.improve(leaves, self._effort.root).points
             self._prove(leaves, leaves.rows())
-            self._start = self._start.scatter_reduce(0, leaves.query, leaves.floor, "amax")
-            self._noting.alone(leaves)
+            self._raise_start(leaves)
             self._pool.put(rows, leaves)
             self._show(points)
         every = self._pool.rows()
         self._drop_closed(every, self._pool.take(every))
         self._fresh = False
+
+    def _raise_start(self, leaves: Leaves) -> None:
+        """Roots cover the whole region: what they prove is proven of their queries."""
+        lemmas, floor = self._recorder.alone(leaves), leaves.floor
+        if lemmas is not None and self._lemmas is not None:
+            floor = torch.where(lemmas == UNSTATED, -torch.inf, floor)
+            better = floor > self._start[leaves.query]
+            self._lemmas[leaves.query[better]] = lemmas[better]
+        self._start = self._start.scatter_reduce(0, leaves.query, floor, "amax")
 
     def _show(self, points: Tensor) -> None:
         if self._probe is not None:
@@ -317,13 +336,13 @@ class Branching:
         """Note the bounds of leaves that are closed; their positions."""
         closed = (leaves.floor > self._target[leaves.query]).nonzero()[:, 0]
         self._closed.scatter_reduce_(0, leaves.query[closed], leaves.floor[closed], "amin")
-        self._noting.close(leaves, closed)
+        self._recorder.close(leaves, closed)
         return closed
 
     def _note_proofs(self, leaves: Leaves) -> None:
         """Give the proofs of floors numbers, under which leaves that inherit them find them."""
         worthy = leaves.floor > (-torch.inf if self._effort.partial else self._target[leaves.query])
-        self._noting.number(leaves, (worthy & (leaves.proof < 0)).nonzero()[:, 0])
+        self._recorder.number(leaves, (worthy & (leaves.proof < 0)).nonzero()[:, 0])
 
     def _drop_closed(self, rows: Tensor, leaves: Leaves) -> None:
         self._pool.drop(rows[self._close(leaves)])
@@ -359,7 +378,7 @@ class Branching:
         value = self._counted(leaves, rows, value)
         better = (value > leaves.floor[rows]).nonzero()[:, 0]
         leaves.floor[rows[better]] = value[better]
-        self._noting.number(leaves, rows[better], {i: s[better].flatten(1) for i, s in slopes.items()})
+        self._recorder.number(leaves, rows[better], {i: s[better].flatten(1) for i, s in slopes.items()})
         return points
 
     def _among_open(self, mask: Tensor) -> Tensor:
@@ -393,7 +412,7 @@ class Branching:
         self._credit -= torch.bincount(query[taken], minlength=len(share))
         return rows[order[taken]]
 
-    def _proven(self) -> Tensor:
+    def _proven(self) -> Proved:
         """Rigorous bounds: the smallest over a query's leaves, if there was time for all of them. What is below its
         target in a task that another query has done is not proven."""
         wanted = self._matters() if self._effort.partial else torch.zeros_like(self._task, dtype=torch.bool)
@@ -404,9 +423,14 @@ class Branching:
             self._prove(leaves, asked)
             floor = torch.full_like(leaves.floor, -torch.inf).index_copy(0, asked, leaves.floor[asked])
             bound.scatter_reduce_(0, leaves.query, floor, "amin")
-            self._noting.leave(leaves, asked)
-        self._noting.conclude(bound)
-        return torch.where(self._weight > 0, torch.maximum(self._start, bound), self._start)
+            self._recorder.leave(leaves, asked)
+        lemmas = self._recorder.conclude(bound)
+        if lemmas is not None:
+            bound = torch.where(lemmas == UNSTATED, -torch.inf, bound)
+        better = (self._weight > 0) & (bound > self._start)
+        if lemmas is not None and self._lemmas is not None:
+            lemmas = torch.where(better, lemmas, self._lemmas)
+        return Proved(torch.where(better, bound, self._start), lemmas)
 
 
 def _by_query(query: Tensor, value: Tensor) -> Tensor:

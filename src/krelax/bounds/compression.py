@@ -16,21 +16,20 @@ from torch import Tensor
 from krelax.bounds.backward import Form
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.network.graph import Network, Node
 from krelax.network.linear import Dense
-from krelax.relaxations.piecewise import Triangle
 
 
 def without_inactive(
-    instance: Instance, known: Intervals, forms: tuple[Form, Form], top: int
-) -> tuple[Instance, Intervals, tuple[Form, Form], dict[int, Tensor]]:
+    instance: Instance, known: LayerBounds, forms: tuple[Form, Form], top: int
+) -> tuple[Instance, LayerBounds, tuple[Form, Form], dict[int, Tensor]]:
     """The same bounding problem over one region without its inactive neurons, where dense layers surround them, and
     without what lies above node `top`; and the entries that are left of the nodes that lose some. Nodes keep their
     numbers; groups with pass-through members that do not are dropped."""
     kept = _kept(instance.network, known, forms[0], top)
     exact, fast = (_restricted(n, kept, top) for n in (instance.network, instance.fast_network))
-    small = Intervals()
+    small = LayerBounds()
     sides = zip(known.lower, known.upper, known.magnitude, strict=True)
     for i, (_, side) in enumerate(zip(exact.nodes, sides, strict=False)):
         small.append(*(_taken(t, kept.get(i)) for t in side))
@@ -52,10 +51,10 @@ def _renumbered(groups: Groups, kept: Tensor | None) -> Groups:
     places = torch.searchsorted(kept, groups.members).clamp(max=len(kept) - 1)
     whole = (kept[places] == groups.members).all(-1)[0]
     joint = replace(groups.joint, bounds=groups.joint.bounds[:, whole])
-    return replace(groups, members=places[:, whole], joint=joint)
+    return replace(groups, members=places[:, whole], joint=joint, lemmas=None)
 
 
-def _kept(network: Network, known: Intervals, form: Form, top: int) -> dict[int, Tensor]:
+def _kept(network: Network, known: LayerBounds, form: Form, top: int) -> dict[int, Tensor]:
     """For pre- and post-activations that lose neurons the entries of their last axis that stay, at least one."""
     readers: dict[int, list[int]] = {}
     for i, node in enumerate(network.nodes[: top + 1]):
@@ -63,7 +62,7 @@ def _kept(network: Network, known: Intervals, form: Form, top: int) -> dict[int,
             readers.setdefault(j, []).append(i)
     kept = {}
     for i, relaxation in known.relaxations.items():
-        if i > top or not isinstance(relaxation, Triangle) or relaxation.negative_slope != 0:
+        if i > top or relaxation.op.leak != 0:
             continue
         source = network.nodes[i].inputs[0]
         dense = [source, *readers.get(i, ())]

@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.lp import Cut, Found, Priced, Program, Solution, Status, margin_program, prove, solve_margins
+from krelax.bounds.lp import Cut, Priced, Program, Solution, Status, margin_program, prove, solve_margins
 from krelax.bounds.lp_model import Floats, Places
 from krelax.bounds.multipliers import Cuts
-from krelax.bounds.steps import Witness
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
 from krelax.hull.rows import violation
@@ -52,12 +51,12 @@ class Cutting:
 
 
 def bound_by_cutting(
-    instance: Instance, queries: Queries, found: Found, stop: bool = False, cutting: Cutting | None = None
-) -> tuple[Tensor, Intervals, Witness]:
+    instance: Instance, queries: Queries, found: Bounded, stop: bool = False, cutting: Cutting | None = None
+) -> Bounded:
     """The linear program over the hulls of the groups in `found.known`, for every margin of one region.
 
-    Returns rigorous lower bounds of the margins `(1, queries)`, never below those of `found`, what they are over, and
-    the witness. With `stop`, a question that is settled is left alone. Raises as `krelax.bounds.lp.bound_by_lp`.
+    Returns rigorous lower bounds of the margins `(1, queries)`, never below those of `found`, and the
+    witness. With `stop`, a question that is settled is left alone. Raises as `krelax.bounds.lp.bound_by_lp`.
     """
     cutter = Cutter(margin_program(instance, found), cutting or Cutting())
     solutions = solve_margins(queries, found.value, stop, lambda row, offset: cutter.minimise(row, offset, stop))

@@ -19,10 +19,9 @@ from torch import Tensor
 from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons, over_inputs, signed
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intermediate import interval_is_exact
-from krelax.bounds.intervals import Intervals
 from krelax.bounds.lanes import SHOWN, Gate
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.ledger import Choices, Noted, Straight
 from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, ascend, climb
 from krelax.bounds.rounding import below
@@ -31,7 +30,7 @@ from krelax.bounds.split import Narrowed
 from krelax.bounds.steps import Witness, choices, over
 from krelax.problem.region import dot
 from krelax.problem.region import middle as middle_of
-from krelax.relaxations.piecewise import Triangle
+from krelax.proof.choices import Choices, Noted, Straight
 
 if TYPE_CHECKING:
     from krelax.bounds.clipping import Lines
@@ -71,7 +70,7 @@ class Evaluator:
     def __init__(
         self,
         instance: Instance,
-        known: Intervals,
+        known: LayerBounds,
         exact: Form,
         fast: Form,
         top: int | None = None,
@@ -98,8 +97,9 @@ class Evaluator:
         first = 0
         for i in self.nodes:
             relaxation = self._proposing.relaxations[i]
-            if isinstance(relaxation, Triangle):
-                site = Splittable(relaxation, self._proposing.groups.get(i, ()), first)
+            triangle = relaxation.triangle()
+            if triangle is not None:
+                site = Splittable(triangle, self._proposing.groups.get(i, ()), first)
                 sites[i], first = site, first + site.count
             else:
                 sites[i] = Unsplit(relaxation)
@@ -305,23 +305,21 @@ class Evaluator:
         largest, place = torch.cat([height.new_zeros(len(leaves), 1), height], 1).max(1)
         return torch.where(largest > 0, place - 1, -1)
 
-    def _cut(self, leaf: Leaves) -> Intervals:
+    def _cut(self, leaf: Leaves) -> LayerBounds:
         """What is known in one leaf: pre-activations cut at its splits."""
         known, network = self._known, self._instance.network
-        cut = Intervals(list(known.lower), list(known.upper), list(known.magnitude))
+        cut = LayerBounds(known.lower, known.upper, known.magnitude)
         splits = self._splits(leaf)
         for i, site in self._splittable():
             here, source = splits[i], network.nodes[i].inputs[0]
             sides = cut.lower[source].new_zeros(site.count)
             sides[here.neuron - site.first] = here.side.to(sides)
             sides = sides.view_as(cut.lower[source])
-            lower = torch.where(sides > 0, cut.lower[source].clamp(min=0), cut.lower[source])
-            upper = torch.where(sides < 0, cut.upper[source].clamp(max=0), cut.upper[source])
-            cut.tighten(source, lower, upper)
+            cut.tighten(source, *cut.relax(network, i).cut(sides), None)
         for i, _, own in self._own_intervals(leaf):
-            shared, source = self._known.relaxations[i], network.nodes[i].inputs[0]
-            assert isinstance(shared, Triangle)
-            cut.tighten(source, own.over(shared).lower, own.over(shared).upper)
+            shared, source = self._known.relaxations[i].triangle(), network.nodes[i].inputs[0]
+            assert shared is not None
+            cut.tighten(source, own.over(shared).lower, own.over(shared).upper, None)
         for i in self.nodes:
             cut.relax(network, i)
         return cut

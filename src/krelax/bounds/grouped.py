@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from krelax.bounds.groups import Groups, Through
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices, Shared
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.bounds.steps import Alone, Crossing, Parameter, Single, Step, columns
 from krelax.problem.region import FLOOR
+from krelax.proof.choices import Choices, Shared
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ _UNDERFLOW = 2.0**90
 
 
 class _Crossed(NamedTuple):
-    """What a group met on the way down: its members' slopes and coefficients, and where its support is attained."""
+    """What groups met on the way down: their members' slopes and coefficients, and where their support is attained."""
 
     whole: Tensor
     line: Tensor
@@ -77,7 +77,6 @@ class Shares:
         zero, one = share.new_zeros(()), share.new_ones(())
         self.share = Parameter(share, zero, one, self._SHARE)
         self.tilt = Parameter(tilt, -one, one, self._TILT)
-        self._met: _Crossed | None = None
         self._write: Callable[[Tensor], Tensor] = lambda values: values
 
     def over(self, groups: Groups) -> Shares:
@@ -87,7 +86,7 @@ class Shares:
         other._write = written
         return other
 
-    def take(self, coeff: Tensor, line: Tensor, sides: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def take(self, coeff: Tensor, line: Tensor, sides: Tensor | None) -> tuple[_Crossed, Tensor, Tensor]:
         """The groups' coefficients and slopes, with the prices and absolute terms, `(batch, queries)`.
 
         `coeff`, `line` and `sides`, `(1, m, queries)`, are the coefficients of all groups' members, the slopes that
@@ -101,18 +100,16 @@ class Shares:
         slope = self._write(slope)
         every = part if slope.shape[2] == k else torch.cat([part, torch.zeros_like(slope[:, :, k:])], 2)
         found = joint.support(slope, every, self._sides(sides, slope))
-        self._met = _Crossed(whole, own, part, slope, self.tilt.value, found.z, found.a)
+        met = _Crossed(whole, own, part, slope, self.tilt.value, found.z, found.a)
         absolute = ((slope.abs() + every.abs()) * (joint.magnitude + FLOOR).unsqueeze(-1)).sum((1, 2))
         # sums over groups are longer than the sums over neurons that the backward pass charges for
         absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
-        return part, slope, found.value.sum(1), absolute
+        return met, found.value.sum(1), absolute
 
-    def taken(self) -> Shared | None:
-        """What the groups took the last time; None if nothing has met them."""
-        if self._met is None:
-            return None
-        coeff, slope = (t[0].permute(2, 0, 1).float().cpu().numpy() for t in (self._met.coeff, self._met.slope))
-        return Shared(self.groups, coeff, slope)
+    def taken(self, met: _Crossed) -> Shared:
+        """What the groups took."""
+        coeff, slope = (t[0].permute(2, 0, 1).float().cpu().numpy() for t in (met.coeff, met.slope))
+        return Shared(self.groups.stated, coeff, slope)
 
     def _sides(self, sides: Tensor | None, slope: Tensor) -> Tensor | None:
         """Sides of all members; pass-through ones lie on both."""
@@ -122,12 +119,13 @@ class Shares:
         through = own.new_zeros(*own.shape[:2], slope.shape[2] - own.shape[2], own.shape[3])
         return torch.cat([own, through], 2)
 
-    def follow(self, points: Mapping[int, Tensor], before: Tensor, alone: Tensor) -> tuple[Tensor, Tensor]:
+    def follow(
+        self, met: _Crossed, points: Mapping[int, Tensor], before: Tensor, alone: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Gradients of shares and tilts; and, for the members, what their coefficients and slopes in the groups are
         worth: the derivatives of the bound with respect to the whole coefficient (less what it is worth `alone`) and
         to the member's line, both `(batch, groups, k, queries)`."""
-        met, k = self._met, self.places.shape[-1]
-        assert met is not None
+        k = self.places.shape[-1]
         q, through = pick(before, self.places), self.groups.through
         if through is not None:
             others = columns(points[through.node], through.places.flatten())
@@ -141,6 +139,15 @@ class Shares:
         return self.share.value * worth, met.coeff * moved[:, :, :k]
 
 
+class _Tape(NamedTuple):
+    """What all groups met, what was left for single neurons, of which coefficients, and their own tape."""
+
+    met: list[_Crossed]
+    whole: Tensor
+    rest: Tensor
+    alone: Any
+
+
 class Grouped(Step):
     """Neurons in groups, and alone for what is left: a step with part of its coefficients taken by groups.
 
@@ -151,47 +158,51 @@ class Grouped(Step):
         self.relaxation = alone.relaxation
         self._sides = alone.sides_at(members)
         self.alone, self.members, self.shares = alone, members, tuple(shares)
-        self._rest = self._whole = members.new_empty(0)
 
     def parameters(self) -> list[Parameter]:
         return [*self.alone.parameters(), *(p for s in self.shares for p in (s.share, s.tilt))]
 
-    def over(self, known: Intervals, node: int) -> Grouped:
+    def over(self, known: LayerBounds, node: int) -> Grouped:
         shares = [s.over(g) for s, g in zip(self.shares, known.groups[node], strict=True)]
         return Grouped(self.alone.over(known, node), self.members, shares)
 
-    def choices(self, region: int) -> Choices:
-        taken = (s.taken() for s in self.shares)
-        return replace(self.alone.choices(region), groups=tuple(t for t in taken if t is not None))
+    def choices(self, region: int, tape: _Tape | None) -> Choices:
+        if tape is None:
+            return self.alone.choices(region, None)
+        taken = (s.taken(met) for s, met in zip(self.shares, tape.met, strict=True))
+        return replace(self.alone.choices(region, tape.alone), groups=tuple(taken))
 
     def back(self, coeff: Tensor) -> Crossing:
-        self._whole = whole = columns(coeff, self.members)
+        whole = columns(coeff, self.members)
         line = self.alone.slopes_at(self.members, whole)
         taken, joint = torch.zeros_like(whole), torch.zeros_like(whole)
         price = absolute = coeff.new_zeros(coeff.shape[:2])
         elsewhere: dict[int, Tensor] = {}
+        every: list[_Crossed] = []
         for s in self.shares:
-            part, slope, paid, terms = s.take(whole, line, self._sides)
-            k = part.shape[2]
-            put(taken, s.places, part)
+            met, paid, terms = s.take(whole, line, self._sides)
+            every.append(met)
+            k, slope = met.coeff.shape[2], met.slope
+            put(taken, s.places, met.coeff)
             put(joint, s.places, slope[:, :, :k])
             price, absolute = price + paid, absolute + terms
             if s.groups.through is not None:
                 _give(elsewhere, s.groups.through, slope[:, :, k:])
-        self._rest = _add(coeff, self.members, -taken)
-        left = self.alone.back(self._rest)
-        return Crossing(_add(left.slopes, self.members, joint), price + left.price, absolute, elsewhere)
+        rest = _add(coeff, self.members, -taken)
+        left = self.alone.back(rest)
+        tape = _Tape(every, whole, rest, left.tape)
+        return Crossing(_add(left.slopes, self.members, joint), price + left.price, absolute, elsewhere, tape)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
+    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: _Tape) -> Tensor:
         before = columns(points[operand], self.members)
-        after = self.alone.forth(self._rest, points, operand)
+        after = self.alone.forth(tape.rest, points, operand, tape.alone)
         alone = columns(after, self.members)
         gained, along = torch.zeros_like(alone), torch.zeros_like(alone)
-        for s in self.shares:
-            worth, sloped = s.follow(points, before, alone)
+        for s, met in zip(self.shares, tape.met, strict=True):
+            worth, sloped = s.follow(met, points, before, alone)
             put(gained, s.places, worth)
             put(along, s.places, sloped)
-        self.alone.add_gradient(self.members, self._whole, along)
+        self.alone.add_gradient(self.members, tape.whole, along)
         return _add(after, self.members, gained)
 
 

@@ -17,13 +17,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from krelax.bounds.ledger import Ledger
 from krelax.bounds.rounding import gradual_underflow
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 from krelax.network.scalars import with_axes
 from krelax.problem.region import Region
+from krelax.proof.log import ProofLog
 from krelax.watch import OutOfTime as OutOfTime  # noqa: PLC0414
 from krelax.watch import Over, current, watch_too, watched
 
@@ -45,8 +45,8 @@ _BATCH_BYTES = 128 << 20
 class Instance:
     """A network over a batch of regions. Witnesses are proposed with `fast_network` and `fast_region` (float32) and
     evaluated with `network` and `region` (float64). `deadline` is a reading of `time.perf_counter()`; setting
-    `cancelled`, from another thread, is as if it had passed. `ledgers`, one for each region, note what proofs chose, if
-    there are any."""
+    `cancelled`, from another thread, is as if it had passed. lemmas are recorded in `logs`, one for
+    each region, if there are any."""
 
     network: Network
     region: Region
@@ -54,7 +54,7 @@ class Instance:
     fast_region: Region
     deadline: float | None = None
     cancelled: Event = field(default_factory=Event)
-    ledgers: tuple[Ledger, ...] = ()
+    logs: tuple[ProofLog, ...] = ()
 
     @classmethod
     def of(
@@ -78,9 +78,9 @@ class Instance:
 
     def select(self, index: Tensor) -> Instance:
         """The same network over some of the regions."""
-        ledgers = tuple(self.ledgers[i] for i in index.tolist()) if self.ledgers else ()
+        logs = tuple(self.logs[i] for i in index.tolist()) if self.logs else ()
         region, fast = self.region.select(index), self.fast_region.select(index)
-        return replace(self, region=region, fast_region=fast, ledgers=ledgers)
+        return replace(self, region=region, fast_region=fast, logs=logs)
 
     def until(self, seconds: float | None) -> Instance:
         """The same with a deadline in so many seconds, if its own is not earlier."""

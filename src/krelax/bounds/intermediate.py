@@ -7,18 +7,17 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations import Activation, Rule
 from krelax.bounds.backward import lower_bound, neurons, signed
 from krelax.bounds.instance import Instance, chunk_queries, side_by_side
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Noted, keys_of_entries
+from krelax.bounds.layers import LayerBounds, Lemmas
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.steps import by_rule, choices, over
-from krelax.network.activations import Activation
+from krelax.bounds.recording import chosen, record_entries
+from krelax.bounds.steps import Tapes, by_rule, over
 from krelax.network.graph import Network
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
 from krelax.network.ops import Pad, Reshape, Transpose
 from krelax.problem.region import Box, Region
-from krelax.relaxations import Rule, relax
 
 # Tensors the size of the widest layer that a pass holds for every query, roughly.
 RULE_COPIES = 6
@@ -34,10 +33,10 @@ def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
     return order, mask.gather(1, order)
 
 
-def undecided(instance: Instance, known: Intervals, node: int) -> Tensor:
+def undecided(instance: Instance, known: LayerBounds, node: int) -> Tensor:
     """Entries of the pre-activation `node` whose bounds matter to an activation that reads it: `(batch, n)`."""
     readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
-    masks = [relax(op, known.lower[node], known.upper[node]).unstable() for op in readers]
+    masks = [op.relax(known.lower[node], known.upper[node]).unstable() for op in readers]
     return torch.stack(masks).any(0).flatten(1)
 
 
@@ -57,7 +56,7 @@ def interval_is_exact(network: Network, region: Region, node: int) -> bool:
     return isinstance(region, Box)
 
 
-def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -> None:
+def bound_by_rule(instance: Instance, known: LayerBounds, node: int, rule: Rule) -> None:
     """Bound the undecided entries of a pre-activation by one backward pass with a closed-form rule.
 
     The bounds replace those of interval arithmetic, as the methods are published: closed-form slopes are chosen from
@@ -72,15 +71,13 @@ def bound_by_rule(instance: Instance, known: Intervals, node: int, rule: Rule) -
             return lower_bound(instance.network, instance.region, form, witness, known)
 
     portions = _portions(instance, known, node, RULE_COPIES)
-    leaves = [Noted.unsplit(choices(witness, region), 1) for region in range(len(instance.ledgers)) if portions]
+    leaves = chosen(instance, witness, 1) if portions else []
     for (index, valid), value in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
-        known.replace(node, *_with(known, node, index, valid, value))
-        for region, leaf in enumerate(leaves):
-            mine = valid[region]
-            instance.ledgers[region].note_entries(node, index[region, mine], value[region, mine.repeat(2)], leaf)
+        lemmas = record_entries(instance, node, index, valid, value, leaves)
+        known.replace(node, *_with(known, node, index, valid, value, lemmas))
 
 
-def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: Ascent) -> None:
+def tighten_by_ascent(instance: Instance, known: LayerBounds, node: int, ascent: Ascent) -> None:
     """Tighten the undecided entries of a pre-activation with slopes optimised for each of them.
 
     Where there are no groups, the ascent is shortened to what the network affords.
@@ -90,29 +87,28 @@ def tighten_by_ascent(instance: Instance, known: Intervals, node: int, ascent: A
     ascent = ascent if known.groups else ascent.affordable(instance.network)
     fast_known = known.to(instance.fast_network.dtype, instance.network)
 
-    def prove(portion: Portion) -> Tensor:
+    def prove(portion: Portion) -> tuple[Tensor, Tensor | None]:
         instance.check()
         index, valid = portion
         with instance.watch():
             form = signed(neurons(instance.fast_network, node, index))
             witness = over(ascend(instance, form, fast_known, ascent), known)
             form = signed(neurons(instance.network, node, index))
-            value = lower_bound(instance.network, instance.region, form, witness, known)
-        for region, ledger in enumerate(instance.ledgers):
-            keys = keys_of_entries(index[region].tolist(), valid[region].tolist())
-            ledger.note(node, keys, value[region], Noted.unsplit(choices(witness, region), len(keys)))
-        return value
+            tapes: Tapes = {}
+            value = lower_bound(instance.network, instance.region, form, witness, known, tapes)
+        leaves = chosen(instance, witness, value.shape[1], tapes)
+        return value, record_entries(instance, node, index, valid, value, leaves)
 
     portions = _portions(instance, known, node, ASCENT_COPIES)
-    for portion, value in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
-        known.tighten(node, *_with(known, node, *portion, value))
+    for portion, proven in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
+        known.tighten(node, *_with(known, node, *portion, *proven))
 
 
 # Entries of a pre-activation, and which of them are no padding, `(batch, m)` each.
 Portion = tuple[Tensor, Tensor]
 
 
-def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> list[Portion]:
+def _portions(instance: Instance, known: LayerBounds, node: int, copies: int) -> list[Portion]:
     """The undecided entries of a pre-activation in portions that fit memory, one for each core where they are many."""
     if interval_is_exact(instance.network, instance.region, node):
         return []
@@ -123,12 +119,20 @@ def _portions(instance: Instance, known: Intervals, node: int, copies: int) -> l
     return [(index[:, i : i + size], valid[:, i : i + size]) for i in range(0, index.shape[1], size)]
 
 
-def _with(known: Intervals, node: int, index: Tensor, valid: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """A node's bounds with those of some entries exchanged: `value` holds lower bounds of the entries and of their
-    negatives, `(batch, 2 m)`."""
+def _with(
+    known: LayerBounds, node: int, index: Tensor, valid: Tensor, value: Tensor, lemmas: Tensor | None
+) -> tuple[Tensor, Tensor, Lemmas | None]:
+    """A node's bounds with those of some entries exchanged, and their lemmas: `value` holds lower bounds of the entries
+    and of their negatives, `(batch, 2 m)`, and `lemmas` what proves them."""
     below, above = value.chunk(2, dim=1)
-    shape = known.lower[node].shape
-    lower, upper = (t[node].flatten(1) for t in (known.lower, known.upper))
-    below = torch.where(valid, below, lower.gather(1, index))
-    above = torch.where(valid, -above, upper.gather(1, index))
-    return lower.scatter(1, index, below).reshape(shape), upper.scatter(1, index, above).reshape(shape)
+
+    def exchanged(old: Tensor, new: Tensor) -> Tensor:
+        flat = old.flatten(1)
+        return flat.scatter(1, index, torch.where(valid, new, flat.gather(1, index))).reshape(old.shape)
+
+    lower, upper = exchanged(known.lower[node], below), exchanged(known.upper[node], -above)
+    if lemmas is None:
+        return lower, upper, None
+    pairs = zip(known.lemmas_of(node), lemmas.chunk(2, dim=1), strict=True)
+    proven = [exchanged(old, new) for old, new in pairs]
+    return lower, upper, (proven[0], proven[1])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from krelax.bounds.backward import Form, pull
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import charge, gamma, underflow
 from krelax.bounds.sites import Splittable
 from krelax.lanes.matrices import Block, Matrix, Terms, Unmodelled, bias_of, folded, grouped, kept, rows_of, sizes_of
@@ -27,7 +27,6 @@ from krelax.lanes.plan import Double, Forms, Layers, Pattern, Proposing, Proving
 from krelax.lanes.products import LANES
 from krelax.network.ops import Linear
 from krelax.problem.region import FLOOR, Box
-from krelax.relaxations.piecewise import Triangle
 
 # More products than these take too much memory.
 _MOST = 6_000_000
@@ -67,7 +66,7 @@ class _Layer:
 
 
 def tables_of(
-    instance: Instance, known: Intervals, form: Form, sites: Mapping[int, Splittable], assumed: int | None
+    instance: Instance, known: LayerBounds, form: Form, sites: Mapping[int, Splittable], assumed: int | None
 ) -> Tables | None:
     """The tables of the queries `form`, in the type that decides; None for what kernels do not model: regions that are
     no boxes, proposals in double precision, and what matrices do not say or only with too many terms."""
@@ -84,7 +83,7 @@ def tables_of(
         return None
 
 
-def _settled(instance: Instance, known: Intervals, form: Form, nodes: list[int]) -> tuple[Form, Tensor]:
+def _settled(instance: Instance, known: LayerBounds, form: Form, nodes: list[int]) -> tuple[Form, Tensor]:
     """The forms over layers alone, and what rounding may have changed: as the backward pass does it."""
     network = instance.network
     form, error = Form(dict(form.coeff), form.constant), torch.zeros_like(form.constant)
@@ -105,7 +104,7 @@ def _settled(instance: Instance, known: Intervals, form: Form, nodes: list[int])
 
 def _layers(
     instance: Instance,
-    known: Intervals,
+    known: LayerBounds,
     form: Form,
     sites: Mapping[int, Splittable],
     nodes: list[int],
@@ -135,14 +134,14 @@ def _layers(
     return [_Layer(0, 0, np.arange(sizes[0]), 0, 0, 1.0, {}), *reversed(layers)]
 
 
-def _alive(known: Intervals, node: int, site: Splittable | None, size: int) -> NDArray[np.bool_]:
+def _alive(known: LayerBounds, node: int, site: Splittable | None, size: int) -> NDArray[np.bool_]:
     """Which entries of a layer are not zero everywhere."""
     if site is None or site.relaxation.negative_slope != 0:
         return np.ones(size, np.bool_)
     return (known.relaxations[node].upper.flatten() > 0).numpy()
 
 
-def _slots(known: Intervals, node: int, site: Splittable, wanted: NDArray[np.bool_]) -> list[Whole]:
+def _slots(known: LayerBounds, node: int, site: Splittable, wanted: NDArray[np.bool_]) -> list[Whole]:
     """The entries of an activation that are undecided, and those wanted among the flat and the passing ones. Raises
     Unmodelled where single precision sees other signs."""
     relaxation = known.relaxations[node]
@@ -159,7 +158,7 @@ class _Assembly:
     def __init__(
         self,
         instance: Instance,
-        known: Intervals,
+        known: LayerBounds,
         sites: Mapping[int, Splittable],
         layers: list[_Layer],
         form: Form,
@@ -253,8 +252,8 @@ class _Assembly:
             reach, high = largest[layer.node].flatten(), torch.zeros_like(size)
             sizes = [largest[layer.node]]
             if layer.node in self._sites:
-                relaxation = known.relaxations[layer.node]
-                assert isinstance(relaxation, Triangle)
+                relaxation = known.relaxations[layer.node].triangle()
+                assert relaxation is not None
                 high, chord = (t.flatten() for t in (relaxation.height(), relaxation.chord()))
                 chords.append(chord.numpy()[free])
                 heights.append(high.numpy()[free])

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from krelax.bounds.backward import Form
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
 from krelax.bounds.lane_tables import Tables, tables_of
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.rounding import bounding
 from krelax.bounds.sites import Site, Splittable
 from krelax.lanes.plan import Climb, Own, Table
 from krelax.lanes.ready import kernels
-from krelax.relaxations.piecewise import Triangle
 from krelax.watch import tick
 
 # So many points are found at which bounds are attained: some more than anybody looks at.
@@ -34,7 +33,7 @@ class Gate:
     """The kernels for the queries `exact` over the intervals `known`, from when they are worth it."""
 
     def __init__(
-        self, instance: Instance, known: Intervals, exact: Form, sites: Mapping[int, Site], assumed: int | None
+        self, instance: Instance, known: LayerBounds, exact: Form, sites: Mapping[int, Site], assumed: int | None
     ) -> None:
         self._instance, self._known, self._exact, self._assumed = instance, known, exact, assumed
         self._sites = {i: s for i, s in sites.items() if isinstance(s, Splittable)}
@@ -59,7 +58,7 @@ class Gate:
 class Lanes:
     """Bounds leaves of the queries that the tables are of. Threads may bound different leaves side by side."""
 
-    def __init__(self, instance: Instance, known: Intervals, sites: Mapping[int, Splittable], tables: Tables) -> None:
+    def __init__(self, instance: Instance, known: LayerBounds, sites: Mapping[int, Splittable], tables: Tables) -> None:
         self._instance, self._known, self._sites, self._tables = instance, known, sites, tables
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> tuple[Tensor, Tensor]:
@@ -139,8 +138,8 @@ class Lanes:
                 place = torch.searchsorted(site.undecided, own.entries).numpy()
                 free.append(t.layers.free[layer[i]] + place)
                 count[layer[i] + 1] = len(place)
-                shared = self._known.relaxations[i]
-                assert isinstance(shared, Triangle)
+                shared = self._known.relaxations[i].triangle()
+                assert shared is not None
                 parts.append(own.alone(shared))
         lines = [[np.zeros((len(leaves), 0))] for _ in range(4)]
         for relaxation in parts:

@@ -17,7 +17,7 @@ class Leaves:
 
     `query`: whose leaf it is. `neuron`, `side`, `multiplier`, `(leaves, depth)`: its splits; neurons are numbered
     through all splittable activations, and free columns hold -1. `value`: its bound as proposed. `floor`: a bound that
-    has been proven, minus infinity if there is none. `proof`: the number under which the proof of the floor is noted,
+    has been proven, minus infinity if there is none. `proof`: the number under which the proof of the floor is kept,
     if it is that of a leaf that this one came from, else -1. `clip`: the number of the last of the leaves it came from,
     or itself, at which intervals were narrowed, -1 if none were. `branch`: the neuron to be split next, -1 for none.
     `slopes`: what is optimised besides, one row for each leaf, inherited by its children.

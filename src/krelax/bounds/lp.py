@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from krelax.bounds.backward import Form, lower_bound, outputs
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import MARGINS, Noted
-from krelax.bounds.lp_model import Entries, Floats, Model, Places, build, joined
+from krelax.bounds.layers import LayerBounds
+from krelax.bounds.lp_model import Entries, Floats, Model, Places, Rows, build, joined
 from krelax.bounds.multipliers import Cuts, Multipliers
+from krelax.bounds.recording import chosen, record
 from krelax.bounds.rounding import written
-from krelax.bounds.steps import Witness, choices
+from krelax.bounds.steps import Tapes, Witness
 from krelax.errors import InputError
-from krelax.network.linear import one_hot
 from krelax.problem.queries import Queries
+from krelax.proof.log import MARGINS, Forms
 
 # No solve goes on for ever: one that reaches a limit is not optimal, and its slopes are as sound as any. From a good
 # basis the simplex method takes about half as many iterations as there are rows; interior points take 20 to 40.
@@ -84,7 +85,7 @@ class Program:
     """
 
     def __init__(
-        self, instance: Instance, known: Intervals, image: int = 0, last: int | None = None, inactive: bool = False
+        self, instance: Instance, known: LayerBounds, image: int = 0, last: int | None = None, inactive: bool = False
     ) -> None:
         self.instance, self.known, self.image = instance, known, image
         self.last = len(instance.network.nodes) - 1 if last is None else last
@@ -112,6 +113,7 @@ class Program:
             form, offset = self.model.form(node, coeff.detach().cpu().to(torch.float64).reshape(1, *shape))
         cost = np.zeros(len(self.model.lower))
         np.add.at(cost, form.index, form.value)
+        cost = np.nan_to_num(cost, nan=0.0, posinf=0.0, neginf=0.0)
         self._solver.changeColsCost(len(cost), np.arange(len(cost), dtype=np.int32), cost)
         self._solver.changeObjectiveOffset(float(offset[0]) + constant)
         return self.solve(cold)
@@ -147,7 +149,9 @@ class Program:
             index = np.concatenate([cut.columns for cut in cuts]).astype(np.int32)
             value = np.concatenate([cut.values for cut in cuts]).astype(np.float64)
             upper = np.array([cut.upper for cut in cuts])
-            self._solver.addRows(len(cuts), np.full(len(cuts), -np.inf), upper, sum(sizes), start, index, value)
+            ends = np.append(start, sum(sizes)).astype(np.int64)
+            rows = Rows(ends, index.astype(np.int64), value, np.full(len(cuts), -np.inf), upper).without_overflow()
+            self._solver.addRows(len(cuts), rows.lower, rows.upper, sum(sizes), start, index, rows.value)
         handles = list(range(self._added, self._added + len(cuts)))
         self._added += len(cuts)
         self._handles += handles
@@ -226,7 +230,7 @@ def _filled(values: Sequence[float] | Floats, length: int) -> Floats:
 def _load(model: Model) -> Any:  # highspy's annotations lack half of its methods
     import highspy
 
-    lp, rows = highspy.HighsLp(), joined(model.parts)
+    lp, rows = highspy.HighsLp(), joined(model.parts).without_overflow()
     solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
     for option in ("output_flag", "log_to_console"):  # before anything else: some versions greet
         solver.setOptionValue(option, False)
@@ -241,26 +245,9 @@ def _load(model: Model) -> Any:  # highspy's annotations lack half of its method
     return solver
 
 
-def tighten(program: Program, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Bounds `(len(index),)` of entries of the flattened node `last` of a program: its minima and maxima, evaluated by
-    `value_of`, and never worse than what was known (optimisation-based bound tightening)."""
-    network, node = program.instance.network, program.last
-    unit = one_hot(torch.tensor(index, dtype=torch.int64), network.nodes[node].shape, torch.float64)
-    forms = torch.cat([unit, -unit])
-    found = [program.minimise(form).slopes for form in forms]
-    slopes = {i: torch.cat([s[i] for s in found]) for i in (found[0] if found else {})}
-    value = program.value(forms, forms.new_zeros(len(forms)), slopes)
-    below, above = value.chunk(2)
-    lower, upper = (
-        side[node][program.image].flatten()[list(index)] for side in (program.known.lower, program.known.upper)
-    )
-    lower = torch.maximum(lower, below)
-    return lower, torch.maximum(torch.minimum(upper, -above), lower)
-
-
 def value_of(
     instance: Instance,
-    known: Intervals,
+    known: LayerBounds,
     image: int,
     coeff: Tensor,
     constant: Tensor,
@@ -284,7 +271,7 @@ def value_of(
 
 
 def witness_of(
-    known: Intervals, queries: int, slopes: Mapping[int, Tensor], cuts: Mapping[int, Priced] | None = None
+    known: LayerBounds, queries: int, slopes: Mapping[int, Tensor], cuts: Mapping[int, Priced] | None = None
 ) -> Witness:
     """Slopes `(1, queries, *shape of z)`, zero where missing, and cuts as steps over what is known of one region."""
     steps: Witness = {}
@@ -295,23 +282,11 @@ def witness_of(
     return steps
 
 
-class Found(Protocol):
-    """What is known already: bounds of the margins, `(1, queries)`, and of every node."""
-
-    @property
-    def value(self) -> Tensor: ...
-
-    @property
-    def known(self) -> Intervals: ...
-
-
-def bound_by_lp(
-    instance: Instance, queries: Queries, found: Found, stop: bool = False
-) -> tuple[Tensor, Intervals, Witness]:
+def bound_by_lp(instance: Instance, queries: Queries, found: Bounded, stop: bool = False) -> Bounded:
     """The triangle linear program of every margin of one region, over the bounds of `found`.
 
-    Returns rigorous lower bounds of the margins `(1, queries)`, never below those of `found`, what they are over, and
-    the witness. With `stop`, a question that is settled is left alone. Over a box no single-neuron slopes prove more,
+    Returns rigorous lower bounds of the margins `(1, queries)`, never below those of `found`, and the
+    witness. With `stop`, a question that is settled is left alone. Over a box no single-neuron slopes prove more,
     up to rounding; over another region the program sees its bounding box. Raises OutOfTime at the deadline, InputError
     for several regions.
     """
@@ -320,7 +295,7 @@ def bound_by_lp(
     return prove(instance, queries, found, solutions)
 
 
-def solve_form(instance: Instance, known: Intervals, form: Form) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+def solve_form(instance: Instance, known: LayerBounds, form: Form) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
     """Rigorous lower bound `()` of a form of one node, batch and queries 1, over one region, by its linear program:
     above zero if that is proven empty, minus infinity if the solver gives up. And the input, `(1, *shape)`, at which
     the program attains it, and the slopes that prove it."""
@@ -345,7 +320,7 @@ def _along(program: Program, coeff: Tensor, constant: Tensor, ray: dict[int, Ten
     return {i: length.to(s) * s for i, s in ray.items()}
 
 
-def margin_program(instance: Instance, found: Found) -> Program:
+def margin_program(instance: Instance, found: Bounded) -> Program:
     """The program of one region's margins. Raises InputError for several regions."""
     if len(instance.region) != 1:
         raise InputError(f"the linear program is solved for one region at a time, got {len(instance.region)}")
@@ -374,19 +349,20 @@ def solve_margins(
 def prove(
     instance: Instance,
     queries: Queries,
-    found: Found,
+    found: Bounded,
     solutions: Sequence[Solution | None],
     cuts: Mapping[int, Priced] | None = None,
-) -> tuple[Tensor, Intervals, Witness]:
+) -> Bounded:
     """What the multipliers of some margins prove, and never less than `found`; with the witness."""
     solved = [s.slopes for s in solutions if s is not None]
     zeros = {i: torch.zeros_like(s) for i, s in solved[0].items()} if solved else {}
     every = [zeros if s is None else s.slopes for s in solutions]
-    slopes = {i: written(torch.stack([s[i] for s in every], 1)) for i in zeros}  # as they are noted
+    slopes = {i: written(torch.stack([s[i] for s in every], 1)) for i in zeros}  # as they are recorded
     with torch.no_grad():
         witness = witness_of(found.known, len(solutions), slopes, cuts)
         form = outputs(instance.network, queries.rows, queries.offsets)
-        value = lower_bound(instance.network, instance.region, form, witness, found.known)
-    for ledger in instance.ledgers:
-        ledger.note(MARGINS, range(value.shape[1]), value[0], Noted.unsplit(choices(witness), value.shape[1]))
-    return torch.maximum(value, found.value), found.known, witness
+        tapes: Tapes = {}
+        value = lower_bound(instance.network, instance.region, form, witness, found.known, tapes)
+    count = value.shape[1]
+    lemmas = record(instance, MARGINS, Forms.single(range(count)), value, chosen(instance, witness, count, tapes))
+    return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)

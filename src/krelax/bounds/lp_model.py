@@ -18,21 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.bounds.intervals import Intervals
-from krelax.network.activations import Activation
+from krelax.activations import Relaxation, Rule
+from krelax.bounds.layers import LayerBounds
 from krelax.network.graph import Network
 from krelax.network.linear import one_hot
 from krelax.network.ops import Linear
 from krelax.problem.region import Region
-from krelax.relaxations import Relaxation, Rule, relax
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 # Bytes of coefficients pulled back at a time.
 _CHUNK = 32 << 20
-# The rules whose lines, together, are the facets of a piecewise-linear activation's hull and surround the others.
-_RULES = (Rule.FIXED_0, Rule.FIXED_1, Rule.ADAPTIVE)
 _NO_COLUMN = -1
 
 
@@ -62,6 +59,14 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.lower)
+
+    def without_overflow(self) -> Rows:
+        """The same, but rows with numbers that are not finite say nothing. Solvers may never end on such numbers."""
+        wrong = np.isnan(self.lower) | np.isnan(self.upper) | (self.lower == np.inf) | (self.upper == -np.inf)
+        row = np.repeat(np.arange(len(self)), np.diff(self.start))
+        wrong[row[~np.isfinite(self.value)]] = True
+        lower, upper = np.where(wrong, -np.inf, self.lower), np.where(wrong, np.inf, self.upper)
+        return Rows(self.start, self.index, np.where(wrong[row], 0.0, self.value), lower, upper)
 
 
 def joined(parts: list[Rows]) -> Rows:
@@ -117,7 +122,8 @@ class Model:
 
     def _terms(self, source: int, coeff: Tensor) -> tuple[Places, Places, Floats]:
         entries, flat = self.after[source], coeff.flatten(1).numpy()
-        value = np.where(entries.column == _NO_COLUMN, 0.0, flat * entries.scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # the solver gives up on what is not finite
+            value = np.where(entries.column == _NO_COLUMN, 0.0, flat * entries.scale)
         row, place = np.nonzero(value)
         return row, entries.column[place], value[row, place]
 
@@ -154,7 +160,7 @@ def needed(network: Network, last: int) -> list[int]:
     return [i for i in network.activations() if i in cone]
 
 
-def build(network: Network, region: Region, known: Intervals, image: int, last: int, inactive: bool = False) -> Model:
+def build(network: Network, region: Region, known: LayerBounds, image: int, last: int, inactive: bool = False) -> Model:
     """The triangle linear program of what the node `last` depends on, over region `image` of the batch.
 
     `known` bounds every pre-activation up to there. With `inactive`, neurons that are constantly zero keep the column
@@ -166,10 +172,9 @@ def build(network: Network, region: Region, known: Intervals, image: int, last: 
     inputs = model.columns(region.lower[image].cpu(), region.upper[image].cpu())
     model.after[0] = Entries(inputs, np.ones(len(inputs)))
     for i in needed(network, last):
-        op, operand = network.nodes[i].op, network.nodes[i].inputs[0]
-        assert isinstance(op, Activation)
+        operand = network.nodes[i].inputs[0]
         lower, upper = (side[operand][image, None].cpu() for side in (known.lower, known.upper))
-        _activation(model, i, relax(op, lower, upper), inactive)
+        _activation(model, i, network.activation(i).relax(lower, upper), inactive)
     return model
 
 
@@ -185,8 +190,7 @@ def _activation(model: Model, node: int, relaxation: Relaxation, inactive: bool)
     column = np.where(scale == 0, _NO_COLUMN, column)
     column[free] = model.columns(low[free], high[free])
     model.after[node] = Entries(column, scale)
-    lines = _window_lines(relaxation, used) if relaxation.reduces else _lines(relaxation)
-    for lower, slopes, offset in lines:
+    for lower, slopes, offset in _lines(relaxation, used.reshape(-1, width)):
         model.add(_line_rows(column[free], z[free], slopes[free], offset[free], lower))
 
 
@@ -200,9 +204,7 @@ def _pieces(relaxation: Relaxation) -> tuple[Floats, NDArray[np.bool_]]:
     linear = (slope == other).reshape(shape).all(1) & (gap[0, 0].flatten().numpy() == 0)
     slopes = np.where(linear[:, None], slope.reshape(shape), np.nan)
     used = np.isnan(slopes) | (slopes != 0)
-    if relaxation.reduces:
-        reach = relaxation.upper >= relaxation.lower.amax(-1, keepdim=True)
-        used &= reach.numpy().reshape(shape) | linear[:, None]
+    used &= relaxation.matters().numpy().reshape(shape) | linear[:, None]
     return slopes, used.ravel()
 
 
@@ -237,35 +239,19 @@ def _definitions(column: Places, form: Rows, constant: Floats) -> Rows:
 Lined = tuple[bool, Floats, Floats]
 
 
-def _lines(relaxation: Relaxation) -> Iterator[Lined]:
-    """Lines around an elementwise activation: is it a lower one, slopes `(entries, 1)` and intercepts `(entries,)`.
+def _lines(relaxation: Relaxation, used: NDArray[np.bool_]) -> Iterator[Lined]:
+    """Lines around an activation of the pre-activations that are `used`, `(entries, width)`: is it a lower one, slopes
+    `(entries, width)` and intercepts `(entries,)`.
 
-    Lines that repeat an earlier one have a slope of zero, as have those that only repeat the interval of a.
+    Lines that repeat an earlier one have slopes of zero, as have those that only repeat the interval of a.
     """
-    for lower in (True, False):
-        seen: list[Floats] = []
-        for rule in _RULES:
-            slope = relaxation.slopes(rule)[0 if lower else 1]
-            offset = _intercept(relaxation, slope, lower)
-            slopes = slope.reshape(-1, 1).numpy()
-            repeated = np.any([np.isclose(slopes, s, rtol=1e-9, atol=0) for s in seen], axis=0) if seen else False
-            seen.append(slopes)
-            yield lower, np.where(repeated, 0.0, slopes), offset
-
-
-def _window_lines(relaxation: Relaxation, used: NDArray[np.bool_]) -> Iterator[Lined]:
-    """Lines around a maximum, as `_lines`: every member is a lower one; the upper one rises with each member as far as
-    that one alone can carry the maximum above the largest lower bound."""
-    lower, upper = (t[0].flatten(0, -2).numpy() for t in (relaxation.lower, relaxation.upper))
-    entries, width = lower.shape
-    used = used.reshape(lower.shape)
-    for member in range(width):
-        yield True, np.eye(width)[None, member] * used, np.zeros(entries)
-    floor = lower.max(1, keepdims=True)
-    with np.errstate(all="ignore"):  # lines that are not finite are left out
-        rise = np.divide(upper - floor, upper - lower, where=upper > lower, out=np.zeros_like(lower))
-    slopes = torch.from_numpy(rise.clip(0, 1) * used).reshape(relaxation.lower.shape)
-    yield False, slopes.reshape(lower.shape).numpy(), _intercept(relaxation, slopes, False)
+    seen: dict[bool, list[Floats]] = {True: [], False: []}
+    for lower, slope in relaxation.facets():
+        slopes: Floats = slope.numpy().reshape(used.shape) * used
+        offset = _intercept(relaxation, torch.from_numpy(slopes).view_as(slope), lower)
+        repeated = [np.isclose(slopes, s, rtol=1e-9, atol=0).all(1, keepdims=True) for s in seen[lower]]
+        seen[lower].append(slopes)
+        yield lower, np.where(np.any(repeated, axis=0), 0.0, slopes) if repeated else slopes, offset
 
 
 def _intercept(relaxation: Relaxation, slope: Tensor, lower: bool) -> Floats:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.activations import Rule
 from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime, memory_budget, one_core_each
 from krelax.bounds.intermediate import (
@@ -24,17 +26,17 @@ from krelax.bounds.intermediate import (
     tighten_by_ascent,
     undecided,
 )
-from krelax.bounds.intervals import Intervals, advance, start
-from krelax.bounds.ledger import MARGINS, Choices, Noted
+from krelax.bounds.layers import LayerBounds, Lemmas, advance, start
 from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.steps import Single, Witness, by_rule, choices, over
+from krelax.bounds.recording import chosen, record, record_entries
+from krelax.bounds.steps import Single, Tapes, Witness, by_rule, over
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
-from krelax.network.graph import Network
 from krelax.problem.queries import Queries
-from krelax.relaxations import Rule
+from krelax.proof.choices import Choices, Noted
+from krelax.proof.log import MARGINS, Forms
 
 
 @dataclass(frozen=True)
@@ -104,26 +106,6 @@ METHODS: dict[str, Method] = {
 }
 
 
-@dataclass
-class Bounded:
-    """What a method found for a batch: lower bounds of the queries, `(batch, queries)`, and from what."""
-
-    value: Tensor
-    known: Intervals
-    witness: Witness = field(default_factory=dict)
-
-    def select(self, index: Tensor, network: Network) -> Bounded:
-        """What was found for some of the regions, without the witness."""
-        return Bounded(self.value[index], self.known.select(index, network))
-
-    @classmethod
-    def join(cls, parts: Sequence[Bounded], network: Network) -> Bounded:
-        """What was found for one region after the other; of several without witnesses and groups, which differ."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(torch.cat([p.value for p in parts]), Intervals.join([p.known for p in parts], network))
-
-
 def bound(
     instance: Instance, queries: Queries, method: Method, stop: bool = False, found: Bounded | None = None
 ) -> Bounded:
@@ -181,11 +163,11 @@ def holds(queries: Queries, value: Tensor) -> bool:
 
 
 def _forward(instance: Instance, queries: Queries) -> Bounded:
-    """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are noted, which
-    say nothing of the rest, each undecided entry of a pre-activation."""
+    """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are recorded,
+    which say nothing of the rest, each undecided entry of a pre-activation."""
     network, region = instance.network, instance.region
-    known, forms = start(region), [zonotope.identity(region)]
-    read = {network.nodes[i].inputs[0] for i in network.activations()} if instance.ledgers else set()
+    known, forms = start(region, bool(instance.logs)), [zonotope.identity(region)]
+    read = {network.nodes[i].inputs[0] for i in network.activations()} if instance.logs else set()
     for i in range(1, len(network.nodes)):
         instance.check()
         advance(network, known)
@@ -193,48 +175,46 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
             raise torch.OutOfMemoryError(f"a zonotope of node {i} does not fit memory")
         forms.append(zonotope.follow(network, forms, known))
         lower, upper = forms[i].bounds(region)
-        if not instance.ledgers:
-            known.tighten(i, lower, upper)
+        if not instance.logs:
+            known.tighten(i, lower, upper, None)
         elif i in read and not interval_is_exact(network, region, i):
-            known.tighten(i, *_note_parallel(instance, known, i, lower, upper))
+            known.tighten(i, lower, upper, _record_parallel(instance, known, i, lower, upper))
     form = outputs(network, queries.rows, queries.offsets)
     by_interval = lower_bound(network, region, form, by_rule(known, Rule.ZERO), known)
     by_zonotope = zonotope.margins(forms[-1], queries, region)
-    for place, ledger in enumerate(instance.ledgers):
-        part = ((_parallel(known, place), np.array([0])),)
-        for query, proven in enumerate(by_zonotope[place].tolist()):
-            ledger.note_parts(MARGINS, query, proven, part)
-    _note_without_slopes(instance, known, torch.where(by_interval > by_zonotope, by_interval, -torch.inf))
-    return Bounded(torch.maximum(by_interval, by_zonotope), known)
+    lemmas = _record_margins(instance, by_zonotope, _parallel(instance, known))
+    return _with_intervals(instance, Bounded.of(by_zonotope, known, lemmas), by_interval)
 
 
-def _parallel(known: Intervals, region: int) -> Noted:
+def _record_margins(instance: Instance, value: Tensor, leaves: Sequence[Noted]) -> Tensor | None:
+    """Record bounds of the margins, `(batch, queries)`."""
+    return record(instance, MARGINS, Forms.single(range(value.shape[1])), value, leaves)
+
+
+def _parallel(instance: Instance, known: LayerBounds) -> list[Noted]:
     """The lines that zonotopes are made of: a backward pass on them proves what zonotopes do."""
     steps: Witness = {}
     for i, relaxation in known.relaxations.items():
         slope = relaxation.slopes(Rule.PARALLEL)[1].unsqueeze(1)
         steps[i] = Single(relaxation, slope, slope)
-    return Noted.unsplit(choices(steps, region), 1)
+    return chosen(instance, steps, 1)
 
 
-def _note_parallel(
-    instance: Instance, known: Intervals, node: int, lower: Tensor, upper: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Note bounds of the undecided entries of a pre-activation, which zonotopes prove; these bounds, with infinite ones
-    of the other entries."""
-    mask, low, high = undecided(instance, known, node), lower.flatten(1), upper.flatten(1)
-    for region, ledger in enumerate(instance.ledgers):
-        index = mask[region].nonzero()[:, 0]
-        values = torch.cat([low[region, index], -high[region, index]])
-        ledger.note_entries(node, index, values, _parallel(known, region))
-    noted = mask.reshape(lower.shape)
-    return torch.where(noted, lower, -torch.inf), torch.where(noted, upper, torch.inf)
+def _record_parallel(instance: Instance, known: LayerBounds, node: int, lower: Tensor, upper: Tensor) -> Lemmas | None:
+    """Record bounds of the undecided entries of a pre-activation, which zonotopes prove; those of others are not."""
+    mask, both = undecided(instance, known, node), torch.cat([lower.flatten(1), -upper.flatten(1)], 1)
+    every = torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
+    lemmas = record_entries(instance, node, every, mask, both, _parallel(instance, known))
+    if lemmas is None:
+        return None
+    below, above = lemmas.chunk(2, 1)
+    return below.reshape(lower.shape), above.reshape(lower.shape)
 
 
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
     """Backward passes with closed-form slopes: one for each layer, then one for the queries."""
     network, region = instance.network, instance.region
-    known, hurried = start(region), instance.until(_patience(instance))
+    known, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance))
     activations = set(network.activations())
     for i, node in enumerate(network.nodes[1:], start=1):
         instance.check()
@@ -244,25 +224,22 @@ def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
         advance(network, known)
     form, witness = outputs(network, queries.rows, queries.offsets), by_rule(known, method.final)
     value = lower_bound(network, region, form, witness, known)
-    for i, ledger in enumerate(instance.ledgers):
-        part = (Noted.unsplit(choices(witness, i), 1), np.array([0]))
-        for query, proven in enumerate(value[i].tolist()):
-            ledger.note_parts(MARGINS, query, proven, (part,))
-    if method.final is not Rule.ZERO:  # closed-form slopes can be worse than none
-        plain = _by_rule(instance, queries, METHODS["interval"]).value
-        _note_without_slopes(instance, known, torch.where(plain > value, plain, -torch.inf))
-        value = torch.maximum(value, plain)
-    return Bounded(value, known)
+    found = Bounded.of(value, known, _record_margins(instance, value, chosen(instance, witness, 1)))
+    if method.final is Rule.ZERO:
+        return found
+    # closed-form slopes can be worse than none
+    plain = _by_rule(replace(instance, logs=()), queries, METHODS["interval"])
+    return _with_intervals(instance, found, plain.value)
 
 
-def _note_without_slopes(instance: Instance, known: Intervals, value: Tensor) -> None:
-    """Note bounds of margins, `(batch, queries)`, that slopes of zero prove."""
-    count = value.shape[1]
-    for region, ledger in enumerate(instance.ledgers):
-        if bool(value[region].isfinite().any()):
-            sizes = {i: relaxation.lower[0].numel() for i, relaxation in known.relaxations.items()}
-            zeros = {i: Choices(absolute=np.zeros((count, n), np.float32)) for i, n in sizes.items()}
-            ledger.note(MARGINS, range(count), value[region], Noted.unsplit(zeros, count))
+def _with_intervals(instance: Instance, found: Bounded, value: Tensor) -> Bounded:
+    """With the better of the margins' bounds and others, `(batch, queries)`, that slopes of zero prove."""
+    if instance.logs and not bool((value > found.value).any()):
+        return found
+    sizes = {i: relaxation.lower[0].numel() for i, relaxation in found.known.relaxations.items()}
+    zeros = {i: Choices(absolute=np.zeros((1, n), np.float32)) for i, n in sizes.items()}
+    leaves = [Noted.unsplit(zeros, 1)] * len(instance.logs)
+    return found.improved(value, _record_margins(instance, value, leaves))
 
 
 def _by_ascent(
@@ -270,7 +247,7 @@ def _by_ascent(
 ) -> Bounded:
     """Start from what the rules found and optimise, layer by layer, then the queries."""
     network, region = instance.network, instance.region
-    known, hurried = start(region), instance.until(_patience(instance))
+    known, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance))
     activations = set(network.activations())
     for i, node in enumerate(network.nodes[1:], start=1):
         instance.check()
@@ -278,8 +255,8 @@ def _by_ascent(
             with suppress(OutOfTime):
                 tighten_by_ascent(hurried, known, node.inputs[0], inner)
         advance(network, known)
-        known.tighten(i, found.known.lower[i], found.known.upper[i])
-    return _optimised(instance, queries, Bounded(found.value, known), outer, stop)
+        known.meet(found.known, i)
+    return _optimised(instance, queries, replace(found, known=known), outer, stop)
 
 
 def _patience(instance: Instance) -> float | None:
@@ -321,16 +298,16 @@ def by_groups(
     scores = influence(instance, form, found.known)
     known = bound_layers(instance.until(seconds), found.known, scores, joining)
     instance.check()
-    return _optimised(instance, queries, Bounded(found.value, known), joining.outer, stop)
+    return _optimised(instance, queries, replace(found, known=known), joining.outer, stop)
 
 
 def _by_program(instance: Instance, queries: Queries, found: Bounded, stop: bool) -> Bounded:
     """Linear programs of the margins, with cutting planes if there are groups; one region."""
     if not found.known.groups:
-        return Bounded(*bound_by_lp(instance, queries, found, stop))
+        return bound_by_lp(instance, queries, found, stop)
     from krelax.bounds.cutting import bound_by_cutting  # numba takes a while to import
 
-    return Bounded(*bound_by_cutting(instance, queries, found, stop))
+    return bound_by_cutting(instance, queries, found, stop)
 
 
 def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Ascent, stop: bool) -> Bounded:
@@ -344,8 +321,7 @@ def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Asc
     proposed = ascend(instance, form, known.to(fast, network), ascent, done)
     witness = over(proposed, known)
     form = outputs(network, queries.rows, queries.offsets)
-    value = lower_bound(network, instance.region, form, witness, known)
-    for region, ledger in enumerate(instance.ledgers):
-        leaves = Noted.unsplit(choices(witness, region), value.shape[1])
-        ledger.note(MARGINS, range(value.shape[1]), value[region], leaves)
-    return Bounded(torch.maximum(value, found.value), known, witness)
+    tapes: Tapes = {}
+    value = lower_bound(network, instance.region, form, witness, known, tapes)
+    lemmas = _record_margins(instance, value, chosen(instance, witness, value.shape[1], tapes))
+    return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)

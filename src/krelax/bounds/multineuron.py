@@ -9,17 +9,18 @@ the support of their exact hull. Everything is one backward pass with more to ch
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from krelax.activations import Rule
 from krelax.bounds.backward import Form, Trace, back_substitute, neurons, pull
 from krelax.bounds.branching import Effort
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.intermediate import tighten_by_ascent
-from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.relational import bounded
 from krelax.bounds.steps import by_rule
@@ -28,8 +29,6 @@ from krelax.hull.grouping import Grouping, groups
 from krelax.hull.polytope import octahedral_rows, pair_rows
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
-from krelax.relaxations import Rule
-from krelax.relaxations.piecewise import Triangle
 
 
 @dataclass(frozen=True)
@@ -55,25 +54,26 @@ _LEAST_WEIGHT = 0.3
 _SHORT = Ascent(30, 0.5, 0.92)
 
 
-def influence(instance: Instance, form: Form, known: Intervals) -> dict[int, Tensor]:
+def influence(instance: Instance, form: Form, known: LayerBounds) -> dict[int, Tensor]:
     """How much the single-neuron relaxations cost the given forms: at each activation `|coeff| * height`, `(n,)`.
 
     One region; forms in the fast type, with slopes optimised shortly. The height is that of the triangle; neurons that
-    no form needs keep a small part of it, because other neurons may need them.
+    no form needs keep a small part of it, because other neurons may need them. Other activations than triangles are in
+    no groups and have no score.
     """
     fast, trace = known.to(instance.fast_network.dtype, instance.network), Trace()
     witness = ascend(instance, form, fast, _SHORT)
     back_substitute(instance.fast_network, form, witness, fast, trace)
     scores = {}
     for i, coeff in trace.coeff.items():
-        relaxation = known.relaxations[i]
-        if isinstance(relaxation, Triangle):
-            size = coeff[0].abs().sum(0).flatten().to(relaxation.lower)
-            scores[i] = (size + 1e-3 * size.mean()) * relaxation.height()[0].flatten()
+        triangle = known.relaxations[i].triangle()
+        if triangle is not None:
+            size = coeff[0].abs().sum(0).flatten().to(triangle.lower)
+            scores[i] = (size + 1e-3 * size.mean()) * triangle.height()[0].flatten()
     return scores
 
 
-def affinity(instance: Instance, known: Intervals, node: int, index: Tensor) -> Tensor:
+def affinity(instance: Instance, known: LayerBounds, node: int, index: Tensor) -> Tensor:
     """How much two pre-activations have in common, `(m, m)` numbers in [0, 1], for entries `index` of `node`.
 
     As linear forms of the input (with parallel slopes), by how much the narrower of `z_i + z_j` and `z_i - z_j` falls
@@ -91,11 +91,16 @@ def affinity(instance: Instance, known: Intervals, node: int, index: Tensor) -> 
 
 
 def choose(
-    instance: Instance, known: Intervals, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
+    instance: Instance, known: LayerBounds, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
 ) -> Groups | None:
-    """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group."""
+    """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group, or if
+    its activation cannot be in groups. They have no pass-through members where proofs are recorded, which cannot say
+    what such groups prove."""
+    grouping = replace(grouping, through=0) if instance.logs else grouping
     source, relaxation = instance.network.nodes[node].inputs[0], known.relaxations[node]
-    assert isinstance(relaxation, Triangle)
+    leak = relaxation.op.leak
+    if leak is None:
+        return None
     best = score.argsort(descending=True, stable=True)[: grouping.neurons]
     # what may be infinite, perhaps in single precision only, has no polytope around it
     size = relaxation.magnitude[0].flatten()[best].to(instance.fast_network.dtype)
@@ -107,10 +112,10 @@ def choose(
     normals = octahedral_rows if grouping.size + grouping.through <= _OCTAHEDRAL else pair_rows
     rows = torch.from_numpy(normals(grouping.size + grouping.through)).to(score)
     through = _through(instance, known, source, members, grouping.through)
-    return bounded(instance, known, source, members[None], rows, ascent, relaxation.negative_slope, through)
+    return bounded(instance, known, source, members[None], rows, ascent, leak, through)
 
 
-def _through(instance: Instance, known: Intervals, node: int, members: Tensor, count: int) -> Through | None:
+def _through(instance: Instance, known: LayerBounds, node: int, members: Tensor, count: int) -> Through | None:
     """For each group `(groups, k)` of entries of `node` the `count` entries of the layer below that move all members
     most: pass-through members."""
     if count == 0:
@@ -138,7 +143,7 @@ def worth(score: Tensor) -> Tensor:
     return weight.expand(2, -1)
 
 
-def _tighten(instance: Instance, known: Intervals, node: int, score: Tensor | None, joining: Joining) -> None:
+def _tighten(instance: Instance, known: LayerBounds, node: int, score: Tensor | None, joining: Joining) -> None:
     """Better bounds of the pre-activation of `node`, with all that is known of the layers before."""
     source = instance.network.nodes[node].inputs[0]
     if joining.inner is not None and (known.groups or joining.splitting is not None):
@@ -147,23 +152,23 @@ def _tighten(instance: Instance, known: Intervals, node: int, score: Tensor | No
         tighten_layer(instance, known, source, joining.splitting, worth(score))
 
 
-def bound_layers(instance: Instance, found: Intervals, scores: dict[int, Tensor], joining: Joining) -> Intervals:
+def bound_layers(instance: Instance, found: LayerBounds, scores: dict[int, Tensor], joining: Joining) -> LayerBounds:
     """Bounds of every node of one region, with groups in every layer that has a score; never looser than `found`.
 
     Every layer gets its share of the time until the deadline of the instance; what there is no time for is left out.
     """
     network = instance.network
-    known = start(instance.region)
+    known = start(instance.region, bool(instance.logs))
     activations = network.activations()
     for i, node in enumerate(network.nodes[1:], start=1):
         share = instance.share(len([j for j in activations if j >= i]))
         if i in activations:
             source = node.inputs[0]
-            known.tighten(source, found.lower[source], found.upper[source])
+            known.meet(found, source)
             with suppress(OutOfTime):
                 _tighten(share, known, i, scores.get(i), joining)
         advance(network, known)
-        known.tighten(i, found.lower[i], found.upper[i])
+        known.meet(found, i)
         if i in scores and joining.grouping is not None:
             with suppress(OutOfTime):
                 chosen = choose(share, known, i, scores[i], joining.grouping, joining.combinations)

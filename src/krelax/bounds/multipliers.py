@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from krelax.activations import Relaxation
 from krelax.bounds.groups import Groups
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices, Shared
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import underflow
 from krelax.bounds.steps import Crossing, Step
 from krelax.problem.region import FLOOR, dot
-from krelax.relaxations import Relaxation
+from krelax.proof.choices import Choices, Shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +83,11 @@ class Multipliers(Step):
         self.slopes = slopes.to(relaxation.lower)
         self.cuts = None if cuts is None or multipliers is None or not len(cuts) else cuts.to(self.slopes)
         self.multipliers = None if multipliers is None else multipliers.to(self.slopes).clamp(min=0)
-        self._at: Tensor | None = None
 
-    def over(self, known: Intervals, node: int) -> Multipliers:
+    def over(self, known: LayerBounds, node: int) -> Multipliers:
         return Multipliers(known.relaxations[node], self.slopes, self.cuts, self.multipliers, self.groups)
 
-    def choices(self, region: int) -> Choices:
+    def choices(self, region: int, tape: Tensor | None) -> Choices:
         """Cuts as what their groups take over: the offset of a facet is the group's support."""
         absolute, shared = self.slopes, tuple[Shared, ...]()
         if self.cuts is not None and self.multipliers is not None:
@@ -96,27 +95,26 @@ class Multipliers(Step):
             shared = tuple(_shared(self.groups, self.cuts, self.multipliers))
         return Choices(absolute=absolute[region].flatten(1).float().cpu().numpy(), groups=shared)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
-        assert self._at is not None
-        return self._at
+    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: Tensor) -> Tensor:
+        return tape
 
     def back(self, coeff: Tensor) -> Crossing:
         if self.cuts is None or self.multipliers is None:
-            price, _ = self._pay(self.slopes, coeff)
-            return Crossing(self.slopes, price)
+            price, _, at = self._pay(self.slopes, coeff)
+            return Crossing(self.slopes, price, tape=at)
         return self._back_with(self.cuts, self.multipliers, coeff)
 
-    def _pay(self, slopes: Tensor, coeff: Tensor) -> tuple[Tensor, Tensor]:
-        """Support values, `(batch, queries)`, and the magnitudes of the post-activations."""
+    def _pay(self, slopes: Tensor, coeff: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Support values, `(batch, queries)`, the magnitudes of the post-activations, and where the support is attained
+        in them."""
         found = self.relaxation.support(slopes, coeff)
-        self._at = found.a
         lower, upper = self.relaxation.interval()
-        return found.value.flatten(2).sum(-1), torch.maximum(lower.abs(), upper.abs())
+        return found.value.flatten(2).sum(-1), torch.maximum(lower.abs(), upper.abs()), found.a
 
     def _back_with(self, cuts: Cuts, multipliers: Tensor, coeff: Tensor) -> Crossing:
         moved_z, size_z = _scattered(multipliers, cuts.places, cuts.z, self.slopes)
         moved_a, size_a = _scattered(multipliers, cuts.places, cuts.a, coeff)
-        price, largest = self._pay(self.slopes - moved_z, coeff + moved_a)
+        price, largest, at = self._pay(self.slopes - moved_z, coeff + moved_a)
         z, a = self.relaxation.magnitude + FLOOR, largest + FLOOR
         price = price + multipliers @ cuts.offset
         absolute = dot(self.slopes.abs() + size_z, z.unsqueeze(1)) + dot(coeff.abs() + size_a, a.unsqueeze(1))
@@ -124,7 +122,7 @@ class Multipliers(Step):
         # sums here have more terms, as many as the cuts have, than those that the backward pass allows for
         terms = cuts.places.numel()
         absolute = absolute * (1 + (terms + 2) / coeff[0, 0].numel())
-        return Crossing(self.slopes, price + underflow(terms, z) + underflow(terms, a), absolute)
+        return Crossing(self.slopes, price + underflow(terms, z) + underflow(terms, a), absolute, tape=at)
 
 
 def _shared(sets: Sequence[Groups], cuts: Cuts, multipliers: Tensor) -> Iterator[Shared]:
@@ -137,7 +135,7 @@ def _shared(sets: Sequence[Groups], cuts: Cuts, multipliers: Tensor) -> Iterator
             _by_group(multipliers[:, mine], cuts.group[mine] - first, values[mine, :k], groups)
             for values in (-cuts.a, cuts.z)
         )
-        yield Shared(groups, coeff, slope)
+        yield Shared(groups.stated, coeff, slope)
         first += count
 
 

@@ -17,15 +17,14 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations import Activation, Rule
 from krelax.bounds.backward import Form, Trace, back_substitute
 from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.steps import Parameter, Single, Step, Witness
-from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
-from krelax.relaxations import Rule
 from krelax.watch import tick
 
 # Coefficients that all steps of the ascents of one region's layers may meet, and steps to take anyway:
@@ -58,7 +57,7 @@ def _work(network: Network) -> int:
     return total
 
 
-def initial(known: Intervals, nodes: list[int], queries: int) -> Witness:
+def initial(known: LayerBounds, nodes: list[int], queries: int) -> Witness:
     """CROWN's adaptive slopes, one copy per query where they will be optimised."""
     result: Witness = {}
     for i in nodes:
@@ -74,7 +73,7 @@ def initial(known: Intervals, nodes: list[int], queries: int) -> Witness:
 
 
 def ascend(
-    instance: Instance, form: Form, known: Intervals, ascent: Ascent, done: Callable[[Tensor], bool] | None = None
+    instance: Instance, form: Form, known: LayerBounds, ascent: Ascent, done: Callable[[Tensor], bool] | None = None
 ) -> Witness:
     """Slopes that raise the lower bound of every query of `form`; stops early when `done` says so of the bounds.
 
@@ -90,7 +89,7 @@ def ascend(
 def climb(
     instance: Instance,
     form: Form,
-    known: Intervals,
+    known: LayerBounds,
     witness: Witness,
     ascent: Ascent,
     done: Callable[[Tensor], bool] | None = None,
@@ -155,4 +154,4 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
             points[i] = value.unflatten(0, operands[0].shape[:2])
         else:
             points[node.inputs[0]] = points[node.inputs[0]].contiguous()
-            points[i] = witness[i].forth(trace.coeff[i], points, node.inputs[0])
+            points[i] = witness[i].forth(trace.coeff[i], points, node.inputs[0], trace.tapes[i])

@@ -11,14 +11,15 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations.joint import Joint
 from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups, Through
 from krelax.bounds.instance import Instance, pieces, side_by_side
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Noted, keys_of_rows
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.steps import Witness, choices, over
-from krelax.relaxations.joint import Joint
+from krelax.bounds.recording import chosen, record
+from krelax.bounds.steps import Tapes, Witness, over
+from krelax.proof.log import UNSTATED, Forms
 
 # Combinations bounded at a time.
 _QUERIES = 256
@@ -26,7 +27,7 @@ _QUERIES = 256
 
 def bounded(
     instance: Instance,
-    known: Intervals,
+    known: LayerBounds,
     node: int,
     members: Tensor,
     rows: Tensor,
@@ -42,11 +43,12 @@ def bounded(
     width = known.lower[node][0].numel()
     places = members if through is None else torch.cat([members, width + through.places], -1)
     codes, inverse = _combinations(places, rows)
-    value = _lower_bounds(instance, known, node, through, codes, ascent)
+    value, lemmas = _lower_bounds(instance, known, node, through, codes, ascent)
     # `rows` is the mirror image of the normals that were asked for
     bounds = -value.gather(1, inverse.flatten(1)).reshape(inverse.shape)
+    lemmas = None if lemmas is None else lemmas.gather(1, inverse.flatten(1)).reshape(inverse.shape)
     slopes = (negative_slope,) * members.shape[-1] + (1.0,) * (places.shape[-1] - members.shape[-1])
-    return Groups(members, Joint(rows.to(bounds), bounds, slopes), through)
+    return Groups(members, Joint(rows.to(bounds), bounds, slopes), through, lemmas)
 
 
 def _combinations(places: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,13 +62,13 @@ def _combinations(places: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def _lower_bounds(
     instance: Instance,
-    known: Intervals,
+    known: LayerBounds,
     node: int,
     through: Through | None,
     codes: Tensor,
     ascent: Ascent,
-) -> Tensor:
-    """Lower bounds of the combinations in every region, `(batch, all)`."""
+) -> tuple[Tensor, Tensor | None]:
+    """Lower bounds of the combinations in every region, `(batch, all)`, and their lemmas."""
     nodes = [node] if through is None else [node, through.node]
     lower, upper = (torch.cat([side[i].flatten(1) for i in nodes], 1) for side in (known.lower, known.upper))
     place, sign = codes.abs().sub(1).clamp(min=0), codes.sign().to(lower.dtype)
@@ -77,19 +79,22 @@ def _lower_bounds(
     several = (~alone).nonzero()[:, 0]
     fast_known = known.to(instance.fast_network.dtype, instance.network)
 
-    def work(portion: Tensor) -> Tensor:
+    lemmas = torch.zeros_like(value, dtype=torch.int64) if instance.logs else None
+
+    def work(portion: Tensor) -> tuple[Tensor, Tensor | None]:
         instance.check()
         which = several[portion]
         row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
-        found, witness = _bound(instance, known, fast_known, _form(instance, nodes, row), ascent)
-        for region, ledger in enumerate(instance.ledgers):
-            ledger.note(node, keys_of_rows(row), found[region], Noted.unsplit(choices(witness, region), len(row)))
-        return found
+        found, witness, tapes = _bound(instance, known, fast_known, _form(instance, nodes, row), ascent)
+        return found, record(instance, node, Forms.of(row), found, chosen(instance, witness, len(row), tapes))
 
     portions = list(pieces(len(several), _QUERIES, several.device))
-    for portion, found in zip(portions, side_by_side(work, portions, lower.device), strict=True):
+    for portion, (found, proven) in zip(portions, side_by_side(work, portions, lower.device), strict=True):
         value[:, several[portion]] = found
-    return value
+        if lemmas is not None and proven is not None:
+            lemmas[:, several[portion]] = proven
+            value[lemmas == UNSTATED] = -torch.inf
+    return value, lemmas
 
 
 def _form(instance: Instance, nodes: list[int], rows: Tensor) -> Form:
@@ -101,11 +106,12 @@ def _form(instance: Instance, nodes: list[int], rows: Tensor) -> Form:
 
 
 def _bound(
-    instance: Instance, known: Intervals, fast_known: Intervals, form: Form, ascent: Ascent
-) -> tuple[Tensor, Witness]:
-    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type; and the witness."""
+    instance: Instance, known: LayerBounds, fast_known: LayerBounds, form: Form, ascent: Ascent
+) -> tuple[Tensor, Witness, Tapes]:
+    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type; witness and tapes."""
     form = Form(form.coeff, form.constant.expand(len(instance.region), -1))
     fast = instance.fast_network.dtype
     proposal = Form({i: a.to(fast) for i, a in form.coeff.items()}, form.constant.to(fast))
     witness = over(ascend(instance, proposal, fast_known, ascent), known)
-    return lower_bound(instance.network, instance.region, form, witness, known), witness
+    tapes: Tapes = {}
+    return lower_bound(instance.network, instance.region, form, witness, known, tapes), witness, tapes

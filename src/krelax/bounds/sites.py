@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from krelax.activations import Relaxation, Rule
+from krelax.activations.triangle import Triangle
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
-from krelax.bounds.ledger import Choices
 from krelax.bounds.split import Narrowed, Split
 from krelax.bounds.steps import Single, Step, slope_choices
-from krelax.relaxations import Relaxation, Rule
-from krelax.relaxations.piecewise import Triangle
+from krelax.proof.choices import Choices
 
 
 class Splits(NamedTuple):
@@ -145,12 +145,12 @@ class Splittable(Site):
 
     def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
         """Both lines of every neuron that is undecided for proposals: what is decided for proofs has its own."""
-        own, undecided = self.intervals(rows), self._undecided
-        assert isinstance(proving, Triangle)
-        each = proving if own is None else own.over(proving)
+        own, triangle = self.intervals(rows), proving.triangle()
+        assert triangle is not None
+        each = triangle if own is None else own.over(triangle)
         low, high, upper = self._lines_of(each) if own is None else self._undecided_of(each)
         lower = torch.clamp(rows[0].to(low), low, high)
-        return slope_choices(each, undecided, lower, upper[0] if own is None else upper)
+        return slope_choices(each, self._undecided, lower, upper[0] if own is None else upper)
 
     def _undecided_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
         """Ranges of lower slopes, and upper slopes, of undecided neurons, `(leaves | 1, undecided)`."""

@@ -15,12 +15,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices
+from krelax.activations.triangle import Triangle
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.bounds.steps import Alone, Crossing, Parameter, columns, slope_choices
 from krelax.problem.region import dot
-from krelax.relaxations.piecewise import Triangle
+from krelax.proof.choices import Choices
 
 # Multipliers are of the size of coefficients, whose unit is that of the query: they move faster than slopes in [0, 1].
 _MULTIPLIER_STEP = 1.0
@@ -39,12 +39,12 @@ class Narrowed:
     def over(self, relaxation: Triangle) -> Triangle:
         """The relaxation of every leaf, `(leaves, *shape)`, in the type of the one that all share."""
         lower = self._spread(relaxation.lower, self.lower)
-        return Triangle(lower, self._spread(relaxation.upper, self.upper), relaxation.negative_slope)
+        return relaxation.over(lower, self._spread(relaxation.upper, self.upper))
 
     def alone(self, relaxation: Triangle) -> Triangle:
         """The same for these neurons alone, `(leaves, entries)`."""
         lower, upper = (t.to(relaxation.lower.dtype) for t in (self.lower, self.upper))
-        return Triangle(lower, upper, relaxation.negative_slope)
+        return relaxation.over(lower, upper)
 
     def _spread(self, shared: Tensor, own: Tensor) -> Tensor:
         every = shared.flatten(1).repeat(len(own), 1)
@@ -90,16 +90,16 @@ class Split(Alone):
     def parameters(self) -> list[Parameter]:
         return [self.slope, self.multiplier] if len(self.place) else [self.slope]
 
-    def over(self, known: Intervals, node: int) -> Self:
-        relaxation = known.relaxations[node]
-        assert isinstance(relaxation, Triangle)
+    def over(self, known: LayerBounds, node: int) -> Self:
+        relaxation = known.relaxations[node].triangle()
+        assert relaxation is not None
         dtype = relaxation.lower.dtype
         low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
         slope = relaxation.rounded(self.slope.value.to(dtype)).clamp(low, high)
         side, multiplier = self.side.to(dtype), written(self.multiplier.value.to(dtype))
         return type(self)(relaxation, slope, self.place, side, multiplier, self._narrowed)
 
-    def choices(self, region: int) -> Choices:
+    def choices(self, region: int, tape: None) -> Choices:
         slopes, chord = self.slope.value[region].flatten(1), self.relaxation.chord()[region].flatten()
         entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
         return slope_choices(self.relaxation, entries, slopes[:, entries], chord[entries])
@@ -118,7 +118,7 @@ class Split(Alone):
             slopes.view(-1).scatter_(0, self.place, own)
         return Crossing(slopes, price)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
+    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: None) -> Tensor:
         q = points[operand]
         self.slope.gradient = coeff.clamp(min=0).mul_(q)
         positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))

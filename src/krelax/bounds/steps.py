@@ -2,7 +2,8 @@
 
 A step is the witness at one activation: slopes it may choose freely, and what they cost. Whatever a step's numbers are,
 its price is a value of a support function, so crossing is sound. Going up again, a step turns primal points before the
-activation into primal points after it, which by Danskin's theorem are the derivatives of the bound.
+activation into primal points after it, which by Danskin's theorem are the derivatives of the bound. A step remembers
+nothing of a crossing: what going up needs is on a tape.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Choices
+from krelax.activations import Lines, Relaxation, Rule
+from krelax.activations.triangle import Triangle
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.problem.region import dot
-from krelax.relaxations import Lines, Relaxation, Rule
-from krelax.relaxations.piecewise import Triangle
+from krelax.proof.choices import Choices
 
 
 @dataclass
@@ -29,13 +31,19 @@ class Crossing:
 
     `slopes`, `(batch, queries, *shape of z)`, are the coefficients on its pre-activation, `elsewhere` those on other
     nodes, and `price`, `(batch, queries)`, is to be subtracted. `absolute`, of the same shape, bounds the sum of the
-    absolute terms that `price` is made of beyond `|slopes| * |z|` and `|coeff| * |a|`, for the rounding error.
+    absolute terms that `price` is made of beyond `|slopes| * |z|` and `|coeff| * |a|`, for the rounding error. `tape`
+    is for the step that made it, on the way up or when its choices are asked for.
     """
 
     slopes: Tensor
     price: Tensor
     absolute: Tensor | None = None
     elsewhere: Mapping[int, Tensor] = field(default_factory=dict)
+    tape: Any = None
+
+
+# What the steps of a pass have on tape, by activation.
+Tapes = dict[int, Any]
 
 
 @dataclass
@@ -64,19 +72,20 @@ class Step(ABC):
         """Cross the activation downwards."""
 
     @abstractmethod
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
-        """Cross it upwards: the derivative of the bound with respect to `coeff`, given that with respect to the
-        slopes, `points[operand]`, and to coefficients elsewhere; fills in the gradients of the parameters."""
+    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: Any) -> Tensor:
+        """Cross it upwards, with the tape of the way down: the derivative of the bound with respect to `coeff`, given
+        that with respect to the slopes, `points[operand]`, and to coefficients elsewhere; fills in the gradients of the
+        parameters."""
 
     @abstractmethod
-    def over(self, known: Intervals, node: int) -> Self:
+    def over(self, known: LayerBounds, node: int) -> Self:
         """The same witness over the relaxations of `known`, in their type, with numbers that can be written down."""
 
     @abstractmethod
-    def choices(self, region: int) -> Choices:
-        """What the step chose for all queries of one region of the batch, as it was evaluated last; what is the same
-        for all of them, such as lines of a rule, may be there once. Nothing of groups that were not evaluated, because
-        no coefficients arrived at them."""
+    def choices(self, region: int, tape: Any) -> Choices:
+        """What the step chose for all queries of one region of the batch, with the tape of their evaluation; what is
+        the same for all of them, such as lines of a rule, may be there once. Nothing of groups if there is no tape,
+        because no coefficients arrived at them."""
 
     def parameters(self) -> list[Parameter]:
         """What can be optimised."""
@@ -120,24 +129,25 @@ class Single(Alone):
     def parameters(self) -> list[Parameter]:
         return [p for p in (self._lower, self._upper) if p is not None]
 
-    def over(self, known: Intervals, node: int) -> Single:
+    def over(self, known: LayerBounds, node: int) -> Single:
         relaxation = known.relaxations[node]
         dtype = relaxation.lower.dtype
         lower, upper = relaxation.rounded(self._lines.lower.to(dtype)), written(self._lines.upper.to(dtype))
         return Single(relaxation, lower, upper)
 
-    def choices(self, region: int) -> Choices:
+    def choices(self, region: int, tape: Lines | None) -> Choices:
         lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
-        if isinstance(self.relaxation, Triangle) and self.relaxation.writable(lower):
-            entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
-            return slope_choices(self.relaxation, entries, lower[:, entries], upper[0, entries])
+        triangle = self.relaxation.triangle()
+        if triangle is not None and triangle.writable(lower):
+            entries = triangle.unstable()[region].flatten().nonzero()[:, 0]
+            return slope_choices(triangle, entries, lower[:, entries], upper[0, entries])
         both = torch.stack(torch.broadcast_tensors(lower, upper), -1)
         if True not in self.relaxation.optimised and bool((both == both[:1]).all()):
             both = both[:1]
         return Choices(lines=both.float().cpu().numpy())
 
     def back(self, coeff: Tensor) -> Crossing:
-        lines = self._lines = self._refreshed()
+        lines = self._refreshed()
         positive = coeff.clamp(min=0)
         negative = coeff - positive
         price = -dot(negative, lines.above)
@@ -145,10 +155,10 @@ class Single(Alone):
             price = price + dot(positive, lines.below)
         if self.relaxation.reduces:
             positive, negative = positive.unsqueeze(-1), negative.unsqueeze(-1)
-        return Crossing(torch.addcmul(positive * lines.lower, negative, lines.upper), price)
+        return Crossing(torch.addcmul(positive * lines.lower, negative, lines.upper), price, tape=lines)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int) -> Tensor:
-        q, lines = points[operand], self._lines
+    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: Lines) -> Tensor:
+        q, lines = points[operand], tape
         if self._lower is not None:
             self._lower.gradient = coeff.clamp(min=0) * (q if lines.lower_at is None else q - lines.lower_at)
         if self._upper is not None:
@@ -180,7 +190,7 @@ class Single(Alone):
         else:
             along = torch.lerp(lines.upper, lines.lower, positive).mul_(q)
         below = lines.above.new_zeros(()) if lines.below is None else -lines.below
-        return along.add_(torch.lerp(lines.above, below.expand_as(lines.above), positive))
+        return along.add_(torch.lerp(lines.above, below, positive))
 
 
 def slope_choices(relaxation: Triangle, entries: Tensor, lower: Tensor, upper: Tensor) -> Choices:
@@ -202,17 +212,20 @@ def _positive(coeff: Tensor) -> Tensor:
 Witness = dict[int, Step]
 
 
-def over(witness: Mapping[int, Step], known: Intervals) -> Witness:
+def over(witness: Mapping[int, Step], known: LayerBounds) -> Witness:
     """The same witness over other bounds of the same network, or in another type."""
     return {i: step.over(known, i) for i, step in witness.items()}
 
 
-def choices(witness: Mapping[int, Step], region: int = 0) -> dict[int, Choices]:
-    """What the steps of a witness, as it was evaluated, chose for all queries of one region of a batch."""
-    return {i: step.choices(region) for i, step in witness.items()}
+def choices(
+    witness: Mapping[int, Step], region: int = 0, tapes: Mapping[int, Any] = MappingProxyType({})
+) -> dict[int, Choices]:
+    """What the steps of a witness chose for all queries of one region of a batch, with the tapes of their evaluation,
+    which those without groups need not."""
+    return {i: step.choices(region, tapes.get(i)) for i, step in witness.items()}
 
 
-def by_rule(known: Intervals, rule: Rule) -> Witness:
+def by_rule(known: LayerBounds, rule: Rule) -> Witness:
     """The lines of a closed-form rule at every activation bounded so far, shared by all queries."""
     steps: Witness = {}
     for i, relaxation in known.relaxations.items():

@@ -9,8 +9,8 @@ from krelax.bounds.backward import neurons, signed
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import interval_is_exact, undecided
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import keys_of_entries
+from krelax.bounds.layers import LayerBounds, Lemmas
+from krelax.proof.log import Forms
 
 # By how much, relatively, bounds that contradict each other are apart: others may have to see it, too.
 _CLEARLY = 1e-6
@@ -18,7 +18,7 @@ _CLEARLY = 1e-6
 
 def tighten_layer(
     instance: Instance,
-    known: Intervals,
+    known: LayerBounds,
     node: int,
     effort: Effort,
     weight: Tensor | None = None,
@@ -43,13 +43,22 @@ def tighten_layer(
     target = torch.zeros_like(start)
     task = torch.arange(index.numel(), device=index.device).repeat(2)
     share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
-    names = (node, keys_of_entries(index[0].tolist(), [True] * index.numel()))
+    names = node, Forms.both(index[0].cpu().numpy())
     search = Branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, None, names, assumed)
-    below, above = search.run(effort.seconds).chunk(2)
+    found = search.run(effort.seconds)
+    below, above = found.value.chunk(2)
     size = 1 + torch.maximum(lower[0, index[0]].abs(), upper[0, index[0]].abs())
     lower, upper = lower.index_copy(1, index[0], below[None]), upper.index_copy(1, index[0], -above[None])
-    known.tighten(node, lower.view_as(known.lower[node]), upper.view_as(known.upper[node]))
+    lemmas = None if found.lemmas is None else _among(known, node, index[0], found.lemmas)
+    known.tighten(node, lower.view_as(known.lower[node]), upper.view_as(known.upper[node]), lemmas)
     return bool((below + above > _CLEARLY * size).any())
+
+
+def _among(known: LayerBounds, node: int, index: Tensor, lemmas: Tensor) -> Lemmas:
+    """Lemmas about entries, `(m,)`, of a node, and then about their negatives, among those that prove its bounds."""
+    pairs = zip(known.lemmas_of(node), lemmas.chunk(2), strict=True)
+    below, above = (old.flatten(1).index_copy(1, index, new[None]).view_as(old) for old, new in pairs)
+    return below, above
 
 
 def _urgency(start: Tensor) -> Tensor:

@@ -14,14 +14,13 @@ from math import prod
 import torch
 from torch import Tensor
 
-from krelax.bounds.intervals import Intervals
+from krelax.activations import Activation, Rule
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, gamma, underflow
-from krelax.network.activations import Activation
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
-from krelax.relaxations import Rule
 from krelax.watch import tick
 
 # Numbers that an operator makes at a time: there are hundreds of times as many for a large network.
@@ -77,7 +76,7 @@ def identity(region: Region) -> Zonotope:
     return Zonotope(zero, unit.expand(batch, -1, *[-1] * len(shape)), zero[:, None][:, :0], zero, region.magnitude)
 
 
-def follow(network: Network, forms: list[Zonotope], known: Intervals) -> Zonotope:
+def follow(network: Network, forms: list[Zonotope], known: LayerBounds) -> Zonotope:
     """The zonotope of the next node, from those before it; an activation needs its relaxation in `known`."""
     node = network.nodes[len(forms)]
     operands = [forms[j] for j in node.inputs]
@@ -87,7 +86,7 @@ def follow(network: Network, forms: list[Zonotope], known: Intervals) -> Zonotop
     return _activate(operands[0], known, len(forms), symbols)
 
 
-def size(network: Network, forms: list[Zonotope], known: Intervals) -> int:
+def size(network: Network, forms: list[Zonotope], known: LayerBounds) -> int:
     """Bytes of the coefficients of the next node's zonotope; an activation needs its relaxation in `known`."""
     node, first = network.nodes[len(forms)], forms[0].inputs
     if isinstance(node.op, Activation):
@@ -145,7 +144,7 @@ def _padded(noise: Tensor, symbols: int) -> Tensor:
     return torch.cat([noise, missing], dim=1)
 
 
-def _activate(z: Zonotope, known: Intervals, node: int, symbols: int) -> Zonotope:
+def _activate(z: Zonotope, known: LayerBounds, node: int, symbols: int) -> Zonotope:
     """Replace an activation by the band between two parallel lines. New noise symbols are numbered behind the `symbols`
     of all nodes so far: another branch may not share them."""
     relaxation = known.relaxations[node]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from krelax.certificate.arithmetic import Arithmetic, Exact, Float64, Floats, Unbounded
-from krelax.certificate.format import Certificate, Malformed, Question
-from krelax.certificate.kernel import Rejected, TooClose, check_executable
-from krelax.certificate.model import Model
-from krelax.certificate.network import Affine, Network
-from krelax.certificate.operators import read_network
-from krelax.certificate.proof import Proof
+from krelax.certificate.errors import Malformed, Rejected, TooClose
+from krelax.certificate.format.schema import Certificate, Question
+from krelax.certificate.kernel.arithmetic import Arithmetic, Exact, Float64, Floats, Unbounded
+from krelax.certificate.kernel.bounds import check_executable
+from krelax.certificate.kernel.network import Affine, Network
+from krelax.certificate.kernel.question import check_question
+from krelax.certificate.onnx.builder import Interface
+from krelax.certificate.onnx.model import Model
+from krelax.certificate.onnx.reader import read_file
 from krelax.errors import one_line
 
 # Products of a proof that float64 leaves open and exact numbers then decide: some seconds of them.
@@ -25,13 +27,13 @@ def check(
     model: Model | bytes,
     exact: bool = False,
     errors: Sequence[Floats] | None = None,
-    fits: Callable[[Network], None] | None = None,
+    fits: Callable[[Interface], None] | None = None,
 ) -> list[float]:
     """The smallest margin of every question, all of them positive, for the network in an ONNX file, or in several.
 
     `errors`, `(margins, outputs + 1)` for every question, bound how far rows and offsets are from what is meant.
-    `fits` is shown the network, and raises what it has against it. Raises Rejected if the certificate is about another
-    network, or proves less; Malformed if it does not fit; InputError for a file that is no network.
+    `fits` is shown what the file calls its ends, and raises what it has against it. Raises Rejected if the certificate
+    is about another network, or proves less; Malformed if it does not fit; InputError for a file that is no network.
     """
     files = model if isinstance(model, Model) else Model(model)
     digest = files.hash
@@ -40,27 +42,19 @@ def check(
     if not certificate.questions:
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()
-    plain, float32 = read_network(files), certificate.semantics == "float32"
+    (plain, interface), float32 = read_file(files), certificate.semantics == "float32"
     if fits is not None:
-        fits(plain)
+        fits(interface)
     networks = _Networks(plain)
-    try:
-        network = networks.over(ar)
-    except OverflowError as error:
-        raise Rejected(f"a network with numbers too large ({error})") from error
     if float32:
-        check_executable(network, ar)
+        check_executable(networks.over(ar), ar)
     margins = []
     for number, question in enumerate(certificate.questions):
         own = None if errors is None else errors[number]
         try:
             margins.append(_Checked(networks, question, float32, own).margin(ar))
-        except Malformed as error:
-            raise Malformed(f"question {number}: {error}") from None
-        except Rejected as error:
+        except (Malformed, Rejected) as error:
             raise type(error)(f"question {number}: {error}") from None
-        except OverflowError as error:
-            raise Rejected(f"question {number}: numbers too large ({error})") from error
     return margins
 
 
@@ -102,7 +96,7 @@ class _Checked:
 
     def _proven(self, ar: Arithmetic) -> float:
         with np.errstate(all="ignore"):
-            return Proof(self.networks.over(ar), self.question, ar, self.float32, self.errors).margin()
+            return check_question(self.networks.over(ar), self.question, ar, self.float32, self.errors).margin
 
     def _work(self) -> float:
         """Products that checking the proof takes, about."""
@@ -112,7 +106,7 @@ class _Checked:
         forms = 2 * sum(network.size(network.before(j)) for j in range(len(network.activations))) + 2 * len(q.rows)
         if q.boxes is not None:
             return float(row) * forms * len(q.boxes.cut)
-        claims = [claim for layer in q.layers for claim in (*layer.claims, layer.lines)]
+        lemmas = [lemma for layer in q.layers for lemma in (*layer.claims, layer.lines)]
         for case in q.cases or ():
-            claims += [*(step.claim for step in (*case.steps, *(case.lines or ()))), case.claim]
-        return float(row) * (forms + sum(len(claim.tree) for claim in (*claims, q.margins) if claim is not None))
+            lemmas += [*(step.claim for step in (*case.steps, *(case.lines or ()))), case.claim]
+        return float(row) * (forms + sum(len(lemma.tree) for lemma in (*lemmas, q.margins) if lemma is not None))

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -111,7 +112,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(NO_READER)
     except Exception as error:
         _internal(error)
-    sys.exit(code if isinstance(code, int) else DONE)
+    code = code if isinstance(code, int) else DONE
+    if arguments is None:
+        _leave_compilers(code)
+    sys.exit(code)
+
+
+def _leave_compilers(code: int) -> None:
+    """End now if a kernel is still being compiled. The interpreter would wait for it, which takes seconds."""
+    jit = sys.modules.get("krelax.hull.jit")
+    if jit is not None and any(thread.name == jit.COMPILING for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _run(arguments: list[str], began: float) -> object:

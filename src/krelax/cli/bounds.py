@@ -12,7 +12,8 @@ import click
 from krelax.cli.shared import FILE, device_option, layout_option, region_options
 
 if TYPE_CHECKING:
-    from krelax.bounds.methods import Bounded, Method
+    from krelax.bounds.bounded import Bounded
+    from krelax.bounds.methods import Method
     from krelax.search.questions import Questions
 
 
@@ -116,5 +117,5 @@ def _layers(found: Bounded) -> list[tuple[int, str, int, int, float]]:
     for node, relaxation in found.known.relaxations.items():
         width = float((relaxation.upper - relaxation.lower).mean())
         unstable = int(relaxation.unstable().sum())
-        result.append((node, type(relaxation).__name__, relaxation.lower[0].numel(), unstable, width))
+        result.append((node, relaxation.op.name, relaxation.lower[0].numel(), unstable, width))
     return result

@@ -11,7 +11,7 @@ import click
 from krelax.cli.shared import FILE
 
 if TYPE_CHECKING:
-    from krelax.certificate.network import Network
+    from krelax.certificate.onnx.builder import Interface
     from krelax.problem.query import Specification
 
 _MOST_QUESTIONS = 10
@@ -30,8 +30,7 @@ def check(certificate: Path, model: Path, specification: Path | None, exact: boo
     Exit code 0 if it is accepted, 1 if it is rejected: it is about another network or another property, or proves
     less than it should. Exit code 2 if it is malformed, or about a network that the checker does not read.
     """
-    from krelax.certificate.format import Malformed
-    from krelax.certificate.kernel import Rejected
+    from krelax.certificate.errors import Malformed, Rejected
     from krelax.cli import BAD_INPUT, DISAGREEMENT, DONE
 
     try:
@@ -50,11 +49,11 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
     """What was proved, in words."""
     import time
 
-    from krelax.certificate.archive import read
     from krelax.certificate.check import check as check_certificate
-    from krelax.certificate.model import read_model
-    from krelax.certificate.specification import match
-    from krelax.certificate.statement import is_vacuous, semantics, statement
+    from krelax.certificate.format.archive import read
+    from krelax.certificate.format.specification import match
+    from krelax.certificate.format.statement import is_vacuous, semantics, statement
+    from krelax.certificate.onnx.model import read_model
     from krelax.problem.vnnlib import read_vnnlib
 
     began = time.perf_counter()
@@ -86,13 +85,11 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
     return [*lines, "accepted: " + ", ".join(filter(None, facts))]
 
 
-def _check_fit(specification: Specification, network: Network) -> None:
+def _check_fit(specification: Specification, file: Interface) -> None:
     """Raises InputError for a specification of another network."""
     from krelax.errors import InputError, one_line
     from krelax.problem.query import check_fit
 
-    file = network.interface
-    assert file is not None
     check_fit(specification, *file.shapes, file.element)
     for said, own in zip(specification.labels, file.names, strict=True):
         if said not in {None, own}:

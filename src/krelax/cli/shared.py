@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,4 +235,6 @@ def chosen(selection: slice | None, count: int) -> range:
 
 def bundled(name: str) -> Path:
     """Path of a bundled file."""
+    from importlib.resources import files  # slow to import, and few commands need it
+
     return Path(str(files("krelax") / "data" / name))

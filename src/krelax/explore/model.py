@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from krelax.activations import Relaxation
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
-from krelax.bounds.ledger import Shared
-from krelax.bounds.methods import METHODS, Bounded, bound
+from krelax.bounds.layers import LayerBounds
+from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries
-from krelax.relaxations import Relaxation
-from krelax.relaxations.piecewise import Triangle
+from krelax.proof.choices import Shared
 from krelax.search.attack import Attack, search
 from krelax.search.questions import Number, about_images
 
@@ -89,7 +89,7 @@ def layers(question: Question) -> dict[str, Any]:
     return {"layers": found, "bounds": bounds, "rival": _rival(question, worst)}
 
 
-def _layer(before: Intervals, found: Bounded, node: int, query: int) -> dict[str, Any]:
+def _layer(before: LayerBounds, found: Bounded, node: int, query: int) -> dict[str, Any]:
     """The neurons of one activation, and its groups."""
     relaxations = before.relaxations[node], found.known.relaxations[node]
     neurons = {
@@ -112,7 +112,7 @@ def _groups(found: Bounded, node: int, query: int) -> dict[str, Any]:
     its members, its gain and what is known of it."""
     step, count, total, best = found.witness.get(node), 0, 0.0, []
     if step is not None and node in found.known.groups:
-        for groups, shared in zip(found.known.groups[node], step.choices(0).groups, strict=True):
+        for groups, shared in zip(found.known.groups[node], step.choices(0, found.tapes.get(node)).groups, strict=True):
             gained = gains(groups, shared, found.known, node, query)
             count, total = count + len(gained), total + float(gained.sum())
             order = gained.argsort(descending=True)[:GROUPS_SHOWN].tolist()
@@ -129,15 +129,14 @@ def _group(groups: Groups, place: int, gain: float) -> dict[str, Any]:
     }
 
 
-def gains(groups: Groups, shared: Shared, known: Intervals, node: int, query: int) -> Tensor:
-    """By how much each group's price is below that of its members' triangles, with the slopes and coefficients that
+def gains(groups: Groups, shared: Shared, known: LayerBounds, node: int, query: int) -> Tensor:
+    """By how much each group's price is below that of its members' relaxations, with the slopes and coefficients that
     the witness of one query chose: `(groups,)`, never negative but for rounding."""
     coeff, slope = (torch.from_numpy(t[query]).double() for t in (shared.coeff, shared.slope))  # (groups, k)
     joint = groups.joint.support(*(t[None, ..., None] for t in (slope, coeff))).value[0, :, 0]
     relaxation = known.relaxations[node]
-    assert isinstance(relaxation, Triangle)
     lower, upper = (t[0].flatten()[groups.members[0]] for t in (relaxation.lower, relaxation.upper))
-    each = Triangle(lower[None], upper[None], relaxation.negative_slope).support(slope[None, None], coeff[None, None])
+    each = relaxation.over(lower[None], upper[None]).support(slope[None, None], coeff[None, None])
     return each.value[0, 0].sum(-1) - joint
 
 

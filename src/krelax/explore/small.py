@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from krelax.activations import Relaxation, ReLU
+from krelax.activations.joint import Joint
 from krelax.errors import InputError
 from krelax.hull.polytope import octahedral_rows
 from krelax.hull.roof import above
-from krelax.network.activations import ReLU
 from krelax.picture.geometry import Array, area, polygon
 from krelax.picture.neuron import RULES, outline
 from krelax.picture.pair import activated, farthest, largest, spanning
-from krelax.relaxations.joint import Joint
-from krelax.relaxations.piecewise import Triangle
 
 SINGLE = ("interval", "zonotope", "planar", "triangle")
 _LARGEST = 1e6  # bounds beyond this are not for looking at
@@ -33,7 +32,7 @@ def neuron(lower: float, upper: float, slope: float) -> dict[str, Any]:
     if not lower < upper:
         raise InputError(f"an interval from {lower:g} to {upper:g} is empty: l must be below u")
     ends = torch.tensor([lower, upper], dtype=torch.float64)
-    relaxation = Triangle(ends[None, :1], ends[None, 1:])
+    relaxation = ReLU().relax(ends[None, :1], ends[None, 1:])
     found = {name: _set(outline(ReLU(), lower, upper, name)) for name in SINGLE}
     for name, rule in RULES.items():
         low, high = (float(t) for t in relaxation.slopes(rule))
@@ -49,7 +48,7 @@ def _set(corners: Array) -> dict[str, Any]:
     return {"corners": corners.tolist(), "area": area(corners) if len(corners) > 2 else 0.0}
 
 
-def _lines(relaxation: Triangle, low: float, high: float) -> dict[str, Any]:
+def _lines(relaxation: Relaxation, low: float, high: float) -> dict[str, Any]:
     """The lower and the upper line with these slopes."""
     lines = relaxation.lines(*(torch.full((1, 1, 1), t, dtype=torch.float64) for t in (low, high)))
     below = 0.0 if lines.below is None else -float(lines.below)

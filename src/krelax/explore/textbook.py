@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from krelax.activations import ReLU
 from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import tighten_by_ascent
-from krelax.bounds.intervals import Intervals, advance, start
+from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.relational import bounded
 from krelax.bounds.steps import over
 from krelax.errors import InputError
 from krelax.hull.polytope import octahedral_rows
-from krelax.network.activations import ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.region import Box
@@ -73,7 +73,7 @@ def _groups(chosen: Chosen) -> dict[int, list[int]]:
     return {i: sorted(members) for i, members in zip(activations, chosen, strict=True) if len(members) > 1}
 
 
-def _known(one: Instance, groups: Mapping[int, Sequence[int]]) -> Intervals:
+def _known(one: Instance, groups: Mapping[int, Sequence[int]]) -> LayerBounds:
     """Layer by layer: tighten, bound, group."""
     known, activations = start(one.region), one.network.activations()
     for i, node in enumerate(one.network.nodes[1:], start=1):
@@ -86,7 +86,7 @@ def _known(one: Instance, groups: Mapping[int, Sequence[int]]) -> Intervals:
     return known
 
 
-def _output(one: Instance, known: Intervals) -> float:
+def _output(one: Instance, known: LayerBounds) -> float:
     fast = one.fast_network
     witness = over(ascend(one, _form(fast), known.to(fast.dtype, one.network), _OUTER), known)
     return float(lower_bound(one.network, one.region, _form(one.network), witness, known))

@@ -18,7 +18,6 @@ from torch import Tensor
 class Strategy(StrEnum):
     """How groups are formed from neurons in the order of their scores."""
 
-    CHAIN = "chain"  # neighbours in the order, each neuron the first of several groups
     SPARSE = "sparse"  # all subsets of blocks of the order: PRIMA (Mueller et al. 2022)
     AFFINE = "affine"  # each neuron with those whose pre-activations it depends on most
 
@@ -54,8 +53,6 @@ def _groups(score: Tensor, grouping: Grouping, affinity: Tensor | None) -> Tenso
     if len(order) < grouping.size:
         return order.new_zeros(0, grouping.size)
     match grouping.strategy:
-        case Strategy.CHAIN:
-            places = _chain(len(order), grouping)
         case Strategy.SPARSE:
             places = _sparse(len(order), grouping)
         case Strategy.AFFINE:
@@ -64,13 +61,6 @@ def _groups(score: Tensor, grouping: Grouping, affinity: Tensor | None) -> Tenso
             worth = related * (score[order, None] * score[order]).sqrt()
             places = _affine(worth, grouping)
     return order[places.sort(1).values.unique(dim=0)]
-
-
-def _chain(count: int, grouping: Grouping) -> Tensor:
-    """Neuron i with i + d, i + 2d, ... for d = 1 .. overlap."""
-    steps = torch.arange(1, grouping.overlap + 1)[:, None, None] * torch.arange(grouping.size)
-    places = (torch.arange(count)[:, None] + steps).flatten(0, 1)
-    return places[places[:, -1] < count]
 
 
 def _sparse(count: int, grouping: Grouping) -> Tensor:

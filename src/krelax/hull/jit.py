@@ -11,14 +11,20 @@ import hashlib
 import importlib
 import os
 import sys
+import threading
 import types
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from krelax.watch import current, tick, watched
+
+# Threads that compile, which nothing ends, have this name.
+COMPILING = "krelax-compiling"
+# Seconds between two looks at the clock while a kernel is compiled.
+_LOOK = 0.05
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -108,10 +114,43 @@ def _compiled(function: F, fastmath: bool | set[str]) -> F:
         return function
     options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
-        compiled: F = _NUMBA.njit(cache=True, **options)(_stamped(function))
+        compiled = _NUMBA.njit(cache=True, **options)(_stamped(function))
     except RuntimeError:  # nowhere to write a cache: compile once in every process
         compiled = _NUMBA.njit(**options)(function)
-    return compiled
+    _interruptible(compiled)
+    return cast(F, compiled)
+
+
+def _interruptible(compiled: Any) -> None:
+    """Let a call of a kernel that has yet to be compiled, which takes seconds, end at the caller's deadline.
+
+    The compiler itself cannot be interrupted. It runs in another thread, and finishes its work for later calls.
+    """
+    # what numba calls where it has no machine code for some arguments
+    compile_for = getattr(compiled, "_compile_for_args", None)
+    if compile_for is None:
+        return
+
+    def compile_and_wait(*arguments: object, **keywords: object) -> Any:
+        if current() is None:
+            return compile_for(*arguments, **keywords)
+        result: Future[Any] = Future()
+        work = functools.partial(_finish, result, functools.partial(compile_for, *arguments, **keywords))
+        threading.Thread(target=work, name=COMPILING).start()
+        while True:
+            with suppress(TimeoutError):
+                return result.result(_LOOK)
+            tick()
+
+    compiled._compile_for_args = compile_and_wait
+
+
+def _finish(result: Future[Any], work: Callable[[], object]) -> None:
+    """Do the work and say what came of it."""
+    try:
+        result.set_result(work())
+    except BaseException as error:
+        result.set_exception(error)
 
 
 def _stamped(function: F) -> F:

@@ -44,27 +44,16 @@ If no computed point has the signs, no point of P has, and the leaf is infeasibl
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-__all__ = ["ROUNDING", "ROWS", "Maximum", "charge", "lift", "points", "rigorous", "support", "tighten"]
+__all__ = ["ROUNDING", "ROWS", "lift", "points", "tighten"]
 
 ROWS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """The normals of an octagon, in the order of its bounds."""
 
 ROUNDING = 8.0
 """``exact <= computed + ROUNDING * eps * Σ max|z_i| (|slope_i| + |coeff_i|)``; proof in the module's docstring."""
-
-
-class Maximum(NamedTuple):
-    """A support value and where it is attained."""
-
-    value: Tensor
-    """``(..., Q)``"""
-    z: Tensor
-    """``(..., Q, 2)``: the pre-activations of a maximiser."""
 
 
 def tighten(bounds: Tensor) -> Tensor:
@@ -126,31 +115,3 @@ def lift(points: Tensor, negative_slopes: Tensor | None = None) -> Tensor:
         points.clamp(min=0) if negative_slopes is None else points.maximum(points * negative_slopes.unsqueeze(-2))
     )
     return torch.cat([points, -activations], -1)
-
-
-def support(points: Tensor, slope: Tensor, coeff: Tensor) -> Maximum:
-    """``max slope · z - coeff · act(z)`` over the hull for queries ``slope, coeff (..., Q, 2)``, and where it is
-    attained.
-
-    ``points`` are ``(..., 13, 2)``, taken as ReLUs, or their `lift` ``(..., 13, 4)``, worth keeping for several
-    calls. Leading axes broadcast. Rounded to nearest: see `rigorous` for an upper bound.
-    """
-    lifted = points if points.shape[-1] == 4 else lift(points)
-    value, index = (torch.cat(torch.broadcast_tensors(slope, coeff), -1) @ lifted.mT).max(-1)
-    z = lifted[..., :2].expand(*index.shape[:-1], -1, 2)
-    return Maximum(value, z.gather(-2, index.unsqueeze(-1).expand(*index.shape, 2)))
-
-
-def charge(points: Tensor, slope: Tensor, coeff: Tensor) -> Tensor:
-    """What rounding may have taken from a `support` value, ``(..., Q)``: in tight bounds, points and products."""
-    magnitude = points[..., :2].abs().amax(-2).unsqueeze(-2)
-    return ROUNDING * torch.finfo(points.dtype).eps * (magnitude * (slope.abs() + coeff.abs())).sum(-1)
-
-
-def rigorous(points: Tensor, slope: Tensor, coeff: Tensor) -> Maximum:
-    """As `support`, with values that are upper bounds in exact arithmetic over the octagon of the given (float) bounds.
-
-    Exceeds the exact maximum by twice the `charge` at most if both members are of one magnitude.
-    """
-    value, z = support(points, slope, coeff)
-    return Maximum(value + charge(points, slope, coeff), z)

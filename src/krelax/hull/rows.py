@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.hull.pieces import Pieces
-from krelax.hull.polytope import Array, Polytope
-from krelax.hull.support import support
+from krelax.hull.polytope import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +28,3 @@ def violation(rows: Rows, z: Array, a: Array) -> Array:
     """z.x + a.y - offset at the points x `(G, k)` and y `(G, m)`: `(G, r)`, -inf for padding."""
     excess = np.einsum("grk,gk->gr", rows.z, z) + np.einsum("grm,gm->gr", rows.a, a) - rows.offset
     return np.where(rows.valid, excess, -np.inf)
-
-
-def supporting(polytope: Polytope, pieces: Pieces, z: Array, a: Array, wanted: NDArray[np.bool_]) -> Rows:
-    """The rows z.x + a.y <= offset with the least offset that is proven, a support value of the exact hull.
-
-    `z` is `(G, r, k)`, `a` `(G, r, m)`, `wanted` `(G, r)`. Sound whatever z and a are; rows that are not wanted, not
-    finite, or belong to an empty polytope are not valid.
-    """
-    offset = support(polytope, pieces, z, -a).value
-    finite = np.isfinite(offset) & np.isfinite(z).all(-1) & np.isfinite(a).all(-1)
-    return Rows(z, a, offset, wanted & finite)

@@ -22,7 +22,8 @@ from krelax.lanes.plan import Pattern, Whole
 from krelax.lanes.products import ROWS
 from krelax.network.graph import Network
 from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum
-from krelax.network.ops import Linear, Shape
+from krelax.network.ops import Linear
+from krelax.op import Shape
 
 Double = NDArray[np.float64]
 

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from krelax.activations import ReLU
 from krelax.errors import InputError, UnsupportedError
-from krelax.network.activations import ReLU
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
 from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum, Within
-from krelax.network.ops import Concat, Expand, Gather, Pad, Reshape, Shape, Transpose, normal_axes
+from krelax.network.ops import Concat, Expand, Gather, Pad, Reshape, Transpose, normal_axes
+from krelax.op import Shape
 
 Operand = int | Constant
 """A node of the builder, or a constant."""

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from krelax.activations import Activation
 from krelax.errors import InputError
-from krelax.network.activations import Activation
-from krelax.network.ops import Op, Shape, Source
+from krelax.network.ops import Source
+from krelax.op import Op, Shape
 from krelax.watch import tick
 
 # More numbers in one evaluation are a damaged file, not a network.
@@ -78,6 +79,12 @@ class Network:
     def activations(self) -> list[int]:
         """Indices of the non-linear nodes."""
         return [i for i, node in enumerate(self.nodes) if isinstance(node.op, Activation)]
+
+    def activation(self, node: int) -> Activation:
+        """The operator of a non-linear node."""
+        op = self.nodes[node].op
+        assert isinstance(op, Activation)
+        return op
 
     def __call__(self, x: Tensor) -> Tensor:
         values = self.values(x)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from krelax.network.constants import size
-from krelax.network.ops import Linear, Shape
+from krelax.network.ops import Linear
+from krelax.op import Shape
 
 _FEW_CHANNELS = 4
 # Images of a product in double precision: more of them fall out of the caches.

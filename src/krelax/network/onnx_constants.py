@@ -22,7 +22,7 @@ from krelax.network.constants import Constant
 from krelax.network.onnx_operators import check_evaluation
 from krelax.network.onnx_reader import FLOATS, Kind, Literal, Reader
 from krelax.network.onnx_schema import kind_name
-from krelax.network.ops import Shape
+from krelax.op import Shape
 
 Result = Literal | list[Literal]
 FOLDS: dict[str, Callable[[Reader], Result]] = {}

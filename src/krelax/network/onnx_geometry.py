@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.onnx_reader import Reader
-from krelax.network.ops import Shape
 from krelax.network.pooling import Window
+from krelax.op import Shape
 
 
 def reshaped(r: Reader) -> Shape:

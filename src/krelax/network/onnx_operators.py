@@ -13,11 +13,12 @@ from math import isnan, prod
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.activations import Max
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
 from krelax.network import onnx_geometry as geometry
-from krelax.network.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
 from krelax.network.constants import Constant
+from krelax.network.nonlinear import ONNX
 from krelax.network.onnx_reader import FLOATS, Kind, Reader
 from krelax.network.ops import Reshape, Transpose
 from krelax.network.pooling import average_pool, max_pool
@@ -332,24 +333,9 @@ def _reduce_mean(r: Reader) -> int:
     return compose.reduce_mean(r.builder, r.value(), *geometry.reduced(r))
 
 
-@_reads("Relu")
-def _relu(r: Reader) -> int:
-    return r.add(ReLU(), r.value())
-
-
-@_reads("LeakyRelu")
-def _leaky(r: Reader) -> int:
-    return r.add(LeakyReLU(r.attribute("alpha")), r.value())
-
-
-@_reads("Sigmoid")
-def _sigmoid(r: Reader) -> int:
-    return r.add(Sigmoid(), r.value())
-
-
-@_reads("Tanh")
-def _tanh(r: Reader) -> int:
-    return r.add(Tanh(), r.value())
+@_reads(*ONNX)
+def _activation(r: Reader) -> int:
+    return r.add(ONNX[r.node.op_type].read(r), r.value())
 
 
 @_reads("Abs")

@@ -18,7 +18,7 @@ from krelax.network.compose import Operand
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
 from krelax.network.onnx_schema import kind_name
-from krelax.network.ops import Op, Shape
+from krelax.op import Op, Shape
 
 Kind = onnx.TensorProto
 # Element types of activations.

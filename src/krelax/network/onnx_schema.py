@@ -13,8 +13,9 @@ from typing import Any
 import onnx
 
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.nonlinear import ONNX
 
-# Operator: versions of its definition, by the operator set that brought it.
+# Operator: versions of its definition, by the operator set that brought it. Those of activations are in `ONNX`.
 VERSIONS: dict[str, set[int]] = {
     "Abs": {6, 13},
     "Add": {7, 13, 14},
@@ -39,7 +40,6 @@ VERSIONS: dict[str, set[int]] = {
     "GlobalMaxPool": {1, 22},
     "Greater": {7, 9, 13},
     "Identity": {1, 13, 14, 16, 19, 21, 23, 24, 25},
-    "LeakyRelu": {6, 16},
     "Less": {7, 9, 13},
     "MatMul": {1, 9, 13},
     "Max": {6, 8, 12, 13},
@@ -55,17 +55,14 @@ VERSIONS: dict[str, set[int]] = {
     "ReduceMean": {1, 11, 13, 18},
     "ReduceProd": {1, 11, 13, 18},
     "ReduceSum": {1, 11, 13},
-    "Relu": {6, 13, 14},
     "Reshape": {5, 13, 14, 19, 21, 23, 24, 25},
     "Shape": {1, 13, 15, 19, 21, 23, 24, 25},
-    "Sigmoid": {6, 13},
     "Size": {1, 13, 19, 21, 23, 24, 25},
     "Slice": {1, 10, 11, 13},
     "Split": {2, 11, 13, 18},
     "Sqrt": {6, 13},
     "Squeeze": {1, 11, 13, 21, 23, 24, 25},
     "Sub": {7, 13, 14},
-    "Tanh": {6, 13},
     "Tile": {6, 13},
     "Transpose": {1, 13, 21, 23, 24, 25},
     "Unsqueeze": {1, 11, 13, 21, 23, 24, 25},
@@ -87,7 +84,7 @@ def schema_of(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema:
         schema = onnx.defs.get_schema(op, version, "")
     except onnx.defs.SchemaError as error:
         raise UnsupportedError(f"operator set {version} has no operator {op}") from error
-    if schema.since_version not in VERSIONS[op]:
+    if schema.since_version not in (ONNX[op].versions if op in ONNX else VERSIONS[op]):
         raise UnsupportedError(
             f"{op} as operator set {schema.since_version} defines it; export with another operator set, such as 17"
         )

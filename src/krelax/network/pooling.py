@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from krelax.activations import Max
 from krelax.errors import InputError, UnsupportedError
-from krelax.network.activations import Max
 from krelax.network.compose import convolution, pad_last, reshape, scale_shift
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.ops import Shape, Take
+from krelax.network.ops import Take
+from krelax.op import Shape
 
 
 @dataclass(frozen=True)

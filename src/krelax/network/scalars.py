@@ -13,9 +13,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from krelax.network.activations import Activation
+from krelax.activations import Activation
 from krelax.network.graph import Builder, Network, Replay
-from krelax.network.ops import Linear, Op, Reshape, Shape
+from krelax.network.ops import Linear, Reshape
+from krelax.op import Op, Shape
 
 
 def axes_of(shape: Shape) -> Shape:

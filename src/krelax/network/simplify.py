@@ -15,7 +15,7 @@ from torch import Tensor
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose, Dense, Scale
-from krelax.network.ops import Op, Shape
+from krelax.op import Op, Shape
 
 # Folded products stay between these, so that nothing overflows or loses bits to underflow.
 _LEAST, _MOST = 2.0**-900, 2.0**900

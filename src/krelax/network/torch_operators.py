@@ -14,13 +14,14 @@ from torch import Tensor
 
 from krelax.errors import UnsupportedError
 from krelax.network import compose
-from krelax.network.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.ops import Op, Shape, Take, Transpose
+from krelax.network.nonlinear import TORCH
+from krelax.network.ops import Take, Transpose
 from krelax.network.pooling import Window, average_pool, max_pool
 from krelax.network.torch_reader import Branch, Call
+from krelax.op import Shape
 
 _Read = Callable[[Call], int | list[int]]
 READERS: dict[str, _Read] = {}
@@ -36,12 +37,9 @@ def _reads(*names: str) -> Callable[[_Read], _Read]:
     return register
 
 
-_ACTIVATIONS: dict[str, type[Op]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
-
-
-@_reads(*_ACTIVATIONS)
+@_reads(*TORCH)
 def _activation(c: Call) -> int:
-    return c.add(_ACTIVATIONS[c.name]())
+    return c.add(TORCH[c.name](c))
 
 
 _UNARY: dict[str, Callable[[Builder, int], int]] = {
@@ -65,11 +63,6 @@ def _unary(c: Call) -> int:
 @_reads(*_BINARY)
 def _binary(c: Call) -> int:
     return _BINARY[c.name](c.builder, *c.pair)
-
-
-@_reads("leaky_relu")
-def _leaky_relu(c: Call) -> int:
-    return c.add(LeakyReLU(c.number(c["negative_slope"]).value.item()))
 
 
 @_reads("hardtanh")

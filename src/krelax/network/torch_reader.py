@@ -14,8 +14,8 @@ from krelax.errors import UnsupportedError
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.ops import Op, Shape
 from krelax.network.torch_constants import number
+from krelax.op import Op, Shape
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.looks import LOOKS
 from krelax.picture.geometry import Array
 from krelax.picture.style import drawn, sheet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @drawn
-def layers(known: Mapping[str, Intervals], item: int = 0) -> Figure:
+def layers(known: Mapping[str, LayerBounds], item: int = 0) -> Figure:
     """For each method and activation the number of undecided neurons, and the widths of their intervals, added up:
     decided neurons cost nothing, however wide they are.
 
@@ -38,7 +38,7 @@ def layers(known: Mapping[str, Intervals], item: int = 0) -> Figure:
     return figure
 
 
-def of_layers(known: Intervals, item: int = 0) -> tuple[Array, Array]:
+def of_layers(known: LayerBounds, item: int = 0) -> tuple[Array, Array]:
     """Numbers and total widths of the undecided neurons of all activations, in order, `(activations,)` each."""
     relaxations = [known.relaxations[i] for i in sorted(known.relaxations)]
     undecided = [r.unstable()[item] for r in relaxations]

@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.activations import Activation, Relaxation, Rule
 from krelax.looks import BLACK, LOOKS, Look
-from krelax.network.activations import Activation
 from krelax.picture.geometry import Array, area, polygon
 from krelax.picture.style import cross, drawn, number, on, sheet
-from krelax.relaxations import Relaxation, Rule, relax
-from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +49,7 @@ def neuron(op: Activation, lower: float, upper: float, sets: Sequence[str] = SET
 def outline(op: Activation, lower: float, upper: float, name: str) -> Array:
     """The corners of one of the sets, counterclockwise, `(n, 2)` as (z, a)."""
     ends = torch.tensor([lower, upper], dtype=torch.float64)
-    relaxation = relax(op, ends[None, :1], ends[None, 1:])
+    relaxation = op.relax(ends[None, :1], ends[None, 1:])
     if name == "triangle":
         return _by_support(relaxation)
     below, above = _interval(relaxation) if name == "interval" else _band(relaxation, RULES[name], ends)
@@ -85,8 +83,7 @@ def _by_support(relaxation: Relaxation, directions: int = 720) -> Array:
 def _look(op: Activation, name: str) -> Look:
     """As in the table, where only the hull of a kink is a triangle."""
     look = LOOKS[name]
-    kinked = isinstance(relax(op, torch.zeros(1, 1), torch.ones(1, 1)), Triangle)
-    return look if kinked or name != "triangle" else Look(look.colour, look.dash, "convex hull")
+    return look if op.leak is not None or name != "triangle" else Look(look.colour, look.dash, "convex hull")
 
 
 def _draw(axes: Axes, op: Activation, lower: float, upper: float, shapes: dict[str, Array]) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.activations import LeakyReLU
+from krelax.activations.joint import Joint
 from krelax.hull import octagon as closed_form
 from krelax.looks import BLACK, FAINT, GREY, LOOKS
 from krelax.picture.geometry import Array, polygon
 from krelax.picture.neuron import RULES
 from krelax.picture.style import cross, drawn, number, on, sheet, square
-from krelax.relaxations.joint import Joint
-from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def form(row: Sequence[float], names: Sequence[str]) -> str:
 
 
 def pick(joint: Joint, group: int, item: int = 0) -> Joint:
-    """One group of many, for instance of `Intervals.groups`."""
+    """One group of many, for instance of `LayerBounds.groups`."""
     return Joint(joint.rows, joint.bounds[item : item + 1, group : group + 1], joint.negative_slopes)
 
 
@@ -124,7 +124,7 @@ def _between(joint: Joint, name: str, z: Tensor, a: Tensor) -> list[tuple[Tensor
     """For each member its least and its largest post-activation at some z, `(n,)` each, by single neurons."""
     ends = []
     for i, (l, u) in enumerate(zip(z.amin(0), z.amax(0), strict=True)):
-        relaxation = Triangle(l.reshape(1, 1), u.reshape(1, 1), joint.negative_slopes[i])
+        relaxation = LeakyReLU(joint.negative_slopes[i]).relax(l.reshape(1, 1), u.reshape(1, 1))
         if name == "interval":
             low, high = (t.flatten().expand(len(z)) for t in relaxation.interval())
         else:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from krelax.bounds.backward import outputs
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.looks import LOOKS
 from krelax.picture.style import drawn, sheet
@@ -38,7 +38,7 @@ class Progress:
         return False
 
 
-def watched(instance: Instance, queries: Queries, known: Intervals, ascent: Ascent) -> Progress:
+def watched(instance: Instance, queries: Queries, known: LayerBounds, ascent: Ascent) -> Progress:
     """The ascent on the margins of one question over what is known of its region, with its groups if it has any."""
     network = instance.fast_network
     form = outputs(network, queries.rows.to(network.dtype), queries.offsets.to(network.dtype))

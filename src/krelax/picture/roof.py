@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krelax.activations.joint import Joint
 from krelax.looks import BLACK, FAINT, LOOKS, PALE
 from krelax.picture.geometry import Array, faces, volume
 from krelax.picture.pair import NAMES, SUM, activated, farthest, form, largest, posts, spanning
 from krelax.picture.style import drawn, number, sheet
-from krelax.relaxations.joint import Joint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

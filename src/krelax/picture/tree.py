@@ -12,14 +12,13 @@ import torch
 from krelax.bounds.backward import outputs
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.optimise import Ascent
-from krelax.certificate.format import CLIP, Claim
+from krelax.certificate.format.schema import CLIP, Lemma
 from krelax.looks import BLACK, BLUE, GREY, PALE
 from krelax.picture.geometry import Array
 from krelax.picture.style import drawn, on
 from krelax.problem.queries import Queries
-from krelax.relaxations.piecewise import Triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +38,7 @@ class Node:
     place: float
 
 
-def trees(claim: Claim) -> Iterator[list[Node]]:
+def trees(claim: Lemma) -> Iterator[list[Node]]:
     """The trees of a claim, form by form, each in preorder: first the side `z >= 0`, then `z <= 0`. Clips, which have
     one subtree each, are left out."""
     splits, at = claim.tree.tolist(), 0
@@ -72,7 +71,7 @@ def _placed(nodes: list[Node]) -> list[Node]:
 
 
 def bounds(
-    instance: Instance, queries: Queries, query: int, known: Intervals, nodes: Sequence[Node], ascent: Ascent
+    instance: Instance, queries: Queries, query: int, known: LayerBounds, nodes: Sequence[Node], ascent: Ascent
 ) -> Array:
     """A proven lower bound of one margin in every node of a tree, `(nodes,)`: that of its own ascent over what is known
     of the region, or its parent's, whichever is better.
@@ -80,7 +79,7 @@ def bounds(
     Raises ValueError for networks with other activations than ReLUs and leaky ReLUs: neurons have other numbers there
     in a search than in a certificate.
     """
-    if not all(isinstance(r, Triangle) for r in known.relaxations.values()):
+    if not all(r.triangle() for r in known.relaxations.values()):
         raise ValueError("bounds in the nodes of a tree need a network of ReLUs and leaky ReLUs only")
     networks = instance.network, instance.fast_network
     forms = [outputs(n, queries.rows.to(n.dtype), queries.offsets.to(n.dtype)) for n in networks]

@@ -11,13 +11,14 @@ from typing import Literal
 from torch import Tensor
 
 from krelax._version import __version__
-from krelax.certificate.archive import is_certificate, read, write
-from krelax.certificate.arithmetic import Exact
 from krelax.certificate.check import check
-from krelax.certificate.format import Certificate, Malformed
-from krelax.certificate.kernel import Rejected, TooClose, check_executable
-from krelax.certificate.model import model_hash, read_model
-from krelax.certificate.operators import read_network
+from krelax.certificate.errors import Malformed, Rejected, TooClose
+from krelax.certificate.format.archive import is_certificate, read, write
+from krelax.certificate.format.schema import Certificate
+from krelax.certificate.kernel.arithmetic import Exact
+from krelax.certificate.kernel.bounds import check_executable
+from krelax.certificate.onnx.model import model_hash, read_model
+from krelax.certificate.onnx.reader import read_network
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.run.executions import room, slack
 from krelax.run.journal import digest

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krelax.certificate.arithmetic import Arithmetic, Float64, Unbounded
-from krelax.certificate.format import Claim, Layer, Question, Region
-from krelax.certificate.model import Model
-from krelax.certificate.network import Network
-from krelax.certificate.operators import read_network
-from krelax.certificate.proof import Proof
+from krelax.certificate.format.schema import Layer, Lemma, Question, Region
+from krelax.certificate.kernel.arithmetic import Arithmetic, Float64, Unbounded
+from krelax.certificate.kernel.network import Network
+from krelax.certificate.kernel.question import check_question
+from krelax.certificate.onnx.model import Model
+from krelax.certificate.onnx.reader import read_network
 from krelax.problem.region import middle
 from krelax.search.questions import Questions
 
@@ -56,9 +56,9 @@ def _charge(network: Network, questions: Questions, i: int, ways: tuple[_Way, _W
     region, queries = questions.region, questions.queries
     point = middle(region.lower[i], region.upper[i]).double().flatten().cpu().numpy()
     rows, offsets = (t[i, :_MOST_MARGINS].double().cpu().numpy() for t in (queries.rows, queries.offsets))
-    claim = Claim(np.full(len(rows), -1, np.int32), np.zeros(0, np.float32))
+    claim = Lemma(np.full(len(rows), -1, np.int32), np.zeros(0, np.float32))
     question = Question(Region("box", point, point), rows, offsets, np.arange(len(rows), dtype=np.int32))
     question.layers, question.margins = [Layer("interval") for _ in network.activations], claim
     with np.errstate(all="ignore"):
-        more, less = (Proof(network, question, ar, float32).margin() for ar, float32 in ways)
+        more, less = (check_question(network, question, ar, float32).margin for ar, float32 in ways)
     return max(0.0, more - less) if np.isfinite(more - less) else 0.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from krelax._version import __version__
-from krelax.certificate.model import model_hash
+from krelax.certificate.onnx.model import model_hash
 from krelax.errors import InputError
 
 SCHEMA = 2
@@ -47,20 +47,9 @@ def digest_of_network(path: str | Path) -> str:
     try:
         return model_hash(path)
     except InputError:  # the checker does not read it, but krelax may
-        return hashlib.sha256("\n".join([digest(path), *map(digest, _beside(Path(path)))]).encode()).hexdigest()
+        from krelax.network.onnx_file import files_beside  # which imports onnx
 
-
-def _beside(path: Path) -> list[Path]:
-    """Every other file that an ONNX file names, as the official reader sees it."""
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception:  # krelax does not read it either, and says why
-        return []
-    names = {ExternalDataInfo(t).location for t in _get_all_tensors(model) if uses_external_data(t)}
-    return [path.parent / name for name in sorted(names)]
+        return hashlib.sha256("\n".join([digest(path), *map(digest, files_beside(Path(path)))]).encode()).hexdigest()
 
 
 def digest_of_all(networks: Iterable[Path], others: Iterable[Path]) -> str:

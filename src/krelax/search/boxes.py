@@ -16,9 +16,9 @@ from torch import Tensor
 
 from krelax.bounds.boxed import Bounder, Bounds
 from krelax.bounds.instance import Instance, OutOfTime, helpers, memory_budget, workers
-from krelax.bounds.ledger import Cuts
 from krelax.problem.queries import Queries
 from krelax.problem.region import middle
+from krelax.proof.cuts import Cuts
 
 Confirm = Callable[[Tensor], bool]
 
@@ -53,7 +53,7 @@ class Found:
 
     `margin` is a proven lower bound of the property's margin over the whole region. `holds` says that it is positive,
     `violated` that a candidate was confirmed; if it is neither, `reason` says why the search ended. `boxes` of them
-    were bounded.
+    were bounded. `cuts` prove the margin if it holds and proofs are recorded.
     """
 
     margin: float
@@ -61,12 +61,13 @@ class Found:
     violated: bool = False
     reason: str = ""
     boxes: int = 0
+    cuts: Cuts | None = None
 
 
 @dataclass
 class _Boxes:
     """Boxes by their faces in the inputs that vary, `(n, varied)`, and the best margin proven for each, `(n,)`: that of
-    the box it was cut from, at first. `number` is that of the tree of cuts, if one is noted."""
+    the box it was cut from, at first. `number` is that of the tree of cuts, if one is kept."""
 
     lower: Tensor
     upper: Tensor
@@ -146,7 +147,7 @@ class InputSplitting:
         lower, upper = (t.flatten(1)[:, varied] for t in (region.lower, region.upper))
         self._whole = upper - lower
         self._stack = _Stack(_Boxes(lower, upper, lower.new_full((1,), -torch.inf), varied.new_zeros(1)))
-        self._cuts = Cuts(varied.tolist()) if instance.ledgers else None
+        self._cuts = Cuts(varied.tolist()) if instance.logs else None
         self._most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
         self._replay = _Replay(confirm)
         self._closed, self._boxes = torch.inf, 0
@@ -180,12 +181,11 @@ class InputSplitting:
                 return self._found("a box cannot be split further")
             if len(self._stack) > self._most:
                 return self._found("memory")
-        for ledger in self._instance.ledgers:
-            ledger.boxes = self._cuts
         return self._found(self._effort.name, holds=True)
 
     def _found(self, reason: str, holds: bool = False, violated: bool = False) -> Found:
-        return Found(min(self._closed, self._stack.margin()), holds, violated, reason, self._boxes)
+        cuts = self._cuts if holds else None
+        return Found(min(self._closed, self._stack.margin()), holds, violated, reason, self._boxes, cuts)
 
     def _parts(self, threads: int) -> list[_Boxes]:
         """The boxes of a round: a batch of about the same size for every thread that is worth one."""

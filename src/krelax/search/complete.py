@@ -15,18 +15,20 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime
-from krelax.bounds.ledger import MARGINS, Claim, Ledger
-from krelax.bounds.methods import Bounded, by_groups, holds
+from krelax.bounds.methods import by_groups, holds
 from krelax.bounds.multineuron import Joining
 from krelax.bounds.optimise import Ascent
+from krelax.problem.extensions import Assumption
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
+from krelax.proof.log import DERIVED, Conclusion
 from krelax.search.attack import Attack
 from krelax.search.boxes import InputSplitting, Splitting
 from krelax.search.clauses import largest, mixed
-from krelax.search.contradiction import Assumption, Contradiction
+from krelax.search.contradiction import Contradiction
 from krelax.search.margins import Confirm, Margins, Probe, Refuted
 from krelax.search.verdict import Counterexample
 
@@ -102,11 +104,13 @@ class Complete:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search came to: the margin it proved, why it ended, and the counterexample if there is one."""
+    """What a search came to: the margin it proved, why it ended, the counterexample if there is one, and what the
+    margin rests on, where proofs are recorded."""
 
     margin: float
     reason: str
     counterexample: Counterexample | None = None
+    conclusion: Conclusion | None = None
 
 
 def decide_question(instance: Instance, queries: Queries, found: Bounded, effort: Complete, confirm: Confirm) -> Found:
@@ -132,16 +136,19 @@ def _splits_inputs(instance: Instance, effort: Complete) -> bool:
 def _by_inputs(instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: Probe) -> Found:
     """Boxes and neurons take turns: where a margin is small along a face boxes are too many, and neurons few."""
     boxes, turn = InputSplitting(instance, queries, effort.boxes, probe.replays), effort.turn / 2
-    neurons, margin = None, float(queries.margin(found.value))
+    neurons, margin, conclusion = None, float(queries.margin(found.value)), found.conclusion()
     while True:
         result = boxes.run(turn)
-        if result.holds or not instance.ledgers:  # boxes that do not hold are not noted
+        if result.holds:
+            conclusion = None if result.cuts is None else Conclusion(boxes=result.cuts)
+            return Found(max(margin, result.margin), result.reason, conclusion=conclusion)
+        if not instance.logs:  # of boxes that do not hold there is no proof
             margin = max(margin, result.margin)
-        if result.holds or probe.found is not None or instance.expired():
-            return Found(margin, result.reason, probe.found)
+        if probe.found is not None or instance.expired():
+            return Found(margin, result.reason, probe.found, conclusion)
         neurons, last = neurons or _ByNeurons(instance, queries, found, effort, probe), result.reason != "timeout"
         other = neurons.run() if last else neurons.branch(turn / 2)
-        margin = max(margin, other.margin)
+        margin, conclusion = max(margin, other.margin), other.conclusion
         if other.margin > 0 or last or instance.expired():
             return replace(other, margin=margin)
         turn *= 2
@@ -152,10 +159,12 @@ class _ByNeurons:
     up."""
 
     def __init__(self, instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: Probe) -> None:
+        before = found
         if mixed(queries, found):
             instance, queries, found = largest(instance, queries, found)
         self._instance, self._queries, self._found, self._effort = instance, queries, found, effort
         self._branching, self._probe = effort.branching, probe
+        self._maxima = found is not before
         self._search: Margins | None = None
 
     def run(self) -> Found:
@@ -178,9 +187,9 @@ class _ByNeurons:
 
     def _result(self) -> Found:
         margin = float(self._queries.margin(self._found.value))
-        if margin > 0:
-            return Found(margin, "branching")
-        return Found(margin, "timeout" if self._instance.expired() else "nothing is left to split")
+        reason = "timeout" if self._instance.expired() else "nothing is left to split"
+        conclusion = self._found.conclusion(maxima=self._maxima)
+        return Found(margin, "branching" if margin > 0 else reason, conclusion=conclusion)
 
     def _work(self) -> None:
         effort, turn = self._effort, self._effort.turn
@@ -223,38 +232,40 @@ class _ByNeurons:
         open_ = torch.isin(self._queries.clause[0], self._open())  # which have one member each
         order = self._found.value[0].argsort(descending=True)
         for margin in order[open_[order]].tolist():
-            value = self._found.value.clone()
-            value[0, margin] = self._by_contradiction(margin, sweeps, until_done)
-            self._found = replace(self._found, value=value)
-            if value[0, margin] <= 0:
+            proven = self._by_contradiction(margin, sweeps, until_done)
+            if proven is None:
                 return
+            value = self._found.value.clone()
+            value[0, margin], lemma = proven
+            lemmas = None if self._found.lemmas is None else torch.full_like(self._found.lemmas, lemma)
+            self._found = self._found.improved(value, lemmas)
 
-    def _by_contradiction(self, margin: int, sweeps: Sequence[Effort], until_done: bool) -> float:
-        """What is proven of a margin: of a small level, of which not much is needed, or less. Sweeps are repeated as
-        long as they are worthwhile, and branching on the margin is on course; with `until_done` it goes on in the end.
-        """
+    def _by_contradiction(self, margin: int, sweeps: Sequence[Effort], until_done: bool) -> tuple[float, int] | None:
+        """What is proven of a margin, a small level, of which not much is needed, and the lemma that says so; None if
+        it is not positive. Sweeps are repeated as long as they are worthwhile, and branching on the margin is on
+        course; with `until_done` it goes on in the end."""
         value, known = self._found.value[:, margin : margin + 1], self._found.known
         row, offset = self._queries.rows[:, margin : margin + 1], self._queries.offsets[:, margin : margin + 1]
         asked = Queries(row, offset, self._queries.clause[:, :1] * 0, 1)
         search = Contradiction(self._instance, known, Assumption(row[0, 0], offset[0, 0], _level(value)))
         reached, portion = float(value), self._effort.portion
+        nothing = None if self._found.lemmas is None else torch.full_like(value, DERIVED, dtype=torch.int64)
         for effort, dearer in zip(sweeps, (*sweeps[1:], None), strict=False):
             worthwhile = True
             while worthwhile:
                 began = time.perf_counter()
                 if search.sweep(effort):
-                    return search.conclude(margin)
+                    return search.conclude()
                 self._instance.check()
-                noting = replace(self._instance, ledgers=tuple(Ledger() for _ in self._instance.ledgers))
-                found = Bounded(value, search.known)
-                branching = Margins(noting, asked, found, self._branching, self._probe)
+                found = Bounded(value, search.known, lemmas=nothing)
+                branching = Margins(self._instance, asked, found, self._branching, self._probe)
                 found = branching.run(found, 0.0)
                 spent, before, reached = time.perf_counter() - began, reached, float(found.value)
                 worthwhile = reached > (1 - self._effort.worthwhile) * before
                 if worthwhile and reached <= 0:
                     found = self._branch(branching, asked, found, portion * spent, 1.0)
                 if holds(asked, found.value):
-                    return search.conclude(margin, float(found.value), _claim(noting))
+                    return search.conclude(float(found.value), _lemma(found))
             if until_done:
                 if dearer is None:
                     found = branching.run(found, None)
@@ -262,8 +273,9 @@ class _ByNeurons:
                     turn = portion * spent * _cost(dearer) / _cost(effort) / 2
                     found = self._branch(branching, asked, found, turn, 2 * self._effort.hope)
                 if holds(asked, found.value):
-                    return search.conclude(margin, float(found.value), _claim(noting))
-        return float(value)
+                    return search.conclude(float(found.value), _lemma(found))
+        search.give_up()
+        return None
 
 
 def _cost(effort: Effort) -> float:
@@ -271,9 +283,9 @@ def _cost(effort: Effort) -> float:
     return 1 + effort.rounds / 2
 
 
-def _claim(instance: Instance) -> Claim | None:
-    """What was noted of the only margin that an instance's search was about."""
-    return instance.ledgers[0].claims.get(MARGINS, {}).get(0) if instance.ledgers else None
+def _lemma(found: Bounded) -> int:
+    """The lemma about the only margin."""
+    return DERIVED if found.lemmas is None else int(found.lemmas)
 
 
 def _level(value: Tensor) -> float:

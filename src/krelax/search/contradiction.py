@@ -10,7 +10,7 @@ margin that they prove is positive, or the time is up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 import torch
@@ -19,56 +19,35 @@ from torch import Tensor
 from krelax.bounds.backward import outputs
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import Intervals, advance, renew
-from krelax.bounds.ledger import Case, Claim, Key, Ledger
+from krelax.bounds.layers import LayerBounds, advance, renew
 from krelax.bounds.multineuron import influence, worth
 from krelax.bounds.tightening import tighten_layer
-from krelax.network.activations import ReLU
-from krelax.network.compose import reshape
-from krelax.network.graph import Builder, Network
-from krelax.network.linear import Dense
+from krelax.problem.extensions import Assumption
+from krelax.proof.choices import Numbers
+from krelax.proof.log import DERIVED, ByCases, Case
 
 # Neurons with so much of the influence of their layer are tightened.
 _MOST = 0.9
 
 
-@dataclass(frozen=True, eq=False)
-class Assumption:
-    """That the margin `row @ y + offset`, `(outputs,)` and a number, is at most `level`, which is positive."""
-
-    row: Tensor
-    offset: Tensor
-    level: float
-
-    def extend(self, network: Network) -> Network:
-        """The network with one more neuron, which is inactive where the assumption holds. Nodes keep their numbers."""
-        builder = Builder(network.input_shape)
-        for node in network.nodes[1:]:
-            builder.add(node.op, *node.inputs, name=node.name)
-        flat = reshape(builder, len(network.nodes) - 1, self.row.shape)
-        bias = torch.nextafter(self.offset - self.level, self.offset.new_tensor(-torch.inf))
-        return builder.build(builder.add(ReLU(), builder.add(Dense(self.row[None], bias[None]), flat)))
-
-
 class Contradiction:
     """The search for one: what is `known`, at first everywhere, narrows with every sweep."""
 
-    def __init__(self, instance: Instance, known: Intervals, assumption: Assumption) -> None:
+    def __init__(self, instance: Instance, known: LayerBounds, assumption: Assumption) -> None:
         self._base, self._assumption = instance, assumption
-        self._steps: list[tuple[int, dict[Key, Claim]]] = []
+        self._steps: list[tuple[int, Numbers]] = []
+        self._begin = [log.next for log in instance.logs]
         network = assumption.extend(instance.network)
         fast = network.to(instance.fast_network.dtype, instance.region.lower.device)
         self._instance = replace(instance, network=network, fast_network=fast)
-        self._wide = Intervals(list(known.lower), list(known.upper), list(known.magnitude), dict(known.relaxations))
+        self._wide = known.copy()
         while len(self._wide.lower) < len(network.nodes):
             advance(network, self._wide)
 
     @property
-    def known(self) -> Intervals:
+    def known(self) -> LayerBounds:
         """What holds under the assumption, of the network itself."""
-        wide, count = self._wide, len(self._base.network.nodes)
-        sides = (wide.lower[:count], wide.upper[:count], wide.magnitude[:count])
-        return Intervals(*sides, {i: r for i, r in wide.relaxations.items() if i < count})
+        return self._wide.copy(len(self._base.network.nodes))
 
     def sweep(self, effort: Effort) -> bool:
         """Tighten all layers, from the last, which the assumption narrows most, to the first; says whether bounds
@@ -85,21 +64,26 @@ class Contradiction:
 
     def _tighten(self, instance: Instance, node: int, effort: Effort, score: Tensor) -> bool:
         """Tighten one pre-activation, and what comes after it; says whether its bounds contradict each other."""
-        network, known, ledger = instance.network, self._wide, Ledger()
-        before = known.lower[node].flatten(), known.upper[node].flatten()
-        noting = replace(instance, ledgers=(ledger,) if instance.ledgers else ())
-        contradict = tighten_layer(noting, known, node, effort, worth(score) * _matters(score), len(network.nodes) - 1)
-        self._steps.append((node, ledger.better(node, *before)))
+        network, known, before = instance.network, self._wide, self._wide.copy()
+        weight = worth(score) * _matters(score)
+        contradict = tighten_layer(instance, known, node, effort, weight, len(network.nodes) - 1)
+        self._steps.append((node, known.changed(before, node).cpu().numpy()))
         for i in range(node + 1, len(network.nodes)):
             renew(network, known, i)
         return contradict
 
-    def conclude(self, margin: int, value: float = inf, claim: Claim | None = None) -> float:
-        """Note the proof of a margin, given by its number: that it is at least `value` over what is known, with the
-        claim of that, or that bounds contradict each other. What it proves: no bound counts for more than the level."""
-        for ledger in self._base.ledgers:
-            ledger.cases.append(Case(margin, self._assumption.level, self._steps, claim))
-        return min(value, self._assumption.level)
+    def conclude(self, value: float = inf, lemma: int = DERIVED) -> tuple[float, int]:
+        """What is proven of the margin, which is at least `value` over what is known, as a lemma says, or else bounds
+        contradict each other; and the lemma that says so. No bound counts for more than the level."""
+        level = self._assumption.level
+        steps = [(node, lemmas) for node, lemmas in self._steps if len(lemmas)]
+        numbers = [int(log.append(ByCases(Case(level, steps, lemma)))[0]) for log in self._base.logs]
+        return min(value, level), numbers[0] if numbers else DERIVED
+
+    def give_up(self) -> None:
+        """Nothing came of it: drop the lemmas of all sweeps."""
+        for log, begin in zip(self._base.logs, self._begin, strict=True):
+            log.forget(begin)
 
 
 def _matters(score: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from krelax.bounds.instance import Instance
-from krelax.bounds.intervals import advance, start
+from krelax.bounds.layers import advance, start
 from krelax.network.graph import Network
 from krelax.problem.query import Case, Halfspace, Specification
 from krelax.problem.region import Box

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.backward import outputs
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
-from krelax.bounds.ledger import MARGINS
-from krelax.bounds.methods import Bounded
 from krelax.problem.queries import Queries
+from krelax.proof.log import MARGINS, UNSTATED, Forms
 from krelax.search.attack import Attack, descend
 from krelax.search.verdict import Counterexample
 
@@ -46,7 +46,7 @@ class Margins:
         )
         start = found.value[0, self._index]
         task = queries.clause[0, self._index].unique(return_inverse=True)[1]
-        target, names = torch.zeros_like(start), (MARGINS, self._index.tolist())
+        target, names = torch.zeros_like(start), (MARGINS, Forms.single(self._index.cpu().numpy()))
         self._instance, self._start = instance, min([0.0, *start.tolist()])
         self._readings = [0.0]
         self.seconds, self._is_stuck = 0.0, False
@@ -57,12 +57,16 @@ class Margins:
     def run(self, found: Bounded, seconds: float | None) -> Bounded:
         """Go on for so long; what is known then."""
         began = time.perf_counter()
-        value = self._search.run(seconds)
+        proved = self._search.run(seconds)
         spent = time.perf_counter() - began
         self.seconds += spent
         self._readings.append(self.progress())
         self._is_stuck = seconds is not None and spent < seconds
-        return replace(found, value=found.value.index_copy(1, self._index, value[None]))
+        value = found.value.index_copy(1, self._index, proved.value[None])
+        if proved.lemmas is None:
+            return found.improved(value, None)
+        none = torch.full_like(value, UNSTATED, dtype=torch.int64)
+        return found.improved(value, none.index_copy(1, self._index, proved.lemmas[None]))
 
     def worst(self) -> float:
         """The bound of the worst leaf, as proposed."""

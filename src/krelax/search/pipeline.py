@@ -14,21 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, one_core_each, pieces, workers
-from krelax.bounds.ledger import Ledger
-from krelax.bounds.methods import METHODS, Bounded, Method, bound
-from krelax.certificate.format import Question
+from krelax.bounds.methods import METHODS, Method, bound
+from krelax.certificate.format.schema import Question
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.network.scalars import with_axes
 from krelax.problem.queries import Queries
+from krelax.proof.encode import question
+from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
 from krelax.search.complete import Complete, Found
 from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.replay import replay
 from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
-from krelax.search.writing import question
 from krelax.watch import watched
 
 Report = Callable[[int, Outcome], None]
@@ -75,7 +76,8 @@ class _Run:
     margins: dict[int, float] = field(default_factory=dict)
     found: dict[int, Bounded] = field(default_factory=dict)
     stages: dict[int, list[Stage]] = field(default_factory=dict)
-    ledgers: dict[int, Ledger] = field(default_factory=dict)
+    logs: dict[int, ProofLog] = field(default_factory=dict)
+    conclusions: dict[int, Conclusion | None] = field(default_factory=dict)
     room: Tensor | None = None
 
     @property
@@ -89,10 +91,11 @@ class _Run:
             self._settle(index, outcome)
 
     def _settle(self, index: int, outcome: Outcome) -> None:
-        ledger = self.ledgers.pop(index, None)
-        proven = ledger if outcome.verdict is Verdict.HOLDS else None
+        log, conclusion = self.logs.pop(index, None), self.conclusions.pop(index, None)
         try:
-            proofs = () if proven is None else (self._proof(index, proven),)
+            proofs: tuple[Question, ...] = ()
+            if log is not None and outcome.verdict is Verdict.HOLDS:
+                proofs = (self._proof(index, log, conclusion),)
         except Exception as error:
             outcome, proofs = Outcome(Verdict.UNKNOWN, _reason(error)), ()
         margin, seconds, stages = self.margins.get(index), self.spent(index), tuple(self.stages.get(index, ()))
@@ -101,9 +104,11 @@ class _Run:
             stages = tuple(replace(s, margin=None if s.margin is None else s.margin + gap) for s in stages)
         self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs, stages=stages))
 
-    def _proof(self, index: int, ledger: Ledger) -> Question:
+    def _proof(self, index: int, log: ProofLog, conclusion: Conclusion | None) -> Question:
+        assert conclusion is not None
         began, one = time.perf_counter(), torch.tensor([index])
-        proof = question(self.network, self.questions.region.select(one), self.questions.queries.select(one), ledger)
+        region, queries = self.questions.region.select(one), self.questions.queries.select(one)
+        proof = question(self.network, region, queries, log, conclusion)
         self.charge("proof", [index], began)
         return proof
 
@@ -159,9 +164,10 @@ class _Run:
         """Seconds of all stages so far."""
         return sum(stage.seconds for stage in self.stages.get(index, ()))
 
-    def bounded(self, index: int, margin: float) -> None:
-        """Note the margin that the last stage proved."""
-        self.margins[index] = max(margin, self.margins.get(index, margin))
+    def bounded(self, index: int, margin: float, conclusion: Conclusion | None) -> None:
+        """Keep the margin that the last stage proved, and what it rests on, if it is the best so far."""
+        if index not in self.margins or margin > self.margins[index]:
+            self.margins[index], self.conclusions[index] = margin, conclusion
         self.stages[index][-1] = replace(self.stages[index][-1], margin=margin)
 
 
@@ -191,8 +197,8 @@ def decide(
     run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), room=room)
     instance = Instance.of(network, questions.region.to(torch.float64, device), deadline=deadline)
     if proofs:
-        run.ledgers = {i: Ledger() for i in range(len(questions))}
-        instance = replace(instance, ledgers=tuple(run.ledgers.values()))
+        run.logs = {i: ProofLog() for i in range(len(questions))}
+        instance = replace(instance, logs=tuple(run.logs.values()))
     reason = "the relaxation is too coarse and the attack found nothing"
     with torch.no_grad(), one_core_each(run.device), instance.watch():
         try:
@@ -245,7 +251,7 @@ def _bound(run: _Run, instance: Instance, method: Method) -> None:
     for index, found in _batches(run, instance, method.name, size, work):
         margins = run.queries.select(index).margin(found.value)
         for place, (i, margin) in enumerate(zip(index.tolist(), margins.tolist(), strict=True)):
-            run.bounded(i, margin)
+            run.bounded(i, margin, found.conclusion(place))
             if margin > 0:
                 run.settle(i, Outcome(Verdict.HOLDS, method.name))
             elif run.keeps(instance.network):
@@ -293,7 +299,7 @@ def _timed(run: _Run, instance: Instance, i: int, each: float | None) -> Instanc
 
 
 def _conclude(run: _Run, i: int, found: Found) -> None:
-    run.bounded(i, found.margin)
+    run.bounded(i, found.margin, found.conclusion)
     if found.counterexample is not None:
         run.settle(i, Outcome(Verdict.VIOLATED, found.reason, counterexample=found.counterexample))
     elif found.margin > 0:

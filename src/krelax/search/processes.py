@@ -27,11 +27,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance, OutOfTime, alone
-from krelax.bounds.ledger import Ledger
-from krelax.bounds.methods import METHODS, Bounded, bound
+from krelax.bounds.methods import METHODS, bound
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
+from krelax.proof.log import ProofLog
 from krelax.search.channel import Channel
 from krelax.search.complete import Complete, Found, decide_question
 from krelax.search.margins import Confirm
@@ -138,16 +139,16 @@ class Helper:
         self.starts = False
 
     def search(self, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm) -> Found:
-        """Decide one question there. What proofs chose is noted in the ledger of the instance as if it had been here.
+        """Decide one question there. What is proven is recorded in the log of the instance as if it had been here.
 
         It is searched here if that fails: the other process may not know operators that were defined in this one. A
         process that has not answered soon after the deadline is ended. Raises OutOfTime if the instance is cancelled,
         and what a search here raises.
         """
         left = None if instance.deadline is None else instance.deadline - time.perf_counter()
-        known = found and Bounded(found.value, found.known)
+        known = found and replace(found, witness={}, tapes={})
         try:
-            message = pickle.dumps((instance.region, queries, known, left, instance.ledgers))
+            message = pickle.dumps((instance.region, queries, known, left, [log.tail() for log in instance.logs]))
         except _UNSENDABLE:
             return self._here(instance, queries, found, confirm)
         look = partial(_look, instance)
@@ -164,9 +165,9 @@ class Helper:
             return Found(-torch.inf, "timeout")
         if answer is None:
             return self._here(instance, queries, found, confirm)
-        result, ledgers = answer
-        for mine, theirs in zip(instance.ledgers, ledgers, strict=True):
-            vars(mine).update(vars(theirs))
+        result, tails = answer
+        for log, tail in zip(instance.logs, tails, strict=True):
+            log.absorb(tail)
         assert isinstance(result, Found)
         return result
 
@@ -198,10 +199,10 @@ def serve(descriptor: int) -> None:
         answer: Counterexample | None = pickle.loads(channel.receive())
         return answer
 
-    def work(network: Network, effort: Complete, message: bytes) -> tuple[Found, tuple[Ledger, ...]]:
-        region, queries, known, left, ledgers = pickle.loads(message)
-        instance = replace(Instance.of(network, region), ledgers=ledgers).until(left)
-        return search_here(effort, instance, queries, known, confirm), ledgers
+    def work(network: Network, effort: Complete, message: bytes) -> tuple[Found, tuple[ProofLog, ...]]:
+        region, queries, known, left, logs = pickle.loads(message)
+        instance = replace(Instance.of(network, region), logs=tuple(logs)).until(left)
+        return search_here(effort, instance, queries, known, confirm), instance.logs
 
     with suppress(EOFError, OSError):
         send("started")

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from krelax.certificate.format import Question
+from krelax.certificate.format.schema import Question
 
 
 class Verdict(StrEnum):

@@ -1,0 +1,216 @@
+"""What every activation says of itself: the contract, and the lines every method is made of.
+
+An activation is an operator that knows its relaxation over an interval: a convex superset R of the graph
+`{(z, a) : a = act(z), lower <= z <= upper}`. All that bounding asks of it is its support function
+
+    sigma(slope, coeff) = max { slope * z - coeff * a : (z, a) in R },
+
+because `coeff * a >= slope * z - sigma(slope, coeff)` holds on R for EVERY slope (design of the primer, section
+"one framework"; for k = 1 it is the Lagrangian dual of Salman et al. 2019). A method is a rule for choosing slopes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from krelax.op import Op, Shape
+
+if TYPE_CHECKING:
+    from krelax.activations.triangle import Triangle
+
+# Rules decide by comparing bounds, and others are to decide the same. What is compared is often equal but for rounding,
+# as where intervals are symmetric: so the threshold is a little, relatively, to the side of that.
+ASIDE = 2.0**-20
+
+
+class Rule(StrEnum):
+    """Published closed-form choices of slopes; each is sound for every activation."""
+
+    ZERO = "zero"  # interval bound propagation: forget the pre-activation
+    PARALLEL = "parallel"  # one slope for both sides: DeepZ, Fast-Lin
+    ADAPTIVE = "adaptive"  # smaller area: DeepPoly, CROWN
+    FIXED_0 = "fixed0"  # flattest admissible lower line
+    FIXED_1 = "fixed1"  # steepest admissible lower line
+
+
+@dataclass(frozen=True)
+class Support:
+    """Value of a support function and a point `(z, a)` of the relaxation that attains it (its gradient)."""
+
+    value: Tensor
+    z: Tensor
+    a: Tensor
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Two lines around an activation: `lower * z - below <= a <= upper * z + above` on the whole relaxation.
+
+    Shapes broadcast to `(batch, queries, *shape)` with `shape` that of z. Sound because the intercepts are support
+    values, `below = sigma(lower, 1)` and `above = sigma(-upper, -1)`; None where the lower line passes through the
+    origin. `lower_at` and `upper_at` are pre-activations where the lines touch the relaxation (None: at the origin).
+    """
+
+    lower: Tensor
+    upper: Tensor
+    below: Tensor | None
+    above: Tensor
+    lower_at: Tensor | None = None
+    upper_at: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Activation(Op):
+    """A non-linear operator with one operand: what it computes, and what is true of it over an interval.
+
+    Elementwise, unless its relaxations say that they reduce. `name` is what krelax calls it, in its table and in what
+    it prints.
+    """
+
+    name: ClassVar[str]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+    @property
+    def leak(self) -> float | None:
+        """For an activation that is `max(z, leak * z)` the slope below zero, from 0 to 1; None for any other.
+
+        Neurons with a leak can be members of groups: their hulls are spanned by such pieces.
+        """
+        return None
+
+    @abstractmethod
+    def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
+        """Its single-neuron relaxation over `lower <= z <= upper`, both `(batch, *shape)`."""
+
+
+class Relaxation(ABC):
+    """A convex superset of the graph of the activation `op` over `lower <= z <= upper`, both `(batch, *shape)`.
+
+    `reduces` says whether the activation removes the last axis of z (a maximum over windows): its coefficients then
+    have one axis less than its slopes. `optimised` says for the lower and the upper line whether its slope is worth
+    optimising, and `step` how large its range is, as a scale for step sizes. `derived` is the rule by which the checker
+    of certificates chooses slopes where a certificate names none. Bounds, and with them all that is made of
+    them, are laid out row by row, whatever the operators before the activation do with their axes.
+    """
+
+    reduces = False
+    optimised = (False, False)
+    step = 1.0
+    derived = Rule.ADAPTIVE
+
+    def __init__(self, op: Activation, lower: Tensor, upper: Tensor) -> None:
+        self.op = op
+        self.lower = lower.contiguous()
+        self.upper = upper.contiguous()
+        self._by_rule: dict[Rule, Lines] = {}
+
+    def over(self, lower: Tensor, upper: Tensor) -> Relaxation:
+        """The relaxation of the same activation over other bounds."""
+        return self.op.relax(lower, upper)
+
+    @property
+    def magnitude(self) -> Tensor:
+        """Largest |z| in the interval, `(batch, *shape)`."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
+
+    @abstractmethod
+    def interval(self) -> tuple[Tensor, Tensor]:
+        """Bounds on the post-activation, rounding included."""
+
+    @abstractmethod
+    def support(self, slope: Tensor, coeff: Tensor) -> Support:
+        """`max slope * z - coeff * a` over the relaxation; `(batch, queries, *shape)`, not rounded outward.
+
+        The caller accounts for rounding: the error is at most 8 units in the last place of
+        `|slope| * max |z| + |coeff| * max |a|`.
+        """
+
+    @abstractmethod
+    def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
+        """Slopes of a lower and an upper line by `rule`, `(batch, *shape)` each."""
+
+    @abstractmethod
+    def slope_range(self) -> tuple[Tensor, Tensor]:
+        """Interval in which optimised slopes are kept, `(batch, *shape)` each."""
+
+    def triangle(self) -> Triangle | None:
+        """The relaxation as a triangle, of which searches split neurons at the kink; None if it is none."""
+        return None
+
+    def split_points(self) -> Tensor | None:
+        """Where to split neurons, `(batch, *shape)`; None if they cannot be split.
+
+        Curved activations can be split anywhere. This says where both pieces are relaxed well.
+        """
+        return self._middle()
+
+    def _middle(self) -> Tensor:
+        """A point of the interval, whatever its ends: halves do not overflow, and are no numbers only of infinite
+        ends."""
+        middle = torch.nan_to_num(self.lower / 2 + self.upper / 2, nan=0.0)
+        return middle.clamp(self.lower, self.upper)
+
+    def cut(self, sides: Tensor) -> tuple[Tensor, Tensor]:
+        """The bounds of the pieces that neurons are taken to be on, `(batch, *shape)`.
+
+        Where `sides` is positive the piece above the split point, where it is negative the one below, where it is zero
+        the whole interval. The relaxation of a piece is that `over` its bounds. A piece may be empty.
+        """
+        points = self.split_points()
+        if points is None:
+            raise ValueError(f"{self.op.name} cannot be split")
+        lower = torch.where(sides > 0, torch.maximum(self.lower, points), self.lower)
+        return lower, torch.where(sides < 0, torch.minimum(self.upper, points), self.upper)
+
+    def rounded(self, slope: Tensor) -> Tensor:
+        """Slopes of lower lines as proofs use them, short enough to be written down: of float32."""
+        return slope.float().to(slope)
+
+    def unstable(self) -> Tensor:
+        """Where the relaxation is not exact, `(batch, *shape of z)`: only there slopes matter."""
+        return self.upper > self.lower
+
+    def lines(self, lower: Tensor, upper: Tensor) -> Lines:
+        """Sound lines with the given slopes, `(batch, queries, *shape)`: the intercepts are support values."""
+        one = torch.ones_like(lower[..., 0] if self.reduces else lower)
+        below = self.support(lower, one)
+        one = torch.ones_like(upper[..., 0] if self.reduces else upper)
+        above = self.support(-upper, -one)
+        return Lines(lower, upper, below.value, above.value, below.z, above.z)
+
+    def lines_by(self, rule: Rule) -> Lines:
+        """Lines with the slopes of `rule`, shared by all queries: `(batch, 1, *shape)`."""
+        if rule not in self._by_rule:
+            lower, upper = self.slopes(rule)
+            self._by_rule[rule] = self.lines(lower.unsqueeze(1), upper.unsqueeze(1))
+        return self._by_rule[rule]
+
+    def box_lines(self) -> tuple[Lines, Lines]:
+        """Adaptive lines, and parallel ones for zonotopes, where many boxes are bounded and no slope is written down;
+        `(batch, 1, *shape)`."""
+        parallel = self.lines_by(Rule.PARALLEL)
+        if not torch.equal(parallel.lower, parallel.upper):
+            parallel = self.lines(parallel.upper, parallel.upper)
+        return self.lines_by(Rule.ADAPTIVE), parallel
+
+    def facets(self) -> Iterator[tuple[bool, Tensor]]:
+        """What linear programs know of the activation: lines, each a lower one or not, with slopes `(batch, *shape)`.
+
+        Of a piecewise-linear activation these are the facets of the hull, of a curved one lines that surround it.
+        """
+        for lower in (True, False):
+            for rule in (Rule.FIXED_0, Rule.FIXED_1, Rule.ADAPTIVE):
+                yield lower, self.slopes(rule)[0 if lower else 1]
+
+    def matters(self) -> Tensor:
+        """Which pre-activations the value can depend on at all, `(batch, *shape of z)`."""
+        return torch.ones_like(self.lower, dtype=torch.bool)

@@ -1,0 +1,129 @@
+"""The maximum of a window: one relaxation of several pre-activations at once.
+
+The relaxation is the convex hull of the graph over the box, and its support function is exact. For `coeff <= 0` it is a
+maximum over the members of the window, each a linear form on the box. For `coeff > 0` it is the maximum of a concave
+function of the window's maximum alone, found by going through the upper bounds in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from krelax.activations.base import ASIDE, Activation, Relaxation, Rule, Support
+from krelax.op import Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Max(Activation):
+    """Largest entry along the last axis, which disappears (max pooling, after `Take` laid out the windows)."""
+
+    name = "max"
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return inputs[0][:-1]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].amax(-1)
+
+    def relax(self, lower: Tensor, upper: Tensor) -> Maximum:
+        return Maximum(self, lower, upper)
+
+
+def _box_maximum(form: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum of `form * z` summed over the last axis of the box, and where it is attained."""
+    z = torch.where(form >= 0, upper, lower)
+    return (form * z).sum(-1), z
+
+
+class Maximum(Relaxation):
+    """`a = max_i z_i` over the last axis of z, with `lower <= z <= upper`."""
+
+    reduces = True
+
+    def interval(self) -> tuple[Tensor, Tensor]:
+        return self.lower.amax(-1), self.upper.amax(-1)
+
+    def unstable(self) -> Tensor:
+        """Members that can be the maximum without having to be."""
+        possible = self.upper > self.lower.amax(-1, keepdim=True)
+        return possible & (possible.sum(-1, keepdim=True) > 1)
+
+    def split_points(self) -> None:
+        return None
+
+    def matters(self) -> Tensor:
+        return self.upper >= self.lower.amax(-1, keepdim=True)
+
+    def facets(self) -> Iterator[tuple[bool, Tensor]]:
+        """Every member is a lower line. The upper one rises with each member as far as that one alone can carry the
+        maximum above the largest lower bound."""
+        for member in range(self.lower.shape[-1]):
+            slope = torch.zeros_like(self.lower)
+            slope[..., member] = 1.0
+            yield True, slope
+        rise, width = self.upper - self.lower.amax(-1, keepdim=True), self.upper - self.lower
+        yield False, torch.where(width > 0, (rise / width).clamp(0, 1), 0.0)
+
+    def _leader(self) -> Tensor:
+        """One-hot of the first member whose lower bound is largest, or nearly so: others decide the same in spite of
+        rounding. Of equal ones that with the largest upper bound."""
+        score = self.lower + ASIDE * (self.upper - self.lower).clamp(min=0)
+        spread = (self.upper.amax(-1, keepdim=True) - self.lower.amax(-1, keepdim=True)).clamp(min=0)
+        close = score >= score.amax(-1, keepdim=True) - ASIDE / 2 * spread
+        # of equal numbers argmax may pick any
+        first = torch.where(close, torch.arange(close.shape[-1], 0, -1, device=close.device), 0).argmax(-1)
+        return torch.nn.functional.one_hot(first, self.lower.shape[-1]).to(self.lower.dtype)
+
+    def support(self, slope: Tensor, coeff: Tensor) -> Support:
+        # NumPy's: torch's own imports sympy, which takes a second
+        slope = slope.expand(np.broadcast_shapes(slope.shape, (*coeff.shape, 1), self.lower.unsqueeze(1).shape))
+        coeff = coeff.expand(slope.shape[:-1])
+        below, above = self._concave(slope, coeff), self._convex(slope, coeff)
+        positive = coeff > 0
+        z = torch.where(positive.unsqueeze(-1), below.z, above.z)
+        return Support(torch.where(positive, below.value, above.value), z, torch.where(positive, below.a, above.a))
+
+    def _concave(self, slope: Tensor, coeff: Tensor) -> Support:
+        """For `coeff > 0`, where a is the maximum t itself: the members of positive slope rise with t up to their
+        upper bounds. That pays until the slopes of those that still rise add up to `coeff` or less."""
+        lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
+        least = lower.amax(-1, keepdim=True)
+        gain = torch.where(upper > least, slope.clamp(min=0), 0.0)
+        ends, order = upper.sort(dim=-1, descending=True, stable=True)
+        rising = gain.gather(-1, order.expand(gain.shape)).cumsum(-1)
+        stop = torch.where(rising >= coeff.unsqueeze(-1), ends, least).amax(-1, keepdim=True).maximum(least)
+        z = torch.where(slope > 0, torch.minimum(upper, stop), lower)
+        a = stop.squeeze(-1)
+        return Support((slope * z).sum(-1) - coeff * a, z, a)
+
+    def _convex(self, slope: Tensor, coeff: Tensor) -> Support:
+        """For `coeff <= 0`: a maximum over the members of maxima of linear forms over the box."""
+        lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
+        value, z, a = torch.full_like(coeff, -torch.inf), slope, coeff
+        for member in torch.eye(self.lower.shape[-1], dtype=lower.dtype, device=lower.device):
+            other, point = _box_maximum(slope - coeff.clamp(max=0).unsqueeze(-1) * member, lower, upper)
+            better = other > value
+            value = torch.maximum(value, other)  # which keeps what is not a number
+            z = torch.where(better.unsqueeze(-1), point, z)
+            a = torch.where(better, point.amax(-1), a)
+        return Support(value, z, a)
+
+    def slope_range(self) -> tuple[Tensor, Tensor]:
+        leader = self._leader()
+        return leader, leader
+
+    def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
+        """Lower line: the leader itself. Upper line: the leader if it is always the maximum, or nearly so, else a
+        constant."""
+        zero = torch.zeros_like(self.lower)
+        if rule is Rule.ZERO:
+            return zero, zero
+        leader = self._leader()
+        rest = torch.where(leader > 0, torch.full_like(zero, -torch.inf), self.upper).amax(-1, keepdim=True)
+        low, high = ((leader * t).sum(-1, keepdim=True) for t in (self.lower, self.upper))
+        return leader, torch.where(rest - low <= ASIDE * (high - low), leader, zero)

@@ -1,0 +1,78 @@
+"""What a rule says of an activation.
+
+The backward pass rests on `coeff act(z) >= slope z - price`, where the price is the support function, the maximum of
+`slope z - coeff act(z)` over the interval `lower <= z <= upper`: then any slope will do. Arrays are `(rows, entries)`.
+Prices round; they are right up to what the backward pass charges for.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
+
+Ends = tuple[Floats, Floats]
+
+# Slopes that nobody chose follow from comparing bounds. What is compared is often equal but for rounding, as where
+# intervals are symmetric: so thresholds lie a little, relatively, to the side of that.
+ASIDE = 2.0**-20
+
+
+class Rule:
+    """One activation; a subclass says what is true of it. What stands here is right for most of them.
+
+    `pieces` are the slopes for `z <= 0` and `z >= 0` of an activation that is linear there: then it can be split at
+    zero, may stand in groups, and has lower lines given by fractions. None for others.
+    """
+
+    name: ClassVar[str]
+    float32: ClassVar[bool] = False  # whether an error of its executions in float32 is known
+
+    @property
+    def pieces(self) -> tuple[float, float] | None:
+        return None
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing is known of its executions in float32; None if their error is known."""
+        return None if self.float32 else f"{self.name}, whose executions are not known"
+
+    def interval(self, ends: Ends, float32: bool) -> Ends:
+        """The range of the activation, as it is or as float32 executes it."""
+        raise NotImplementedError
+
+    def undecided(self, ends: Ends) -> NDArray[np.bool_]:
+        """Entries of the pre-activation whose bounds matter."""
+        return ends[1] > ends[0]
+
+    def linear(self, ends: Ends) -> NDArray[np.bool_]:
+        """Entries at which it is z, or 0, all over their intervals, without any rounding."""
+        return np.zeros(ends[0].shape, bool)
+
+    def behind(self, coeff: Array) -> Array:
+        """For every entry of the pre-activation the coefficient behind the activation."""
+        return coeff
+
+    def lines(self, ends: Ends, parallel: bool) -> Ends:
+        """Slopes of a lower and of an upper line where nobody chose: "adaptive" ones, or "parallel" ones."""
+        raise NotImplementedError
+
+    def chosen(self, lines: Ends, ends: Ends, fraction: Floats, upper: Floats | None) -> Ends:
+        """The same with lower lines given by fractions of what is possible, and perhaps upper ones by their slopes, NaN
+        where there are none. Only with `pieces`."""
+        raise NotImplementedError
+
+    def price(self, ar: Arithmetic, coeff: Array, slope: Array, ends: Ends) -> Array:
+        """The support function of every neuron, `coeff` being as `behind` makes it."""
+        raise NotImplementedError
+
+    def executed(self, ends: Ends) -> Floats | None:
+        """How far a float32 execution can be from the activation; None if it does not round."""
+        return None
+
+    def reach(self, largest: Floats) -> Floats:
+        """How large what coefficients are multiplied with can be, for pre-activations up to the largest."""
+        return largest

@@ -1,0 +1,80 @@
+"""Proofs that cut the region into boxes: in each of them every bound is derived anew, by rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from krelax.certificate.format.questions import Box, leaves_of_boxes
+from krelax.certificate.format.schema import Boxes
+from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.bounds import LayerBounds
+from krelax.certificate.kernel.closed_form import bound_entries, bound_forms
+from krelax.certificate.kernel.context import Context
+from krelax.certificate.kernel.network import Activation
+from krelax.certificate.kernel.region import Region
+
+# Boxes that are cut although the certificate does not: at most so many, and no more than a few beside its own number.
+_MOST_CUTS, _FEW_CUTS = 1000, 16
+
+# The weakest clause in each region, from what is proven of the margins there, `(regions, margins)`.
+Weakest = Callable[[LayerBounds, Floats], Floats]
+
+
+def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
+    """The smallest margin over the leaves of a tree of boxes. Those that prove nothing are cut in halves, unless they
+    are too many: their finder may have had other slopes."""
+    root = context.bounds.region.lower[0], context.bounds.region.upper[0]
+    cuts = min(_MOST_CUTS, _FEW_CUTS + len(boxes.cut))
+    leaves, waiting, worst = leaves_of_boxes(boxes, root), list[Box](), np.inf
+    while part := waiting[: context.portion] or list(islice(leaves, context.portion)):
+        del waiting[: context.portion]
+        lower, upper = (np.array(side) for side in zip(*part, strict=True))
+        margins = _in_boxes(context, Region(lower, upper), weakest)
+        failed = np.flatnonzero(~(margins > 0) & (lower < upper).any(1))
+        if len(failed) > cuts:
+            return float(margins.min())
+        waiting += [half for i in failed for half in _halves(part[i], root)]
+        cuts -= len(failed)
+        margins[failed] = np.inf
+        worst = float(np.minimum(worst, margins.min()))  # which NaN, that nothing is proven, passes
+    return worst
+
+
+def _halves(box: Box, root: Box) -> tuple[Box, Box]:
+    """A box cut across the input that is widest there, compared with the region."""
+    (lower, upper), widths = box, (root[1] - root[0]).clip(2.0**-1000)
+    i = int(((upper - lower) / widths).argmax())
+    at, middle = np.arange(len(lower)) == i, lower[i] / 2 + upper[i] / 2
+    return (lower, np.where(at, middle, upper)), (np.where(at, middle, lower), upper)
+
+
+def _in_boxes(context: Context, boxes: Region, weakest: Weakest) -> Floats:
+    """What is proven of the weakest clause in each box, each margin by the better rule."""
+    here = _derived(context, boxes)
+    count, last = len(here.rows), len(here.network.nodes) - 1
+    values = np.empty(len(boxes.lower) * count)
+    for batch in here.batches(len(values)):
+        regions, form = np.divmod(np.arange(batch.start, batch.stop), count)
+        rows, offsets = here.rows[form], here.offsets[form]
+        values[batch] = np.maximum(*(bound_forms(here, last, rows, offsets, p, regions) for p in (False, True)))
+    return weakest(here.bounds, values.reshape(-1, count))
+
+
+def _derived(context: Context, boxes: Region) -> Context:
+    """Bounds of all nodes in boxes: of pre-activations what parallel lines say, whether interval arithmetic would say
+    more or not, so that lines are those of the search that cut the boxes. What overflows stays as it is."""
+    network, ar, float32 = context.network, context.bounds.ar, context.bounds.float32
+    here = replace(context, bounds=LayerBounds.of(network, boxes, ar, float32))
+    for node in network.nodes[1:]:
+        if isinstance(node, Activation):
+            z = node.inputs[0]
+            old = here.bounds.lower[z], here.bounds.upper[z]
+            sides = bound_entries(here, z, np.nonzero(np.ones(old[0].shape, bool)), True)
+            better = (np.where(np.isfinite(new), new, known) for new, known in zip(sides, old, strict=True))
+            here = replace(here, bounds=here.bounds.replaced(z, *better))
+        here = replace(here, bounds=here.bounds.advanced())
+    return here

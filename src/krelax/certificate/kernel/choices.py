@@ -1,0 +1,143 @@
+"""What a lemma chooses at every activation: tables of slopes, shares of groups, and splits with their multipliers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.certificate.format.lemmas import Leaves
+from krelax.certificate.format.schema import Choices, Lemma, Shares
+from krelax.certificate.kernel.activations import Ends
+from krelax.certificate.kernel.arithmetic import Array, Floats
+from krelax.certificate.kernel.backward import Relaxed
+from krelax.certificate.kernel.clipping import Clips, Narrowing
+from krelax.certificate.kernel.context import Context
+from krelax.certificate.kernel.linear import Index
+from krelax.certificate.kernel.relaxation import Choice, Part, Table, relax
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The relaxations that a lemma chooses in a batch of its leaves, over what clips have left."""
+
+    context: Context
+    lemma: Lemma
+    leaves: Leaves
+    batch: Index
+    clips: Clips
+    narrowings: Mapping[int, Narrowing]
+
+    def __call__(self, j: int, coeff: Array | None) -> Relaxed | None:
+        bounds, rows, activation = self.context.bounds, len(self.batch), self.context.network.activation(j)
+        splits = self._splits(j)
+        if coeff is None:
+            if not len(splits.leaf):
+                return None
+            coeff = bounds.ar.number(np.zeros((rows, activation.size)))
+        ends, choices = self._ends(j), self._choices.get(j)
+        tables = {} if choices is None else _tables(choices, self.batch, ends[0].shape[1])
+        parts = [] if choices is None else [self._part(j, shares) for shares in choices.groups]
+        if not len(splits.leaf):
+            return relax(bounds, j, coeff, ends, Choice(tables=tables, parts=parts))
+        ends, pieces = splits.cut(ends, rows), activation.rule.pieces
+        assert pieces is not None  # nothing else is split
+        choice = Choice(tables=tables | splits.tables(rows, pieces), parts=parts)
+        return replace(relax(bounds, j, coeff, ends, choice), empty=np.asarray((ends[0] > ends[1]).any(1)))
+
+    @cached_property
+    def _choices(self) -> dict[int, Choices]:
+        return {c.activation: c for c in self.lemma.crossings}
+
+    def _ends(self, j: int) -> Ends:
+        """The intervals of activation j's pre-activation, `(1, entries)`, or those in every leaf."""
+        ends, behind = self.context.ends(j), self.leaves.behind[self.batch]
+        if j not in self.clips.lines or (behind < 0).all():
+            return ends
+        left = [self.narrowings[i].ends[j] for i in behind.tolist()]
+        result = [np.tile(end, (len(behind), 1)) for end in ends]
+        for side, end in enumerate(result):
+            end[:, self.clips.lines[j].neurons] = np.stack([here[side] for here in left])
+        return result[0], result[1]
+
+    @cached_property
+    def _paths(self) -> tuple[Index, Index]:
+        """For each split on the path of a leaf of the batch the leaf, and the number of the split."""
+        start, count = self.leaves.start[self.batch], np.diff(self.leaves.start)[self.batch]
+        leaf = np.repeat(np.arange(len(self.batch)), count)
+        return leaf, np.arange(len(leaf)) + np.repeat(start - (np.cumsum(count) - count), count)
+
+    def _splits(self, j: int) -> _Splits:
+        """Splits of neurons of activation j."""
+        (leaf, here), (first, last) = self._paths, self.context.network.offsets[j : j + 2]
+        neuron = self.leaves.neuron[here]
+        mine = (neuron >= first) & (neuron < last)
+        leaf, here = leaf[mine], here[mine]
+        return _Splits(leaf, neuron[mine] - first, self.leaves.side[here], self.leaves.multiplier[here])
+
+    def _part(self, j: int, shares: Shares) -> Part:
+        stored = shares.coeff[self.batch], shares.slope[self.batch]
+        coeff, slope = (self.context.bounds.ar.number(x.astype(np.float64)) for x in stored)
+        basis = None if shares.basis is None else shares.basis[self.batch]
+        active = ((stored[0] != 0) | (stored[1] != 0)).any((1, 2))
+        return Part(self.context.groups[j][shares.set], coeff, slope, basis, active)
+
+
+@dataclass(frozen=True, eq=False)
+class _Splits:
+    """Splits of one activation: for each the leaf and the neuron, numbered from 0, side and multiplier."""
+
+    leaf: Index
+    neuron: Index
+    side: Floats
+    multiplier: Floats
+
+    def cut(self, ends: Ends, leaves: int) -> Ends:
+        """The intervals in every leaf, cut at zero."""
+        lower, upper = (np.repeat(end.T, leaves, 1).T if len(end) == 1 else end.copy() for end in ends)
+        up, down = ((self.leaf[mine], self.neuron[mine]) for mine in (self.side > 0, self.side < 0))
+        lower[up], upper[down] = np.maximum(lower[up], 0), np.minimum(upper[down], 0)
+        return lower, upper
+
+    def tables(self, leaves: int, pieces: tuple[float, float]) -> dict[str, Table]:
+        """The slopes of the pieces that the splits leave, and by how much slopes are lowered. The sides decide, not
+        bounds that may be rounded."""
+        neurons, place = np.unique(self.neuron, return_inverse=True)
+        slopes, lowered = np.full((leaves, len(neurons)), np.nan), np.zeros((leaves, len(neurons)))
+        slopes[self.leaf, place] = np.where(self.side > 0, pieces[1], pieces[0])
+        lowered[self.leaf, place] = self.side * self.multiplier
+        return {"pieces": Table(neurons, slopes), "lowered": Table(neurons, lowered)}
+
+
+def _tables(c: Choices, batch: Index, size: int) -> dict[str, Table]:
+    """The slopes chosen for a batch of leaves; `row` numbers the rows of `slopes`, `lines` and `absolute` through."""
+    tables: dict[str, Table] = {}
+    if c.row is None:
+        return tables
+    row, entries = c.row[batch], np.arange(size) if c.entries is None else c.entries
+    if c.slopes is not None:
+        fractions = tables["fractions"] = _rows(c.slopes, row, entries, 255)
+        if c.upper is not None and c.owner is not None:
+            mine = (row >= 0) & (row < len(c.slopes))
+            owner = np.where(mine, c.owner[np.where(mine, row, 0)], -1)
+            upper = tables["upper"] = _rows(c.upper, owner, entries)
+            fractions.values[upper.values < 0], upper.values[upper.values < 0] = np.nan, np.nan
+        row = row - len(c.slopes)
+    if c.lines is not None:
+        tables["below"], tables["above"] = (_rows(c.lines[:, :, i], row, entries) for i in (0, 1))
+        row = row - len(c.lines)
+    if c.absolute is not None:
+        tables["absolute"] = _rows(c.absolute, row, np.arange(size))
+    return tables
+
+
+def _rows(table: NDArray[Any], row: NDArray[np.int32], entries: NDArray[Any], parts: int = 1) -> Table:
+    """Rows of a table about some entries, in so many parts of one; of NaN where there is none."""
+    values = np.full((len(row), len(entries)), np.nan)
+    mine = np.flatnonzero((row >= 0) & (row < len(table)))
+    values[mine] = table[row[mine]] / parts
+    return Table(entries, values)

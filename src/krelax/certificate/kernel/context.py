@@ -1,0 +1,56 @@
+"""What a lemma may rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from krelax.certificate.format.lemmas import Slot
+from krelax.certificate.kernel.activations import Ends
+from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.bounds import LayerBounds
+from krelax.certificate.kernel.clipping import Lines
+from krelax.certificate.kernel.groups import Groups
+from krelax.certificate.kernel.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Bounds of all nodes so far, the sets of groups of the activations so far, and affine bounds of pre-activations,
+    for clips. `rows` and `offsets` are the forms of lemmas about margins. All paths of trees begin with the side
+    `z <= 0` of the neuron `assumed`, if there is one."""
+
+    bounds: LayerBounds
+    rows: Floats
+    offsets: Floats
+    groups: tuple[tuple[Groups, ...], ...] = ()
+    lines: Mapping[int, Lines] = field(default_factory=dict)
+    assumed: int | None = None
+
+    @property
+    def network(self) -> Network:
+        return self.bounds.network
+
+    def ends(self, j: int) -> Ends:
+        """Bounds of activation j's pre-activation."""
+        z = self.network.before(j)
+        return self.bounds.lower[z], self.bounds.upper[z]
+
+    @cached_property
+    def portion(self) -> int:
+        """How many rows fit the memory: each has a number for every entry of a node, and for every row of a group."""
+        sizes = [self.network.size(i) for i in range(len(self.network.nodes))]
+        rows = [len(s.members) * (s.bounds.shape[1] + 1) for sets in self.groups for s in sets]
+        return max(1, self.bounds.ar.entries // max([*sizes, *rows]))
+
+    def batches(self, rows: int) -> list[slice]:
+        """So many rows, a portion at a time."""
+        return [slice(i, min(i + self.portion, rows)) for i in range(0, rows, self.portion)]
+
+
+def slots_of(network: Network, groups: Sequence[Sequence[Groups]]) -> list[Slot]:
+    """What choices at the first activations, those with these sets of groups, must fit."""
+    nodes = map(network.activation, range(len(groups)))
+    shapes = [tuple(s.members.shape for s in sets) for sets in groups]
+    return [Slot(network.size(a.inputs[0]), a.rule.pieces is not None, s) for a, s in zip(nodes, shapes, strict=True)]

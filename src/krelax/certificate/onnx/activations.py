@@ -1,0 +1,110 @@
+"""Activations, and what is made of them: absolute values, clips, and maxima and minima of two.
+
+They are made of ReLUs as krelax makes them, so that a certificate's activations have the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from functools import reduce
+from math import prod
+
+import numpy as np
+
+from krelax.certificate.kernel.activations import RULES, LeakyReLU, Maximum, ReLU, Rule
+from krelax.certificate.kernel.network import Activation
+from krelax.certificate.onnx.affine import add, scaled
+from krelax.certificate.onnx.graph import Shape
+from krelax.certificate.onnx.operator import FLOAT, MANY, Context, Tensor, Value, form, reads, real
+from krelax.errors import UnsupportedError
+
+# What a clip's bounds are in older versions where there are none: no bound in float32, but one of real numbers.
+_UNBOUNDED = float(np.finfo(np.float32).max)
+
+
+def activation(c: Context, x: Value, rule: Rule, shape: Shape) -> Value:
+    """An activation of all entries of a value."""
+    return Value(c.builder.add(Activation((x.node,), rule, prod(shape))), shape, x.dtype)
+
+
+@reads(*(op for op, rule in RULES.items() if not is_dataclass(rule)), forms=[form(7, 1)])
+def _plain(c: Context) -> Tensor:
+    """An activation without attributes."""
+    return activation(c, c.value(), RULES[c.call.op](), c.value().shape)
+
+
+@reads("LeakyRelu", forms=[form(7, 1, alpha=real(0.01))])
+def _leaky_relu(c: Context) -> Tensor:
+    slope = float(c.get("alpha"))
+    if not 0 <= slope <= 1:
+        raise UnsupportedError(f"a leaky ReLU with a negative slope of {slope:g}; it must lie in [0, 1]")
+    return activation(c, c.value(), LeakyReLU(slope) if slope else ReLU(), c.value().shape)
+
+
+@reads("GlobalMaxPool", forms=[form(7, 1)])
+def _global_max_pool(c: Context) -> Tensor:
+    x = c.value()
+    if len(x.shape) < 3:
+        raise UnsupportedError(f"a tensor of shape {list(x.shape)}")
+    shape = (*x.shape[:2], *[1] * (len(x.shape) - 2))
+    return activation(c, x, Maximum(prod(x.shape[2:])), shape)
+
+
+def _maximum(c: Context, a: Tensor, b: Tensor) -> Tensor:
+    """`b + relu(a - b)`; a constant is b."""
+    if not isinstance(a, Value):
+        a, b = b, a
+    return add(c, _positive(c, add(c, a, b, -1)), b, 1)
+
+
+def _minimum(c: Context, a: Tensor, b: Tensor) -> Tensor:
+    """`a - relu(a - b)`; a constant is b."""
+    if not isinstance(a, Value):
+        a, b = b, a
+    return add(c, a, _positive(c, add(c, a, b, -1)), -1)
+
+
+def _positive(c: Context, x: Value) -> Value:
+    return activation(c, x, ReLU(), x.shape)
+
+
+@reads("Max", "Min", forms=[form(7, 1, MANY)])
+def _extremum(c: Context) -> Tensor:
+    pick, operands = _maximum if c.call.op == "Max" else _minimum, [c.operand(i) for i in range(len(c.operands))]
+    if c.version < 8 and len({x.shape for x in operands}) != 1:
+        raise UnsupportedError("operands of different shapes before version 8 of the operator set")
+    present: list[Tensor] = [x if isinstance(x, Value) else c.weight(i) for i, x in enumerate(operands)]
+    if not any(isinstance(x, Value) for x in present[:2]):
+        raise UnsupportedError("operands that are all constant; fold them when exporting")
+    return reduce(lambda a, b: pick(c, a, b), present)
+
+
+@reads("Abs", forms=[form(7, 1)])
+def _absolute(c: Context) -> Tensor:
+    """`relu(x) + relu(-x)`."""
+    x = c.value()
+    return add(c, _positive(c, x), _positive(c, scaled(c, x, -1.0)), 1)
+
+
+@reads("Clip", forms=[form(7, 1, min=FLOAT, max=FLOAT), form(11, 1, 3)])
+def _clip(c: Context) -> Tensor:
+    """`high - relu(high - max(x, low))`."""
+    low, high = (_bound(c, name, place) for name, place in (("min", 1), ("max", 2)))
+    if low is not None and high is not None and low > high:
+        raise UnsupportedError(f"a clip to [{low:g}, {high:g}], which readers take differently")
+    x: Tensor = c.value()
+    if low is not None:
+        x = _maximum(c, x, np.array(low))
+    if high is not None:
+        x = add(c, np.array(high), _positive(c, add(c, np.array(high), x, -1)), -1)
+    return x
+
+
+def _bound(c: Context, name: str, place: int) -> float | None:
+    """A bound of a clip, None if there is none."""
+    bound = c.scalar(place)
+    if c.version < 11:
+        bound = c.get(name) if name in c.call.attributes else _UNBOUNDED
+    if bound is not None and abs(bound) >= _UNBOUNDED:
+        raise UnsupportedError(f"a clip whose {name} is the largest float32 number; export with version 11 or newer")
+    return None if bound is None else float(bound)

@@ -1,0 +1,240 @@
+"""Affine operators: sums, products with constants, and means."""
+
+from __future__ import annotations
+
+import operator
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.linear import Dense, Index, Scale
+from krelax.certificate.onnx.builder import full
+from krelax.certificate.onnx.graph import Shape
+from krelax.certificate.onnx.operator import (
+    FLAG,
+    INTS,
+    ON,
+    Context,
+    Tensor,
+    Value,
+    broadcast,
+    form,
+    normal_axes,
+    numbers,
+    only,
+    reads,
+    real,
+)
+from krelax.errors import InputError, UnsupportedError
+
+# Relative error of a coefficient computed in float64 by a few operations.
+ROUNDED = 2.0**-48
+# Numbers that are computed lie in this range, or are zero: then their error is relative.
+_LEAST, _LARGEST = 2.0**-900, 2.0**900
+# Smaller numbers added to variances may vanish in float32.
+_LEAST_EPSILON = 2.0**-40
+_WHOLE = np.dtype(np.int64), np.dtype(np.int32)
+
+
+def computed(x: Any, zero: Any = False) -> Floats:
+    """Numbers that were computed with a relative error, those at which something is `zero` exactly."""
+    x = np.asarray(x, np.float64)
+    size = np.abs(x)
+    if not (((size >= _LEAST) & (size <= _LARGEST)) | ((size == 0) & zero)).all():
+        raise UnsupportedError("constants whose product or quotient is too small or too large")
+    return x
+
+
+def scaled(c: Context, x: Value, scale: Any, bias: Any = None, **more: Any) -> Value:
+    """Every entry scaled and shifted by constants, which are broadcast, and so is the value."""
+    scale = np.asarray(scale, np.float64)
+    shape = broadcast(x.shape, scale.shape, np.shape(0 if bias is None else bias))
+    x = c.moved(np.broadcast_to(numbers(x.shape), shape), x)
+    return c.affine([x], [Scale(full(scale, shape) if scale.size > 1 else scale.reshape(1))], shape, bias, **more)
+
+
+@reads("Add", "Sub", forms=[form(7, 2)])
+def _add(c: Context) -> Tensor:
+    a, b = c.operand(0), c.operand(1)
+    if not isinstance(a, Value) and not isinstance(b, Value):
+        return whole(operator.add if c.call.op == "Add" else operator.sub, a, b)
+    first, second = (x if isinstance(x, Value) else c.weight(i) for i, x in enumerate((a, b)))
+    return add(c, first, second, 1 if c.call.op == "Add" else -1)
+
+
+def whole(function: Any, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Arithmetic of constant integers of one type, exactly."""
+    if a.dtype != b.dtype or a.dtype not in _WHOLE:
+        raise UnsupportedError(f"arithmetic of constants of types {a.dtype} and {b.dtype}; fold them when exporting")
+    broadcast(a.shape, b.shape)
+    result = np.asarray(function(a.astype(object), b.astype(object)), object)
+    info = np.iinfo(a.dtype)
+    if any(not info.min <= v <= info.max for v in result.reshape(-1)):
+        raise UnsupportedError(f"arithmetic of constants of type {a.dtype} beyond its range")
+    return result.astype(a.dtype)
+
+
+def add(c: Context, a: Tensor, b: Tensor, sign: int) -> Value:
+    """`a + sign * b`, broadcast; one of them depends on the input."""
+    if isinstance(a, Value) and isinstance(b, Value):
+        if a.dtype != b.dtype:
+            raise InputError(f"operands of types {a.dtype} and {b.dtype}")
+        shape = broadcast(a.shape, b.shape)
+        operands = [c.moved(np.broadcast_to(numbers(x.shape), shape), x) for x in (a, b)]
+        return c.affine(operands, [Scale(np.ones(1)), Scale(np.full(1, float(sign)))], shape)
+    if isinstance(a, Value):
+        return scaled(c, a, 1.0, sign * np.asarray(b))
+    assert isinstance(b, Value)
+    return scaled(c, b, float(sign), a)
+
+
+@reads("Mul", forms=[form(7, 2)])
+def _mul(c: Context) -> Tensor:
+    a, b = c.operand(0), c.operand(1)
+    if isinstance(a, Value):
+        return scaled(c, a, c.weight(1))
+    return scaled(c, b, c.weight(0)) if isinstance(b, Value) else whole(operator.mul, a, b)
+
+
+@reads("Div", forms=[form(7, 2)])
+def _div(c: Context) -> Tensor:
+    a, b = c.operand(0), c.operand(1)
+    if isinstance(a, Value):
+        divisor = c.weight(1)
+        if not divisor.all():
+            raise InputError("division by zero")
+        with np.errstate(over="ignore"):
+            factor = computed(1 / divisor)
+        return scaled(c, a, factor, fuzz=ROUNDED, made_of=float(np.max(np.abs(divisor))))
+    if isinstance(b, Value):
+        raise UnsupportedError("a division by what depends on the input")
+    if not b.all():
+        raise InputError("division by zero")
+    return whole(np.frompyfunc(_quotient, 2, 1), a, b)
+
+
+def _quotient(a: int, b: int) -> int:
+    """A quotient of integers. Readers round negative ones in different ways."""
+    if a % b and (a < 0) != (b < 0):
+        raise UnsupportedError("a quotient of constants that is negative and no whole number")
+    return a // b
+
+
+@reads("Neg", forms=[form(7, 1)])
+def _neg(c: Context) -> Tensor:
+    return scaled(c, c.value(), -1.0)
+
+
+_EPSILON, _MOMENTUM = real(1e-5), real(0.9)
+
+
+@reads("BatchNormalization", forms=[
+    form(7, 5, epsilon=_EPSILON, momentum=_MOMENTUM, spatial=only(1)),
+    form(9, 5, epsilon=_EPSILON, momentum=_MOMENTUM),
+    form(14, 5, epsilon=_EPSILON, momentum=_MOMENTUM, training_mode=only(0)),
+])  # fmt: skip
+def _batch_norm(c: Context) -> Tensor:
+    x, epsilon = c.value(), float(c.get("epsilon"))
+    parameters = [c.weight(i) for i in range(1, 5)]
+    if len(x.shape) < 2 or any(p.shape != (x.shape[1],) for p in parameters):
+        raise InputError(f"parameters that do not fit a tensor of shape {list(x.shape)}")
+    scale, shift, mean, variance = (p.reshape(-1, *[1] * (len(x.shape) - 2)) for p in parameters)
+    if (variance < 0).any() or epsilon < _LEAST_EPSILON:
+        raise UnsupportedError("a batch normalisation that may divide by zero")
+    factor = computed(scale / np.sqrt(variance + epsilon), scale == 0)
+    moved = computed(mean * factor, (mean == 0) | (factor == 0))
+    size = np.abs(shift) + np.abs(moved)
+    largest = max(np.max(np.abs(p)) for p in (scale, shift, mean, 1 / np.sqrt(variance + epsilon)))
+    return scaled(c, x, factor, shift - moved, bias_size=size, fuzz=ROUNDED, made_of=float(largest))
+
+
+_GEMM = {"alpha": real(1), "beta": real(1), "transA": only(0), "transB": FLAG}
+
+
+@reads("Gemm", forms=[form(7, 3, **_GEMM), form(11, 2, 3, **_GEMM)])
+def _gemm(c: Context) -> Tensor:
+    """`alpha * (x @ weight) + beta * bias`: products with alpha come afterwards, so that none of them rounds."""
+    x, weight, bias, alpha, beta = c.value(), c.weight(1), c.weight(2, optional=True), c.get("alpha"), c.get("beta")
+    if len(x.shape) != 2 or weight.ndim != 2:
+        raise InputError(f"operands of shapes {list(x.shape)} and {list(weight.shape)}, not two matrices")
+    weight = weight.T if c.get("transB") else weight
+    shape = (x.shape[0], weight.shape[-1])
+    if bias is not None and broadcast(bias.shape, shape) != shape:
+        raise InputError(f"a bias of shape {list(bias.shape)}")
+    if alpha == 1 and (beta == 1 or bias is None):
+        return _matrix(c, x, weight, bias)
+    y, fuzz = _matrix(c, x, weight), 0.0
+    if bias is not None and beta != 1:
+        double = c.dtype == np.float64  # products of float32 numbers are float64 numbers
+        bias, fuzz = computed(bias * float(beta), (bias == 0) | (beta == 0)), ROUNDED * double
+    return scaled(c, y, float(alpha), bias, fuzz=fuzz)
+
+
+def _matrix(c: Context, x: Value, weight: Floats, bias: Any = None) -> Value:
+    """`x @ weight + bias` for a matrix of constants."""
+    if weight.ndim != 2 or not x.shape or x.shape[-1] != weight.shape[0]:
+        raise UnsupportedError(f"a product of shapes {list(x.shape)} and {list(weight.shape)}")
+    dense = Dense(np.ascontiguousarray(weight.T, np.float64)[None, None], prod(x.shape[:-1]))
+    return c.affine([x], [dense], (*x.shape[:-1], weight.shape[1]), bias)
+
+
+@reads("MatMul", forms=[form(7, 2)])
+def _matmul(c: Context) -> Tensor:
+    if isinstance(c.operand(0), Value):
+        return _matrix(c, c.value(0), c.weight(1))
+    x = c.value(1)
+    if len(x.shape) < 2:
+        return _matrix(c, x, c.weight(0).T)
+    turned = _matrix(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), c.weight(0).T)
+    return c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)
+
+
+def means(c: Context, index: Index, factor: Any, shape: Shape) -> Value:
+    """Sums over the last axis of an array of entries, times constants."""
+    summed = c.affine([c.moved(index, c.value())], [Dense(np.ones((1, 1, 1, index.shape[-1])), prod(shape))], shape)
+    return summed if factor is None else scaled(c, summed, factor, fuzz=ROUNDED)
+
+
+_OF_ATTRIBUTES, _OF_OPERANDS = {"axes": INTS, "keepdims": ON}, {"keepdims": ON, "noop_with_empty_axes": FLAG}
+
+
+@reads("ReduceMean", forms=[form(7, 1, **_OF_ATTRIBUTES), form(18, 1, 2, **_OF_OPERANDS)])
+def _reduce_mean(c: Context) -> Tensor:
+    return _reduced(c, True)
+
+
+@reads("ReduceSum", forms=[form(7, 1, **_OF_ATTRIBUTES), form(13, 1, 2, **_OF_OPERANDS)])
+def _reduce_sum(c: Context) -> Tensor:
+    return _reduced(c, False)
+
+
+def _reduced(c: Context, mean: bool) -> Value:
+    x, axes = c.value(), c.integers("axes", 1)
+    rank = len(x.shape)
+    if axes is not None and not axes:
+        raise UnsupportedError("an empty list of axes, which readers take differently")
+    if axes is None:
+        axes = [] if c.get("noop_with_empty_axes") else list(range(rank))
+    axes = sorted(normal_axes(axes, rank, True))
+    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    shape = kept if c.get("keepdims") else tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    return _over(c, axes, shape, mean)
+
+
+@reads("GlobalAveragePool", forms=[form(7, 1)])
+def _global_average_pool(c: Context) -> Tensor:
+    x = c.value()
+    if len(x.shape) < 3:
+        raise UnsupportedError(f"a tensor of shape {list(x.shape)}")
+    return _over(c, list(range(2, len(x.shape))), (*x.shape[:2], *[1] * (len(x.shape) - 2)), True)
+
+
+def _over(c: Context, axes: list[int], shape: Shape, mean: bool) -> Value:
+    """Sums or means over some axes."""
+    x = c.value()
+    rank = len(x.shape)
+    index = np.moveaxis(numbers(x.shape), axes, range(rank - len(axes), rank)).reshape(*shape, -1)
+    return means(c, index, 1 / index.shape[-1] if mean else None, shape)

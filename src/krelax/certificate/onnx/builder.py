@@ -1,0 +1,71 @@
+"""Builds the network of a file, node by node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.linear import Index, Pick
+from krelax.certificate.kernel.network import Activation, Affine, Network
+from krelax.errors import UnsupportedError
+
+# Of all nodes together.
+_MOST_NUMBERS = 10**8
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a file calls its input and its output, their shapes, and the type of the input's numbers."""
+
+    names: tuple[str, str]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    element: str
+
+
+class Builder:
+    """Collects nodes in order."""
+
+    def __init__(self, input_size: int) -> None:
+        self._nodes: list[Affine | Activation | None] = [None]
+        self._input_size, self._room = input_size, _MOST_NUMBERS
+
+    def add(self, node: Affine | Activation) -> int:
+        """The number of a node. Raises UnsupportedError for a network of too many numbers."""
+        self._room -= node.size
+        if self._room < 0:
+            raise UnsupportedError(f"more than {_MOST_NUMBERS} numbers in one evaluation")
+        self._nodes.append(node)
+        return len(self._nodes) - 1
+
+    def size(self, node: int) -> int:
+        there = self._nodes[node]
+        return self._input_size if there is None else there.size
+
+    def pick(self, x: int, index: Index) -> int:
+        """Entries of a node; picks of picks are one."""
+        flat, before = index.reshape(-1), self._nodes[x]
+        if np.array_equal(flat, np.arange(self.size(x))):
+            return x
+        if isinstance(before, Affine) and before.moves_only and isinstance(inner := before.maps[0], Pick):
+            return self.pick(before.inputs[0], np.where(flat < 0, -1, inner.index[flat]))
+        return self.add(Affine((x,), (Pick(flat, self.size(x)),), flat.size))
+
+    def build(self, output: int, single: bool) -> Network:
+        """The network up to a node, without what it does not need."""
+        needed = {0, output}
+        for i in range(output, 0, -1):
+            node = self._nodes[i]
+            if i in needed and node is not None:
+                needed.update(node.inputs)
+        place = {old: new for new, old in enumerate(sorted(needed))}
+        nodes = (self._nodes[i] for i in sorted(needed))
+        moved = (n and replace(n, inputs=tuple(place[j] for j in n.inputs)) for n in nodes)
+        return Network(tuple(moved), self._input_size, single)
+
+
+def full(constant: Floats, shape: tuple[int, ...]) -> Floats:
+    """A constant broadcast to a shape, flattened."""
+    return np.ascontiguousarray(np.broadcast_to(constant, shape)).reshape(prod(shape))

@@ -1,0 +1,229 @@
+"""Convolution and pooling, and padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from krelax.certificate.kernel.activations import Maximum
+from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.linear import Dense, Index, Scale
+from krelax.certificate.onnx.activations import activation
+from krelax.certificate.onnx.affine import ROUNDED, scaled
+from krelax.certificate.onnx.graph import Shape
+from krelax.certificate.onnx.operator import (
+    FLAG,
+    INTS,
+    Context,
+    Tensor,
+    Value,
+    check_size,
+    form,
+    integer,
+    normal_axes,
+    numbers,
+    only,
+    reads,
+    real,
+    text,
+)
+from krelax.errors import InputError, UnsupportedError
+
+
+def _windows(index: Index, axis: int, places: Index) -> Index:
+    """Entries at `places`, `(windows, kernel)`, of an axis, whose last part comes last; -1 beyond its ends."""
+    inside = (places >= 0) & (places < index.shape[axis])
+    taken = index.take(np.where(inside, places, 0), axis)
+    outside = ~inside.reshape(*inside.shape, *[1] * (index.ndim - axis - 1))
+    return np.moveaxis(np.where(outside, -1, taken), axis + 1, -1)
+
+
+_INTEGERS = np.dtype(np.int64), np.dtype(np.int32)
+_MODE = text("constant")
+
+
+@reads("Pad", forms=[
+    form(7, 1, mode=_MODE, pads=INTS, value=real(0)),
+    form(11, 2, 3, mode=_MODE),
+    form(18, 2, 4, mode=_MODE),
+])  # fmt: skip
+def _pad(c: Context) -> Tensor:
+    x, pads, axes, shape = c.value(), c.integers("pads", 1), c.constant(3, *_INTEGERS), c.value().shape
+    places = range(len(shape)) if axes is None else normal_axes(axes.reshape(-1).tolist(), len(shape), True)
+    fill = (float(c.get("value")) if c.version < 11 else c.scalar(2)) or 0.0
+    if pads is None or len(pads) != 2 * len(places) or (axes is not None and axes.ndim != 1):
+        raise InputError(f"pads {pads} of {len(places)} axes")
+    index = numbers(shape)
+    for axis, before, after in zip(places, pads, pads[len(places) :], strict=False):
+        if before + after <= -shape[axis] or min(before, after) <= -shape[axis]:
+            raise UnsupportedError(f"pads {before} and {after} of an axis of size {shape[axis]}")
+        check_size((*index.shape[:axis], index.shape[axis] + before + after, *index.shape[axis + 1 :]))
+        index = _windows(index, axis, np.arange(-before, shape[axis] + after)[:, None])[..., 0]
+    padded = c.moved(index, x)
+    if fill == 0:
+        return padded
+    return c.affine([padded], [Scale(np.ones(1))], padded.shape, np.where(index < 0, fill, 0.0))
+
+
+def _numbers_of(c: Context, name: str, default: int, count: int, least: int) -> list[int]:
+    """An attribute of so many integers, none of them less than the least."""
+    given: list[int] | None = c.get(name)
+    given = [default] * count if given is None else given
+    if len(given) != count or min(given, default=least) < least:
+        raise UnsupportedError(f"{name} {given} for a kernel of {count // 2 if name == 'pads' else count} axes")
+    return given
+
+
+def _geometry(c: Context, kernel: Sequence[int], shape: Shape) -> list[tuple[Index, int, int]]:
+    """For every axis where its windows' entries lie, `(windows, kernel)`, and where its padding begins and ends."""
+    rank = len(kernel)
+    if len(shape) != rank + 2 or not rank or min(kernel) < 1:
+        raise InputError(f"windows of {list(kernel)} over a tensor of shape {list(shape)}")
+    strides, dilations = (_numbers_of(c, name, 1, rank, 1) for name in ("strides", "dilations"))
+    pads, auto, ceil = _numbers_of(c, "pads", 0, 2 * rank, 0), c.get("auto_pad"), bool(c.get("ceil_mode"))
+    if "Pool" in c.call.op and any(p >= k for p, k in zip(pads, [*kernel, *kernel], strict=True)):
+        raise UnsupportedError(f"pads {pads} that are not smaller than the kernel {list(kernel)}")
+    same = auto.startswith("SAME")
+    if (auto != "NOTSET" and (any(pads) or ceil)) or (same and max(dilations) > 1):
+        raise UnsupportedError(f"auto_pad {auto} with pads, dilations or ceil_mode")
+    result = []
+    for n, k, s, d, *ends in zip(shape[2:], kernel, strides, dilations, pads, pads[rank:], strict=False):
+        reach = d * (k - 1) + 1
+        if same:
+            total = (-(-n // s) - 1) * s + reach - n
+            if total < 0:
+                raise UnsupportedError(f"auto_pad {auto} of windows that leave out entries")
+            ends = sorted((total // 2, total - total // 2), reverse=auto == "SAME_LOWER")  # noqa: PLW2901
+        before, after = ends
+        room = n + before + after - reach
+        count = (-(-room // s) if ceil else room // s) + 1
+        if room < 0 or (ceil and (count - 1) * s >= n + before):
+            raise UnsupportedError(f"windows of {reach} entries on an axis of {n}, or one that begins in its padding")
+        check_size((count, k))
+        result.append((np.arange(count)[:, None] * s - before + np.arange(k) * d, -before, n + after))
+    return result
+
+
+def _laid_out(index: Index, places: Sequence[Index]) -> Index:
+    """Windows over the last axes: `(*lead, *windows, *kernel)`."""
+    lead = index.ndim - len(places)
+    for axis, table in enumerate(places):
+        index = _windows(index, lead + axis, table)
+    return index
+
+
+def _steps(places: Index) -> slice:
+    """Places in equal steps as a slice."""
+    if not len(places):
+        return slice(0)
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    if step < 1 or (np.diff(places) != step).any():
+        raise ValueError("places that are not in equal steps")
+    return slice(int(places[0]), int(places[-1]) + 1, step)
+
+
+def _convolve(c: Context, x: Value, windows: Sequence[Index], weight: Floats, bias: Any) -> Value:
+    """Products of windows with `weight`, `(groups, outputs, inputs, *kernel)`."""
+    groups, outputs, inputs = weight.shape[:3]
+    if x.shape[1] != groups * inputs or not weight.size:
+        raise InputError(f"a convolution of {list(x.shape)} by {list(weight.shape)}")
+    if bias is not None and bias.shape != (groups * outputs,):
+        raise InputError(f"a bias of shape {list(bias.shape)} for {groups * outputs} channels")
+    # For every axis and entry of the kernel where the entries of the windows are, but for those in the padding, and of
+    # which windows they are.
+    sources, targets = [], []
+    for table, n in zip(windows, x.shape[2:], strict=True):
+        inside = [np.flatnonzero((column >= 0) & (column < n)) for column in table.T]
+        sources.append([_steps(column[i]) for column, i in zip(table.T, inside, strict=True)])
+        targets.append([_steps(i) for i in inside])
+    matrices = np.ascontiguousarray(weight.reshape(groups, outputs, inputs, -1).transpose(3, 0, 1, 2), np.float64)
+    after = tuple(map(len, windows))
+    dense = Dense(matrices, x.shape[0], x.shape[2:], after, list(product(*sources)), list(product(*targets)))
+    bias = None if bias is None else bias.reshape(-1, *[1] * len(after))
+    return c.affine([x], [dense], (x.shape[0], groups * outputs, *after), bias)
+
+
+_AUTO = text("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+_WINDOW = {"auto_pad": _AUTO, "kernel_shape": INTS, "pads": INTS, "strides": INTS}
+_CONVOLUTION = {**_WINDOW, "dilations": INTS, "group": integer(1)}
+
+
+def _kernel(c: Context, parts: int) -> Any:
+    """The weight of a convolution whose axis `parts` is cut into groups; kernel_shape must be its own."""
+    weight, groups = c.weight(1), c.get("group")
+    if weight.ndim < 3 or len(c.value().shape) != weight.ndim:
+        raise InputError(f"a convolution of {list(c.value().shape)} by {list(weight.shape)}")
+    if c.get("kernel_shape") not in (None, list(weight.shape[2:])) or groups < 1 or weight.shape[parts] % groups:
+        raise InputError(f"{groups} groups and kernel_shape {c.get('kernel_shape')} for {list(weight.shape)}")
+    return weight.reshape(groups, -1, *weight.shape[1:])
+
+
+@reads("Conv", forms=[form(7, 2, 3, **_CONVOLUTION)])
+def _conv(c: Context) -> Tensor:
+    x, weight = c.value(), _kernel(c, 0)
+    windows = [table for table, _, _ in _geometry(c, weight.shape[3:], x.shape)]
+    return _convolve(c, x, windows, weight, c.weight(2, optional=True))
+
+
+@reads("ConvTranspose", forms=[form(7, 2, 3, **{**_CONVOLUTION, "auto_pad": text("NOTSET"), "output_padding": INTS})])
+def _conv_transpose(c: Context) -> Tensor:
+    x, weight = c.value(), _kernel(c, 0)
+    kernel, rank = weight.shape[3:], weight.ndim - 3
+    strides, dilations = (_numbers_of(c, name, 1, rank, 1) for name in ("strides", "dilations"))
+    pads, extra = _numbers_of(c, "pads", 0, 2 * rank, 0), _numbers_of(c, "output_padding", 0, rank, 0)
+    windows = []
+    for i, (n, k, s, d) in enumerate(zip(x.shape[2:], kernel, strides, dilations, strict=True)):
+        size = s * (n - 1) + extra[i] + d * (k - 1) + 1 - pads[i] - pads[rank + i]
+        if size < 1 or extra[i] >= s:
+            raise UnsupportedError(f"an output of {size} entries, of which output_padding makes {extra[i]}")
+        check_size((size, k))
+        source = np.arange(size)[:, None] + pads[i] - np.arange(k) * d  # in steps of the stride
+        windows.append(np.where(source % s == 0, source // s, -1))
+    return _convolve(c, x, windows, weight.swapaxes(1, 2), c.weight(2, optional=True))
+
+
+_AVERAGE = {**_WINDOW, "count_include_pad": FLAG}
+
+
+@reads("AveragePool", forms=[
+    form(7, 1, **_AVERAGE),
+    form(10, 1, **_AVERAGE, ceil_mode=FLAG),
+    form(19, 1, **_AVERAGE, ceil_mode=FLAG, dilations=INTS),
+])  # fmt: skip
+def _average_pool(c: Context) -> Tensor:
+    x, kernel = c.value(), c.get("kernel_shape") or []
+    if c.get("count_include_pad") and (c.get("ceil_mode") or c.get("auto_pad") != "NOTSET"):
+        raise UnsupportedError("count_include_pad with ceil_mode or auto_pad, which readers take differently")
+    geometry, factor = _geometry(c, kernel, x.shape), np.ones(())
+    for (places, first, end), n in zip(geometry, x.shape[2:], strict=True):
+        low, high = (first, end) if c.get("count_include_pad") else (0, n)
+        count = ((places >= low) & (places < high)).sum(1)
+        if not count.all():
+            raise UnsupportedError("a window that lies wholly in the padding")
+        factor = np.multiply.outer(factor, 1 / count)
+    summed = _convolve(c, x, [p for p, _, _ in geometry], np.ones((x.shape[1], 1, 1, *kernel)), None)
+    return scaled(c, summed, factor, fuzz=ROUNDED)
+
+
+@reads("MaxPool", forms=[
+    form(7, 1, **_WINDOW),
+    form(8, 1, **_WINDOW, storage_order=only(0)),
+    form(10, 1, **_WINDOW, storage_order=only(0), ceil_mode=FLAG, dilations=INTS),
+])  # fmt: skip
+def _max_pool(c: Context) -> Tensor:
+    x, kernel = c.value(), c.get("kernel_shape") or []
+    tables = []
+    for (places, _, _), n in zip(_geometry(c, kernel, x.shape), x.shape[2:], strict=True):
+        inside = (places >= 0) & (places < n)
+        if not inside.any(1).all():
+            raise UnsupportedError("a window that lies wholly in the padding")
+        first = np.take_along_axis(places, inside.argmax(1)[:, None], 1)
+        tables.append(np.where(inside, places, first))  # padding never is the maximum
+    check_size((*x.shape[:2], *(n for table in tables for n in table.shape)))
+    index = _laid_out(numbers(x.shape), tables)
+    shape = index.shape[: -len(kernel)]
+    z = c.moved(index.reshape(*shape, -1), x)
+    return z if z.shape[-1] == 1 else activation(c, z, Maximum(z.shape[-1]), shape)

@@ -1,0 +1,290 @@
+"""The graph in an ONNX file: one input, one output, constants, and calls of operators in order.
+
+Every constant keeps its element type. Nothing is guessed: versions, types and encodings that are not listed here are
+UnsupportedErrors, and so is everything that is neither read nor without meaning (names and descriptions have none).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.certificate.onnx.model import EXTERNAL, Model, external_entry
+from krelax.certificate.onnx.protobuf import Message, decode
+from krelax.errors import InputError, UnsupportedError
+
+Shape = tuple[int, ...]
+# TensorProto.DataType: the element type, and the field that holds numbers one by one, as what.
+_TYPES: dict[int, tuple[np.dtype[Any], str]] = {
+    1: (np.dtype(np.float32), "float_data"),
+    2: (np.dtype(np.uint8), "int32_data"),
+    3: (np.dtype(np.int8), "int32_data"),
+    6: (np.dtype(np.int32), "int32_data"),
+    7: (np.dtype(np.int64), "int64_data"),
+    9: (np.dtype(np.bool_), "int32_data"),
+    10: (np.dtype(np.float16), "int32_data"),
+    11: (np.dtype(np.float64), "double_data"),
+}
+_FIELDS = {"raw_data", "float_data", "int32_data", "int64_data", "double_data", "string_data", "uint64_data"}
+# AttributeProto.AttributeType: what is read, and the field that holds it.
+_ATTRIBUTES = {1: ("float", "f"), 2: ("int", "i"), 3: ("string", "s"), 4: ("tensor", "t"), 6: ("floats", "floats"),
+               7: ("ints", "ints")}  # fmt: skip
+_VALUES = {"f", "i", "s", "t", "g", "floats", "ints", "strings", "tensors", "graphs", "tp", "type_protos",
+           "sparse_tensor", "sparse_tensors"}  # fmt: skip
+_MISSING: dict[str, Any] = {"float": np.float32(0), "int": 0, "string": b"", "floats": [], "ints": []}
+OLDEST, NEWEST = 7, 24
+_OLDEST_IR, _NEWEST_IR = 3, 13
+MOST_NUMBERS = 10**8
+
+
+def element_type(number: int) -> np.dtype[Any]:
+    """The element type of a number of TensorProto.DataType."""
+    if number not in _TYPES:
+        raise UnsupportedError(f"elements of type {number}; export with float32 and int64")
+    return _TYPES[number][0]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A node of the file: `outputs = op(inputs)`, tensors by name; attributes with the names of their types."""
+
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a file says of a tensor: its element type and its axes, None where it does not say."""
+
+    dtype: np.dtype[Any] | None
+    shape: tuple[int | None, ...] | None
+
+    def fits(self, dtype: np.dtype[Any], shape: Shape) -> bool:
+        """Whether a tensor can be what is said."""
+        if self.dtype not in {None, dtype}:
+            return False
+        if self.shape is None:
+            return True
+        same = zip(self.shape, shape, strict=False)
+        return len(self.shape) == len(shape) and all(n is None or n == m for n, m in same)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph of one input, with its element type and shape (unknown axes count as one), and one output. `declared` is
+    what the file says of tensors by their names."""
+
+    version: int
+    calls: list[Call]
+    constants: dict[str, NDArray[Any]]
+    input: str
+    dtype: np.dtype[Any]
+    shape: Shape
+    output: str
+    declared: dict[str, list[Declared]]
+
+
+def parse(model: Model | bytes) -> Graph:
+    """The graph in an ONNX file. InputError for what is no such file, UnsupportedError for what is not read."""
+    files = model if isinstance(model, Model) else Model(model)
+    message = decode("Model", files.data)
+    if not _OLDEST_IR <= message.get("ir_version", 0) <= _NEWEST_IR:
+        raise UnsupportedError(f"IR version {message.get('ir_version', 'none')}, not {_OLDEST_IR} to {_NEWEST_IR}")
+    _without(message, "training_info", "functions", "configuration")
+    graph = message.get("graph")
+    if graph is None:
+        raise InputError("no graph; give the path of an ONNX network")
+    _without(graph, "quantization_annotation", "sparse_initializer")
+    constants = _constants(graph, files.external)
+    (name, dtype, shape), output, declared = _ends(graph, constants)
+    calls = [_call(node, files.external) for node in graph.all("node")]
+    if not any(output in call.inputs for call in calls):  # what is said of the shape of the result changes nothing
+        declared[output] = [Declared(what.dtype, None) for what in declared[output]]
+    return Graph(_version(message), calls, constants, name, dtype, shape, output, declared)
+
+
+def _without(message: Message, *fields: str) -> None:
+    for field in fields:
+        if field in message:
+            raise UnsupportedError(f"{field} of a {message.kind}")
+
+
+def _version(model: Message) -> int:
+    """The version of ONNX's own operators. Others may be imported, but are not read where they are used."""
+    imports = [(o.get("domain", ""), o.get("version", 0)) for o in model.all("opset_import")]
+    versions = {version for domain, version in imports if domain in {"", "ai.onnx"}}
+    if len(versions) != 1 or not OLDEST <= min(versions) <= NEWEST:
+        raise UnsupportedError(
+            f"operator sets {sorted(versions)}, not one of versions {OLDEST} to {NEWEST}; export again"
+        )
+    return int(versions.pop())
+
+
+def _constants(graph: Message, external: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
+    result: dict[str, NDArray[Any]] = {}
+    for item in graph.all("initializer"):
+        name = item.get("name", "")
+        if name in result or not name:
+            raise UnsupportedError(f"constants that are all named {name!r}")
+        result[name] = tensor(item, external)
+    return result
+
+
+def _ends(
+    graph: Message, constants: Mapping[str, NDArray[Any]]
+) -> tuple[tuple[str, np.dtype[Any], Shape], str, dict[str, list[Declared]]]:
+    """The input with its type and shape, the output, and what is said of them and of other tensors."""
+    inputs, outputs = graph.all("input"), graph.all("output")
+    own = [i for i in inputs if i.get("name", "") not in constants]
+    if len(own) != 1 or len(outputs) != 1:
+        raise UnsupportedError(f"{len(own)} inputs and {len(outputs)} outputs; only one of each is supported")
+    if len({i.get("name", "") for i in inputs}) != len(inputs):
+        raise UnsupportedError("inputs of the same name")
+    said = [(i.get("name", ""), _declared(i)) for i in (*inputs, *outputs, *graph.all("value_info"))]
+    declared: dict[str, list[Declared]] = {}
+    for name, what in said:
+        declared.setdefault(name, []).append(what)
+    name, output = own[0].get("name", ""), outputs[0].get("name", "")
+    dtype, axes = declared[name][0].dtype, declared[name][0].shape
+    if dtype is None or dtype not in {np.dtype(np.float32), np.dtype(np.float64)}:
+        raise UnsupportedError(f"an input of type {dtype}; only float32 and float64 are supported")
+    if axes is None or not name:
+        raise InputError("an input without a shape; export the network with its input shape")
+    shape = tuple(1 if n is None else n for n in axes)
+    if prod(shape) > MOST_NUMBERS or min(shape, default=1) < 1:
+        raise UnsupportedError(f"an input of shape {list(shape)}")
+    return (name, dtype, shape), output, declared
+
+
+def _declared(info: Message) -> Declared:
+    """ValueInfoProto: the type and the axes of a tensor."""
+    kind = info.get("type")
+    if kind is None:
+        return Declared(None, None)
+    where = f"tensor {info.get('name', '')!r}"
+    said = kind.get("tensor_type")
+    if said is None or kind.present() - {"tensor_type", "denotation"}:
+        raise UnsupportedError(f"{where}, which is no tensor")
+    dtype, shape = said.get("elem_type", 0), said.get("shape")
+    axes = None if shape is None else tuple(_axis(dim, where) for dim in shape.all("dim"))
+    return Declared(element_type(dtype) if dtype else None, axes)
+
+
+def _axis(dim: Message, where: str) -> int | None:
+    if "dim_value" in dim and ("dim_param" in dim or dim.get("dim_value") < 0):
+        raise UnsupportedError(f"{where} with an axis that is both known and unknown, or negative")
+    size: int | None = dim.get("dim_value")
+    return size
+
+
+def _call(node: Message, external: Mapping[str, bytes]) -> Call:
+    op = node.get("op_type", "")
+    if node.get("domain", "") not in {"", "ai.onnx"} or node.get("overload", ""):
+        raise UnsupportedError(f"operator {op} of domain {node.get('domain', '')!r}")
+    _without(node, "device_configurations")
+    attributes: dict[str, tuple[str, Any]] = {}
+    for item in node.all("attribute"):
+        name = item.get("name", "")
+        if name in attributes:
+            raise UnsupportedError(f"operator {op} with two attributes {name!r}")
+        try:
+            attributes[name] = _attribute(item, external)
+        except InputError as error:
+            raise type(error)(f"operator {op}, attribute {name!r}: {error}") from error
+    return Call(op, list(node.all("input")), list(node.all("output")), attributes)
+
+
+def _attribute(item: Message, external: Mapping[str, bytes]) -> tuple[str, Any]:
+    """The type and the value of an AttributeProto. Numbers that are zero, and text and lists that are empty, may be
+    left out."""
+    if item.get("type", 0) not in _ATTRIBUTES or item.get("ref_attr_name", ""):
+        raise UnsupportedError(f"a value of type {item.get('type', 'none')}, or one that a function gives")
+    kind, field = _ATTRIBUTES[item.get("type")]
+    if (item.present() & _VALUES) - {field} or (field not in item and kind not in _MISSING):
+        raise UnsupportedError(f"a value that is not exactly one of type {kind}")
+    value = item.get(field, _MISSING.get(kind))
+    if kind == "tensor":
+        return kind, tensor(value, external)
+    if kind in {"float", "floats"} and not np.isfinite(value).all():
+        raise UnsupportedError("NaN or infinity")
+    if kind == "string":
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise UnsupportedError("text that is not UTF-8") from error
+    return kind, value
+
+
+def tensor(item: Message, external: Mapping[str, bytes]) -> NDArray[Any]:
+    """A TensorProto as an array of its element type; it must be finite."""
+    name = item.get("name", "")
+    try:
+        array = _array(item, external)
+    except InputError as error:
+        raise type(error)(f"constant {name!r}: {error}") from error
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"constant {name!r} holds NaN or infinity; train or export the network again")
+    return array
+
+
+def _array(item: Message, external: Mapping[str, bytes]) -> NDArray[Any]:
+    _without(item, "segment")
+    shape = tuple(item.all("dims"))
+    dtype = element_type(item.get("data_type", 0))
+    if min(shape, default=0) < 0 or prod(shape) > MOST_NUMBERS:
+        raise UnsupportedError(f"shape {list(shape)}")
+    fields = item.present() & _FIELDS
+    if item.get("data_location", 0) == EXTERNAL:
+        if fields:
+            raise UnsupportedError(f"numbers in another file and in {', '.join(sorted(fields))}")
+        return _raw(_external(item, prod(shape) * dtype.itemsize, external), dtype, shape)
+    typed = _TYPES[item.get("data_type")][1]
+    if len(fields) > 1 or not fields <= {"raw_data", typed} or "external_data" in item:
+        raise UnsupportedError(f"numbers of type {dtype} in {', '.join(sorted(fields))}, or in another file, too")
+    if "raw_data" in fields:
+        return _raw(item.get("raw_data"), dtype, shape)
+    return _typed(np.asarray(item.all(typed)), dtype, shape)
+
+
+def _raw(data: bytes, dtype: np.dtype[Any], shape: Shape) -> NDArray[Any]:
+    """Numbers as their bytes, little-endian; booleans are 0 or 1."""
+    if len(data) != prod(shape) * dtype.itemsize:
+        raise InputError(f"{len(data)} bytes for shape {list(shape)} of type {dtype}")
+    if dtype == np.bool_ and data.translate(None, b"\0\1"):
+        raise UnsupportedError("booleans other than 0 and 1")
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+
+
+def _typed(values: NDArray[Any], dtype: np.dtype[Any], shape: Shape) -> NDArray[Any]:
+    """Numbers one by one; float16 as integers of the same 16 bits."""
+    if values.size != prod(shape):
+        raise InputError(f"{values.size} numbers for shape {list(shape)}")
+    stored = np.dtype(np.uint16) if dtype == np.float16 else dtype
+    if stored.kind in "iub" and values.size:
+        least, most = (0, 1) if stored.kind == "b" else (np.iinfo(stored).min, np.iinfo(stored).max)
+        if values.min() < least or values.max() > most:
+            raise UnsupportedError(f"numbers that {dtype} does not hold")
+    return values.astype(stored).view(dtype).reshape(shape)
+
+
+def _external(item: Message, size: int, external: Mapping[str, bytes]) -> bytes:
+    """The bytes of a tensor in another file."""
+    entry = external_entry(item)
+    if entry["location"] not in external:
+        raise InputError(f"its numbers lie in {entry['location']!r}, which is not there")
+    data = external[entry["location"]]
+    if any(not re.fullmatch(r"[0-9]{1,18}", entry.get(key, "0")) for key in ("offset", "length")):
+        raise UnsupportedError(f"offset and length {entry.get('offset')!r} and {entry.get('length')!r}")
+    offset = int(entry.get("offset", "0"))
+    length = int(entry.get("length", len(data) - offset))
+    if length != size or offset + length > len(data):
+        raise InputError(f"{size} bytes are needed of {entry['location']}: {length} at {offset} of {len(data)}")
+    return data[offset : offset + length]

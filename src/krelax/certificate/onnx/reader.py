@@ -1,0 +1,77 @@
+"""The network in an ONNX file, as the checker sees it: every operator is read by a function of its own.
+
+They lie in four modules: shape operators, affine operators, convolution and pooling, and activations.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from krelax.certificate.kernel.network import Network
+from krelax.certificate.onnx import activations, affine, convolution, shapes  # noqa: F401 (each fills OPERATORS)
+from krelax.certificate.onnx.builder import Builder, Interface
+from krelax.certificate.onnx.graph import Call, Graph, parse
+from krelax.certificate.onnx.model import Model
+from krelax.certificate.onnx.operator import OPERATORS, Context, Tensor, Value
+from krelax.errors import InputError, UnsupportedError, one_line
+
+
+def read_network(model: Model | bytes) -> Network:
+    """The network in an ONNX file. InputError if it cannot be used, UnsupportedError for what is not read exactly."""
+    return read_file(model)[0]
+
+
+def read_file(model: Model | bytes) -> tuple[Network, Interface]:
+    """The network in an ONNX file, and what the file calls its input and its output. Raises as `read_network` does."""
+    try:
+        return _network(parse(model))
+    except InputError as error:  # names in a file may hold anything, messages are one line
+        kind = "not supported by the checker: " if isinstance(error, UnsupportedError) else ""
+        raise type(error)(one_line(f"{kind}{error}")) from error
+
+
+def _network(graph: Graph) -> tuple[Network, Interface]:
+    builder = Builder(prod(graph.shape))
+    tensors: dict[str, Tensor] = {**graph.constants, graph.input: Value(0, graph.shape, graph.dtype)}
+    for name, x in tensors.items():
+        _compare(graph, name, x)
+    for call in graph.calls:
+        try:
+            _read(graph, builder, call, tensors)
+        except InputError as error:
+            raise type(error)(f"operator {call.op} for {', '.join(call.outputs)}: {error}") from error
+    output = tensors.get(graph.output)
+    if not isinstance(output, Value):
+        raise InputError("the output does not depend on the input, or does not exist")
+    single = all(x.dtype == np.float32 for x in tensors.values() if isinstance(x, Value))
+    interface = Interface((graph.input, graph.output), (graph.shape, output.shape), graph.dtype.name)
+    return builder.build(output.node, single), interface
+
+
+def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor]) -> None:
+    """Add what a call computes to the tensors, each of which has a name of its own."""
+    if call.op not in OPERATORS:
+        raise UnsupportedError("an operator that is not in its list")
+    operator = OPERATORS[call.op]
+    form = operator.form(call, graph.version)
+    names = [name for name in call.outputs if name]
+    if missing := [name for name in call.inputs if name and name not in tensors]:
+        raise InputError(f"{missing[0]!r} is not computed before")
+    if len(set(names)) != len(names) or any(name in tensors for name in names):
+        raise UnsupportedError("a name that is defined twice")
+    operands = [tensors[name] if name else None for name in call.inputs]
+    results = operator.read(Context(builder, call, operands, graph.version, form))
+    several = results if isinstance(results, list) else [results]
+    for name, x in zip(call.outputs, several, strict=False):
+        if name:
+            tensors[name] = x
+            _compare(graph, name, x)
+
+
+def _compare(graph: Graph, name: str, x: Tensor) -> None:
+    """Raises UnsupportedError where the file says something else of a tensor than what it is."""
+    said = [what for what in graph.declared.get(name, []) if not what.fits(x.dtype, x.shape)]
+    if said:
+        raise UnsupportedError(f"{name!r} is {x.dtype} of shape {list(x.shape)}, and not what the file says of it")

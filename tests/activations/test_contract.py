@@ -1,0 +1,507 @@
+"""The contract every relaxation keeps: it encloses the graph of its activation, whatever the slopes.
+
+Checked against 60-digit arithmetic with exactly the tolerance that `Relaxation.support` documents (which is what the
+backward pass charges for), over degenerate, tiny, huge and lopsided intervals and slopes of every sign and size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.activations.kit import ELEMENTWISE, WINDOWED, Elementwise, Number, Windowed, mpf
+from torch import Tensor
+
+from krelax.activations import ACTIVATIONS, Activation, LeakyReLU, Lines, Relaxation, ReLU, Rule
+
+Interval = tuple[float, float]
+DTYPES = [torch.float64, torch.float32]
+
+elementwise = pytest.mark.parametrize("entry", ELEMENTWISE, ids=lambda e: e.name)
+windowed = pytest.mark.parametrize("entry", WINDOWED, ids=lambda e: e.name)
+both_types = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+every_rule = pytest.mark.parametrize("rule", list(Rule))
+
+INTERVALS: list[Interval] = [
+    *((v, v) for v in (-1e30, -1e6, -1.0, -1e-300, 0.0, 1e-12, 0.3, 50.0, 1e30)),  # a point
+    *((0.0, v) for v in (1e-300, 1e-12, 0.5, 3.0, 1e6, 1e30)),
+    *((-v, 0.0) for v in (1e-300, 1e-12, 0.5, 3.0, 1e6, 1e30)),
+    *((-v, v) for v in (1e-300, 1e-12, 1e-3, 1.0, 30.0, 1e6, 1e30)),
+    *((-v, 1e-12) for v in (1e-300, 1e-3, 1e6, 1e30)),
+    *((-1e-12, v) for v in (1e-300, 1e-3, 1e6, 1e30)),
+    (1.0, math.nextafter(1.0, 2.0)),
+    (-1.0, math.nextafter(-1.0, 0.0)),
+    (1.0, 1.0 + 1e-12),
+    (-5.0, -4.999999),
+    (-1000.0, -700.0),
+    (-90.0, -30.0),
+    (10.0, 40.0),
+    (700.0, 1e6),
+    (-2.0, 0.75),
+    (-0.1, 7.0),
+    (0.2, 2.5),
+    (-3.0, -0.4),
+    (1e6, 1e30),
+    (-1e30, -1e6),
+]
+SLOPES = (0.0, 0.3, -0.3, 1.0, -1.0, 1e-12, 1e30, -1e30)
+COEFFS = (0.0, 1.0, -1.0, -2.5, 1e-9, 1e6)
+PAIRS = [
+    *itertools.product(SLOPES, COEFFS),
+    *((share * coeff, coeff) for share in (0.25, 0.2499999, 1e-6, 0.99999999) for coeff in (1.0, -7e5)),
+]
+
+
+def representable(intervals: Sequence[Interval], dtype: torch.dtype) -> list[Interval]:
+    """The intervals as the type holds them, each once."""
+    return list(dict.fromkeys((float(a), float(b)) for a, b in torch.tensor(intervals, dtype=dtype).tolist()))
+
+
+def graph_points(interval: Interval) -> list[Number]:
+    """Ends, kink, evenly spaced points, and points at every scale towards zero."""
+    l, u = (mpf(v) for v in interval)
+    spread = [l + (u - l) * k / 5 for k in range(6)]
+    shrunk = [end * mpf(10) ** -k for end in (l, u) for k in (1, 3, 9)]
+    return sorted({z for z in (l, u, mpf(0), *spread, *shrunk) if l <= z <= u})
+
+
+def size(interval: Interval) -> float:
+    return max(abs(interval[0]), abs(interval[1]))
+
+
+def height(entry: Elementwise, interval: Interval) -> Number:
+    """Largest |act(z)|; activations here are monotone."""
+    return max(abs(entry.act(mpf(v))) for v in interval)
+
+
+def tolerance(dtype: torch.dtype, slope: float, coeff: float, z: float | Number, a: float | Number) -> Number:
+    """What `Relaxation.support` allows itself: 8 ulps; and what no relative bound covers, products that underflow."""
+    info = torch.finfo(dtype)
+    return 8 * info.eps * (abs(mpf(slope)) * z + abs(mpf(coeff)) * a) + info.tiny * (1 + abs(coeff))
+
+
+def supports(
+    entry: Elementwise, intervals: Sequence[Interval], pairs: Sequence[tuple[float, float]], dtype: torch.dtype
+) -> Iterator[tuple[Interval, float, float, float, float, float]]:
+    """Every interval with every (slope, coeff) whose products do not overflow: interval, slope, coeff, value, z, a."""
+    slope, coeff = torch.tensor(pairs, dtype=dtype).unsqueeze(-1).unbind(1)
+    found = entry.relax(intervals, dtype).support(slope[None], coeff[None])
+    assert found.value.shape == found.z.shape == found.a.shape == (len(intervals), len(pairs), 1)
+    assert found.value.dtype == found.z.dtype == found.a.dtype == dtype
+    largest = torch.finfo(dtype).max / 4
+    table = torch.stack([found.value, found.z, found.a], -1)[:, :, 0].tolist()
+    columns = list(zip(slope[:, 0].tolist(), coeff[:, 0].tolist(), strict=True))
+    for interval, row in zip(intervals, table, strict=True):
+        for (s, c), (value, z, a) in zip(columns, row, strict=True):
+            if (abs(s) + abs(c)) * size(interval) < largest:
+                yield interval, s, c, value, z, a
+
+
+def check_supports(
+    entry: Elementwise, intervals: Sequence[Interval], pairs: Sequence[tuple[float, float]], dtype: torch.dtype
+) -> None:
+    """No point of the graph lies beyond the support; the point returned is on the graph and attains the value."""
+    graph = {i: [(z, entry.act(z)) for z in graph_points(i)] for i in intervals}
+    for interval, slope, coeff, value, z, a in supports(entry, intervals, pairs, dtype):
+        case = (interval, slope, coeff, value, z, a)
+        assert math.isfinite(value), case
+        tol = tolerance(dtype, slope, coeff, size(interval), height(entry, interval))
+        inner = [(p, entry.act(p)) for p in entry.stationary(slope, coeff) if interval[0] <= p <= interval[1]]
+        beyond = max(slope * p - coeff * b for p, b in (*graph[interval], *inner))
+        assert value >= beyond - tol, (case, float(beyond - value), float(tol))
+        assert interval[0] <= z <= interval[1], case
+        assert abs(a - entry.act(mpf(z))) <= tolerance(dtype, 0.0, 1.0, 0.0, abs(a)), case
+        assert abs(value - (slope * mpf(z) - coeff * mpf(a))) <= tol, case
+
+
+def check_lines(entry: Elementwise, intervals: Sequence[Interval], lines: Lines, dtype: torch.dtype) -> None:
+    """Every line stays on its side of the graph, over `(batch, queries, 1)` lines."""
+    like = torch.broadcast_tensors(*(t for t in (lines.lower, lines.upper, lines.above, lines.below) if t is not None))
+    shape = like[0].shape
+    assert shape[0] == len(intervals)
+    below = torch.zeros(shape, dtype=dtype) if lines.below is None else lines.below
+    columns = [t.expand(shape)[..., 0].tolist() for t in (lines.lower, below, lines.upper, lines.above)]
+    for interval, *rows in zip(intervals, *columns, strict=True):
+        graph = [(z, entry.act(z)) for z in graph_points(interval)]
+        z_max, a_max = size(interval), height(entry, interval)
+        for low, pay, high, gain in zip(*rows, strict=True):
+            case = (interval, low, pay, high, gain)
+            assert all(math.isfinite(v) for v in case[1:]), case
+            extra = [p for s in (low, high) for p in entry.stationary(s, 1.0) if interval[0] <= p <= interval[1]]
+            for z, a in (*graph, *((p, entry.act(p)) for p in extra)):
+                assert low * z - pay <= a + tolerance(dtype, low, 1.0, z_max, a_max), (case, float(z))
+                assert a <= high * z + gain + tolerance(dtype, high, 1.0, z_max, a_max), (case, float(z))
+
+
+# --- one number ------------------------------------------------------------------------------------------------------
+
+
+@elementwise
+@both_types
+def test_support_encloses_the_graph_and_is_attained_on_it(entry: Elementwise, dtype: torch.dtype) -> None:
+    """Attained on the graph itself: for one neuron the support of the graph is that of its convex hull."""
+    check_supports(entry, representable(INTERVALS, dtype), PAIRS, dtype)
+
+
+finite = st.floats(-1e6, 1e6) | st.floats(-3, 3) | st.sampled_from([0.0, 1e-12, -1e-12, 1e-300, -1e-300])
+
+
+@elementwise
+@settings(max_examples=40, deadline=None)
+@given(ends=st.tuples(finite, finite), pairs=st.lists(st.tuples(finite, finite), min_size=1, max_size=6))
+def test_support_encloses_the_graph_of_any_interval(
+    entry: Elementwise, ends: Interval, pairs: list[tuple[float, float]]
+) -> None:
+    check_supports(entry, [(min(ends), max(ends))], pairs, torch.float64)
+
+
+@elementwise
+@both_types
+def test_interval_contains_every_value(entry: Elementwise, dtype: torch.dtype) -> None:
+    """Without tolerance: nothing is charged later for these bounds."""
+    intervals = representable(INTERVALS, dtype)
+    low, high = (t[:, 0].tolist() for t in entry.relax(intervals, dtype).interval())
+    for interval, a, b in zip(intervals, low, high, strict=True):
+        for z in graph_points(interval):
+            assert a <= entry.act(z) <= b, (interval, float(z), a, b)
+
+
+@elementwise
+@both_types
+@every_rule
+def test_lines_of_every_rule_enclose_the_graph(entry: Elementwise, dtype: torch.dtype, rule: Rule) -> None:
+    intervals = representable(INTERVALS, dtype)
+    check_lines(entry, intervals, entry.relax(intervals, dtype).lines_by(rule), dtype)
+
+
+@elementwise
+@both_types
+def test_lines_with_slopes_inside_the_range_enclose_the_graph(entry: Elementwise, dtype: torch.dtype) -> None:
+    intervals = representable(INTERVALS, dtype)
+    relaxation = entry.relax(intervals, dtype)
+    low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
+    share = torch.tensor([0.0, 0.25, 0.5, 0.9, 1.0], dtype=dtype).reshape(1, -1, 1)
+    inside = torch.lerp(low.expand(-1, 5, -1), high.expand(-1, 5, -1), share)
+    check_lines(entry, intervals, relaxation.lines(inside, inside.flip(1)), dtype)
+
+
+@elementwise
+@both_types
+def test_lines_with_any_slopes_enclose_the_graph(entry: Elementwise, dtype: torch.dtype) -> None:
+    intervals = representable(INTERVALS, dtype)
+    lower = torch.tensor([-1e6, -1.0, -1e-9, 0.0, 0.1, 0.7, 1.0 + 1e-6, 2.0, 1e6], dtype=dtype).reshape(1, -1, 1)
+    lower = lower.repeat(len(intervals), 1, 1)
+    check_lines(entry, intervals, entry.relax(intervals, dtype).lines(lower, lower.roll(4, 1)), dtype)
+
+
+@elementwise
+def test_one_query_outside_the_range_does_not_spoil_the_others(entry: Elementwise) -> None:
+    """Lower lines through the origin are a shortcut for slopes in the range only."""
+    intervals = [(-1.0, 2.0), (-2.0, 1.0)]
+    lower = torch.tensor([0.5, 1.5, -0.5], dtype=torch.float64).reshape(1, 3, 1).repeat(2, 1, 1)
+    check_lines(entry, intervals, entry.relax(intervals, torch.float64).lines(lower, lower), torch.float64)
+
+
+@elementwise
+def test_a_line_touches_the_graph_where_it_says(entry: Elementwise) -> None:
+    """`lower_at` and `upper_at` carry the gradient of the bound: there the lines meet the graph."""
+    intervals = [(-2.0, 3.0), (-1.0, 0.5), (0.25, 1.0), (-4.0, -0.5)]
+    relaxation = entry.relax(intervals, torch.float64)
+    for rule in Rule:
+        lines = relaxation.lines_by(rule)
+        for slope, shift, at in (
+            (lines.lower, None if lines.below is None else -lines.below, lines.lower_at),
+            (lines.upper, lines.above, lines.upper_at),
+        ):
+            z = torch.zeros(4, 1, 1, dtype=torch.float64) if at is None else at
+            value = slope * z + (0.0 if shift is None else shift)
+            inside = (z[:, 0] >= relaxation.lower) & (z[:, 0] <= relaxation.upper)
+            assert torch.allclose(value[:, 0][inside], entry.op.forward(z)[:, 0][inside], rtol=0, atol=1e-14)
+
+
+@elementwise
+@both_types
+def test_pieces_of_split_neurons_cover_the_graph(entry: Elementwise, dtype: torch.dtype) -> None:
+    """Whatever is left of an interval is relaxed like any other; together the pieces have every point."""
+    intervals = representable(INTERVALS, dtype)
+    relaxation = entry.relax(intervals, dtype)
+    pieces = []
+    for side in (-1.0, 1.0):
+        lower, upper = relaxation.cut(torch.full_like(relaxation.lower, side))
+        pieces.append(list(zip(lower[:, 0].tolist(), upper[:, 0].tolist(), strict=True)))
+        some = [i for i, (l, u) in enumerate(pieces[-1]) if l <= u]
+        part = relaxation.over(lower[some], upper[some])
+        check_lines(entry, [pieces[-1][i] for i in some], part.lines_by(Rule.ADAPTIVE), dtype)
+        if relaxation.triangle() is not None:  # linear on both sides
+            assert not part.unstable().any()
+    for interval, *parts in zip(intervals, *pieces, strict=True):
+        assert all(any(l <= z <= u for l, u in parts) for z in graph_points(interval)), interval
+        assert all(interval[0] <= v <= interval[1] for l, u in parts for v in (l, u) if l <= u), interval
+
+
+@elementwise
+def test_curved_neurons_are_split_inside_their_intervals(entry: Elementwise) -> None:
+    relaxation = entry.relax(INTERVALS, torch.float64)
+    points = relaxation.split_points()
+    assert points is not None
+    if relaxation.triangle() is None:
+        assert ((relaxation.lower <= points) & (points <= relaxation.upper)).all()
+        wide = relaxation.upper - relaxation.lower > 1e-3
+        assert ((relaxation.lower < points) & (points < relaxation.upper))[wide].all()
+    far = torch.tensor([[-torch.inf, torch.inf], [-torch.inf, 1.0], [0.0, torch.inf]], dtype=torch.float64)
+    assert not entry.op.relax(far[:, :1], far[:, 1:]).cut(torch.ones(3, 1))[0].isnan().any()
+
+
+@elementwise
+@both_types
+def test_a_batch_is_its_members_one_by_one(entry: Elementwise, dtype: torch.dtype) -> None:
+    intervals = representable(INTERVALS, dtype)
+    slope, coeff = torch.tensor(PAIRS[::7], dtype=dtype).unsqueeze(-1).unbind(1)
+    together = entry.relax(intervals, dtype)
+    found = together.support(slope[None], coeff[None])
+    for i, interval in enumerate(intervals):
+        alone = entry.relax([interval], dtype)
+        same(alone.support(slope[None], coeff[None]).value[0], found.value[i])
+        for rule in Rule:
+            ours, theirs = alone.lines_by(rule), together.lines_by(rule)
+            same(ours.lower[0], theirs.lower[i])
+            same(ours.upper[0], theirs.upper[i])
+            same(ours.above[0], theirs.above[i])
+    for q in range(0, len(slope), 3):
+        same(together.support(slope[None, q : q + 1], coeff[None, q : q + 1]).value[:, 0], found.value[:, q])
+
+
+@elementwise
+def test_any_shape_of_neurons(entry: Elementwise) -> None:
+    """`(batch, *shape)` bounds and `(batch, queries, *shape)` slopes, entry by entry."""
+    generator = torch.Generator().manual_seed(3)
+    lower = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    upper = lower + torch.rand(2, 3, 4, generator=generator, dtype=torch.float64)
+    slope, coeff = torch.randn(2, 2, 5, 3, 4, generator=generator, dtype=torch.float64)
+    value = entry.op.relax(lower, upper).support(slope, coeff).value
+    assert value.shape == (2, 5, 3, 4)
+    flat = entry.op.relax(lower.flatten(1), upper.flatten(1)).support(slope.flatten(2), coeff.flatten(2)).value
+    same(value.flatten(2), flat)
+    assert all(t.shape == (2, 3, 4) for t in entry.op.relax(lower, upper).interval())
+
+
+def same(ours: Tensor, theirs: Tensor) -> None:
+    """Equal up to the last bits, which vectorised exponentials give differently for different lengths."""
+    scale = 16 * torch.finfo(ours.dtype).eps
+    assert torch.allclose(ours, theirs, rtol=scale, atol=scale, equal_nan=True)
+
+
+@pytest.mark.parametrize("op", [ReLU(), LeakyReLU(0.01), LeakyReLU(0.3), LeakyReLU(1.0)], ids=str)
+@pytest.mark.parametrize("rule", [Rule.PARALLEL, Rule.ADAPTIVE, Rule.FIXED_0, Rule.FIXED_1])
+def test_a_stable_neuron_is_exact(op: Activation, rule: Rule) -> None:
+    """Where the sign of z is known both lines are the activation itself: no precision is lost, not even an ulp."""
+    stable = [(-2.0, -1.0), (-3.0, 0.0), (0.0, 0.0), (0.0, 4.0), (1e-300, 5.0), (-1e-12, -1e-300), (2.0, 2.0)]
+    lower, upper = torch.tensor(stable, dtype=torch.float64).unsqueeze(-1).unbind(1)
+    relaxation = op.relax(lower, upper)
+    assert not relaxation.unstable().any()
+    lines = relaxation.lines_by(rule)
+    assert torch.equal(lines.lower, lines.upper)
+    assert lines.below is None
+    assert not lines.above.any()
+
+
+# --- several numbers -------------------------------------------------------------------------------------------------
+
+
+def boxes(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Windows of every kind: points, ties, one clear winner, no overlap, tiny and huge, of both signs."""
+    values = (-1e30, -1e6, -2.0, -1.0, -1e-12, 0.0, 1e-300, 0.5, 1.0, 3.0, 1e6, 1e30)
+    draw = random.Random(n)
+    rows = [
+        [(0.0, 0.0)] * n,
+        [(-1.0, 1.0)] * n,
+        [(float(i), i + 0.5) for i in range(n)],
+        [(float(-i), 10.0) for i in range(n)],
+        [(2.0, 2.0)] * (n - 1) + [(-5.0, 2.0)],
+        [(2.0, 2.0)] * (n - 1) + [(1.0, 2.0 + 1e-12)],
+    ]
+    rows += [[tuple(sorted(draw.choices(values, k=2))) for _ in range(n)] for _ in range(14)]
+    rows += [[(c := draw.gauss(0, 1), c + draw.random()) for _ in range(n)] for _ in range(8)]
+    both = torch.tensor(rows, dtype=dtype)
+    return both[..., 0], both[..., 1]
+
+
+def forms(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Slopes `(queries, n)` and coefficients `(queries,)` of every sign, zero and of mixed size."""
+    draw = random.Random(100 + n)
+    sizes = (0.0, 0.0, 1.0, -1.0, 0.3, -0.3, 1e-9, 1e5, -1e5)
+    rows = [[draw.choice(sizes) for _ in range(n + 1)] for _ in range(20)]
+    for i in range(n):
+        rows += [[sign * float(j == i) for j in range(n)] + [sign] for sign in (1.0, -1.0)]
+    rows += [[1.0 / n] * n + [1.0], [1.0 / n] * n + [-1.0], [0.0] * n + [1.0], [0.0] * n + [-1.0]]
+    table = torch.tensor(rows, dtype=dtype)
+    return table[:, :n], table[:, n]
+
+
+def box_points(lower: list[float], upper: list[float]) -> list[list[Number]]:
+    """Corners, and points whose entries tie with one another's ends: where a maximum changes hands."""
+    draw = random.Random(5)
+    ends = [mpf(v) for v in (*lower, *upper)]
+    grid = [sorted({v for v in ends if l <= v <= u}) for l, u in zip(lower, upper, strict=True)]
+    corners = [list(c) for c in itertools.product(*zip(map(mpf, lower), map(mpf, upper), strict=True))]
+    return draw.sample(corners, min(8, len(corners))) + [[draw.choice(column) for column in grid] for _ in range(8)]
+
+
+def window_tolerance(
+    dtype: torch.dtype, slope: list[float], coeff: float, lower: list[float], upper: list[float]
+) -> Number:
+    sizes = [max(abs(l), abs(u)) for l, u in zip(lower, upper, strict=True)]
+    total = sum(abs(mpf(s)) * z for s, z in zip(slope, sizes, strict=True))
+    return tolerance(dtype, 1.0, coeff, total, max(sizes))
+
+
+def dot(slope: list[float], z: Sequence[Number | float]) -> Number:
+    return sum((s * mpf(v) for s, v in zip(slope, z, strict=True)), mpf(0))
+
+
+def on_range(slope: list[float], coeff: float, dtype: torch.dtype, lower: list[float], upper: list[float]) -> bool:
+    """Whether no product overflows."""
+    reach = max(abs(v) for v in (*lower, *upper))
+    return (sum(map(abs, slope)) + abs(coeff)) * reach < torch.finfo(dtype).max / 4
+
+
+@windowed
+@both_types
+def test_support_of_a_window_is_attained_on_the_graph(entry: Windowed, dtype: torch.dtype) -> None:
+    """No point of the graph lies beyond the support, and the graph over the z returned attains it."""
+    lower, upper = boxes(entry.size, dtype)
+    slope, coeff = forms(entry.size, dtype)
+    found = entry.relax(lower, upper).support(slope[None], coeff[None])
+    assert found.value.shape == found.a.shape == (len(lower), len(slope))
+    assert found.z.shape == (len(lower), len(slope), entry.size)
+    values, places = found.value.tolist(), found.z.tolist()
+    for i, (l, u) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
+        graph = [(z, entry.act(z)) for z in box_points(l, u)]
+        for q, (s, c) in enumerate(zip(slope.tolist(), coeff.tolist(), strict=True)):
+            if not on_range(s, c, dtype, l, u):
+                continue
+            value, z, case = values[i][q], places[i][q], (l, u, s, c, values[i][q])
+            assert math.isfinite(value), case
+            tol = window_tolerance(dtype, s, c, l, u)
+            assert value >= max(dot(s, p) - c * a for p, a in graph) - tol, case
+            assert all(a <= p <= b for a, p, b in zip(l, z, u, strict=True)), case
+            assert value <= dot(s, z) - c * entry.act([mpf(v) for v in z]) + tol, case
+
+
+def check_window_lines(entry: Windowed, lower: Tensor, upper: Tensor, lines: Lines) -> None:
+    dtype = lower.dtype
+    shape = lines.above.shape
+    below = torch.zeros(shape, dtype=dtype) if lines.below is None else lines.below.expand(shape)
+    low, high = (t.expand(*shape, entry.size).tolist() for t in (lines.lower, lines.upper))
+    for i, (l, u) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
+        graph = [(z, entry.act(z)) for z in box_points(l, u)]
+        for q in range(shape[1]):
+            pay, gain = float(below[i, q]), float(lines.above[i, q])
+            if not all(on_range(s[i][q], 1.0, dtype, l, u) for s in (low, high)):
+                continue
+            case = (l, u, low[i][q], pay, high[i][q], gain)
+            assert math.isfinite(pay), case
+            assert math.isfinite(gain), case
+            for z, a in graph:
+                assert dot(low[i][q], z) - pay <= a + window_tolerance(dtype, low[i][q], 1.0, l, u), case
+                assert a <= dot(high[i][q], z) + gain + window_tolerance(dtype, high[i][q], 1.0, l, u), case
+
+
+@windowed
+@both_types
+@every_rule
+def test_lines_of_every_rule_enclose_the_graph_of_a_window(entry: Windowed, dtype: torch.dtype, rule: Rule) -> None:
+    lower, upper = boxes(entry.size, dtype)
+    check_window_lines(entry, lower, upper, entry.relax(lower, upper).lines_by(rule))
+
+
+@windowed
+@both_types
+def test_lines_with_any_slopes_enclose_the_graph_of_a_window(entry: Windowed, dtype: torch.dtype) -> None:
+    lower, upper = boxes(entry.size, dtype)
+    slope = forms(entry.size, dtype)[0][::5].repeat(len(lower), 1, 1)
+    check_window_lines(entry, lower, upper, entry.relax(lower, upper).lines(slope, slope.flip(1)))
+
+
+@windowed
+@both_types
+def test_interval_of_a_window_contains_every_value(entry: Windowed, dtype: torch.dtype) -> None:
+    lower, upper = boxes(entry.size, dtype)
+    low, high = (t.tolist() for t in entry.relax(lower, upper).interval())
+    for l, u, a, b in zip(lower.tolist(), upper.tolist(), low, high, strict=True):
+        assert all(a <= entry.act(z) <= b for z in box_points(l, u)), (l, u, a, b)
+
+
+@windowed
+def test_a_batch_of_windows_is_its_members_one_by_one(entry: Windowed) -> None:
+    lower, upper = boxes(entry.size, torch.float64)
+    slope, coeff = forms(entry.size, torch.float64)
+    together = entry.relax(lower, upper)
+    found = together.support(slope[None], coeff[None]).value
+    for i in range(len(lower)):
+        alone = entry.relax(lower[i : i + 1], upper[i : i + 1])
+        assert torch.equal(alone.support(slope[None], coeff[None]).value[0], found[i])
+        for rule in Rule:
+            ours, theirs = alone.lines_by(rule), together.lines_by(rule)
+            assert torch.equal(ours.lower[0], theirs.lower[i])
+            assert torch.equal(ours.upper[0], theirs.upper[i])
+            assert torch.equal(ours.above[0], theirs.above[i])
+
+
+@windowed
+def test_windows_cannot_be_split(entry: Windowed) -> None:
+    relaxation = entry.relax(*boxes(entry.size, torch.float64))
+    assert relaxation.split_points() is None
+    with pytest.raises(ValueError, match="max cannot be split"):
+        relaxation.cut(torch.ones_like(relaxation.lower))
+
+
+def test_a_window_with_a_sure_winner_is_exact() -> None:
+    """A member whose lower bound exceeds every other's upper bound is the maximum."""
+    lower = torch.tensor([[0.0, 3.0, -1.0]], dtype=torch.float64)
+    upper = torch.tensor([[2.5, 4.0, 3.0]], dtype=torch.float64)
+    lines = WINDOWED[0].relax(lower, upper).lines_by(Rule.ADAPTIVE)
+    assert torch.equal(lines.lower, lines.upper)
+    assert lines.below is None or not lines.below.any()
+    assert not lines.above.any()
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def subclasses(cls: type[Activation]) -> Iterator[type[Activation]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from subclasses(sub)
+
+
+def test_every_activation_has_a_relaxation_and_a_place_in_this_kit() -> None:
+    """Adding an activation without a relaxation, or a relaxation without tests, fails here."""
+    known = {cls for cls in subclasses(Activation) if cls.__module__.startswith("krelax.")}
+    assert known == set(ACTIVATIONS.values())
+    assert known == {type(entry.op) for entry in (*ELEMENTWISE, *WINDOWED)}
+
+
+def test_every_relaxation_says_whether_it_reduces() -> None:
+    one = torch.ones(1, 2)
+    for entry in (*ELEMENTWISE, *WINDOWED):
+        relaxation: Relaxation = entry.op.relax(-one, one)
+        assert relaxation.reduces is isinstance(entry, Windowed)
+
+
+@pytest.mark.parametrize("entry", [e for e in ELEMENTWISE if e.name in {"sigmoid", "tanh"}], ids=lambda e: e.name)
+def test_library_functions_are_more_accurate_than_bounds_need(entry: Elementwise) -> None:
+    """Nobody promises it. Bounds charge 64 units of rounding for values, and 32 for the ends of intervals."""
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.normal(size=1500) * 10.0 ** rng.uniform(-20, 2.87, size=1500), np.linspace(-745, 745, 400)])
+    computed = entry.op.forward(torch.from_numpy(z)).tolist()
+    for at, value in zip(z.tolist(), computed, strict=True):
+        exact = entry.act(mpf(at))
+        assert abs(mpf(value) - exact) <= 4 * 2.0**-53 * abs(exact) + 2.0**-1022, (at, value)
