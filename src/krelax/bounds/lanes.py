@@ -64,7 +64,10 @@ class Lanes:
     def improve(self, leaves: Leaves, ascent: Ascent) -> tuple[Tensor, Tensor]:
         """Optimise what leaves can choose, in place, and set their values and next splits: a proposal. Where the bounds
         of the first leaves are attained, `(points, *input_shape)`, and what affine bounds of the forms are at the
-        centre, `(leaves,)`."""
+        centre, `(leaves,)`.
+
+        Raises OutOfTime at the instance's deadline, with nothing lost but what was optimised.
+        """
         from krelax.lanes.kernels import improve  # not without numba
 
         t, count, inputs = self._tables, len(leaves), len(self._tables.proving.centre)
@@ -73,9 +76,11 @@ class Lanes:
         value, middle = np.empty(count, np.float32), np.empty(count, np.float32)
         branch, points = np.empty(count, np.int64), np.empty((min(count, SHOWN), inputs), np.float32)
         for begin, end in self._portions(count):
+            self._instance.check()
             improve(t.layers, t.down, t.up, t.proposing, t.fast, own, table, climb, begin, end,
                     value, middle, branch, points)  # fmt: skip
         leaves.value.copy_(torch.from_numpy(value))
+        leaves.multiplier.copy_(torch.from_numpy(table.multiplier))
         leaves.branch.copy_(torch.from_numpy(t.neuron_of[branch]))
         first = 0
         for slope in self._slopes(leaves):
@@ -111,13 +116,14 @@ class Lanes:
     def _portions(self, count: int) -> Iterator[tuple[int, int]]:
         for begin in range(0, count, _PORTION):
             tick()
-            self._instance.check()
             yield begin, min(begin + _PORTION, count)
 
     def _table(self, leaves: Leaves) -> Table:
         slope = torch.cat([leaves.value.new_zeros(len(leaves), 0), *self._slopes(leaves)], 1)
         slot = self._tables.slot_of[leaves.neuron.numpy()]
-        return Table(leaves.query.numpy(), slot, leaves.side.numpy(), leaves.multiplier.numpy(), slope.numpy())
+        # kernels are compiled for rows that follow each other in memory
+        side, multiplier = (t.contiguous().numpy() for t in (leaves.side, leaves.multiplier))
+        return Table(leaves.query.numpy(), slot, side, multiplier, slope.numpy())
 
     def _slopes(self, leaves: Leaves) -> Iterator[Tensor]:
         """Slopes of the undecided neurons of each activation, `(leaves, undecided)`."""
