@@ -30,7 +30,7 @@ from krelax.lanes import ready
 from krelax.lanes.matrices import Block, Matrix, grouped
 from krelax.lanes.products import LANES, multiply
 from krelax.network.graph import Builder, Network
-from krelax.network.linear import Add, Dense
+from krelax.network.linear import Add, Dense, Scale
 from krelax.problem.region import Box, Region, ball
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="kernels are compiled")
@@ -194,6 +194,37 @@ def test_without_charges_proofs_are_above_the_truth(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lane_tables, "gamma", lambda terms, dtype: 0.0)
     monkeypatch.setattr(lane_tables, "charge", lambda coeff, magnitude, terms: torch.zeros(1, coeff.shape[1]).double())
     assert any(violations(seed)[1] for seed in range(200))
+
+
+def test_constants_that_are_known_up_to_an_error_are_charged_for_it() -> None:
+    """Two weights and a factor that is folded, each off by so much; the worst of the networks that this allows."""
+    error, rng = 1e-4, np.random.default_rng(3)
+
+    def network(*signs: torch.Tensor, errors: float | None) -> Network:
+        weights = [
+            torch.from_numpy(np.random.default_rng(k).normal(size=n)) for k, n in enumerate(((5, 3), (5,), (2, 5)))
+        ]
+        first, factor, last = (w + error * s for w, s in zip(weights, signs, strict=True))
+        off = [None if errors is None else torch.full_like(w, errors) for w in weights]
+        builder = Builder((3,))
+        node = builder.add(Scale(factor, None, off[1]), builder.add(Dense(first, None, off[0]), 0))
+        return builder.build(builder.add(Dense(last, None, off[2]), builder.add(LeakyReLU(0.2), node)))
+
+    zero = [torch.zeros(n) for n in ((5, 3), (5,), (2, 5))]
+    region = ball(torch.zeros(1, 3).double(), 0.5, clip=None)
+    proofs = []
+    for given in (network(*zero, errors=error), network(*zero, errors=None)):
+        instance = Instance.of(given, region, torch.float32)
+        known, (exact, fast) = known_of(instance), margin_forms(instance, torch.eye(2).double())
+        evaluator = Evaluator(instance, known, exact, fast)
+        lanes = lanes_of(instance, known, exact, evaluator)
+        assert lanes is not None
+        proofs.append(lanes.prove(evaluator.roots(torch.arange(2), 1)))
+    x = torch.from_numpy(rng.choice([-0.5, 0.5], size=(50, 3)))
+    signs = [[torch.from_numpy(rng.choice([-1.0, 1.0], size=t.shape)) for t in zero] for _ in range(100)]
+    least = torch.stack([network(*s, errors=None)(x) for s in signs]).amin((0, 1))
+    assert (proofs[0] <= least).all()
+    assert (proofs[0] < proofs[1] - error).all()
 
 
 def test_what_overflows_proves_nothing() -> None:
