@@ -20,6 +20,19 @@ QUIET = (
 )  # fmt: skip
 
 
+@pytest.fixture(params=["torch", "kernels"])
+def both_evaluators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Leaves are bounded by torch, and then, in a second run of the test, by compiled kernels wherever they can."""
+    from krelax.hull.jit import COMPILED
+    from krelax.lanes.ready import Kernels
+
+    kernels = Kernels("1" if request.param == "kernels" else "0")
+    if request.param == "kernels" and not COMPILED:
+        pytest.skip("kernels need a compiler")
+    monkeypatch.setattr("krelax.bounds.lanes.kernels", lambda: kernels)
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium; tests are skipped where it or playwright is missing."""

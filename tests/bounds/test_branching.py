@@ -135,6 +135,7 @@ def with_groups(instance: Instance, known: LayerBounds, size: int) -> LayerBound
     return known
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("steps", [0, 3])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("size", [0, 2, 3])
@@ -164,6 +165,7 @@ def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps:
 # --- bounds ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(depth=3, width=6, batch=1))
 def test_no_tightened_bound_exceeds_the_exact_range(problem: Problem) -> None:
@@ -233,6 +235,7 @@ def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> t
     return instance, known_of(instance), network.nodes[network.activations()[-1]].inputs[0]
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("make", [dense, convolution, residual, smooth, pooled], ids=lambda f: f.__name__)
 def test_no_sample_leaves_the_tightened_bounds(make: Callable[[np.random.Generator], Network]) -> None:
     gained = 0.0
@@ -269,6 +272,7 @@ def branched(
     return Branching(instance, known, forms, effort, low, *more, **rest).run(effort.seconds).value
 
 
+@pytest.mark.usefixtures("both_evaluators")
 def test_queries_do_not_mix() -> None:
     """Each of two queries gets the same bound alone and next to others."""
     instance, known, node = prepared(dense)
@@ -281,12 +285,30 @@ def test_queries_do_not_mix() -> None:
         assert torch.allclose(alone, both[i::2], rtol=0, atol=1e-4)
 
 
+@pytest.mark.usefixtures("both_evaluators")
+def test_two_cores_find_what_one_finds() -> None:
+    """Portions of a round are bounded side by side; leaves do not notice in which of them they are."""
+    instance, known, node = prepared(convolution)
+    effort, low = Effort(leaves=64, rounds=8, partial=False), torch.full((4,), -torch.inf, dtype=torch.float64)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for cores in (1, 2):
+            torch.set_num_threads(cores)
+            search = Branching(instance, known, queries_of(instance, node, [0, 1]), effort, low)
+            found.append((search.run(), search.leaves, search.worst()))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:]
+
+
 def test_bounds_are_never_below_where_they_start() -> None:
     instance, known, node = prepared(dense)
     forms, high = queries_of(instance, node, [0, 2]), torch.full((4,), 1e9, dtype=torch.float64)
     assert torch.equal(branched(instance, known, forms, SMALL, high), high)
 
 
+@pytest.mark.usefixtures("both_evaluators")
 def test_queries_without_weight_are_left_alone() -> None:
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -1e9, dtype=torch.float64)
@@ -295,6 +317,7 @@ def test_queries_without_weight_are_left_alone() -> None:
     assert torch.equal(found > -1e9, weight > 0)
 
 
+@pytest.mark.usefixtures("both_evaluators")
 def test_a_task_ends_with_the_first_query_that_reaches_its_target() -> None:
     instance, known, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -torch.inf, dtype=torch.float64)

@@ -54,6 +54,7 @@ def random_leaves(evaluator: Evaluator, query: Tensor, candidates: Tensor, depth
     return leaves
 
 
+@pytest.mark.usefixtures("both_evaluators")
 def test_no_input_with_a_small_margin_is_lost() -> None:
     """One clip behind the other: whoever satisfies the splits of a leaf, and has a margin at most the level, is inside
     the intervals behind it; and what leaves prove holds there."""
@@ -141,6 +142,7 @@ def test_proposed_multipliers_are_nearly_the_best() -> None:
     assert (best - found <= 0.04 * plain.abs() + 0.1 * (best - plain)).all()
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("gap", [-0.01, 0.01])
 @pytest.mark.parametrize("seed", at_night_after(3, range(8)))
 def test_searches_with_clips_end_with_the_truth(seed: int, gap: float) -> None:
@@ -162,6 +164,7 @@ def test_searches_with_clips_end_with_the_truth(seed: int, gap: float) -> None:
         assert (value > 0) == (gap > 0)
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("make", [convolution, residual])
 def test_counterexamples_are_not_clipped_away(make: Any) -> None:
     """On networks with convolutions and connections around layers, of whose margin a sampled input falls short."""

@@ -211,6 +211,7 @@ def searched(
     return [outcomes[i] for i in sorted(outcomes)], path.read_bytes()
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
 def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) -> None:
     branching = Complete(inputs=0, turn=0.5)
@@ -221,6 +222,7 @@ def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) 
         accepted(outcome, model, tmp_path / "c.zip")
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("image", [2, 8])
 def test_clips_are_accepted_too(image: int, tmp_path: Path) -> None:
     """Searches whose leaves narrow intervals from the beginning; without that, what they prove is refused."""
@@ -300,6 +302,7 @@ def several(path: Path, seed: int) -> Questions:
     return Questions(box, queries, lambda i, x, y: False)
 
 
+@pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("seed", [0, 2, 4, 5])
 def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"

@@ -21,10 +21,10 @@ from torch import Tensor
 from krelax.bounds.backward import Form
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
-from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces
+from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces, workers
 from krelax.bounds.intermediate import ASCENT_COPIES
 from krelax.bounds.layers import LayerBounds
-from krelax.bounds.leaves import Leaves
+from krelax.bounds.leaves import COLUMNS, Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.pool import Pool
 from krelax.bounds.recorder import Recorder
@@ -47,6 +47,8 @@ _EXHAUSTED, _HOPELESS = -1, -2
 _POLISHED = 32
 # A GPU splits so many times the leaves in about the same time.
 _WIDER = 8
+# So many times the leaves in a round save time where kernels bound them: what is left is work for each round.
+_FASTER = 2
 # Room for so many rounds is plenty.
 _ROOMY = 8
 # Clips are prepared for what so many leaves need.
@@ -121,8 +123,7 @@ class Branching:
         instance, known, forms, kept = without_inactive(instance, known, forms, top)
         if not effort.groups or instance.logs:  # no proof says what leaves choose for groups
             known.groups.clear()
-        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top)
-        self._assumed = assumed
+        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top, assumed, effort.depth)
         self._effort, self._probe = effort, probe
         self._leaves = effort.leaves * (_WIDER if start.device.type == "cuda" else 1)
         collected = proof.Leaves(instance.logs[0], *names) if instance.logs and names is not None else None
@@ -153,8 +154,9 @@ class Branching:
         nodes, device = self._evaluator.nodes, self._start.device
         widest = max(prod(self._instance.network.nodes[i].shape) for i in range(max(nodes, default=0) + 1))
         itemsize = self._instance.fast_region.lower.element_size()
-        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], self._effort.depth, self._assumed)
-        row = sum(prod(t.shape[1:]) * t.element_size() for t in leaves.tensors())
+        leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], min(COLUMNS, self._effort.depth))
+        deepest = leaves.select(leaves.rows()[:1]).wide(self._effort.depth)
+        row = sum(prod(t.shape[1:]) * t.element_size() for t in deepest.tensors())
         size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, device))
         return size, Pool(leaves, memory_budget(device) // (_POOL_COPIES * row))
 
@@ -259,7 +261,10 @@ class Branching:
         rows = self._worst(able)[: self._pool.free // 2]
         if not len(rows):
             return False
-        parts = [rows[chunk] for chunk in pieces(len(rows), self._size // 2, rows.device)]
+        portion = self._size // 2
+        if pool is not None and self._evaluator.compiled:  # which holds no lock: one part for each core
+            portion = min(portion, -(-len(rows) // workers(rows.device)))
+        parts = [rows[chunk] for chunk in pieces(len(rows), portion, rows.device)]
         split: list[Tensor] = []
         try:
             for children, points in (pool.map if pool else map)(self._split, parts):
@@ -398,7 +403,9 @@ class Branching:
         query, value = self._pool.query[rows], self._pool.value[rows]
         share = torch.zeros_like(self._weight)
         share[query] = self._weight[query]
-        self._credit += self._leaves * share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
+        more = self._evaluator.compiled and not self._effort.partial  # there rounds are counted
+        leaves = self._leaves * (_FASTER if more else 1)
+        self._credit += leaves * share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
         order = _by_query(query, value if self._pool.free >= _ROOMY * self._leaves else -value)
         query = query[order]
         taken = _rank(query, len(share)) < self._credit.floor()[query]

@@ -19,6 +19,7 @@ from torch import Tensor
 from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons, over_inputs, signed
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intermediate import interval_is_exact
+from krelax.bounds.lanes import SHOWN, Gate
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.lp import solve_form
@@ -41,8 +42,8 @@ _STRAIGHT, _FORMS = Ascent(24, 0.5, 0.88), 128
 
 
 class Improved(NamedTuple):
-    """Where the bounds of leaves are attained, `(leaves, *input_shape)`, and what affine bounds of the margins are at
-    the centre of the region, `(leaves,)`, in the fast type."""
+    """Where the bounds of the first leaves are attained, `(points, *input_shape)`, and what affine bounds of all of
+    their margins are at the centre of the region, `(leaves,)`, in the fast type."""
 
     points: Tensor
     middle: Tensor
@@ -61,9 +62,21 @@ class Clipped(NamedTuple):
 
 class Evaluator:
     """Bounds leaves of the queries `form` (batch 1) over the intervals `known`, given in the type that decides and in
-    the one that proposes, with the activations up to node `top` (None: up to the queries)."""
+    the one that proposes, with the activations up to node `top` (None: up to the queries). Leaves are bounded by torch,
+    and by compiled kernels (`krelax.bounds.lanes`) where those model the network and are worth it. `assumed` is an
+    activation that leaves split though it may be decided. Leaves with `deepest` splits are not split any more (None:
+    those whose columns are full)."""
 
-    def __init__(self, instance: Instance, known: LayerBounds, exact: Form, fast: Form, top: int | None = None) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        known: LayerBounds,
+        exact: Form,
+        fast: Form,
+        top: int | None = None,
+        assumed: int | None = None,
+        deepest: int | None = None,
+    ) -> None:
         self._instance, self._exact, self._known = instance, exact, known
         self._proposing = known.to(instance.fast_network.dtype, instance.network)
         self._fast = fast
@@ -71,6 +84,13 @@ class Evaluator:
         self.nodes = sorted(i for i in known.relaxations if i <= top)
         self._sites = self._all_sites()
         self._lines: dict[int, Lines] = {}
+        self._assumed, self._deepest = assumed, deepest
+        self._gate = Gate(instance, known, exact, self._sites, assumed)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether leaves are bounded by compiled kernels now."""
+        return self._gate.lanes(0) is not None
 
     def _all_sites(self) -> dict[int, Site]:
         sites: dict[int, Site] = {}
@@ -88,16 +108,16 @@ class Evaluator:
     def _splittable(self) -> Iterator[tuple[int, Splittable]]:
         return ((i, s) for i, s in self._sites.items() if isinstance(s, Splittable))
 
-    def roots(self, query: Tensor, depth: int, assumed: int | None = None) -> Leaves:
-        """Queries without any split, with CROWN's adaptive slopes; but for the only neuron of the activation `assumed`,
-        if there is one, which is inactive."""
+    def roots(self, query: Tensor, depth: int) -> Leaves:
+        """Queries without any split, with CROWN's adaptive slopes; but for the only neuron of the activation that is
+        assumed to be inactive, if there is one."""
         n, like = len(query), self._proposing.lower[0]
         slopes = [t for site in self._sites.values() for t in site.roots(n)]
         side = like.new_zeros(n, depth)
         value = like.new_full((n,), -torch.inf)
         neuron, branch = query.new_full((n, depth), -1), query.new_full((n,), -1)
-        if assumed is not None:
-            neuron[:, 0], side[:, 0] = dict(self._splittable())[assumed].first, -1
+        if self._assumed is not None:
+            neuron[:, 0], side[:, 0] = dict(self._splittable())[self._assumed].first, -1
         noted = branch.clone(), branch.clone()
         return Leaves(query, neuron, side, side.clone(), value, value.double(), *noted, branch, slopes)
 
@@ -106,6 +126,11 @@ class Evaluator:
 
         Raises OutOfTime at the instance's deadline, with nothing lost but the values.
         """
+        lanes = self._gate.lanes(len(leaves) * (ascent.steps + 1))
+        if lanes is not None and ascent.seconds is None:
+            found = Improved(*lanes.improve(leaves, ascent))
+            leaves.branch[self._is_deep(leaves)] = -1
+            return found
         splits = self._splits(leaves)
         witness = self._witness(leaves, splits)
         form = _taken(self._fast, leaves.query)
@@ -116,13 +141,19 @@ class Evaluator:
         self._keep(leaves, witness, splits)
         self._choose(leaves, witness, trace)
         middle = dot(result.coeff[0], middle_of(region.lower, region.upper).unsqueeze(1)) + result.constant
-        return Improved(region.minimiser(result.coeff[0])[0], middle[0])
+        return Improved(region.minimiser(result.coeff[0][:, :SHOWN])[0], middle[0])
 
     def prove(self, leaves: Leaves) -> Tensor:
         """What the choices of leaves prove: rigorous lower bounds, `(leaves,)`."""
+        lanes = self._gate.lanes(len(leaves))
+        if lanes is not None:
+            return lanes.prove(leaves)
         return least(self._instance.network, self._instance.region, *self._over_inputs(leaves))[0]
 
     def _over_inputs(self, leaves: Leaves) -> tuple[Tensor | None, Tensor]:
+        lanes = self._gate.lanes(len(leaves))
+        if lanes is not None:
+            return lanes.over_inputs(leaves)
         proposed = self._witness(leaves, self._splits(leaves))
         witness = {i: step.over(self._known, i) for i, step in proposed.items()}
         form = _taken(self._exact, leaves.query)
@@ -270,7 +301,7 @@ class Evaluator:
         height = torch.cat([leaves.value[:0], *heights]).repeat(len(leaves), 1)
         row, column = (leaves.neuron >= 0).nonzero(as_tuple=True)
         height[row, leaves.neuron[row, column]] = 0
-        height[leaves.depth() == leaves.neuron.shape[1]] = 0
+        height[self._is_deep(leaves)] = 0
         largest, place = torch.cat([height.new_zeros(len(leaves), 1), height], 1).max(1)
         return torch.where(largest > 0, place - 1, -1)
 
@@ -339,7 +370,11 @@ class Evaluator:
                 better = price > best
                 best = torch.where(better, price, best)
                 leaves.branch.copy_(torch.where(better, arg + site.first, leaves.branch))
-        leaves.branch[leaves.depth() == leaves.neuron.shape[1]] = -1
+        leaves.branch[self._is_deep(leaves)] = -1
+
+    def _is_deep(self, leaves: Leaves) -> Tensor:
+        """Which leaves are not to be split any more."""
+        return leaves.depth() >= (self._deepest or leaves.neuron.shape[1])
 
 
 def _taken(form: Form, query: Tensor) -> Form:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+# Columns for splits that a table has at first, and gets more when they are full.
+COLUMNS = 16
 
 
 @dataclass
@@ -66,10 +69,23 @@ class Leaves:
         """Number of splits of every leaf."""
         return (self.neuron >= 0).sum(1)
 
+    def wide(self, columns: int) -> Leaves:
+        """The same leaves with room for at least so many splits."""
+        more = columns - self.neuron.shape[1]
+        if more <= 0:
+            return self
+        neuron, side, multiplier = (
+            torch.cat([t, t.new_full((len(t), more), free)], 1)
+            for t, free in ((self.neuron, -1), (self.side, 0), (self.multiplier, 0))
+        )
+        return replace(self, neuron=neuron, side=side, multiplier=multiplier)
+
     def children(self) -> Leaves:
         """Both sides of every leaf's next split, the active ones first: `2 * len(self)` leaves."""
         both = self.of([torch.cat([t, t]) for t in self.tensors()])
         place = both.depth().unsqueeze(1)
+        if len(both) and int(place.max()) == both.neuron.shape[1]:
+            both = both.wide(both.neuron.shape[1] + COLUMNS)
         both.neuron.scatter_(1, place, both.branch.unsqueeze(1))
         side = both.side.new_ones(len(self), 1)
         both.floor.fill_(-torch.inf)

@@ -49,6 +49,8 @@ class Pool:
     def add(self, leaves: Leaves) -> None:
         """New leaves behind the others."""
         count = self._count + len(leaves)
+        self._table = self._table.wide(leaves.neuron.shape[1])
+        leaves = leaves.wide(self._table.neuron.shape[1])
         if count > len(self._table):
             self._table = self._table.room(max(count, min(2 * count, self.most)))
         self._table.write(torch.arange(self._count, count, device=self.query.device), leaves)

@@ -92,6 +92,12 @@ class Splittable(Site):
         self.tensors = 1 + 2 * len(groups)
         self.narrowed: Tensor | None = None
         self._members, self._places = membership(groups)
+        self._shared: tuple[Triangle, tuple[Tensor, Tensor, Tensor]] | None = None
+
+    @property
+    def undecided(self) -> Tensor:
+        """The neurons with a slope in every leaf."""
+        return self._undecided
 
     @property
     def count(self) -> int:
@@ -139,12 +145,23 @@ class Splittable(Site):
 
     def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
         """Both lines of every neuron that is undecided for proposals: what is decided for proofs has its own."""
-        own, undecided, triangle = self.intervals(rows), self._undecided, proving.triangle()
+        own, triangle = self.intervals(rows), proving.triangle()
         assert triangle is not None
         each = triangle if own is None else own.over(triangle)
-        low, high, upper = (t.flatten(1)[:, undecided] for t in (*each.slope_range(), each.chord()))
-        lower = torch.clamp(each.rounded(rows[0].to(low)), low, high)
-        return slope_choices(each, undecided, lower, upper[0] if own is None else upper)
+        low, high, upper = self._lines_of(each) if own is None else self._undecided_of(each)
+        lower = torch.clamp(rows[0].to(low), low, high)
+        return slope_choices(each, self._undecided, lower, upper[0] if own is None else upper)
+
+    def _undecided_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
+        """Ranges of lower slopes, and upper slopes, of undecided neurons, `(leaves | 1, undecided)`."""
+        low, high, upper = (t.flatten(1)[:, self._undecided] for t in (*each.slope_range(), each.chord()))
+        return low, high, upper
+
+    def _lines_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of the relaxation that all leaves share, computed once: it is asked for with every closed leaf."""
+        if self._shared is None or self._shared[0] is not each:
+            self._shared = each, self._undecided_of(each)
+        return self._shared[1]
 
 
 def alone(step: Step) -> Split:

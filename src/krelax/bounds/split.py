@@ -41,6 +41,11 @@ class Narrowed:
         lower = self._spread(relaxation.lower, self.lower)
         return relaxation.over(lower, self._spread(relaxation.upper, self.upper))
 
+    def alone(self, relaxation: Triangle) -> Triangle:
+        """The same for these neurons alone, `(leaves, entries)`."""
+        lower, upper = (t.to(relaxation.lower.dtype) for t in (self.lower, self.upper))
+        return relaxation.over(lower, upper)
+
     def _spread(self, shared: Tensor, own: Tensor) -> Tensor:
         every = shared.flatten(1).repeat(len(own), 1)
         every.index_copy_(1, self.entries, own.to(every.dtype))

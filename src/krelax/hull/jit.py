@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -61,6 +61,54 @@ def kernel_in_any_order(function: F) -> F:
     return _compiled(function, fastmath={"reassoc", "nsz"})
 
 
+def kernel_with_fused_products(function: F) -> F:
+    """As `kernel`, but a product and a sum may be one operation that rounds once: for loops over lanes, whose sums are
+    added up in the order that is written, and whose rounding is bounded with or without it."""
+    return _compiled(function, fastmath={"contract", "nsz"})
+
+
+def kernel_that_proposes(function: F) -> F:
+    """As `kernel_with_fused_products`, in any order, and quotients and roots may be off by a few units: for what only
+    proposes."""
+    return _compiled(function, fastmath={"contract", "nsz", "reassoc", "arcp", "afn"})
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Code that is written down for kernels instruction by instruction. Without numba it cannot run."""
+    return function if _NUMBA is None else importlib.import_module("numba.extending").intrinsic(function)
+
+
+def llvm_tools() -> tuple[Any, Any, Any]:
+    """What instructions are written down with: `llvmlite.ir`, and numba's `cgutils` and `types`."""
+    names = ("llvmlite.ir", "numba.core.cgutils", "numba.core.types")
+    return importlib.import_module(names[0]), importlib.import_module(names[1]), importlib.import_module(names[2])
+
+
+def has_wide_registers() -> bool:
+    """Whether kernels are compiled for 32 registers of 64 bytes. Code on disk knows for which processor it is."""
+    return bool(importlib.import_module("llvmlite.binding").get_host_cpu_features().get("avx512f"))
+
+
+def is_on_disk(function: Any, arguments: Sequence[Any]) -> bool:
+    """Whether a kernel needs no compiler for such arguments. When in doubt it is said to need one."""
+    if _NUMBA is None:
+        return False
+    signature = tuple(_NUMBA.typeof(a) for a in arguments)
+    if signature in function.overloads:
+        return True
+    try:  # numba has no public way to ask
+        cache = function._cache
+        index = cache._cache_file._load_index()
+        return cache._index_key(signature, function.targetctx.codegen()) in index
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def keeps_code(function: Any) -> bool:
+    """Whether there is a place on disk for a kernel's code."""
+    return _NUMBA is not None and function.stats.cache_path is not None
+
+
 def _compiled(function: F, fastmath: bool | set[str]) -> F:
     if _NUMBA is None:
         return function
@@ -106,7 +154,7 @@ def _finish(result: Future[Any], work: Callable[[], object]) -> None:
 
 
 def _stamped(function: F) -> F:
-    """The function with a digest of all kernels of this folder in a closure variable that it does not use.
+    """The function with a digest of all kernels of its folder in a closure variable that it does not use.
 
     numba looks a kernel up on disk by its file's date and its closure, and would not see that a kernel which it calls,
     in another file, has changed. Stale machine code must not outlive an update of a rigorous bound.
@@ -117,15 +165,15 @@ def _stamped(function: F) -> F:
         function.__globals__,
         function.__name__,
         function.__defaults__,
-        (types.CellType(_digest()),),
+        (types.CellType(_digest(Path(code.co_filename).parent)),),
     )
     return cast(F, functools.update_wrapper(stamped, function))
 
 
 @functools.cache
-def _digest() -> str:
-    """A digest of those sources of this folder that have kernels."""
-    sources = [source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py"))]
+def _digest(folder: Path) -> str:
+    """A digest of those sources of a folder that have kernels."""
+    sources = [source.read_bytes() for source in sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"".join(source for source in sources if b"@kernel" in source)).hexdigest()
 
 

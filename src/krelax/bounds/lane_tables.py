@@ -1,0 +1,318 @@
+"""A bounding problem as the kernels of lanes want it: live neurons, sparse matrices, and charges for rounding.
+
+Proofs in lanes compute, in float64 and for each layer from the last: coefficients behind it, which are sums over the
+layers that read it; coefficients before it; and what crossing it costs. Errors are pushed on to the values that they
+multiply, as in `krelax.bounds.rounding`, so that every slot has a charge for each unit of its coefficients.
+docs/rounding.md has the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from krelax.bounds.backward import Form, pull
+from krelax.bounds.instance import Instance
+from krelax.bounds.layers import LayerBounds
+from krelax.bounds.rounding import charge, gamma, underflow
+from krelax.bounds.sites import Splittable
+from krelax.lanes.matrices import Block, Matrix, Terms, Unmodelled, bias_of, folded, grouped, kept, rows_of, sizes_of
+from krelax.lanes.plan import Double, Forms, Layers, Pattern, Proposing, Proving, Whole
+from krelax.lanes.products import LANES
+from krelax.network.ops import Linear
+from krelax.problem.region import FLOOR, Box
+
+# More products than these take too much memory.
+_MOST = 6_000_000
+# Units of rounding that the errors of an operator's constants may have in its sizes (`krelax.network.constants`).
+_OF_CONSTANTS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Everything that leaves share. `slot_of`: the slot of each neuron that can be split, -1 for none, and behind them
+    all; `neuron_of`: the neuron of each slot, -1 for none, and behind them all. `nodes`: those of the layers."""
+
+    nodes: list[int]
+    layers: Layers
+    down: Pattern
+    up: Pattern
+    proposing: Proposing
+    proving: Proving
+    fast: Forms
+    exact: Forms
+    slot_of: Whole
+    neuron_of: Whole
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer: its node, the affine node that it is made of, the entries of its slots (undecided ones, then `flat`
+    ones), the slope of the latter, and their terms by the layers before it."""
+
+    node: int
+    source: int
+    entries: Whole
+    free: int
+    flat: int
+    slope: float
+    terms: Mapping[int, Terms]
+
+
+def tables_of(
+    instance: Instance, known: LayerBounds, form: Form, sites: Mapping[int, Splittable], assumed: int | None
+) -> Tables | None:
+    """The tables of the queries `form`, in the type that decides; None for what kernels do not model: regions that are
+    no boxes, proposals in double precision, and what matrices do not say or only with too many terms."""
+    if not isinstance(instance.region, Box) or instance.fast_network.dtype != torch.float32 or not sites:
+        return None
+    # the input, activations, and affine nodes that are layers of their own
+    nodes = sorted({0, *sites, *kept(instance.network, max([*sites, *form.coeff]))})
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows proves nothing
+            found, error = _settled(instance, known, form, nodes)
+            layers = _layers(instance, known, found, sites, nodes, assumed)
+            return _Assembly(instance, known, sites, layers, found, error).tables()
+    except Unmodelled:
+        return None
+
+
+def _settled(instance: Instance, known: LayerBounds, form: Form, nodes: list[int]) -> tuple[Form, Tensor]:
+    """The forms over layers alone, and what rounding may have changed: as the backward pass does it."""
+    network = instance.network
+    form, error = Form(dict(form.coeff), form.constant), torch.zeros_like(form.constant)
+    for i in range(max(form.coeff), 0, -1):
+        coeff = None if i in nodes else form.take(i)
+        if coeff is None:
+            continue
+        node, op = network.nodes[i], network.nodes[i].op
+        if not isinstance(op, Linear):
+            raise Unmodelled
+        pull(network, i, op, coeff, form)
+        terms = coeff[0, 0].numel() + len(network.nodes) + op.terms
+        error = error + charge(coeff, known.magnitude[i], terms)
+        for j in (i, *node.inputs):
+            error = error + underflow(terms, known.magnitude[j])
+    return form, error
+
+
+def _layers(
+    instance: Instance,
+    known: LayerBounds,
+    form: Form,
+    sites: Mapping[int, Splittable],
+    nodes: list[int],
+    assumed: int | None,
+) -> list[_Layer]:
+    """The layers, from the last to the first: entries that nobody reads are left out, undecided ones never."""
+    network = instance.network
+    sizes = {i: prod(network.nodes[i].shape) for i in nodes}
+    alive = {i: _alive(known, i, sites.get(i), n) for i, n in sizes.items()}
+    needed = {i: np.zeros(n, np.bool_) for i, n in sizes.items()}
+    for i, coeff in form.coeff.items():
+        needed[i] |= (coeff[0].flatten(1) != 0).any(0).numpy()
+    layers, left = [], _MOST
+    for i in reversed(nodes[1:]):
+        source = network.nodes[i].inputs[0] if i in sites else i
+        wanted = (needed[i] & alive[i]) | (i == assumed)
+        parts = _slots(known, i, sites[i], wanted) if i in sites else [wanted.nonzero()[0]]
+        entries = np.concatenate(parts)
+        found = rows_of(network, source, entries, set(nodes) - ({i} - {*sites}), left)
+        terms = {j: t.select(alive[j][t.entry]) for j, t in found.items()}
+        for j, t in terms.items():
+            needed[j][t.entry] = True
+            left -= len(t.row)
+        free, flat = (len(parts[0]), len(parts[1])) if i in sites else (0, 0)
+        slope = sites[i].relaxation.negative_slope if i in sites else 1.0
+        layers.append(_Layer(i, source, entries, free, flat, slope, terms))
+    return [_Layer(0, 0, np.arange(sizes[0]), 0, 0, 1.0, {}), *reversed(layers)]
+
+
+def _alive(known: LayerBounds, node: int, site: Splittable | None, size: int) -> NDArray[np.bool_]:
+    """Which entries of a layer are not zero everywhere."""
+    if site is None or site.relaxation.negative_slope != 0:
+        return np.ones(size, np.bool_)
+    return (known.relaxations[node].upper.flatten() > 0).numpy()
+
+
+def _slots(known: LayerBounds, node: int, site: Splittable, wanted: NDArray[np.bool_]) -> list[Whole]:
+    """The entries of an activation that are undecided, and those wanted among the flat and the passing ones. Raises
+    Unmodelled where single precision sees other signs."""
+    relaxation = known.relaxations[node]
+    undecided, lower = relaxation.unstable().flatten().numpy(), relaxation.lower.flatten().numpy()
+    if not np.array_equal(undecided.nonzero()[0], site.undecided.numpy()):
+        raise Unmodelled
+    others = wanted & ~undecided
+    return [mask.nonzero()[0] for mask in (undecided, others & (lower < 0), others & (lower >= 0))]
+
+
+class _Assembly:
+    """Puts layers together."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        known: LayerBounds,
+        sites: Mapping[int, Splittable],
+        layers: list[_Layer],
+        form: Form,
+        error: Tensor,
+    ) -> None:
+        self._network, self._known, self._sites, self._layers = instance.network, known, sites, layers
+        self._form, self._error, self._region = form, error, instance.region
+        assert isinstance(instance.region, Box)
+        self._centre, self._radius = (t.flatten().numpy() for t in instance.region.halves)
+        self._inputs = len(self._centre)
+        self._slot = np.cumsum([0, self._inputs + 1, *(len(a.entries) for a in layers[1:])])
+        self._number = {a.node: self._numbers(n, a) for n, a in enumerate(layers)}
+        among = {a.node for a in layers}
+        self._before = [among - ({a.node} - {0, *sites}) for a in layers]  # where the sums of a layer end
+        self._bias = [bias_of(self._network, a.source, b).flatten() for a, b in zip(layers, self._before, strict=True)]
+
+    def _numbers(self, n: int, layer: _Layer) -> Whole:
+        number = np.full(prod(self._network.nodes[layer.node].shape), -1)
+        number[layer.entries] = self._slot[n] + np.arange(len(layer.entries))
+        return number
+
+    def tables(self) -> Tables:
+        layers, end = self._layers, int(self._slot[-1])
+        forms = [n for n, a in enumerate(layers) if a.node in self._form.coeff]
+        free, flat = np.cumsum([0, *(a.free for a in layers)]), np.array([a.flat for a in layers])
+        slope = np.array([a.slope for a in layers])
+        if not free[-1]:
+            raise Unmodelled  # nothing to choose
+        up, down = self._matrices()
+        above, below = grouped(up, end), grouped(down, end)
+        rows = [np.zeros(0, np.int64), *(b.row for m in down[:-1] for b in m.blocks)]
+        most = int(np.bincount(np.concatenate(rows)).max(initial=0))
+        proving, exact, lines = self._proving(below.values(down, False), most)
+        repeated = (np.repeat(t, LANES).astype(np.float32) for t in lines)
+        proposing = Proposing(below.values(down, True), above.values(up, True), *repeated)
+        found = Layers(self._slot, free, flat, slope, min(forms, default=len(layers) - 1))
+        return Tables(
+            [a.node for a in layers],
+            found,
+            below.pattern,
+            above.pattern,
+            proposing,
+            proving,
+            self._forms(True),
+            exact,
+            *self._neurons(),
+        )
+
+    def _matrices(self) -> tuple[list[Matrix], list[Matrix]]:
+        """Those of passes up, by the layer that reads, and down, by the layer that is read; behind the latter that of
+        constants."""
+        count, constant = len(self._layers), np.int64(self._inputs)
+        up: list[list[Block]] = [[] for _ in range(count)]
+        down: list[list[Block]] = [[] for _ in range(count + 1)]
+        place = {a.node: n for n, a in enumerate(self._layers)}
+        for n, layer in enumerate(self._layers[1:], start=1):
+            bias = self._bias[n].numpy()[layer.entries]
+            shifted = bias.copy()
+            for j, t in layer.terms.items():
+                row, col, scaled = self._slot[n] + t.row, self._number[j][t.entry], t.weight
+                if j == 0:
+                    scaled = t.weight * self._radius[t.entry]
+                    shifted += np.bincount(t.row, t.weight * self._centre[t.entry], minlength=len(bias))
+                up[n].append(Block(row, col, t.weight, scaled))
+                down[place[j]].append(Block(col, row, t.weight, scaled))
+            row = self._slot[n] + np.arange(len(bias))
+            up[n].append(Block(row, np.full_like(row, constant), bias, shifted))
+            down[count].append(Block(np.full_like(row, constant), row, bias, shifted))
+        ends = [(int(a), int(b)) for a, b in zip(self._slot[:-1], self._slot[1:], strict=True)]
+        ups = [Matrix(*(ends[n] if n else (0, 0)), blocks) for n, blocks in enumerate(up)]
+        ends[0] = 0, self._inputs
+        ends.append((self._inputs, self._inputs + 1))
+        return ups, [Matrix(*ends[n], blocks) for n, blocks in enumerate(down)]
+
+    def _proving(self, down: Double, most: int) -> tuple[Proving, Forms, tuple[Double, Double]]:
+        """Charges and lines. No sum of products has more than `most` terms, but for those of constants."""
+        known, layers = self._known, self._layers
+        widest, slots = max(len(a.entries) for a in layers), int(self._slot[-1])
+        # what is added up one after the other: three costs of every slot of a layer, layers, and inputs
+        others = 3 * widest + len(layers) + 2 * self._inputs + max(self._folds())
+        short, long = (gamma(terms + others, torch.float64) for terms in (most, slots))
+        largest = {a.node: torch.maximum(known.lower[a.node].abs(), known.upper[a.node].abs()) for a in layers}
+        before, behind, extra = np.zeros(slots), np.zeros(slots), 0.0
+        chords, heights, levels = [], [], [np.ones((1, 256))]
+        for n, layer in enumerate(layers[1:], start=1):
+            here, free = slice(self._slot[n], self._slot[n + 1]), layer.entries[: layer.free]
+            inside = {i: largest[i] for i in self._before[n]}
+            size = sizes_of(self._network, layer.source, inside).flatten()
+            size = size + FLOOR * sum(float(largest[j].sum()) for j in layer.terms)
+            bias = self._bias[n].abs()
+            reach, high = largest[layer.node].flatten(), torch.zeros_like(size)
+            sizes = [largest[layer.node]]
+            if layer.node in self._sites:
+                relaxation = known.relaxations[layer.node].triangle()
+                assert relaxation is not None
+                high, chord = (t.flatten() for t in (relaxation.height(), relaxation.chord()))
+                chords.append(chord.numpy()[free])
+                heights.append(high.numpy()[free])
+                size = size + relaxation.magnitude.flatten()
+                sizes.append(relaxation.magnitude)
+            levels.append(self._levels(layer))
+            before[here] = (short * (size + FLOOR) + long * (bias + FLOOR)).numpy()[layer.entries]
+            behind[here] = (short * (reach + high + FLOOR)).numpy()[layer.entries]
+            extra += sum(float(underflow(most + 4 * slots, t)) for t in sizes)
+        extra += float(underflow(most + 4 * slots, self._region.magnitude))
+        reach = self._region.magnitude.flatten() + FLOOR
+        radius = self._radius + (short * reach).numpy()
+        none = np.zeros(0)
+        lines = np.concatenate([none, *chords]), np.concatenate([none, *heights])
+        every, place = [np.repeat(t, LANES) for t in lines], np.concatenate(levels)
+        proving = Proving(down, every[0], every[1], before, behind, self._centre, radius, place, extra)
+        return proving, self._forms(False, short, largest), lines
+
+    def _folds(self) -> list[int]:
+        """For each layer, in units of rounding, what its weights and biases may be off beyond what one operator's may:
+        a unit for each term and factor, and the errors of each operator's constants."""
+        pairs = zip(self._layers, self._before, strict=True)
+        found = (folded(self._network, a.source, before) for a, before in pairs)
+        return [terms + operators * (1 + _OF_CONSTANTS) for terms, operators in found]
+
+    def _levels(self, layer: _Layer) -> Double:
+        """The slopes that a layer's lower lines may have, `(1, 256)`."""
+        slope = torch.linspace(layer.slope, 1, 256, dtype=torch.float64)
+        if layer.node in self._sites:
+            slope = self._known.relaxations[layer.node].rounded(slope).clamp(layer.slope, 1)
+        return slope[None].numpy()
+
+    def _forms(self, fast: bool, unit: float = 0.0, largest: Mapping[int, Tensor] | None = None) -> Forms:
+        """The queries over slots; those of proofs are less what rounding may change of them."""
+        constant, parts = self._form.constant[0].clone(), []
+        if largest is not None:
+            constant -= self._error[0] + unit * (constant.abs() + FLOOR)
+        for i, coeff in self._form.coeff.items():
+            flat = coeff[0].flatten(1)
+            if largest is not None:
+                constant -= unit * (flat.abs() @ (largest[i].flatten() + FLOOR))
+            query, entry = flat.numpy().nonzero()
+            value, slot = flat.numpy()[query, entry], self._number[i][entry]
+            if fast and i == 0:
+                constant += flat @ torch.from_numpy(self._centre)
+                value = value * self._radius[entry]
+            parts.append((query[slot >= 0], slot[slot >= 0], value[slot >= 0]))
+        none = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        query, slot, value = (np.concatenate([none[k], *(p[k] for p in parts)]) for k in range(3))
+        order = np.argsort(query, kind="stable")
+        start = np.searchsorted(query[order], np.arange(len(constant) + 1))
+        return Forms(start, slot[order], value[order], constant.numpy())
+
+    def _neurons(self) -> tuple[Whole, Whole]:
+        last = max(site.first + site.count for site in self._sites.values())
+        slot_of, neuron_of = np.full(last + 1, -1), np.full(int(self._slot[-1]) + 1, -1)
+        for n, layer in enumerate(self._layers):
+            if layer.node in self._sites:
+                neuron = self._sites[layer.node].first + layer.entries
+                slot_of[neuron] = self._slot[n] + np.arange(len(neuron))
+                neuron_of[slot_of[neuron]] = neuron
+        return slot_of, neuron_of

@@ -1,0 +1,156 @@
+"""Bounds of leaves by compiled kernels, 16 leaves at a time: the same as `krelax.bounds.evaluator` finds with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from krelax.bounds.backward import Form
+from krelax.bounds.instance import Instance
+from krelax.bounds.lane_tables import Tables, tables_of
+from krelax.bounds.layers import LayerBounds
+from krelax.bounds.leaves import Leaves
+from krelax.bounds.optimise import Ascent
+from krelax.bounds.rounding import bounding
+from krelax.bounds.sites import Site, Splittable
+from krelax.lanes.plan import Climb, Own, Table
+from krelax.lanes.ready import kernels
+from krelax.watch import tick
+
+# So many points are found at which bounds are attained: some more than anybody looks at.
+SHOWN = 64
+# Leaves of one call: between calls the clock is looked at.
+_PORTION = 256
+# Passes over one leaf, down and up, that take about as long as building the tables.
+_BUILD = 400
+
+
+class Gate:
+    """The kernels for the queries `exact` over the intervals `known`, from when they are worth it."""
+
+    def __init__(
+        self, instance: Instance, known: LayerBounds, exact: Form, sites: Mapping[int, Site], assumed: int | None
+    ) -> None:
+        self._instance, self._known, self._exact, self._assumed = instance, known, exact, assumed
+        self._sites = {i: s for i, s in sites.items() if isinstance(s, Splittable)}
+        alone = not any(known.groups.get(i) for i in sites)
+        self._open = len(self._sites) == len(sites) > 0 and alone and instance.region.lower.device.type == "cpu"
+        self._passes, self._lock = 0, Lock()
+        self._lanes: Lanes | None = None
+
+    def lanes(self, passes: int) -> Lanes | None:
+        """The kernels, if they are there when so many more passes over leaves are to be made."""
+        if not self._open:
+            return self._lanes
+        with self._lock:
+            self._passes += passes
+            if self._open and (kernels().forced or self._passes >= _BUILD) and kernels().ready(self._passes):
+                tables = tables_of(self._instance, self._known, self._exact, self._sites, self._assumed)
+                self._lanes = None if tables is None else Lanes(self._instance, self._known, self._sites, tables)
+                self._open = False
+            return self._lanes
+
+
+class Lanes:
+    """Bounds leaves of the queries that the tables are of. Threads may bound different leaves side by side."""
+
+    def __init__(self, instance: Instance, known: LayerBounds, sites: Mapping[int, Splittable], tables: Tables) -> None:
+        self._instance, self._known, self._sites, self._tables = instance, known, sites, tables
+
+    def improve(self, leaves: Leaves, ascent: Ascent) -> tuple[Tensor, Tensor]:
+        """Optimise what leaves can choose, in place, and set their values and next splits: a proposal. Where the bounds
+        of the first leaves are attained, `(points, *input_shape)`, and what affine bounds of the forms are at the
+        centre, `(leaves,)`.
+
+        Raises OutOfTime at the instance's deadline, with nothing lost but what was optimised.
+        """
+        from krelax.lanes.kernels import improve  # not without numba
+
+        t, count, inputs = self._tables, len(leaves), len(self._tables.proving.centre)
+        table, own = self._table(leaves), self._own(leaves)
+        climb = Climb(ascent.steps, float(ascent.rate), float(ascent.decay))
+        value, middle = np.empty(count, np.float32), np.empty(count, np.float32)
+        branch, points = np.empty(count, np.int64), np.empty((min(count, SHOWN), inputs), np.float32)
+        for begin, end in self._portions(count):
+            self._instance.check()
+            improve(t.layers, t.down, t.up, t.proposing, t.fast, own, table, climb, begin, end,
+                    value, middle, branch, points)  # fmt: skip
+        leaves.value.copy_(torch.from_numpy(value))
+        leaves.multiplier.copy_(torch.from_numpy(table.multiplier))
+        leaves.branch.copy_(torch.from_numpy(t.neuron_of[branch]))
+        first = 0
+        for slope in self._slopes(leaves):
+            slope.copy_(torch.from_numpy(table.slope[:, first : first + slope.shape[1]]))
+            first += slope.shape[1]
+        region = self._instance.fast_region
+        shape = region.lower.shape[1:]
+        centre, radius = region.halves  # type: ignore[attr-defined]
+        found = torch.from_numpy(points).reshape(-1, *shape).mul_(radius).add_(centre)
+        return found, torch.from_numpy(middle)
+
+    def prove(self, leaves: Leaves) -> Tensor:
+        """What the choices of leaves prove: rigorous lower bounds, `(leaves,)`."""
+        return self._proven(leaves, 0)[0]
+
+    def over_inputs(self, leaves: Leaves) -> tuple[Tensor, Tensor]:
+        """Affine bounds of the forms, as `backward.over_inputs`: coefficients `(1, leaves, *input_shape)` and constants
+        `(1, leaves)`."""
+        _, constant, affine = self._proven(leaves, len(leaves))
+        return affine.reshape(1, len(leaves), *self._instance.region.lower.shape[1:]), constant[None]
+
+    def _proven(self, leaves: Leaves, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        from krelax.lanes.kernels import prove
+
+        t, count = self._tables, len(leaves)
+        table, own = self._table(leaves), self._own(leaves)
+        value, constant = np.empty(count), np.empty(rows)
+        affine = np.empty((rows, len(t.proving.centre)))
+        for begin, end in self._portions(count):
+            prove(t.layers, t.down, t.proving, t.exact, own, table, begin, end, value, constant, affine)
+        return bounding(torch.from_numpy(value)), torch.from_numpy(constant), torch.from_numpy(affine)
+
+    def _portions(self, count: int) -> Iterator[tuple[int, int]]:
+        for begin in range(0, count, _PORTION):
+            tick()
+            yield begin, min(begin + _PORTION, count)
+
+    def _table(self, leaves: Leaves) -> Table:
+        slope = torch.cat([leaves.value.new_zeros(len(leaves), 0), *self._slopes(leaves)], 1)
+        slot = self._tables.slot_of[leaves.neuron.numpy()]
+        # kernels are compiled for rows that follow each other in memory
+        side, multiplier = (t.contiguous().numpy() for t in (leaves.side, leaves.multiplier))
+        return Table(leaves.query.numpy(), slot, side, multiplier, slope.numpy())
+
+    def _slopes(self, leaves: Leaves) -> Iterator[Tensor]:
+        """Slopes of the undecided neurons of each activation, `(leaves, undecided)`."""
+        first = 0
+        for site in self._sites.values():
+            yield leaves.slopes[first]
+            first += site.tensors
+
+    def _own(self, leaves: Leaves) -> Own:
+        """The lines over the intervals that are the leaves' own."""
+        t, first, parts = self._tables, 0, []
+        free, count = [np.zeros(0, np.int64)], [0] * len(t.layers.slot)
+        layer = {i: n for n, i in enumerate(self._tables.nodes)}
+        for i, site in self._sites.items():
+            own = site.intervals(leaves.slopes[first : first + site.tensors])
+            first += site.tensors
+            if own is not None:
+                place = torch.searchsorted(site.undecided, own.entries).numpy()
+                free.append(t.layers.free[layer[i]] + place)
+                count[layer[i] + 1] = len(place)
+                shared = self._known.relaxations[i].triangle()
+                assert shared is not None
+                parts.append(own.alone(shared))
+        lines = [[np.zeros((len(leaves), 0))] for _ in range(4)]
+        for relaxation in parts:
+            for into, t_ in zip(
+                lines, (*relaxation.slope_range(), relaxation.chord(), relaxation.height()), strict=True
+            ):
+                into.append(t_.numpy())
+        return Own(np.concatenate(free), np.cumsum(count), *(np.concatenate(x, 1) for x in lines))

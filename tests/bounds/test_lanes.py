@@ -1,0 +1,329 @@
+"""Compiled kernels against torch and against exact truth: the same proposals, and proofs that are never above it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from tests.bounds.test_ascent import convolution, dense, residual
+from tests.bounds.test_branching import known_of, margin_forms
+from tests.bounds.test_clipping import random_leaves
+from tests.random_networks import Case, random_case
+
+from krelax.activations.leaky_relu import LeakyReLU
+from krelax.bounds import lane_tables
+from krelax.bounds.backward import Form, outputs
+from krelax.bounds.evaluator import Evaluator
+from krelax.bounds.instance import Instance
+from krelax.bounds.lane_tables import tables_of
+from krelax.bounds.lanes import Lanes
+from krelax.bounds.layers import LayerBounds
+from krelax.bounds.leaves import Leaves
+from krelax.bounds.optimise import Ascent
+from krelax.bounds.sites import Splittable
+from krelax.hull.jit import COMPILED
+from krelax.lanes import ready
+from krelax.lanes.matrices import Block, Matrix, grouped
+from krelax.lanes.products import LANES, multiply
+from krelax.network.graph import Builder, Network
+from krelax.network.linear import Add, Dense, Scale
+from krelax.problem.region import Box, Region, ball
+
+pytestmark = pytest.mark.skipif(not COMPILED, reason="kernels are compiled")
+
+
+def leaky(rng: np.random.Generator) -> Network:
+    """Leaky layers, around one of which a connection leads."""
+    builder = Builder((4,))
+    weights = [torch.from_numpy(rng.normal(size=(m, n)) / n**0.5) for n, m in pairwise((4, 6, 6, 3))]
+    bias = [torch.from_numpy(rng.normal(size=len(w)) / 4) for w in weights]
+    first = builder.add(LeakyReLU(0.1), builder.add(Dense(weights[0], bias[0]), 0))
+    second = builder.add(LeakyReLU(0.3), builder.add(Dense(weights[1], bias[1]), first))
+    return builder.build(builder.add(Dense(weights[2], bias[2]), builder.add(Add((1, -1)), second, first)))
+
+
+MAKERS = (dense, convolution, residual, leaky)
+every_network = pytest.mark.parametrize("make", MAKERS, ids=lambda f: f.__name__)
+
+
+def lanes_of(instance: Instance, known: LayerBounds, form: Form, evaluator: Evaluator) -> Lanes | None:
+    """The kernels for what an evaluator bounds, if they model it."""
+    sites = {i: s for i, s in evaluator._sites.items() if isinstance(s, Splittable)}
+    tables = tables_of(instance, known, form, sites, None) if len(sites) == len(evaluator._sites) else None
+    return None if tables is None else Lanes(instance, known, sites, tables)
+
+
+def both(make: Callable[[np.random.Generator], Network], seed: int, count: int = 90) -> tuple[Evaluator, Lanes, Leaves]:
+    """An evaluator by torch, the kernels for the same margins, and random leaves."""
+    rng = np.random.default_rng(seed)
+    network = make(rng)
+    region: Region = ball(torch.from_numpy(rng.normal(size=(1, *network.input_shape)) / 2), 0.6, clip=None)
+    instance = Instance.of(network, region, torch.float32)
+    known, rows = known_of(instance), torch.from_numpy(rng.normal(size=(3, network.output_shape[-1])))
+    exact, fast = margin_forms(instance, rows)
+    evaluator = Evaluator(instance, known, exact, fast)
+    lanes = lanes_of(instance, known, exact, evaluator)
+    assert lanes is not None
+    undecided = torch.cat([known.relaxations[i].unstable().flatten() for i in evaluator.nodes]).nonzero()[:, 0]
+    leaves = random_leaves(evaluator, torch.arange(count) % 3, undecided, min(3, len(undecided) - 1), seed)
+    return evaluator, lanes, leaves
+
+
+@pytest.fixture(autouse=True)
+def _torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluators bound by torch here: kernels are called by name."""
+    monkeypatch.setattr("krelax.bounds.lanes.Gate.lanes", lambda self, passes: None)
+
+
+# --- against torch ---------------------------------------------------------------------------------------------------
+
+
+@every_network
+@pytest.mark.parametrize("seed", range(3))
+def test_proposals_are_those_of_torch(make: Callable[[np.random.Generator], Network], seed: int) -> None:
+    """Values, affine bounds at the centre and points where they are attained, after several steps, and next splits."""
+    evaluator, lanes, leaves = both(make, seed)
+    theirs, ours = leaves.select(leaves.rows()), leaves.select(leaves.rows())
+    expected = evaluator.improve(theirs, Ascent(4, 0.1, 0.8))
+    points, middle = lanes.improve(ours, Ascent(4, 0.1, 0.8))
+    torch.testing.assert_close(ours.value, theirs.value, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(middle, expected.middle, rtol=1e-4, atol=1e-4)
+    assert (ours.branch == theirs.branch).double().mean() > 0.95  # ties
+    assert ((points - expected.points).abs() < 1e-5).double().mean() > 0.99
+    for mine, other in zip((ours.multiplier, *ours.slopes), (theirs.multiplier, *theirs.slopes), strict=True):
+        assert ((mine - other).abs() < 1e-3).double().mean() > 0.95
+
+
+@every_network
+@pytest.mark.parametrize("seed", range(3))
+def test_proofs_differ_from_those_of_torch_by_rounding(
+    make: Callable[[np.random.Generator], Network], seed: int
+) -> None:
+    evaluator, lanes, leaves = both(make, seed)
+    evaluator.improve(leaves, Ascent(2, 0.3, 0.8))
+    torch.testing.assert_close(lanes.prove(leaves), evaluator.prove(leaves), rtol=0, atol=1e-11)
+    coeff, constant = evaluator._over_inputs(leaves)
+    assert coeff is not None
+    mine = lanes.over_inputs(leaves)
+    torch.testing.assert_close(mine[0], coeff, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mine[1], constant, rtol=0, atol=1e-11)
+
+
+@every_network
+def test_leaves_with_intervals_of_their_own_are_those_of_torch(
+    make: Callable[[np.random.Generator], Network],
+) -> None:
+    evaluator, lanes, leaves = both(make, 1)
+    evaluator.improve(leaves, Ascent(8, 0.3, 0.9))
+    if not evaluator.begin_clips(leaves):
+        assert make is not residual  # all of its pre-activations are exact, or cost nothing
+        return
+    leaves = evaluator.clip(evaluator.widened(leaves), float(leaves.value.max()) + 0.1).leaves
+    theirs, ours = leaves.select(leaves.rows()), leaves.select(leaves.rows())
+    evaluator.improve(theirs, Ascent(3, 0.1, 0.8))
+    lanes.improve(ours, Ascent(3, 0.1, 0.8))
+    torch.testing.assert_close(ours.value, theirs.value, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(lanes.prove(theirs), evaluator.prove(theirs), rtol=0, atol=1e-11)
+
+
+# --- against the truth -----------------------------------------------------------------------------------------------
+
+
+def modelled(seed: int) -> tuple[Case, Evaluator, Lanes] | None:
+    """The case of a seed, if the kernels model it."""
+    case = random_case(seed)
+    if not isinstance(case.region, Box):
+        return None
+    instance = Instance.of(case.network, case.region, torch.float32)
+    known = known_of(instance)
+    pair = [outputs(n, *(t.to(n.dtype) for t in (case.queries.rows, case.queries.offsets))) for n in
+            (instance.network, instance.fast_network)]  # fmt: skip
+    evaluator = Evaluator(instance, known, *pair)
+    lanes = lanes_of(instance, known, pair[0], evaluator)
+    return None if lanes is None else (case, evaluator, lanes)
+
+
+def violations(seed: int) -> tuple[int, int]:
+    """How many leaves of the case of a seed prove anything, and how many prove too much."""
+    found = modelled(seed)
+    if found is None:
+        return 0, 0
+    case, evaluator, lanes = found
+    undecided = torch.cat([s.relaxation.unstable().flatten() for _, s in evaluator._splittable()]).nonzero()[:, 0]
+    queries = torch.arange(16) % len(case.limits)
+    leaves = random_leaves(evaluator, queries, undecided, min(2, len(undecided)), seed)
+    if seed % 2:
+        lanes.improve(leaves, Ascent(seed % 3, 0.3, 0.8))
+    proven, wrong = lanes.prove(leaves).tolist(), 0
+    for row, value in enumerate(proven):
+        if value > -torch.inf:
+            wrong += any(Fraction(value) > limit for limit in limits_of(case, evaluator, leaves, row))
+    return sum(v > -torch.inf for v in proven), wrong
+
+
+def limits_of(case: Case, evaluator: Evaluator, leaves: Leaves, row: int) -> list[Fraction]:
+    """Numbers that the bound of a leaf must not be above: the exact minimum if it has no splits, and else what margins
+    are at inputs that are in it."""
+    query, splits = int(leaves.query[row]), leaves.neuron[row] >= 0
+    if not splits.any():
+        return [case.limits[query]]
+    sides = list(zip(leaves.neuron[row][splits].tolist(), leaves.side[row][splits].tolist(), strict=True))
+    weights, offset = case.queries.rows[0, query].tolist(), Fraction(float(case.queries.offsets[0, query]))
+    found = []
+    for nodes in case.seen:
+        pre = [e for i in evaluator.nodes for e in nodes[evaluator._instance.network.nodes[i].inputs[0]]]
+        if all((pre[n][0] if side > 0 else -pre[n][1]) >= 0 for n, side in sides):
+            found.append(sum((Fraction(w) * y[0] for w, y in zip(weights, nodes[-1], strict=True)), offset))
+    return found
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_no_proof_is_above_the_truth(part: int) -> None:
+    """Random tiny networks of all operators, with numbers from subnormal to the largest."""
+    found = [violations(seed) for seed in range(300 * part, 300 * (part + 1))]
+    assert sum(wrong for _, wrong in found) == 0
+    assert sum(count > 0 for count, _ in found) > 10
+
+
+def test_without_charges_proofs_are_above_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that cannot fail shows nothing."""
+    monkeypatch.setattr(lane_tables, "gamma", lambda terms, dtype: 0.0)
+    monkeypatch.setattr(lane_tables, "charge", lambda coeff, magnitude, terms: torch.zeros(1, coeff.shape[1]).double())
+    assert any(violations(seed)[1] for seed in range(200))
+
+
+def test_constants_that_are_known_up_to_an_error_are_charged_for_it() -> None:
+    """Two weights and a factor that is folded, each off by so much; the worst of the networks that this allows."""
+    error, rng = 1e-4, np.random.default_rng(3)
+
+    def network(*signs: torch.Tensor, errors: float | None) -> Network:
+        weights = [
+            torch.from_numpy(np.random.default_rng(k).normal(size=n)) for k, n in enumerate(((5, 3), (5,), (2, 5)))
+        ]
+        first, factor, last = (w + error * s for w, s in zip(weights, signs, strict=True))
+        off = [None if errors is None else torch.full_like(w, errors) for w in weights]
+        builder = Builder((3,))
+        node = builder.add(Scale(factor, None, off[1]), builder.add(Dense(first, None, off[0]), 0))
+        return builder.build(builder.add(Dense(last, None, off[2]), builder.add(LeakyReLU(0.2), node)))
+
+    zero = [torch.zeros(n) for n in ((5, 3), (5,), (2, 5))]
+    region = ball(torch.zeros(1, 3).double(), 0.5, clip=None)
+    proofs = []
+    for given in (network(*zero, errors=error), network(*zero, errors=None)):
+        instance = Instance.of(given, region, torch.float32)
+        known, (exact, fast) = known_of(instance), margin_forms(instance, torch.eye(2).double())
+        evaluator = Evaluator(instance, known, exact, fast)
+        lanes = lanes_of(instance, known, exact, evaluator)
+        assert lanes is not None
+        proofs.append(lanes.prove(evaluator.roots(torch.arange(2), 1)))
+    x = torch.from_numpy(rng.choice([-0.5, 0.5], size=(50, 3)))
+    signs = [[torch.from_numpy(rng.choice([-1.0, 1.0], size=t.shape)) for t in zero] for _ in range(100)]
+    least = torch.stack([network(*s, errors=None)(x) for s in signs]).amin((0, 1))
+    assert (proofs[0] <= least).all()
+    assert (proofs[0] < proofs[1] - error).all()
+
+
+def test_what_overflows_proves_nothing() -> None:
+    weight = torch.full((1, 1), 1e308, dtype=torch.float64)
+    builder = Builder((1,))
+    node = builder.add(LeakyReLU(0.5), builder.add(Dense(weight, None), 0))
+    network = builder.build(builder.add(Dense(weight, None), node))
+    instance = Instance.of(network, Box(-torch.ones(1, 1).double(), torch.ones(1, 1).double()), torch.float32)
+    exact, fast = margin_forms(instance, torch.ones(1, 1).double())
+    known = known_of(instance)
+    evaluator = Evaluator(instance, known, exact, fast)
+    lanes = lanes_of(instance, known, exact, evaluator)
+    if lanes is not None:
+        assert lanes.prove(evaluator.roots(torch.zeros(3, dtype=torch.long), 2)).tolist() == [-torch.inf] * 3
+
+
+def test_multipliers_below_zero_prove_nothing() -> None:
+    """And those that are no numbers; other leaves of the block do not notice."""
+    evaluator, lanes, leaves = both(dense, 0)
+    evaluator.improve(leaves, Ascent(2, 0.3, 0.8))
+    before = lanes.prove(leaves)
+    split = (leaves.neuron[:, 0] >= 0).nonzero()[:2, 0]
+    leaves.multiplier[split, 0] = torch.tensor([-1.0, torch.nan])
+    after = lanes.prove(leaves)
+    assert (after[split] == -torch.inf).all()
+    others = torch.ones(len(leaves), dtype=torch.bool).index_fill(0, split, False)
+    assert torch.equal(after[others], before[others])
+
+
+# --- matrices --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_products_are_those_of_the_matrix(kind: type) -> None:
+    """Rows that share columns and rows that do not, empty ones, and two terms in one place."""
+    rng = np.random.default_rng(0)
+    dense_part = rng.normal(size=(11, 7)) * (rng.random((11, 1)) < 0.8)
+    dense_part[:5] *= rng.random(7) < 0.5
+    row, col = dense_part.nonzero()
+    weight = dense_part[row, col]
+    twice = Block(*(np.concatenate([t, t[:3]]) for t in (row, col, weight, weight)))
+    matrix = dense_part.copy()
+    matrix[row[:3], col[:3]] *= 2
+    found = grouped([Matrix(0, 11, [twice])], 18)
+    x = np.zeros((19, LANES), kind)
+    x[11:18] = rng.normal(size=(7, LANES))
+    pattern = found.pattern._replace(col=found.pattern.col + np.int32(11))
+    out = x.ravel().copy()
+    multiply(pattern.first, pattern.start, pattern.col, pattern.place, found.values([Matrix(0, 11, [twice])], kind is
+             np.float32), 0, out, out)  # fmt: skip
+    np.testing.assert_allclose(out.reshape(19, LANES)[:11], matrix @ x[11:18], rtol=1e-5, atol=1e-5)
+
+
+# --- when kernels are used -------------------------------------------------------------------------------------------
+
+
+class Compiling:
+    """A compiler that ends when it is told to."""
+
+    ended: int | None = None
+
+    def poll(self) -> int | None:
+        return self.ended
+
+
+def test_nobody_waits_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not on disk is compiled elsewhere, once, for searches that take long; then it is loaded."""
+    compiler, begun, loaded = Compiling(), [], []
+    monkeypatch.setattr(ready, "_is_compiled", lambda: compiler.ended == 0)
+    monkeypatch.setattr(ready, "_begin", lambda: begun.append(1) or compiler)
+    monkeypatch.setattr(ready, "compile_now", lambda: loaded.append(1))
+    kernels = ready.Kernels(None)
+    assert not any(kernels.ready(passes) for passes in (1, ready._LOAD, ready._COMPILE - 1))
+    assert not begun
+    assert not any(kernels.ready(passes) for passes in (ready._COMPILE, 10 * ready._COMPILE))
+    assert (len(begun), len(loaded)) == (1, 0)
+    compiler.ended = 0
+    assert not kernels.ready(ready._LOAD - 1)
+    assert kernels.ready(ready._LOAD)
+    assert kernels.ready(1)
+    assert len(loaded) == 1
+
+
+def test_a_compiler_that_fails_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, begun = Compiling(), []
+    monkeypatch.setattr(ready, "_is_compiled", lambda: False)
+    monkeypatch.setattr(ready, "_begin", lambda: begun.append(1) or compiler)
+    kernels = ready.Kernels(None)
+    kernels.ready(ready._COMPILE)
+    compiler.ended = 1
+    assert not any(kernels.ready(ready._COMPILE) for _ in range(3))
+    assert len(begun) == 1
+
+
+def test_kernels_can_be_switched_off() -> None:
+    assert not ready.Kernels("0").ready(10**9)
+
+
+@pytest.mark.slow
+def test_another_process_compiles() -> None:
+    assert ready._begin().wait(120) == 0
+    assert ready._is_compiled()
