@@ -295,7 +295,7 @@ def test_two_cores_find_what_one_finds() -> None:
         for cores in (1, 2):
             torch.set_num_threads(cores)
             search = Branching(instance, known, queries_of(instance, node, [0, 1]), effort, low)
-            found.append((search.run(), search.leaves, search.worst()))
+            found.append((search.run().value, search.leaves, search.worst()))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(found[0][0], found[1][0])
