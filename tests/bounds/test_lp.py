@@ -269,8 +269,9 @@ def test_tightened_bounds_hold_and_gain(seed: int) -> None:
 
 def split(known: LayerBounds, node: int, entry: int) -> None:
     """Only what lies at or below zero."""
-    known.upper[node] = known.upper[node].clone()
-    known.upper[node][:, entry] = 0.0
+    upper = known.upper[node].clone()
+    upper[:, entry] = 0.0
+    known.replace(node, known.lower[node], upper, None)
 
 
 def test_contradictory_splits_prove_the_region_empty() -> None:

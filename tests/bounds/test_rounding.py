@@ -100,7 +100,7 @@ def test_bounds_survive_cancellation(family: Callable[[np.random.Generator], Pro
 def test_without_the_charge_for_rounding_these_bounds_are_unsound(
     family: Callable[[np.random.Generator], Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("backward", "intervals", "rounding"):
+    for module in ("backward", "layers", "rounding"):
         monkeypatch.setattr(f"krelax.bounds.{module}.gamma", lambda terms, dtype: 0.0)
     assert any(exceeded(family, method) for method in ("interval", "crown"))
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tests.bounds.test_branching import known_of, of_box
 from tests.bounds.test_clipping import dyadic_layers
-from torch import Tensor
 
 from krelax.bounds.bounded import Bounded
+from krelax.bounds.branching import Proved
 from krelax.problem.queries import Queries
 from krelax.search import margins
 from krelax.search.attack import Attack
@@ -28,9 +28,9 @@ class Pretended:
     def __init__(self) -> None:
         self.now, self.leaves, self._worst, self.takes = 0.0, 0, START, 1.0
 
-    def run(self, seconds: float) -> Tensor:
+    def run(self, seconds: float) -> Proved:
         self.now += seconds * self.takes
-        return torch.full((1,), START, dtype=torch.float64)
+        return Proved(torch.full((1,), START, dtype=torch.float64), None)
 
     def worst(self) -> float:
         return self._worst

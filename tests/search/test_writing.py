@@ -38,6 +38,7 @@ from krelax.problem.queries import Queries, classification
 from krelax.problem.region import Box, ball
 from krelax.proof.encode import question
 from krelax.proof.log import Lemma, ProofLog
+from krelax.search.clauses import largest
 from krelax.search.complete import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
@@ -315,6 +316,21 @@ def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
     broken = replace(proof, offsets=proof.offsets - 0.011)
     with pytest.raises(Rejected):
         check(Certificate(hashlib.sha256(path.read_bytes()).hexdigest(), "real", "test", [broken]), path.read_bytes())
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_what_is_known_of_single_margins_counts_for_their_maxima(seed: int, tmp_path: Path) -> None:
+    """Before anything is proven of the maxima themselves."""
+    path, log = tmp_path / "small.onnx", ProofLog()
+    asked = several(path, seed)
+    instance = replace(Instance.of(load_onnx(path), asked.region), logs=(log,))
+    found = bound(instance, asked.queries, METHODS["alpha"])
+    conclusion = largest(instance, asked.queries, found)[2].conclusion(maxima=True)
+    assert conclusion is not None
+    written = question(instance.network, instance.region, asked.queries, log, conclusion)
+    proof = check_question(read_network(path.read_bytes()).over(Float64()), written, Float64())
+    known = min(0.0, float(asked.queries.margin(found.value)))
+    assert proof.margin == pytest.approx(known, abs=1e-6)
 
 
 @pytest.mark.parametrize("clips", [None, 0.0])

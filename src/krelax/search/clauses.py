@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds, advance
+from krelax.bounds.recording import record
 from krelax.problem.extensions import members, with_maxima
 from krelax.problem.queries import Queries
-from krelax.proof.log import DERIVED, Forms
+from krelax.proof.choices import Choices, Noted
+from krelax.proof.log import DERIVED, MARGINS, Forms
 
 
 def mixed(queries: Queries, found: Bounded) -> bool:
@@ -28,7 +31,7 @@ def mixed(queries: Queries, found: Bounded) -> bool:
 
 def largest(instance: Instance, queries: Queries, found: Bounded) -> tuple[Instance, Queries, Bounded]:
     """The same question about one region with one margin for each clause, and what is known of it, which settles no
-    clause: lemmas are to be about the new margins. Nodes keep their numbers."""
+    clause. Nodes keep their numbers."""
     network, margins = with_maxima(instance.network, queries)
     known = found.known.copy()
     known.groups = dict(found.known.groups)
@@ -38,8 +41,16 @@ def largest(instance: Instance, queries: Queries, found: Bounded) -> tuple[Insta
             _tighten(instance, queries, found, known, i)
     fast = network.to(instance.fast_network.dtype, queries.rows.device)
     value = queries.clause_values(found.value).clamp(max=0)
-    lemmas = torch.full_like(value, DERIVED, dtype=torch.int64) if instance.logs else None
-    return replace(instance, network=network, fast_network=fast), _single(value), Bounded(value, known, lemmas=lemmas)
+    lemmas = _record(instance, value, margins + 2, known.lower[margins + 1].numel())
+    asked = _single(value)
+    return replace(instance, network=network, fast_network=fast), asked, Bounded.of(value, known, lemmas)
+
+
+def _record(instance: Instance, value: Tensor, node: int, width: int) -> Tensor | None:
+    """Record that the maxima of clauses, at `node`, are at least `value`, `(1, clauses)`, because one of their members
+    is: slopes of zero prove that."""
+    leaf = Noted.unsplit({node: Choices(absolute=np.zeros((1, width), np.float32))}, 1)
+    return record(instance, MARGINS, Forms.single(range(value.shape[1])), value, [leaf])
 
 
 def _tighten(instance: Instance, queries: Queries, found: Bounded, known: LayerBounds, node: int) -> None:
