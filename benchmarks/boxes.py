@@ -25,7 +25,7 @@ from krelax.run.bench import read_instances
 from krelax.search.attack import Attack, search
 from krelax.search.boxes import Found, InputSplitting, Splitting
 from krelax.search.questions import about_specification
-from krelax.search.replay import inside, replay
+from krelax.search.replay import replay
 
 
 def decide(network: Network, line: Line, effort: Splitting, deadline: float) -> list[Found]:
@@ -34,12 +34,11 @@ def decide(network: Network, line: Line, effort: Splitting, deadline: float) -> 
     for i in torch.arange(len(questions)).split(1):
         instance = Instance.of(network, questions.region.select(i), deadline=deadline)
         queries = questions.queries.select(i)
-        lower, upper = (t[0].numpy() for t in (instance.region.lower, instance.region.upper))
-        violated = partial(questions.violated, int(i))
+        near, violated = partial(questions.candidate, network, int(i)), partial(questions.violated, int(i))
 
         def confirm(points: Tensor) -> bool:
-            candidates = (inside(x, lower, upper) for x in points.double().numpy())  # noqa: B023
-            return any(replay(network, x, violated) is not None for x in candidates)  # noqa: B023
+            candidates = (near(x) for x in points.double().numpy())  # noqa: B023
+            return any(x is not None and replay(network, x, violated) is not None for x in candidates)  # noqa: B023
 
         with torch.no_grad(), one_core_each(instance.region.lower.device):
             point = search(instance, queries.to(torch.float32), Attack())[0]
