@@ -111,6 +111,15 @@ def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> 
         form.give(j, part.unflatten(0, coeff.shape[:2]))
 
 
+def rounding_of(network: Network, known: LayerBounds, node: int, coeff: Tensor, terms: int) -> Tensor:
+    """What the rounding of sums of so many terms at a node with these coefficients may change, `(batch, queries)`;
+    what products lose that underflow included."""
+    error = charge(coeff, known.magnitude[node], terms)
+    for j in (node, *network.nodes[node].inputs):
+        error = error + underflow(terms, known.magnitude[j])
+    return error
+
+
 def back_substitute(
     network: Network,
     form: Form,
@@ -159,9 +168,7 @@ def back_substitute(
             if not isinstance(op, Linear):
                 trace.coeff[i] = coeff
         elif rounds:
-            error = error + charge(coeff, known.magnitude[i], terms)
-            for j in (i, *node.inputs):
-                error = error + underflow(terms, known.magnitude[j])
+            error = error + rounding_of(network, known, i, coeff, terms)
     return form, error
 
 

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.bounds.backward import Form, pull
+from krelax.bounds.backward import Form, pull, rounding_of
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
-from krelax.bounds.rounding import charge, gamma, underflow
+from krelax.bounds.rounding import gamma, underflow
 from krelax.bounds.sites import Splittable
 from krelax.lanes.matrices import Block, Matrix, Terms, Unmodelled, bias_of, folded, grouped, kept, rows_of, sizes_of
 from krelax.lanes.plan import Double, Forms, Layers, Pattern, Proposing, Proving, Whole
@@ -91,14 +91,12 @@ def _settled(instance: Instance, known: LayerBounds, form: Form, nodes: list[int
         coeff = None if i in nodes else form.take(i)
         if coeff is None:
             continue
-        node, op = network.nodes[i], network.nodes[i].op
+        op = network.nodes[i].op
         if not isinstance(op, Linear):
             raise Unmodelled
         pull(network, i, op, coeff, form)
         terms = coeff[0, 0].numel() + len(network.nodes) + op.terms
-        error = error + charge(coeff, known.magnitude[i], terms)
-        for j in (i, *node.inputs):
-            error = error + underflow(terms, known.magnitude[j])
+        error = error + rounding_of(network, known, i, coeff, terms)
     return form, error
 
 

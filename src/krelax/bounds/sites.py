@@ -159,9 +159,10 @@ class Splittable(Site):
 
     def _lines_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
         """The same of the relaxation that all leaves share, computed once: it is asked for with every closed leaf."""
-        if self._shared is None or self._shared[0] is not each:
-            self._shared = each, self._undecided_of(each)
-        return self._shared[1]
+        shared = self._shared  # threads may ask side by side
+        if shared is None or shared[0] is not each:
+            shared = self._shared = each, self._undecided_of(each)
+        return shared[1]
 
 
 def alone(step: Step) -> Split:
