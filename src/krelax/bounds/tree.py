@@ -168,6 +168,8 @@ class Tree(Generic[T]):
 
         Parts that are not done go back as they were. Raises what `work` raises.
         """
+        if not rows:
+            return
         every, sizes = self.take(torch.cat(list(rows))), [len(r) for r in rows]
         columns = zip(*(t.split(sizes) for t in every.tensors()), strict=True)
         parts = [every.of(part) for part in columns]
