@@ -328,15 +328,13 @@ def test_programs_with_huge_bounds_are_solved_or_left(size: float) -> None:
     """The second input is a single number, as large as all bounds behind it."""
     builder = Builder((2,))
     z = builder.add(Dense(torch.tensor([[1.0, 1.0], [1.0, -1.0]]).double(), torch.zeros(2).double()), 0)
-    instance = Instance.of(
-        builder.build(builder.add(ReLU(), z)), Box(*(torch.tensor([[x, size]]) for x in (-1.0, 1.0)))
-    )
-    known = bound(instance, asked := Queries(torch.ones(1, 1, 2), torch.zeros(1, 1), torch.zeros(1, 1).long(), 1),
-                  METHODS["crown"]).known  # fmt: skip
-    program = Program(instance, known)
-    value = proved(program, asked.rows[0, 0].double())[1]
-    assert value <= size * (1 + 1e-12)
-    assert proved(program, torch.full((2,), 1e20).double())[1] <= 1e20 * size * (1 + 1e-12)
+    region = Box(*(torch.tensor([[x, size]], dtype=torch.float64) for x in (-1.0, 1.0)))
+    instance = Instance.of(builder.build(builder.add(ReLU(), z)), region)
+    queries = Queries(torch.ones(1, 1, 2).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).long(), 1)
+    program = Program(instance, bound(instance, queries, METHODS["crown"]).known)
+    for factor in (1.0, 1e20):
+        value = proved(program, torch.full((2,), factor).double())[1]
+        assert value <= factor * size * (1 + 1e-12)
 
 
 def test_forms_that_overflow_are_bounded() -> None:
