@@ -333,7 +333,7 @@ def test_programs_with_huge_bounds_are_solved_or_left(size: float) -> None:
     queries = Queries(torch.ones(1, 1, 2).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).long(), 1)
     program = Program(instance, bound(instance, queries, METHODS["crown"]).known)
     for factor in (1.0, 1e20):
-        value = proved(program, torch.full((2,), factor).double())[1]
+        value = proved(program, torch.full((2,), factor, dtype=torch.float64))[1]
         assert value <= factor * size * (1 + 1e-12)
 
 
