@@ -197,7 +197,7 @@ class Branching:
     def _improve_roots(self) -> None:
         """Roots cover the whole region: what they prove is proven of their queries."""
         for closed, came in self._tree.grow(self._pieces(self._tree.open.rows()), self._improve_root):
-            self._recorder.close(closed, closed.rows())
+            self._recorder.close(closed)
             self._raise_start(came.subproblems)
             self._show(came.points)
         self._fresh = False
@@ -235,7 +235,7 @@ class Branching:
             portion = min(portion, -(-len(rows) // workers(rows.device)))
         for part, (closed, came) in enumerate(self._tree.grow(self._pieces(rows, portion), self._split, pool)):
             self.leaves += len(came.subproblems)
-            self._recorder.close(closed, closed.rows())
+            self._recorder.close(closed)
             if part == 0:
                 self._show(came.points)
         return True
@@ -266,7 +266,7 @@ class Branching:
         if not len(rows):
             return False
         for closed, _ in self._tree.grow([rows], self._polished):
-            self._recorder.close(closed, closed.rows())
+            self._recorder.close(closed)
         return True
 
     def _polished(self, leaves: Leaves) -> Split:
