@@ -49,9 +49,19 @@ _STANDARD = {"", "ai.onnx"}
 def load_onnx(path: str | Path, check: bool = True) -> Network:
     """The network in an ONNX file, with float64 constants and a `replay` through ONNX Runtime.
 
-    The file may be compressed with gzip. Of its inputs one floating-point input may be used, and it must have one
-    output. With `check` its values are compared with ONNX Runtime's at random inputs (1e-4 of the largest output).
-    Raises InputError for a file that cannot be used and UnsupportedError for what krelax does not model exactly.
+    Args:
+        path: The file, which may be compressed with gzip. Of its inputs one floating-point input may be used, and it
+            must have one output.
+        check: Whether values are compared with ONNX Runtime's at random inputs (1e-4 of the largest output).
+
+    Returns:
+        The network, a function from `(batch, *input_shape)` to `(batch, *output_shape)`.
+
+    Raises:
+        InputError: The file cannot be used.
+        UnsupportedError: It has something that krelax does not model exactly.
+
+    Sound: yes. What is not modelled exactly is refused, and the rounding of folded constants is charged.
     """
     path = Path(path)
     model, content = read_model(path)

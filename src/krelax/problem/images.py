@@ -33,13 +33,21 @@ _ORDERS = {"nchw": (0, 2, 3, 1), "nhwc": (0, 3, 1, 2)}
 
 
 def load_images(path: str | Path, input_shape: Shape, classes: int, layout: str | None = None) -> Images:
-    """Images and labels for a network with inputs of `input_shape` and `classes` outputs.
+    """Images and labels from a file.
 
-    The file is a NumPy `.npz` with `images` and `labels`. Images of type uint8 are divided by 255 in float32, floating
-    ones are taken as they are, float64 rounded to float32. Their axes must be the network's, up to axes of size one.
-    Images of another layout, channels first or last, are turned round only if `layout` says what the file's is
-    ("nchw" or "nhwc"). Images without channels may be flat, row by row, in the file or for the network.
-    Raises InputError for anything that does not fit.
+    Args:
+        path: A NumPy `.npz` with `images` and `labels`. Images of type uint8 are divided by 255 in float32, floating
+            ones are taken as they are, float64 rounded to float32. Images without channels may be flat, row by row, in
+            the file or for the network.
+        input_shape: Shape of the network's input, which the axes of the images must have, up to axes of size one.
+        classes: How many outputs the network has.
+        layout: What the file's layout is, "nchw" or "nhwc". Only with it images of the other one are turned round.
+
+    Returns:
+        Images `(n, *input_shape)`, float32, and labels `(n,)`, int64.
+
+    Raises:
+        InputError: Anything does not fit.
     """
     path = Path(path)
     found = read_images(path)

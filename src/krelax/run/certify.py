@@ -71,11 +71,27 @@ def certify(
     seen: Seen = lambda record: None,
     certificates: Certificates | None = None,
 ) -> Summary:
-    """Certify the images at `indices`, writing each result to `journal` and passing it to `seen` as it comes.
+    """Certify images: is every input in the region around each classified as its label says?
 
-    With `resume`, results that the journal holds are kept and not computed again. `settings` identify model and data
-    in the journal. What holds gets one of the `certificates`, `image-INDEX.zip`. Raises InputError for options or
-    images that do not fit.
+    Args:
+        network: The classifier.
+        images: Images `(n, *input_shape)` and labels `(n,)`.
+        indices: Which of them.
+        options: The regions, and with what effort.
+        journal: A file to which each result is written as it comes.
+        resume: Whether results that the journal holds are kept and not computed again.
+        settings: What identifies model and data in the journal.
+        seen: Is called with each result.
+        certificates: Where proofs are written: what holds gets one, `image-INDEX.zip`.
+
+    Returns:
+        How many images have which verdict.
+
+    Raises:
+        InputError: Options or images do not fit, or the journal is that of another run.
+
+    Sound: yes. What holds is proven, what is violated has a counterexample that was replayed in the original model.
+    Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, but for margins of exactly zero.
     """
     check_device(options.device)
     plan = Plan.of(options.method)
