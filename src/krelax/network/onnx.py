@@ -274,6 +274,14 @@ def _windows(network: Network, node: Node) -> int:
     return 0
 
 
+def _text(path: Path) -> str:
+    """A path as ONNX Runtime takes it."""
+    try:
+        return str(path).encode().decode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: a path that is not UTF-8, which ONNX Runtime does not open; rename it") from error
+
+
 def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -> Replay:
     """Evaluates the file itself, in its own type, with ONNX Runtime; the session is made at the first call."""
     sessions: list[Any] = []
@@ -285,7 +293,7 @@ def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
             options.intra_op_num_threads = 1
-            given = source if isinstance(source, bytes) else str(source)
+            given = source if isinstance(source, bytes) else _text(source)
             try:  # without the fallback, which prints
                 runtime = onnxruntime.InferenceSession
                 sessions.append(runtime(given, options, ["CPUExecutionProvider"], enable_fallback=0))

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from krelax.errors import InputError
+from krelax.errors import InputError, one_line
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.run.certificates import Certificates
 from krelax.run.journal import open_journal
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Number, about_images
-from krelax.search.verdict import Counterexample, Outcome, Stage
+from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Summary:
         self.verdicts[record["index"]] = record["verdict"]
         self.reasons[record["index"]] = record["reason"]
 
+
+_VERDICTS = frozenset(verdict.value for verdict in Verdict)
 
 Seen = Callable[[dict[str, Any]], None]
 
@@ -97,7 +99,7 @@ def certify(
     plan = Plan.of(options.method)
     began = time.perf_counter()
     summary = Summary()
-    with open_journal(journal, identity(options, settings), resume, ("verdict", "reason")) as book:
+    with open_journal(journal, identity(options, settings), resume, {"verdict": _VERDICTS, "reason": None}) as book:
         wanted = [i for i in indices if i not in book.done]
         for i in indices:
             if i in book.done:
@@ -153,7 +155,7 @@ def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[st
         "label": label,
         "predicted": predicted,
         "verdict": outcome.verdict.value,
-        "reason": outcome.reason,
+        "reason": one_line(outcome.reason),
         "margin": finite(outcome.margin),
         "seconds": round(outcome.seconds, 4),
         "stages": [_stage(stage) for stage in outcome.stages],
