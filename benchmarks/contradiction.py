@@ -21,7 +21,8 @@ from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound, by_groups
 from krelax.problem.queries import Queries
-from krelax.search.complete import Complete, decide_question
+from krelax.search.complete import decide_question
+from krelax.search.effort import Complete
 
 QUESTIONS = (
     "mnist_6_100:46",
@@ -34,8 +35,8 @@ QUESTIONS = (
 # Clips do not pay behind a pass.
 PLAIN = replace(Complete().branching, clips=None)
 WAYS = {
-    "contradiction": Complete(inputs=0, turn=0.0, hope=1.0, passes=(), branching=PLAIN),
-    "branching": Complete(inputs=0, hope=torch.inf, share=1.0, passes=(), sweeps=(), branching=PLAIN),
+    "contradiction": Complete(split=("neurons",), turn=0.0, hope=1.0, passes=(), branching=PLAIN),
+    "branching": Complete(split=("neurons",), hope=torch.inf, share=1.0, passes=(), sweeps=(), branching=PLAIN),
 }
 
 

@@ -43,7 +43,7 @@ from krelax.bounds.multineuron import Joining
 from krelax.cli.printing import table
 from krelax.problem.queries import Queries
 from krelax.run.bench import read_instances
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.questions import about_specification
 
 Record = dict[str, Any]

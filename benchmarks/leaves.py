@@ -28,7 +28,7 @@ from krelax.lanes.ready import Kernels
 from krelax.problem.queries import Queries
 from krelax.proof.log import MARGINS, Forms, ProofLog
 from krelax.run.bench import read_instances
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.questions import about_specification
 
 # Images of networks with their radii, and instances of lists.

@@ -36,7 +36,7 @@ from krelax.problem.images import Images, load_images
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, ball
 from krelax.search.attack import Attack, search
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images
 from krelax.search.verdict import Outcome

@@ -36,7 +36,7 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region
 from krelax.run.executions import slack
-from krelax.search.complete import Complete, Pass
+from krelax.search.effort import Complete, Pass
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
@@ -47,7 +47,7 @@ _SHORT = Ascent(6, 0.3, 0.9)
 _QUICK = Effort(leaves=32, rounds=10**9, depth=24, root=_SHORT, leaf=Ascent(2, 0.1, 0.8), partial=False)
 _SWEEPS = tuple(replace(_QUICK, rounds=rounds, partial=True) for rounds in (0, 3, 10))
 _NEURONS = Complete(
-    inputs=0, branching=_QUICK, passes=(), turn=0.3, between=0.1, sweeps=(Effort(rounds=0, root=_SHORT),)
+    split=("neurons",), branching=_QUICK, passes=(), turn=0.3, between=0.1, sweeps=(Effort(rounds=0, root=_SHORT),)
 )
 
 
@@ -66,7 +66,7 @@ BOUNDING = {
 }
 # Ways to decide questions.
 DECIDING = {
-    "boxes": Complete(inputs=99),
+    "boxes": Complete(split=("inputs",)),
     "branching": _NEURONS,
     "clips": replace(_NEURONS, branching=replace(_QUICK, clips=0.0)),
     "passes": replace(

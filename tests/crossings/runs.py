@@ -26,7 +26,7 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, ball
 from krelax.run.certificates import Certificates
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
@@ -39,11 +39,11 @@ CLAUSES = ("one", "several", "several members", "zero rows")
 
 # Every method by itself, the staged run, and each way of a complete search that it would only take on larger questions.
 _SEARCHES = {
-    "boxes": Complete(inputs=99),
-    "neurons": Complete(inputs=0, passes=()),
-    "clips": Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=0.0)),
-    "contradictions": Complete(inputs=0, passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0),
-    "passes": Complete(inputs=0, sweeps=(), turn=0.05),
+    "boxes": Complete(split=("inputs",)),
+    "neurons": Complete(split=("neurons",), passes=()),
+    "clips": Complete(split=("neurons",), passes=(), branching=replace(Complete().branching, clips=0.0)),
+    "contradictions": Complete(split=("neurons",), passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0),
+    "passes": Complete(split=("neurons",), sweeps=(), turn=0.05),
 }
 PLANS: dict[str, Plan] = {
     **{name: Plan.of(name) for name in ("auto", *METHODS)},

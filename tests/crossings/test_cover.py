@@ -20,7 +20,7 @@ from tests.crossings.sketches import ACTIVATIONS, STRUCTURES, representatives
 from krelax.activations import Activation
 from krelax.bounds.methods import METHODS
 from krelax.network.scalars import with_axes
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.processes import pickled
 
 FACTORS = {

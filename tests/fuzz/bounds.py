@@ -27,7 +27,7 @@ from krelax.bounds.methods import Method, bound
 from krelax.bounds.optimise import Ascent
 from krelax.search.attack import Attack
 from krelax.search.boxes import Splitting
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
@@ -116,9 +116,9 @@ def _wrong_verdict(case: Case, seed: int) -> Iterator[str]:
     """A property that is said to hold though it does not, or with a margin that it does not have."""
     answers: list[Outcome] = []
     questions = Questions(case.region, case.queries, lambda i, x, y: False)
-    inputs = 12 if seed // 8 % 2 else 0
+    split = ("inputs", "neurons")[seed // 8 % 2]
     complete = Complete(
-        inputs=inputs, boxes=Splitting(batch=32), branching=_EFFORT, passes=(), turn=0.05, sweeps=(_EFFORT,) * 2
+        split=(split,), boxes=Splitting(batch=32), branching=_EFFORT, passes=(), turn=0.05, sweeps=(_EFFORT,) * 2
     )
     stages = (_short("crown"), Attack(2, 3, 4), complete)
     decide(

@@ -13,7 +13,7 @@ from krelax.bounds.methods import METHODS
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.run.certificates import Certificates
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions, about_images
 from krelax.search.verdict import Outcome, Verdict

@@ -23,7 +23,7 @@ from krelax.network.linear import Add, Conv, Dense
 from krelax.network.ops import Reshape, Take
 from krelax.op import Op
 from krelax.run.verify import VerifyOptions, verify
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan
 from krelax.search.verdict import Outcome, Verdict
 
@@ -227,7 +227,7 @@ def test_a_margin_of_zero_is_no_proof(family: str) -> None:
 def test_splitting_neurons_alone(family: str, clips: float | None) -> None:
     """The staged run splits so few inputs themselves, and hardly gets to neurons here; with clips from the beginning,
     too, which wait a second there."""
-    plan = Plan((Complete(inputs=0, branching=replace(Complete().branching, clips=clips)),))
+    plan = Plan((Complete(split=("neurons",), branching=replace(Complete().branching, clips=clips)),))
     for seed in range(2 * NETWORKS if clips is None else NETWORKS):
         check_all(known(family, seed), plan, complete=True)
     check_all(tied(family, 0), plan)
@@ -236,7 +236,7 @@ def test_splitting_neurons_alone(family: str, clips: float | None) -> None:
 @pytest.mark.parametrize("family", DECIDED)
 def test_contradictions_alone(family: str) -> None:
     """Which branching and passes mostly leave nothing to do."""
-    plan = Plan((Complete(inputs=0, passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0, portion=0.01),))
+    plan = Plan((Complete(split=("neurons",), passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0, portion=0.01),))
     for seed in range(NETWORKS):
         check_all(known(family, seed), plan, complete=True)
     check_all(tied(family, 0), plan)

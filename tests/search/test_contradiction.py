@@ -32,13 +32,14 @@ from krelax.network.graph import Network
 from krelax.problem.extensions import Assumption
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.complete import Complete, decide_question
+from krelax.search.complete import decide_question
 from krelax.search.contradiction import Contradiction
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan
 from krelax.search.verdict import Verdict
 
 # Nothing but contradictions, and branching behind them at the very end.
-ALONE = Complete(inputs=0, passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0, portion=0.01)
+ALONE = Complete(split=("neurons",), passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0, portion=0.01)
 SWEEPS = (Effort(rounds=0), Effort(leaves=16, rounds=6), Effort(leaves=16, rounds=6))
 
 

@@ -29,7 +29,7 @@ from krelax.problem.region import Region, ball
 from krelax.proof.encode import question
 from krelax.proof.log import ProofLog
 from krelax.search.attack import Attack, search
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan
 from krelax.search.questions import Questions, about_specification
 from krelax.search.verdict import Verdict
@@ -38,7 +38,7 @@ SMALLEST = [(family, sizes[0]) for family, (_, sizes) in FAMILIES.items()]
 # Two families for every method, and every family for some.
 METHODS_ON = [(method, *SMALLEST[j % len(SMALLEST)]) for i, method in enumerate(METHODS) for j in (3 * i, 3 * i + 2)]
 THROUGH = replace(METHODS["alpha"], joining=(Joining(Grouping(2, neurons=8, overlap=1, through=1)),))
-NEURONS = Complete(inputs=0, passes=())
+NEURONS = Complete(split=("neurons",), passes=())
 
 
 def compare(network: Network, region: Region, queries: Queries, method: Method, at: Tensor) -> None:
@@ -134,7 +134,7 @@ def test_counterexamples_are_found(search: Complete) -> None:
 
 @pytest.mark.parametrize(("name", "which"), [("digits_dense", slice(5, 7)), ("digits_conv", slice(3, 5))])
 def test_proofs_are_accepted(name: str, which: slice, tmp_path: Path) -> None:
-    plan = Plan((METHODS["crown"], METHODS["alpha"], Complete(inputs=0)))
+    plan = Plan((METHODS["crown"], METHODS["alpha"], Complete(split=("neurons",))))
     with gpu():
         outcomes, model = searched(name, 0.08, plan, which, "cuda")
     assert {o.verdict for o in outcomes} == {Verdict.HOLDS}

@@ -16,7 +16,7 @@ from krelax.bounds.branching import Proved
 from krelax.problem.queries import Queries
 from krelax.search import margins
 from krelax.search.attack import Attack
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.margins import Margins, Probe
 
 START, DOUBLINGS, JUDGED = -1.0, 2.0, 500
@@ -38,7 +38,7 @@ class Pretended:
     def turn(self, search: Margins, found: Bounded, leaves: int, worst: float) -> bool:
         """Whether the search is on course after another turn of a second."""
         self.leaves, self._worst = leaves, worst
-        search.run(found, 1.0)
+        search.run(1.0)
         return search.is_on_course(DOUBLINGS, JUDGED)
 
 

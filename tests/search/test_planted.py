@@ -14,7 +14,7 @@ from tests.search.asking import Question, answers, check_counterexample, margin_
 from tests.search.planted import DEPTH, FAMILIES, MISS, SMOOTH, Planted, plant
 
 from krelax.bounds.methods import METHODS
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan
 from krelax.search.verdict import Verdict
 
@@ -92,7 +92,7 @@ def test_the_staged_run(family: str, inputs: int, safe: bool) -> None:
 @pytest.mark.parametrize(("family", "inputs"), [n for n in NETWORKS if n[0] not in SMOOTH])
 def test_clips_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
     """Neurons are split, and leaves narrow intervals at once."""
-    search = Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=0.0))
+    search = Complete(split=("neurons",), passes=(), branching=replace(Complete().branching, clips=0.0))
     asked = planted(family, inputs, 0, safe)
     check(asked, asked.questions, Plan((METHODS["crown"], search)), 0.4)
 
@@ -101,7 +101,7 @@ def test_clips_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
 @pytest.mark.parametrize(("family", "inputs"), NETWORKS)
 def test_contradictions_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
     """Neither branching nor passes come before them."""
-    search = Complete(inputs=0, passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0)
+    search = Complete(split=("neurons",), passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0)
     asked = planted(family, inputs, 1, safe)
     check(asked, asked.questions, Plan((METHODS["crown"], search)), 0.4)
 

@@ -31,7 +31,7 @@ from krelax.problem.queries import Queries
 from krelax.proof.encode import question
 from krelax.proof.log import ProofLog
 from krelax.search import processes
-from krelax.search.complete import Complete, Found
+from krelax.search.effort import Complete, Found
 from krelax.search.processes import Helper, Search, SideBySide, module_path, pickled, search_here
 from krelax.search.verdict import Counterexample
 
@@ -319,7 +319,7 @@ def test_whatever_fails_is_raised() -> None:
 def test_helpers_do_not_outlive_a_parent_that_was_killed() -> None:
     code = (
         "from pathlib import Path; from threading import Event; from krelax import load_onnx\n"
-        "from krelax.search.processes import Helper, pickled; from krelax.search.complete import Complete\n"
+        "from krelax.search.processes import Helper, pickled; from krelax.search.effort import Complete\n"
         f"first = pickled(load_onnx(Path({str(DATA / 'digits_conv.onnx')!r})), Complete())\n"
         "h = Helper(Complete(), first); h.begin(Event())\n"
         "print(h.pid, flush=True); import time; time.sleep(60)"

@@ -39,7 +39,7 @@ from krelax.problem.region import Box, ball
 from krelax.proof.encode import question
 from krelax.proof.log import Lemma, ProofLog
 from krelax.search.clauses import largest
-from krelax.search.complete import Complete
+from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
@@ -214,7 +214,7 @@ def searched(
 @pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
 def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) -> None:
-    branching = Complete(inputs=0, turn=0.5)
+    branching = Complete(split=("neurons",), turn=0.5)
     outcomes, model = searched(name, 0.06, Plan((METHODS["crown"], METHODS["alpha"], branching)))
     holding = [o for o in outcomes if o.verdict is Verdict.HOLDS]
     assert {o.reason for o in holding} >= {"crown", "branching"}
@@ -226,7 +226,7 @@ def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("image", [2, 8])
 def test_clips_are_accepted_too(image: int, tmp_path: Path) -> None:
     """Searches whose leaves narrow intervals from the beginning; without that, what they prove is refused."""
-    branching = Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=0.0))
+    branching = Complete(split=("neurons",), passes=(), branching=replace(Complete().branching, clips=0.0))
     plan = Plan((METHODS["crown"], METHODS["alpha"], branching))
     (outcome,), model = searched("digits_conv", 0.07, plan, slice(image, image + 1))
     accepted(outcome, model, tmp_path / "c.zip")
@@ -282,7 +282,7 @@ def test_leaves_that_linear_programs_close(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Evaluator, "solve", watched)
     questions, margin = narrow(tmp_path / "small.onnx", 9, 1e-3)
-    outcome, found = decided(tmp_path / "small.onnx", questions, Complete(inputs=0, passes=()))
+    outcome, found = decided(tmp_path / "small.onnx", questions, Complete(split=("neurons",), passes=()))
     assert sum(value > 0 for value in solved) >= 10
     assert 0 < found <= margin
     assert found == pytest.approx(outcome.margin, rel=1e-3)
@@ -306,7 +306,7 @@ def several(path: Path, seed: int) -> Questions:
 @pytest.mark.parametrize("seed", [0, 2, 4, 5])
 def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
-    outcome, found = decided(path, several(path, seed), Complete(inputs=0, passes=()))
+    outcome, found = decided(path, several(path, seed), Complete(split=("neurons",), passes=()))
     (proof,) = outcome.proofs
     assert proof.maxima
     assert outcome.margin is not None
@@ -339,7 +339,7 @@ def test_proposals_in_double_precision_are_written_in_single(
 ) -> None:
     """Numbers beyond float32 are searched in float64; what is proven with is what is written, all the same."""
     monkeypatch.setattr("krelax.bounds.instance._fits", lambda *_: False)
-    search = Complete(inputs=0, passes=(), branching=replace(Complete().branching, clips=clips))
+    search = Complete(split=("neurons",), passes=(), branching=replace(Complete().branching, clips=clips))
     path, inner = tmp_path / "small.onnx", tmp_path / "inner.onnx"
     for questions in (several(path, 2), narrow(inner, 4, 0.05)[0]):
         outcome, found = decided(path, questions, search)
@@ -382,6 +382,6 @@ def test_overlapping_pools(tmp_path: Path) -> None:
     known = bound(Instance.of(network, region), asked, METHODS["alpha"]).value
     asked = replace(asked, offsets=-known - 0.005)  # not enough for alpha
     questions = Questions(region, asked, lambda i, x, y: False)
-    outcome, found = decided(path, questions, Complete(inputs=0))
+    outcome, found = decided(path, questions, Complete(split=("neurons",)))
     assert outcome.reason == "branching"
     assert found == pytest.approx(outcome.margin, rel=1e-6)

@@ -12,6 +12,7 @@ to the inputs that made its neuron inexact.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from math import prod
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from krelax.activations import Lines, Relaxation, Rule
 from krelax.bounds.backward import lower_bound, outputs
-from krelax.bounds.instance import Instance
+from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
@@ -78,7 +79,7 @@ class Bounder:
         self._absolute = [_absolute(n.op) for n in self._network.nodes]
         self._last_use = {j: i for i, node in enumerate(self._network.nodes) for j in node.inputs}
         self._row = 8 * max(prod(node.shape) for node in self._network.nodes)
-        self._symbols = len(self.varied)
+        self._symbols, self.until = len(self.varied), torch.inf
 
     @property
     def at_a_time(self) -> int:
@@ -91,7 +92,8 @@ class Bounder:
         return full.reshape(-1, *self._network.input_shape)
 
     def bound(self, lower: Tensor, upper: Tensor) -> Bounds:
-        """Bounds over every box. Raises OutOfTime at the instance's deadline."""
+        """Bounds over every box. Raises OutOfTime at the instance's deadline, and `until` then, on the clock of
+        `time.perf_counter()`."""
         boxes = Box(self.points(lower), self.points(upper))
         known, witness, form, shares = self._forward(boxes)
         found = self._margins(form, shares)
@@ -109,7 +111,7 @@ class Bounder:
         forms, known, witness = {0: form}, LayerBounds(), Witness()
         known.append(boxes.lower, boxes.upper, form.size)
         for i, node in enumerate(nodes[1:], start=1):
-            self._instance.check()
+            self._check()
             absolute = self._absolute[i]
             if isinstance(node.op, Linear) and absolute is not None:
                 form = _affine(node.op, *absolute, [forms[j] for j in node.inputs])
@@ -126,6 +128,11 @@ class Bounder:
                 del forms[j]
         self._symbols = shares.shape[1]
         return known, witness, form, shares
+
+    def _check(self) -> None:
+        self._instance.check()
+        if time.perf_counter() > self.until:
+            raise OutOfTime
 
     def _room(self, shares: Tensor) -> int:
         """How many symbols there is still room for."""
@@ -154,6 +161,12 @@ class Bounder:
         value = output.centre.flatten(1) @ rows.T + offsets - spread.sum(1) - error
         blame = spread.transpose(1, 2) @ shares[:, :count]
         return Bounds(bounding(value), symbols[:, : len(self.varied)].transpose(1, 2), blame)
+
+
+def fits(instance: Instance) -> bool:
+    """Whether the symbols of the inputs alone, for one box, are no more than one box may have."""
+    varied = int((instance.region.upper > instance.region.lower).sum())
+    return 8 * varied * max(prod(node.shape) for node in instance.network.nodes) <= _MOST_BYTES
 
 
 def _absolute(op: Op) -> tuple[Linear, Linear | None] | None:

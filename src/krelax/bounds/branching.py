@@ -302,8 +302,8 @@ class Branching:
         """Rigorous bounds: the smallest over a query's leaves, if there was time for all of them. What is below its
         target in a task that another query has done is not proven."""
         wanted = self._matters() if self._effort.partial else torch.zeros_like(self._task, dtype=torch.bool)
-        bound = self._tree.closed
-        for rows in self._pieces(self._tree.open.rows()):
+        bound = torch.where(self._tree.answered | wanted, self._tree.closed, -torch.inf)
+        for rows in self._pieces(self._tree.open.rows()) if bool(wanted.any()) else ():
             leaves = self._tree.open.select(rows)
             asked = wanted[leaves.query].nonzero()[:, 0] if not self._instance.expired() else rows[:0]
             self._floors.prove(leaves, asked)

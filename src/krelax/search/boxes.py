@@ -32,6 +32,8 @@ _AT_MOST = 3
 _AT_ONCE = 4
 # ... and if no margin becomes smaller than any before, so many times.
 _PATIENCE = 64
+# Seconds that boxes may take, at first, when the time that is given is over.
+_OVERTIME = 0.5
 # Margins above zero that float32 may see below, relative to the size of the outputs.
 _NEARLY = 1e-6
 # Inputs that no symbol blames are cut where they are widest.
@@ -105,11 +107,26 @@ class InputSplitting:
         region_itself = Boxes(varied.new_zeros(1), lower.new_full((1,), -torch.inf), lower, upper, varied.new_zeros(1))
         most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
         self._tree = Tree(region_itself, lower.new_zeros(1), most)
-        self._replay, self._boxes = _Replay(confirm), 0
+        self._replay, self._boxes, self._overtime = _Replay(confirm), 0, _OVERTIME
+
+    @property
+    def varied(self) -> int:
+        """How many inputs vary."""
+        return len(self._bounder.varied)
+
+    @property
+    def closed(self) -> float:
+        """The part of the region's volume that boxes closed so far take."""
+        boxes = self._tree.open
+        return 1 - float(((boxes.upper - boxes.lower) / self._whole).prod(1).sum())
 
     def run(self, seconds: float | None = None) -> Found:
-        """Search for so long (None: until the question is decided or cannot be); ends at the instance's deadline."""
+        """Search for so long (None: until the question is decided or cannot be); ends at the instance's deadline.
+
+        Boxes that take much longer than that are given up, and given twice the time on the next occasion.
+        """
         until = torch.inf if seconds is None else time.perf_counter() + seconds
+        self._bounder.until = until + self._overtime
         device = self._instance.region.lower.device
         with torch.no_grad(), helpers(device) as pool:
             return self._run(pool, workers(device), until)
@@ -127,6 +144,7 @@ class InputSplitting:
                     stuck |= step.stuck
                     refuted = refuted or self._replay.confirms(step.points, step.margins)
             except OutOfTime:
+                self._overtime *= 2
                 return self._found("timeout")
             if refuted:
                 return self._found(self._effort.name, violated=True)

@@ -35,9 +35,10 @@ class Refuted(Exception):
 
 
 class Margins:
-    """A search on the margins of the clauses that are still open."""
+    """A search on the margins of the clauses that are still open. `found` is what is known of all."""
 
     def __init__(self, instance: Instance, queries: Queries, found: Bounded, effort: Effort, probe: Probe) -> None:
+        self.found = found
         settled = queries.clause_values(found.value)[0] > 0
         self._index = (~settled[queries.clause[0]]).nonzero()[:, 0]
         exact, fast = (
@@ -49,24 +50,25 @@ class Margins:
         target, names = torch.zeros_like(start), (MARGINS, Forms.single(self._index.cpu().numpy()))
         self._instance, self._start = instance, min([0.0, *start.tolist()])
         self._readings = [0.0]
-        self.seconds, self._is_stuck = 0.0, False
+        self.seconds, self.is_done = 0.0, False
         self._search = Branching(
             instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
         )
 
-    def run(self, found: Bounded, seconds: float | None) -> Bounded:
-        """Go on for so long; what is known then."""
+    def run(self, seconds: float, whole: bool = True) -> None:
+        """Go on for so long. A turn may have several parts: all but the last are not `whole`."""
         began = time.perf_counter()
-        proved = self._search.run(seconds)
+        proved = self._search.run(None if seconds == torch.inf else seconds)
         spent = time.perf_counter() - began
         self.seconds += spent
-        self._readings.append(self.progress())
-        self._is_stuck = seconds is not None and spent < seconds
-        value = found.value.index_copy(1, self._index, proved.value[None])
-        if proved.lemmas is None:
-            return found.improved(value, None)
-        none = torch.full_like(value, UNSTATED, dtype=torch.int64)
-        return found.improved(value, none.index_copy(1, self._index, proved.lemmas[None]))
+        self.is_done = spent < seconds
+        if whole or self.is_done:
+            self._readings.append(self.progress())
+        value, lemmas = self.found.value.index_copy(1, self._index, proved.value[None]), None
+        if proved.lemmas is not None:
+            none = torch.full_like(value, UNSTATED, dtype=torch.int64)
+            lemmas = none.index_copy(1, self._index, proved.lemmas[None])
+        self.found = self.found.improved(value, lemmas)
 
     def worst(self) -> float:
         """The bound of the worst leaf, as proposed."""
@@ -80,7 +82,7 @@ class Margins:
         """Whether so many further doublings of the time would do, after turns that doubled it each, if every one
         brought what the last one did, and the time left is enough for them. With fewer leaves than
         `judged` it counts as on course. A search that did not use its time has nothing left to do."""
-        if self._is_stuck or self._instance.expired():
+        if self.is_done or self._instance.expired():
             return False
         if self._search.leaves < judged:
             return True

@@ -25,7 +25,7 @@ from krelax.problem.queries import Queries
 from krelax.proof.encode import question
 from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
-from krelax.search.complete import Complete, Found
+from krelax.search.effort import Complete, Found
 from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.replay import replay

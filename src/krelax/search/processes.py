@@ -34,7 +34,8 @@ from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.proof.log import ProofLog
 from krelax.search.channel import Channel
-from krelax.search.complete import Complete, Found, decide_question
+from krelax.search.complete import decide_question
+from krelax.search.effort import Complete, Found
 from krelax.search.margins import Confirm
 from krelax.search.verdict import Counterexample
 

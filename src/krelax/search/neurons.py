@@ -1,0 +1,213 @@
+"""Deciding one question by splitting neurons: branching, tightening and contradictions in turns.
+
+Branching on the margins comes first, for a moment: how far it brings the worst leaf tells whether it will do. In
+convolutional networks it mostly will; in deep dense ones almost everything is lost in the bounds of layers, and a pass
+that tightens those is worth any number of leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from krelax.bounds.bounded import Bounded
+from krelax.bounds.branching import Effort
+from krelax.bounds.instance import Instance, OutOfTime
+from krelax.bounds.methods import by_groups, holds
+from krelax.problem.extensions import Assumption
+from krelax.problem.queries import Queries
+from krelax.proof.log import DERIVED
+from krelax.search.clauses import largest, mixed
+from krelax.search.contradiction import Contradiction
+from krelax.search.effort import Complete, Found, Pass
+from krelax.search.margins import Margins, Probe
+from krelax.search.schedule import PRODUCTS, products
+
+# Margins proven by contradiction are assumed to be at most at so much of what their bounds lack, or of this much.
+_SHARE, _LEAST = 1e-4, 1e-3
+# Seconds of branching in which something can come of it.
+_SHORTEST = 0.05
+
+
+# What a step of branching's root costs for each node of a network, beside its products: calls of operators.
+_CALLS = 1e-4
+# What some work leads to, with pauses.
+T = TypeVar("T")
+Work = Generator[None, None, T]
+
+
+class Neurons:
+    """Branching, tightening and contradictions until a question, of which `found` is known, is decided or the time is
+    up."""
+
+    weight = 1.0
+
+    def __init__(self, instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: Probe) -> None:
+        before = found
+        if mixed(queries, found):
+            instance, queries, found = largest(instance, queries, found)
+        self._instance, self._queries, self._found, self._effort = instance, queries, found, effort
+        self._branching, self._probe = effort.branching, probe
+        self._maxima = found is not before
+        self._search: Margins | None = None
+        self._until, self._steps = 0.0, self._work()
+        passes = 2 * effort.branching.root.steps
+        rows, nodes = queries.rows.shape[1], len(instance.network.nodes)
+        self.price = passes * (rows * products(instance.network) / PRODUCTS + nodes * _CALLS)
+
+    def advance(self, seconds: float) -> bool:
+        """Go on for about so long; says whether there is more to do."""
+        self._until = time.perf_counter() + seconds
+        with suppress(OutOfTime):
+            for _ in self._steps:
+                if time.perf_counter() >= self._until:
+                    return not self.found.decided
+        return False
+
+    def _margins(self) -> Margins:
+        """The search on the open margins over what is known, which goes on until bounds of layers are tightened."""
+        if self._search is None:
+            self._search = Margins(self._instance, self._queries, self._found, self._branching, self._probe)
+        return self._search
+
+    def _keep(self) -> None:
+        """Keep what the search on the margins has found."""
+        if self._search is not None:
+            found = self._search.found
+            self._found = self._found.improved(found.value, found.lemmas)
+
+    @property
+    def found(self) -> Found:
+        """What is proven now."""
+        self._keep()
+        margin = float(self._queries.margin(self._found.value))
+        reason = "timeout" if self._instance.expired() else "nothing is left to split"
+        conclusion = self._found.conclusion(maxima=self._maxima)
+        return Found(margin, "branching" if margin > 0 else reason, conclusion=conclusion)
+
+    def _work(self) -> Work[None]:
+        effort, turn = self._effort, self._effort.turn
+        for step in (*effort.passes, None):
+            search = self._margins()
+            yield from self._branch(search, self._queries, turn / 2, effort.hope, effort.judged)
+            self._keep()
+            if turn < effort.turn or search.progress() >= effort.promising:
+                yield from self._contradict(effort.sweeps[:1])
+            if step is None or len(self._open()) <= step.few or not self._tighten(step):
+                break
+            yield
+            turn = effort.between
+        yield from self._contradict(effort.sweeps, until_done=True)
+
+    def _tighten(self, step: Pass) -> bool:
+        """Tighten all layers; says whether that was worth it."""
+        seconds, before = _within(self._instance, torch.inf, self._effort.passing), float(self._found.value.min())
+        tighter = by_groups(self._instance, self._queries, self._found, step.joining, True, seconds)
+        if float(tighter.value.min()) < (1 - step.gain) * before:
+            return False
+        # over tightened layers clips cost more leaves than they save
+        self._found, self._branching, self._search = tighter, replace(self._branching, clips=None), None
+        return True
+
+    def _open(self) -> Tensor:
+        """The clauses that are open."""
+        return (self._queries.clause_values(self._found.value)[0] <= 0).nonzero()[:, 0]
+
+    def _branch(self, search: Margins, queries: Queries, turn: float, hope: float, judged: int = 0) -> Work[None]:
+        """Branch on open margins for two turns, and on as long as that is on course."""
+        while True:
+            yield from self._turn(search, _within(self._instance, turn, self._effort.share))
+            if holds(queries, search.found.value) or not search.is_on_course(hope, judged):
+                return
+            turn = search.seconds
+
+    def _turn(self, search: Margins, seconds: float) -> Work[None]:
+        """Branch for so long, in parts that end where slices of time do."""
+        end = search.seconds + seconds
+        while True:
+            left, slice_ = end - search.seconds, max(_SHORTEST, self._until - time.perf_counter())
+            search.run(min(left, slice_), slice_ >= left)
+            if slice_ >= left or search.is_done:
+                return
+            yield
+
+    def _contradict(self, sweeps: Sequence[Effort], until_done: bool = False) -> Work[None]:
+        """Prove the margins of open clauses, each by contradiction, those nearest to zero first, until one resists."""
+        open_ = torch.isin(self._queries.clause[0], self._open())  # which have one member each
+        order = self._found.value[0].argsort(descending=True)
+        for margin in order[open_[order]].tolist():
+            proven = yield from self._by_contradiction(margin, sweeps, until_done)
+            if proven is None:
+                return
+            value = self._found.value.clone()
+            value[0, margin], lemma = proven
+            lemmas = None if self._found.lemmas is None else torch.full_like(self._found.lemmas, lemma)
+            self._found = self._found.improved(value, lemmas)
+
+    def _by_contradiction(
+        self, margin: int, sweeps: Sequence[Effort], until_done: bool
+    ) -> Work[tuple[float, int] | None]:
+        """What is proven of a margin, a small level, of which not much is needed, and the lemma that says so; None if
+        it is not positive. Sweeps are repeated as long as they are worthwhile, and branching on the margin is on
+        course; with `until_done` it goes on in the end."""
+        value, known = self._found.value[:, margin : margin + 1], self._found.known
+        row, offset = self._queries.rows[:, margin : margin + 1], self._queries.offsets[:, margin : margin + 1]
+        asked = Queries(row, offset, self._queries.clause[:, :1] * 0, 1)
+        search = Contradiction(self._instance, known, Assumption(row[0, 0], offset[0, 0], _level(value)))
+        reached, portion = float(value), self._effort.portion
+        nothing = None if self._found.lemmas is None else torch.full_like(value, DERIVED, dtype=torch.int64)
+        for effort, dearer in zip(sweeps, (*sweeps[1:], None), strict=False):
+            worthwhile = True
+            while worthwhile:
+                began = time.perf_counter()
+                if search.sweep(effort):
+                    return search.conclude()
+                self._instance.check()
+                found = Bounded(value, search.known, lemmas=nothing)
+                branching = Margins(self._instance, asked, found, self._branching, self._probe)
+                branching.run(0.0)
+                spent, before, reached = time.perf_counter() - began, reached, float(branching.found.value)
+                worthwhile = reached > (1 - self._effort.worthwhile) * before
+                yield
+                if worthwhile and reached <= 0:
+                    yield from self._branch(branching, asked, portion * spent, 1.0)
+                if holds(asked, branching.found.value):
+                    return search.conclude(float(branching.found.value), _lemma(branching.found))
+            if until_done:
+                if dearer is None:
+                    yield from self._turn(branching, torch.inf)
+                else:
+                    turn = portion * spent * _cost(dearer) / _cost(effort) / 2
+                    yield from self._branch(branching, asked, turn, 2 * self._effort.hope)
+                if holds(asked, branching.found.value):
+                    return search.conclude(float(branching.found.value), _lemma(branching.found))
+        search.give_up()
+        return None
+
+
+def _cost(effort: Effort) -> float:
+    """What a sweep costs, roughly, compared with one without rounds."""
+    return 1 + effort.rounds / 2
+
+
+def _lemma(found: Bounded) -> int:
+    """The lemma about the only margin."""
+    return DERIVED if found.lemmas is None else int(found.lemmas)
+
+
+def _level(value: Tensor) -> float:
+    """What a margin is assumed to be at most, of which a bound is known."""
+    missing = -float(value) if bool(value.isfinite()) else 0.0
+    return _SHARE * max(missing, _LEAST)
+
+
+def _within(instance: Instance, seconds: float, share: float) -> float:
+    """Seconds of a turn: not more than a share of what is left."""
+    left = torch.inf if instance.deadline is None else instance.deadline - time.perf_counter()
+    return min(seconds, share * left)

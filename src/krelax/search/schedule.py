@@ -1,0 +1,68 @@
+"""Several ways of deciding one question, worked on in turns.
+
+Nobody knows beforehand which of them will do. So each gets slices of time that double, the one that has had least next,
+and all of them together never take much longer than the best of them would alone. A way is first tried when its first
+step, whose price is known beforehand, is no dearer than what others have had. Later its own progress may give it a
+larger share than others, or a smaller one, but always some.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from math import prod
+from typing import Protocol
+
+from krelax.bounds.instance import Instance
+from krelax.network.graph import Network
+from krelax.network.ops import Linear
+from krelax.search.effort import Found
+
+# Products of two numbers in a second, roughly: for prices.
+PRODUCTS = 1e9
+# Seconds of the first slice.
+_FIRST = 0.1
+
+
+class Way(Protocol):
+    """A way of deciding a question that can go on where it stopped."""
+
+    @property
+    def price(self) -> float:
+        """Seconds that its first step takes, roughly, on any machine."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """Its share of the time, relative to others."""
+        ...
+
+    @property
+    def found(self) -> Found:
+        """What it has come to."""
+        ...
+
+    def advance(self, seconds: float) -> bool:
+        """Go on for about so long; says whether there is more to do."""
+        ...
+
+
+def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
+    """Work on all ways until one has decided the question, none goes on, or the instance's deadline has passed: the one
+    that has decided, or that has proven most."""
+    spent, going = [0.0] * len(ways), list(range(len(ways)))
+    while going and not instance.expired():
+        i = min(going, key=lambda i: (spent[i] + ways[i].price) / ways[i].weight)
+        began = time.perf_counter()
+        goes_on = ways[i].advance(max(_FIRST, ways[i].price, spent[i]) if len(going) > 1 else float("inf"))
+        spent[i] += time.perf_counter() - began
+        if ways[i].found.decided:
+            return ways[i]
+        if not goes_on:
+            going.remove(i)
+    return max(ways, key=lambda way: way.found.margin)
+
+
+def products(network: Network) -> int:
+    """Products of two numbers in one pass through a network."""
+    return sum(prod(n.shape) * n.op.terms for n in network.nodes if isinstance(n.op, Linear) and not n.op.moves_only)
