@@ -14,8 +14,8 @@ from krelax.search.effort import Found
 from krelax.search.margins import Probe
 from krelax.search.schedule import PRODUCTS, products
 
-# Boxes that tell something of the others, and what one costs for each node of a network, beside its products.
-_BOXES, _CALLS = 64, 2e-4
+# What a batch of boxes costs for each node of a network, beside its products: calls of operators.
+_CALLS = 2e-4
 # The smallest and the largest share of the time, of which other ways have one.
 _LEAST, _MOST = 1 / 8, 4.0
 
@@ -31,7 +31,8 @@ class Inputs:
         self._instance, self._probe = instance, probe
         self._search = InputSplitting(instance, queries, effort, probe.replays)
         nodes, varied = instance.network.nodes, self._search.varied
-        self.price = _BOXES * varied * products(instance.network) / PRODUCTS + len(nodes) * _CALLS
+        # less than a box for each pair of inputs tells nothing of those to come
+        self.price = varied**3 * products(instance.network) / PRODUCTS + len(nodes) * _CALLS
         self.weight, self.found = 1.0, Found(-torch.inf, "timeout")
 
     @staticmethod
