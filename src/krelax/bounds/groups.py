@@ -14,32 +14,21 @@ from krelax.proof.choices import GroupSet
 
 
 @dataclass(frozen=True, eq=False)
-class Through:
-    """Pass-through members of groups: places `(batch, groups, p)` in a flattened node of the given shape, which is
-    evaluated before the activation."""
-
-    node: int
-    shape: tuple[int, ...]
-    places: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Groups:
     """Groups of one activation over a batch of regions, and what is known of them.
 
-    `members`, `(batch, groups, k)`, are places in the flattened pre-activation. With p pass-through members, the
-    groups' relaxation has k + p members, those last. `lemmas`, `(batch, groups, m)`, prove the bounds of the rows of
-    that relaxation, 0 where these are the members' own; None where no proofs are recorded.
+    `members`, `(batch, groups, k)`, are places in the flattened pre-activation. `lemmas`, `(batch, groups, m)`, prove
+    the bounds of the rows of the groups' relaxation, 0 where these are the members' own; None where no proofs are
+    recorded.
     """
 
     members: Tensor
     joint: Joint
-    through: Through | None = None
     lemmas: Tensor | None = None
 
     def to(self, dtype: torch.dtype) -> Groups:
         """The same groups in another type."""
-        return Groups(self.members, self.joint.to(dtype), self.through, self.lemmas)
+        return Groups(self.members, self.joint.to(dtype), self.lemmas)
 
     @cached_property
     def stated(self) -> GroupSet:
@@ -52,5 +41,4 @@ class Groups:
             joint.bounds[0].double().cpu().numpy(),
             lemmas[0].cpu().numpy(),
             joint.negative_slopes,
-            self.through is not None,
         )
