@@ -110,11 +110,6 @@ class InputSplitting:
         self._replay, self._boxes, self._overtime = _Replay(confirm), 0, _OVERTIME
 
     @property
-    def varied(self) -> int:
-        """How many inputs vary."""
-        return len(self._bounder.varied)
-
-    @property
     def closed(self) -> float:
         """The part of the region's volume that boxes closed so far take."""
         boxes = self._tree.open

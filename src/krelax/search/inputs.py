@@ -28,9 +28,9 @@ class Inputs:
     """
 
     def __init__(self, instance: Instance, queries: Queries, effort: Splitting, probe: Probe) -> None:
-        self._instance, self._probe = instance, probe
-        self._search = InputSplitting(instance, queries, effort, probe.replays)
-        nodes, varied = instance.network.nodes, self._search.varied
+        self._instance, self._queries, self._effort, self._probe = instance, queries, effort, probe
+        self._search: InputSplitting | None = None
+        nodes, varied = instance.network.nodes, int((instance.region.upper > instance.region.lower).sum())
         # less than a box for each pair of inputs tells nothing of those to come
         self.price = varied**3 * products(instance.network) / PRODUCTS + len(nodes) * _CALLS
         self.weight, self.found = 1.0, Found(-torch.inf, "timeout")
@@ -41,6 +41,9 @@ class Inputs:
         return isinstance(instance.region, Box) and fits(instance)
 
     def advance(self, seconds: float) -> bool:
+        """Go on for about so long; says whether there is more to do."""
+        if self._search is None:
+            self._search = InputSplitting(self._instance, self._queries, self._effort, self._probe.replays)
         result = self._search.run(seconds)
         share = self._search.closed
         self.weight = min(_MOST, max(_LEAST, 4 * share / max(1 - share, 1e-9)))

@@ -33,8 +33,6 @@ from krelax.search.schedule import PRODUCTS, products
 _SHARE, _LEAST = 1e-4, 1e-3
 # Seconds of branching in which something can come of it.
 _SHORTEST = 0.05
-
-
 # What a step of branching's root costs for each node of a network, beside its products: calls of operators.
 _CALLS = 1e-4
 # What some work leads to, with pauses.

@@ -60,7 +60,7 @@ def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
             return ways[i]
         if not goes_on:
             going.remove(i)
-    return max(ways, key=lambda way: way.found.margin)
+    return max(reversed(ways), key=lambda way: way.found.margin)
 
 
 def products(network: Network) -> int:

@@ -1,0 +1,105 @@
+"""Several ways of deciding a question in turns, on a clock of their own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.bounds.test_branching import of_box
+from tests.bounds.test_clipping import dyadic_layers
+
+from krelax.search import schedule
+from krelax.search.effort import Found
+from krelax.search.schedule import take_turns
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Pretended:
+    """A way that decides its question after so many seconds, or ends without an answer."""
+
+    def __init__(self, clock: Clock, needs: float, price: float = 0.0, weight: float = 1.0, ends: float = 1e9) -> None:
+        self.clock, self.needs, self.ends = clock, needs, ends
+        self.price, self.weight = price, weight
+        self.spent, self.slices, self.found = 0.0, list[float](), Found(-torch.inf, "timeout")
+
+    def advance(self, seconds: float) -> bool:
+        took = min(seconds, self.needs - self.spent, self.ends - self.spent)
+        self.clock.now += took
+        self.spent += took
+        self.slices.append(took)
+        if self.spent >= self.needs:
+            self.found = Found(1.0, "decided")
+        return self.spent < min(self.needs, self.ends)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(schedule, "time", clock)
+    return clock
+
+
+INSTANCE = SimpleNamespace(expired=lambda: False)
+
+
+def turns(*ways: Pretended) -> Pretended:
+    best = take_turns(ways, INSTANCE)  # type: ignore[arg-type]
+    assert isinstance(best, Pretended)
+    return best
+
+
+@pytest.mark.parametrize("needs", [0.05, 1.0, 17.0, 300.0])
+@pytest.mark.parametrize("first", [True, False])
+def test_both_never_take_much_longer_than_the_better_one(clock: Clock, needs: float, first: bool) -> None:
+    good, bad = Pretended(clock, needs), Pretended(clock, 1e9)
+    assert turns(*([good, bad] if first else [bad, good])) is good
+    assert clock.now <= 3 * needs + 0.2
+
+
+def test_slices_double(clock: Clock) -> None:
+    one, other = Pretended(clock, 10.0), Pretended(clock, 1e9)
+    turns(one, other)
+    assert one.slices[1:4] == pytest.approx([0.1, 0.2, 0.4])
+    assert other.slices[1:4] == pytest.approx([0.1, 0.2, 0.4])
+
+
+def test_who_is_dear_waits(clock: Clock) -> None:
+    dear, cheap = Pretended(clock, 1.0, price=50.0), Pretended(clock, 20.0)
+    assert turns(dear, cheap) is cheap
+    assert not dear.slices
+    dear, cheap = Pretended(clock, 1.0, price=50.0), Pretended(clock, 1e9)
+    assert turns(dear, cheap) is dear
+    assert cheap.spent <= 102
+
+
+def test_weights_share_the_time_out(clock: Clock) -> None:
+    light, heavy = Pretended(clock, 1e9, weight=1 / 8), Pretended(clock, 100.0)
+    assert turns(light, heavy) is heavy
+    assert light.spent <= 2 * 100 / 8
+
+
+def test_what_has_ended_leaves_the_time_to_others(clock: Clock) -> None:
+    ended, other = Pretended(clock, 1e9, ends=0.25), Pretended(clock, 70.0)
+    assert turns(ended, other) is other
+    assert clock.now == pytest.approx(70.25)
+
+
+def test_without_an_answer_what_is_proven_best_counts(clock: Clock) -> None:
+    one, other = Pretended(clock, 1e9, ends=1.0), Pretended(clock, 1e9, ends=1.0)
+    one.found = Found(-1.0, "nothing is left")
+    assert turns(one, other) is one
+    other.found = Found(-1.0, "nothing is left here, either")
+    assert turns(one, other) is other
+
+
+def test_products_of_a_network_are_counted() -> None:
+    network = of_box(dyadic_layers(0, 2, 6, 5, 4, 1), [-0.5, -0.5], [0.5, 0.5]).network
+    assert schedule.products(network) >= 2 * 6 + 6 * 5 + 5 * 4 + 4
