@@ -146,7 +146,7 @@ def _doubt(tensor: onnx.TensorProto) -> str:
         return f"say twice what its {next(k for k in keys if keys.count(k) > 1)} is"
     if any(not entry.value.isprintable() for entry in tensor.external_data):
         return "are in a file with unprintable characters in its name"
-    return "are in the file itself, too" if tensor.HasField("raw_data") else ""
+    return ""
 
 
 def _load_external(model: onnx.ModelProto, path: Path, packed: bool) -> None:
