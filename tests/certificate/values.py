@@ -1,4 +1,4 @@
-"""What the checker's networks compute, in float64, rounded."""
+"""What the checker's networks compute, in float64, rounded, or exactly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from krelax.certificate.kernel.activations import LeakyReLU, Maximum, ReLU, Rule, Sigmoid, Tanh
-from krelax.certificate.kernel.arithmetic import Float64
+from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.kernel.network import Affine, Network
 
 ACTIVATIONS: dict[type[Rule], Callable[[Any, Any], Any]] = {
@@ -31,3 +31,19 @@ def evaluate(network: Network, x: Any) -> list[Any]:
         else:
             values.append(ACTIVATIONS[type(node.rule)](node.rule, *inputs))
     return values
+
+
+def evaluate_exactly(network: Network, x: Any) -> Any | None:
+    """Outputs for inputs `(batch, size)`, rounded once; None where there are other activations than ReLUs."""
+    ar = Exact()
+    values = [ar.number(x)]
+    for node in network.nodes[1:]:
+        assert node is not None
+        inputs = [values[j] for j in node.inputs]
+        if isinstance(node, Affine):
+            values.append(node.over(ar).forward(ar, inputs))
+        elif isinstance(node.rule, ReLU):
+            values.append(ar.maximum(inputs[0], ar.number(np.zeros(inputs[0].shape))))
+        else:
+            return None
+    return ar.floats(values[-1])
