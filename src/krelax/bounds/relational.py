@@ -21,7 +21,7 @@ from krelax.bounds.optimise import Ascent
 from krelax.proof.log import UNSTATED, Forms
 
 # Combinations bounded at a time.
-_QUERIES = 1024
+_QUERIES = 4096
 
 
 def bounded(
