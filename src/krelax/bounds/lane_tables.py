@@ -152,6 +152,13 @@ def _slots(known: LayerBounds, node: int, site: Splittable, wanted: NDArray[np.b
     return [mask.nonzero()[0] for mask in (undecided, others & (lower < 0), others & (lower >= 0))]
 
 
+def _in_rows(points: Double) -> Double:
+    """Points `(pairs, points, parts)` with a row of lanes for each part, whose points are numbered."""
+    rows = np.zeros((len(points), points.shape[2], LANES))
+    rows[:, :, : points.shape[1]] = points.swapaxes(1, 2)
+    return rows.ravel()
+
+
 class _Assembly:
     """Puts layers together."""
 
@@ -249,13 +256,13 @@ class _Assembly:
                 reach.append(exact.joint.magnitude[0].numpy() + FLOOR)
                 count += len(place)
             first.append(first[-1] + count)
-        points, none = (np.zeros((0, POINTS, PARTS)), *proven), np.zeros((0, 2))
-        joined = np.concatenate(points)
-        z = joined[..., :2]
+        none, every = np.zeros((0, 2)), [np.zeros((0, POINTS, PARTS))]
+        lifted = [np.concatenate([*every, *kind]) for kind in (proposed, proven)]
+        z = lifted[1][..., :2]
         signs = (((z > 0) * 1 + (z < 0) * 2) << np.array([0, 2])).sum(-1).astype(np.int32)
         return Pairs(
             np.array(first), np.concatenate([none.astype(np.int64), *members]),
-            np.concatenate([points[0], *proposed]).astype(np.float32).ravel(), joined.ravel(), signs.ravel(),
+            _in_rows(lifted[0]).astype(np.float32), _in_rows(lifted[1]), signs.ravel(),
             np.concatenate([none, *reach]).ravel(), 0.0,
         )  # fmt: skip
 

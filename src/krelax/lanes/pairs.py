@@ -26,20 +26,36 @@ ONE = 32767.0
 TILT = 0.03
 
 
-class _Met:
-    """The best of some points so far: its value, and where it is if that is wanted."""
+class _Best:
+    """The best of some points so far: its value, which of them it is, and the best of all, allowed or not."""
 
-    def __init__(self, code: Code, wanted: bool) -> None:
-        nothing = code.constant(float("-inf"))
-        self.value, self.any = nothing, nothing
-        self.at = [code.constant(0.0)] * PARTS if wanted else []
+    def __init__(self, code: Code) -> None:
+        self.value = self.every = code.constant(float("-inf"))
+        self.number = code.whole_constant(0)
 
-    def look(self, value: Vector, allowed: Any, point: list[Vector]) -> None:
-        """Look at one more point, which only counts where it is allowed."""
-        self.any = self.any.at_least(value)
-        better = value.code.builder.and_(value.above(self.value), allowed)
+    def look(self, n: int, value: Vector, allowed: Any) -> None:
+        """Look at point n, which only counts where it is allowed; None: everywhere."""
+        code, better = value.code, value.above(self.value)
+        if allowed is not None:
+            self.every = self.every.at_least(value)
+            better = code.builder.and_(better, allowed)
         self.value = value.where(better, self.value)
-        self.at = [z.where(better, at) for z, at in zip(point, self.at, strict=False)]
+        self.number = code.builder.select(better, code.whole_constant(n), self.number)
+
+
+def _best_of(code: Code, points: Any, signs: Any, pair: Any, factors: list[Vector], forbidden: Any) -> _Best:
+    """The largest product of a pair's points; without `forbidden` signs of all of them."""
+    best, builder = _Best(code), code.builder
+    for n in range(POINTS):
+        value = factors[0] * code.shared(points, code.place(pair, PARTS * LANES, n))
+        for m, factor in enumerate(factors[1:], start=1):
+            value = factor.times_plus(code.shared(points, code.place(pair, PARTS * LANES, m * LANES + n)), value)
+        allowed = None
+        if forbidden is not None:
+            sign = code.shared_codes(signs, code.place(pair, POINTS, n))
+            allowed = builder.icmp_signed("==", builder.and_(forbidden, sign), code.whole_constant(0))
+        best.look(n, value, allowed)
+    return best
 
 
 def _pay(code: Code, with_points: bool) -> None:
@@ -53,25 +69,26 @@ def _pay(code: Code, with_points: bool) -> None:
         for k, i in enumerate(members)
     ]
     forbidden = b.or_(code.load_codes(sides, first), b.shl(code.load_codes(sides, second), code.whole_constant(2)))
-    best = _Met(code, with_points)
-    for n in range(POINTS):
-        point = [code.shared(points, code.place(pair, PARTS * POINTS, PARTS * n + m)) for m in range(PARTS)]
-        value = slope[0] * point[0]
-        for factor, z in zip((slope[1], *part), point[1:], strict=True):
-            value = factor.times_plus(z, value)
-        sign = code.shared_codes(signs, code.place(pair, POINTS, n))
-        allowed = b.icmp_signed("==", b.and_(forbidden, sign), code.whole_constant(0))
-        best.look(value, allowed, point)
-    none = best.value.above(float("-inf"))
-    code.add(paid, code.number(0), best.value.where(none, best.any))
+    value, number = code.variable(code.reals), code.variable(code.codes)
+    with b.if_else(code.any(forbidden)) as (some, none):
+        with some:
+            best = _best_of(code, points, signs, pair, [*slope, *part], forbidden)
+            b.store(best.value.where(best.value.above(float("-inf")), best.every).value, value)
+            b.store(best.number, number)
+        with none:
+            best = _best_of(code, points, signs, pair, [*slope, *part], None)
+            b.store(best.value.value, value)
+            b.store(best.number, number)
+    code.add(paid, code.number(0), Vector(code, b.load(value)))
     absolute = [s.magnitude() + p.magnitude() for s, p in zip(slope, part, strict=True)]
     largest = [code.shared(reach, code.place(pair, 2, k)) for k in range(2)]
     code.add(size, code.number(0), absolute[0].times_plus(largest[0], absolute[1] * largest[1]))
     for k, i in enumerate(members):
         code.add(taken, i, part[k])
         code.add(joint, i, slope[k])
-    for m, z in enumerate(best.at):
-        code.store(met[0], code.place(pair, PARTS, m), z)
+    for m in range(PARTS if with_points else 0):
+        row = code.place(pair, PARTS, m)
+        code.store(met[0], row, code.chosen(code.load(points, row), b.load(number), POINTS))
 
 
 @intrinsic

@@ -73,10 +73,11 @@ class Proving(NamedTuple):
 
 class Pairs(NamedTuple):
     """Pairs of undecided slots: those of layer l have numbers `first[l]` to `first[l + 1]`. `member`, `(pairs, 2)`:
-    their slots, numbered from the first of the layer. `proposed` and `proven`, `(pairs * 13 * 4,)`: the points (z, -a)
-    that span their graphs, in both types; `signs`, `(pairs * 13,)`, which signs z has: 1 and 2 say that the first
-    member is positive and negative, 4 and 8 that the second one is. `reach`, `(pairs * 2,)`: the largest |z| of
-    members; and `unit`, what rounding may change for every unit of a pair's absolute terms."""
+    their slots, numbered from the first of the layer. `proposed` and `proven`, `(pairs * 4 * 16,)`: the points (z, -a)
+    that span their graphs, in both types; of each pair first the first numbers of all points, with room for 16.
+    `signs`, `(pairs * 13,)`, which signs z has: 1 and 2 say that the first member is positive and negative, 4 and 8
+    that the second one is. `reach`, `(pairs * 2,)`: the largest |z| of members; and `unit`, what rounding may change
+    for every unit of a pair's absolute terms."""
 
     first: Whole
     member: Whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from krelax.hull.jit import llvm_tools
+from krelax.hull.jit import has_wide_registers, llvm_tools
 from krelax.lanes.products import LANES
 
 _ZERO = (0,) * LANES
@@ -132,6 +132,30 @@ class Code:
         nothing = self._ir.Constant(kind, self._ir.Undefined)
         first = self.builder.insert_element(nothing, scalar, self._ir.IntType(32)(0))
         return self.builder.shuffle_vector(first, nothing, self._ir.Constant(self.codes, _ZERO))
+
+    def any(self, codes: Any) -> Any:
+        """Whether any lane has another whole number than zero."""
+        some = self.builder.icmp_signed("!=", codes, self.whole_constant(0))
+        return self.builder.icmp_unsigned("!=", self.builder.bitcast(some, self._ir.IntType(LANES)),
+                                          self._ir.Constant(self._ir.IntType(LANES), 0))  # fmt: skip
+
+    def variable(self, kind: Any) -> Any:
+        """Room for a vector."""
+        return self._cgutils.alloca_once(self.builder, kind)
+
+    def chosen(self, table: Vector, place: Any, count: int) -> Vector:
+        """For each lane the number in the lane of a table, of `count` at most, that `place` says."""
+        if has_wide_registers() and not self.double:
+            kind = self._ir.FunctionType(self.reals, [self.reals, self.codes])
+            name = "llvm.x86.avx512.permvar.sf.512"
+            function = self._cgutils.get_or_insert_function(self.builder.module, kind, name)
+            return Vector(self, self.builder.call(function, [table.value, place]))
+        result = self.constant(0.0)
+        for n in range(count):
+            mine = self.builder.icmp_signed("==", place, self.whole_constant(n))
+            one = self.builder.extract_element(table.value, self._ir.IntType(32)(n))
+            result = self.everywhere(one).where(mine, result)
+        return result
 
     def function(self, name: str, arguments: int) -> Any:
         """A function of LLVM on vectors of reals."""
