@@ -50,6 +50,8 @@ class Joining:
 _OCTAHEDRAL = 4
 # Share of a round that goes to a neuron no margin needs, against the average one.
 _LEAST_WEIGHT = 0.3
+# Pairs in leaves: more of them cost more than they save.
+_PAIRS = Grouping(neurons=50, overlap=1)
 # For finding out what the margins need.
 _SHORT = Ascent(30, 0.5, 0.92)
 
@@ -113,6 +115,19 @@ def choose(
     rows = torch.from_numpy(normals(grouping.size + grouping.through)).to(score)
     through = _through(instance, known, source, members, grouping.through)
     return bounded(instance, known, source, members[None], rows, ascent, leak, through)
+
+
+def paired(instance: Instance, known: LayerBounds, form: Form) -> LayerBounds:
+    """The same bounds with pairs of neurons, chosen by what they cost the given forms, in the fast type; every layer
+    has its share of the time until the deadline of the instance. One region."""
+    result, joining = known.copy(), Joining()
+    scores = sorted(influence(instance, form, known).items())
+    for n, (i, score) in enumerate(scores):
+        with suppress(OutOfTime):
+            chosen = choose(instance.share(len(scores) - n), result, i, score, _PAIRS, joining.combinations)
+            if chosen is not None:
+                result.groups[i] = (chosen,)
+    return result
 
 
 def _through(instance: Instance, known: LayerBounds, node: int, members: Tensor, count: int) -> Through | None:
