@@ -158,7 +158,7 @@ def test_searches_with_clips_end_with_the_truth(seed: int, gap: float) -> None:
     effort = replace(SMALL, rounds=200, depth=24, partial=False, clips=0.0)
     search = Branching(instance, known_of(instance), forms, effort, start, torch.zeros_like(start))
     bound = search.run().value
-    assert search._clipping
+    assert search._clips.begun
     for value, exact, offset in zip(bound.tolist(), least, shift[0].tolist(), strict=True):
         assert Fraction(value) <= exact + Fraction(offset)
         assert (value > 0) == (gap > 0)
@@ -180,5 +180,5 @@ def test_counterexamples_are_not_clipped_away(make: Any) -> None:
     start = torch.full((1,), -10.0).double()
     search = Branching(instance, known_of(instance), (asked[0], asked[1]), effort, start, torch.zeros(1).double())
     assert float(search.run().value) <= 0
-    assert search._clipping
-    assert int(search._pool.take(search._pool.rows()).clip.max()) >= 0
+    assert search._clips.begun
+    assert int(search._tree.open.clip.max()) >= 0

@@ -312,15 +312,29 @@ def test_a_solve_that_is_cut_short_still_proves_something(monkeypatch: pytest.Mo
     assert np.isfinite(value)
 
 
-def test_rows_with_numbers_that_are_not_finite_say_nothing() -> None:
-    """The solver never ends on some of them."""
-    row, index = np.array([0, 0, 1, 2, 3]), np.arange(5)
-    value = np.array([1.0, np.nan, 2.0, np.inf, 3.0])
-    rows = Rows.of(row, index, value, np.array([0.0, -np.inf, 0.0, np.nan]), np.array([0.0, 1.0, 0.0, np.nan]))
-    clean = rows.without_overflow()
-    assert clean.value.tolist() == [0, 0, 2, 0, 0]
-    assert clean.lower.tolist() == [-np.inf] * 4
-    assert clean.upper.tolist() == [np.inf, 1, np.inf, np.inf]
+def test_rows_with_numbers_out_of_range_say_nothing() -> None:
+    """The solver never ends on some of them, and crashes on others."""
+    row, index = np.array([0, 0, 1, 2, 3, 4, 5]), np.arange(7)
+    value = np.array([1.0, np.nan, 2.0, np.inf, 3.0, -1e15, 1.0])
+    lower = np.array([0.0, -np.inf, 0.0, np.nan, 0.0, -1e300])
+    clean = Rows.of(row, index, value, lower, np.array([0.0, 1.0, 0.0, np.nan, 0.0, 1.0])).within_range()
+    assert clean.value.tolist() == [0, 0, 2, 0, 0, 0, 0]
+    assert clean.lower.tolist() == [-np.inf] * 6
+    assert clean.upper.tolist() == [np.inf, 1, *[np.inf] * 4]
+
+
+@pytest.mark.parametrize("size", [1e19, 1e21, 1e300])
+def test_programs_with_huge_bounds_are_solved_or_left(size: float) -> None:
+    """The second input is a single number, as large as all bounds behind it."""
+    builder = Builder((2,))
+    z = builder.add(Dense(torch.tensor([[1.0, 1.0], [1.0, -1.0]]).double(), torch.zeros(2).double()), 0)
+    region = Box(*(torch.tensor([[x, size]], dtype=torch.float64) for x in (-1.0, 1.0)))
+    instance = Instance.of(builder.build(builder.add(ReLU(), z)), region)
+    queries = Queries(torch.ones(1, 1, 2).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).long(), 1)
+    program = Program(instance, bound(instance, queries, METHODS["crown"]).known)
+    for factor in (1.0, 1e20):
+        value = proved(program, torch.full((2,), factor, dtype=torch.float64))[1]
+        assert value <= factor * size * (1 + 1e-12)
 
 
 def test_forms_that_overflow_are_bounded() -> None:

@@ -137,6 +137,30 @@ def test_what_says_nothing_is_called_vacuous(capfd: Any, tmp_path: Path) -> None
     assert out.splitlines()[-1].startswith("accepted: questions 1, of which 1 VACUOUS, ")
 
 
+@pytest.mark.parametrize(
+    ("unsafe", "reason"),
+    [
+        ("(assert (>= X_0 3))", "X_0 >= 3 contradicts X_0 <= "),
+        ("(assert (or (and (<= X_0 -9) (>= Y_0 0)) (>= X_1 9)))", "X_0 >= "),
+        ("(assert (<= 1 0))", "they contradict each other whatever the network is"),
+    ],
+)
+def test_a_specification_that_asks_nothing_is_called_vacuous(
+    capfd: Any, tmp_path: Path, unsafe: str, reason: str
+) -> None:
+    """Every certificate of the network answers it, as nothing would."""
+    (tmp_path / "spec.vnnlib").write_text(SPEC.format(bound="-2.1") + unsafe)
+    proof = HERE / "accepted" / "diamond--pair.zip"
+    code, out, err = run(capfd, proof, "--network", DIAMOND, "--spec", tmp_path / "spec.vnnlib")
+    assert (code, err) == (0, "")
+    *_, said, why, last = out.splitlines()
+    assert said.startswith(f"specification {tmp_path / 'spec.vnnlib'}: every input x and output y")
+    assert why.startswith("  VACUOUS: no input")
+    assert reason in why
+    assert last.startswith("accepted: questions ")
+    assert ", the specification, which is VACUOUS, semantics" in last
+
+
 def test_constants_in_another_file_belong_to_the_network(capfd: Any, tmp_path: Path) -> None:
     """The hash covers them: other weights, another network."""
     path, made = tmp_path / "net.onnx", tmp_path / "made.zip"

@@ -17,7 +17,10 @@ from tests.certificate.values import evaluate
 from tests.run.files import model, node, tensor
 
 import krelax
-from krelax.certificate.kernel.arithmetic import Exact
+from krelax.certificate.errors import Rejected
+from krelax.certificate.kernel.arithmetic import Exact, Float64
+from krelax.certificate.kernel.bounds import LayerBounds
+from krelax.certificate.kernel.region import Region
 from krelax.certificate.onnx.graph import NEWEST, OLDEST, parse
 from krelax.certificate.onnx.model import Model
 from krelax.certificate.onnx.reader import OPERATORS, read_network
@@ -34,6 +37,9 @@ def w(*shape: int) -> Any:
     return RNG.normal(0, 1, shape).astype(np.float32)
 
 
+MOST = np.finfo(np.float32).max
+
+
 def i8(*values: int) -> Any:
     return np.array(values, np.int64)
 
@@ -47,6 +53,14 @@ CASES: dict[str, tuple[list[int], list[Any], dict[str, Any], int]] = {
     "gemm": ([2, 3], [node("Gemm", "x", "w", "b", "y", alpha=0.3, beta=2.0)], {"w": w(3, 4), "b": w(4)}, 17),
     "gemm, transposed": ([1, 3], [node("Gemm", "x", "w", "y", transB=1)], {"w": w(4, 3)}, 17),
     "gemm, scalar bias": ([1, 3], [node("Gemm", "x", "w", "b", "y")], {"w": w(3, 4), "b": w(1)}, 17),
+    "gemm, transposed twice": ([3, 1], [node("Gemm", "x", "w", "b", "y", transA=1, transB=1, beta=0.5)],
+                               {"w": w(4, 3), "b": w(4)}, 17),
+    "gemm, left": ([3, 2], [node("Gemm", "w", "x", "b", "y", alpha=0.5)], {"w": w(4, 3), "b": w(4, 1)}, 17),
+    "gemm, left, transposed": ([3, 2], [node("Gemm", "w", "x", "b", "y", transA=1, transB=1)],
+                               {"w": w(2, 4), "b": w(3)}, 17),
+    "matmul, vectors": ([3], [node("MatMul", "x", "w", "y")], {"w": w(3)}, 17),
+    "matmul, vector": ([2, 2, 3], [node("MatMul", "x", "w", "y")], {"w": w(3)}, 17),
+    "matmul, vector first": ([2, 3, 2], [node("MatMul", "w", "x", "y")], {"w": w(3)}, 17),
     "matmul": ([2, 2, 3], [node("MatMul", "x", "w", "y")], {"w": w(3, 4)}, 17),
     "matmul, left of a vector": ([3], [node("MatMul", "w", "x", "y")], {"w": w(4, 3)}, 17),
     "matmul, left": ([2, 3, 2], [node("MatMul", "w", "x", "y")], {"w": w(4, 3)}, 17),
@@ -85,6 +99,9 @@ CASES: dict[str, tuple[list[int], list[Any], dict[str, Any], int]] = {
     "abs": (IMAGE, [node("Abs", "x", "y")], {}, 17),
     "clip": (IMAGE, [node("Clip", "x", "l", "h", "y")], {"l": np.float32(-0.3), "h": np.float32(0.4)}, 17),
     "clip, one side": (IMAGE, [onnx.helper.make_node("Clip", ["x", "", "h"], ["y"])], {"h": np.float32(0.4)}, 17),
+    "clip, no bound": (IMAGE, [node("Clip", "x", "l", "h", "y")], {"l": np.float32(-0.3), "h": MOST}, 17),
+    "clip, no bounds": (IMAGE, [node("Clip", "x", "y", min=-3.4028235e38, max=3.4028235e38)], {}, 10),
+    "clip, missing bound": (IMAGE, [node("Clip", "x", "y", max=0.5)], {}, 7),
     "clip, 7": (IMAGE, [node("Clip", "x", "y", min=-0.25, max=0.5)], {}, 7),
     "max": (IMAGE, [node("Neg", "x", "t"), node("Max", "c", "x", "t", "y")], {"c": w(4, 1, 1)}, 17),
     "max of one": (IMAGE, [node("Max", "x", "y")], {}, 17),
@@ -158,6 +175,21 @@ def agree(data: bytes, shape: Any, count: int = 3) -> None:
 def test_operators_compute_what_onnx_runtime_does(shape: Any, nodes: Any, constants: Any, version: int) -> None:
     made = model(nodes, constants, [tensor("x", shape)], opset=version)
     agree(made.SerializeToString(), shape)
+
+
+@pytest.mark.parametrize("clip", [{"min": 0.0}, {}, {"max": 2.0**126}], ids=str)
+def test_a_clip_at_the_largest_numbers_is_none_for_smaller_ones(clip: dict[str, float]) -> None:
+    """Nothing is said of larger ones, where the identity is something else."""
+    data, limit = only("Clip", opset=10, **clip), 2.0**127
+    for ar in (Float64(), Exact()):
+        network = read_network(data).over(ar)
+        bounds = LayerBounds.of(network, Region(np.full((1, 2), -limit), np.full((1, 2), limit)), ar, False)
+        while len(bounds.lower) < len(network.nodes):
+            bounds = bounds.advanced()
+        assert bounds.upper[-1].max() >= clip.get("max", limit)
+        beyond = LayerBounds.of(network, Region(np.zeros((1, 2)), np.array([[1.0, 4 * limit]])), ar, False)
+        with pytest.raises(Rejected, match="beyond which the file clips"):
+            beyond.advanced()
 
 
 def test_every_operator_has_a_case() -> None:
@@ -343,7 +375,8 @@ UNREADABLE: dict[str, bytes] = {
     "an axis beyond the last": only("ReduceSum", constants={"a": i8(5)}, more=["a"]),
     "an empty list of axes": only("ReduceSum", constants={"a": np.zeros(0, np.int64)}, more=["a"]),
     "a clip that is crossed": only("Clip", constants={"l": F32(1), "h": F32(0)}, more=["l", "h"]),
-    "a clip without a bound in float32": only("Clip", opset=10, min=0.0),
+    "a clip to the largest number": only("Clip", constants={"l": MOST}, more=["l"]),
+    "a clip to the least number": only("Clip", opset=10, max=-3.4028235e38),
     "uneven parts of old": model(
         [onnx.helper.make_node("Split", ["x"], ["a", "b"], axis=1), node("Sub", "a", "b", "y")], {},
         [tensor("x", [1, 3])], opset=13,

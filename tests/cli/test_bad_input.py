@@ -456,6 +456,7 @@ LISTS = {
     "less than no time": ("onnx,vnnlib,timeout_s\ngood.onnx,good.vnnlib,-5\n", "'-5'"),
     "NaN": ("onnx,vnnlib,timeout_s\ngood.onnx,good.vnnlib,nan\n", "'nan'"),
     "network": (GOOD, "bad.csv"),
+    "zero byte": ("good.onnx\0,good.vnnlib,5\n", "line 1"),
 }
 
 
@@ -467,12 +468,24 @@ def test_lists(krelax: Run, good: Path, name: str) -> None:
 
 
 def test_an_unreadable_instance_is_an_error_and_the_next_one_follows(krelax: Run, good: Path) -> None:
-    lines = ["missing.onnx,good.vnnlib,5,unsat", "good.onnx,missing.vnnlib,5,unsat", "good.onnx,good.vnnlib,5,unsat"]
+    names = ("missing.onnx", "good.vnnlib"), ("good.onnx", "missing.vnnlib"), (".", "good.vnnlib"), ("good.onnx", "..")
+    long = ("x" * 300, "good.vnnlib"), ("good.onnx", "x" * 300), ("good.onnx", "good.vnnlib")
+    lines = [f"{onnx},{vnnlib},5,unsat" for onnx, vnnlib in (*names, *long)]
     (good / "mixed.csv").write_text("\n".join(["onnx,vnnlib,timeout_s,expected", *lines, ""]), encoding="utf-8")
-    ran = krelax("bench", "mixed.csv")
+    ran = krelax("bench", "mixed.csv", "--jsonl", "results.jsonl")
     assert (ran.code, ran.err) == (3, "")
-    assert [line.split()[1] for line in ran.out.splitlines()[:3]] == ["error", "error", "unsat"]
-    assert "1 unsat, 0 sat; 0 unknown, 0 timed-out, 2 error" in ran.out
+    assert [line.split()[1] for line in ran.out.splitlines()[:7]] == ["error"] * 6 + ["unsat"]
+    assert "1 unsat, 0 sat; 0 unknown, 0 timed-out, 6 error" in ran.out
+
+
+def test_results_of_instances_that_are_not_in_the_list(krelax: Run, good: Path) -> None:
+    assert krelax("bench", "good.csv", "--jsonl", "results.jsonl").code == 0
+    header, line = (good / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    for index in (1, -1, 10**30):
+        other = json.dumps(json.loads(line) | {"index": index})
+        (good / "results.jsonl").write_text(f"{header}\n{other}\n", encoding="utf-8")
+        ran = krelax("bench", "good.csv", "--jsonl", "results.jsonl", "--resume")
+        check_refusal(ran, "results.jsonl", f"instance {index} of 1")
 
 
 RESULT = {"kind": "result", "index": 0, "verdict": "holds", "reason": "crown"}

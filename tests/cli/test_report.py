@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,21 @@ def test_names_that_are_no_markup(krelax: Run, good: Path) -> None:
     assert "a&lt;b&gt;&amp;&quot;c&#x27;.onnx" in text
     assert name not in text
     assert "./p%26q%20%23%25/image-" in text
+
+
+def test_names_that_are_no_text(krelax: Run, good: Path) -> None:
+    """Bytes that are not UTF-8 are shown as such in a link, and as question marks elsewhere."""
+    images, proofs = os.fsdecode(b"\xe4.npz"), os.fsdecode(b"proofs \xe4")
+    (good / "good.npz").rename(good / images)
+    certify = ["certify", "good.onnx", images, "--eps", "0.1", "--certificates", proofs]
+    assert krelax(*certify, "--report", "report.html", "--jsonl", "results.jsonl").code == 0
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert "?.npz" in text
+    assert "./proofs%20%E4/image-" in text
+    assert krelax(*certify, "--jsonl", "results.jsonl", "--resume").code == 0
+    (good / "good.onnx").rename(good / os.fsdecode(b"\xe4.onnx"))
+    ran = krelax("certify", os.fsdecode(b"\xe4.onnx"), images, "--eps", "0.1")
+    check_refusal(ran, "not UTF-8", "rename")
 
 
 @pytest.mark.parametrize("output", ["good.npz", "good.onnx", "missing/report.html", ".", "results.jsonl", "x" * 300])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from tests.docs.snippets import run
 
+import krelax
+from krelax import from_torch
 from krelax.activations import ACTIVATIONS
 from krelax.bounds.methods import METHODS
 from krelax.cli import cli
@@ -144,3 +148,27 @@ def test_every_exit_code_is_documented() -> None:
 
     rows = {int(code) for code in re.findall(r"^\| (\d+) \|", prose(DOCS / "cli.md"), re.MULTILINE)}
     assert rows == {value for name, value in vars(codes).items() if name.isupper() and type(value) is int}
+
+
+FUNCTIONS = [name for name in krelax.__all__ if inspect.isfunction(getattr(krelax, name))]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_describe_what_they_take_and_give(name: str) -> None:
+    function = getattr(krelax, name)
+    text = inspect.getdoc(function) or ""
+    sections = re.findall(r"^(Args|Returns|Raises|Sound|Complete|Reference):", text, re.MULTILINE)
+    assert sections == sorted(sections, key=["Args", "Returns", "Raises", "Sound", "Complete", "Reference"].index)
+    assert sections[:3] == ["Args", "Returns", "Raises"]
+    described = re.findall(r"^    (\w+): ", text[: text.index("Returns:")], re.MULTILINE)
+    assert described == list(inspect.signature(function).parameters)
+
+
+def test_shapes_of_public_functions_are_as_described() -> None:
+    network, images = from_torch(torch.nn.Linear(3, 2), torch.zeros(1, 3)), torch.rand(4, 1, 3)
+    region, queries = krelax.ball(images, 0.1), krelax.classification(torch.tensor([0, 1, 0, 1]), 2)
+    assert region.lower.shape == (4, 1, 3)
+    assert region.lower.dtype == torch.float64
+    assert queries.rows.shape == (4, 1, 2)
+    found = krelax.bound(krelax.Instance.of(network, region), queries, METHODS["crown"])
+    assert found.value.shape == (4, 1)

@@ -134,15 +134,18 @@ def _window(m: Maker, kernel: list[int], pool: bool) -> dict[str, Any]:
 def gemm(m: Maker) -> None:
     m.shape = [int(n) for n in m.rng.integers(1, 5, 2)]
     m.begin()
-    outputs, turned = int(m.rng.integers(1, 4)), int(m.rng.random() < 0.5)
-    weight = m.floats(outputs, m.shape[1]) if turned else m.floats(m.shape[1], outputs)
-    bias = m.some(
-        None, m.floats(outputs), m.floats(1), m.floats(m.shape[0], outputs), m.floats(), m.floats(m.shape[0], 1)
-    )
+    first, outputs = bool(m.rng.random() < 0.3), int(m.rng.integers(1, 4))  # whether the constant is the first factor
+    own, other = m.some(None, None, 0, 1), m.some(None, 0, 1)
+    inner, free = m.shape if bool(own) != first else m.shape[::-1]
+    weight = m.floats(outputs, inner) if bool(other) != first else m.floats(inner, outputs)
+    rows, columns = (outputs, free) if first else (free, outputs)
+    bias = m.some(None, m.floats(columns), m.floats(1), m.floats(rows, columns), m.floats(), m.floats(rows, 1))
     more = [] if bias is None else [m.constant(bias)]
     alpha, beta = (m.some(None, 1.0, 0.5, 0.0, -0.3, 2.0) for _ in range(2))
-    trans = m.some(None, None, None, 0, 1)
-    m.apply("Gemm", m.constant(weight), *more, transB=turned or m.some(None, 0), alpha=alpha, beta=beta, transA=trans)
+    factors, turned = [m.last, m.constant(weight)], [own, other]
+    if first:
+        factors, turned = factors[::-1], turned[::-1]
+    m.last = m.call("Gemm", *factors, *more, transA=turned[0], transB=turned[1], alpha=alpha, beta=beta)[0]
 
 
 def matmul(m: Maker) -> None:
@@ -152,7 +155,7 @@ def matmul(m: Maker) -> None:
         m.apply("MatMul", m.constant(m.some(weight, weight[:, 0], weight[None])))
         return
     left = m.floats(int(m.rng.integers(1, 4)), m.shape[-2] if len(m.shape) > 1 else m.shape[-1] if m.shape else 1)
-    m.last = m.call("MatMul", m.constant(left), m.last)[0]
+    m.last = m.call("MatMul", m.constant(m.some(left, left, left[0])), m.last)[0]
 
 
 def conv(m: Maker) -> None:
@@ -236,9 +239,12 @@ def elementwise(m: Maker) -> None:
     if op == "LeakyRelu":
         m.apply(op, alpha=m.some(None, 0.1, 0.0, 1.0, 1.5, -0.5))
     elif op == "Clip" and m.version < 11:
-        m.apply(op, min=m.some(None, -0.3, 0.0), max=m.some(None, 0.4, 1.0, -1.0))
+        m.apply(op, min=m.some(None, -0.3, 0.0, -3.4028235e38), max=m.some(None, 0.4, 1.0, -1.0, 3.4028235e38))
     elif op == "Clip":
-        bounds = [m.some("", m.constant(-0.3), m.constant([-0.5])), m.some("", m.constant(0.4), m.constant(-1.0))]
+        bounds = [
+            m.some("", m.constant(-0.3), m.constant([-0.5])),
+            m.some("", m.constant(0.4), m.constant(-1.0), m.constant(3.4028235e38)),
+        ]
         m.apply(op, *bounds[: m.rng.integers(0, 3)])
     elif op == "Dropout" and m.version >= 12:
         m.apply(op, *[m.constant(0.5), m.constant(m.some(False, False, True), np.bool_)][: m.rng.integers(0, 3)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,7 @@ def test_other_arrays_are_ignored(load: Callable[..., Images]) -> None:
         ({"labels": LABELS > 0}, "list of integers, got bool"),
         ({"labels": LABELS.astype(float)}, "got float64"),
         ({"labels": LABELS + 1}, "label 3 of image 2 is not a class 0 to 2"),
-        ({"labels": np.full(6, 2**64 - 1, np.uint64)}, "label -1 of image 0"),
+        ({"labels": np.full(6, 2**64 - 1, np.uint64)}, f"label {2**64 - 1} of image 0 is too large"),
         ({"labels": LABELS[:5]}, "6 images but 5 labels"),
         ({"labels": np.array(3)}, "list of integers"),
     ],
@@ -114,3 +116,29 @@ def test_bundled_images() -> None:
     data = load_images(bundled("digits_test.npz"), (1, 1, 8, 8), 10)
     assert len(data) == 360
     assert set(data.labels.tolist()) == set(range(10))
+
+
+def npy(array: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([("images.npy", b"pixels"), ("labels.npy", npy(LABELS))], "'images' is not an array"),
+        ([("images.npy", npy(BYTES)), ("labels.npy", b"")], "'labels' is not an array"),
+        ([("images.npy", npy(BYTES)), ("images", npy(BYTES + 1)), ("labels.npy", npy(LABELS))], "'images' is there tw"),
+        ([("images.npy", npy(BYTES)), ("labels.npy", npy(LABELS)), ("labels", npy(LABELS))], "'labels' is there twice"),
+    ],
+)
+def test_entries_that_are_no_arrays_or_are_there_twice(
+    tmp_path: Path, entries: list[tuple[str, bytes]], words: str
+) -> None:
+    """NumPy gives the bytes of the one, and the last of the others."""
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as file:
+        for name, content in entries:
+            file.writestr(name, content)
+    with pytest.raises(InputError, match=words):
+        load_images(tmp_path / "data.npz", SHAPE, 3)

@@ -59,6 +59,7 @@ def test_what_one_method_refutes_counts_for_all() -> None:
         ({"counterexample": {"x": [0.5], "y": [1.0, 2.0]}}, "counterexample"),
         ({"counterexample": {"x": [0.5] * 64, "y": []}}, "counterexample"),
         ({"counterexample": {"x": [0.5] * 64, "y": ["a", "b"]}}, "counterexample"),
+        ({"counterexample": {"x": [10**400] * 64, "y": [1.0, 2.0]}}, "counterexample"),
         ({"certificate": {"file": 3}}, "certificate"),
     ],
 )

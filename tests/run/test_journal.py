@@ -20,6 +20,7 @@ import krelax.run.journal as journal_module
 from krelax.errors import InputError, UnsupportedError
 from krelax.run.journal import SCHEMA, digest, digest_of_all, digest_of_network, open_journal, read_journal, tag
 
+FIELDS = {"verdict": {"holds", "unknown"}}
 SETTINGS = {"model": "abc", "eps": 0.25, "clip": [0.0, 1.0], "timeout": None}
 
 
@@ -72,7 +73,7 @@ def test_every_place_of_a_cut(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with open_journal(path, SETTINGS, resume=True, fields=("verdict",)) as journal:
+        with open_journal(path, SETTINGS, resume=True, fields=FIELDS) as journal:
             assert list(journal.done) == list(range(max(0, whole[:length].count(b"\n") - 1)))
             journal.write(record(9))
         kept = whole[:length].split(b"\n")[:-1] or whole.splitlines()[:1]
@@ -83,7 +84,7 @@ def test_every_place_of_a_cut(tmp_path: Path) -> None:
 def refused(path: Path, settings: dict[str, Any], words: str, resume: bool = True) -> None:
     """The run is not begun, and the file is left as it is."""
     content = path.read_bytes()
-    with pytest.raises(InputError, match=words), open_journal(path, settings, resume, ("verdict",)):
+    with pytest.raises(InputError, match=words), open_journal(path, settings, resume, FIELDS):
         pytest.fail("opened")
     assert path.read_bytes() == content
 
@@ -167,7 +168,10 @@ def test_a_header_that_was_changed_has_no_results(begun: Path) -> None:
     refused(begun, SETTINGS | {"eps": 0.5}, "line 2 is a result of another run")
 
 
-@pytest.mark.parametrize("text", ['"NaN": NaN', '"x": Infinity', '"verdict": 7', '"index": -0.0'])
+LINES = ['"NaN": NaN', '"x": Infinity', '"verdict": 7', '"verdict": "robust"', '"index": -0.0', r'"reason": "\ud800"']
+
+
+@pytest.mark.parametrize("text", LINES)
 def test_lines_that_are_no_records(begun: Path, text: str) -> None:
     line = begun.read_text().splitlines()[1].replace('"index": 0', '"index": 1')
     begun.write_text(begun.read_text() + line[:-1] + f", {text}}}\n")

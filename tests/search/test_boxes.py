@@ -24,7 +24,7 @@ from krelax.network.pooling import Window, max_pool
 from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.boxes import Found, InputSplitting, Splitting, _Boxes, _cut
+from krelax.search.boxes import Boxes, Found, InputSplitting, Splitting, _cut
 
 GRID = 2.0**-6
 
@@ -166,7 +166,8 @@ def test_pieces_cover_their_box(times: int) -> None:
     ends = torch.randn(2, 20, 3, generator=generator, dtype=torch.float64)
     lower, upper = ends.amin(0), ends.amax(0)
     upper[:5, 0] = torch.nextafter(lower[:5, 0], upper[:5, 0])
-    boxes = _Boxes(lower, upper, torch.zeros(20), torch.zeros(20, dtype=torch.long))
+    none = torch.zeros(20, dtype=torch.long)
+    boxes = Boxes(none, torch.zeros(20), lower, upper, none)
     pieces, stuck = _cut(boxes, torch.rand(20, 3, generator=generator), times)
     assert not stuck
     groups = zip(pieces.lower.split(2**times), pieces.upper.split(2**times), strict=True)

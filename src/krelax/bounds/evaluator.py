@@ -118,8 +118,8 @@ class Evaluator:
         neuron, branch = query.new_full((n, depth), -1), query.new_full((n,), -1)
         if self._assumed is not None:
             neuron[:, 0], side[:, 0] = dict(self._splittable())[self._assumed].first, -1
-        noted = branch.clone(), branch.clone()
-        return Leaves(query, neuron, side, side.clone(), value, value.double(), *noted, branch, slopes)
+        proof, clip = branch.clone(), branch.clone()
+        return Leaves(query, value.double(), neuron, side, side.clone(), value, proof, clip, branch, slopes)
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> Improved:
         """Optimise what leaves can choose, in place, and set their values and next splits. A proposal.

@@ -21,7 +21,7 @@ from krelax.bounds.backward import Form, lower_bound, outputs
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
-from krelax.bounds.lp_model import Entries, Floats, Model, Places, Rows, build, joined
+from krelax.bounds.lp_model import LARGE, Entries, Floats, Model, Places, Rows, build, joined, within_range
 from krelax.bounds.multipliers import Cuts, Multipliers
 from krelax.bounds.recording import chosen, record
 from krelax.bounds.rounding import written
@@ -91,7 +91,8 @@ class Program:
         self.last = len(instance.network.nodes) - 1 if last is None else last
         with torch.no_grad():
             self.model = build(instance.network, instance.region, known, image, self.last, inactive)
-        self._solver = _load(self.model)
+        self._refused = False
+        self._solver = self._load(self.model)
         self._handles: list[int] = []
         self._added, self._warm = 0, False
 
@@ -113,8 +114,8 @@ class Program:
             form, offset = self.model.form(node, coeff.detach().cpu().to(torch.float64).reshape(1, *shape))
         cost = np.zeros(len(self.model.lower))
         np.add.at(cost, form.index, form.value)
-        cost = np.nan_to_num(cost, nan=0.0, posinf=0.0, neginf=0.0)
-        self._solver.changeColsCost(len(cost), np.arange(len(cost), dtype=np.int32), cost)
+        cost = np.where(np.abs(cost) < LARGE, cost, 0.0)
+        self._expect(self._solver.changeColsCost(len(cost), np.arange(len(cost), dtype=np.int32), cost))
         self._solver.changeObjectiveOffset(float(offset[0]) + constant)
         return self.solve(cold)
 
@@ -150,8 +151,8 @@ class Program:
             value = np.concatenate([cut.values for cut in cuts]).astype(np.float64)
             upper = np.array([cut.upper for cut in cuts])
             ends = np.append(start, sum(sizes)).astype(np.int64)
-            rows = Rows(ends, index.astype(np.int64), value, np.full(len(cuts), -np.inf), upper).without_overflow()
-            self._solver.addRows(len(cuts), rows.lower, rows.upper, sum(sizes), start, index, rows.value)
+            rows = Rows(ends, index.astype(np.int64), value, np.full(len(cuts), -np.inf), upper).within_range()
+            self._expect(self._solver.addRows(len(cuts), rows.lower, rows.upper, sum(sizes), start, index, rows.value))
         handles = list(range(self._added, self._added + len(cuts)))
         self._added += len(cuts)
         self._handles += handles
@@ -171,10 +172,35 @@ class Program:
         self.drop_rows(gone)
         return gone
 
+    def _load(self, model: Model) -> Any:  # highspy's annotations lack half of its methods
+        import highspy
+
+        lp, rows = highspy.HighsLp(), joined(model.parts).within_range()
+        solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+        for option in ("output_flag", "log_to_console"):  # before anything else: some versions greet
+            solver.setOptionValue(option, False)
+        lp.num_col_, lp.num_row_ = len(model.lower), len(rows)
+        lp.col_cost_ = np.zeros(len(model.lower))
+        lp.col_lower_, lp.col_upper_ = within_range(model.lower, model.upper)
+        lp.row_lower_, lp.row_upper_ = rows.lower, rows.upper
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = rows.start, rows.index, rows.value
+        solver.setOptionValue("ipm_iteration_limit", _INTERIOR_LIMIT)
+        self._expect(solver.passModel(lp))
+        return solver
+
+    def _expect(self, status: Any) -> None:
+        """A program that the solver has refused a part of is not solved: that could end the process."""
+        from highspy import HighsStatus
+
+        self._refused |= status == HighsStatus.kError
+
     def _run(self, solver: str) -> Status:
         from highspy import HighsModelStatus
 
         self.instance.check()
+        if self._refused:
+            return Status.UNFINISHED
         self._limit()
         self._solver.setOptionValue("solver", solver)
         self._solver.run()  # without the interpreter's lock
@@ -225,24 +251,6 @@ def _filled(values: Sequence[float] | Floats, length: int) -> Floats:
     """Values as an array of the given length; zeros where the solver has none."""
     result = np.asarray(values, dtype=np.float64)
     return result if len(result) == length else np.zeros(length)
-
-
-def _load(model: Model) -> Any:  # highspy's annotations lack half of its methods
-    import highspy
-
-    lp, rows = highspy.HighsLp(), joined(model.parts).without_overflow()
-    solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
-    for option in ("output_flag", "log_to_console"):  # before anything else: some versions greet
-        solver.setOptionValue(option, False)
-    lp.num_col_, lp.num_row_ = len(model.lower), len(rows)
-    lp.col_cost_ = np.zeros(len(model.lower))
-    lp.col_lower_, lp.col_upper_ = model.lower, model.upper
-    lp.row_lower_, lp.row_upper_ = rows.lower, rows.upper
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = rows.start, rows.index, rows.value
-    solver.setOptionValue("ipm_iteration_limit", _INTERIOR_LIMIT)
-    solver.passModel(lp)
-    return solver
 
 
 def value_of(

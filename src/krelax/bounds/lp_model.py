@@ -31,6 +31,8 @@ Places = NDArray[np.int64]
 # Bytes of coefficients pulled back at a time.
 _CHUNK = 32 << 20
 _NO_COLUMN = -1
+# HiGHS takes larger bounds for infinite, and no larger coefficients.
+_INFINITE, LARGE = 1e20, 1e15
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,25 @@ class Rows:
     def __len__(self) -> int:
         return len(self.lower)
 
-    def without_overflow(self) -> Rows:
-        """The same, but rows with numbers that are not finite say nothing. Solvers may never end on such numbers."""
-        wrong = np.isnan(self.lower) | np.isnan(self.upper) | (self.lower == np.inf) | (self.upper == -np.inf)
+    def within_range(self) -> Rows:
+        """The same, but rows with numbers that the solver does not take say nothing. On some it would never end, or end
+        the process."""
+        wrong = np.isnan(self.lower) | np.isnan(self.upper) | _beyond(self.lower) | _beyond(self.upper)
+        wrong |= (self.lower == np.inf) | (self.upper == -np.inf)
         row = np.repeat(np.arange(len(self)), np.diff(self.start))
-        wrong[row[~np.isfinite(self.value)]] = True
+        wrong[row[~(np.abs(self.value) < LARGE)]] = True
         lower, upper = np.where(wrong, -np.inf, self.lower), np.where(wrong, np.inf, self.upper)
         return Rows(self.start, self.index, np.where(wrong[row], 0.0, self.value), lower, upper)
+
+
+def within_range(lower: Floats, upper: Floats) -> tuple[Floats, Floats]:
+    """Bounds of columns that the solver takes: none for those that it does not."""
+    return np.where(np.abs(lower) < _INFINITE, lower, -np.inf), np.where(np.abs(upper) < _INFINITE, upper, np.inf)
+
+
+def _beyond(bound: Floats) -> NDArray[np.bool_]:
+    """Numbers so large that the solver takes them for infinite, which they are not."""
+    return np.isfinite(bound) & (np.abs(bound) >= _INFINITE)
 
 
 def joined(parts: list[Rows]) -> Rows:

@@ -109,14 +109,28 @@ METHODS: dict[str, Method] = {
 def bound(
     instance: Instance, queries: Queries, method: Method, stop: bool = False, found: Bounded | None = None
 ) -> Bounded:
-    """Lower bounds of the margins of `queries` over the regions of `instance`, by `method`.
+    """Lower bounds of the margins of questions over a batch of regions, by one method.
 
-    With `stop`, optimisation ends as soon as every question is settled, which leaves the margins looser. Methods that
-    optimise start from what the closed-form rules find, or from `found`, if that is known already.
-    Sound. Never below the interval bound of the same query, and never below the closed-form rules for optimised
-    slopes. Raises OutOfTime at the instance's deadline; a part of the time until then is kept for what comes after, so
-    that pre-activations for which there is no time are bounded more coarsely. Queries may be of any real type. Raises
-    InputError for queries that are not about these regions or these outputs.
+    Args:
+        instance: The network over the regions, `(batch, *input_shape)`.
+        queries: The margins, of any real type: rows `(batch, queries, outputs)`.
+        method: One of `METHODS`, or another.
+        stop: Whether optimisation ends as soon as every question is settled, which leaves the margins looser.
+        found: What is known already. Methods that optimise start from it, and else from what closed-form rules find.
+
+    Returns:
+        The bounds, `(batch, queries)`, with the bounds of layers and the witness that they rest on. They are never
+        below the interval bound of the same query, and for optimised slopes never below what closed-form rules find.
+
+    Raises:
+        InputError: The queries are not about these regions or these outputs.
+        OutOfTime: The deadline of the instance has passed. A part of the time until then is kept for what comes after,
+            so that pre-activations for which there is no time are bounded more coarsely.
+
+    Sound: yes, in floating point: every rounding error is charged.
+    Complete: no. No method reaches the true minimum in general.
+    Reference: E. Wong, J. Z. Kolter, 2018 (the framework); H. Salman et al., 2019 (single-neuron methods); G. Singh et
+        al., 2019 (groups).
     """
     queries = _fitting(instance, queries)
     with torch.no_grad(), one_core_each(queries.rows.device):

@@ -47,10 +47,10 @@ class Recorder:
         if self._collected is not None and len(rows):
             leaves.proof[rows] = self._collected.number(self._proven(leaves.select(rows), slopes)).to(rows.device)
 
-    def close(self, leaves: Leaves, rows: Tensor) -> None:
-        """Some leaves are closed."""
-        if self._collected is not None and len(rows):
-            self._collected.close(self._proven(leaves.select(rows)))
+    def close(self, leaves: Leaves) -> None:
+        """Leaves are closed."""
+        if self._collected is not None and len(leaves):
+            self._collected.close(self._proven(leaves))
 
     def begin_clips(self, level: float, straight: Mapping[int, Straight]) -> None:
         """From now on leaves may be clips, with such lines, by the nodes of the pre-activations."""

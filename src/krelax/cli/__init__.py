@@ -17,7 +17,7 @@ from typing import NoReturn
 import click
 
 from krelax._version import __version__
-from krelax.errors import KrelaxError, shows_tracebacks
+from krelax.errors import KrelaxError, one_line, shows_tracebacks
 
 # NumPy's matrix products, which the checker of certificates is made of, wait for each other's threads on a busy machine
 # longer than they work. Read when NumPy is imported.
@@ -190,5 +190,5 @@ def _silence(stream: object) -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     with suppress(OSError):  # there may be nobody who reads it
-        click.echo(f"krelax: {' '.join(message.split())}", err=True)
+        click.echo(f"krelax: {one_line(' '.join(message.split()))}", err=True)
     sys.exit(code)

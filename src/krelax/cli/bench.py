@@ -48,8 +48,8 @@ def bench(
     """
     from krelax.cli import DISAGREEMENT, DONE, SOME_FAILED
     from krelax.errors import InputError
+    from krelax.run.bench import FIELDS, read_instances
     from krelax.run.bench import bench as run
-    from krelax.run.bench import read_instances
     from krelax.run.journal import digest, digest_of_all, open_journal
     from krelax.run.verify import VerifyOptions
 
@@ -62,8 +62,10 @@ def bench(
         settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
     seconds = 0.0
-    with open_journal(jsonl, settings, resume, ("answer", "expected")) as journal:
-        for record in journal.done.values():
+    with open_journal(jsonl, settings, resume, FIELDS) as journal:
+        for index, record in journal.done.items():
+            if index not in range(len(listed)):
+                raise InputError(f"{jsonl}: has a result of instance {index} of {len(listed)}; give another file")
             counts[str(record["answer"])] += 1
             counts["disagree"] += {record["answer"], record["expected"]} == {"sat", "unsat"}
         remaining = [i for i in listed if i.index not in journal.done]

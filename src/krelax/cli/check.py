@@ -72,17 +72,30 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
         lines += [f"  {line}" for line in statement(question, full)]
     if len(margins) > shown:
         lines.append(f"... {len(margins) - shown} more questions; --full shows them")
+    about, said = _specification(specification, asked)
+    lines += said
     vacuous = sum(map(is_vacuous, certificate.questions))
     facts = [
         f"questions {len(margins)}",
         f"of which {vacuous} VACUOUS" if vacuous else "",
-        "the specification" if specification is not None else "",
+        about,
         f"semantics {certificate.semantics}",
         f"arithmetic {'exact' if exact else 'float64'}",
         f"smallest margin {min(margins):.6g}",
         f"{time.perf_counter() - began:.2f} s",
     ]
     return [*lines, "accepted: " + ", ".join(filter(None, facts))]
+
+
+def _specification(path: Path | None, asked: Specification | None) -> tuple[str, list[str]]:
+    """What of a specification was shown, in a word; and in lines, where it asks nothing of a network."""
+    if asked is None:
+        return "", []
+    if asked.cases:
+        return "the specification", []
+    says = f"specification {path}: every input x and output y with the assertions is unsafe"
+    reasons = [f"  VACUOUS: {reason}; this holds of every network, and says nothing of it" for reason in asked.warnings]
+    return "the specification, which is VACUOUS", [says, *reasons]
 
 
 def _check_fit(specification: Specification, file: Interface) -> None:

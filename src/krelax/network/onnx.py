@@ -49,9 +49,19 @@ _STANDARD = {"", "ai.onnx"}
 def load_onnx(path: str | Path, check: bool = True) -> Network:
     """The network in an ONNX file, with float64 constants and a `replay` through ONNX Runtime.
 
-    The file may be compressed with gzip. Of its inputs one floating-point input may be used, and it must have one
-    output. With `check` its values are compared with ONNX Runtime's at random inputs (1e-4 of the largest output).
-    Raises InputError for a file that cannot be used and UnsupportedError for what krelax does not model exactly.
+    Args:
+        path: The file, which may be compressed with gzip. Of its inputs one floating-point input may be used, and it
+            must have one output.
+        check: Whether values are compared with ONNX Runtime's at random inputs (1e-4 of the largest output).
+
+    Returns:
+        The network, a function from `(batch, *input_shape)` to `(batch, *output_shape)`.
+
+    Raises:
+        InputError: The file cannot be used.
+        UnsupportedError: It has something that krelax does not model exactly.
+
+    Sound: yes. What is not modelled exactly is refused, and the rounding of folded constants is charged.
     """
     path = Path(path)
     model, content = read_model(path)
@@ -264,6 +274,14 @@ def _windows(network: Network, node: Node) -> int:
     return 0
 
 
+def _text(path: Path) -> str:
+    """A path as ONNX Runtime takes it."""
+    try:
+        return str(path).encode().decode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: a path that is not UTF-8, which ONNX Runtime does not open; rename it") from error
+
+
 def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -> Replay:
     """Evaluates the file itself, in its own type, with ONNX Runtime; the session is made at the first call."""
     sessions: list[Any] = []
@@ -275,7 +293,7 @@ def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
             options.intra_op_num_threads = 1
-            given = source if isinstance(source, bytes) else str(source)
+            given = source if isinstance(source, bytes) else _text(source)
             try:  # without the fallback, which prints
                 runtime = onnxruntime.InferenceSession
                 sessions.append(runtime(given, options, ["CPUExecutionProvider"], enable_fallback=0))

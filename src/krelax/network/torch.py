@@ -36,12 +36,22 @@ _SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", 
 
 
 def from_torch(module: torch.nn.Module, example: Tensor) -> Network:
-    """The network a module computes in evaluation mode, with float64 constants and a `replay` through the module.
+    """The network that a module computes in evaluation mode, with float64 constants and a `replay` through the module.
 
-    `example` is one input in float32 or float64 with every axis the module takes, its batch axis included; only its
-    shape, type and device matter. The module is copied: later changes to it do not reach the network.
-    Raises UnsupportedError for an operator krelax does not know, InputError for a module that cannot be captured,
-    has weights that are not finite, or gives anything but one tensor that depends on the input.
+    Args:
+        module: The module. It is copied: later changes to it do not reach the network.
+        example: One input in float32 or float64 with every axis that the module takes, its batch axis included. Only
+            its shape, type and device matter.
+
+    Returns:
+        The network, whose inputs have the shape of the example.
+
+    Raises:
+        UnsupportedError: The module has an operator that krelax does not know.
+        InputError: It cannot be captured, has weights that are not finite, or gives anything but one tensor that
+            depends on the input.
+
+    Sound: yes, as `load_onnx`.
     """
     if example.dtype not in (torch.float32, torch.float64):
         raise InputError(f"the example has type {example.dtype}; give a tensor of float32 or float64")

@@ -33,13 +33,21 @@ _ORDERS = {"nchw": (0, 2, 3, 1), "nhwc": (0, 3, 1, 2)}
 
 
 def load_images(path: str | Path, input_shape: Shape, classes: int, layout: str | None = None) -> Images:
-    """Images and labels for a network with inputs of `input_shape` and `classes` outputs.
+    """Images and labels from a file.
 
-    The file is a NumPy `.npz` with `images` and `labels`. Images of type uint8 are divided by 255 in float32, floating
-    ones are taken as they are, float64 rounded to float32. Their axes must be the network's, up to axes of size one.
-    Images of another layout, channels first or last, are turned round only if `layout` says what the file's is
-    ("nchw" or "nhwc"). Images without channels may be flat, row by row, in the file or for the network.
-    Raises InputError for anything that does not fit.
+    Args:
+        path: A NumPy `.npz` with `images` and `labels`. Images of type uint8 are divided by 255 in float32, floating
+            ones are taken as they are, float64 rounded to float32. Images without channels may be flat, row by row, in
+            the file or for the network.
+        input_shape: Shape of the network's input, which the axes of the images must have, up to axes of size one.
+        classes: How many outputs the network has.
+        layout: What the file's layout is, "nchw" or "nhwc". Only with it images of the other one are turned round.
+
+    Returns:
+        Images `(n, *input_shape)`, float32, and labels `(n,)`, int64.
+
+    Raises:
+        InputError: Anything does not fit.
     """
     path = Path(path)
     found = read_images(path)
@@ -108,12 +116,18 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
         raise InputError(f"{path}: no such file; give an .npz file with `images` and `labels`")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("images", "labels") if name in archive}
+            names = list(archive.files)
+            arrays = {name: archive[name] for name in ("images", "labels") if name in names}
     except Exception as error:  # zip, zlib and NumPy each raise their own types
         raise InputError(f"{path}: not an .npz file of plain arrays ({_what(path, error)})") from error
     missing = {"images", "labels"} - set(arrays)
     if missing:
         raise InputError(f"{path}: array {sorted(missing)[0]!r} is missing; the file needs `images` and `labels`")
+    for name, array in arrays.items():
+        if names.count(name) > 1:
+            raise InputError(f"{path}: array {name!r} is there twice; save the file again with numpy.savez")
+        if not isinstance(array, np.ndarray):  # the bytes of what is no .npy file
+            raise InputError(f"{path}: {name!r} is not an array; save images and labels with numpy.savez")
     return arrays
 
 
@@ -170,5 +184,7 @@ def _labels(labels: NDArray[np.generic], path: Path) -> NDArray[np.int64]:
     whole = labels.astype(np.int64)
     wrong = np.flatnonzero(whole < 0)
     if len(wrong):
-        raise InputError(f"{path}: label {whole[wrong[0]]} of image {wrong[0]} is negative; classes count from 0")
+        label = labels[wrong[0]]  # unsigned numbers beyond int64 are negative ones there
+        what = "too large for a class" if label > 0 else "negative; classes count from 0"
+        raise InputError(f"{path}: label {label} of image {wrong[0]} is {what}")
     return whole

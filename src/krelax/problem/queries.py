@@ -56,9 +56,18 @@ class Queries:
 
 
 def classification(labels: Tensor, classes: int) -> Queries:
-    """Is the label's output larger than every other one? One clause for each other class, in increasing order.
+    """The question whether the label's output is larger than every other one.
 
-    Raises InputError for labels, `(batch,)`, that are not whole numbers from 0 to `classes - 1`.
+    Args:
+        labels: One for each region, `(batch,)`.
+        classes: How many outputs the network has.
+
+    Returns:
+        Margins y[label] - y[other], `(batch, classes - 1, classes)`: a clause for each other class, in increasing
+        order.
+
+    Raises:
+        InputError: Labels are not whole numbers from 0 to `classes - 1`.
     """
     if labels.dim() != 1 or labels.is_floating_point() or bool(((labels < 0) | (labels >= classes)).any()):
         raise InputError(f"labels must be a vector of whole numbers from 0 to {classes - 1}, one for each region")

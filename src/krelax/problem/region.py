@@ -219,11 +219,20 @@ class Ball(Region):
 
 
 def ball(centre: Tensor, eps: float, norm: str = "linf", clip: tuple[float, float] | None = (0.0, 1.0)) -> Region:
-    """The inputs within `eps` of `centre`, `(batch, *shape)`, in norm `linf`, `l2` or `l1`, clipped to a range.
+    """The inputs within a distance of a centre.
 
-    The region is float64, whatever type the centre has: nothing of the ball is lost where its faces are rounded.
-    Raises InputError for an eps that is negative or not finite, an unknown norm, and centres that are no finite real
-    numbers or outside the range.
+    Args:
+        centre: The centres, `(batch, *shape)`, of any real type.
+        eps: The distance, on the scale of the inputs.
+        norm: `linf`, `l2` or `l1`.
+        clip: The range of values of an input; None for no range.
+
+    Returns:
+        The regions, in float64 whatever type the centres have: nothing of a ball is lost where its faces are rounded.
+
+    Raises:
+        InputError: The eps is negative or not finite, the norm unknown, or centres are no finite real numbers or lie
+            outside the range.
     """
     if not 0 <= eps < float("inf"):
         raise InputError(f"eps must be a finite number >= 0, got {eps}")

@@ -40,12 +40,21 @@ def _no_limit() -> None:
 
 
 def read_vnnlib(path: str | Path, check: Check = _no_limit) -> Specification:
-    """Read the specification in ``path``; the module's description says what is understood and how.
+    """The property in a VNN-LIB file, of version 1.0 or 2.0.
 
-    ``check`` is called many times a second, and what it raises ends the reading: that is how a limit of time is kept.
-    Raises UnsupportedError for a well-formed file that needs more than krelax offers (several networks, constraints
-    over several inputs, and so on) and InputError for everything else that prevents a reading. Both name the file, the
-    line where one is known, and the remedy.
+    Args:
+        path: The file, which may be compressed with gzip. The description of this module says what is understood and
+            how.
+        check: Is called many times a second; what it raises ends the reading. So a limit of time is kept.
+
+    Returns:
+        The property as cases that would be unsafe.
+
+    Raises:
+        UnsupportedError: The file is well formed and needs more than krelax offers, such as several networks.
+        InputError: Anything else prevents a reading. Both name the file, the line where one is known, and the remedy.
+
+    Reference: VNN-LIB, https://www.vnnlib.org.
     """
     source = Source(Path(path), check)
     document = _Document(check)

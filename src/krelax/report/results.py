@@ -154,7 +154,10 @@ def _wrong_parts(record: Record, size: int) -> str:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, NUMBER) and math.isfinite(value)
+    try:
+        return isinstance(value, NUMBER) and math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False
 
 
 def _maybe(value: Any) -> bool:

@@ -108,7 +108,11 @@ def _links(records: Sequence[Record], folder: Path | None, output: Path) -> dict
         return {}
     base = os.path.relpath(folder.absolute(), output.absolute().parent)
     names = {r["index"]: Path(r["certificate"]["file"]).name for r in records if r.get("certificate")}
-    return {i: "./" + quote(Path(base, name).as_posix()) for i, name in names.items() if (folder / name).is_file()}
+    return {
+        i: "./" + quote(os.fsencode(Path(base, name).as_posix()))
+        for i, name in names.items()
+        if (folder / name).is_file()
+    }
 
 
 def _versions() -> dict[str, str]:
@@ -122,6 +126,6 @@ def _replace(path: Path, text: str) -> None:
     """Write at once, so that what is killed leaves no half page."""
     try:
         with replacing(path) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors="replace"))  # paths may hold bytes that are no text
     except OSError as error:
         raise _unwritable(path, error) from error

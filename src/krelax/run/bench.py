@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from krelax.errors import InputError, failed, internal, shows_tracebacks
+from krelax.errors import InputError, failed, internal, one_line, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.run.certificates import Certificates, Semantics, Written
@@ -19,6 +19,11 @@ from krelax.search.processes import cpu_seconds
 from krelax.search.verdict import Outcome, Verdict
 
 ANSWERS = {Verdict.HOLDS: "unsat", Verdict.VIOLATED: "sat", Verdict.UNKNOWN: "unknown"}
+# What a journal's results have.
+FIELDS = {
+    "answer": frozenset([*ANSWERS.values(), "timed-out", "error"]),
+    "expected": frozenset(["sat", "unsat", "open"]),
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Result:
             "vnnlib": self.instance.vnnlib.name,
             "expected": self.instance.expected,
             "answer": self.answer,
-            "reason": self.reason,
+            "reason": one_line(self.reason),
             "seconds": round(self.seconds, 4),
             "cpu": round(self.cpu, 4),
         }
@@ -122,7 +127,7 @@ def _instance(
 ) -> Instance:
     line = dict(zip(columns, row, strict=False))
     onnx, vnnlib, limit = (line.get(name, "") for name in _COLUMNS[:3])
-    if not (onnx and vnnlib and limit) or len(row) > len(columns):
+    if not (onnx and vnnlib and limit) or len(row) > len(columns) or "\0" in onnx + vnnlib:
         raise InputError(f"{path}: line {number} does not have one value for each of onnx,vnnlib,timeout_s,expected")
     try:
         seconds = float(limit)
@@ -140,8 +145,13 @@ def _instance(
 
 def _found(path: Path) -> Path:
     """The file, or the same compressed, or unpacked: lists and folders do not always agree on that."""
+    if not path.name:  # a folder, which is no file however it is called
+        return path
     other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
-    return other if other.is_file() and not path.exists() else path
+    try:
+        return other if other.is_file() and not path.exists() else path
+    except OSError:  # names that the system does not take are told where the file is read
+        return path
 
 
 def bench(

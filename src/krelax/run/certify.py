@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from krelax.errors import InputError
+from krelax.errors import InputError, one_line
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.run.certificates import Certificates
 from krelax.run.journal import open_journal
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Number, about_images
-from krelax.search.verdict import Counterexample, Outcome, Stage
+from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Summary:
         self.reasons[record["index"]] = record["reason"]
 
 
+_VERDICTS = frozenset(verdict.value for verdict in Verdict)
+
 Seen = Callable[[dict[str, Any]], None]
 
 
@@ -71,17 +73,33 @@ def certify(
     seen: Seen = lambda record: None,
     certificates: Certificates | None = None,
 ) -> Summary:
-    """Certify the images at `indices`, writing each result to `journal` and passing it to `seen` as it comes.
+    """Certify images: is every input in the region around each classified as its label says?
 
-    With `resume`, results that the journal holds are kept and not computed again. `settings` identify model and data
-    in the journal. What holds gets one of the `certificates`, `image-INDEX.zip`. Raises InputError for options or
-    images that do not fit.
+    Args:
+        network: The classifier.
+        images: Images `(n, *input_shape)` and labels `(n,)`.
+        indices: Which of them.
+        options: The regions, and with what effort.
+        journal: A file to which each result is written as it comes.
+        resume: Whether results that the journal holds are kept and not computed again.
+        settings: What identifies model and data in the journal.
+        seen: Is called with each result.
+        certificates: Where proofs are written: what holds gets one, `image-INDEX.zip`.
+
+    Returns:
+        How many images have which verdict.
+
+    Raises:
+        InputError: Options or images do not fit, or the journal is that of another run.
+
+    Sound: yes. What holds is proven, what is violated has a counterexample that was replayed in the original model.
+    Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, but for margins of exactly zero.
     """
     check_device(options.device)
     plan = Plan.of(options.method)
     began = time.perf_counter()
     summary = Summary()
-    with open_journal(journal, identity(options, settings), resume, ("verdict", "reason")) as book:
+    with open_journal(journal, identity(options, settings), resume, {"verdict": _VERDICTS, "reason": None}) as book:
         wanted = [i for i in indices if i not in book.done]
         for i in indices:
             if i in book.done:
@@ -137,7 +155,7 @@ def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[st
         "label": label,
         "predicted": predicted,
         "verdict": outcome.verdict.value,
-        "reason": outcome.reason,
+        "reason": one_line(outcome.reason),
         "margin": finite(outcome.margin),
         "seconds": round(outcome.seconds, 4),
         "stages": [_stage(stage) for stage in outcome.stages],

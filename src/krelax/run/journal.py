@@ -11,10 +11,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from krelax._version import __version__
@@ -26,6 +27,8 @@ SCHEMA = 2
 READABLE = (1, SCHEMA)
 
 Record = Mapping[str, Any]
+# Text that every result has, by name, and what it may be; None for anything.
+Fields = Mapping[str, Collection[str] | None]
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ def tag(header: Record) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_journal(path: Path, fields: Sequence[str] = ()) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def read_journal(path: Path, fields: Fields = MappingProxyType({})) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Header and results of a journal, finished or not; results have all `fields`. Raises InputError if it is none, or
     has no result yet."""
     if not path.is_file():
@@ -145,12 +148,12 @@ class Journal:
 
 @contextmanager
 def open_journal(
-    path: Path | None, settings: Mapping[str, Any], resume: bool, fields: Sequence[str] = ()
+    path: Path | None, settings: Mapping[str, Any], resume: bool, fields: Fields = MappingProxyType({})
 ) -> Iterator[Journal]:
     """The journal of the run that `settings` describe; without a path it remembers nothing.
 
     Raises InputError if another run is writing to the file, if it has results and is not to be resumed, belongs to a
-    run with other settings or another version of krelax, has results without one of `fields`, or cannot be written. A
+    run with other settings or another version of krelax, has results without what `fields` say, or cannot be written. A
     file that is not a journal of this run is left as it is. The file is locked until the run ends, however it ends.
     """
     header = {"kind": "run", "schema": SCHEMA, "krelax": __version__, **json.loads(json.dumps(settings))}
@@ -199,7 +202,7 @@ def _unwritable(path: str | Path, error: OSError) -> InputError:
     return InputError(f"{path}: cannot be written ({error.strerror}); give another --jsonl file")
 
 
-def _recover(file: BinaryIO, path: Path, header: Record, resume: bool, fields: Sequence[str]) -> dict[int, Record]:
+def _recover(file: BinaryIO, path: Path, header: Record, resume: bool, fields: Fields) -> dict[int, Record]:
     """Finished records of an earlier run. A last line cut short by a kill is removed from the file, at the end of which
     writing goes on."""
     try:
@@ -245,7 +248,7 @@ def _readable(header: Record, path: Path) -> None:
 
 
 def _parse(
-    content: bytes, path: Path, fields: Sequence[str], check: Callable[[Record, Path], None]
+    content: bytes, path: Path, fields: Fields, check: Callable[[Record, Path], None]
 ) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """The header, which is checked, and, by index, the results in the whole lines of a journal; a line that a kill cut
     short is left out. Raises InputError for lines that are no records, and for results of several runs."""
@@ -269,18 +272,26 @@ def _parse(
     return header, results
 
 
-def _record(line: bytes, path: Path, number: int, fields: Sequence[str]) -> dict[str, Any]:
+def _record(line: bytes, path: Path, number: int, fields: Fields) -> dict[str, Any]:
     """What a line holds."""
     try:
         record = json.loads(line.decode(), parse_constant=_refuse)
+        json.dumps(record, ensure_ascii=False).encode()  # JSON can hold halves of characters, which are no text
     except (ValueError, RecursionError):
         record = None
     whole = isinstance(record, dict)
     if whole and record.get("kind") == "result":
-        whole = type(record.get("index")) is int and all(isinstance(record.get(field), str) for field in fields)
+        whole = type(record.get("index")) is int and all(
+            _is_one(record.get(name), allowed) for name, allowed in fields.items()
+        )
     if not whole:
         raise InputError(f"{path}: line {number} is not a record of a run; give another file")
     return dict(record)
+
+
+def _is_one(value: Any, allowed: Collection[str] | None) -> bool:
+    """Whether a value is a text that is allowed."""
+    return isinstance(value, str) and (allowed is None or value in allowed)
 
 
 def _refuse(constant: str) -> float:

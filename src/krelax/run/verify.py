@@ -72,11 +72,25 @@ class Clock:
 def verify(
     network: Network, specification: Specification, options: VerifyOptions, certificates: Certificates | None = None
 ) -> Outcome:
-    """Does the property hold? HOLDS if every case is impossible, VIOLATED with the first counterexample found.
+    """Does a property hold?
 
-    Without any case it holds, whatever the network is, and there is nothing to prove. Where `certificates` are to be
-    written, an outcome that holds has the proofs that they need. The time limit counts what prepares the search, too.
-    Raises InputError if the specification does not fit the network.
+    Args:
+        network: The network.
+        specification: The property: cases that would be unsafe, each a region of inputs and conditions on outputs.
+            Without any case it holds, whatever the network is, and there is nothing to prove.
+        options: With what effort. The time limit counts what prepares the search, too.
+        certificates: Where proofs are written, if an outcome that holds is to have them.
+
+    Returns:
+        HOLDS if every case is impossible, VIOLATED with the first counterexample found, and else UNKNOWN with the
+        reason.
+
+    Raises:
+        InputError: The specification does not fit the network, or the options are none.
+
+    Sound: yes. What holds is proven, a counterexample was replayed in the original model.
+    Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, and wherever few inputs vary, but for
+        margins of exactly zero.
     """
     plan, clock = check_options(options), Clock(options.timeout)
     check_fit(network, specification)

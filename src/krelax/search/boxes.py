@@ -16,6 +16,7 @@ from torch import Tensor
 
 from krelax.bounds.boxed import Bounder, Bounds
 from krelax.bounds.instance import Instance, OutOfTime, helpers, memory_budget, workers
+from krelax.bounds.tree import Subproblems, Tree
 from krelax.problem.queries import Queries
 from krelax.problem.region import middle
 from krelax.proof.cuts import Cuts
@@ -65,67 +66,21 @@ class Found:
 
 
 @dataclass
-class _Boxes:
-    """Boxes by their faces in the inputs that vary, `(n, varied)`, and the best margin proven for each, `(n,)`: that of
-    the box it was cut from, at first. `number` is that of the tree of cuts, if one is kept."""
+class Boxes(Subproblems):
+    """Boxes by their faces in the inputs that vary, `(boxes, varied)`. The floor is the best margin proven, that of the
+    box it was cut from at first. `number` is that of the tree of cuts, if one is kept."""
 
     lower: Tensor
     upper: Tensor
-    margin: Tensor
     number: Tensor
 
-    def __len__(self) -> int:
-        return len(self.margin)
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All of them."""
-        return self.lower, self.upper, self.margin, self.number
-
-    def __getitem__(self, index: Tensor | slice) -> _Boxes:
-        return _Boxes(*(t[index] for t in self.tensors()))
-
-
-class _Stack:
-    """Boxes that wait; the last ones, which are the smallest, leave first, so that few wait."""
-
-    def __init__(self, boxes: _Boxes) -> None:
-        self._parts = [boxes]
-        self._count = len(boxes)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def margin(self) -> float:
-        return min((float(part.margin.min()) for part in self._parts), default=torch.inf)
-
-    def push(self, boxes: _Boxes) -> None:
-        if len(boxes):
-            self._parts.append(boxes)
-            self._count += len(boxes)
-
-    def pop(self, count: int) -> _Boxes:
-        """At most `count` boxes, at least one."""
-        taken: list[_Boxes] = []
-        while self._parts and count:
-            part = self._parts.pop()
-            first = max(0, len(part) - count)
-            if first:
-                self._parts.append(part[:first])
-            taken.append(part[first:])
-            count -= len(taken[-1])
-            self._count -= len(taken[-1])
-        if len(taken) == 1:
-            return taken[0]
-        return _Boxes(*map(torch.cat, zip(*(part.tensors() for part in taken), strict=True)))
-
-
-@dataclass
+@dataclass(frozen=True)
 class _Step:
-    """What became of a batch: the smallest margin of the boxes closed, the others cut in halves unless that is no
-    longer possible (`stuck`), and points that may be counterexamples, with their margins."""
+    """What became of a batch: the boxes that are closed, and the others cut in halves unless that is no longer possible
+    (`stuck`); and points that may be counterexamples, with their margins."""
 
-    closed: float
-    rest: _Boxes
+    subproblems: Boxes
     stuck: bool
     points: Tensor
     margins: Tensor
@@ -146,11 +101,11 @@ class InputSplitting:
         region, varied = instance.region, self._bounder.varied
         lower, upper = (t.flatten(1)[:, varied] for t in (region.lower, region.upper))
         self._whole = upper - lower
-        self._stack = _Stack(_Boxes(lower, upper, lower.new_full((1,), -torch.inf), varied.new_zeros(1)))
         self._cuts = Cuts(varied.tolist()) if instance.logs else None
-        self._most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
-        self._replay = _Replay(confirm)
-        self._closed, self._boxes = torch.inf, 0
+        region_itself = Boxes(varied.new_zeros(1), lower.new_full((1,), -torch.inf), lower, upper, varied.new_zeros(1))
+        most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
+        self._tree = Tree(region_itself, lower.new_zeros(1), most)
+        self._replay, self._boxes = _Replay(confirm), 0
 
     def run(self, seconds: float | None = None) -> Found:
         """Search for so long (None: until the question is decided or cannot be); ends at the instance's deadline."""
@@ -161,61 +116,58 @@ class InputSplitting:
 
     def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float) -> Found:
         """Round by round."""
-        while len(self._stack):
+        while len(self._tree):
             if time.perf_counter() > until:
                 return self._found("timeout")
-            parts = self._parts(threads)
+            stuck = refuted = False
             try:
-                steps = list((pool.map if pool and len(parts) > 1 else map)(self._step, parts))
+                parts = self._parts(threads)
+                for part, (_, step) in zip(parts, self._tree.grow(parts, self._step, pool), strict=True):
+                    self._boxes += len(part)
+                    stuck |= step.stuck
+                    refuted = refuted or self._replay.confirms(step.points, step.margins)
             except OutOfTime:
-                for part in parts:
-                    self._stack.push(part)
                 return self._found("timeout")
-            self._boxes += sum(map(len, parts))
-            for step in steps:
-                self._closed = min(self._closed, step.closed)
-                self._stack.push(step.rest)
-            if any(self._replay.confirms(step.points, step.margins) for step in steps):
+            if refuted:
                 return self._found(self._effort.name, violated=True)
-            if any(step.stuck for step in steps):
+            if stuck:
                 return self._found("a box cannot be split further")
-            if len(self._stack) > self._most:
+            if not self._tree.free:
                 return self._found("memory")
         return self._found(self._effort.name, holds=True)
 
     def _found(self, reason: str, holds: bool = False, violated: bool = False) -> Found:
         cuts = self._cuts if holds else None
-        return Found(min(self._closed, self._stack.margin()), holds, violated, reason, self._boxes, cuts)
+        return Found(float(self._tree.bound()), holds, violated, reason, self._boxes, cuts)
 
-    def _parts(self, threads: int) -> list[_Boxes]:
-        """The boxes of a round: a batch of about the same size for every thread that is worth one."""
+    def _parts(self, threads: int) -> list[Tensor]:
+        """The boxes of a round: the last ones, which are the smallest, so that few wait; a batch of about the same size
+        for every thread that is worth one."""
         size = min(self._effort.batch, self._bounder.at_a_time)
-        total = min(len(self._stack), size * threads)
+        total = min(len(self._tree), size * threads)
         count = max(1, min(threads, total // min(size, _WORTH_A_THREAD)))
-        return [self._stack.pop(total * (i + 1) // count - total * i // count) for i in range(count)]
+        return list(self._tree.open.rows()[-total:].tensor_split(count))
 
-    def _step(self, boxes: _Boxes) -> _Step:
+    def _step(self, boxes: Boxes) -> _Step:
         """Bound boxes; look for counterexamples in those that stay open, and cut them, the worst ones last."""
         with torch.no_grad():  # which every thread has its own of
             found = self._bounder.bound(boxes.lower, boxes.upper)
             clauses = self._queries.clause_values(found.value.unsqueeze(0))[0]
-            margin = torch.fmax(clauses.amin(1), boxes.margin)
-            closed = margin > 0
-            smallest = float(margin[closed].min()) if bool(closed.any()) else torch.inf
-            rest = (~closed).nonzero()[:, 0]
-            rest = rest[margin[rest].argsort(descending=True)]
-            boxes = _Boxes(boxes.lower[rest], boxes.upper[rest], margin[rest], boxes.number[rest])
+            boxes.floor = torch.fmax(clauses.amin(1), boxes.floor)
+            order = boxes.floor.argsort(descending=True)
+            closed, rest = (order[mask[order]] for mask in (boxes.floor > 0, ~(boxes.floor > 0)))
+            done, boxes = boxes.select(closed), boxes.select(rest)
             found, clauses = found.select(rest), clauses[rest]
             points, margins = self._candidates(boxes, found, clauses)
-            cut = _cut(boxes, self._score(boxes, found, clauses), self._times(len(boxes)), self._cuts)
-            return _Step(smallest, *cut, points, margins)
+            halves, stuck = _cut(boxes, self._score(boxes, found, clauses), self._times(len(boxes)), self._cuts)
+            return _Step(done.join(halves), stuck, points, margins)
 
     def _times(self, boxes: int) -> int:
         """How many times to cut each box of a round: more than once where a round would be too small to pay."""
         room = min(_FEW, self._bounder.at_a_time) // max(1, boxes)
         return max(1, min(_AT_MOST, room.bit_length() - 1))
 
-    def _score(self, boxes: _Boxes, found: Bounds, clauses: Tensor) -> Tensor:
+    def _score(self, boxes: Boxes, found: Bounds, clauses: Tensor) -> Tensor:
         """How much there is to gain from cutting each input, `(n, varied)`: its blame in the clauses still open."""
         pending = ~(clauses > 0)[:, self._queries.clause[0]]
         blame = torch.nan_to_num((found.blame * pending.unsqueeze(2)).sum(1))
@@ -223,10 +175,10 @@ class InputSplitting:
         share = blame / torch.where(total > 0, total, 1.0)
         return share + _WIDTH_COUNTS * (boxes.upper - boxes.lower) / self._whole
 
-    def _candidates(self, boxes: _Boxes, found: Bounds, clauses: Tensor) -> tuple[Tensor, Tensor]:
+    def _candidates(self, boxes: Boxes, found: Bounds, clauses: Tensor) -> tuple[Tensor, Tensor]:
         """The points of smallest margin among centres and corners: those with one that is not positive, or nearly."""
         if not len(boxes):
-            return self._bounder.points(boxes.lower), boxes.margin
+            return self._bounder.points(boxes.lower), boxes.floor
         members = self._queries.clause[0] == clauses.argmin(1, keepdim=True)
         slope = (found.slopes * members.unsqueeze(2)).sum(1)
         corner = torch.where(slope > 0, boxes.lower, boxes.upper)
@@ -256,7 +208,7 @@ class _Replay:
         return self._confirm(points)
 
 
-def _cut(boxes: _Boxes, score: Tensor, times: int, cuts: Cuts | None = None) -> tuple[_Boxes, bool]:
+def _cut(boxes: Boxes, score: Tensor, times: int, cuts: Cuts | None = None) -> tuple[Boxes, bool]:
     """Boxes cut in halves across the input of the largest score that has a number between its faces, and the halves
     again, so many times if they can be. As they are, and True, if one of the boxes has none. Notes the cuts."""
     for i in range(times if len(boxes) else 0):
@@ -270,6 +222,7 @@ def _cut(boxes: _Boxes, score: Tensor, times: int, cuts: Cuts | None = None) -> 
         upper = torch.stack([torch.where(across, at, boxes.upper), boxes.upper], dim=1)
         number = boxes.number if cuts is None else cuts.split(boxes.number, axis, at.gather(1, axis[:, None])[:, 0])
         numbers = torch.stack([number, number + (cuts is not None)], 1).flatten()
-        boxes = _Boxes(lower.flatten(0, 1), upper.flatten(0, 1), boxes.margin.repeat_interleave(2), numbers)
+        query, floor = (t.repeat_interleave(2) for t in (boxes.query, boxes.floor))
+        boxes = Boxes(query, floor, lower.flatten(0, 1), upper.flatten(0, 1), numbers)
         score = torch.where(across, score / 2, score).repeat_interleave(2, dim=0)
     return boxes, False

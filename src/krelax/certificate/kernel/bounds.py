@@ -136,7 +136,10 @@ class LayerBounds:
         radius = [ar.maximum(high - c, c - low) for c, (low, high) in zip(centre, ends, strict=True)]
         middle, magnitude = node.forward(ar, centre), self._magnitude(node, reach)
         spread = node.spread(ar, radius) + self.slack(node, node.terms) * ar.number(magnitude)
-        return ar.down(middle - spread), -ar.down(-(middle + spread)), magnitude
+        lower, upper = ar.down(middle - spread), -ar.down(-(middle + spread))
+        if node.within < np.inf and not (np.maximum(abs(lower), abs(upper)) <= node.within).all():
+            raise Rejected(f"values that may be larger than {node.within:g}, beyond which the file clips them")
+        return lower, upper, magnitude
 
     def _magnitude(self, node: Affine, reach: Floats) -> Floats:
         """Bounds of the sums of an affine node's absolute terms."""

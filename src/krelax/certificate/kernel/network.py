@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from math import inf
 from operator import add
 
 import numpy as np
@@ -23,7 +24,7 @@ class Affine:
 
     `fuzz` bounds the relative error of the coefficients (as of a quotient that is no float64 number), and `bias_size`
     the sum of the absolute values of the terms that the bias is made of. `made_of` is the largest number that
-    coefficients and bias are computed from.
+    coefficients and bias are computed from. The file says the same only as long as no value is larger than `within`.
     """
 
     inputs: tuple[int, ...]
@@ -33,6 +34,7 @@ class Affine:
     bias_size: Floats | None = None
     fuzz: float = 0.0
     made_of: float = 0.0
+    within: float = inf
 
     @property
     def terms(self) -> int:

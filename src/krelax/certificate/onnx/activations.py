@@ -12,13 +12,15 @@ from math import prod
 import numpy as np
 
 from krelax.certificate.kernel.activations import RULES, LeakyReLU, Maximum, ReLU, Rule
+from krelax.certificate.kernel.linear import Scale
 from krelax.certificate.kernel.network import Activation
 from krelax.certificate.onnx.affine import add, scaled
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import FLOAT, MANY, Context, Tensor, Value, form, reads, real
 from krelax.errors import UnsupportedError
 
-# What a clip's bounds are in older versions where there are none: no bound in float32, but one of real numbers.
+# What a clip's bounds are in older versions where there are none, and what exporters write for none. No number in
+# float32 is beyond them.
 _UNBOUNDED = float(np.finfo(np.float32).max)
 
 
@@ -88,23 +90,27 @@ def _absolute(c: Context) -> Tensor:
 
 @reads("Clip", forms=[form(7, 1, min=FLOAT, max=FLOAT), form(11, 1, 3)])
 def _clip(c: Context) -> Tensor:
-    """`high - relu(high - max(x, low))`."""
+    """`high - relu(high - max(x, low))`. Bounds that no number in float32 is beyond are none, for values within them:
+    that they are is for the proof to show."""
     low, high = (_bound(c, name, place) for name, place in (("min", 1), ("max", 2)))
     if low is not None and high is not None and low > high:
         raise UnsupportedError(f"a clip to [{low:g}, {high:g}], which readers take differently")
+    if (low or 0.0) >= _UNBOUNDED or (high or 0.0) <= -_UNBOUNDED:
+        raise UnsupportedError("a clip to the largest numbers alone")
     x: Tensor = c.value()
-    if low is not None:
+    limits = [b for b in (-low if low is not None else 0.0, high or 0.0) if b >= _UNBOUNDED]
+    if limits:
+        x = c.affine([c.value()], [Scale(np.ones(1))], c.value().shape, within=min(limits))
+    if low is not None and low > -_UNBOUNDED:
         x = _maximum(c, x, np.array(low))
-    if high is not None:
+    if high is not None and high < _UNBOUNDED:
         x = add(c, np.array(high), _positive(c, add(c, np.array(high), x, -1)), -1)
     return x
 
 
 def _bound(c: Context, name: str, place: int) -> float | None:
     """A bound of a clip, None if there is none."""
-    bound = c.scalar(place)
-    if c.version < 11:
-        bound = c.get(name) if name in c.call.attributes else _UNBOUNDED
-    if bound is not None and abs(bound) >= _UNBOUNDED:
-        raise UnsupportedError(f"a clip whose {name} is the largest float32 number; export with version 11 or newer")
-    return None if bound is None else float(bound)
+    if c.version >= 11:
+        return c.scalar(place)
+    given = {"min": -_UNBOUNDED, "max": _UNBOUNDED}[name] if name not in c.call.attributes else c.get(name)
+    return float(given)

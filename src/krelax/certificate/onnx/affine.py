@@ -151,26 +151,39 @@ def _batch_norm(c: Context) -> Tensor:
     return scaled(c, x, factor, shift - moved, bias_size=size, fuzz=ROUNDED, made_of=float(largest))
 
 
-_GEMM = {"alpha": real(1), "beta": real(1), "transA": only(0), "transB": FLAG}
+_GEMM = {"alpha": real(1), "beta": real(1), "transA": FLAG, "transB": FLAG}
 
 
 @reads("Gemm", forms=[form(7, 3, **_GEMM), form(11, 2, 3, **_GEMM)])
 def _gemm(c: Context) -> Tensor:
-    """`alpha * (x @ weight) + beta * bias`: products with alpha come afterwards, so that none of them rounds."""
-    x, weight, bias, alpha, beta = c.value(), c.weight(1), c.weight(2, optional=True), c.get("alpha"), c.get("beta")
-    if len(x.shape) != 2 or weight.ndim != 2:
-        raise InputError(f"operands of shapes {list(x.shape)} and {list(weight.shape)}, not two matrices")
-    weight = weight.T if c.get("transB") else weight
-    shape = (x.shape[0], weight.shape[-1])
+    """`alpha * (a @ b) + beta * bias`: products with alpha come afterwards, so that none of them rounds."""
+    bias, alpha, beta = c.weight(2, optional=True), c.get("alpha"), c.get("beta")
+    x, weight, turned = _factors(c)
+    shape = (weight.shape[1], x.shape[0]) if turned else (x.shape[0], weight.shape[1])
     if bias is not None and broadcast(bias.shape, shape) != shape:
         raise InputError(f"a bias of shape {list(bias.shape)}")
-    if alpha == 1 and (beta == 1 or bias is None):
+    if alpha == 1 and (beta == 1 or bias is None) and not turned:
         return _matrix(c, x, weight, bias)
     y, fuzz = _matrix(c, x, weight), 0.0
+    if turned:
+        y = c.moved(numbers(y.shape).T, y)
     if bias is not None and beta != 1:
         double = c.dtype == np.float64  # products of float32 numbers are float64 numbers
         bias, fuzz = computed(bias * float(beta), (bias == 0) | (beta == 0)), ROUNDED * double
     return scaled(c, y, float(alpha), bias, fuzz=fuzz)
+
+
+def _factors(c: Context) -> tuple[Value, Floats, bool]:
+    """The factors of a product of two matrices, each perhaps transposed, of which one is constant: that comes last. If
+    it is the first one, the factors are those of the transposed product."""
+    turned = not isinstance(c.operand(0), Value)
+    x, weight = c.value(int(turned)), c.weight(int(not turned))
+    if len(x.shape) != 2 or weight.ndim != 2:
+        raise InputError(f"operands of shapes {list(x.shape)} and {list(weight.shape)}, not two matrices")
+    own, other = ("transB", "transA") if turned else ("transA", "transB")
+    if c.get(own) != turned:
+        x = c.moved(numbers(x.shape).T, x)
+    return x, weight.T if c.get(other) != turned else weight, turned
 
 
 def _matrix(c: Context, x: Value, weight: Floats, bias: Any = None) -> Value:
@@ -184,12 +197,20 @@ def _matrix(c: Context, x: Value, weight: Floats, bias: Any = None) -> Value:
 @reads("MatMul", forms=[form(7, 2)])
 def _matmul(c: Context) -> Tensor:
     if isinstance(c.operand(0), Value):
-        return _matrix(c, c.value(0), c.weight(1))
-    x = c.value(1)
+        return _stacked(c, c.value(0), c.weight(1))
+    x, weight = c.value(1), c.weight(0)
     if len(x.shape) < 2:
-        return _matrix(c, x, c.weight(0).T)
-    turned = _matrix(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), c.weight(0).T)
-    return c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)
+        return _stacked(c, x, weight.T)
+    turned = _stacked(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), weight.T)
+    return turned if weight.ndim == 1 else c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)
+
+
+def _stacked(c: Context, x: Value, weight: Floats) -> Value:
+    """`x @ weight`; a vector is a matrix of one column, an axis that the product does not have."""
+    if weight.ndim != 1:
+        return _matrix(c, x, weight)
+    y = _matrix(c, x, weight[:, None])
+    return Value(y.node, y.shape[:-1], y.dtype)
 
 
 def means(c: Context, index: Index, factor: Any, shape: Shape) -> Value:
