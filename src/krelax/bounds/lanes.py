@@ -38,7 +38,8 @@ class Gate:
         self._instance, self._known, self._exact, self._assumed = instance, known, exact, assumed
         self._sites = {i: s for i, s in sites.items() if isinstance(s, Splittable)}
         paired = all(_is_pairs(site) for site in self._sites.values())
-        self._open = len(self._sites) == len(sites) > 0 and paired and instance.region.lower.device.type == "cpu"
+        modelled = len(self._sites) == len(sites) > 0 and paired and exact.constant.numel() > 0
+        self._open = modelled and instance.region.lower.device.type == "cpu"
         self._passes, self._lock = 0, Lock()
         self._lanes: Lanes | None = None
 

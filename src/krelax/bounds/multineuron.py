@@ -9,15 +9,15 @@ the support of their exact hull. Everything is one backward pass with more to ch
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from krelax.activations import Rule
-from krelax.bounds.backward import Form, Trace, back_substitute, neurons, pull
+from krelax.bounds.backward import Form, Trace, back_substitute, neurons
 from krelax.bounds.branching import Effort
-from krelax.bounds.groups import Groups, Through
+from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.intermediate import tighten_by_ascent
 from krelax.bounds.layers import LayerBounds, advance, start
@@ -27,8 +27,6 @@ from krelax.bounds.steps import by_rule
 from krelax.bounds.tightening import tighten_layer
 from krelax.hull.grouping import Grouping, groups
 from krelax.hull.polytope import octahedral_rows, pair_rows
-from krelax.network.graph import Network
-from krelax.network.ops import Linear
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,6 @@ class Joining:
 _OCTAHEDRAL = 4
 # Share of a round that goes to a neuron no margin needs, against the average one.
 _LEAST_WEIGHT = 0.3
-# Pairs in leaves: more of them cost more than they save.
-_PAIRS = Grouping(neurons=50, overlap=1)
 # For finding out what the margins need.
 _SHORT = Ascent(30, 0.5, 0.92)
 
@@ -96,9 +92,7 @@ def choose(
     instance: Instance, known: LayerBounds, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
 ) -> Groups | None:
     """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group, or if
-    its activation cannot be in groups. They have no pass-through members where proofs are recorded, which cannot say
-    what such groups prove."""
-    grouping = replace(grouping, through=0) if instance.logs else grouping
+    its activation cannot be in groups."""
     source, relaxation = instance.network.nodes[node].inputs[0], known.relaxations[node]
     leak = relaxation.op.leak
     if leak is None:
@@ -111,45 +105,9 @@ def choose(
         return None
     related = affinity(instance, known, source, best).to(score)
     members = best[groups(score[best], grouping, related)]
-    normals = octahedral_rows if grouping.size + grouping.through <= _OCTAHEDRAL else pair_rows
-    rows = torch.from_numpy(normals(grouping.size + grouping.through)).to(score)
-    through = _through(instance, known, source, members, grouping.through)
-    return bounded(instance, known, source, members[None], rows, ascent, leak, through)
-
-
-def paired(instance: Instance, known: LayerBounds, form: Form) -> LayerBounds:
-    """The same bounds with pairs of neurons, chosen by what they cost the given forms, in the fast type; every layer
-    has its share of the time until the deadline of the instance. One region."""
-    result, joining = known.copy(), Joining()
-    scores = sorted(influence(instance, form, known).items())
-    for n, (i, score) in enumerate(scores):
-        with suppress(OutOfTime):
-            chosen = choose(instance.share(len(scores) - n), result, i, score, _PAIRS, joining.combinations)
-            if chosen is not None:
-                result.groups[i] = (chosen,)
-    return result
-
-
-def _through(instance: Instance, known: LayerBounds, node: int, members: Tensor, count: int) -> Through | None:
-    """For each group `(groups, k)` of entries of `node` the `count` entries of the layer below that move all members
-    most: pass-through members."""
-    if count == 0:
-        return None
-    below, weight = _direct(instance.network, node, members.unique())
-    width = (known.upper[below] - known.lower[below])[0].flatten()
-    moves = (weight.abs() * width)[torch.searchsorted(members.unique(), members)].amin(1)
-    places = moves.topk(count, dim=1).indices
-    return Through(below, instance.network.nodes[below].shape, places[None])
-
-
-def _direct(network: Network, node: int, index: Tensor) -> tuple[int, Tensor]:
-    """The nearest node below that is not affine, and the coefficients `(m, n)` of its entries in `node`'s."""
-    form = neurons(network, node, index[None])
-    while isinstance(op := network.nodes[below := max(form.coeff)].op, Linear):
-        coeff = form.take(below)
-        assert coeff is not None
-        pull(network, below, op, coeff, form)
-    return below, form.coeff[below][0].flatten(1)
+    normals = octahedral_rows if grouping.size <= _OCTAHEDRAL else pair_rows
+    rows = torch.from_numpy(normals(grouping.size)).to(score)
+    return bounded(instance, known, source, members[None], rows, ascent, leak)
 
 
 def worth(score: Tensor) -> Tensor:

@@ -90,7 +90,6 @@ class Complete:
     branching: Effort = _MARGINS
     passes: tuple[Pass, ...] = _PASSES
     turn: float = 3.0
-    pairs: float | None = 3.0
     between: float = 1.0
     share: float = 0.2
     hope: float = 2.0
@@ -183,8 +182,7 @@ class _ByNeurons:
     def _margins(self) -> Margins:
         """The search on the open margins over what is known, which goes on until bounds of layers are tightened."""
         if self._search is None:
-            pairs = self._effort.pairs
-            self._search = Margins(self._instance, self._queries, self._found, self._branching, self._probe, pairs)
+            self._search = Margins(self._instance, self._queries, self._found, self._branching, self._probe)
         return self._search
 
     def _result(self) -> Found:

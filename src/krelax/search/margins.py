@@ -12,10 +12,8 @@ from torch import Tensor
 
 from krelax.bounds.backward import outputs
 from krelax.bounds.bounded import Bounded
-from krelax.bounds.branching import Branching, Effort, Proved
+from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
-from krelax.bounds.layers import LayerBounds
-from krelax.bounds.multineuron import paired
 from krelax.problem.queries import Queries
 from krelax.proof.log import MARGINS, UNSTATED, Forms
 from krelax.search.attack import Attack, descend
@@ -26,8 +24,6 @@ Confirm = Callable[[Tensor], Counterexample | None]
 # Points are attacked on the first, second, fourth, ... occasion, and on every one of so many.
 _OFTEN = 32
 _FEW = 32
-# Turns of a search with pairs until it is given up.
-_TURNS = 8
 
 
 class Refuted(Exception):
@@ -39,21 +35,9 @@ class Refuted(Exception):
 
 
 class Margins:
-    """A search on the margins of the clauses that are still open.
+    """A search on the margins of the clauses that are still open."""
 
-    With `pairs`, another search whose leaves pay for pairs of neurons together tries its luck once so many seconds have
-    passed. It has as long as this one had, and takes its place once its worst leaf is nearer to zero.
-    """
-
-    def __init__(
-        self,
-        instance: Instance,
-        queries: Queries,
-        found: Bounded,
-        effort: Effort,
-        probe: Probe,
-        pairs: float | None = None,
-    ) -> None:
+    def __init__(self, instance: Instance, queries: Queries, found: Bounded, effort: Effort, probe: Probe) -> None:
         settled = queries.clause_values(found.value)[0] > 0
         self._index = (~settled[queries.clause[0]]).nonzero()[:, 0]
         exact, fast = (
@@ -66,49 +50,23 @@ class Margins:
         self._instance, self._start = instance, min([0.0, *start.tolist()])
         self._readings = [0.0]
         self.seconds, self._is_stuck = 0.0, False
-        self._pairs = torch.inf if pairs is None else pairs
-
-        def search(known: LayerBounds, effort: Effort) -> Branching:
-            return Branching(
-                instance, known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
-            )
-
-        self._begin, self._effort, self._fast = search, effort, fast
-        self._search = search(found.known, effort)
+        self._search = Branching(
+            instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
+        )
 
     def run(self, found: Bounded, seconds: float | None) -> Bounded:
         """Go on for so long; what is known then."""
         began = time.perf_counter()
-        found = self._improved(found, self._search.run(seconds))
+        proved = self._search.run(seconds)
         spent = time.perf_counter() - began
         self.seconds += spent
-        if self.seconds >= self._pairs and self.worst() < 0 and not self._instance.expired():
-            self._pairs = torch.inf
-            found = self._with_pairs(found)
         self._readings.append(self.progress())
         self._is_stuck = seconds is not None and spent < seconds
-        return found
-
-    def _improved(self, found: Bounded, proved: Proved) -> Bounded:
         value = found.value.index_copy(1, self._index, proved.value[None])
         if proved.lemmas is None:
             return found.improved(value, None)
         none = torch.full_like(value, UNSTATED, dtype=torch.int64)
         return found.improved(value, none.index_copy(1, self._index, proved.lemmas[None]))
-
-    def _with_pairs(self, found: Bounded) -> Bounded:
-        """Try pairs; what is known then."""
-        known = paired(self._instance.until(self.seconds), found.known, self._fast)
-        if not known.groups:
-            return found
-        rival, turn = self._begin(known, replace(self._effort, groups=True)), self.seconds / _TURNS
-        for _ in range(_TURNS):
-            found = self._improved(found, rival.run(turn))
-            if rival.worst() > self.worst():
-                self._search = rival
-            if self._search is rival or self._instance.expired():
-                break
-        return found
 
     def worst(self) -> float:
         """The bound of the worst leaf, as proposed."""
