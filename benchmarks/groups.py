@@ -7,8 +7,8 @@
 Questions that optimised slopes leave open are branched on, on one core, after each of several ways to prepare: slopes
 alone; groups of k neurons in every layer at the root (chosen a second time from the prices that the first choice
 leaves: `anew`); layers tightened by branching, without groups and with them; groups of the root kept in every leaf;
-slopes alone with `clips` in the leaves; and pairs chosen over bounds that stay as they are, in every leaf, without clips
-and with them. `--ways` does only those that are named. A pass over the layers takes at most
+slopes alone with `clips` in the leaves; and pairs chosen over bounds that stay as they are, in every leaf, without
+clips and with them. `--ways` does only those that are named. A pass over the layers takes at most
 `--preparing` seconds. Results are appended to the journal, and what is there is not done again; `--part I/N` does only
 every Nth question, from number I on, for journals side by side, which make one when they are joined (`--families`
 without any prints its table). Prints, for each family of networks and way, how many questions were closed within so
