@@ -3,8 +3,8 @@
     python benchmarks/barrier.py [--quick | --write]
 
 For each question (network, image, worst margin): the optimum of the triangle linear program, which no relaxation of
-single neurons beats (Salman et al. 2019); k-ReLU for k = 2, 3, 4, with and without a pass-through member; the linear
-program with cuts of hulls of pairs and triples; and the exact optimum, from branching below and an attack above.
+single neurons beats (Salman et al. 2019); k-ReLU for k = 2, 3, 4; the linear program with cuts of hulls of pairs and
+triples; and the exact optimum, from branching below and an attack above.
 Everything twice: with groups in every layer, and with the triangle's pre-activation bounds for all. CPU seconds of this
 process, one thread. With `--write` the tables and the figure of docs/barrier.md are written as well (needs matplotlib).
 """
@@ -39,7 +39,7 @@ from krelax.bounds.multineuron import Joining, choose, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
 from krelax.cli.printing import table
-from krelax.hull.grouping import Grouping, Strategy
+from krelax.hull.grouping import Grouping
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.problem.queries import Queries
@@ -71,11 +71,8 @@ class Relaxation:
 
 RELAXATIONS = (
     Relaxation("k = 2", Grouping(2, neurons=60, overlap=3)),
-    Relaxation("k = 2 + 1", Grouping(2, neurons=60, overlap=3, through=1)),
     Relaxation("k = 3", Grouping(3, neurons=40, overlap=2, enough=1.0)),
-    Relaxation("k = 3 + 1", Grouping(3, neurons=24, overlap=2, enough=1.0, through=1)),
     Relaxation("k = 4", Grouping(4, neurons=30, overlap=1, enough=1.0)),
-    Relaxation("k = 4 + 1", Grouping(4, neurons=30, overlap=1, enough=1.0, through=1)),
     Relaxation("LP, k = 2", Grouping(2, neurons=100, overlap=4), program=True),
     Relaxation("LP, k = 3", Grouping(3, neurons=80, overlap=4, enough=1.0), program=True),
 )
@@ -242,19 +239,19 @@ def example(rows: list[list[float]], through: list[float]) -> Network:
 
 ROTATED, MAXIMUM = example([[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0]), example([[-1.0, 1.0]], [1.0, 0.0])
 TEXTBOOK = (
-    ("ReLU(u + v) + ReLU(u - v), u, v in [-1, 1]", ROTATED, -1.0, Grouping(2), Grouping(2, through=1)),
-    ("x + ReLU(y - x), x, y in [0, 1]", MAXIMUM, 0.0, Grouping(2), Grouping(1, Strategy.SPARSE, overlap=1, through=1)),
-)  # the second has one neuron, which k-ReLU without pass-through members cannot join with any other
+    ("ReLU(u + v) + ReLU(u - v), u, v in [-1, 1]", ROTATED, -1.0),
+    ("x + ReLU(y - x), x, y in [0, 1]", MAXIMUM, 0.0),
+)  # the second has one neuron, which there is no other to join with
 
 
 def textbook() -> list[Result]:
     """The minima of the negative of both examples, with groups of all neurons of their one layer."""
     results = []
-    for name, network, low, alone, through in TEXTBOOK:
+    pairs = Relaxation("k = 2", Grouping(2), outer=Ascent(1000, 0.3, 0.997))
+    for name, network, low in TEXTBOOK:
         region = Box(torch.full((1, 2), low).double(), torch.ones(1, 2).double())
         query = Queries(-torch.ones(1, 1, 1).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).long(), 1)
-        relaxations = [Relaxation(n, g, outer=Ascent(1000, 0.3, 0.997)) for n, g in (("k", alone), ("+ 1", through))]
-        results.append(measured(prepared(name, 0.0, Instance.of(network, region), query), relaxations))
+        results.append(measured(prepared(name, 0.0, Instance.of(network, region), query), [pairs]))
     return results
 
 
@@ -291,7 +288,7 @@ def every(results: Sequence[Result], relaxations: Sequence[Relaxation], side: st
 
 def examples(results: Sequence[Result]) -> Table:
     """Upper bounds of the maxima."""
-    header = ("maximum of", "barrier", "k-ReLU", "with a pass-through member", "exact")
+    header = ("maximum of", "barrier", "k-ReLU", "exact")
     found = ((q.barrier.value, *(m.value for m in q.whole.values()), q.lower) for q in results)
     return header, [(q.name, *(f"{-v:.3f}" for v in values)) for q, values in zip(results, found, strict=True)]
 
@@ -314,9 +311,9 @@ EXACT = "#CC79A7"
 
 
 def look(relaxation: Relaxation) -> dict[str, Any]:
-    """One colour for every k and solver; circles, triangles with a pass-through member, squares for programs."""
-    colour = COLOURS[relaxation.name.removesuffix(" + 1")]
-    marker = "s" if relaxation.program else "^" if relaxation.grouping.through else "o"
+    """One colour for every k and solver; circles, squares for programs."""
+    colour = COLOURS[relaxation.name]
+    marker = "s" if relaxation.program else "o"
     return {"color": colour, "marker": marker, "linestyle": "none", "markersize": 7}
 
 
@@ -339,7 +336,7 @@ def draw_shares(axes: Any, results: Sequence[Result], relaxations: Sequence[Rela
             spread = np.linspace(-0.09, 0.09, len(closed))
             axes.plot(at + spread, closed, **look(r) | {"markersize": 5}, fillstyle=fill, alpha=0.75)
             axes.plot([at - 0.15, at + 0.15], [median(closed)] * 2, color="black", linewidth=2.2, zorder=3)
-    axes.set_xticks(range(len(relaxations)), [r.name.replace(", ", "\n").replace(" +", "\n+") for r in relaxations])
+    axes.set_xticks(range(len(relaxations)), [r.name.replace(", ", "\n") for r in relaxations])
     axes.axhline(0, color="black", linestyle="--", linewidth=1)
     axes.axhline(100, color=EXACT, linewidth=1.5)
     axes.set(ylim=(-5, 105), ylabel="gap closed, %")

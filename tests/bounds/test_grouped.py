@@ -14,7 +14,7 @@ from torch import Tensor
 from krelax.activations import LeakyReLU, ReLU
 from krelax.activations.joint import Joint
 from krelax.bounds.backward import Form, Trace, back_substitute, lower_bound, outputs
-from krelax.bounds.groups import Groups, Through
+from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
@@ -41,19 +41,14 @@ def network(rng: np.random.Generator, slope: float = 0.0) -> Network:
     return builder.build(builder.add(Dense(torch.from_numpy(rng.normal(size=(3, 6))), None), x))
 
 
-def group(members: Tensor, size: int, slope: float = 0.0, through: bool = False) -> Choose:
-    """Put groups on every activation, or with a pass-through member on all but the first."""
+def group(members: Tensor, size: int, slope: float = 0.0) -> Choose:
+    """Put groups on every activation."""
 
     def choose(instance: Instance, known: LayerBounds) -> None:
-        for i in list(known.relaxations)[int(through) :]:
+        for i in known.relaxations:
             source = instance.network.nodes[i].inputs[0]
-            below = instance.network.nodes[source].inputs[0]
-            others = None
-            if through:
-                places = members[..., :1] % known.lower[below][0].numel()
-                others = Through(below, instance.network.nodes[below].shape, places)
             rows = torch.from_numpy(octahedral_rows(size)).double()
-            known.groups[i] = (bounded(instance, known, source, members, rows, Ascent(2), slope, others),)
+            known.groups[i] = (bounded(instance, known, source, members, rows, Ascent(2), slope),)
 
     return choose
 
@@ -62,7 +57,6 @@ CASES = {
     "pairs": (0.0, group(PAIRS, 2)),
     "triples": (0.0, group(TRIPLES, 3)),
     "leaky pairs": (0.1, group(PAIRS, 2, 0.1)),
-    "pairs with a pass-through member": (0.0, group(PAIRS, 3, 0.0, True)),
 }
 every_case = pytest.mark.parametrize("case", CASES)
 

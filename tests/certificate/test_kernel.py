@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import TensorProto, helper
 from tests import exact
 from tests.certificate.proofs import Author, as_file, leaves, network_of, plain, random_boxes, random_layers, rough
 from tests.certificate.values import evaluate
+from tests.run.files import model, node, tensor
 
 from krelax.certificate.format.schema import Choices, Forms, GroupSet, Layer, Lemma, Question, Region, Shares
 from krelax.certificate.kernel.activations import ReLU
@@ -302,3 +303,27 @@ def test_points_of_the_region_have_larger_margins(ar: Arithmetic, name: str, bas
         assert ((lower <= z + 1e-9) & (z <= upper + 1e-9)).all()
     if base != "interval":
         assert margin >= (values[-1] @ rows.T).min() - 6
+
+
+def test_exact_numbers_need_no_sizes_of_what_cancels() -> None:
+    """The sum of a neuron's absolute terms is beyond float64. Rounding is charged for it, and exact numbers have
+    none; in float64 nothing is proven."""
+    layers = [exact.Layer([[1e308, -1e308]], [0.0]), exact.Layer([[1e-308]], [0.0], None)]
+    nodes = [node("MatMul", "x", "v", "z"), node("Relu", "z", "a"), node("MatMul", "a", "w", "y")]
+    ends = [tensor("x", [2], TensorProto.DOUBLE)], [tensor("y", [1], TensorProto.DOUBLE)]
+    data = model(nodes, {"v": np.array([[1e308], [-1e308]]), "w": np.array([[1e-308]])}, *ends)
+    network, region = read_network(data.SerializeToString()), Region("box", np.zeros(2), np.ones(2))
+    rows, offsets = np.array([[-1.0]]), np.array([1.0625])
+    question = Question(region, rows, offsets, np.zeros(1, np.int32), [Layer("interval")], plain(1))
+    margin = proof(network, question, Exact())[1]
+    assert 0 < Fraction(margin) <= worst(layers, question)
+    assert not proof(network, question, Float64())[1] > 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bounds_of_numbers_beyond_float64(sign: int) -> None:
+    most = np.finfo(np.float64).max
+    wanted = [most, most] if sign > 0 else [-np.inf, -most]
+    numbers = Exact().number(np.array([most, most / 2]) * sign)
+    assert Exact().down(numbers + numbers).tolist() == wanted
+    assert Exact().down(numbers + numbers + sign * 0.5).tolist() == (wanted if sign > 0 else [-np.inf, -np.inf])

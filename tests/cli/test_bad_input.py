@@ -117,6 +117,14 @@ NETWORKS: dict[str, tuple[Content, str]] = {
     "two inputs": (model([node("Add", "x", "u", "y")], None, [tensor("x", [1, 2]), tensor("u", [1, 2])]), "2 inputs"),
     "no inputs": (model([node("Relu", "c", "y")], {"c": WEIGHT}, []), "0 inputs"),
     "two outputs": (two_outputs(), "2 outputs"),
+    "many axes": (one("Unsqueeze", "x", "a", constants={"a": np.arange(70)}), "72 axes"),
+    "many axes for a while": (
+        model(
+            [node("Reshape", "x", "s", "z"), node("Relu", "z", "a"), node("Flatten", "a", "y", axis=0)],
+            {"s": np.array([1] * 40 + [2])},
+        ),
+        "41 axes",
+    ),
     "no outputs": (unfinished("no outputs"), "0 outputs"),
     "no nodes": (unfinished("no nodes"), "no operators"),
     "no constant": (unfinished("no constant"), "'w'"),

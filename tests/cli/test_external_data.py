@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tests.run.files import dense, images
+from tests.run.files import dense, images, specification
 
 from krelax.cli import main
 
@@ -37,3 +37,34 @@ def test_certificates_are_about_all_files(capfd: Any, tmp_path: Path) -> None:
     weights.write_bytes(b"\0" * weights.stat().st_size)
     assert run("check", proof, "--network", net) == 1
     assert "rejected: about the network" in capfd.readouterr().err
+
+
+LOCATIONS: dict[str, tuple[list[tuple[str, str]], str]] = {
+    "zero byte": ([("location", "weights\0.bin")], "unprintable"),
+    "line feed": ([("location", "weights\n")], "unprintable"),
+    "two places": ([("location", "weights"), ("offset", "0"), ("offset", "16")], "say twice what its offset is"),
+    "two files": ([("location", "weights"), ("location", "other")], "say twice what its location is"),
+}
+
+
+@pytest.mark.parametrize("name", LOCATIONS)
+def test_places_that_readers_may_take_differently(capfd: Any, tmp_path: Path, name: str) -> None:
+    """Nothing is guessed, and a list with such a network goes on."""
+    entries, words = LOCATIONS[name]
+    model = dense((np.eye(2), [0.0, 0.0]))
+    (weight, _), net = model.graph.initializer, tmp_path / "net.onnx"
+    (tmp_path / "weights").write_bytes(weight.raw_data * 2)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in entries:
+        weight.external_data.add(key=key, value=value)
+    net.write_bytes(model.SerializeToString())
+    data = images(tmp_path / "data.npz", np.float32([[0.75, 0.25]]), [0])
+    assert run("certify", net, data, "--eps", 0.125, "--jsonl", tmp_path / "results.jsonl") == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert words in err
+    (tmp_path / "q.vnnlib").write_text(specification([0, 0], [1, 1], "(assert (<= Y_0 -1))"), encoding="utf-8")
+    (tmp_path / "list.csv").write_text("net.onnx,q.vnnlib,5\n", encoding="utf-8")
+    assert run("bench", tmp_path / "list.csv", "--jsonl", tmp_path / "bench.jsonl") == 3
+    assert words in capfd.readouterr().out

@@ -181,6 +181,25 @@ def test_what_cannot_be_interrupted_is_ended(limit: float | None, code: int, out
     assert done.stderr.count("\n") == (1 if limit else 0)
 
 
+LOADING = """
+import sys, time
+import krelax.network.onnx
+from krelax.cli import main, patience
+patience._GRACE = 0.0
+krelax.network.onnx.load_onnx = lambda file: time.sleep(300)
+main(["verify", "good.vnnlib", "--network", "good.onnx", "--timeout", "0.1", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--certificate", "proof.zip"]], ids=["alone", "with a certificate"])
+def test_a_network_that_is_read_for_too_long(good: Path, more: list[str]) -> None:
+    """A proof is waited for, but not before there can be any."""
+    command = [sys.executable, "-c", LOADING, *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=good)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (30, "timed-out\n", 1)
+    assert not (good / "proof.zip").exists()
+
+
 def test_an_answer_in_time_is_not_taken_back() -> None:
     code = ENDLESS.format(limit=0.3).replace("time.sleep(300)", "pass") + "time.sleep(1)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

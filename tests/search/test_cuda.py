@@ -10,7 +10,6 @@ from unittest.mock import patch
 import pytest
 import torch
 from tests.bounds.problems import METHODS as SHORT
-from tests.bounds.problems import short
 from tests.gpu import gpu
 from tests.search.asking import answers, check_counterexample, specification
 from tests.search.planted import FAMILIES, plant
@@ -20,9 +19,7 @@ from torch import Tensor
 
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, Method, bound
-from krelax.bounds.multineuron import Joining
 from krelax.hull import scan
-from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region, ball
@@ -37,7 +34,6 @@ from krelax.search.verdict import Verdict
 SMALLEST = [(family, sizes[0]) for family, (_, sizes) in FAMILIES.items()]
 # Two families for every method, and every family for some.
 METHODS_ON = [(method, *SMALLEST[j % len(SMALLEST)]) for i, method in enumerate(METHODS) for j in (3 * i, 3 * i + 2)]
-THROUGH = replace(METHODS["alpha"], joining=(Joining(Grouping(2, neurons=8, overlap=1, through=1)),))
 NEURONS = Complete(inputs=0, passes=())
 
 
@@ -83,11 +79,6 @@ def planted(family: str, inputs: int, count: int = 1) -> tuple[Network, Question
 def test_bounds_are_the_same_there(method: str, family: str, inputs: int) -> None:
     network, questions, secret = planted(family, inputs, 1 if METHODS[method].separate else 2)
     compare(network, questions.region, questions.queries, SHORT[method], secret)
-
-
-def test_groups_with_pass_through_members() -> None:
-    network, questions, secret = planted("dense", 8)
-    compare(network, questions.region, questions.queries, short(THROUGH), secret)
 
 
 @pytest.mark.parametrize(("norm", "method"), [("l1", "zonotope"), ("l2", "crown"), ("l2", "krelu"), ("l1", "lp")])

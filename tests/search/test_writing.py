@@ -146,15 +146,6 @@ def test_deep_networks_rest_on_nothing_that_is_not_noted(method: str, tmp_path: 
     assert proof.margin >= least - 1e-6 * (1 + abs(least))
 
 
-def test_groups_with_pass_through_members_are_left_out(tmp_path: Path) -> None:
-    """What is proven without them is written."""
-    instance, queries, model = asked("digits_dense", 0.07, 9.0)
-    joining = Joining(Grouping(2, neurons=12, overlap=1, through=1), SHORT, SHORT, SHORT)
-    log = ProofLog()
-    found = bound(replace(instance, logs=(log,)), queries, replace(METHODS["alpha"], joining=(joining,)))
-    assert checked(instance, queries, log, found, model, tmp_path / "c.zip") <= float(found.value.min()) + 0.02
-
-
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_balls(norm: str, tmp_path: Path) -> None:
     instance, queries, model = asked("digits_dense", 0.2, norm=norm)
@@ -293,7 +284,8 @@ def narrow(path: Path, seed: int, margin: float) -> tuple[Questions, float]:
 def decided(path: Path, questions: Questions, search: Complete, device: str = "cpu") -> tuple[Outcome, float]:
     """The outcome of a search, and the margin that the checker finds in its certificate."""
     outcomes: list[Outcome] = []
-    decide(load_onnx(path), questions, Plan((search,)), lambda i, o: outcomes.append(o), 60, device, proofs=True)
+    limit = 900  # seconds of a machine that is busy with other things; alone none of these searches takes 60
+    decide(load_onnx(path), questions, Plan((search,)), lambda i, o: outcomes.append(o), limit, device, proofs=True)
     assert outcomes[0].verdict is Verdict.HOLDS
     model, proof = path.read_bytes(), path.with_suffix(".zip")
     write(proof, Certificate(hashlib.sha256(model).hexdigest(), "real", "test", list(outcomes[0].proofs)))

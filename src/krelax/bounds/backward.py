@@ -44,8 +44,7 @@ class Form:
     def cross(self, node: int, crossing: Crossing) -> None:
         """Pay for the crossing of an activation whose pre-activation is `node`, and carry what is left of it."""
         self.constant = self.constant - crossing.price
-        for i, coeff in ((node, crossing.slopes), *crossing.elsewhere.items()):
-            self.give(i, coeff)
+        self.give(node, crossing.slopes)
 
 
 @dataclass

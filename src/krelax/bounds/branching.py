@@ -324,4 +324,4 @@ class Branching:
 
 def _is_stated(groups: Groups) -> bool:
     """Whether certificates can say what leaves choose for these groups."""
-    return groups.members.shape[2] == 2 and groups.through is None
+    return groups.members.shape[2] == 2

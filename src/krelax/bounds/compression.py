@@ -27,7 +27,7 @@ def without_inactive(
 ) -> tuple[Instance, LayerBounds, tuple[Form, Form], dict[int, Tensor]]:
     """The same bounding problem over one region without its inactive neurons, where dense layers surround them, and
     without what lies above node `top`; and the entries that are left of the nodes that lose some. Nodes keep their
-    numbers; groups with pass-through members that do not are dropped."""
+    numbers."""
     kept = _kept(instance.network, known, forms[0], top)
     exact, fast = (_restricted(n, kept, top) for n in (instance.network, instance.fast_network))
     small = LayerBounds()
@@ -37,9 +37,7 @@ def without_inactive(
     for i in known.relaxations.keys() & set(range(len(exact.nodes))):
         small.relax(exact, i)
         small.groups[i] = tuple(
-            _renumbered(g, known.relaxations[i], kept.get(exact.nodes[i].inputs[0]))
-            for g in known.groups.get(i, ())
-            if g.through is None or g.through.node not in kept
+            _renumbered(g, known.relaxations[i], kept.get(exact.nodes[i].inputs[0])) for g in known.groups.get(i, ())
         )
     asked = tuple(Form({i: _taken(a, kept.get(i)) for i, a in f.coeff.items()}, f.constant) for f in forms)
     return replace(instance, network=exact, fast_network=fast), small, (asked[0], asked[1]), kept

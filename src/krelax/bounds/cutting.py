@@ -73,7 +73,7 @@ class Separator:
     def __init__(self, program: Program, node: int, groups: Groups, first: int = 0) -> None:
         members = groups.members[0].cpu().numpy()
         before, after = program.before(node)[members], program.after(node).column[members]
-        usable = ((before >= 0) & (after >= 0) & (before != after)).all(1) & (groups.through is None)
+        usable = ((before >= 0) & (after >= 0) & (before != after)).all(1)
         joint = groups.joint
         self.node, self.places, self.group = node, members[usable], first + np.flatnonzero(usable)
         self.columns = np.concatenate([before[usable], after[usable]], axis=1)

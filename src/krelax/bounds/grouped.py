@@ -7,14 +7,14 @@ slopes are sound; both are optimised. Without groups this is the single-neuron s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from krelax.bounds.groups import Groups, Through
+from krelax.bounds.groups import Groups
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.bounds.split import Split
@@ -38,14 +38,6 @@ def _add(x: Tensor, places: Tensor, columns: Tensor) -> Tensor:
     return x.flatten(2).index_add(2, places, columns.transpose(1, 2)).view_as(x)
 
 
-def _give(elsewhere: dict[int, Tensor], through: Through, slope: Tensor) -> None:
-    """Add the slopes of pass-through members, `(1, groups, p, queries)`, to the coefficients of their node."""
-    before = elsewhere.get(through.node)
-    if before is None:
-        before = slope.new_zeros(1, slope.shape[-1], *through.shape)
-    elsewhere[through.node] = _add(before, through.places.flatten(), slope.flatten(1, 2))
-
-
 # Far more products that are too small to be represented than there are, times what is charged for each.
 _UNDERFLOW = 2.0**90
 
@@ -66,8 +58,7 @@ class Shares:
     """The witness of some groups: which part of its members' coefficients each takes, and how its slopes differ from
     those of the members' own lines. `places`, `(groups, k)`, say where to find the members among those of all groups.
 
-    `share` is `(batch, groups, k, queries)`; `tilt`, `(batch, groups, k + p, queries)`, is a part of the group's sum of
-    absolute coefficients.
+    `share` and `tilt` are `(batch, groups, k, queries)`; a tilt is a part of the group's sum of absolute coefficients.
     """
 
     # steps of shares and tilts in units of those of single slopes
@@ -98,16 +89,13 @@ class Shares:
         `coeff`, `line` and `sides`, `(1, m, queries)`, are the coefficients of all groups' members, the slopes that
         they would have alone, and the sides of zero that they lie on.
         """
-        joint, k = self.groups.joint, self.places.shape[-1]
+        joint = self.groups.joint
         whole, own = pick(coeff, self.places), pick(line, self.places)
         part = self._write(self.share.value * whole)
-        slope = self.tilt.value * part.abs().sum(2, keepdim=True)
-        slope[:, :, :k] += part * own
-        slope = self._write(slope)
-        every = part if slope.shape[2] == k else torch.cat([part, torch.zeros_like(slope[:, :, k:])], 2)
-        found = joint.support(slope, every, self._sides(sides, slope))
+        slope = self._write(self.tilt.value * part.abs().sum(2, keepdim=True) + part * own)
+        found = joint.support(slope, part, None if sides is None else pick(sides, self.places))
         met = _Crossed(whole, own, part, slope, self.tilt.value, found.z, found.a)
-        absolute = ((slope.abs() + every.abs()) * (joint.magnitude + FLOOR).unsqueeze(-1)).sum((1, 2))
+        absolute = ((slope.abs() + part.abs()) * (joint.magnitude + FLOOR).unsqueeze(-1)).sum((1, 2))
         # sums over groups are longer than the sums over neurons that the backward pass charges for
         absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
         return met, found.value.sum(1), absolute
@@ -117,32 +105,17 @@ class Shares:
         coeff, slope = (t[0].permute(2, 0, 1).float().cpu().numpy() for t in (met.coeff, met.slope))
         return Shared(self.groups.stated, coeff, slope)
 
-    def _sides(self, sides: Tensor | None, slope: Tensor) -> Tensor | None:
-        """Sides of all members; pass-through ones lie on both."""
-        if sides is None:
-            return None
-        own = pick(sides, self.places)
-        through = own.new_zeros(*own.shape[:2], slope.shape[2] - own.shape[2], own.shape[3])
-        return torch.cat([own, through], 2)
-
-    def follow(
-        self, met: _Crossed, points: Mapping[int, Tensor], before: Tensor, alone: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def follow(self, met: _Crossed, before: Tensor, alone: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of shares and tilts; and, for the members, what their coefficients and slopes in the groups are
         worth: the derivatives of the bound with respect to the whole coefficient (less what it is worth `alone`) and
         to the member's line, both `(batch, groups, k, queries)`."""
-        k = self.places.shape[-1]
-        q, through = pick(before, self.places), self.groups.through
-        if through is not None:
-            others = columns(points[through.node], through.places.flatten())
-            q = torch.cat([q, others.unflatten(1, through.places.shape[1:])], 2)
-        moved = q - met.z
+        moved = pick(before, self.places) - met.z
         tilting = (met.tilt * moved).sum(2, keepdim=True)
-        inside = met.a[:, :, :k] + met.line * moved[:, :, :k] + met.coeff.sign() * tilting
+        inside = met.a + met.line * moved + met.coeff.sign() * tilting
         worth = inside - pick(alone, self.places)
         self.share.gradient = met.whole * worth
         self.tilt.gradient = met.coeff.abs().sum(2, keepdim=True) * moved
-        return self.share.value * worth, met.coeff * moved[:, :, :k]
+        return self.share.value * worth, met.coeff * moved
 
 
 class _Tape(NamedTuple):
@@ -185,29 +158,24 @@ class Grouped(Step):
         line = self.alone.slopes_at(self.members, whole)
         taken, joint = torch.zeros_like(whole), torch.zeros_like(whole)
         price = absolute = coeff.new_zeros(coeff.shape[:2])
-        elsewhere: dict[int, Tensor] = {}
         every: list[_Crossed] = []
         for s in self.shares:
             met, paid, terms = s.take(whole, line, self._sides)
             every.append(met)
-            k, slope = met.coeff.shape[2], met.slope
             put(taken, s.places, met.coeff)
-            put(joint, s.places, slope[:, :, :k])
+            put(joint, s.places, met.slope)
             price, absolute = price + paid, absolute + terms
-            if s.groups.through is not None:
-                _give(elsewhere, s.groups.through, slope[:, :, k:])
         rest = _add(coeff, self.members, -taken)
         left = self.alone.back(rest)
         tape = _Tape(every, whole, rest, left.tape)
-        return Crossing(_add(left.slopes, self.members, joint), price + left.price, absolute, elsewhere, tape)
+        return Crossing(_add(left.slopes, self.members, joint), price + left.price, absolute, tape)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: _Tape) -> Tensor:
-        before = columns(points[operand], self.members)
-        after = self.alone.forth(tape.rest, points, operand, tape.alone)
-        alone = columns(after, self.members)
+    def forth(self, coeff: Tensor, before: Tensor, tape: _Tape) -> Tensor:
+        after = self.alone.forth(tape.rest, before, tape.alone)
+        here, alone = columns(before, self.members), columns(after, self.members)
         gained, along = torch.zeros_like(alone), torch.zeros_like(alone)
         for s, met in zip(self.shares, tape.met, strict=True):
-            worth, sloped = s.follow(met, points, before, alone)
+            worth, sloped = s.follow(met, here, alone)
             put(gained, s.places, worth)
             put(along, s.places, sloped)
         self.alone.add_gradient(self.members, tape.whole, along)
@@ -229,8 +197,7 @@ def even(groups: Sequence[Groups], queries: int) -> list[Shares]:
     shares = []
     for g, p in zip(groups, places, strict=True):
         share = (1 / belongs.to(g.joint.bounds))[p][None, ..., None].repeat(1, 1, 1, queries)
-        tilt = share.new_zeros(*share.shape[:2], len(g.joint.negative_slopes), queries)
-        shares.append(Shares(g, p, share, tilt))
+        shares.append(Shares(g, p, share, torch.zeros_like(share)))
     return shares
 
 

@@ -14,27 +14,16 @@ from krelax.proof.choices import GroupSet
 
 
 @dataclass(frozen=True, eq=False)
-class Through:
-    """Pass-through members of groups: places `(batch, groups, p)` in a flattened node of the given shape, which is
-    evaluated before the activation."""
-
-    node: int
-    shape: tuple[int, ...]
-    places: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Groups:
     """Groups of one activation over a batch of regions, and what is known of them.
 
-    `members`, `(batch, groups, k)`, are places in the flattened pre-activation. With p pass-through members, the
-    groups' relaxation has k + p members, those last. `lemmas`, `(batch, groups, m)`, prove the bounds of the rows of
-    that relaxation, 0 where these are the members' own; None where no proofs are recorded.
+    `members`, `(batch, groups, k)`, are places in the flattened pre-activation. `lemmas`, `(batch, groups, m)`, prove
+    the bounds of the rows of the groups' relaxation, 0 where these are the members' own; None where no proofs are
+    recorded.
     """
 
     members: Tensor
     joint: Joint
-    through: Through | None = None
     lemmas: Tensor | None = None
     among: tuple[GroupSet, Tensor] | None = None
 
@@ -45,10 +34,9 @@ class Groups:
     def some(self, which: Tensor, members: Tensor) -> Groups:
         """Some of the groups of one region, `(groups,)`, whose members, `(1, groups, k)`, have these numbers now."""
         joint = replace(self.joint, bounds=self.joint.bounds[:, which])
-        through = None if self.through is None else replace(self.through, places=self.through.places[:, which])
         lemmas = None if self.lemmas is None else self.lemmas[:, which]
         origin, before = self.origin
-        return Groups(members, joint, through, lemmas, (origin, before[which]))
+        return Groups(members, joint, lemmas, (origin, before[which]))
 
     @property
     def origin(self) -> tuple[GroupSet, Tensor]:
@@ -68,5 +56,4 @@ class Groups:
             joint.bounds[0].double().cpu().numpy(),
             lemmas[0].cpu().numpy(),
             joint.negative_slopes,
-            self.through is not None,
         )

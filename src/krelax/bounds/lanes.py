@@ -59,7 +59,7 @@ class Gate:
 def _is_pairs(site: Splittable) -> bool:
     """Whether all of its groups are pairs of undecided neurons."""
     sets = [g for g in site.groups if g.members.shape[1]]
-    small = all(g.members.shape[2] == 2 and g.through is None for g in sets)
+    small = all(g.members.shape[2] == 2 for g in sets)
     return small and all(bool(torch.isin(g.members, site.undecided).all()) for g in sets)
 
 

@@ -7,7 +7,7 @@ the other, for a price. What is left crosses the single neurons' relaxation, wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +95,7 @@ class Multipliers(Step):
             shared = tuple(_shared(self.groups, self.cuts, self.multipliers))
         return Choices(absolute=absolute[region].flatten(1).float().cpu().numpy(), groups=shared)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: Tensor) -> Tensor:
+    def forth(self, coeff: Tensor, before: Tensor, tape: Tensor) -> Tensor:
         return tape
 
     def back(self, coeff: Tensor) -> Crossing:

@@ -153,5 +153,5 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
             value = op.forward(*(x.flatten(0, 1) for x in operands))
             points[i] = value.unflatten(0, operands[0].shape[:2])
         else:
-            points[node.inputs[0]] = points[node.inputs[0]].contiguous()
-            points[i] = witness[i].forth(trace.coeff[i], points, node.inputs[0], trace.tapes[i])
+            before = points[node.inputs[0]].contiguous()
+            points[i] = witness[i].forth(trace.coeff[i], before, trace.tapes[i])

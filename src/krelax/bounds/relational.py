@@ -6,15 +6,13 @@ backward pass. A combination that several groups ask for is bounded once.
 
 from __future__ import annotations
 
-from math import prod
-
 import torch
 from torch import Tensor
 
 from krelax.activations.joint import Joint
 from krelax.bounds.backward import Form
 from krelax.bounds.branching import Branching, Effort
-from krelax.bounds.groups import Groups, Through
+from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.optimise import Ascent
@@ -32,44 +30,35 @@ def bounded(
     rows: Tensor,
     ascent: Ascent,
     negative_slope: float = 0.0,
-    through: Through | None = None,
 ) -> Groups:
     """Groups of entries `members`, `(batch, groups, k)`, of the pre-activation `node` with everything known of them.
 
-    `rows`, `(m, k + p)`, are the normals, closed under negation; those of one member are taken from the intervals, the
+    `rows`, `(m, k)`, are the normals, closed under negation; those of one member are taken from the intervals, the
     others are bounded by backward passes with optimised slopes. Rigorous.
     """
-    width = known.lower[node][0].numel()
-    places = members if through is None else torch.cat([members, width + through.places], -1)
-    codes, inverse = _combinations(places, rows)
-    value, lemmas = _lower_bounds(instance, known, node, through, codes, ascent)
+    codes, inverse = _combinations(members, rows)
+    value, lemmas = _lower_bounds(instance, known, node, codes, ascent)
     # `rows` is the mirror image of the normals that were asked for
     bounds = -value.gather(1, inverse.flatten(1)).reshape(inverse.shape)
     lemmas = None if lemmas is None else lemmas.gather(1, inverse.flatten(1)).reshape(inverse.shape)
-    slopes = (negative_slope,) * members.shape[-1] + (1.0,) * (places.shape[-1] - members.shape[-1])
-    return Groups(members, Joint(rows.to(bounds), bounds, slopes), through, lemmas)
+    joint = Joint(rows.to(bounds), bounds, (negative_slope,) * members.shape[-1])
+    return Groups(members, joint, lemmas)
 
 
-def _combinations(places: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _combinations(members: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """The different `-a . z` of all groups as codes `(all, k)` of signed places (from one, zeros behind), and which
     of them each normal of each group is, `(batch, groups, m)`."""
-    codes = -rows.to(torch.long) * (places.unsqueeze(-2) + 1)
+    codes = -rows.to(torch.long) * (members.unsqueeze(-2) + 1)
     order = codes.abs().argsort(-1, descending=True)
     every, inverse = codes.gather(-1, order).flatten(0, -2).unique(dim=0, return_inverse=True)
     return every, inverse.reshape(codes.shape[:-1])
 
 
 def _lower_bounds(
-    instance: Instance,
-    known: LayerBounds,
-    node: int,
-    through: Through | None,
-    codes: Tensor,
-    ascent: Ascent,
+    instance: Instance, known: LayerBounds, node: int, codes: Tensor, ascent: Ascent
 ) -> tuple[Tensor, Tensor | None]:
     """Lower bounds of the combinations in every region, `(batch, all)`, and their lemmas."""
-    nodes = [node] if through is None else [node, through.node]
-    lower, upper = (torch.cat([side[i].flatten(1) for i in nodes], 1) for side in (known.lower, known.upper))
+    lower, upper = (side[node].flatten(1) for side in (known.lower, known.upper))
     place, sign = codes.abs().sub(1).clamp(min=0), codes.sign().to(lower.dtype)
     # one member: its interval, exactly; several: start there
     ends = torch.where(sign > 0, lower[:, place], -upper[:, place])
@@ -81,7 +70,7 @@ def _lower_bounds(
         instance.check()
         which = several[portion]
         row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
-        found, proven = _bound(instance, known, node, _form(instance, nodes, row), Forms.of(row), ascent)
+        found, proven = _bound(instance, known, node, _form(instance, node, row), Forms.of(row), ascent)
         value[:, which] = found
         if lemmas is not None and proven is not None:
             lemmas[:, which] = proven
@@ -89,12 +78,9 @@ def _lower_bounds(
     return value, lemmas
 
 
-def _form(instance: Instance, nodes: list[int], rows: Tensor) -> Form:
-    """Rows over the flattened nodes, one after the other, as forms."""
-    shapes = [instance.network.nodes[i].shape for i in nodes]
-    parts = rows.split([prod(shape) for shape in shapes], 1)
-    coeff = {i: part.reshape(1, -1, *shape) for i, shape, part in zip(nodes, shapes, parts, strict=True)}
-    return Form(coeff, rows.new_zeros(1, len(rows)))
+def _form(instance: Instance, node: int, rows: Tensor) -> Form:
+    """Rows over a flattened node as forms."""
+    return Form({node: rows.reshape(1, -1, *instance.network.nodes[node].shape)}, rows.new_zeros(1, len(rows)))
 
 
 def _bound(

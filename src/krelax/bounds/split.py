@@ -8,7 +8,6 @@ leaf is bounded by the same backward pass as any query; only its steps know of s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -118,15 +117,14 @@ class Split(Alone):
             slopes.view(-1).scatter_(0, self.place, own)
         return Crossing(slopes, price)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: None) -> Tensor:
-        q = points[operand]
-        self.slope.gradient = coeff.clamp(min=0).mul_(q)
+    def forth(self, coeff: Tensor, before: Tensor, tape: None) -> Tensor:
+        self.slope.gradient = coeff.clamp(min=0).mul_(before)
         positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))
-        line = torch.lerp(self._chord, self.slope.value, positive).mul_(q)
+        line = torch.lerp(self._chord, self.slope.value, positive).mul_(before)
         positive.sub_(1)
         result = line.addcmul_(positive, self._above, value=-1)
         if len(self.place):
-            at = q.view(-1).index_select(0, self.place)
+            at = before.view(-1).index_select(0, self.place)
             self.multiplier.gradient = -self.side * at
             result.view(-1).scatter_(0, self.place, self._own * at)
         return result

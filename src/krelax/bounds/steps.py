@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -29,16 +29,15 @@ from krelax.proof.choices import Choices
 class Crossing:
     """What is left of coefficients `(batch, queries, *shape of a)` behind an activation.
 
-    `slopes`, `(batch, queries, *shape of z)`, are the coefficients on its pre-activation, `elsewhere` those on other
-    nodes, and `price`, `(batch, queries)`, is to be subtracted. `absolute`, of the same shape, bounds the sum of the
-    absolute terms that `price` is made of beyond `|slopes| * |z|` and `|coeff| * |a|`, for the rounding error. `tape`
-    is for the step that made it, on the way up or when its choices are asked for.
+    `slopes`, `(batch, queries, *shape of z)`, are the coefficients on its pre-activation, and `price`, `(batch,
+    queries)`, is to be subtracted. `absolute`, of the same shape, bounds the sum of the absolute terms that `price` is
+    made of beyond `|slopes| * |z|` and `|coeff| * |a|`, for the rounding error. `tape` is for the step that made it, on
+    the way up or when its choices are asked for.
     """
 
     slopes: Tensor
     price: Tensor
     absolute: Tensor | None = None
-    elsewhere: Mapping[int, Tensor] = field(default_factory=dict)
     tape: Any = None
 
 
@@ -72,10 +71,9 @@ class Step(ABC):
         """Cross the activation downwards."""
 
     @abstractmethod
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: Any) -> Tensor:
+    def forth(self, coeff: Tensor, before: Tensor, tape: Any) -> Tensor:
         """Cross it upwards, with the tape of the way down: the derivative of the bound with respect to `coeff`, given
-        that with respect to the slopes, `points[operand]`, and to coefficients elsewhere; fills in the gradients of the
-        parameters."""
+        that with respect to the slopes, `before`; fills in the gradients of the parameters."""
 
     @abstractmethod
     def over(self, known: LayerBounds, node: int) -> Self:
@@ -157,13 +155,12 @@ class Single(Alone):
             positive, negative = positive.unsqueeze(-1), negative.unsqueeze(-1)
         return Crossing(torch.addcmul(positive * lines.lower, negative, lines.upper), price, tape=lines)
 
-    def forth(self, coeff: Tensor, points: Mapping[int, Tensor], operand: int, tape: Lines) -> Tensor:
-        q, lines = points[operand], tape
+    def forth(self, coeff: Tensor, before: Tensor, tape: Lines) -> Tensor:
         if self._lower is not None:
-            self._lower.gradient = coeff.clamp(min=0) * (q if lines.lower_at is None else q - lines.lower_at)
+            self._lower.gradient = coeff.clamp(min=0) * (before if tape.lower_at is None else before - tape.lower_at)
         if self._upper is not None:
-            self._upper.gradient = coeff.clamp(max=0) * (q if lines.upper_at is None else q - lines.upper_at)
-        return self._follow(coeff, q, lines)
+            self._upper.gradient = coeff.clamp(max=0) * (before if tape.upper_at is None else before - tape.upper_at)
+        return self._follow(coeff, before, tape)
 
     def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:
         lower, upper = (columns(t, places) for t in (self._lines.lower, self._lines.upper))

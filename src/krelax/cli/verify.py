@@ -71,7 +71,8 @@ def verify(
     clock, called = Clock(timeout, program_began()), name if file is rest else None
 
     def load() -> Network:
-        network = load_onnx(file)
+        with Patience(clock.left(), _too_late, TIMED_OUT):
+            network = load_onnx(file)
         warn_of_obstacle(keeper)
         return network
 

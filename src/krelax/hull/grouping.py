@@ -26,8 +26,7 @@ class Strategy(StrEnum):
 class Grouping:
     """Groups of `size` among the `neurons` of highest score, each of them in about `size * overlap` groups.
 
-    Affinities from `enough` on count as `enough`. `through` pass-through members of the layer below are added to each
-    group.
+    Affinities from `enough` on count as `enough`.
     """
 
     size: int = 2
@@ -35,7 +34,6 @@ class Grouping:
     neurons: int = 100
     overlap: int = 2
     enough: float = 0.3
-    through: int = 0
 
 
 def groups(score: Tensor, grouping: Grouping, affinity: Tensor | None = None) -> Tensor:

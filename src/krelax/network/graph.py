@@ -20,6 +20,8 @@ from krelax.watch import tick
 
 # More numbers in one evaluation are a damaged file, not a network.
 MOST_NUMBERS = 10**8
+# More axes than any network has, and still few enough for what lays out windows, which doubles them.
+MOST_AXES = 16
 Replay = Callable[[NDArray[Any]], NDArray[Any]]
 Element = type[np.float32] | type[np.float64]
 
@@ -104,20 +106,28 @@ class Network:
         return replace(self, nodes=nodes, converted=dtype)
 
 
+def _check_axes(shape: Shape) -> None:
+    if len(shape) > MOST_AXES:
+        raise InputError(f"a tensor of {len(shape)} axes; reshape it to at most {MOST_AXES}")
+
+
 class Builder:
     """Collects nodes in evaluation order; importers and tests write networks with it.
 
-    Raises InputError before a network takes more numbers than `MOST_NUMBERS` for one evaluation.
+    Raises InputError before a network takes more numbers than `MOST_NUMBERS` for one evaluation, or more axes than
+    `MOST_AXES` for one tensor.
     """
 
     def __init__(self, input_shape: Shape) -> None:
         self._nodes = [Node(Source(), (), tuple(input_shape), "input")]
         self._numbers = 0
+        _check_axes(input_shape)
         self._take(prod(input_shape))
 
     def add(self, op: Op, *inputs: int, name: str = "") -> int:
         """Append `op` applied to earlier nodes and return its index."""
         shape = op.shape(*(self.shape(i) for i in inputs))
+        _check_axes(shape)
         self._take(prod(shape))
         self._nodes.append(Node(op, inputs, shape, name))
         return len(self._nodes) - 1

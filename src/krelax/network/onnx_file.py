@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import InputError, UnsupportedError, one_line
 
 # What protobuf can hold.
 _MOST_BYTES = (1 << 31) - 1
@@ -139,9 +139,25 @@ def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     return [*graph.initializer, *values]
 
 
+def _doubt(tensor: onnx.TensorProto) -> str:
+    """What of a constant in another file readers may take differently; empty if nothing."""
+    keys = [entry.key for entry in tensor.external_data]
+    if len(set(keys)) < len(keys):
+        return f"say twice what its {next(k for k in keys if keys.count(k) > 1)} is"
+    if any(not entry.value.isprintable() for entry in tensor.external_data):
+        return "are in a file with unprintable characters in its name"
+    return ""
+
+
 def _load_external(model: onnx.ModelProto, path: Path, packed: bool) -> None:
     """Load weights that are stored beside the file; files elsewhere are refused."""
-    outside = [t.name for t in _tensors(model.graph) if uses_external_data(t)]
+    outside = []
+    for tensor in _tensors(model.graph):
+        if uses_external_data(tensor):
+            outside.append(tensor.name)
+            if doubt := _doubt(tensor):
+                reason = f"the external data of constant {tensor.name!r} {doubt}; export the network again"
+                raise InputError(f"{path}: {one_line(reason)}")
     if not outside:
         return
     if packed:

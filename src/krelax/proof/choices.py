@@ -23,15 +23,13 @@ Number = TypeVar("Number", bound=np.number[Any])
 class GroupSet:
     """Groups of neurons in the polytopes `rows @ z <= bounds`: `members`, `(groups, k)`, are entries of the
     pre-activation, `rows`, `(m, k)`, whole numbers, and `bounds`, `(groups, m)`, what the `lemmas`, of the same shape,
-    prove (0: the intervals of the members). `slopes`, `(k,)`, are those of the members below zero. With `through`, the
-    last members pass through the activation."""
+    prove (0: the intervals of the members). `slopes`, `(k,)`, are those of the members below zero."""
 
     members: NDArray[np.int32]
     rows: NDArray[np.int8]
     bounds: NDArray[np.float64]
     lemmas: Numbers
     slopes: tuple[float, ...]
-    through: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +156,7 @@ class Noted:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether certificates can say all this: no group has pass-through members, of which they know nothing, and all
-        numbers are finite in float32."""
-        if not all(not s.groups.through for c in self.choices.values() for s in c.groups):
-            return False
+        """Whether certificates can say all this: all numbers are finite in float32."""
         return bool(np.isfinite(self.multiplier).all()) and all(c.finite for c in self.choices.values())
 
     @classmethod

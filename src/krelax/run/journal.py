@@ -40,6 +40,8 @@ def digest(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a name with a zero byte, as files about files may have
+        raise InputError(f"{path}: cannot be read ({error})") from error
 
 
 def digest_of_network(path: str | Path) -> str:

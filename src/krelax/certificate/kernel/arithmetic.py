@@ -23,6 +23,8 @@ Rows = slice | NDArray[np.int64]
 
 # Bits of a limb, and terms of sums of products of limbs that are exact in float64.
 _LIMB, _MOST_TERMS = 18, 1 << 17
+# The largest float64.
+_LARGEST = int(np.finfo(np.float64).max)
 
 
 def gamma(terms: float, unit: float) -> float:
@@ -224,12 +226,16 @@ class Exact(Arithmetic):
         try:
             return np.asarray((x.ints << above) / (1 << below), dtype=np.float64)
         except OverflowError as error:  # beyond float64
-            raise TooLarge("numbers too large: one is beyond float64") from error
+            raise TooLarge("numbers too large: one is beyond float64, which bounds are kept in") from error
 
     def positive(self, x: Array) -> NDArray[np.bool_]:
         return np.asarray(x.ints > 0, dtype=np.bool_)
 
     def down(self, x: Array) -> Floats:
+        beyond = abs(x.ints << max(x.exponent, 0)) > (_LARGEST << max(-x.exponent, 0))
+        if beyond.any():  # the largest float64 is below those that are positive, and only minus infinity below others
+            inside = self.down(Fixed(np.where(beyond, 0, x.ints), x.exponent))
+            return np.where(beyond, np.where(x.ints > 0, float(_LARGEST), -np.inf), inside)
         near = self.floats(x)
         while (over := Fixed.of(near).apply(np.greater, x).ints.astype(bool)).any():
             near = np.where(over, np.nextafter(near, -np.inf), near)

@@ -135,7 +135,9 @@ class LayerBounds:
         ends = [(ar.number(self.lower[j]), ar.number(self.upper[j])) for j in node.inputs]
         radius = [ar.maximum(high - c, c - low) for c, (low, high) in zip(centre, ends, strict=True)]
         middle, magnitude = node.forward(ar, centre), self._magnitude(node, reach)
-        spread = node.spread(ar, radius) + self.slack(node, node.terms) * ar.number(magnitude)
+        spread = node.spread(ar, radius)
+        if slack := self.slack(node, node.terms):
+            spread = spread + slack * ar.number(magnitude)
         lower, upper = ar.down(middle - spread), -ar.down(-(middle + spread))
         if node.within < np.inf and not (np.maximum(abs(lower), abs(upper)) <= node.within).all():
             raise Rejected(f"values that may be larger than {node.within:g}, beyond which the file clips them")

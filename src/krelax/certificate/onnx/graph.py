@@ -40,7 +40,8 @@ _VALUES = {"f", "i", "s", "t", "g", "floats", "ints", "strings", "tensors", "gra
 _MISSING: dict[str, Any] = {"float": np.float32(0), "int": 0, "string": b"", "floats": [], "ints": []}
 OLDEST, NEWEST = 7, 24
 _OLDEST_IR, _NEWEST_IR = 3, 13
-MOST_NUMBERS = 10**8
+# Of one tensor. What lays out windows has twice as many axes, and NumPy no more than 64.
+MOST_NUMBERS, MOST_AXES = 10**8, 16
 
 
 def element_type(number: int) -> np.dtype[Any]:
@@ -159,7 +160,7 @@ def _ends(
     if axes is None or not name:
         raise InputError("an input without a shape; export the network with its input shape")
     shape = tuple(1 if n is None else n for n in axes)
-    if prod(shape) > MOST_NUMBERS or min(shape, default=1) < 1:
+    if prod(shape) > MOST_NUMBERS or min(shape, default=1) < 1 or len(shape) > MOST_AXES:
         raise UnsupportedError(f"an input of shape {list(shape)}")
     return (name, dtype, shape), output, declared
 
@@ -239,7 +240,7 @@ def _array(item: Message, external: Mapping[str, bytes]) -> NDArray[Any]:
     _without(item, "segment")
     shape = tuple(item.all("dims"))
     dtype = element_type(item.get("data_type", 0))
-    if min(shape, default=0) < 0 or prod(shape) > MOST_NUMBERS:
+    if min(shape, default=0) < 0 or prod(shape) > MOST_NUMBERS or len(shape) > MOST_AXES:
         raise UnsupportedError(f"shape {list(shape)}")
     fields = item.present() & _FIELDS
     if item.get("data_location", 0) == EXTERNAL:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from krelax.certificate.kernel.linear import Index, Map
 from krelax.certificate.kernel.network import Affine
 from krelax.certificate.onnx.builder import Builder, full
-from krelax.certificate.onnx.graph import MOST_NUMBERS, Call, Shape
+from krelax.certificate.onnx.graph import MOST_AXES, MOST_NUMBERS, Call, Shape
 from krelax.errors import InputError, UnsupportedError
 
 # No limit to the number of operands or outputs.
@@ -213,8 +213,8 @@ class Context:
 
 
 def check_size(shape: Shape) -> None:
-    """Raises UnsupportedError for a shape without numbers, or of too many."""
-    if not 0 < prod(shape) <= MOST_NUMBERS:
+    """Raises UnsupportedError for a shape without numbers, or of too many, or of too many axes."""
+    if not 0 < prod(shape) <= MOST_NUMBERS or len(shape) > MOST_AXES:
         raise UnsupportedError(f"a tensor of shape {list(shape)}")
 
 

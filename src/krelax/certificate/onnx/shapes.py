@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.kernel.linear import Map, Pick
-from krelax.certificate.onnx.graph import element_type
+from krelax.certificate.onnx.graph import MOST_AXES, element_type
 from krelax.certificate.onnx.operator import (
     FLAG,
     FLOAT,
@@ -101,6 +101,8 @@ def _reshape(c: Context) -> Callable[[Any], Any]:
         raise InputError(f"a target shape {target}")
     if c.get("allowzero") and 0 in target:
         raise UnsupportedError("allowzero with an axis of size 0")
+    if len(target) > MOST_AXES:
+        raise UnsupportedError(f"a target shape of {len(target)} axes")
     if any(n == 0 and i >= len(shape) for i, n in enumerate(target)):
         raise InputError(f"a target shape {target} that copies more axes than {list(shape)} has")
     copied = [shape[i] if n == 0 else n for i, n in enumerate(target)]
@@ -133,8 +135,8 @@ def _squeeze(c: Context) -> Callable[[Any], Any]:
 @moves("Unsqueeze", forms=[form(7, 1, axes=INTS), form(13, 2)])
 def _unsqueeze(c: Context) -> Callable[[Any], Any]:
     axes = c.integers("axes", 1)
-    if not axes:
-        raise UnsupportedError("no axes")
+    if not axes or _rank(c) + len(axes) > MOST_AXES:
+        raise UnsupportedError(f"{len(axes or ())} axes more than {_rank(c)}")
     normal = normal_axes(axes, _rank(c) + len(axes), c.version >= 11)
     return lambda x: np.expand_dims(x, tuple(normal))
 
