@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from krelax.activations.joint import Joint
-from krelax.bounds.backward import Form
-from krelax.bounds.branching import Branching, Effort
+from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups
-from krelax.bounds.instance import Instance, pieces
+from krelax.bounds.instance import Instance, pieces, side_by_side
 from krelax.bounds.layers import LayerBounds
-from krelax.bounds.optimise import Ascent
+from krelax.bounds.optimise import Ascent, ascend
+from krelax.bounds.recording import chosen, record
+from krelax.bounds.steps import Tapes, Witness, over
 from krelax.proof.log import UNSTATED, Forms
 
 # Combinations bounded at a time.
-_QUERIES = 4096
+_QUERIES = 256
 
 
 def bounded(
@@ -65,15 +66,22 @@ def _lower_bounds(
     alone = (sign != 0).sum(1) == 1
     value = torch.where(alone, ends[..., 0], torch.full_like(ends[..., 0], -torch.inf))
     several = (~alone).nonzero()[:, 0]
+    fast_known = known.to(instance.fast_network.dtype, instance.network)
+
     lemmas = torch.zeros_like(value, dtype=torch.int64) if instance.logs else None
-    for portion in pieces(len(several), _QUERIES, several.device):
+
+    def work(portion: Tensor) -> tuple[Tensor, Tensor | None]:
         instance.check()
         which = several[portion]
         row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
-        found, proven = _bound(instance, known, node, _form(instance, node, row), Forms.of(row), ascent)
-        value[:, which] = found
+        found, witness, tapes = _bound(instance, known, fast_known, _form(instance, node, row), ascent)
+        return found, record(instance, node, Forms.of(row), found, chosen(instance, witness, len(row), tapes))
+
+    portions = list(pieces(len(several), _QUERIES, several.device))
+    for portion, (found, proven) in zip(portions, side_by_side(work, portions, lower.device), strict=True):
+        value[:, several[portion]] = found
         if lemmas is not None and proven is not None:
-            lemmas[:, which] = proven
+            lemmas[:, several[portion]] = proven
             value[lemmas == UNSTATED] = -torch.inf
     return value, lemmas
 
@@ -84,18 +92,12 @@ def _form(instance: Instance, node: int, rows: Tensor) -> Form:
 
 
 def _bound(
-    instance: Instance, known: LayerBounds, node: int, form: Form, names: Forms, ascent: Ascent
-) -> tuple[Tensor, Tensor | None]:
-    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type, and their lemmas: a search
-    in each region that ends at its roots."""
-    fast, parts = instance.fast_network.dtype, []
-    effort = Effort(rounds=0, root=ascent, groups=True)
-    for i in torch.arange(len(instance.region)).split(1):
-        one, own = (
-            (instance, known) if len(instance.region) == 1 else (instance.select(i), known.select(i, instance.network))
-        )
-        proposal = Form({j: a.to(fast) for j, a in form.coeff.items()}, form.constant.to(fast))
-        begin = form.constant.new_full((form.constant.shape[1],), -torch.inf)
-        parts.append(Branching(one, own, (form, proposal), effort, begin, names=(node, names)).run())
-    lemmas = [p.lemmas for p in parts if p.lemmas is not None]
-    return torch.stack([p.value for p in parts]), torch.stack(lemmas) if lemmas else None
+    instance: Instance, known: LayerBounds, fast_known: LayerBounds, form: Form, ascent: Ascent
+) -> tuple[Tensor, Witness, Tapes]:
+    """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type; witness and tapes."""
+    form = Form(form.coeff, form.constant.expand(len(instance.region), -1))
+    fast = instance.fast_network.dtype
+    proposal = Form({i: a.to(fast) for i, a in form.coeff.items()}, form.constant.to(fast))
+    witness = over(ascend(instance, proposal, fast_known, ascent), known)
+    tapes: Tapes = {}
+    return lower_bound(instance.network, instance.region, form, witness, known, tapes), witness, tapes
