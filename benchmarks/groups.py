@@ -6,8 +6,9 @@
 
 Questions that optimised slopes leave open are branched on, on one core, after each of several ways to prepare: slopes
 alone; groups of k neurons in every layer at the root (chosen a second time from the prices that the first choice
-leaves: `anew`); layers tightened by branching, without groups and with them; groups of the root kept in every leaf; and
-slopes alone with `clips` in the leaves. `--ways` does only those that are named. A pass over the layers takes at most
+leaves: `anew`); layers tightened by branching, without groups and with them; groups of the root kept in every leaf;
+slopes alone with `clips` in the leaves; and pairs chosen over bounds that stay as they are, in every leaf, without
+clips and with them. `--ways` does only those that are named. A pass over the layers takes at most
 `--preparing` seconds. Results are appended to the journal, and what is there is not done again; `--part I/N` does only
 every Nth question, from number I on, for journals side by side, which make one when they are joined (`--families`
 without any prints its table). Prints, for each family of networks and way, how many questions were closed within so
@@ -39,8 +40,9 @@ from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound, by_groups
-from krelax.bounds.multineuron import Joining
+from krelax.bounds.multineuron import Joining, choose, influence
 from krelax.cli.printing import table
+from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
 from krelax.run.bench import read_instances
 from krelax.search.effort import Complete
@@ -68,6 +70,8 @@ LISTS = {
 }
 
 
+# Pairs in leaves: more of them cost more than they save.
+PAIRS = Grouping(neurons=50, overlap=1)
 # Branching on margins as the complete search does it, without clips.
 PLAIN = replace(Complete().branching, clips=None)
 
@@ -117,6 +121,18 @@ def joined(seconds: float, *passes: Joining) -> Way:
     return prepare
 
 
+def paired(instance: Instance, queries: Queries, found: Bounded) -> Bounded:
+    """Pairs where the worst margin loses, over bounds of layers that stay as they are."""
+    worst = found.value[0].argmin(0, keepdim=True)
+    rows = (t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
+    known, joining = found.known.copy(), METHODS["krelu"].joining[0]
+    for i, score in sorted(influence(instance, outputs(instance.fast_network, *rows), known).items()):
+        chosen = choose(instance, known, i, score, PAIRS, joining.combinations)
+        if chosen is not None:
+            known.groups[i] = (chosen,)
+    return replace(found, known=known)
+
+
 def ways(preparing: float) -> dict[str, tuple[Way, Effort]]:
     """How to prepare, and how to branch then."""
     root = {k: METHODS[name].joining[0] for k, name in ((2, "krelu"), (3, "krelu3"), (4, "krelu4"))}
@@ -132,6 +148,8 @@ def ways(preparing: float) -> dict[str, tuple[Way, Effort]]:
     for k, joining in root.items():
         found[f"leaves, k = {k}"] = (after(joining), replace(PLAIN, groups=True))
     found["clips"] = (after(), replace(PLAIN, clips=0.0))
+    found["pairs chosen, leaves"] = (paired, replace(PLAIN, groups=True))
+    found["pairs chosen, leaves and clips"] = (paired, replace(PLAIN, groups=True, clips=0.0))
     return found
 
 

@@ -111,6 +111,15 @@ def _of_the_last(tree: Any) -> Any:
 
 def _exchanged(shares: Shares) -> None:
     shares.coeff, shares.slope = shares.slope, shares.coeff
+    shares.share, shares.tilt = shares.tilt, shares.share
+
+
+def _zeros(shares: Shares) -> Any:
+    return np.zeros(shares.coeff.shape, np.int16)
+
+
+def _outright(shares: Shares) -> bool:
+    return shares.coeff is not None
 
 
 def _claims(question: Question) -> list[Lemma]:
@@ -199,7 +208,9 @@ CHANGES: dict[str, Change] = {
     "splits of later neurons": Change("true", Step, lambda s: put(tree=_of_the_last(s.claim.tree))(s.claim)),
     "coefficients and slopes exchanged": Change("true", Shares, _exchanged),
     "no bases": Change("true", Shares, put(basis=None), lambda s: s.basis is not None),
-    "bases of the second row": Change("true", Shares, put(basis=_all_bases)),
+    "bases of the second row": Change("true", Shares, put(basis=_all_bases), _outright),
+    "shares of both kinds": Change("malformed", Shares, put(share=_zeros, tilt=_zeros), _outright),
+    "shares of neither kind": Change("malformed", Shares, put(coeff=None, slope=None), _outright),
     "base interval": Change("true", Layer, put(base="interval")),
     "base adaptive": Change("true", Layer, put(base="adaptive")),
     "base parallel": Change("true", Layer, put(base="parallel")),

@@ -99,6 +99,20 @@ TRUE: dict[tuple[type, str], dict[str, Edit]] = {
         "largest": lambda a: np.full_like(a, 3.4e38),
         "members reversed": lambda a: a[:, :, ::-1],
     },
+    (Shares, "share"): {
+        "negated": lambda a: -a,
+        "nothing": np.zeros_like,
+        "everything": lambda a: np.full_like(a, 32767),
+        "the least": lambda a: np.full_like(a, -32768),
+        "members reversed": lambda a: a[:, :, ::-1],
+        "leaves reversed": lambda a: a[::-1],
+    },
+    (Shares, "tilt"): {
+        "negated": lambda a: -a,
+        "nothing": np.zeros_like,
+        "everything": lambda a: np.full_like(a, 32767),
+        "members reversed": lambda a: a[:, :, ::-1],
+    },
     (Shares, "basis"): {
         "no rows": lambda a: np.full_like(a, 255),
         "rows beyond the last": lambda a: np.full_like(a, 254),
@@ -217,6 +231,11 @@ MALFORMED: dict[tuple[type, str], dict[str, Edit]] = {
         "a member less": lambda a: a[:, :, 1:],
     },
     (Shares, "slope"): {"a leaf more": lambda a: np.append(a, a[:1], 0)},
+    (Shares, "share"): {
+        "a leaf less": lambda a: a[1:],
+        "a group more": lambda a: np.append(a, a[:, :1], 1),
+    },
+    (Shares, "tilt"): {"a member less": lambda a: a[:, :, 1:], "none": lambda a: None},
     (Shares, "basis"): {
         "a pattern less": lambda a: a[:, :, 1:],
         "a row more": lambda a: np.append(a, a[..., :1], 3),

@@ -184,6 +184,10 @@ class Author:
 
     def _shares(self, number: int, s: GroupSet, count: int) -> Shares:
         rng, (groups, k) = self.rng, s.members.shape
+        if rng.random() < 0.5:
+            most = 20_000 if not self.wild else 32_767
+            share, tilt = (rng.integers(-most, most, (count, groups, k)).astype(np.int16) for _ in range(2))
+            return Shares(number, share=share, tilt=tilt)
         coeff, slope = (rng.normal(0, 0.5, (count, groups, k)).astype(np.float32) for _ in range(2))
         basis = rng.integers(0, len(s.rows) + k + 1, (count, groups, 2**k, k + 1)).astype(np.uint8)
         basis[rng.random(basis.shape) < 0.05] = 255

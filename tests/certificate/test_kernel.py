@@ -215,20 +215,32 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
 
 
 def test_a_basis_with_one_more_row_shows_that_a_pattern_is_empty() -> None:
-    """z1 + z2 <= -1 leaves nothing where both are positive: three rows prove less there than elsewhere, two do not."""
-    rows = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1]], np.int8)
-    groups = Groups(
-        GroupSet(np.array([[0, 1]], np.int32), rows), np.array([[2.0, 2.0, 2.0, 2.0, -1.0]]), 2, ReLU().pieces
-    )
-    ends = (np.full((1, 2), -2.0), np.full((1, 2), 2.0))
-    coeff, slope = -np.ones((1, 1, 2)), np.zeros((1, 1, 2))
-    both = _Single(groups, 3)
-    basis = np.full((1, 1, 4, 3), 255, np.uint8)
-    basis[0, 0, 3, :2] = (4, 5)
-    some = both.support(Float64(), coeff, slope, ends, basis).max()
-    basis[0, 0, 3] = (4, 5, 6)
+    """z1 + z2 <= -1 leaves nothing where both are positive: four rows prove less there than elsewhere, three do not."""
+    rows = np.array([*(s * np.eye(3)[i] for i in range(3) for s in (1, -1)), [1, 1, 0]], np.int8)
+    bounds = np.array([[*[2.0] * 6, -1.0]])
+    groups = Groups(GroupSet(np.array([[0, 1, 2]], np.int32), rows), bounds, 3, ReLU().pieces)
+    ends = (np.full((1, 3), -2.0), np.full((1, 3), 2.0))
+    coeff, slope = np.array([[[-1.0, -1.0, 0.0]]]), np.zeros((1, 1, 3))
+    every = _Single(groups, 7)
+    basis = np.full((1, 1, 8, 4), 255, np.uint8)
+    basis[0, 0, 7, :3] = (6, 7, 4)
+    some = every.support(Float64(), coeff, slope, ends, basis).max()
+    basis[0, 0, 7] = (6, 7, 4, 8)
     assert some > -1.1
-    assert both.support(Float64(), coeff, slope, ends, basis).max() < -4
+    assert every.support(Float64(), coeff, slope, ends, basis).max() < -4
+
+
+def test_patterns_that_an_octagon_leaves_empty_count_for_nothing() -> None:
+    """As above, of a pair, which needs no basis; a leaf with such a split alone has any bound, and says so."""
+    rows = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1]], np.int8)
+    stored, bounds = GroupSet(np.array([[0, 1]], np.int32), rows), np.array([[2.0, 2.0, 2.0, 2.0, -1.0]])
+    groups = Groups(stored, bounds, 2, ReLU().pieces)
+    ends = (np.full((1, 2), -2.0), np.full((1, 2), 2.0))
+    assert _Single(groups, 3).support(Float64(), -np.ones((1, 1, 2)), np.zeros((1, 1, 2)), ends, None) == -np.inf
+    for ar in (Float64(), Exact()):
+        coeff, slope = (ar.number(x) for x in (-np.ones((1, 1, 2)), np.zeros((1, 1, 2))))
+        value = ar.floats(groups.support(ar, coeff, slope, ends, None))
+        assert 1 <= value <= 1 + 1e-12  # where one is at most 1, because the other is at least -2
 
 
 class _Single(Groups):

@@ -38,8 +38,10 @@ from krelax.problem.queries import Queries, classification
 from krelax.problem.region import Box, ball
 from krelax.proof.encode import question
 from krelax.proof.log import Lemma, ProofLog
+from krelax.search.attack import Attack
 from krelax.search.clauses import largest
 from krelax.search.effort import Complete
+from krelax.search.margins import Margins, Probe
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
@@ -230,6 +232,36 @@ def test_clips_are_accepted_too(image: int, tmp_path: Path) -> None:
         crossing.clips = None
     with pytest.raises(Rejected):
         accepted(outcome, model, tmp_path / "c.zip")
+
+
+@pytest.mark.usefixtures("both_evaluators")
+@pytest.mark.parametrize("clips", [None, 0.0], ids=["alone", "clips"])
+@pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
+def test_pairs_in_leaves_are_accepted_too(name: str, clips: float | None, tmp_path: Path) -> None:
+    """A search whose leaves pay for pairs of neurons together. Without their shares what they prove is refused."""
+    before = float(bound(*asked(name, 0.07)[:2], joined(2)).value.min())
+    instance, queries, model = asked(name, 0.07, -0.125 - before)
+    log = ProofLog()
+    instance = replace(instance, logs=(log,))
+    effort = replace(Complete().branching, groups=True, clips=clips)
+    found = bound(instance, queries, joined(2))
+    assert float(found.value.min()) <= 0
+    probe = Probe(instance, queries, Attack(), lambda points: False)
+    search = Margins(instance, queries, found, effort, probe)
+    search.run(torch.inf)
+    found = search.found
+    assert float(found.value.min()) > 0
+    margin = checked(instance, queries, log, found, model, tmp_path / "c.zip")
+    assert margin >= 0.999 * float(found.value.min()) - 1e-5
+    written = proof_of(instance, queries, log, found)
+    assert written.margins is not None
+    shares = [s for c in written.margins.crossings for s in c.groups if s.share is not None]
+    assert sum(int(s.share.any()) for s in shares if s.share is not None)
+    for s in shares:
+        s.share = np.zeros_like(s.share)
+    write(tmp_path / "c.zip", Certificate(hashlib.sha256(model).hexdigest(), "real", "test", [written]))
+    with pytest.raises(Rejected):
+        check(read(tmp_path / "c.zip"), model)
 
 
 def accepted(outcome: Outcome, model: bytes, path: Path) -> None:

@@ -23,6 +23,7 @@ from krelax.bounds.clips import Clips
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.floors import Floors
+from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces, workers
 from krelax.bounds.intermediate import ASCENT_COPIES
 from krelax.bounds.layers import LayerBounds
@@ -128,8 +129,10 @@ class Branching:
         widths = {i: r.lower[0].numel() for i, r in known.relaxations.items()}
         top = max(forms[0].coeff) if assumed is None else len(instance.network.nodes) - 1
         instance, known, forms, kept = without_inactive(instance, known, forms, top)
-        if not effort.groups or instance.logs:  # no proof says what leaves choose for groups
+        if not effort.groups:
             known.groups.clear()
+        elif instance.logs:  # leaves say what pairs take over, not what larger groups do
+            known.groups = {i: tuple(g for g in sets if _is_stated(g)) for i, sets in known.groups.items()}
         self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top, assumed, effort.depth)
         collected = proof.Leaves(instance.logs[0], *names) if instance.logs and names is not None else None
         self._recorder = Recorder(collected, self._evaluator, kept, widths)
@@ -139,7 +142,7 @@ class Branching:
         self._floors = Floors(self._evaluator, self._recorder, worthy, target + beyond)
         self._clips = Clips(self._evaluator, self._recorder, self._floors, target)
         # clips are found by compiled loops, on a CPU
-        can = isinstance(instance.region, Box) and not effort.groups and start.device.type == "cpu"
+        can = isinstance(instance.region, Box) and start.device.type == "cpu"
         self._clips_after = effort.clips if can and effort.clips is not None else torch.inf
         self._order, self._spent = WorstFirst(self._weight), 0.0
         self._until: float | None = None
@@ -317,3 +320,8 @@ class Branching:
         if lemmas is not None and self._lemmas is not None:
             lemmas = torch.where(better, lemmas, self._lemmas)
         return Proved(torch.where(better, bound, self._start), lemmas)
+
+
+def _is_stated(groups: Groups) -> bool:
+    """Whether certificates can say what leaves choose for these groups."""
+    return groups.members.shape[2] == 2

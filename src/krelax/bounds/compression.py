@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from krelax.activations import Relaxation
 from krelax.bounds.backward import Form
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance
@@ -35,19 +36,23 @@ def without_inactive(
         small.append(*(_taken(t, kept.get(i)) for t in side))
     for i in known.relaxations.keys() & set(range(len(exact.nodes))):
         small.relax(exact, i)
-        small.groups[i] = tuple(_renumbered(g, kept.get(exact.nodes[i].inputs[0])) for g in known.groups.get(i, ()))
+        small.groups[i] = tuple(
+            _renumbered(g, known.relaxations[i], kept.get(exact.nodes[i].inputs[0])) for g in known.groups.get(i, ())
+        )
     asked = tuple(Form({i: _taken(a, kept.get(i)) for i, a in f.coeff.items()}, f.constant) for f in forms)
     return replace(instance, network=exact, fast_network=fast), small, (asked[0], asked[1]), kept
 
 
-def _renumbered(groups: Groups, kept: Tensor | None) -> Groups:
-    """The groups all of whose members are left, with their new places."""
-    if kept is None:
-        return groups
-    places = torch.searchsorted(kept, groups.members).clamp(max=len(kept) - 1)
-    whole = (kept[places] == groups.members).all(-1)[0]
-    joint = replace(groups.joint, bounds=groups.joint.bounds[:, whole])
-    return replace(groups, members=places[:, whole], joint=joint, lemmas=None)
+def _renumbered(groups: Groups, relaxation: Relaxation, kept: Tensor | None) -> Groups:
+    """The groups all of whose members are left, and undecided, with their new places. `relaxation` is over all
+    neurons."""
+    undecided = relaxation.unstable()[0].flatten()
+    whole = undecided[groups.members[0]].all(-1)
+    places = groups.members if kept is None else torch.searchsorted(kept, groups.members).clamp(max=len(kept) - 1)
+    if kept is not None:
+        whole &= (kept[places] == groups.members).all(-1)[0]
+    which = whole.nonzero()[:, 0]
+    return groups.some(which, places[:, which])
 
 
 def _kept(network: Network, known: LayerBounds, form: Form, top: int) -> dict[int, Tensor]:

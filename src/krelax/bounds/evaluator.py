@@ -214,7 +214,7 @@ class Evaluator:
         slopes: list[Tensor] = []
         for i, site in self._sites.items():
             narrowed = site.narrowed if isinstance(site, Splittable) else None
-            slopes += islice(rows, site.tensors if narrowed is None else 1)
+            slopes += islice(rows, site.tensors if narrowed is None else site.tensors - 2)
             if narrowed is not None:
                 source = self._instance.network.nodes[i].inputs[0]
                 lower, upper = (t[source].flatten()[narrowed] for t in (self._known.lower, self._known.upper))

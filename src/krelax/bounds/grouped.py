@@ -17,9 +17,10 @@ from torch import Tensor
 from krelax.bounds.groups import Groups
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
+from krelax.bounds.split import Split
 from krelax.bounds.steps import Alone, Crossing, Parameter, Single, Step, columns
 from krelax.problem.region import FLOOR
-from krelax.proof.choices import Choices, Shared
+from krelax.proof.choices import ONE, Choices, Shared, codes
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:
@@ -76,6 +77,11 @@ class Shares:
         other = Shares(groups, self.places, self.share.value.to(dtype), self.tilt.value.to(dtype))
         other._write = written
         return other
+
+    def coded(self) -> Shares:
+        """The same with shares and tilts as leaves write them down."""
+        share, tilt = ((codes(p.value) / ONE).to(p.value) for p in (self.share, self.tilt))
+        return Shares(self.groups, self.places, share, tilt)
 
     def take(self, coeff: Tensor, line: Tensor, sides: Tensor | None) -> tuple[_Crossed, Tensor, Tensor]:
         """The groups' coefficients and slopes, with the prices and absolute terms, `(batch, queries)`.
@@ -137,6 +143,8 @@ class Grouped(Step):
 
     def over(self, known: LayerBounds, node: int) -> Grouped:
         shares = [s.over(g) for s, g in zip(self.shares, known.groups[node], strict=True)]
+        if isinstance(self.alone, Split):
+            shares = [s.coded() for s in shares]
         return Grouped(self.alone.over(known, node), self.members, shares)
 
     def choices(self, region: int, tape: _Tape | None) -> Choices:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,10 +25,25 @@ class Groups:
     members: Tensor
     joint: Joint
     lemmas: Tensor | None = None
+    among: tuple[GroupSet, Tensor] | None = None
 
     def to(self, dtype: torch.dtype) -> Groups:
         """The same groups in another type."""
-        return Groups(self.members, self.joint.to(dtype), self.lemmas)
+        return replace(self, joint=self.joint.to(dtype))
+
+    def some(self, which: Tensor, members: Tensor) -> Groups:
+        """Some of the groups of one region, `(groups,)`, whose members, `(1, groups, k)`, have these numbers now."""
+        joint = replace(self.joint, bounds=self.joint.bounds[:, which])
+        lemmas = None if self.lemmas is None else self.lemmas[:, which]
+        origin, before = self.origin
+        return Groups(members, joint, lemmas, (origin, before[which]))
+
+    @property
+    def origin(self) -> tuple[GroupSet, Tensor]:
+        """The set that the groups are some of, as proofs state it, and which of its groups they are."""
+        if self.among is not None:
+            return self.among
+        return self.stated, torch.arange(self.members.shape[1])
 
     @cached_property
     def stated(self) -> GroupSet:

@@ -23,7 +23,8 @@ from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import gamma, underflow
 from krelax.bounds.sites import Splittable
 from krelax.lanes.matrices import Block, Matrix, Terms, Unmodelled, bias_of, folded, grouped, kept, rows_of, sizes_of
-from krelax.lanes.plan import Double, Forms, Layers, Pattern, Proposing, Proving, Whole
+from krelax.lanes.pairs import PARTS, POINTS
+from krelax.lanes.plan import Double, Forms, Layers, Pairs, Pattern, Proposing, Proving, Whole
 from krelax.lanes.products import LANES
 from krelax.network.ops import Linear
 from krelax.problem.region import FLOOR, Box
@@ -45,6 +46,7 @@ class Tables:
     up: Pattern
     proposing: Proposing
     proving: Proving
+    pairs: Pairs
     fast: Forms
     exact: Forms
     slot_of: Whole
@@ -150,6 +152,13 @@ def _slots(known: LayerBounds, node: int, site: Splittable, wanted: NDArray[np.b
     return [mask.nonzero()[0] for mask in (undecided, others & (lower < 0), others & (lower >= 0))]
 
 
+def _in_rows(points: Double) -> Double:
+    """Points `(pairs, points, parts)` with a row of lanes for each part, whose points are numbered."""
+    rows = np.zeros((len(points), points.shape[2], LANES))
+    rows[:, :, : points.shape[1]] = points.swapaxes(1, 2)
+    return rows.ravel()
+
+
 class _Assembly:
     """Puts layers together."""
 
@@ -189,7 +198,8 @@ class _Assembly:
         above, below = grouped(up, end), grouped(down, end)
         rows = [np.zeros(0, np.int64), *(b.row for m in down[:-1] for b in m.blocks)]
         most = int(np.bincount(np.concatenate(rows)).max(initial=0))
-        proving, exact, lines = self._proving(below.values(down, False), most)
+        pairs = self._pairs()
+        proving, exact, lines, unit = self._proving(below.values(down, False), most, pairs)
         repeated = (np.repeat(t, LANES).astype(np.float32) for t in lines)
         proposing = Proposing(below.values(down, True), above.values(up, True), *repeated)
         found = Layers(self._slot, free, flat, slope, min(forms, default=len(layers) - 1))
@@ -200,6 +210,7 @@ class _Assembly:
             above.pattern,
             proposing,
             proving,
+            pairs._replace(unit=unit),
             self._forms(True),
             exact,
             *self._neurons(),
@@ -231,12 +242,39 @@ class _Assembly:
         ends.append((self._inputs, self._inputs + 1))
         return ups, [Matrix(*ends[n], blocks) for n, blocks in enumerate(down)]
 
-    def _proving(self, down: Double, most: int) -> tuple[Proving, Forms, tuple[Double, Double]]:
-        """Charges and lines. No sum of products has more than `most` terms, but for those of constants."""
+    def _pairs(self) -> Pairs:
+        """The pairs of all layers, whose members are undecided, in the order of leaves' tables."""
+        first, members, proposed, proven, reach = [0, 0], [], [], [], []
+        for layer in self._layers[1:]:
+            count = 0
+            site = self._sites.get(layer.node)
+            for mine, exact in zip(site.groups, self._known.groups.get(layer.node, ()), strict=True) if site else ():
+                place = np.searchsorted(layer.entries[: layer.free], mine.members[0].numpy())
+                members.append(place)
+                proposed.append(mine.joint.lifted[0].numpy())
+                proven.append(exact.joint.lifted[0].numpy())
+                reach.append(exact.joint.magnitude[0].numpy() + FLOOR)
+                count += len(place)
+            first.append(first[-1] + count)
+        none, every = np.zeros((0, 2)), [np.zeros((0, POINTS, PARTS))]
+        lifted = [np.concatenate([*every, *kind]) for kind in (proposed, proven)]
+        z = lifted[1][..., :2]
+        signs = (((z > 0) * 1 + (z < 0) * 2) << np.array([0, 2])).sum(-1).astype(np.int32)
+        return Pairs(
+            np.array(first), np.concatenate([none.astype(np.int64), *members]),
+            _in_rows(lifted[0]).astype(np.float32), _in_rows(lifted[1]), signs.ravel(),
+            np.concatenate([none, *reach]).ravel(), 0.0,
+        )  # fmt: skip
+
+    def _proving(self, down: Double, most: int, pairs: Pairs) -> tuple[Proving, Forms, tuple[Double, Double], float]:
+        """Charges, lines and the unit of pairs. No sum of products has more than `most` terms, but for those of
+        constants."""
         known, layers = self._known, self._layers
         widest, slots = max(len(a.entries) for a in layers), int(self._slot[-1])
         # what is added up one after the other: three costs of every slot of a layer, layers, and inputs
         others = 3 * widest + len(layers) + 2 * self._inputs + max(self._folds())
+        joint = 2 * len(pairs.member)
+        others += joint
         short, long = (gamma(terms + others, torch.float64) for terms in (most, slots))
         largest = {a.node: torch.maximum(known.lower[a.node].abs(), known.upper[a.node].abs()) for a in layers}
         before, behind, extra = np.zeros(slots), np.zeros(slots), 0.0
@@ -260,7 +298,7 @@ class _Assembly:
             levels.append(self._levels(layer))
             before[here] = (short * (size + FLOOR) + long * (bias + FLOOR)).numpy()[layer.entries]
             behind[here] = (short * (reach + high + FLOOR)).numpy()[layer.entries]
-            extra += sum(float(underflow(most + 4 * slots, t)) for t in sizes)
+            extra += sum(float(underflow(most + 4 * slots + PARTS * joint, t)) for t in sizes)
         extra += float(underflow(most + 4 * slots, self._region.magnitude))
         reach = self._region.magnitude.flatten() + FLOOR
         radius = self._radius + (short * reach).numpy()
@@ -268,7 +306,7 @@ class _Assembly:
         lines = np.concatenate([none, *chords]), np.concatenate([none, *heights])
         every, place = [np.repeat(t, LANES) for t in lines], np.concatenate(levels)
         proving = Proving(down, every[0], every[1], before, behind, self._centre, radius, place, extra)
-        return proving, self._forms(False, short, largest), lines
+        return proving, self._forms(False, short, largest), lines, short
 
     def _folds(self) -> list[int]:
         """For each layer, in units of rounding, what its weights and biases may be off beyond what one operator's may:

@@ -37,8 +37,9 @@ class Gate:
     ) -> None:
         self._instance, self._known, self._exact, self._assumed = instance, known, exact, assumed
         self._sites = {i: s for i, s in sites.items() if isinstance(s, Splittable)}
-        alone = not any(known.groups.get(i) for i in sites)
-        self._open = len(self._sites) == len(sites) > 0 and alone and instance.region.lower.device.type == "cpu"
+        paired = all(_is_pairs(site) for site in self._sites.values())
+        modelled = len(self._sites) == len(sites) > 0 and paired and exact.constant.numel() > 0
+        self._open = modelled and instance.region.lower.device.type == "cpu"
         self._passes, self._lock = 0, Lock()
         self._lanes: Lanes | None = None
 
@@ -53,6 +54,13 @@ class Gate:
                 self._lanes = None if tables is None else Lanes(self._instance, self._known, self._sites, tables)
                 self._open = False
             return self._lanes
+
+
+def _is_pairs(site: Splittable) -> bool:
+    """Whether all of its groups are pairs of undecided neurons."""
+    sets = [g for g in site.groups if g.members.shape[1]]
+    small = all(g.members.shape[2] == 2 for g in sets)
+    return small and all(bool(torch.isin(g.members, site.undecided).all()) for g in sets)
 
 
 class Lanes:
@@ -77,15 +85,16 @@ class Lanes:
         branch, points = np.empty(count, np.int64), np.empty((min(count, SHOWN), inputs), np.float32)
         for begin, end in self._portions(count):
             self._instance.check()
-            improve(t.layers, t.down, t.up, t.proposing, t.fast, own, table, climb, begin, end,
+            improve(t.layers, t.down, t.up, t.proposing, t.pairs, t.fast, own, table, climb, begin, end,
                     value, middle, branch, points)  # fmt: skip
         leaves.value.copy_(torch.from_numpy(value))
         leaves.multiplier.copy_(torch.from_numpy(table.multiplier))
         leaves.branch.copy_(torch.from_numpy(t.neuron_of[branch]))
-        first = 0
-        for slope in self._slopes(leaves):
-            slope.copy_(torch.from_numpy(table.slope[:, first : first + slope.shape[1]]))
-            first += slope.shape[1]
+        for kind, column in enumerate((table.slope, table.share, table.tilt)):
+            first = 0
+            for row in self._rows(leaves, kind):
+                row.copy_(torch.from_numpy(column[:, first : first + row.shape[1]]))
+                first += row.shape[1]
         region = self._instance.fast_region
         shape = region.lower.shape[1:]
         centre, radius = region.halves  # type: ignore[attr-defined]
@@ -110,7 +119,7 @@ class Lanes:
         value, constant = np.empty(count), np.empty(rows)
         affine = np.empty((rows, len(t.proving.centre)))
         for begin, end in self._portions(count):
-            prove(t.layers, t.down, t.proving, t.exact, own, table, begin, end, value, constant, affine)
+            prove(t.layers, t.down, t.proving, t.pairs, t.exact, own, table, begin, end, value, constant, affine)
         return bounding(torch.from_numpy(value)), torch.from_numpy(constant), torch.from_numpy(affine)
 
     def _portions(self, count: int) -> Iterator[tuple[int, int]]:
@@ -119,17 +128,19 @@ class Lanes:
             yield begin, min(begin + _PORTION, count)
 
     def _table(self, leaves: Leaves) -> Table:
-        slope = torch.cat([leaves.value.new_zeros(len(leaves), 0), *self._slopes(leaves)], 1)
+        none = leaves.value.new_zeros(len(leaves), 0)
+        slope, share, tilt = (torch.cat([none, *self._rows(leaves, kind)], 1).numpy() for kind in range(3))
         slot = self._tables.slot_of[leaves.neuron.numpy()]
         # kernels are compiled for rows that follow each other in memory
         side, multiplier = (t.contiguous().numpy() for t in (leaves.side, leaves.multiplier))
-        return Table(leaves.query.numpy(), slot, side, multiplier, slope.numpy())
+        return Table(leaves.query.numpy(), slot, side, multiplier, slope, share, tilt)
 
-    def _slopes(self, leaves: Leaves) -> Iterator[Tensor]:
-        """Slopes of the undecided neurons of each activation, `(leaves, undecided)`."""
+    def _rows(self, leaves: Leaves, kind: int) -> Iterator[Tensor]:
+        """Of each activation slopes of undecided neurons (kind 0), shares of each set of pairs (1), or tilts (2)."""
         first = 0
         for site in self._sites.values():
-            yield leaves.slopes[first]
+            sets = range(first + 1, first + 1 + 2 * len(site.groups), 2)
+            yield from (leaves.slopes[n] for n in ([first] if kind == 0 else [s + kind - 1 for s in sets]))
             first += site.tensors
 
     def _own(self, leaves: Leaves) -> Own:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
 from krelax.bounds.split import Narrowed, Split
 from krelax.bounds.steps import Single, Step, slope_choices
-from krelax.proof.choices import Choices
+from krelax.proof.choices import Choices, Parts, codes
 
 
 class Splits(NamedTuple):
@@ -81,7 +82,7 @@ class Unsplit(Site):
 class Splittable(Site):
     """Neurons that can be split, `first` the number of the first one, some of them in groups.
 
-    The rows are lower slopes of undecided neurons, then shares and tilts of each set of groups, or both ends of the
+    The rows are lower slopes of undecided neurons, then shares and tilts of each set of groups, then both ends of the
     leaves' own intervals of neurons that clips narrow.
     """
 
@@ -100,6 +101,11 @@ class Splittable(Site):
         return self._undecided
 
     @property
+    def groups(self) -> Sequence[Groups]:
+        """The sets of groups that the neurons are in."""
+        return self._groups
+
+    @property
     def count(self) -> int:
         """Number of neurons."""
         return self.relaxation.lower[0].numel()
@@ -110,7 +116,7 @@ class Splittable(Site):
         return [t.clone() for t in (slopes.expand(leaves, -1), *shares)]
 
     def step(self, rows: Sequence[Tensor], splits: Splits) -> Step:
-        slopes, *shared = rows
+        slopes, *shared = rows[: 1 + 2 * len(self._groups)]
         place = splits.row * self.count + splits.neuron - self.first
         own = self.intervals(rows)
         alone = Split(self.relaxation, self._spread(slopes), place, splits.side, splits.multiplier, own)
@@ -126,7 +132,7 @@ class Splittable(Site):
 
     def intervals(self, rows: Sequence[Tensor]) -> Narrowed | None:
         """The intervals of leaves that are their own."""
-        return None if self.narrowed is None else Narrowed(self.narrowed, rows[1], rows[2])
+        return None if self.narrowed is None else Narrowed(self.narrowed, *rows[-2:])
 
     def _spread(self, slopes: Tensor) -> Tensor:
         """Slopes of undecided neurons among those of all, `(1, leaves, *shape)`."""
@@ -136,7 +142,7 @@ class Splittable(Site):
         return spread.reshape(1, len(slopes), *every.shape[1:])
 
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
-        slopes, *shared = rows
+        slopes, *shared = rows[: 1 + 2 * len(self._groups)]
         slopes.copy_(alone(step).slope.value[0].flatten(1).index_select(1, self._undecided))
         if isinstance(step, Grouped):
             every = (p.value for s in step.shares for p in (s.share, s.tilt))
@@ -150,7 +156,18 @@ class Splittable(Site):
         each = triangle if own is None else own.over(triangle)
         low, high, upper = self._lines_of(each) if own is None else self._undecided_of(each)
         lower = torch.clamp(rows[0].to(low), low, high)
-        return slope_choices(each, self._undecided, lower, upper[0] if own is None else upper)
+        found = slope_choices(each, self._undecided, lower, upper[0] if own is None else upper)
+        return replace(found, groups=tuple(self._parts(rows)))
+
+    def _parts(self, rows: Sequence[Tensor]) -> Iterator[Parts]:
+        """What each set of groups takes over, of those that it is some of."""
+        for n, groups in enumerate(self._groups):
+            share, tilt = (t.unflatten(1, (-1, groups.members.shape[2])) for t in rows[1 + 2 * n : 3 + 2 * n])
+            stated, which = groups.origin
+            parts = Parts.nothing(stated, len(share))
+            parts.share[:, which.numpy()] = codes(share).numpy()
+            parts.tilt[:, which.numpy()] = codes(tilt).numpy()
+            yield parts
 
     def _undecided_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
         """Ranges of lower slopes, and upper slopes, of undecided neurons, `(leaves | 1, undecided)`."""

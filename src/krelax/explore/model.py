@@ -113,6 +113,7 @@ def _groups(found: Bounded, node: int, query: int) -> dict[str, Any]:
     step, count, total, best = found.witness.get(node), 0, 0.0, []
     if step is not None and node in found.known.groups:
         for groups, shared in zip(found.known.groups[node], step.choices(0, found.tapes.get(node)).groups, strict=True):
+            assert isinstance(shared, Shared)  # as all forms have them that no search is about
             gained = gains(groups, shared, found.known, node, query)
             count, total = count + len(gained), total + float(gained.sum())
             order = gained.argsort(descending=True)[:GROUPS_SHOWN].tolist()

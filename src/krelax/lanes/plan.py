@@ -71,6 +71,23 @@ class Proving(NamedTuple):
     extra: float
 
 
+class Pairs(NamedTuple):
+    """Pairs of undecided slots: those of layer l have numbers `first[l]` to `first[l + 1]`. `member`, `(pairs, 2)`:
+    their slots, numbered from the first of the layer. `proposed` and `proven`, `(pairs * 4 * 16,)`: the points (z, -a)
+    that span their graphs, in both types; of each pair first the first numbers of all points, with room for 16.
+    `signs`, `(pairs * 13,)`, which signs z has: 1 and 2 say that the first member is positive and negative, 4 and 8
+    that the second one is. `reach`, `(pairs * 2,)`: the largest |z| of members; and `unit`, what rounding may change
+    for every unit of a pair's absolute terms."""
+
+    first: Whole
+    member: Whole
+    proposed: Single
+    proven: Double
+    signs: NDArray[np.int32]
+    reach: Double
+    unit: float
+
+
 class Forms(NamedTuple):
     """The queries: coefficients of query q are `value[start[q] : start[q + 1]]`, at the slots `slot[...]`."""
 
@@ -95,13 +112,16 @@ class Own(NamedTuple):
 
 class Table(NamedTuple):
     """Leaves: whose they are, and their splits, `(leaves, depth)`, at slots (-1: none) on the side 1 or -1, with
-    multipliers. `slope`, `(leaves, undecided)`: slopes of lower lines."""
+    multipliers. `slope`, `(leaves, undecided)`: slopes of lower lines. `share` and `tilt`, `(leaves, 2 * pairs)`: what
+    pairs take of their members, and how their slopes differ from the members' lines."""
 
     query: Whole
     slot: Whole
     side: Single
     multiplier: Single
     slope: Single
+    share: Single
+    tilt: Single
 
 
 class Splits(NamedTuple):
@@ -116,6 +136,27 @@ class Splits(NamedTuple):
     side: Any
     multiplier: Any
     at: Any
+
+
+class Joint(NamedTuple):
+    """Room for the pairs of 16 leaves, in rows of 16: their shares, tilts and the points they `met`; Adam's memories;
+    `reach` in the type; coefficients behind undecided slots, the slopes of their lines, and which signs splits forbid;
+    of one layer what pairs have taken, their slopes, and the primal point; what they pay, and its absolute terms."""
+
+    share: Any
+    tilt: Any
+    met: Any
+    mean: Any
+    square: Any
+    reach: Any
+    whole: Any
+    line: Any
+    sides: Any
+    taken: Any
+    slope: Any
+    point: Any
+    paid: Any
+    size: Any
 
 
 class Climb(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from krelax.hull.jit import COMPILED, is_on_disk, keeps_code
-from krelax.lanes.plan import Climb, Forms, Layers, Own, Pattern, Proposing, Proving, Table
+from krelax.lanes.plan import Climb, Forms, Layers, Own, Pairs, Pattern, Proposing, Proving, Table
 
 # Passes over one leaf, down and up, after which it is worth it to load the kernels, and to compile them.
 _LOAD, _COMPILE = 5_000, 20_000
@@ -97,12 +97,13 @@ def _examples() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     none = np.zeros((0, 0))
     own = Own(np.zeros(0, np.int64), np.zeros(3, np.int64), none, none, none, none)
     rows = np.zeros((0, 1), np.float32)
-    table = Table(whole[:0], np.zeros((0, 1), np.int64), rows, rows, rows)
+    table = Table(whole[:0], np.zeros((0, 1), np.int64), *[rows] * 5)
+    pairs = Pairs(np.zeros(3, np.int64), np.zeros((0, 2), np.int64), single, double, np.zeros(0, np.int32), double, 0.0)
     proposing = Proposing(single, single, lanes32, lanes32)
     proving = Proving(double, lanes64, lanes64, double, double, double, double, np.ones((2, 256)), 0.0)
     results = single[:0], single[:0], whole[:0], np.zeros((0, 1), np.float32)
-    first = (layers, matrices, matrices, proposing, forms, own, table, Climb(1, 0.1, 0.9), 0, 0, *results)
-    return first, (layers, matrices, proving, forms, own, table, 0, 0, double[:0], double[:0], none)
+    first = (layers, matrices, matrices, proposing, pairs, forms, own, table, Climb(1, 0.1, 0.9), 0, 0, *results)
+    return first, (layers, matrices, proving, pairs, forms, own, table, 0, 0, double[:0], double[:0], none)
 
 
 if __name__ == "__main__":

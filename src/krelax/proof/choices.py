@@ -42,6 +42,32 @@ class Shared:
 
 
 @dataclass(frozen=True, eq=False)
+class Parts:
+    """What groups take over, int16 `(leaves, groups, k)`, in units of 1 / 32767. A group's part of each coefficient is
+    that, times its `share`. A member's slope is that of its own line, times its part, and `tilt` adds so much of the
+    sum of the absolute parts of its group."""
+
+    groups: GroupSet
+    share: NDArray[np.int16]
+    tilt: NDArray[np.int16]
+
+    @classmethod
+    def nothing(cls, groups: GroupSet, leaves: int) -> Parts:
+        """Of so many leaves that give nothing away."""
+        shape = leaves, *groups.members.shape
+        return cls(groups, np.zeros(shape, np.int16), np.zeros(shape, np.int16))
+
+
+# A share of one, as it is written down.
+ONE = 32767
+
+
+def codes(values: Tensor) -> Tensor:
+    """Shares and tilts, in [-1, 1], as `Parts` has them."""
+    return (values.double() * ONE).round()
+
+
+@dataclass(frozen=True, eq=False)
 class Choices:
     """What the leaves of a proof chose at one activation, each tensor with a row for each leaf.
 
@@ -55,12 +81,12 @@ class Choices:
     upper: NDArray[np.float32] | None = None
     lines: NDArray[np.float32] | None = None
     absolute: NDArray[np.float32] | None = None
-    groups: tuple[Shared, ...] = ()
+    groups: tuple[Shared | Parts, ...] = ()
 
     @property
     def finite(self) -> bool:
         """Whether all numbers are."""
-        shared = (t for s in self.groups for t in (s.coeff, s.slope))
+        shared = (t for s in self.groups if isinstance(s, Shared) for t in (s.coeff, s.slope))
         tables = (t for t in (self.upper, self.lines, self.absolute, *shared) if t is not None)
         return all(bool(np.isfinite(t).all()) for t in tables)
 
@@ -75,7 +101,7 @@ class Choices:
 
     @classmethod
     def join(cls, parts: Sequence[Choices], counts: Sequence[int]) -> Choices:
-        """Choices of so many leaves about the same neurons, without groups."""
+        """Choices of so many leaves about the same neurons, whose groups have shares."""
 
         def joined(tables: list[NDArray[Number] | None]) -> NDArray[Number] | None:
             present = [t for t in tables if t is not None]
@@ -86,7 +112,19 @@ class Choices:
         if any(u is not None and u.ndim == 2 for _, u in tables):
             upper = joined([None if u is None else np.broadcast_to(u, s.shape) for s, u in tables])
         lines = _joined_lines([p.lines for p in parts], counts)
-        return cls(first.entries, slopes, upper, lines, joined([p.absolute for p in parts]))
+        groups = _joined_groups([p.groups for p in parts], counts)
+        return cls(first.entries, slopes, upper, lines, joined([p.absolute for p in parts]), groups)
+
+
+def _joined_groups(parts: Sequence[tuple[Shared | Parts, ...]], counts: Sequence[int]) -> tuple[Parts, ...]:
+    """Parts of so many leaves each; leaves that know nothing of a set of groups give it nothing."""
+    found = [{id(p.groups): p for p in part if isinstance(p, Parts)} for part in parts]
+    sets = {key: p.groups for part in found for key, p in part.items()}
+    result = []
+    for key, groups in sets.items():
+        each = [part.get(key) or Parts.nothing(groups, n) for part, n in zip(found, counts, strict=True)]
+        result.append(Parts(groups, np.concatenate([p.share for p in each]), np.concatenate([p.tilt for p in each])))
+    return tuple(result)
 
 
 def _joined_lines(parts: Sequence[NDArray[np.float32] | None], counts: Sequence[int]) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from krelax.certificate.format import schema as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
-from krelax.proof.choices import Choices, GroupSet, Number, Numbers, Shared
+from krelax.proof.choices import Choices, GroupSet, Number, Numbers, Parts, Shared
 
 
 class Merged:
@@ -97,27 +97,32 @@ def _distinct(table: NDArray[Any]) -> tuple[NDArray[Any], Numbers]:
 
 
 class Collected:
-    """Shares of groups, collected for all leaves of a lemma; leaves that give a group nothing have zeros."""
+    """What groups take over, collected for all leaves of a lemma; leaves that give a group nothing have zeros."""
 
     def __init__(self, leaves: int) -> None:
         self._leaves = leaves
-        self._found: dict[int, tuple[GroupSet, NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._found: dict[tuple[int, type], tuple[GroupSet, NDArray[Any], NDArray[Any]]] = {}
 
-    def add(self, shared: Shared, rows: Numbers, places: Numbers) -> None:
+    def add(self, taken: Shared | Parts, rows: Numbers, places: Numbers) -> None:
         """What some leaves gave away."""
-        shape = (self._leaves, *shared.coeff.shape[1:])
-        zeros = (shared.groups, np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-        _, coeff, slope = self._found.setdefault(id(shared.groups), zeros)
-        coeff[places], slope[places] = shared.coeff[rows], shared.slope[rows]
+        one, other = (taken.coeff, taken.slope) if isinstance(taken, Shared) else (taken.share, taken.tilt)
+        zeros = [np.zeros((self._leaves, *t.shape[1:]), t.dtype) for t in (one, other)]
+        new = taken.groups, zeros[0], zeros[1]
+        _, first, second = self._found.setdefault((id(taken.groups), type(taken)), new)
+        first[places], second[places] = one[rows], other[rows]
 
     def shares(self, sets: list[GroupSet]) -> list[file.Shares]:
         """As they are stored, with the bases of their linear programs; groups that are new are added to `sets`."""
         result = []
-        for groups, coeff, slope in self._found.values():
+        for (_, kind), (groups, first, second) in self._found.items():
             if not any(groups is other for other in sets):
                 sets.append(groups)
             number = next(n for n, other in enumerate(sets) if other is groups)
-            result.append(file.Shares(number, coeff, slope, _bases(groups, coeff, slope)))
+            if kind is Parts:
+                result.append(file.Shares(number, share=first, tilt=second))
+            else:
+                basis = _bases(groups, first, second) if groups.members.shape[1] > 2 else None
+                result.append(file.Shares(number, first, second, basis))
         return result
 
 

@@ -159,9 +159,11 @@ def _check_shares(shares: Shares, leaves: int, slot: Slot) -> None:
     if not 0 <= shares.set < len(slot.sets):
         raise Malformed("a set of groups that does not exist")
     groups, k = slot.sets[shares.set]
-    if shares.coeff.shape != (leaves, groups, k):
-        raise Malformed("shares that do not fit the groups")
-    if shares.basis is not None and shares.basis.shape[2:] != (2**k, k + 1):
+    kinds = (shares.coeff, shares.slope), (shares.share, shares.tilt)
+    given = [[t.shape for t in kind if t is not None] for kind in kinds]
+    if [[], [(leaves, groups, k)] * 2] != sorted(given, key=len):
+        raise Malformed("shares that do not fit the groups, or of both kinds or none")
+    if shares.basis is not None and (not given[0] or shares.basis.shape[2:] != (2**k, k + 1)):
         raise Malformed("bases that do not fit the groups")
 
 

@@ -57,19 +57,24 @@ class Forms:
 
 @dataclass
 class Shares:
-    """What the groups of a set take over in each leaf: `coeff` of the coefficients behind the activation and `slope` of
-    those before it, for each member, outright.
+    """What the groups of a set take over in each leaf, of one of two kinds.
 
+    Outright: `coeff` of the coefficients behind the activation, and `slope` of those before it, for each member.
     `basis` names, for each sign pattern, k rows of the group's polytope that are active where the pattern's maximum is:
     r for row r of the set, m + i for the side of member i; 255 for none. One more row, if it is not 255, shows with
     them that the pattern is empty. Patterns are numbered in binary: bit i (of value 2**i) says that member i is at
-    least zero. Without a basis, pairs try all their rows, larger groups none.
+    least zero. Pairs need none; without a basis, members of larger groups pay for themselves.
+
+    In parts, in units of 1 / 32767: a `share` of each member's coefficient; its slope is that of the member's own line
+    times the part, and `tilt` adds so much of the sum of the absolute parts of its group.
     """
 
     set: int
-    coeff: Annotated[NDArray[np.float32], Stored("<f4", "leaves groups k")]
-    slope: Annotated[NDArray[np.float32], Stored("<f4", "leaves groups k")]
+    coeff: Annotated[NDArray[np.float32], Stored("<f4", "leaves groups k")] | None = None
+    slope: Annotated[NDArray[np.float32], Stored("<f4", "leaves groups k")] | None = None
     basis: Annotated[NDArray[np.uint8], Stored("|u1", "leaves groups patterns rows")] | None = None
+    share: Annotated[NDArray[np.int16], Stored("<i2", "leaves groups k")] | None = None
+    tilt: Annotated[NDArray[np.int16], Stored("<i2", "leaves groups k")] | None = None
 
 
 @dataclass

@@ -80,11 +80,17 @@ class Chosen:
         return _Splits(leaf, neuron[mine] - first, self.leaves.side[here], self.leaves.multiplier[here])
 
     def _part(self, j: int, shares: Shares) -> Part:
-        stored = shares.coeff[self.batch], shares.slope[self.batch]
-        coeff, slope = (self.context.bounds.ar.number(x.astype(np.float64)) for x in stored)
+        """What a set of groups takes over, outright or in parts."""
+        outright = shares.share is None
+        first, second = (shares.coeff, shares.slope) if outright else (shares.share, shares.tilt)
+        assert first is not None  # as the format has it
+        assert second is not None
+        one, other = (t[self.batch].astype(np.float64) for t in (first, second))
         basis = None if shares.basis is None else shares.basis[self.batch]
-        active = ((stored[0] != 0) | (stored[1] != 0)).any((1, 2))
-        return Part(self.context.groups[j][shares.set], coeff, slope, basis, active)
+        active = (((one != 0) | (other != 0)) if outright else one != 0).any((1, 2))
+        if not outright:
+            one, other = one / 32767, other / 32767
+        return Part(self.context.groups[j][shares.set], outright, one, other, basis, active)
 
 
 @dataclass(frozen=True, eq=False)

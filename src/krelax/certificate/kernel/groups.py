@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from krelax.certificate.format.schema import GroupSet
 from krelax.certificate.kernel.activations import Ends
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats, gamma
 from krelax.certificate.kernel.linear import Pick
+from krelax.certificate.kernel.octagons import octagons
 
 Key = tuple[bytes, bytes]
 
@@ -37,6 +37,7 @@ class Groups:
         k = stored.rows.shape[1]
         self._rows = np.concatenate([stored.rows, np.zeros((k, k))])
         self._bounds = np.concatenate([bounds, np.zeros((len(bounds), k))], 1)
+        self._octagons = octagons(stored.rows, bounds) if k == 2 else None
         # signs (patterns, k): bit i of a pattern's number says that member i is at least zero
         self._signs = np.where(np.arange(2**k)[:, None] >> np.arange(k) & 1, 1.0, -1.0)
 
@@ -63,10 +64,16 @@ class Groups:
             inside = np.where(sign > 0, (upper > 0) | (lower >= 0), lower < 0).all(2)
             low, high = np.where(sign > 0, np.maximum(lower, 0), lower), np.where(sign > 0, upper, np.minimum(upper, 0))
             c = slope - coeff * ar.number(np.where(sign > 0, self._pieces[1], self._pieces[0]))
-            rows = self._rows_of(sign)
-            picked = None if basis is None else basis[:, :, number].astype(np.int64)
-            y = self._multipliers(rows, ar.floats(c), np.maximum(abs(low), abs(high)), below_all, picked)
-            values.append(self._best(ar, rows, c, size, y, (low, high)))
+            if self._octagons is None:
+                rows = self._rows_of(sign)
+                picked = None if basis is None else basis[:, :, number].astype(np.int64)
+                y = self._multipliers(rows, ar.floats(c), below_all, picked)
+                values.append(self._best(ar, rows, c, size, y, (low, high)))
+            else:
+                octagon = self._octagons[number]
+                alone, far = self._alone(ar, c, size, (low, high)), np.maximum(abs(low), abs(high))
+                values.append(ar.minimum(alone, octagon.support(ar, c, size, far)))
+                inside = inside & ~octagon.empty
             possible.append(np.broadcast_to(inside, values[-1].shape))
         return self._maximum(ar, values, possible)
 
@@ -75,34 +82,36 @@ class Groups:
         least = reduce(ar.minimum, values)
         return reduce(ar.maximum, (ar.where(mask, x, least) for x, mask in zip(values, possible, strict=True)))
 
-    def _best(self, ar: Arithmetic, rows: Floats, c: Array, size: Array, y: Floats | None, ends: Ends) -> Array:
-        """The least of two upper bounds of `max c z`: by multipliers, and of members by themselves. `size` bounds the
-        absolute terms that c is made of."""
+    def _alone(self, ar: Arithmetic, c: Array, size: Array, ends: Ends) -> Array:
+        """Upper bounds of `max c z`, if members pay for themselves. `size` bounds the absolute terms that c is made
+        of."""
         low, high = (ar.number(e) for e in ends)
-        far = ar.number(np.maximum(abs(ends[0]), abs(ends[1])))
-        absolute = (size * far).sum(2)
         alone = ar.maximum(c * low, c * high).sum(2)
-        slack = gamma(64 + 4 * sum(rows.shape), ar.unit)
-        if slack:
-            alone = alone + (slack * absolute + ar.tiny)
+        if slack := gamma(64 + 4 * c.shape[2], ar.unit):
+            alone = alone + (slack * (size * ar.number(np.maximum(abs(ends[0]), abs(ends[1])))).sum(2) + ar.tiny)
+        return alone
+
+    def _best(self, ar: Arithmetic, rows: Floats, c: Array, size: Array, y: Floats | None, ends: Ends) -> Array:
+        """The least of two upper bounds of `max c z`: by multipliers, and of members by themselves."""
+        alone = self._alone(ar, c, size, ends)
         if y is None:
             return alone
-        y = ar.number(y)
+        far, y = ar.number(np.maximum(abs(ends[0]), abs(ends[1]))), ar.number(y)
         value, worth = (y * ar.number(self._bounds)).sum(2), (y * ar.number(abs(self._bounds))).sum(2)
         for i in range(rows.shape[1]):
             column = ar.number(rows[:, i])
             value = value + abs(c[:, :, i] - (y * column).sum(2)) * far[:, :, i]
             worth = worth + (y * abs(column)).sum(2) * far[:, :, i]
-        if slack:
-            value = value + (slack * (worth + absolute) + ar.tiny * (1 + worth + far.sum(2)))
+        if slack := gamma(64 + 4 * sum(rows.shape), ar.unit):
+            value = value + (slack * (worth + (size * far).sum(2)) + ar.tiny * (1 + worth + far.sum(2)))
         return ar.minimum(alone, value)
 
     def _multipliers(
-        self, rows: Floats, c: Floats, far: Floats, below_all: Floats, picked: NDArray[np.int64] | None
+        self, rows: Floats, c: Floats, below_all: Floats, picked: NDArray[np.int64] | None
     ) -> Floats | None:
         """Proposed multipliers, `(rows, groups, m + k)`, at least zero; None if there are none."""
         if picked is None:
-            return self._by_trial(rows, c, far) if c.shape[2] == 2 else None
+            return None
         count, k = rows.shape
         names, last = picked[:, :, :k], picked[:, :, k]
         known = (names < count).all(2)
@@ -140,24 +149,6 @@ class Groups:
         goal = (y * bounds).sum(2) + below_all
         length = np.where(entering & steep, goal / np.where(steep, -slope, 1.0), 0.0).clip(0)
         return y - length[..., None] * weight, length
-
-    def _by_trial(self, rows: Floats, c: Floats, far: Floats) -> Floats:
-        """For k = 2 the best of all pairs of rows, `(rows, groups, m + k)`."""
-        best = np.full(c.shape[:2], np.inf)
-        y = np.zeros((*c.shape[:2], len(rows)))
-        pairs = list(combinations(range(len(rows)), 2))
-        inverses = _inverses(rows[np.array(pairs)])
-        for (i, j), inverse in zip(pairs, inverses, strict=True):
-            if not inverse.any():
-                continue
-            found = np.maximum(c @ inverse, 0)
-            rest = c - found @ rows[[i, j]]
-            value = (found * self._bounds[:, [i, j]]).sum(2) + (abs(rest) * far).sum(2)
-            better = value < best
-            best = np.where(better, value, best)
-            y[better] = 0
-            y[..., i][better], y[..., j][better] = found[..., 0][better], found[..., 1][better]
-        return np.where(np.isfinite(y), y, 0)
 
 
 def _inverses(matrices: Floats) -> Floats:

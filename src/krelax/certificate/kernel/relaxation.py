@@ -18,21 +18,32 @@ from krelax.certificate.kernel.linear import Index
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a set of groups takes over of coefficients and slopes, `(rows, groups, k)`, and the bases that bound it.
-    `active`, `(rows,)`, says in which rows it takes anything."""
+    """What a set of groups takes over, `(rows, groups, k)`: `outright`, of coefficients `first` and of slopes `second`,
+    with the bases that bound it; or else shares of the coefficients, and tilts of the slopes. `active`, `(rows,)`, says
+    in which rows it takes anything."""
 
     groups: Groups
-    coeff: Array
-    slope: Array
+    outright: bool
+    first: Floats
+    second: Floats
     basis: NDArray[np.uint8] | None
     active: NDArray[np.bool_]
 
-    def price(self, ar: Arithmetic, ends: Ends) -> Array:
+    def take(self, ar: Arithmetic, coeff: Floats, line: Floats) -> tuple[Array, Array]:
+        """The coefficients and slopes taken over; all neurons have the coefficients `coeff` and lines of the slopes
+        `line`, `(rows, neurons)`. Any numbers will do, so these may round."""
+        if self.outright:
+            return ar.number(self.first), ar.number(self.second)
+        part = self.first * coeff[:, self.groups.members]
+        slope = self.second * abs(part).sum(2, keepdims=True) + part * line[:, self.groups.members]
+        return ar.choice(part), ar.choice(slope)
+
+    def price(self, ar: Arithmetic, coeff: Array, slope: Array, ends: Ends) -> Array:
         """What the groups pay in each row, `(rows,)`: nothing where they take nothing."""
         rows = np.flatnonzero(self.active)
         some = (end if len(end) == 1 else end[rows] for end in ends)
         basis = None if self.basis is None else self.basis[rows]
-        paid = self.groups.support(ar, self.coeff[rows], self.slope[rows], (next(some), next(some)), basis).sum(1)
+        paid = self.groups.support(ar, coeff[rows], slope[rows], (next(some), next(some)), basis).sum(1)
         return ar.where(self.active, paid[self.active.cumsum().clip(1) - 1], ar.number(np.zeros(())))
 
 
@@ -77,16 +88,22 @@ def relax(bounds: LayerBounds, j: int, coeff: Array, ends: Ends, choice: Choice,
     columns = np.flatnonzero(~linear) if linear.any() else slice(None)
     all_ends, coeff = (ends[0][which], ends[1][which]), coeff[:, columns]
     ends, own_ends = ((x[0][:, columns], x[1][:, columns]) for x in (ends, all_ends))
-    rest, joint, price, taken = coeff, zero, zero, zero
-    for part in (p for p in choice.parts if p.active.any()):
-        taking, slope = (part.groups.put(ar, x)[:, columns] for x in (part.coeff, part.slope))
-        rest, joint, price = rest - taking, joint + slope, price + part.price(ar, all_ends)
-        if ar.unit:
-            taken = taken + part.groups.put(ar, abs(part.coeff) + abs(part.slope))[:, columns]
-    own = rule.behind(rest)
     neurons = np.arange(size)[columns]
     tables = {name: table.at(neurons, size) for name, table in choice.tables.items()}
-    slopes = ar.choice(_slopes(rule, ar.floats(own), ends, choice.parallel, tables, which))
+    lower, upper = (line[which] for line in _lines(rule, ends, choice.parallel, tables))
+    rest, joint, price, taken = coeff, zero, zero, zero
+    whole, line = np.zeros((2, len(passed), size))
+    if any(p.active.any() for p in choice.parts):
+        whole[:, columns] = ar.floats(coeff)
+        line[:, columns] = np.where(whole[:, columns] > 0, lower, upper)
+    for part in (p for p in choice.parts if p.active.any()):
+        both = part.take(ar, whole, line)
+        taking, slope = (part.groups.put(ar, x)[:, columns] for x in both)
+        rest, joint, price = rest - taking, joint + slope, price + part.price(ar, *both, all_ends)
+        if ar.unit:
+            taken = taken + part.groups.put(ar, abs(both[0]) + abs(both[1]))[:, columns]
+    own = rule.behind(rest)
+    slopes = ar.choice(_slopes(ar.floats(own), lower, upper, tables))
     price = price + rule.price(ar, own, slopes, own_ends).sum(1)
     error = rule.executed(own_ends) if bounds.float32 else None
     if error is not None:
@@ -114,8 +131,8 @@ def _linear(rule: Rule, ends: Ends, choice: Choice) -> NDArray[np.bool_]:
     return linear
 
 
-def _slopes(rule: Rule, coeff: Floats, ends: Ends, parallel: bool, tables: Mapping[str, Floats], which: Rows) -> Floats:
-    """The slopes chosen for neurons alone."""
+def _lines(rule: Rule, ends: Ends, parallel: bool, tables: Mapping[str, Floats]) -> Ends:
+    """The slopes of lower and upper lines, `(regions | rows | 1, neurons)`."""
     lines = rule.lines(ends, parallel)
     if "fractions" in tables:
         lines = rule.chosen(lines, ends, tables["fractions"], tables.get("upper"))
@@ -123,7 +140,12 @@ def _slopes(rule: Rule, coeff: Floats, ends: Ends, parallel: bool, tables: Mappi
         if names[0] in tables:
             lower, upper = (tables[name] for name in names)
             lines = np.where(np.isnan(lower), lines[0], lower), np.where(np.isnan(upper), lines[1], upper)
-    result = np.where(coeff > 0, lines[0][which], lines[1][which]) * coeff
+    return lines
+
+
+def _slopes(coeff: Floats, lower: Floats, upper: Floats, tables: Mapping[str, Floats]) -> Floats:
+    """The slopes chosen for neurons alone."""
+    result = np.where(coeff > 0, lower, upper) * coeff
     if "absolute" in tables:
         result = np.where(np.isnan(tables["absolute"]), result, tables["absolute"])
     return result - np.nan_to_num(tables["lowered"]) if "lowered" in tables else result
