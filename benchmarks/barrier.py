@@ -176,24 +176,24 @@ def final(case: Case, relaxation: Relaxation) -> Measured:
 
 
 def _final(case: Case, relaxation: Relaxation) -> Tensor:
-    instance, fast, known = case.instance, form_of(case, fast=True), grouped(case, relaxation)
+    instance, fast, bounds = case.instance, form_of(case, fast=True), grouped(case, relaxation)
     if relaxation.program:
-        return bound_by_cutting(instance, case.query, Bounded(case.alpha.value, known)).value
+        return bound_by_cutting(instance, case.query, Bounded(case.alpha.value, bounds)).value
     with torch.no_grad():
-        witness = ascend(instance, fast, known.to(torch.float32, instance.network), relaxation.outer)
-        value = lower_bound(instance.network, instance.region, form_of(case), over(witness, known), known)
+        witness = ascend(instance, fast, bounds.to(torch.float32, instance.network), relaxation.outer)
+        value = lower_bound(instance.network, instance.region, form_of(case), over(witness, bounds), bounds)
     return torch.maximum(case.alpha.value, value)
 
 
 def grouped(case: Case, relaxation: Relaxation) -> LayerBounds:
     """What is known by optimised slopes, with groups, whose combinations are bounded with the groups before them."""
-    k, combinations = case.alpha.known, relaxation.joining.combinations
-    known = k.copy()
+    k, combinations = case.alpha.bounds, relaxation.joining.combinations
+    bounds = k.copy()
     with torch.no_grad():
         for i, score in influence(case.instance, form_of(case, fast=True), k).items():
-            groups = choose(case.instance, known, i, score, relaxation.grouping, combinations)
-            known.groups |= {} if groups is None else {i: (groups,)}
-    return known
+            groups = choose(case.instance, bounds, i, score, relaxation.grouping, combinations)
+            bounds.groups |= {} if groups is None else {i: (groups,)}
+    return bounds
 
 
 def form_of(case: Case, fast: bool = False) -> Form:
@@ -215,7 +215,7 @@ def branched(case: Case, target: float) -> float:
     """A lower bound of the optimum: layers tightened by branching, then branching on the margin itself."""
     found = bound(case.instance, case.query, SPLITTING)
     forms, enough = (form_of(case), form_of(case, fast=True)), torch.tensor([target]).double()
-    return float(Branching(case.instance, found.known, forms, BRANCHING, found.value[0], enough).run().value)
+    return float(Branching(case.instance, found.bounds, forms, BRANCHING, found.value[0], enough).run().value)
 
 
 def measured(case: Case, relaxations: Sequence[Relaxation] = RELAXATIONS) -> Result:

@@ -50,28 +50,28 @@ def prepared(folder: Path, name: str, eps: float, image: int) -> tuple[Instance,
 
 def tightened(instance: Instance, found: LayerBounds, effort: Effort) -> tuple[LayerBounds, list[int], float]:
     """Bounds of every node, unstable neurons of every activation but the first, and CPU seconds of the searches."""
-    network, known = instance.network, start(instance.region)
+    network, bounds = instance.network, start(instance.region)
     unstable, seconds = [], 0.0
     for i, node in enumerate(network.nodes[1:], start=1):
-        if i in network.activations() and known.relaxations:
+        if i in network.activations() and bounds.relaxations:
             source = node.inputs[0]
-            tighten_by_ascent(instance, known, source, Ascent(12, 0.5, 0.85))
+            tighten_by_ascent(instance, bounds, source, Ascent(12, 0.5, 0.85))
             began = time.thread_time()
-            tighten_layer(instance, known, source, effort)
+            tighten_layer(instance, bounds, source, effort)
             seconds += time.thread_time() - began
-            unstable.append(int(((known.lower[source] < 0) & (known.upper[source] > 0)).sum()))
-        advance(network, known)
-        known.meet(found, i)
-    return known, unstable, seconds
+            unstable.append(int(((bounds.lower[source] < 0) & (bounds.upper[source] > 0)).sum()))
+        advance(network, bounds)
+        bounds.meet(found, i)
+    return bounds, unstable, seconds
 
 
-def smallest_margin(instance: Instance, known: LayerBounds, queries: Queries) -> float:
+def smallest_margin(instance: Instance, bounds: LayerBounds, queries: Queries) -> float:
     """The smallest bound of the margins, with slopes optimised for them."""
     dtype = instance.fast_network.dtype
     asked = outputs(instance.fast_network, queries.rows.to(dtype), queries.offsets.to(dtype))
-    witness = ascend(instance, asked, known.to(dtype, instance.network), Ascent(50, 0.5, 0.92))
+    witness = ascend(instance, asked, bounds.to(dtype, instance.network), Ascent(50, 0.5, 0.92))
     form = outputs(instance.network, queries.rows, queries.offsets)
-    return float(lower_bound(instance.network, instance.region, form, over(witness, known), known).min())
+    return float(lower_bound(instance.network, instance.region, form, over(witness, bounds), bounds).min())
 
 
 def main() -> None:
@@ -84,8 +84,8 @@ def main() -> None:
         began = time.thread_time()
         with torch.no_grad():
             alpha = bound(instance, queries, METHODS["alpha"])
-            known, unstable, seconds = tightened(instance, alpha.known, effort)
-            margin = smallest_margin(instance, known, queries)
+            bounds, unstable, seconds = tightened(instance, alpha.bounds, effort)
+            margin = smallest_margin(instance, bounds, queries)
         total = time.thread_time() - began
         case = f"{name} {image:2d}: {float(alpha.value.min()):7.2f} -> {margin:6.3f}"
         print(f"{case}  unstable {unstable}  {seconds:.2f} of {total:.2f} CPU s", flush=True)

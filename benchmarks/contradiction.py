@@ -72,13 +72,13 @@ def main() -> None:
         for margin in dict.fromkeys([*open_[: args.margins - 1], *open_[-1:]]):
             one = slice(margin, margin + 1)
             asked = Queries(queries.rows[:, one], queries.offsets[:, one], torch.zeros(1, 1, dtype=torch.long), 1)
-            known, results = Bounded(found.value[:, one], found.known), []
+            bounds, results = Bounded(found.value[:, one], found.bounds), []
             for effort in WAYS.values():
                 began = time.perf_counter()
-                decided = decide_question(instance.until(args.seconds), asked, known, effort, lambda _: None)
+                decided = decide_question(instance.until(args.seconds), asked, bounds, effort, lambda _: None)
                 spent = time.perf_counter() - began
                 results.append(f"{spent:.1f} s" if decided.margin > 0 else "open")
-            print(f"| {question} | {margin} | {float(known.value):.2f} | " + " | ".join(results) + " |", flush=True)
+            print(f"| {question} | {margin} | {float(bounds.value):.2f} | " + " | ".join(results) + " |", flush=True)
 
 
 if __name__ == "__main__":

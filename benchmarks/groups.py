@@ -125,12 +125,12 @@ def paired(instance: Instance, queries: Queries, found: Bounded) -> Bounded:
     """Pairs where the worst margin loses, over bounds of layers that stay as they are."""
     worst = found.value[0].argmin(0, keepdim=True)
     rows = (t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
-    known, joining = found.known.copy(), METHODS["krelu"].joining[0]
-    for i, score in sorted(influence(instance, outputs(instance.fast_network, *rows), known).items()):
-        chosen = choose(instance, known, i, score, PAIRS, joining.combinations)
+    bounds, joining = found.bounds.copy(), METHODS["krelu"].joining[0]
+    for i, score in sorted(influence(instance, outputs(instance.fast_network, *rows), bounds).items()):
+        chosen = choose(instance, bounds, i, score, PAIRS, joining.combinations)
         if chosen is not None:
-            known.groups[i] = (chosen,)
-    return replace(found, known=known)
+            bounds.groups[i] = (chosen,)
+    return replace(found, bounds=bounds)
 
 
 def ways(preparing: float) -> dict[str, tuple[Way, Effort]]:
@@ -161,7 +161,7 @@ def searching(case: Case, found: Bounded, effort: Effort) -> Branching:
         for n in (case.instance.network, case.instance.fast_network)
     )
     begin = found.value[0, index]
-    return Branching(case.instance, found.known, (exact, fast), effort, begin, torch.zeros_like(begin))
+    return Branching(case.instance, found.bounds, (exact, fast), effort, begin, torch.zeros_like(begin))
 
 
 def progress(case: Case, found: Bounded) -> Iterator[float]:

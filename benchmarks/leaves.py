@@ -76,7 +76,7 @@ def searching(instance: Instance, queries: Queries, found: Bounded, clips: bool)
     effort = replace(Complete().branching, clips=0.0 if clips else None)
     begin, names = found.value[0, index], (MARGINS, Forms.single(index.numpy()))
     noting = replace(instance, logs=(ProofLog(),))
-    return Branching(noting, found.known, (exact, fast), effort, begin, torch.zeros_like(begin), names=names)
+    return Branching(noting, found.bounds, (exact, fast), effort, begin, torch.zeros_like(begin), names=names)
 
 
 def rate(search: Branching, seconds: float) -> tuple[float, int]:

@@ -61,12 +61,12 @@ def asked(name: str, index: Sequence[int], eps: float) -> tuple[Instance, Querie
     return Instance.of(network, ball(x, eps)), queries
 
 
-def grouped(instance: Instance, queries: Queries, known: LayerBounds, method: str) -> LayerBounds:
+def grouped(instance: Instance, queries: Queries, bounds: LayerBounds, method: str) -> LayerBounds:
     """What is known with the groups of a method."""
     fast = instance.fast_network
     form = outputs(fast, queries.rows.to(fast.dtype), queries.offsets.to(fast.dtype))
     with torch.no_grad():
-        return bound_layers(instance, known, influence(instance, form, known), METHODS[method].joining[0])
+        return bound_layers(instance, bounds, influence(instance, form, bounds), METHODS[method].joining[0])
 
 
 def octagon(*limits: float, slopes: tuple[float, float] = (0.0, 0.0)) -> Joint:
@@ -103,8 +103,8 @@ def maximum() -> Figure:
 def hull() -> Figure:
     """The pair of a real layer whose hull gains most over its triangles."""
     instance, queries = asked("digits_dense", [0], 0.06)
-    known = grouped(instance, queries, bound(instance, queries, METHODS["alpha"]).known, "krelu")
-    joint = next(groups[0].joint for _, groups in sorted(known.groups.items()))
+    bounds = grouped(instance, queries, bound(instance, queries, METHODS["alpha"]).bounds, "krelu")
+    joint = next(groups[0].joint for _, groups in sorted(bounds.groups.items()))
     pairs = [picture.pick(joint, g) for g in range(joint.bounds.shape[1])]
     return picture.roofs(max(pairs, key=gain))
 
@@ -135,17 +135,17 @@ def layers() -> Figure:
     """A dense network, layer by layer."""
     instance, queries = asked("digits_dense", [0], 0.06)
     names = ("interval", "zonotope", "crown", "alpha", "krelu", "split")
-    return picture.layers({name: bound(instance, queries, METHODS[name]).known for name in names})
+    return picture.layers({name: bound(instance, queries, METHODS[name]).bounds for name in names})
 
 
 def progress() -> Figure:
     """Ascents with and without groups on one image, and what needs none."""
     instance, queries = asked("digits_dense", [0], 0.06)
     found = {name: bound(instance, queries, METHODS[name]) for name in ("crown", "alpha", "lp")}
-    known = {"alpha": found["alpha"].known}
-    known |= {name: grouped(instance, queries, known["alpha"], name) for name in ("krelu", "krelu3")}
+    bounds = {"alpha": found["alpha"].bounds}
+    bounds |= {name: grouped(instance, queries, bounds["alpha"], name) for name in ("krelu", "krelu3")}
     efforts = {"alpha": ALONE, "krelu": GROUPS, "krelu3": GROUPS}
-    runs = {name: picture.watched(instance, queries, k, efforts[name]) for name, k in known.items()}
+    runs = {name: picture.watched(instance, queries, k, efforts[name]) for name, k in bounds.items()}
     levels = {name: float(found[name].value.amin()) for name in ("crown", "lp")}
     return picture.progress(runs, levels, seconds=False)
 
@@ -163,8 +163,8 @@ def tree() -> Figure:
     assert margins is not None
     query, nodes = max(enumerate(trees(margins)), key=lambda item: len(item[1]))
     instance, queries = asked(name, [index], eps)
-    known = bound(instance, queries, METHODS["alpha"]).known
-    return picture.tree(nodes, bounds(instance, queries, query, known, nodes, Ascent(100, 0.3, 0.97)))
+    layers = bound(instance, queries, METHODS["alpha"]).bounds
+    return picture.tree(nodes, bounds(instance, queries, query, layers, nodes, Ascent(100, 0.3, 0.97)))
 
 
 RADIUS = "digits_conv", 8

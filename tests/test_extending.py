@@ -92,15 +92,15 @@ def softplus(folder: Path) -> Iterator[kit.Elementwise]:
     # not of krelax by name: other tests count its activations, and classes live on
     new = as_module(whole, folder / "softplus.py", "recipe.softplus")
     ours = as_module(rule, folder / "rule.py", "recipe.rule")
-    known = {"Softplus": new.Softplus, "ACTIVATIONS": ACTIVATIONS, "UnsupportedError": UnsupportedError}
+    bounds = {"Softplus": new.Softplus, "ACTIVATIONS": ACTIVATIONS, "UnsupportedError": UnsupportedError}
     for place, block in ((krelax.activations, table), (nonlinear, names)):
-        exec(block, vars(place) | known)
+        exec(block, vars(place) | bounds)
     exec(entry, {"RULES": RULES, "Softplus": ours.Softplus})
     # these read the tables of names once
     OPERATORS["Softplus"] = OPERATORS["Relu"]
     onnx_operators.READERS["Softplus"] = onnx_operators.READERS["Sigmoid"]
     torch_operators.READERS["softplus"] = torch_operators.READERS["sigmoid"]
-    lines = vars(kit) | known
+    lines = vars(kit) | bounds
     exec(line, lines)
     sketches.ACTIVATIONS["softplus"] = lines["SOFTPLUS"]
     yield lines["SOFTPLUS"]
@@ -194,11 +194,11 @@ def test_searches_split_the_other_neurons_only(softplus: kit.Elementwise) -> Non
     mixed, curved = network(softplus.op, ReLU(), softplus.op), network(softplus.op)
     for net, expected in ((mixed, {-1, 0, 1, 2}), (curved, {-1})):
         instance = Instance.of(net, REGION)
-        known = bound(instance, QUERIES, METHODS["crown"]).known
+        bounds = bound(instance, QUERIES, METHODS["crown"]).bounds
         forms = [
             outputs(n, QUERIES.rows.to(n.dtype), QUERIES.offsets.to(n.dtype)) for n in (net, instance.fast_network)
         ]
-        evaluator = Evaluator(instance, known, *forms)
+        evaluator = Evaluator(instance, bounds, *forms)
         leaves = evaluator.roots(torch.arange(4), depth=2)
         with torch.no_grad():
             evaluator.improve(leaves, Ascent(3, 0.3, 0.9))
@@ -209,12 +209,12 @@ def test_searches_split_the_other_neurons_only(softplus: kit.Elementwise) -> Non
 def test_groups_are_refused(softplus: kit.Elementwise) -> None:
     net = network(softplus.op, ReLU())
     instance = Instance.of(net, REGION)
-    known = bound(instance, QUERIES, METHODS["crown"]).known
+    bounds = bound(instance, QUERIES, METHODS["crown"]).bounds
     curved, kinked = net.activations()
     score, ascent = torch.ones(3).double(), Ascent(2, 0.5, 0.9)
-    assert choose(instance, known, curved, score, Grouping(2), ascent) is None
+    assert choose(instance, bounds, curved, score, Grouping(2), ascent) is None
     found = bound(instance, QUERIES, METHODS["krelu"])
-    assert set(found.known.groups) == {kinked}
+    assert set(found.bounds.groups) == {kinked}
 
 
 # --- files

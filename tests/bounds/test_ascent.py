@@ -85,32 +85,32 @@ def prepared(make: Make, norm: str = "linf", seed: int = 0, eps: float = 0.4) ->
     region: Region = ball(torch.from_numpy(rng.normal(size=(2, 4)) / 2), eps, norm, clip=None)
     instance = Instance.of(network, region, fast=torch.float64)
     rows, offsets = torch.from_numpy(rng.normal(size=(2, 5, 3))), torch.from_numpy(rng.normal(size=(2, 5)))
-    known = bound(instance, margins(rows, offsets), METHODS["crown"]).known
-    return instance, outputs(instance.network, rows, offsets), known
+    bounds = bound(instance, margins(rows, offsets), METHODS["crown"]).bounds
+    return instance, outputs(instance.network, rows, offsets), bounds
 
 
-def random_witness(known: LayerBounds, queries: int, seed: int) -> Witness:
+def random_witness(bounds: LayerBounds, queries: int, seed: int) -> Witness:
     """Slopes inside their ranges, away from the ends and different for every query."""
     generator = torch.Generator().manual_seed(seed)
-    witness = initial(known, list(known.relaxations), queries)
+    witness = initial(bounds, list(bounds.relaxations), queries)
     for i, slopes in witness.items():
-        low, high = (t.unsqueeze(1) for t in known.relaxations[i].slope_range())
+        low, high = (t.unsqueeze(1) for t in bounds.relaxations[i].slope_range())
         for tensor in (p.value for p in slopes.parameters()):
             share = 0.1 + 0.8 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
             tensor.copy_(low + share * (high - low))
     return witness
 
 
-def proposed(instance: Instance, form: Form, known: LayerBounds, witness: Witness) -> Tensor:
+def proposed(instance: Instance, form: Form, bounds: LayerBounds, witness: Witness) -> Tensor:
     """The bound without its charge for rounding: what the ascent climbs."""
-    result, _ = back_substitute(instance.network, form, witness, known, Trace())
+    result, _ = back_substitute(instance.network, form, witness, bounds, Trace())
     return result.constant + instance.region.minimise(result.coeff[0])
 
 
-def written_gradient(instance: Instance, form: Form, known: LayerBounds, witness: Witness) -> None:
+def written_gradient(instance: Instance, form: Form, bounds: LayerBounds, witness: Witness) -> None:
     """Puts krelax's own gradient into the slopes."""
     trace = Trace()
-    result, _ = back_substitute(instance.network, form, witness, known, trace)
+    result, _ = back_substitute(instance.network, form, witness, bounds, trace)
     differentiate(instance, result.coeff[0], witness, trace)
 
 
@@ -122,15 +122,15 @@ def gradients(witness: Witness) -> list[Tensor]:
     return [p.gradient for step in witness.values() for p in step.parameters()]
 
 
-def widths(known: LayerBounds, witness: Witness) -> list[Tensor]:
+def widths(bounds: LayerBounds, witness: Witness) -> list[Tensor]:
     """How far each of `free_slopes` may move: not at all where the neuron is stable."""
-    relaxations = [known.relaxations[i] for i in witness]
+    relaxations = [bounds.relaxations[i] for i in witness]
     ranges = ((r.slope_range(), sum(r.optimised)) for r in relaxations)
     return [(high - low).unsqueeze(1) for (low, high), count in ranges for _ in range(count)]
 
 
-def copied(known: LayerBounds, witness: Witness) -> Witness:
-    copy = initial(known, list(witness), 5)
+def copied(bounds: LayerBounds, witness: Witness) -> Witness:
+    copy = initial(bounds, list(witness), 5)
     for ours, theirs in zip(free_slopes(copy), free_slopes(witness), strict=True):
         ours.copy_(theirs)
     return copy
@@ -140,21 +140,21 @@ def copied(known: LayerBounds, witness: Witness) -> Witness:
 @every_norm
 def test_the_gradient_is_that_of_finite_differences(make: Make, norm: str) -> None:
     """Along random directions, for every query by itself; the bound is smooth around almost every witness."""
-    instance, form, known = prepared(make, norm)
-    witness = random_witness(known, 5, seed=1)
-    written_gradient(instance, form, known, witness)
+    instance, form, bounds = prepared(make, norm)
+    witness = random_witness(bounds, 5, seed=1)
+    written_gradient(instance, form, bounds, witness)
     slopes, rates = free_slopes(witness), gradients(witness)
     assert any(rate.abs().max() > 0 for rate in rates)
-    room = widths(known, witness)
+    room = widths(bounds, witness)
     generator = torch.Generator().manual_seed(2)
     for _ in range(4):
         step = [w * torch.randn(s.shape, generator=generator, dtype=s.dtype) for s, w in zip(slopes, room, strict=True)]
         ends = []
         for h in (1e-6, -1e-6):
-            moved = copied(known, witness)
+            moved = copied(bounds, witness)
             for tensor, direction in zip(free_slopes(moved), step, strict=True):
                 tensor.add_(direction, alpha=h)
-            ends.append(proposed(instance, form, known, moved))
+            ends.append(proposed(instance, form, bounds, moved))
         measured = (ends[0] - ends[1]) / 2e-6
         expected = sum((r * d).flatten(2).sum(2) for r, d in zip(rates, step, strict=True))
         assert torch.allclose(measured, expected, rtol=1e-5, atol=1e-5)
@@ -163,22 +163,22 @@ def test_the_gradient_is_that_of_finite_differences(make: Make, norm: str) -> No
 @pytest.mark.parametrize("make", [dense, convolution, residual, pooled], ids=lambda f: f.__name__)
 def test_the_gradient_is_that_of_autograd(make: Make) -> None:
     """Entry by entry, where everything is piecewise linear in each layer's slopes."""
-    instance, form, known = prepared(make, seed=3)
-    ours = random_witness(known, 5, seed=4)
-    theirs = copied(known, ours)
-    written_gradient(instance, form, known, ours)
+    instance, form, bounds = prepared(make, seed=3)
+    ours = random_witness(bounds, 5, seed=4)
+    theirs = copied(bounds, ours)
+    written_gradient(instance, form, bounds, ours)
     for tensor in free_slopes(theirs):
         tensor.requires_grad_()
-    proposed(instance, form, known, theirs).sum().backward()
+    proposed(instance, form, bounds, theirs).sum().backward()
     for a, b in zip(gradients(ours), free_slopes(theirs), strict=True):
         assert torch.allclose(a, b.grad, rtol=1e-9, atol=1e-12)
 
 
 @every_network
 def test_no_steps_leave_the_adaptive_slopes(make: Make) -> None:
-    instance, form, known = prepared(make)
-    witness = ascend(instance, form, known, Ascent(0))
-    start = initial(known, list(known.relaxations), 5)
+    instance, form, bounds = prepared(make)
+    witness = ascend(instance, form, bounds, Ascent(0))
+    start = initial(bounds, list(bounds.relaxations), 5)
     assert free_slopes(witness)
     for ours, adaptive in zip(free_slopes(witness), free_slopes(start), strict=True):
         assert torch.equal(ours, adaptive)
@@ -190,36 +190,36 @@ def test_ascended_slopes_raise_the_bound(make: Make, norm: str) -> None:
     """On average over queries, and by something; a step may lower one bound for a while."""
     gains = []
     for seed in range(3):
-        instance, form, known = prepared(make, norm, seed)
+        instance, form, bounds = prepared(make, norm, seed)
         network, region = instance.network, instance.region
-        witnesses = (ascend(instance, form, known, Ascent(steps, 0.3, 0.95)) for steps in (0, 40))
-        before, after = (lower_bound(network, region, form, w, known) for w in witnesses)
+        witnesses = (ascend(instance, form, bounds, Ascent(steps, 0.3, 0.95)) for steps in (0, 40))
+        before, after = (lower_bound(network, region, form, w, bounds) for w in witnesses)
         gains.append((after - before).mean().item())
     assert sum(gains) > 1e-3
 
 
 @every_network
 def test_the_ascent_stops_when_it_is_told(make: Make) -> None:
-    instance, form, known = prepared(make)
+    instance, form, bounds = prepared(make)
     seen: list[Tensor] = []
 
     def third_time(values: Tensor) -> bool:
         seen.append(values.clone())
         return len(seen) == 3
 
-    ascend(instance, form, known, Ascent(40), third_time)
+    ascend(instance, form, bounds, Ascent(40), third_time)
     assert len(seen) == 3
-    start = initial(known, list(known.relaxations), 5)
-    assert torch.allclose(seen[0], proposed(instance, form, known, start), rtol=0, atol=1e-12)
+    start = initial(bounds, list(bounds.relaxations), 5)
+    assert torch.allclose(seen[0], proposed(instance, form, bounds, start), rtol=0, atol=1e-12)
     assert not torch.equal(seen[0], seen[2])
 
 
 @every_network
 def test_slopes_stay_in_their_range(make: Make) -> None:
     """Large steps and all: outside its range a lower line no longer passes through the origin."""
-    instance, form, known = prepared(make)
-    for i, slopes in ascend(instance, form, known, Ascent(10, 5.0, 1.0)).items():
-        low, high = (t.unsqueeze(1) for t in known.relaxations[i].slope_range())
+    instance, form, bounds = prepared(make)
+    for i, slopes in ascend(instance, form, bounds, Ascent(10, 5.0, 1.0)).items():
+        low, high = (t.unsqueeze(1) for t in bounds.relaxations[i].slope_range())
         for tensor in (p.value for p in slopes.parameters()):
             assert (tensor >= low).all()
             assert (tensor <= high).all()

@@ -41,14 +41,14 @@ from krelax.problem.region import Box, Region, ball
 SMALL = Effort(leaves=8, rounds=4, root=Ascent(4, 0.5, 0.9), leaf=Ascent(2, 0.3, 0.9))
 
 
-def known_of(instance: Instance) -> LayerBounds:
+def bounds_of(instance: Instance) -> LayerBounds:
     """CROWN's bounds of every node."""
-    known = start(instance.region)
+    bounds = start(instance.region)
     for node in instance.network.nodes[1:]:
-        if known.relaxations and len(known.lower) in instance.network.activations():
-            bound_by_rule(instance, known, node.inputs[0], Rule.ADAPTIVE)
-        advance(instance.network, known)
-    return known
+        if bounds.relaxations and len(bounds.lower) in instance.network.activations():
+            bound_by_rule(instance, bounds, node.inputs[0], Rule.ADAPTIVE)
+        advance(instance.network, bounds)
+    return bounds
 
 
 def of_box(layers: list[Layer], lower: list[float], upper: list[float], fast: torch.dtype = torch.float32) -> Instance:
@@ -122,17 +122,17 @@ def every_leaf(evaluator: Evaluator, queries: int, unstable: Tensor, seed: int) 
     return leaves
 
 
-def with_groups(instance: Instance, known: LayerBounds, size: int) -> LayerBounds:
+def with_groups(instance: Instance, bounds: LayerBounds, size: int) -> LayerBounds:
     """The same bounds with groups in every layer, if there are to be any."""
-    for i, relaxation in known.relaxations.items():
+    for i, relaxation in bounds.relaxations.items():
         triangle = relaxation.triangle()
         assert triangle is not None
         score = triangle.height()[0].flatten()
         grouping = Grouping(size, neurons=8, overlap=2)
-        chosen = choose(instance, known, i, score, grouping, Ascent(8, 0.5, 0.9)) if size else None
+        chosen = choose(instance, bounds, i, score, grouping, Ascent(8, 0.5, 0.9)) if size else None
         if chosen is not None:
-            known.groups[i] = (chosen,)
-    return known
+            bounds.groups[i] = (chosen,)
+    return bounds
 
 
 @pytest.mark.usefixtures("both_evaluators")
@@ -143,10 +143,10 @@ def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps:
     layers, rows = random_layers(seed, 2, 3, 3), [[1.0, -2.0, 0.5], [-1.0, 1.0, 1.0]]
     lower, upper = [-1.0, -1.5], [1.5, 1.5]
     instance = of_box(layers, lower, upper)
-    known = with_groups(instance, known_of(instance), size)
-    assert bool(known.groups) == bool(size)
-    evaluator = Evaluator(instance, known, *margin_forms(instance, torch.tensor(rows, dtype=torch.float64)))
-    unstable = torch.cat([known.relaxations[i].unstable()[0] for i in evaluator.nodes]).nonzero()[:, 0]
+    bounds = with_groups(instance, bounds_of(instance), size)
+    assert bool(bounds.groups) == bool(size)
+    evaluator = Evaluator(instance, bounds, *margin_forms(instance, torch.tensor(rows, dtype=torch.float64)))
+    unstable = torch.cat([bounds.relaxations[i].unstable()[0] for i in evaluator.nodes]).nonzero()[:, 0]
     assert len(unstable) >= 3
     leaves = every_leaf(evaluator, len(rows), unstable, seed)
     evaluator.improve(leaves, Ascent(steps, 0.3, 0.9))
@@ -183,13 +183,13 @@ def check_tightened(problem: Problem) -> None:
     """Layer by layer, each over the tightened bounds of those before it; leaky and residual networks among them."""
     region = Box(torch.from_numpy(problem.lower), torch.from_numpy(problem.upper))
     instance = Instance.of(as_network(problem.layers), region)
-    known = start(region)
+    bounds = start(region)
     for i, node in enumerate(instance.network.nodes[1:], start=1):
         if i in instance.network.activations():
-            tighten_layer(instance, known, node.inputs[0], SMALL)
-        advance(instance.network, known)
+            tighten_layer(instance, bounds, node.inputs[0], SMALL)
+        advance(instance.network, bounds)
     for place, layer in zip(problem.places(), problem.pre_activations()[0], strict=True):
-        lower, upper = known.lower[place][0].tolist(), known.upper[place][0].tolist()
+        lower, upper = bounds.lower[place][0].tolist(), bounds.upper[place][0].tolist()
         for r, low, high in zip(layer, lower, upper, strict=True):
             assert Fraction(low) <= r.low
             assert Fraction(high) >= r.high
@@ -211,13 +211,13 @@ def test_the_slope_behind_a_split_is_that_of_the_activation_to_the_last_bit() ->
 def test_enough_leaves_reach_the_exact_minimum(seed: int) -> None:
     layers = random_layers(seed, 2, 4, 3, 3)
     instance = of_box(layers, [-1.0, -1.0], [1.0, 1.0], fast=torch.float64)
-    known = known_of(instance)
+    bounds = bounds_of(instance)
     node = instance.network.activations()[-1] - 1
-    tighten_layer(instance, known, node, Effort(64, 12, leaf=Ascent(1000, 0.5, 0.986)))
+    tighten_layer(instance, bounds, node, Effort(64, 12, leaf=Ascent(1000, 0.5, 0.986)))
     truth = ranges(layers, [-1.0, -1.0], [1.0, 1.0])[-1]
-    unstable = known.relaxations[node + 1].unstable()[0].tolist()
+    unstable = bounds.relaxations[node + 1].unstable()[0].tolist()
     assert any(unstable)
-    lower, upper = known.lower[node][0].tolist(), known.upper[node][0].tolist()
+    lower, upper = bounds.lower[node][0].tolist(), bounds.upper[node][0].tolist()
     for r, low, high in itertools.compress(zip(truth, lower, upper, strict=True), unstable):
         if r.low < 0 < r.high:
             assert low == pytest.approx(float(r.low), abs=1e-6)
@@ -232,7 +232,7 @@ def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> t
     network = make(rng)
     region: Region = ball(torch.from_numpy(rng.normal(size=(1, 4)) / 2), 0.6, clip=None)
     instance = Instance.of(network, region)
-    return instance, known_of(instance), network.nodes[network.activations()[-1]].inputs[0]
+    return instance, bounds_of(instance), network.nodes[network.activations()[-1]].inputs[0]
 
 
 @pytest.mark.usefixtures("both_evaluators")
@@ -240,16 +240,16 @@ def prepared(make: Callable[[np.random.Generator], Network], seed: int = 0) -> t
 def test_no_sample_leaves_the_tightened_bounds(make: Callable[[np.random.Generator], Network]) -> None:
     gained = 0.0
     for seed in range(3):
-        instance, known, node = prepared(make, seed)
-        before = known.upper[node] - known.lower[node]
-        tighten_layer(instance, known, node, replace(SMALL, leaves=64, rounds=6))
+        instance, bounds, node = prepared(make, seed)
+        before = bounds.upper[node] - bounds.lower[node]
+        tighten_layer(instance, bounds, node, replace(SMALL, leaves=64, rounds=6))
         share = torch.rand(20_000, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         share[:10_000] = share[:10_000].round()
         value = instance.network.values(torch.lerp(instance.region.lower, instance.region.upper, share))[node]
         slack = 1e-9 * (1 + value.abs())
-        assert (value >= known.lower[node] - slack).all()
-        assert (value <= known.upper[node] + slack).all()
-        gained += float((before - (known.upper[node] - known.lower[node])).sum())
+        assert (value >= bounds.lower[node] - slack).all()
+        assert (value <= bounds.upper[node] + slack).all()
+        gained += float((before - (bounds.upper[node] - bounds.lower[node])).sum())
     assert gained > 0.1
 
 
@@ -261,7 +261,7 @@ def queries_of(instance: Instance, node: int, index: list[int]) -> tuple[Form, F
 
 def branched(
     instance: Instance,
-    known: LayerBounds,
+    bounds: LayerBounds,
     forms: tuple[Form, Form],
     effort: Effort,
     low: Tensor,
@@ -269,32 +269,32 @@ def branched(
     **rest: Any,
 ) -> Tensor:
     """Bounds after a search for as long as its effort says."""
-    return Branching(instance, known, forms, effort, low, *more, **rest).run(effort.seconds).value
+    return Branching(instance, bounds, forms, effort, low, *more, **rest).run(effort.seconds).value
 
 
 @pytest.mark.usefixtures("both_evaluators")
 def test_queries_do_not_mix() -> None:
     """Each of two queries gets the same bound alone and next to others."""
-    instance, known, node = prepared(dense)
+    instance, bounds, node = prepared(dense)
     effort = Effort(leaves=8, rounds=5)
     low = torch.full((4,), -torch.inf, dtype=torch.float64)
-    both = branched(instance, known, queries_of(instance, node, [1, 3]), effort, low)
+    both = branched(instance, bounds, queries_of(instance, node, [1, 3]), effort, low)
     half = replace(effort, leaves=4)
     for i, neuron in enumerate((1, 3)):
-        alone = branched(instance, known, queries_of(instance, node, [neuron]), half, low[:2])
+        alone = branched(instance, bounds, queries_of(instance, node, [neuron]), half, low[:2])
         assert torch.allclose(alone, both[i::2], rtol=0, atol=1e-4)
 
 
 @pytest.mark.usefixtures("both_evaluators")
 def test_two_cores_find_what_one_finds() -> None:
     """Portions of a round are bounded side by side; leaves do not notice in which of them they are."""
-    instance, known, node = prepared(convolution)
+    instance, bounds, node = prepared(convolution)
     effort, low = Effort(leaves=64, rounds=8, partial=False), torch.full((4,), -torch.inf, dtype=torch.float64)
     threads, found = torch.get_num_threads(), []
     try:
         for cores in (1, 2):
             torch.set_num_threads(cores)
-            search = Branching(instance, known, queries_of(instance, node, [0, 1]), effort, low)
+            search = Branching(instance, bounds, queries_of(instance, node, [0, 1]), effort, low)
             found.append((search.run().value, search.leaves, search.worst()))
     finally:
         torch.set_num_threads(threads)
@@ -303,80 +303,80 @@ def test_two_cores_find_what_one_finds() -> None:
 
 
 def test_bounds_are_never_below_where_they_start() -> None:
-    instance, known, node = prepared(dense)
+    instance, bounds, node = prepared(dense)
     forms, high = queries_of(instance, node, [0, 2]), torch.full((4,), 1e9, dtype=torch.float64)
-    assert torch.equal(branched(instance, known, forms, SMALL, high), high)
+    assert torch.equal(branched(instance, bounds, forms, SMALL, high), high)
 
 
 @pytest.mark.usefixtures("both_evaluators")
 def test_queries_without_weight_are_left_alone() -> None:
-    instance, known, node = prepared(dense)
+    instance, bounds, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -1e9, dtype=torch.float64)
     weight = torch.tensor([0.0, 1.0, 0.0, 2.0])
-    found = branched(instance, known, forms, SMALL, low, weight=weight)
+    found = branched(instance, bounds, forms, SMALL, low, weight=weight)
     assert torch.equal(found > -1e9, weight > 0)
 
 
 @pytest.mark.usefixtures("both_evaluators")
 def test_a_task_ends_with_the_first_query_that_reaches_its_target() -> None:
-    instance, known, node = prepared(dense)
+    instance, bounds, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -torch.inf, dtype=torch.float64)
     target, task = torch.tensor([-1e6, torch.inf, torch.inf, torch.inf]), torch.tensor([0, 1, 0, 1])
-    root = branched(instance, known, forms, replace(SMALL, rounds=0), low)
-    found = branched(instance, known, forms, SMALL, low, target.double(), task=task)
+    root = branched(instance, bounds, forms, replace(SMALL, rounds=0), low)
+    found = branched(instance, bounds, forms, SMALL, low, target.double(), task=task)
     assert torch.equal(found > root, torch.tensor([False, True, False, True]))
 
 
 def test_a_full_pool_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    instance, known, node = prepared(dense)
+    instance, bounds, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 2]), torch.full((4,), -torch.inf, dtype=torch.float64)
-    root = branched(instance, known, forms, replace(SMALL, rounds=0), low)
+    root = branched(instance, bounds, forms, replace(SMALL, rounds=0), low)
     monkeypatch.setattr(branching, "memory_budget", lambda _: 1)
-    assert torch.equal(branched(instance, known, forms, SMALL, low), root)
+    assert torch.equal(branched(instance, bounds, forms, SMALL, low), root)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
 def test_without_inactive_neurons_the_network_is_the_same_on_the_region(seed: int) -> None:
     layers = random_layers(seed, 2, 8, 8, 3)
     instance = of_box(layers, [0.0, 0.0], [0.5, 0.5])
-    known = known_of(instance)
+    layers = bounds_of(instance)
     top = instance.network.activations()[-1] - 1
-    small, bounds, forms, _ = without_inactive(instance, known, queries_of(instance, top, [0, 1, 2]), top)
+    small, bounds, forms, _ = without_inactive(instance, layers, queries_of(instance, top, [0, 1, 2]), top)
     below = next(iter(forms[0].coeff))
-    kept = known.upper[below][0] > 0
+    kept = layers.upper[below][0] > 0
     assert 0 < kept.sum() < 8
     x = torch.rand(100, 2, dtype=torch.float64) / 2
     assert torch.allclose(small.network.values(x)[below], instance.network.values(x)[below][:, kept], atol=1e-12)
-    assert torch.equal(bounds.upper[below], known.upper[below][:, kept])
+    assert torch.equal(bounds.upper[below], layers.upper[below][:, kept])
     assert forms[0].coeff[below].shape == (1, 6, int(kept.sum()))
 
 
 def test_more_rounds_are_better() -> None:
-    instance, known, node = prepared(dense)
+    instance, bounds, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 1, 2, 3]), torch.full((8,), -torch.inf, dtype=torch.float64)
-    values = [branched(instance, known, forms, Effort(32, n), low).mean() for n in (0, 3, 10)]
+    values = [branched(instance, bounds, forms, Effort(32, n), low).mean() for n in (0, 3, 10)]
     assert values[0] < values[1] < values[2]
 
 
 def test_time_limits_are_kept() -> None:
     """Long searches end soon after their limit with what they have; after the deadline nothing is tried."""
-    instance, known, node = prepared(dense)
+    instance, bounds, node = prepared(dense)
     forms, low = queries_of(instance, node, [0, 1, 2, 3]), torch.full((8,), -torch.inf, dtype=torch.float64)
-    low = branched(instance, known, forms, Effort(32, 0), low)
+    low = branched(instance, bounds, forms, Effort(32, 0), low)
     assert low.isfinite().all()
     long = Effort(256, 100_000, leaf=Ascent(50))
     for late, limit in ((instance, 0.3), (replace(instance, deadline=time.perf_counter() + 0.3), None)):
         began = time.process_time()  # which other programs do not lengthen
-        found = branched(late, known, forms, replace(long, seconds=limit), low)
+        found = branched(late, bounds, forms, replace(long, seconds=limit), low)
         assert time.process_time() - began < 3
         assert (found >= low).all()
     over = replace(instance, deadline=time.perf_counter() - 1)
-    assert torch.equal(branched(over, known, forms, long, low), low)
+    assert torch.equal(branched(over, bounds, forms, long, low), low)
 
 
 def test_several_regions_are_refused() -> None:
-    instance, known, node = prepared(dense)
+    instance, bounds, node = prepared(dense)
     two = replace(instance, region=instance.region.select(torch.tensor([0, 0])))
     low = torch.full((2,), -torch.inf, dtype=torch.float64)
     with pytest.raises(InputError, match="one region"):
-        branched(two, known, queries_of(instance, node, [0]), SMALL, low)
+        branched(two, bounds, queries_of(instance, node, [0]), SMALL, low)

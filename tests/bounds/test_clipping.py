@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.bounds.test_ascent import convolution, residual
-from tests.bounds.test_branching import SMALL, known_of, margin_forms, of_box, random_layers
+from tests.bounds.test_branching import SMALL, bounds_of, margin_forms, of_box, random_layers
 from tests.exact import Layer, minimum
 from tests.marks import at_night_after
 from torch import Tensor
@@ -65,15 +65,15 @@ def clipped(seed: int) -> int:
     """How many clips of random leaves narrow anything."""
     layers = dyadic_layers(seed, 2, 6, 5, 2)
     instance = of_box(layers, [-0.5, -0.5], [0.5, 0.5])
-    known, x = known_of(instance), grid()
+    bounds, x = bounds_of(instance), grid()
     values = [x]
     for node in instance.network.nodes[1:]:
         values.append(node.op.forward(*(values[j] for j in node.inputs)))  # type: ignore[attr-defined]
     rows = torch.tensor([[1.0, -1.0]]).double()
     margins = values[-1] @ rows.T
     level = float(margins.quantile(0.02))
-    evaluator = Evaluator(instance, known, *margin_forms(instance, rows))
-    undecided = torch.cat([known.relaxations[i].unstable()[0] for i in evaluator.nodes]).nonzero()[:, 0]
+    evaluator = Evaluator(instance, bounds, *margin_forms(instance, rows))
+    undecided = torch.cat([bounds.relaxations[i].unstable()[0] for i in evaluator.nodes]).nonzero()[:, 0]
     leaves = random_leaves(evaluator, torch.zeros(60, dtype=torch.long), undecided, 2, seed)
     evaluator.improve(leaves, Ascent(20, 0.3, 0.9))
     assert evaluator.begin_clips(leaves)
@@ -156,7 +156,7 @@ def test_searches_with_clips_end_with_the_truth(seed: int, gap: float) -> None:
         form.constant = form.constant + shift.to(form.constant.dtype)
     start = torch.full((2,), -1.0).double()
     effort = replace(SMALL, rounds=200, depth=24, partial=False, clips=0.0)
-    search = Branching(instance, known_of(instance), forms, effort, start, torch.zeros_like(start))
+    search = Branching(instance, bounds_of(instance), forms, effort, start, torch.zeros_like(start))
     bound = search.run().value
     assert search._clips.begun
     for value, exact, offset in zip(bound.tolist(), least, shift[0].tolist(), strict=True):
@@ -178,7 +178,7 @@ def test_counterexamples_are_not_clipped_away(make: Any) -> None:
     asked = [replace(f, constant=f.constant - (least + 0.001)) for f in margin_forms(instance, rows)]
     effort = replace(SMALL, leaves=64, rounds=30, depth=40, partial=False, clips=0.0)
     start = torch.full((1,), -10.0).double()
-    search = Branching(instance, known_of(instance), (asked[0], asked[1]), effort, start, torch.zeros(1).double())
+    search = Branching(instance, bounds_of(instance), (asked[0], asked[1]), effort, start, torch.zeros(1).double())
     assert float(search.run().value) <= 0
     assert search._clips.begun
     assert int(search._tree.open.clip.max()) >= 0

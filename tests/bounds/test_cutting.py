@@ -50,11 +50,11 @@ def grouped(problem: Problem, image: int = 0, size: int = 2) -> tuple[Instance, 
 
 def with_groups(instance: Instance, found: Bounded, joining: Joining) -> Bounded:
     """Groups of the largest triangles of every layer, and no bound of the margins yet."""
-    triangles = {i: t for i, r in found.known.relaxations.items() if (t := r.triangle()) is not None}
+    triangles = {i: t for i, r in found.bounds.relaxations.items() if (t := r.triangle()) is not None}
     scores = {i: t.height()[0].flatten() for i, t in triangles.items()}
     with torch.no_grad():
-        known = bound_layers(instance, found.known, scores, joining)
-    return Bounded(torch.full_like(found.value, -torch.inf), known)
+        bounds = bound_layers(instance, found.bounds, scores, joining)
+    return Bounded(torch.full_like(found.value, -torch.inf), bounds)
 
 
 def random_problem(seed: int, slope: float = 0.0, skip: bool = False) -> Problem:
@@ -118,7 +118,7 @@ def test_corrupted_multipliers_prove_less_never_more(seed: int, kind: str) -> No
         steps[i] = step if step.cuts is None else corrupted(step, kind, rng)
     assert any(isinstance(s, Multipliers) and s.cuts is not None for s in steps.values())
     form = outputs(instance.network, queries.rows, queries.offsets)
-    value = lower_bound(instance.network, instance.region, form, steps, cut.known)
+    value = lower_bound(instance.network, instance.region, form, steps, cut.bounds)
     for proven, exact in zip(value[0].tolist(), problem.minima()[0], strict=True):
         if kind in {"infinite", "nan"}:
             assert proven == -np.inf
@@ -132,11 +132,11 @@ def test_cuts_of_activations_that_the_form_does_not_reach_count() -> None:
     one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
     cut = Cuts(torch.tensor([[0]]), one, zero, one[0], -torch.ones(1, dtype=torch.int64))
     slopes = torch.tensor([[[1.0, 0.0]]]).double()
-    (node,) = found.known.relaxations
+    (node,) = found.bounds.relaxations
     form = Form({0: -torch.ones(1, 1, 2).double()}, zero)
     for multiplier, least in ((one, -1), (zero, -2)):
-        witness = {node: Multipliers(found.known.relaxations[node], multiplier * slopes, cut, multiplier)}
-        value = lower_bound(instance.network, instance.region, form, witness, found.known)
+        witness = {node: Multipliers(found.bounds.relaxations[node], multiplier * slopes, cut, multiplier)}
+        value = lower_bound(instance.network, instance.region, form, witness, found.bounds)
         assert value.item() == pytest.approx(least)
         assert value.item() <= least
 
@@ -145,11 +145,11 @@ def test_negative_multipliers_count_as_zero() -> None:
     """Taken at its word, minus one times the true but loose u + v <= 9 would prove u + v >= 9."""
     instance, _, found = grouped(TEXTBOOK)
     one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
-    (node,) = found.known.relaxations
+    (node,) = found.bounds.relaxations
     cut = Cuts(torch.tensor([[0]]), one, zero, 9 * one[0], -torch.ones(1, dtype=torch.int64))
-    step = Multipliers(found.known.relaxations[node], torch.tensor([[[-1.0, 0.0]]]).double(), cut, -one)
+    step = Multipliers(found.bounds.relaxations[node], torch.tensor([[[-1.0, 0.0]]]).double(), cut, -one)
     form = Form({0: torch.ones(1, 1, 2).double()}, zero)
-    assert lower_bound(instance.network, instance.region, form, {node: step}, found.known).item() <= -2
+    assert lower_bound(instance.network, instance.region, form, {node: step}, found.bounds).item() <= -2
 
 
 # --- as much as the program says -------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_the_value_is_the_objective_and_no_less_than_without_cuts(slope: float, 
         value = bound_by_cutting(instance, queries, found, cutting=EVERYTHING).value
         assert (value >= without - 1e-7).all()
         assert (value > without + 1e-3).any()
-        cutter = Cutter(Program(instance, found.known), EVERYTHING)
+        cutter = Cutter(Program(instance, found.bounds), EVERYTHING)
         for k, proven in enumerate(value[0].tolist()):
             objective = cutter.minimise(queries.rows[0, k], float(queries.offsets[0, k])).objective
             assert proven == pytest.approx(objective, rel=1e-6, abs=1e-6)
@@ -191,9 +191,9 @@ def test_the_value_is_the_objective_and_no_less_than_without_cuts(slope: float, 
 def test_rows_of_the_pre_activations_alone_are_found() -> None:
     """z = (2, 2) is in the box of the textbook example but not in its octagon, whatever the post-activations."""
     instance, _, found = grouped(TEXTBOOK)
-    program = Program(instance, found.known)
-    (node,) = found.known.groups
-    separator = Separator(program, node, found.known.groups[node][0])
+    program = Program(instance, found.bounds)
+    (node,) = found.bounds.groups
+    separator = Separator(program, node, found.bounds.groups[node][0])
     x = np.zeros(len(program.model.lower))
     x[separator.columns[0]] = 2.0
     violated = separator.separate(x, 1e-6)
@@ -208,14 +208,14 @@ def test_cuts_stay_for_the_next_margins_and_are_dropped_when_there_are_many() ->
     best = bound_by_cutting(instance, queries, found, cutting=EVERYTHING).value
     few = bound_by_cutting(instance, queries, found, cutting=replace(EVERYTHING, room=5, count=2)).value
     assert torch.allclose(few, best, atol=0.05)
-    cutter = Cutter(Program(instance, found.known), EVERYTHING)
+    cutter = Cutter(Program(instance, found.bounds), EVERYTHING)
     first, second = (cutter.minimise(row, 0.0) for row in queries.rows[0, :2])
     assert set(first.multipliers) <= set(second.multipliers)
 
 
 def test_nothing_is_done_for_what_is_settled() -> None:
     instance, queries, found = grouped(random_problem(0))
-    settled = Bounded(torch.full_like(found.value, 99.0), found.known)
+    settled = Bounded(torch.full_like(found.value, 99.0), found.bounds)
     after = bound_by_cutting(instance, queries, settled, stop=True)
     assert torch.equal(after.value, settled.value)
     assert all(isinstance(s, Multipliers) and not s.slopes.any() for s in after.witness.values())

@@ -44,11 +44,11 @@ def network(rng: np.random.Generator, slope: float = 0.0) -> Network:
 def group(members: Tensor, size: int, slope: float = 0.0) -> Choose:
     """Put groups on every activation."""
 
-    def choose(instance: Instance, known: LayerBounds) -> None:
-        for i in known.relaxations:
+    def choose(instance: Instance, bounds: LayerBounds) -> None:
+        for i in bounds.relaxations:
             source = instance.network.nodes[i].inputs[0]
             rows = torch.from_numpy(octahedral_rows(size)).double()
-            known.groups[i] = (bounded(instance, known, source, members, rows, Ascent(2), slope),)
+            bounds.groups[i] = (bounded(instance, bounds, source, members, rows, Ascent(2), slope),)
 
     return choose
 
@@ -68,29 +68,29 @@ def prepared(case: str, seed: int = 0) -> tuple[Instance, Form, LayerBounds]:
     x = torch.from_numpy(rng.normal(size=(1, 4)) / 2)
     instance = Instance.of(network(rng, slope), Box(x - 0.5, x + 0.5), fast=torch.float64)
     rows, offsets = torch.from_numpy(rng.normal(size=(1, 5, 3))), torch.from_numpy(rng.normal(size=(1, 5)))
-    known = bound(instance, margins(rows, offsets), METHODS["crown"]).known
-    choose(instance, known)
-    return instance, outputs(instance.network, rows, offsets), known
+    bounds = bound(instance, margins(rows, offsets), METHODS["crown"]).bounds
+    choose(instance, bounds)
+    return instance, outputs(instance.network, rows, offsets), bounds
 
 
-def proposed(instance: Instance, form: Form, witness: Witness, known: LayerBounds) -> tuple[Tensor, Tensor, Trace]:
+def proposed(instance: Instance, form: Form, witness: Witness, bounds: LayerBounds) -> tuple[Tensor, Tensor, Trace]:
     trace = Trace()
-    result, _ = back_substitute(instance.network, form, witness, known, trace)
+    result, _ = back_substitute(instance.network, form, witness, bounds, trace)
     return result.constant + instance.region.minimise(result.coeff[0]), result.coeff[0], trace
 
 
 @every_case
 def test_passes_of_one_witness_do_not_disturb_each_other(case: str) -> None:
     """Steps remember nothing: what going up needs is on the tape of its own way down."""
-    instance, form, known = prepared(case)
-    witness = initial(known, list(known.relaxations), 5)
+    instance, form, bounds = prepared(case)
+    witness = initial(bounds, list(bounds.relaxations), 5)
     parameters = [p for step in witness.values() for p in step.parameters()]
     other = Form({i: -a.flip(1) for i, a in form.coeff.items()}, form.constant)
     found: list[list[Tensor | None]] = []
     for between in (False, True):
-        _, coeff, trace = proposed(instance, form, witness, known)
+        _, coeff, trace = proposed(instance, form, witness, bounds)
         if between:
-            proposed(instance, other, witness, known)
+            proposed(instance, other, witness, bounds)
         differentiate(instance, coeff, witness, trace)
         found.append([p.gradient for p in parameters])
     for first, second in zip(*found, strict=True):
@@ -103,13 +103,13 @@ def test_passes_of_one_witness_do_not_disturb_each_other(case: str) -> None:
 def test_the_gradient_is_that_of_finite_differences(case: str) -> None:
     """In every parameter at once: slopes, shares and tilts. In double precision triples are proven, so the step is
     large enough for the supports' rounding."""
-    instance, form, known = prepared(case)
-    witness = initial(known, list(known.relaxations), 5)
+    instance, form, bounds = prepared(case)
+    witness = initial(bounds, list(bounds.relaxations), 5)
     parameters = [p for step in witness.values() for p in step.parameters()]
     generator = torch.Generator().manual_seed(1)
     for p in parameters:  # away from the corners
         p.value.mul_(0.8).add_(0.1 * torch.rand(p.value.shape, generator=generator, dtype=p.value.dtype))
-    _, coeff, trace = proposed(instance, form, witness, known)
+    _, coeff, trace = proposed(instance, form, witness, bounds)
     differentiate(instance, coeff, witness, trace)
     gradients = [p.gradient for p in parameters]
     for _ in range(4):
@@ -120,7 +120,7 @@ def test_the_gradient_is_that_of_finite_differences(case: str) -> None:
         for h in (1e-6, -2e-6):
             for p, d in zip(parameters, step, strict=True):
                 p.value.add_(d, alpha=h)
-            ends.append(proposed(instance, form, witness, known)[0].clone())
+            ends.append(proposed(instance, form, witness, bounds)[0].clone())
         for p, d in zip(parameters, step, strict=True):
             p.value.add_(d, alpha=1e-6)
         measured = ((ends[0] - ends[1]) / 2e-6).sum()
@@ -131,26 +131,26 @@ def test_the_gradient_is_that_of_finite_differences(case: str) -> None:
 @every_case
 def test_any_shares_and_tilts_are_sound(case: str) -> None:
     """Also shares that add up to more than everything, and negative ones."""
-    instance, form, known = prepared(case, seed=2)
+    instance, form, bounds = prepared(case, seed=2)
     generator = torch.Generator().manual_seed(3)
     x = instance.region.lower + torch.rand(4000, 4, generator=generator).double()
     y = instance.network(x)
     truth = (y @ form.coeff[max(form.coeff)][0].T + form.constant[0]).amin(0)
     for size in (0.0, 1.0, 3.0):
-        witness = initial(known, list(known.relaxations), 5)
+        witness = initial(bounds, list(bounds.relaxations), 5)
         for step in witness.values():
             for p in step.parameters()[1:]:
                 p.value.add_(size * torch.randn(p.value.shape, generator=generator, dtype=p.value.dtype))
-        value = lower_bound(instance.network, instance.region, form, witness, known)
+        value = lower_bound(instance.network, instance.region, form, witness, bounds)
         assert (value[0] <= truth).all()
 
 
 @every_case
 def test_groups_gain(case: str) -> None:
-    instance, form, known = prepared(case, seed=4)
-    alone = known.copy()
+    instance, form, bounds = prepared(case, seed=4)
+    alone = bounds.copy()
     values = []
-    for k in (alone, known):
+    for k in (alone, bounds):
         witness = ascend(instance, form, k, Ascent(80, 0.3, 0.96))
         values.append(lower_bound(instance.network, instance.region, form, witness, k))
     assert (values[1] > values[0] + 1e-3).any()
@@ -159,16 +159,16 @@ def test_groups_gain(case: str) -> None:
 
 def test_groups_of_one_neuron_are_the_neuron() -> None:
     """k = 1 is the special case: the support over the interval is the triangle's, so nothing is gained or lost."""
-    instance, form, known = prepared("pairs", seed=5)
-    for i, relaxation in known.relaxations.items():
+    instance, form, layers = prepared("pairs", seed=5)
+    for i, relaxation in layers.relaxations.items():
         members = torch.arange(relaxation.lower[0].numel())[None, :, None]
         bounds = torch.stack([-relaxation.lower, relaxation.upper], -1)
         rows = torch.tensor([[-1.0], [1.0]]).double()
-        known.groups[i] = (Groups(members, Joint(rows, bounds, (0.0,))),)
-    witness = initial(known, list(known.relaxations), 5)
-    value = lower_bound(instance.network, instance.region, form, witness, known)
-    known.groups.clear()
-    single = lower_bound(instance.network, instance.region, form, initial(known, list(known.relaxations), 5), known)
+        layers.groups[i] = (Groups(members, Joint(rows, bounds, (0.0,))),)
+    witness = initial(layers, list(layers.relaxations), 5)
+    value = lower_bound(instance.network, instance.region, form, witness, layers)
+    layers.groups.clear()
+    single = lower_bound(instance.network, instance.region, form, initial(layers, list(layers.relaxations), 5), layers)
     assert torch.allclose(value, single, rtol=1e-9, atol=1e-9)
 
 
@@ -176,7 +176,7 @@ def test_what_a_method_found_for_one_region_comes_with_its_groups_and_witness() 
     instance, _, _ = prepared("pairs", seed=6)
     queries = margins(torch.eye(3).double()[None], torch.zeros(1, 3).double())
     found = bound(instance, queries, METHODS["krelu"])
-    assert found.known.groups
+    assert found.bounds.groups
     form = outputs(instance.network, queries.rows, queries.offsets)
-    again = lower_bound(instance.network, instance.region, form, found.witness, found.known)
+    again = lower_bound(instance.network, instance.region, form, found.witness, found.bounds)
     assert torch.allclose(again, found.value, rtol=1e-9, atol=1e-9)

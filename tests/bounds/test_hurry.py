@@ -62,10 +62,10 @@ def test_wide_networks_afford_fewer_steps_that_shrink_faster() -> None:
 
 def test_an_ascent_ends_after_its_seconds() -> None:
     instance, queries = problem()
-    known = bound(instance, queries, METHODS["crown"]).known.to(torch.float32, instance.network)
+    bounds = bound(instance, queries, METHODS["crown"]).bounds.to(torch.float32, instance.network)
     form = outputs(instance.fast_network, queries.rows.float(), queries.offsets.float())
-    start = initial(known, list(known.relaxations), 2)
-    moved, still = (ascend(instance, form, known, Ascent(20, 0.5, 0.9, seconds)) for seconds in (None, -1.0))
+    start = initial(bounds, list(bounds.relaxations), 2)
+    moved, still = (ascend(instance, form, bounds, Ascent(20, 0.5, 0.9, seconds)) for seconds in (None, -1.0))
     same = [
         all(torch.equal(p.value, q.value) for p, q in zip(witness[i].parameters(), start[i].parameters(), strict=True))
         for witness in (moved, still)
@@ -86,7 +86,7 @@ def test_without_time_for_layers_bounds_are_sound(name: str, monkeypatch: pytest
     assert (found.value >= bound(instance, queries, METHODS["interval"]).value).all()
     places = [node.inputs[0] for node in instance.network.nodes if isinstance(node.op, ReLU)]
     for place, layer in zip(places, ranges(LAYERS, LOWER, UPPER), strict=True):
-        ends = zip(found.known.lower[place][0].tolist(), found.known.upper[place][0].tolist(), layer, strict=True)
+        ends = zip(found.bounds.lower[place][0].tolist(), found.bounds.upper[place][0].tolist(), layer, strict=True)
         assert all(Fraction(a) <= exactly.low and exactly.high <= Fraction(b) for a, b, exactly in ends)
 
 

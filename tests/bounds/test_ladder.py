@@ -95,7 +95,7 @@ def test_smooth_neurons_are_tightened_where_their_sign_is_known_too() -> None:
     """A sigmoid is curved on either side of zero: unlike a ReLU it gains from tighter bounds wherever they lie."""
     instance, queries = cancelling_sigmoids()
     found = {m: bound(instance, queries, METHODS[m]) for m in ("interval", "crown")}
-    width = {m: (b.known.upper[3] - b.known.lower[3]).item() for m, b in found.items()}
-    assert undecided(instance, found["interval"].known, 3).all()
+    width = {m: (b.bounds.upper[3] - b.bounds.lower[3]).item() for m, b in found.items()}
+    assert undecided(instance, found["interval"].bounds, 3).all()
     assert width["crown"] < 0.9 * width["interval"]
     assert found["crown"].value.item() > found["interval"].value.item()

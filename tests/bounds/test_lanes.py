@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.bounds.test_ascent import convolution, dense, residual
-from tests.bounds.test_branching import known_of, margin_forms, with_groups
+from tests.bounds.test_branching import bounds_of, margin_forms, with_groups
 from tests.bounds.test_clipping import random_leaves
 from tests.random_networks import Case, random_case
 
@@ -52,11 +52,11 @@ MAKERS = (dense, convolution, residual, leaky)
 every_network = pytest.mark.parametrize("make", MAKERS, ids=lambda f: f.__name__)
 
 
-def lanes_of(instance: Instance, known: LayerBounds, form: Form, evaluator: Evaluator) -> Lanes | None:
+def lanes_of(instance: Instance, bounds: LayerBounds, form: Form, evaluator: Evaluator) -> Lanes | None:
     """The kernels for what an evaluator bounds, if they model it."""
     sites = {i: s for i, s in evaluator._sites.items() if isinstance(s, Splittable)}
-    tables = tables_of(instance, known, form, sites, None) if len(sites) == len(evaluator._sites) else None
-    return None if tables is None else Lanes(instance, known, sites, tables)
+    tables = tables_of(instance, bounds, form, sites, None) if len(sites) == len(evaluator._sites) else None
+    return None if tables is None else Lanes(instance, bounds, sites, tables)
 
 
 def both(
@@ -67,15 +67,15 @@ def both(
     network = make(rng)
     region: Region = ball(torch.from_numpy(rng.normal(size=(1, *network.input_shape)) / 2), 0.6, clip=None)
     instance = Instance.of(network, region, torch.float32)
-    known, rows = (
-        with_groups(instance, known_of(instance), size),
+    bounds, rows = (
+        with_groups(instance, bounds_of(instance), size),
         torch.from_numpy(rng.normal(size=(3, network.output_shape[-1]))),
     )
     exact, fast = margin_forms(instance, rows)
-    evaluator = Evaluator(instance, known, exact, fast)
-    lanes = lanes_of(instance, known, exact, evaluator)
+    evaluator = Evaluator(instance, bounds, exact, fast)
+    lanes = lanes_of(instance, bounds, exact, evaluator)
     assert lanes is not None
-    undecided = torch.cat([known.relaxations[i].unstable().flatten() for i in evaluator.nodes]).nonzero()[:, 0]
+    undecided = torch.cat([bounds.relaxations[i].unstable().flatten() for i in evaluator.nodes]).nonzero()[:, 0]
     leaves = random_leaves(evaluator, torch.arange(count) % 3, undecided, min(3, len(undecided) - 1), seed)
     return evaluator, lanes, leaves
 
@@ -177,23 +177,23 @@ def modelled(seed: int) -> tuple[Case, Evaluator, Lanes] | None:
     if not isinstance(case.region, Box):
         return None
     instance = Instance.of(case.network, case.region, torch.float32)
-    known = paired(instance) if seed % 2 else known_of(instance)
+    bounds = paired(instance) if seed % 2 else bounds_of(instance)
     pair = [outputs(n, *(t.to(n.dtype) for t in (case.queries.rows, case.queries.offsets))) for n in
             (instance.network, instance.fast_network)]  # fmt: skip
-    evaluator = Evaluator(instance, known, *pair)
-    lanes = lanes_of(instance, known, pair[0], evaluator)
+    evaluator = Evaluator(instance, bounds, *pair)
+    lanes = lanes_of(instance, bounds, pair[0], evaluator)
     return None if lanes is None else (case, evaluator, lanes)
 
 
 def paired(instance: Instance) -> LayerBounds:
     """CROWN's bounds, with pairs of undecided neurons where they can be paired."""
-    known = known_of(instance)
-    for i, relaxation in known.relaxations.items():
+    bounds = bounds_of(instance)
+    for i, relaxation in bounds.relaxations.items():
         score = relaxation.unstable()[0].flatten().double()
-        chosen = choose(instance, known, i, score, Grouping(2, neurons=6, overlap=2), Ascent(1))
+        chosen = choose(instance, bounds, i, score, Grouping(2, neurons=6, overlap=2), Ascent(1))
         if chosen is not None:
-            known.groups[i] = (chosen,)
-    return known
+            bounds.groups[i] = (chosen,)
+    return bounds
 
 
 def violations(seed: int) -> tuple[int, int]:
@@ -256,7 +256,7 @@ def test_without_charges_proofs_are_above_the_truth(monkeypatch: pytest.MonkeyPa
     """A check that cannot fail shows nothing."""
     monkeypatch.setattr(lane_tables, "gamma", lambda terms, dtype: 0.0)
     nothing = torch.zeros(1, 1).double()
-    monkeypatch.setattr(lane_tables, "rounding_of", lambda network, known, node, coeff, terms: nothing)
+    monkeypatch.setattr(lane_tables, "rounding_of", lambda network, bounds, node, coeff, terms: nothing)
     assert any(violations(seed)[1] for seed in range(200))
 
 
@@ -279,9 +279,9 @@ def test_constants_that_are_known_up_to_an_error_are_charged_for_it() -> None:
     proofs = []
     for given in (network(*zero, errors=error), network(*zero, errors=None)):
         instance = Instance.of(given, region, torch.float32)
-        known, (exact, fast) = known_of(instance), margin_forms(instance, torch.eye(2).double())
-        evaluator = Evaluator(instance, known, exact, fast)
-        lanes = lanes_of(instance, known, exact, evaluator)
+        bounds, (exact, fast) = bounds_of(instance), margin_forms(instance, torch.eye(2).double())
+        evaluator = Evaluator(instance, bounds, exact, fast)
+        lanes = lanes_of(instance, bounds, exact, evaluator)
         assert lanes is not None
         proofs.append(lanes.prove(evaluator.roots(torch.arange(2), 1)))
     x = torch.from_numpy(rng.choice([-0.5, 0.5], size=(50, 3)))
@@ -298,9 +298,9 @@ def test_what_overflows_proves_nothing() -> None:
     network = builder.build(builder.add(Dense(weight, None), node))
     instance = Instance.of(network, Box(-torch.ones(1, 1).double(), torch.ones(1, 1).double()), torch.float32)
     exact, fast = margin_forms(instance, torch.ones(1, 1).double())
-    known = known_of(instance)
-    evaluator = Evaluator(instance, known, exact, fast)
-    lanes = lanes_of(instance, known, exact, evaluator)
+    bounds = bounds_of(instance)
+    evaluator = Evaluator(instance, bounds, exact, fast)
+    lanes = lanes_of(instance, bounds, exact, evaluator)
     if lanes is not None:
         assert lanes.prove(evaluator.roots(torch.zeros(3, dtype=torch.long), 2)).tolist() == [-torch.inf] * 3
 

@@ -23,10 +23,10 @@ def network() -> Network:
 
 def bounds(proofs: bool = True, regions: int = 1) -> LayerBounds:
     one = torch.ones(regions, 2).double()
-    known = start(Box(-one, one), proofs)
-    while len(known.lower) < len(network().nodes):
-        advance(network(), known)
-    return known
+    layers = start(Box(-one, one), proofs)
+    while len(layers.lower) < len(network().nodes):
+        advance(network(), layers)
+    return layers
 
 
 def simple(proofs: bool = True) -> LayerBounds:
@@ -43,66 +43,66 @@ def numbers(*of: int) -> Tensor:
     return torch.tensor([of])
 
 
-def sides(known: LayerBounds, node: int) -> tuple[list[list[float]], ...]:
-    below, above = known.lemmas_of(node)
-    return known.lower[node].tolist(), known.upper[node].tolist(), below.tolist(), above.tolist()
+def sides(bounds: LayerBounds, node: int) -> tuple[list[list[float]], ...]:
+    below, above = bounds.lemmas_of(node)
+    return bounds.lower[node].tolist(), bounds.upper[node].tolist(), below.tolist(), above.tolist()
 
 
 def test_what_is_tighter_brings_its_lemma() -> None:
-    known = simple()
-    known.tighten(1, row(-1, -3), row(1, 1), (numbers(1, 2), numbers(3, 4)))
-    assert sides(known, 1) == ([[-1, -2]], [[1, 1]], [[1, 0]], [[3, 4]])
-    known.tighten(1, row(-1, -1), row(2, 0.5), (numbers(5, 6), numbers(7, 8)))
-    assert sides(known, 1) == ([[-1, -1]], [[1, 0.5]], [[1, 6]], [[3, 8]])
+    bounds = simple()
+    bounds.tighten(1, row(-1, -3), row(1, 1), (numbers(1, 2), numbers(3, 4)))
+    assert sides(bounds, 1) == ([[-1, -2]], [[1, 1]], [[1, 0]], [[3, 4]])
+    bounds.tighten(1, row(-1, -1), row(2, 0.5), (numbers(5, 6), numbers(7, 8)))
+    assert sides(bounds, 1) == ([[-1, -1]], [[1, 0.5]], [[1, 6]], [[3, 8]])
 
 
 def test_what_has_no_lemma_does_not_count() -> None:
-    known = simple()
-    known.tighten(1, row(-1, -1), row(1, 1), (numbers(UNSTATED, 1), numbers(UNSTATED, UNSTATED)))
-    assert sides(known, 1) == ([[-2, -1]], [[2, 2]], [[0, 1]], [[0, 0]])
-    known.replace(1, row(-9, -9), row(9, 9), (numbers(2, UNSTATED), numbers(UNSTATED, 3)))
-    assert sides(known, 1) == ([[-9, -1]], [[2, 9]], [[2, 1]], [[0, 3]])
+    bounds = simple()
+    bounds.tighten(1, row(-1, -1), row(1, 1), (numbers(UNSTATED, 1), numbers(UNSTATED, UNSTATED)))
+    assert sides(bounds, 1) == ([[-2, -1]], [[2, 2]], [[0, 1]], [[0, 0]])
+    bounds.replace(1, row(-9, -9), row(9, 9), (numbers(2, UNSTATED), numbers(UNSTATED, 3)))
+    assert sides(bounds, 1) == ([[-9, -1]], [[2, 9]], [[2, 1]], [[0, 3]])
 
 
 def test_nothing_narrows_without_a_lemma_where_proofs_are_recorded() -> None:
-    known, without = simple(), simple(proofs=False)
-    for change in (known.tighten, known.replace):
+    bounds, without = simple(), simple(proofs=False)
+    for change in (bounds.tighten, bounds.replace):
         with pytest.raises(ValueError, match="without the lemmas"):
             change(1, row(-1, -1), row(1, 1), None)
     with pytest.raises(ValueError, match="without the lemmas"):
-        known.meet(without, 1)
+        bounds.meet(without, 1)
     with pytest.raises(ValueError, match="without the lemmas"):
-        Bounded(row(1), known, lemmas=numbers(1)).improved(row(2), None)
+        Bounded(row(1), bounds, lemmas=numbers(1)).improved(row(2), None)
     without.tighten(1, row(-1, -1), row(1, 1), None)
     assert without.lower[1].tolist() == [[-1, -1]]
 
 
 def test_bounds_that_contradict_each_other_keep_both_lemmas() -> None:
-    known = simple()
-    known.tighten(1, row(1, -2), row(0.5, 2), (numbers(1, 2), numbers(3, 4)))
-    assert sides(known, 1) == ([[1, -2]], [[1, 2]], [[1, 0]], [[3, 0]])
+    bounds = simple()
+    bounds.tighten(1, row(1, -2), row(0.5, 2), (numbers(1, 2), numbers(3, 4)))
+    assert sides(bounds, 1) == ([[1, -2]], [[1, 2]], [[1, 0]], [[3, 0]])
 
 
 def test_what_interval_arithmetic_says_is_derived() -> None:
-    known = bounds()
-    known.tighten(3, row(-1), row(3), (numbers(1), numbers(2)))
-    known.tighten(1, row(-2, -2), row(1, 1), (numbers(3, 4), numbers(5, 6)))
-    renew(network(), known, 2)
-    renew(network(), known, 3)
-    assert sides(known, 2)[2:] == ([[DERIVED, DERIVED]], [[DERIVED, DERIVED]])
-    assert known.upper[3].item() < 2.01
-    assert sides(known, 3)[2:] == ([[DERIVED]], [[DERIVED]])
+    layers = bounds()
+    layers.tighten(3, row(-1), row(3), (numbers(1), numbers(2)))
+    layers.tighten(1, row(-2, -2), row(1, 1), (numbers(3, 4), numbers(5, 6)))
+    renew(network(), layers, 2)
+    renew(network(), layers, 3)
+    assert sides(layers, 2)[2:] == ([[DERIVED, DERIVED]], [[DERIVED, DERIVED]])
+    assert layers.upper[3].item() < 2.01
+    assert sides(layers, 3)[2:] == ([[DERIVED]], [[DERIVED]])
 
 
 def test_meeting_others_takes_what_is_better_of_theirs() -> None:
-    known, other = simple(), simple()
-    known.tighten(1, row(-1, -2), row(2, 1), (numbers(1, 2), numbers(3, 4)))
+    bounds, other = simple(), simple()
+    bounds.tighten(1, row(-1, -2), row(2, 1), (numbers(1, 2), numbers(3, 4)))
     other.tighten(1, row(-2, -1), row(2, 0.5), (numbers(5, 6), numbers(7, 8)))
-    before = known.copy()
-    known.meet(other, 1)
-    assert sides(known, 1) == ([[-1, -1]], [[2, 0.5]], [[1, 6]], [[0, 8]])
+    before = bounds.copy()
+    bounds.meet(other, 1)
+    assert sides(bounds, 1) == ([[-1, -1]], [[2, 0.5]], [[1, 6]], [[0, 8]])
     assert sides(before, 1) == ([[-1, -2]], [[2, 1]], [[1, 0]], [[0, 4]])
-    assert known.changed(before, 1).tolist() == [6, 8]
+    assert bounds.changed(before, 1).tolist() == [6, 8]
 
 
 def test_regions_keep_their_own_lemmas() -> None:

@@ -64,7 +64,7 @@ def textbook() -> Program:
     """z1 = u + v, z2 = u - v over [-1, 1]^2."""
     layers = [Layer([[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0])]
     problem = Problem(layers, np.full((1, 2), -1.0), np.ones((1, 2)), np.full((1, 2), -1.0), np.zeros(1))
-    return Program(instance_of(problem), problem.bounded("crown").known)
+    return Program(instance_of(problem), problem.bounded("crown").bounds)
 
 
 # --- soundness -------------------------------------------------------------------------------------------------------
@@ -74,9 +74,9 @@ def textbook() -> Program:
 @given(problem=problems())
 def test_no_value_exceeds_the_exact_minimum(problem: Problem) -> None:
     """No tolerance, at any scale of weights, whatever the solver makes of them; with cold and warm solves."""
-    instance, known = instance_of(problem), problem.bounded("crown").known
+    instance, bounds = instance_of(problem), problem.bounded("crown").bounds
     for image, minima in enumerate(problem.minima()):
-        program = Program(instance, known, image)
+        program = Program(instance, bounds, image)
         for row, offset, exact in zip(problem.rows, problem.offsets, minima, strict=True):
             _, value = proved(program, torch.from_numpy(row), float(offset))
             assert np.isfinite(value)
@@ -100,7 +100,7 @@ def corruptions(slopes: dict[int, Tensor], rng: np.random.Generator) -> dict[str
 @pytest.mark.parametrize("seed", range(3))
 def test_corrupted_slopes_prove_less_never_more(seed: int) -> None:
     problem = random_problem(seed, slope=[0.0, 0.1, 0.0][seed], skip=seed == 2)
-    program = Program(instance_of(problem), problem.bounded("crown").known)
+    program = Program(instance_of(problem), problem.bounded("crown").bounds)
     row, offset = torch.from_numpy(problem.rows[0]), float(problem.offsets[0])
     exact, solution = problem.minima()[0][0], program.minimise(row, offset)
     for kind, slopes in corruptions(solution.slopes, np.random.default_rng(seed)).items():
@@ -150,10 +150,10 @@ def solved(network: Network, radius: float, rng: np.random.Generator) -> tuple[P
     middle = torch.from_numpy(rng.normal(size=(1, *network.input_shape)))
     instance = Instance.of(network, Box(middle - radius, middle + radius))
     rows = torch.from_numpy(rng.normal(size=(5, 4)))
-    known = bound(instance, margins(rows[None], torch.zeros(1, 5).double()), METHODS["crown"]).known
+    bounds = bound(instance, margins(rows[None], torch.zeros(1, 5).double()), METHODS["crown"]).bounds
     share = torch.from_numpy(rng.uniform(-1, 1, size=(20_000, *network.input_shape)))
     share[::2] = share[::2].sign()
-    return Program(instance, known), rows, (network(middle + radius * share).flatten(1) @ rows.T).amin(0)
+    return Program(instance, bounds), rows, (network(middle + radius * share).flatten(1) @ rows.T).amin(0)
 
 
 @pytest.mark.parametrize("radius", [0.0, 0.1, 1.0])
@@ -177,7 +177,7 @@ def test_the_value_is_the_optimum_which_no_slopes_exceed(slope: float, skip: boo
         problem = random_problem(seed, slope, skip)
         alpha, instance = problem.bounded("alpha"), instance_of(problem)
         for image, row in chain.from_iterable([((i, 0), (i, 1)) for i in range(2)]):
-            program = Program(instance, alpha.known, image)
+            program = Program(instance, alpha.bounds, image)
             solution, value = proved(program, torch.from_numpy(problem.rows[row]), float(problem.offsets[row]))
             assert solution.status is Status.OPTIMAL
             assert value == pytest.approx(solution.objective, rel=1e-6, abs=1e-9)
@@ -235,7 +235,7 @@ def test_benchmark_network() -> None:
     instance = Instance.of(network, ball(torch.from_numpy(data.images[4:5]).double(), 0.026))
     queries = classification(labels, 10)
     alpha = bound(instance, queries, METHODS["alpha"])
-    program = Program(instance, alpha.known)
+    program = Program(instance, alpha.bounds)
     for k in range(3):
         solution, value = proved(program, queries.rows[0, k])
         assert value == pytest.approx(solution.objective, rel=1e-9)
@@ -255,11 +255,11 @@ def proven(program: Program, forms: Tensor) -> Tensor:
 @pytest.mark.parametrize("seed", range(3))
 def test_tightened_bounds_hold_and_gain(seed: int) -> None:
     problem = random_problem(seed, skip=seed == 1)
-    known, node = problem.bounded("crown").known, problem.places()[2]
-    program = Program(instance_of(problem), known, 1, last=node)
+    bounds, node = problem.bounded("crown").bounds, problem.places()[2]
+    program = Program(instance_of(problem), bounds, 1, last=node)
     entries = torch.eye(12, dtype=torch.float64)[[0, 3, 7]]
     lower, upper = (sign * proven(program, sign * entries) for sign in (1, -1))
-    before = known.upper[node][1, [0, 3, 7]] - known.lower[node][1, [0, 3, 7]]
+    before = bounds.upper[node][1, [0, 3, 7]] - bounds.lower[node][1, [0, 3, 7]]
     assert (upper - lower < 0.999 * before).any()
     for i, low, high in zip([0, 3, 7], lower.tolist(), upper.tolist(), strict=True):
         exact = problem.pre_activations()[1][2][i]
@@ -267,21 +267,21 @@ def test_tightened_bounds_hold_and_gain(seed: int) -> None:
         assert Fraction(high) >= exact.high
 
 
-def split(known: LayerBounds, node: int, entry: int) -> None:
+def split(bounds: LayerBounds, node: int, entry: int) -> None:
     """Only what lies at or below zero."""
-    upper = known.upper[node].clone()
+    upper = bounds.upper[node].clone()
     upper[:, entry] = 0.0
-    known.replace(node, known.lower[node], upper, None)
+    bounds.replace(node, bounds.lower[node], upper, None)
 
 
 def test_contradictory_splits_prove_the_region_empty() -> None:
     """u + v <= 0 where it is at least 1: the ray says so, and the arithmetic agrees."""
     layers = [Layer([[1.0, 1.0], [1.0, -1.0]], [0.0, 0.0])]
     problem = Problem(layers, np.full((1, 2), 0.5), np.ones((1, 2)), np.ones((1, 2)), np.zeros(1))
-    known = problem.bounded("crown").known
-    known.replace(1, known.lower[1] - 5.0, known.upper[1], None)
-    split(known, 1, 0)
-    program = Program(instance_of(problem), known, inactive=True)
+    bounds = problem.bounded("crown").bounds
+    bounds.replace(1, bounds.lower[1] - 5.0, bounds.upper[1], None)
+    split(bounds, 1, 0)
+    program = Program(instance_of(problem), bounds, inactive=True)
     solution = program.minimise(torch.ones(2))
     assert solution.status is Status.INFEASIBLE
     nothing = torch.zeros(1, 2).double()
@@ -292,11 +292,11 @@ def test_bounds_of_inactive_neurons_cut_after_splits() -> None:
     """Where u + v <= 0, u + v is at most 0; without that row it is at most 2."""
     layers = [Layer([[1.0, 1.0], [1.0, 0.0]], [0.0, 0.0]), Layer([[1.0, 1.0]], [0.0], None)]
     problem = Problem(layers, np.full((1, 2), -1.0), np.ones((1, 2)), np.ones((1, 1)), np.zeros(1))
-    known, row = problem.bounded("crown").known, torch.tensor([1.0, 1.0]).double()
-    split(known, 1, 0)
+    bounds, row = problem.bounded("crown").bounds, torch.tensor([1.0, 1.0]).double()
+    split(bounds, 1, 0)
     found = {}
     for inactive in (False, True):
-        program = Program(instance_of(problem), known, inactive=inactive)
+        program = Program(instance_of(problem), bounds, inactive=inactive)
         solution = program.minimise(-row, node=0)
         found[inactive] = program.value(-row[None], torch.zeros(1).double(), solution.slopes, node=0).item()
     assert found[False] == pytest.approx(-2)
@@ -305,7 +305,7 @@ def test_bounds_of_inactive_neurons_cut_after_splits() -> None:
 
 def test_a_solve_that_is_cut_short_still_proves_something(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem(1)
-    program = Program(instance_of(problem), problem.bounded("crown").known)
+    program = Program(instance_of(problem), problem.bounded("crown").bounds)
     monkeypatch.setattr(Program, "_run", lambda self, solver: Status.UNFINISHED)
     solution, value = proved(program, torch.from_numpy(problem.rows[0]))
     assert solution.status is Status.UNFINISHED
@@ -331,7 +331,7 @@ def test_programs_with_huge_bounds_are_solved_or_left(size: float) -> None:
     region = Box(*(torch.tensor([[x, size]], dtype=torch.float64) for x in (-1.0, 1.0)))
     instance = Instance.of(builder.build(builder.add(ReLU(), z)), region)
     queries = Queries(torch.ones(1, 1, 2).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).long(), 1)
-    program = Program(instance, bound(instance, queries, METHODS["crown"]).known)
+    program = Program(instance, bound(instance, queries, METHODS["crown"]).bounds)
     for factor in (1.0, 1e20):
         value = proved(program, torch.full((2,), factor, dtype=torch.float64))[1]
         assert value <= factor * size * (1 + 1e-12)
@@ -351,11 +351,11 @@ def test_forms_that_overflow_are_bounded() -> None:
 
 def test_programs_solve_side_by_side() -> None:
     problem = random_problem(0, width=20)
-    instance, known = instance_of(problem), problem.bounded("crown").known
+    instance, bounds = instance_of(problem), problem.bounded("crown").bounds
     rows = [torch.from_numpy(r) for r in problem.rows]
 
     def values(image: int) -> list[float]:
-        program = Program(instance, known, image % 2)
+        program = Program(instance, bounds, image % 2)
         return [proved(program, row)[1] for row in rows]
 
     with ThreadPoolExecutor(4) as pool:
@@ -366,12 +366,12 @@ def test_programs_solve_side_by_side() -> None:
 def test_other_regions_are_bounded_by_what_the_multipliers_prove_over_them() -> None:
     """The program sees the bounding box of a ball; its witness is evaluated over the ball itself."""
     problem = random_problem(0)
-    known = problem.bounded("crown").known
+    bounds = problem.bounded("crown").bounds
     region = ball(torch.zeros(2, 2).double(), 0.1, "l2", None)
     row = torch.from_numpy(problem.rows[:1])
     values = []
     for shape in (region, Box(region.lower, region.upper)):
-        program = Program(Instance.of(as_network(problem.layers), shape), known)
+        program = Program(Instance.of(as_network(problem.layers), shape), bounds)
         solution = program.minimise(row[0])
         values.append(program.value(row, torch.zeros(1).double(), solution.slopes).item())
     assert values[0] > values[1]

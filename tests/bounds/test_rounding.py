@@ -192,5 +192,5 @@ def test_values_that_overflow_on_the_way_bound_nothing(method: str) -> None:
     problem = Problem(layers, *unit_box(), np.array([[1.0]]), np.zeros(1))
     found = problem.bounded(method)
     assert found.value.item() <= 1.5
-    for sides in (found.known.lower, found.known.upper):
+    for sides in (found.bounds.lower, found.bounds.upper):
         assert not any(bool(side.isnan().any()) for side in sides)

@@ -41,7 +41,7 @@ def check_problem(problem: Problem, methods: Iterable[str]) -> None:
         found = problem.bounded(method)
         check_margins(problem, method, found.value, minima)
         for (box, layers), (layer, node) in itertools.product(enumerate(exact), enumerate(places)):
-            lower, upper = (t[node][box].tolist() for t in (found.known.lower, found.known.upper))
+            lower, upper = (t[node][box].tolist() for t in (found.bounds.lower, found.bounds.upper))
             for i, r in enumerate(layers[layer]):
                 case = f"{method}: neuron {i} of layer {layer} over box {box}"
                 assert Fraction(lower[i]) <= r.low, case

@@ -145,12 +145,12 @@ def test_exact_and_float_arithmetic_agree(seed: int) -> None:
     rows, offsets = rng.normal(0, 1, (2, 2)), rng.normal(0, 1, 2)
     question = Author(rng, network).question(region, rows, offsets, np.arange(2, dtype=np.int32))
     (floats, rough), (numbers, fine) = (proof(network, question, ar) for ar in (Float64(), Exact()))
-    known = [[p.context.ends(j) for j in range(len(network.activations))] for p in (floats, numbers)]
-    for lower, upper in known[0]:  # which side of zero an end is on, or which end is farther, decides about slopes
+    bounds = [[p.context.ends(j) for j in range(len(network.activations))] for p in (floats, numbers)]
+    for lower, upper in bounds[0]:  # which side of zero an end is on, or which end is farther, decides about slopes
         assume(abs(np.stack([lower, upper, lower + upper])).min() > 1e-9)
     assert rough <= fine + 1e-13 * abs(fine)
     assert rough == pytest.approx(fine, rel=1e-9, abs=1e-9)
-    assert all(np.allclose(one, other, 1e-9, 1e-9) for one, other in zip(*known, strict=True))
+    assert all(np.allclose(one, other, 1e-9, 1e-9) for one, other in zip(*bounds, strict=True))
 
 
 # z1 = u + v, z2 = u - v: their ReLUs add up to 2 at most on [-1, 1]^2, to 3 by triangles

@@ -454,9 +454,9 @@ def test_the_tables_say_what_onnx_says() -> None:
             assert form.operands[1] <= schema.max_input
             assert form.outputs[1] <= schema.max_output
             for label, attribute in form.attributes.items():
-                known = schema.attributes[label]
-                assert int(known.type.value) == kinds[attribute.kind]
-                default = onnx.helper.get_attribute_value(known.default_value) if known.default_value.name else None
+                bounds = schema.attributes[label]
+                assert int(bounds.type.value) == kinds[attribute.kind]
+                default = onnx.helper.get_attribute_value(bounds.default_value) if bounds.default_value.name else None
                 default = default.decode() if isinstance(default, bytes) else default
                 assert attribute.default in {default, None}, (name, version, label)
                 assert attribute.default is not None or default is None or name == "Clip"

@@ -119,7 +119,7 @@ def test_zonotopes_in_portions_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(zonotope, "_AT_ONCE", size)
         parts = bound(instance, queries, METHODS["zonotope"])
         torch.testing.assert_close(parts.value, whole.value, rtol=1e-12, atol=1e-12)
-        for one, other in zip(parts.known.lower, whole.known.lower, strict=True):
+        for one, other in zip(parts.bounds.lower, whole.bounds.lower, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 

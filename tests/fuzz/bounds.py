@@ -76,7 +76,7 @@ def _wrong_bounds(case: Case, method: Method) -> Iterator[str]:
     """Margins bounded above their minima, and nodes outside their bounds."""
     found = bound(Instance.of(case.network, case.region), case.queries, method)
     yield from _above(found.value[0].tolist(), case.limits)
-    yield from _outside(case, found.known)
+    yield from _outside(case, found.bounds)
 
 
 def _above(values: Sequence[float], limits: Sequence[Fraction]) -> Iterator[str]:
@@ -87,9 +87,9 @@ def _above(values: Sequence[float], limits: Sequence[Fraction]) -> Iterator[str]
             yield f"margin {q} is bounded by {value!r}, and reaches {_shown(limit)}"
 
 
-def _outside(case: Case, known: LayerBounds) -> Iterator[str]:
+def _outside(case: Case, bounds: LayerBounds) -> Iterator[str]:
     for nodes in case.seen:
-        for i, (ends, lower, upper) in enumerate(zip(nodes, known.lower, known.upper, strict=False)):
+        for i, (ends, lower, upper) in enumerate(zip(nodes, bounds.lower, bounds.upper, strict=False)):
             sides = zip(ends, _flat(lower), _flat(upper), strict=True)
             for j, ((low, high), least, most) in enumerate(sides):
                 if not (_is_at_most(least, high) and _is_at_most(-most, -low)):

@@ -90,22 +90,22 @@ def test_outlines_hold_every_sample(legible: Legible) -> None:
 
 def test_layers_show_what_is_undecided(legible: Legible) -> None:
     instance, query = on_square(small((2, 8, 8, 8, 2))), asking([1.0, -1.0])
-    known = {name: bound(instance, query, METHODS[name]).known for name in ("interval", "zonotope", "crown", "alpha")}
-    for intervals in known.values():
+    bounds = {name: bound(instance, query, METHODS[name]).bounds for name in ("interval", "zonotope", "crown", "alpha")}
+    for intervals in bounds.values():
         undecided, width = of_layers(intervals)
         inner = [r for _, r in sorted(intervals.relaxations.items())]
         assert undecided.tolist() == [float(((r.lower < 0) & (r.upper > 0)).sum()) for r in inner]
         assert (width >= 0).all()
-    figure = layers(known)
+    figure = layers(bounds)
     legible(figure)
     drawn = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
-    assert drawn["CROWN"].tolist() == of_layers(known["crown"])[0].tolist()
+    assert drawn["CROWN"].tolist() == of_layers(bounds["crown"])[0].tolist()
 
 
 def test_progress_shows_every_step(legible: Legible) -> None:
     instance, query = on_square(small()), asking([1.0, -1.0], [0.0, 1.0])
     alpha = bound(instance, query, METHODS["alpha"])
-    run = watch(instance, query, alpha.known, Ascent(30, 0.5, 0.9))
+    run = watch(instance, query, alpha.bounds, Ascent(30, 0.5, 0.9))
     assert len(run.values) == len(run.seconds) == 30
     assert run.values[0] <= max(run.values) <= float(alpha.value.amin()) + 1e-3
     figure = progress({"alpha": run}, {"crown": float(bound(instance, query, METHODS["crown"]).value.amin())})
@@ -137,10 +137,10 @@ def test_clips_are_no_nodes_of_a_tree() -> None:
 
 def test_bounds_rise_from_the_root_and_are_sound(legible: Legible) -> None:
     instance, query = on_square(small()), asking([1.0, -1.0], [0.0, 1.0])
-    known = bound(instance, query, METHODS["alpha"]).known
-    unstable = [i for i, u in enumerate(known.relaxations[2].unstable()[0].tolist()) if u]
+    layers = bound(instance, query, METHODS["alpha"]).bounds
+    unstable = [i for i, u in enumerate(layers.relaxations[2].unstable()[0].tolist()) if u]
     (nodes,) = trees(claim(unstable[0], unstable[1], -1, -1, unstable[1], -1, -1))
-    values = bounds(instance, query, 0, known, nodes, Ascent(50, 0.3, 0.95))
+    values = bounds(instance, query, 0, layers, nodes, Ascent(50, 0.3, 0.95))
     for node, value in zip(nodes[1:], values[1:], strict=True):
         assert value >= values[node.parent]
     margins = sampled(instance, 5000) @ np.array([1.0, -1.0])
@@ -154,9 +154,9 @@ def test_bounds_in_trees_are_for_relus_only() -> None:
     builder = Builder((2,))
     node = builder.add(Dense(torch.eye(2, dtype=torch.float64), None), 0)
     instance, query = on_square(builder.build(builder.add(Sigmoid(), node))), asking([1.0, -1.0])
-    known = bound(instance, query, METHODS["crown"]).known
+    layers = bound(instance, query, METHODS["crown"]).bounds
     with pytest.raises(ValueError, match="ReLU"):
-        bounds(instance, query, 0, known, next(trees(claim(-1))), Ascent(1))
+        bounds(instance, query, 0, layers, next(trees(claim(-1))), Ascent(1))
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 6])

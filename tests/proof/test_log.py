@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from krelax.proof.choices import Choices, Noted
+from krelax.proof.choices import Choices, LeafTable
 from krelax.proof.log import MARGINS, UNSTATED, ByCases, Case, Forms, Lemma, ProofLog
 
 
-def leaves(count: int) -> Noted:
-    return Noted.unsplit({3: Choices(absolute=np.zeros((count, 2), np.float32))}, count)
+def leaves(count: int) -> LeafTable:
+    return LeafTable.unsplit({3: Choices(absolute=np.zeros((count, 2), np.float32))}, count)
 
 
 def values(log: ProofLog, numbers: np.ndarray) -> list[float]:

@@ -80,21 +80,21 @@ def test_groups_that_no_coefficients_reach_choose_nothing() -> None:
     )
     network = builder.build(builder.add(Concat(0), left, right))
     region = Box(-torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
-    known = start(region)
-    while len(known.lower) < len(network.nodes):
-        advance(network, known)
+    layers = start(region)
+    while len(layers.lower) < len(network.nodes):
+        advance(network, layers)
     octagon = torch.from_numpy(pair_rows(2)).to(torch.float64)
     bounds = octagon.abs().sum(1)[None, None]
     groups = Groups(torch.tensor([[[0, 1]]]), Joint(octagon, bounds, (0.0, 0.0)))
-    witness = dict(by_rule(known, Rule.ADAPTIVE))
+    witness = dict(by_rule(layers, Rule.ADAPTIVE))
     witness[left] = grouped(witness[left], (groups,), 1)  # type: ignore[arg-type]
     rows = torch.tensor([[[0.0, 0.0, 1.0, -1.0]]], dtype=torch.float64)
     form = outputs(network, rows, torch.zeros(1, 1, dtype=torch.float64))
     form.coeff = {right: rows[..., 2:]}
     tapes: Tapes = {}
-    value = lower_bound(network, region, form, witness, known, tapes)
+    value = lower_bound(network, region, form, witness, layers, tapes)
     assert bool(value.isfinite().all())
     assert choices(witness, tapes=tapes)[left].groups == ()
     form.coeff = {left: rows[..., 2:]}
-    lower_bound(network, region, form, witness, known, tapes)
+    lower_bound(network, region, form, witness, layers, tapes)
     assert len(choices(witness, tapes=tapes)[left].groups) == 1

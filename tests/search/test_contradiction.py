@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.bounds.test_ascent import convolution, residual
-from tests.bounds.test_branching import known_of, of_box
+from tests.bounds.test_branching import bounds_of, of_box
 from tests.bounds.test_clipping import dyadic_layers, grid
 from tests.exact import minimum
 from tests.marks import at_night_after
@@ -45,7 +45,7 @@ SWEEPS = (Effort(rounds=0), Effort(leaves=16, rounds=6), Effort(leaves=16, round
 
 def swept(instance: Instance, assumption: Assumption) -> Iterator[tuple[bool, Contradiction]]:
     """Sweeps until bounds contradict each other: whether they do, and what is known then."""
-    search = Contradiction(instance, known_of(instance), assumption)
+    search = Contradiction(instance, bounds_of(instance), assumption)
     for effort in SWEEPS:
         found = search.sweep(effort)
         yield found, search
@@ -62,18 +62,18 @@ def test_no_input_with_a_small_margin_is_lost(seed: int, share: float) -> None:
     margins = values[-1] @ row
     offset, level = torch.tensor(0.25).double() - margins.quantile(share), 0.25
     here = margins + offset <= level
-    widths = [float((u - l).sum()) for l, u in zip(*ends(known_of(instance)), strict=True)]
+    widths = [float((u - l).sum()) for l, u in zip(*ends(bounds_of(instance)), strict=True)]
     for contradict, search in swept(instance, Assumption(row, offset, level)):
         assert not contradict
-        for value, lower, upper in zip(values, *ends(search.known), strict=True):
+        for value, lower, upper in zip(values, *ends(search.bounds), strict=True):
             assert (value[here] >= lower).all()
             assert (value[here] <= upper).all()
-    narrowed = [float((u - l).sum()) for l, u in zip(*ends(search.known), strict=True)]
+    narrowed = [float((u - l).sum()) for l, u in zip(*ends(search.bounds), strict=True)]
     assert narrowed < widths
 
 
-def ends(known: LayerBounds) -> tuple[list[Tensor], list[Tensor]]:
-    return known.lower, known.upper
+def ends(bounds: LayerBounds) -> tuple[list[Tensor], list[Tensor]]:
+    return bounds.lower, bounds.upper
 
 
 @pytest.mark.parametrize("seed", at_night_after(4, range(12)))
@@ -109,7 +109,7 @@ def test_other_networks_lose_no_input_either(build: Callable[[np.random.Generato
     here = margins + offset <= 0.5
     for contradict, search in swept(instance, Assumption(row, offset, 0.5)):
         assert not contradict
-        for value, lower, upper in zip(values, *ends(search.known), strict=True):
+        for value, lower, upper in zip(values, *ends(search.bounds), strict=True):
             assert (value[here] >= lower - 1e-12).all()
             assert (value[here] <= upper + 1e-12).all()
 

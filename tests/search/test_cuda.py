@@ -51,7 +51,7 @@ def compare(network: Network, region: Region, queries: Queries, method: Method, 
         logs = tuple(ProofLog() for _ in range(len(region)))
         instance = replace(Instance.of(network, region.to(torch.float64, "cuda")), logs=logs)
         found = bound(instance, queries.to(torch.float64, "cuda"), method)
-        assert all(there(t) for t in (found.value, *found.known.lower, *found.known.upper))
+        assert all(there(t) for t in (found.value, *found.bounds.lower, *found.bounds.upper))
         value = found.value.cpu()
         first = torch.arange(1)
         conclusion = found.conclusion()

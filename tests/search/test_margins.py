@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.bounds.test_branching import known_of, of_box
+from tests.bounds.test_branching import bounds_of, of_box
 from tests.bounds.test_clipping import dyadic_layers
 
 from krelax.bounds.bounded import Bounded
@@ -47,7 +47,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> tuple[Pretended, Margins, Boun
     instance = replace(of_box(dyadic_layers(0, 2, 6, 5, 4, 1), [-0.5, -0.5], [0.5, 0.5]), cancelled=Event())
     one = torch.ones(1, 1, dtype=torch.float64)
     queries = Queries(one[None], one, torch.zeros(1, 1, dtype=torch.long), 1)
-    found = Bounded(START * one, known_of(instance))
+    found = Bounded(START * one, bounds_of(instance))
     probe = Probe(instance, queries, Attack(steps=1, first_step=0.1), lambda x: None)
     search, inner = Margins(instance, queries, found, Complete().branching, probe), Pretended()
     monkeypatch.setattr(search, "_search", inner)

@@ -118,13 +118,13 @@ def test_candidates_are_replayed_where_the_model_is(helper: Helper) -> None:
 def test_deadlines_and_cancelling_reach_a_helper(mortal: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
     """The helper ends by itself, as it shows by being there for the next question."""
     monkeypatch.setattr(processes, "_GRACE", 120.0)
-    instance, queries, known = ask(8, eps=0.1)
-    found = mortal.search(instance.until(0.2), queries, known, nobody)
+    instance, queries, bounds = ask(8, eps=0.1)
+    found = mortal.search(instance.until(0.2), queries, bounds, nobody)
     assert (found.reason, found.margin > 0) == ("timeout", False)
     assert mortal.runs
     Timer(0.2, instance.cancelled.set).start()
     with pytest.raises(OutOfTime):
-        mortal.search(instance, queries, known, nobody)
+        mortal.search(instance, queries, bounds, nobody)
 
 
 def test_a_helper_that_dies_leaves_its_question_unknown(mortal: Helper) -> None:
@@ -141,20 +141,20 @@ def test_a_helper_that_dies_leaves_its_question_unknown(mortal: Helper) -> None:
 
 def test_a_helper_that_is_stopped_is_not_waited_for(mortal: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_GRACE", 0.0)
-    instance, queries, known = ask(8, eps=0.1)
+    instance, queries, bounds = ask(8, eps=0.1)
     os.kill(mortal.pid, signal.SIGSTOP)
-    found = mortal.search(instance.until(0.1), queries, known, nobody)
+    found = mortal.search(instance.until(0.1), queries, bounds, nobody)
     assert (found.reason, found.margin, found.counterexample) == ("timeout", -torch.inf, None)
     assert not mortal.runs
 
 
 def test_helpers_that_never_start_hold_nothing_up() -> None:
     """This process does their work."""
-    instance, queries, known = ask(8, proofs=False)
+    instance, queries, bounds = ask(8, proofs=False)
     with SideBySide(instance, Complete(), 2) as searches:
         for helper in searches.helpers:
             os.kill(helper.pid, signal.SIGSTOP)
-        work = lambda i, search: search(instance, queries, known, nobody)  # noqa: E731
+        work = lambda i, search: search(instance, queries, bounds, nobody)  # noqa: E731
         found = dict(searches.map(work, range(2)))
     assert all(f.margin > 0 for f in found.values())
     assert not any(alive(h.pid) for h in searches.helpers)
@@ -195,10 +195,10 @@ class Unknown(Queries):
 
 
 def test_what_a_helper_does_not_understand_is_searched_here(helper: Helper) -> None:
-    instance, queries, known = ask(8)
-    found = helper.search(instance, Unknown(**vars(queries)), known, nobody)
+    instance, queries, bounds = ask(8)
+    found = helper.search(instance, Unknown(**vars(queries)), bounds, nobody)
     assert found.margin == helper.search(*ask(8), nobody).margin > 0
-    wrong = Bounded(known.value[:, :3], known.known)
+    wrong = Bounded(bounds.value[:, :3], bounds.bounds)
     with pytest.raises(RuntimeError, match="size"):
         helper.search(instance, queries, wrong, nobody)
     assert helper.runs
@@ -208,19 +208,19 @@ def test_networks_that_cannot_be_sent_need_no_helpers() -> None:
     class Own(ReLU):
         pass
 
-    instance, queries, known = ask(8)
+    instance, queries, bounds = ask(8)
     node = next(i for i, n in enumerate(instance.network.nodes) if isinstance(n.op, ReLU))
     nodes = list(instance.network.nodes)
     nodes[node] = replace(nodes[node], op=Own())
     with SideBySide(replace(instance, network=Network(tuple(nodes))), Complete(), 2) as searches:
         assert not searches.helpers
-        found = dict(searches.map(lambda i, search: search(instance, queries, known, nobody), [3]))
+        found = dict(searches.map(lambda i, search: search(instance, queries, bounds, nobody), [3]))
     assert found[3].margin > 0
 
 
 def test_questions_are_shared_out() -> None:
     """This process begins at once; here it waits until every helper has taken something, and then takes no more."""
-    instance, queries, known = ask(8, proofs=False)
+    instance, queries, bounds = ask(8, proofs=False)
     every, by, lock = Event(), list[object](), Lock()
 
     def work(i: int, search: Search) -> Found:
@@ -229,7 +229,7 @@ def test_questions_are_shared_out() -> None:
             if len(set(by)) == 3:
                 every.set()
         assert every.wait(300)
-        return search(instance, queries, known, nobody)
+        return search(instance, queries, bounds, nobody)
 
     with SideBySide(instance, Complete(), 2) as searches:
         found = dict(searches.map(work, range(6)))
@@ -243,7 +243,7 @@ def test_questions_are_shared_out() -> None:
 
 def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
     """The caller may check certificates meanwhile, for which a core is needed."""
-    instance, queries, known = ask(8, proofs=False)
+    instance, queries, bounds = ask(8, proofs=False)
     running, most, lock, begun = 0, list[int](), Lock(), Event()
 
     def count(change: int) -> None:
@@ -258,7 +258,7 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
             begun.set()
         assert begun.wait(300)  # this process leaves something to the helpers
         count(helped)
-        search(instance, queries, known, nobody)
+        search(instance, queries, bounds, nobody)
         return helped
 
     with SideBySide(instance, Complete(), 2) as searches:
@@ -269,13 +269,13 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
 
 
 def test_cores_go_on_without_a_helper_that_died() -> None:
-    instance, queries, known = ask(8, proofs=False)
+    instance, queries, bounds = ask(8, proofs=False)
 
     def work(i: int, search: Search) -> Found:
         for helper in searches.helpers:
             if i == 1:
                 os.kill(helper.pid, signal.SIGKILL)
-        return search(instance, queries, known, nobody)
+        return search(instance, queries, bounds, nobody)
 
     with SideBySide(instance, Complete(), 2) as searches:
         found = dict(searches.map(work, range(12)))
@@ -284,12 +284,12 @@ def test_cores_go_on_without_a_helper_that_died() -> None:
 
 
 def test_an_interruption_ends_helpers() -> None:
-    instance, queries, known = ask(8, eps=0.1)
+    instance, queries, bounds = ask(8, eps=0.1)
 
     def work(i: int, search: Search) -> Found:
         if i:
             raise KeyboardInterrupt
-        return search(instance, queries, known, nobody)
+        return search(instance, queries, bounds, nobody)
 
     pids: list[int] = []
 

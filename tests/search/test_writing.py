@@ -121,12 +121,12 @@ def test_no_bound_that_a_proof_rests_on_is_lost(seed: int, tmp_path: Path) -> No
     instance = replace(Instance.of(network, ball(centre, 0.3, clip=None)), logs=(log,))
     queries = classification(torch.tensor([0]), 3)
     found = bound(instance, queries, METHODS_TRIED["splitting"])
-    known = found.known
+    bounds = found.bounds
     written = proof_of(instance, queries, log, found)
     proof = check_question(read_network(path.read_bytes()).over(Float64()), written, Float64())
     assert proof.margin >= float(found.value.min()) - 1e-6
     for j, i in enumerate(network.activations()):
-        lower, upper = (t[network.nodes[i].inputs[0]].flatten().numpy() for t in (known.lower, known.upper))
+        lower, upper = (t[network.nodes[i].inputs[0]].flatten().numpy() for t in (bounds.lower, bounds.upper))
         proven = proof.context.ends(j)
         assert (proven[1][0] <= upper + 1e-6).all()
         assert (proven[0][0] >= lower - 1e-6)[upper > 0].all()
@@ -175,8 +175,8 @@ def test_bounds_are_what_their_lemmas_say() -> None:
     values = [said(log, number) for number in found.lemmas[0].tolist()]
     assert torch.equal(torch.tensor(values, dtype=torch.float64), found.value[0])
     node = instance.network.nodes[max(instance.network.activations())].inputs[0]
-    below, above = found.known.lemmas_of(node)
-    for bounds, lemmas, sign in ((found.known.lower, below, 1), (found.known.upper, above, -1)):
+    below, above = found.bounds.lemmas_of(node)
+    for bounds, lemmas, sign in ((found.bounds.lower, below, 1), (found.bounds.upper, above, -1)):
         proven = lemmas.flatten() > 0
         assert bool(proven.any())
         values = [said(log, number) for number in lemmas.flatten()[proven].tolist()]
@@ -353,8 +353,8 @@ def test_what_is_known_of_single_margins_counts_for_their_maxima(seed: int, tmp_
     assert conclusion is not None
     written = question(instance.network, instance.region, asked.queries, log, conclusion)
     proof = check_question(read_network(path.read_bytes()).over(Float64()), written, Float64())
-    known = min(0.0, float(asked.queries.margin(found.value)))
-    assert proof.margin == pytest.approx(known, abs=1e-6)
+    bounds = min(0.0, float(asked.queries.margin(found.value)))
+    assert proof.margin == pytest.approx(bounds, abs=1e-6)
 
 
 @pytest.mark.parametrize("clips", [None, 0.0])
@@ -403,8 +403,8 @@ def test_overlapping_pools(tmp_path: Path) -> None:
     network, x = load_onnx(path), torch.from_numpy(rng.random((1, 1, 1, 8, 8)))
     region = Box(x - 0.04, x + 0.04)
     asked = Queries(torch.ones(1, 1, 1).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).long(), 1)
-    known = bound(Instance.of(network, region), asked, METHODS["alpha"]).value
-    asked = replace(asked, offsets=-known - 0.005)  # not enough for alpha
+    bounds = bound(Instance.of(network, region), asked, METHODS["alpha"]).value
+    asked = replace(asked, offsets=-bounds - 0.005)  # not enough for alpha
     questions = Questions(region, asked, lambda i, x, y: False)
     outcome, found = decided(path, questions, Complete(split=("neurons",)))
     assert outcome.reason == "branching"

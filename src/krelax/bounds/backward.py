@@ -110,12 +110,12 @@ def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> 
         form.give(j, part.unflatten(0, coeff.shape[:2]))
 
 
-def rounding_of(network: Network, known: LayerBounds, node: int, coeff: Tensor, terms: int) -> Tensor:
+def rounding_of(network: Network, bounds: LayerBounds, node: int, coeff: Tensor, terms: int) -> Tensor:
     """What the rounding of sums of so many terms at a node with these coefficients may change, `(batch, queries)`;
     what products lose that underflow included."""
-    error = charge(coeff, known.magnitude[node], terms)
+    error = charge(coeff, bounds.magnitude[node], terms)
     for j in (node, *network.nodes[node].inputs):
-        error = error + underflow(terms, known.magnitude[j])
+        error = error + underflow(terms, bounds.magnitude[j])
     return error
 
 
@@ -123,7 +123,7 @@ def back_substitute(
     network: Network,
     form: Form,
     witness: Mapping[int, Step],
-    known: LayerBounds,
+    bounds: LayerBounds,
     trace: Trace | None = None,
     tapes: Tapes | None = None,
 ) -> tuple[Form, Tensor | float]:
@@ -167,7 +167,7 @@ def back_substitute(
             if not isinstance(op, Linear):
                 trace.coeff[i] = coeff
         elif rounds:
-            error = error + rounding_of(network, known, i, coeff, terms)
+            error = error + rounding_of(network, bounds, i, coeff, terms)
     return form, error
 
 
@@ -176,7 +176,7 @@ def lower_bound(
     region: Region,
     form: Form,
     witness: Mapping[int, Step],
-    known: LayerBounds,
+    bounds: LayerBounds,
     tapes: Tapes | None = None,
 ) -> Tensor:
     """Lower bound of a form over the region, `(batch, queries)`: the value of the witness.
@@ -185,16 +185,16 @@ def lower_bound(
     computation is bounded and subtracted; what overflows is no bound (minus infinity). This is the only way a backward
     bound comes to be. The tapes of its steps, which say what groups chose, go into `tapes`.
     """
-    return least(network, region, *over_inputs(network, form, witness, known, tapes))
+    return least(network, region, *over_inputs(network, form, witness, bounds, tapes))
 
 
 def over_inputs(
-    network: Network, form: Form, witness: Mapping[int, Step], known: LayerBounds, tapes: Tapes | None = None
+    network: Network, form: Form, witness: Mapping[int, Step], bounds: LayerBounds, tapes: Tapes | None = None
 ) -> tuple[Tensor | None, Tensor]:
     """An affine bound of a form, `coeff @ x + constant`, that is not above it at any x of the region: coefficients
     `(batch, queries, *input_shape)`, None if there are none, and constants `(batch, queries)`. Sound as `lower_bound`.
     """
-    result, error = back_substitute(network, form, witness, known, tapes=tapes)
+    result, error = back_substitute(network, form, witness, bounds, tapes=tapes)
     value = result.constant - error
     # the constant itself: starting offset and sums of scalars
     value = value - gamma(len(network.nodes), value.dtype) * form.constant.abs()

@@ -22,15 +22,15 @@ class Bounded:
     proofs are recorded."""
 
     value: Tensor
-    known: LayerBounds
+    bounds: LayerBounds
     witness: Witness = field(default_factory=dict)
     tapes: Tapes = field(default_factory=dict)
     lemmas: Tensor | None = None
 
     @classmethod
-    def of(cls, value: Tensor, known: LayerBounds, lemmas: Tensor | None) -> Bounded:
+    def of(cls, value: Tensor, bounds: LayerBounds, lemmas: Tensor | None) -> Bounded:
         """Bounds with their lemmas, for the first time."""
-        nothing = cls(torch.full_like(value, -torch.inf), known)
+        nothing = cls(torch.full_like(value, -torch.inf), bounds)
         if lemmas is not None:
             nothing.lemmas = torch.full_like(lemmas, DERIVED)
         return nothing.improved(value, lemmas)
@@ -48,16 +48,16 @@ class Bounded:
 
     def conclusion(self, region: int = 0, maxima: bool = False) -> Conclusion | None:
         """What the bounds of one region rest on; None where no proofs are recorded."""
-        if self.lemmas is None or self.known.lemmas is None:
+        if self.lemmas is None or self.bounds.lemmas is None:
             return None
-        every = ((i, torch.stack([t[region] for t in sides])) for i, sides in self.known.lemmas.items())
+        every = ((i, torch.stack([t[region] for t in sides])) for i, sides in self.bounds.lemmas.items())
         layers = {i: np.unique(numbers[numbers > DERIVED].cpu().numpy()) for i, numbers in every}
         return Conclusion(self.lemmas[region].cpu().numpy(), layers, maxima)
 
     def select(self, index: Tensor, network: Network) -> Bounded:
         """What was found for some of the regions, without the witness."""
         lemmas = None if self.lemmas is None else self.lemmas[index]
-        return Bounded(self.value[index], self.known.select(index, network), lemmas=lemmas)
+        return Bounded(self.value[index], self.bounds.select(index, network), lemmas=lemmas)
 
     @classmethod
     def join(cls, parts: Sequence[Bounded], network: Network) -> Bounded:
@@ -66,5 +66,5 @@ class Bounded:
             return parts[0]
         found = [p.lemmas for p in parts if p.lemmas is not None]
         lemmas = torch.cat(found) if found else None
-        known = LayerBounds.join([p.known for p in parts], network)
-        return cls(torch.cat([p.value for p in parts]), known, lemmas=lemmas)
+        bounds = LayerBounds.join([p.bounds for p in parts], network)
+        return cls(torch.cat([p.value for p in parts]), bounds, lemmas=lemmas)

@@ -95,11 +95,11 @@ class Bounder:
         """Bounds over every box. Raises OutOfTime at the instance's deadline, and `until` then, on the clock of
         `time.perf_counter()`."""
         boxes = Box(self.points(lower), self.points(upper))
-        known, witness, form, shares = self._forward(boxes)
+        bounds, witness, form, shares = self._forward(boxes)
         found = self._margins(form, shares)
         rows, offsets = (t.expand(len(boxes), *t.shape[1:]) for t in (self._queries.rows, self._queries.offsets))
         asked = outputs(self._network, rows, offsets)
-        backward = lower_bound(self._network, boxes, asked, witness, known)
+        backward = lower_bound(self._network, boxes, asked, witness, bounds)
         found.value = torch.maximum(found.value, backward)
         return found
 
@@ -108,8 +108,8 @@ class Bounder:
         varied)`, that the inputs have in it."""
         nodes = self._network.nodes
         form, shares = self._inputs(boxes)
-        forms, known, witness = {0: form}, LayerBounds(), Witness()
-        known.append(boxes.lower, boxes.upper, form.size)
+        forms, bounds, witness = {0: form}, LayerBounds(), Witness()
+        bounds.append(boxes.lower, boxes.upper, form.size)
         for i, node in enumerate(nodes[1:], start=1):
             self._check()
             absolute = self._absolute[i]
@@ -119,15 +119,15 @@ class Bounder:
                 operand = forms[node.inputs[0]]
                 absolute_sum, origin = _spread(operand, shares)
                 lower, upper = _interval(operand, absolute_sum)
-                known.relaxations[i] = relaxation = self._network.activation(i).relax(lower, upper)
+                bounds.relaxations[i] = relaxation = self._network.activation(i).relax(lower, upper)
                 witness[i], band = _lines(relaxation, bool(self._instance.logs))
                 form, shares = _activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
             forms[i] = form
-            known.append(-form.size, form.size, form.size)
+            bounds.append(-form.size, form.size, form.size)
             for j in {j for j in node.inputs if self._last_use[j] == i}:
                 del forms[j]
         self._symbols = shares.shape[1]
-        return known, witness, form, shares
+        return bounds, witness, form, shares
 
     def _check(self) -> None:
         self._instance.check()

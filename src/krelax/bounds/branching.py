@@ -109,7 +109,7 @@ class Branching:
     def __init__(
         self,
         instance: Instance,
-        known: LayerBounds,
+        bounds: LayerBounds,
         forms: tuple[Form, Form],
         effort: Effort,
         start: Tensor,
@@ -126,14 +126,14 @@ class Branching:
         self._weight = start.new_ones(start.shape) if weight is None else weight.to(start.dtype)
         self._task = torch.arange(len(start), device=start.device) if task is None else task
         target = start.new_full(start.shape, torch.inf) if target is None else target
-        widths = {i: r.lower[0].numel() for i, r in known.relaxations.items()}
+        widths = {i: r.lower[0].numel() for i, r in bounds.relaxations.items()}
         top = max(forms[0].coeff) if assumed is None else len(instance.network.nodes) - 1
-        instance, known, forms, kept = without_inactive(instance, known, forms, top)
+        instance, bounds, forms, kept = without_inactive(instance, bounds, forms, top)
         if not effort.groups:
-            known.groups.clear()
+            bounds.groups.clear()
         elif instance.logs:  # leaves say what pairs take over, not what larger groups do
-            known.groups = {i: tuple(g for g in sets if _is_stated(g)) for i, sets in known.groups.items()}
-        self._instance, self._evaluator = instance, Evaluator(instance, known, *forms, top, assumed, effort.depth)
+            bounds.groups = {i: tuple(g for g in sets if _is_stated(g)) for i, sets in bounds.groups.items()}
+        self._instance, self._evaluator = instance, Evaluator(instance, bounds, *forms, top, assumed, effort.depth)
         collected = proof.Leaves(instance.logs[0], *names) if instance.logs and names is not None else None
         self._recorder = Recorder(collected, self._evaluator, kept, widths)
         self._lemmas = None if collected is None else torch.full_like(start, UNSTATED, dtype=torch.int64)

@@ -23,21 +23,21 @@ from krelax.network.linear import Dense
 
 
 def without_inactive(
-    instance: Instance, known: LayerBounds, forms: tuple[Form, Form], top: int
+    instance: Instance, bounds: LayerBounds, forms: tuple[Form, Form], top: int
 ) -> tuple[Instance, LayerBounds, tuple[Form, Form], dict[int, Tensor]]:
     """The same bounding problem over one region without its inactive neurons, where dense layers surround them, and
     without what lies above node `top`; and the entries that are left of the nodes that lose some. Nodes keep their
     numbers."""
-    kept = _kept(instance.network, known, forms[0], top)
+    kept = _kept(instance.network, bounds, forms[0], top)
     exact, fast = (_restricted(n, kept, top) for n in (instance.network, instance.fast_network))
     small = LayerBounds()
-    sides = zip(known.lower, known.upper, known.magnitude, strict=True)
+    sides = zip(bounds.lower, bounds.upper, bounds.magnitude, strict=True)
     for i, (_, side) in enumerate(zip(exact.nodes, sides, strict=False)):
         small.append(*(_taken(t, kept.get(i)) for t in side))
-    for i in known.relaxations.keys() & set(range(len(exact.nodes))):
+    for i in bounds.relaxations.keys() & set(range(len(exact.nodes))):
         small.relax(exact, i)
         small.groups[i] = tuple(
-            _renumbered(g, known.relaxations[i], kept.get(exact.nodes[i].inputs[0])) for g in known.groups.get(i, ())
+            _renumbered(g, bounds.relaxations[i], kept.get(exact.nodes[i].inputs[0])) for g in bounds.groups.get(i, ())
         )
     asked = tuple(Form({i: _taken(a, kept.get(i)) for i, a in f.coeff.items()}, f.constant) for f in forms)
     return replace(instance, network=exact, fast_network=fast), small, (asked[0], asked[1]), kept
@@ -55,14 +55,14 @@ def _renumbered(groups: Groups, relaxation: Relaxation, kept: Tensor | None) -> 
     return groups.some(which, places[:, which])
 
 
-def _kept(network: Network, known: LayerBounds, form: Form, top: int) -> dict[int, Tensor]:
+def _kept(network: Network, bounds: LayerBounds, form: Form, top: int) -> dict[int, Tensor]:
     """For pre- and post-activations that lose neurons the entries of their last axis that stay, at least one."""
     readers: dict[int, list[int]] = {}
     for i, node in enumerate(network.nodes[: top + 1]):
         for j in node.inputs:
             readers.setdefault(j, []).append(i)
     kept = {}
-    for i, relaxation in known.relaxations.items():
+    for i, relaxation in bounds.relaxations.items():
         if i > top or relaxation.op.leak != 0:
             continue
         source = network.nodes[i].inputs[0]

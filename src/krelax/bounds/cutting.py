@@ -136,7 +136,7 @@ class Cutter:
 
     def __init__(self, program: Program, cutting: Cutting) -> None:
         self.program, self.cutting = program, cutting
-        groups = program.known.groups
+        groups = program.bounds.groups
         present = [i for i in groups if i in program.model.before]
         every = (Separator(program, i, g, first) for i in present for g, first in _numbered(groups[i]))
         self._separators = [s for s in every if len(s.places)]

@@ -30,7 +30,7 @@ from krelax.bounds.split import Narrowed
 from krelax.bounds.steps import Witness, choices, over
 from krelax.problem.region import dot
 from krelax.problem.region import middle as middle_of
-from krelax.proof.choices import Choices, Noted, Straight
+from krelax.proof.choices import AffineBounds, Choices, LeafTable
 
 if TYPE_CHECKING:
     from krelax.bounds.clipping import Lines
@@ -61,7 +61,7 @@ class Clipped(NamedTuple):
 
 
 class Evaluator:
-    """Bounds leaves of the queries `form` (batch 1) over the intervals `known`, given in the type that decides and in
+    """Bounds leaves of the queries `form` (batch 1) over the intervals `bounds`, given in the type that decides and in
     the one that proposes, with the activations up to node `top` (None: up to the queries). Leaves are bounded by torch,
     and by compiled kernels (`krelax.bounds.lanes`) where those model the network and are worth it. `assumed` is an
     activation that leaves split though it may be decided. Leaves with `deepest` splits are not split any more (None:
@@ -70,22 +70,22 @@ class Evaluator:
     def __init__(
         self,
         instance: Instance,
-        known: LayerBounds,
+        bounds: LayerBounds,
         exact: Form,
         fast: Form,
         top: int | None = None,
         assumed: int | None = None,
         deepest: int | None = None,
     ) -> None:
-        self._instance, self._exact, self._known = instance, exact, known
-        self._proposing = known.to(instance.fast_network.dtype, instance.network)
+        self._instance, self._exact, self._bounds = instance, exact, bounds
+        self._proposing = bounds.to(instance.fast_network.dtype, instance.network)
         self._fast = fast
         top = max(exact.coeff) if top is None else top
-        self.nodes = sorted(i for i in known.relaxations if i <= top)
+        self.nodes = sorted(i for i in bounds.relaxations if i <= top)
         self._sites = self._all_sites()
         self._lines: dict[int, Lines] = {}
         self._assumed, self._deepest = assumed, deepest
-        self._gate = Gate(instance, known, exact, self._sites, assumed)
+        self._gate = Gate(instance, bounds, exact, self._sites, assumed)
 
     @property
     def compiled(self) -> bool:
@@ -155,11 +155,11 @@ class Evaluator:
         if lanes is not None:
             return lanes.over_inputs(leaves)
         proposed = self._witness(leaves, self._splits(leaves))
-        witness = {i: step.over(self._known, i) for i, step in proposed.items()}
+        witness = {i: step.over(self._bounds, i) for i, step in proposed.items()}
         form = _taken(self._exact, leaves.query)
-        return over_inputs(self._instance.network, form, witness, self._known)
+        return over_inputs(self._instance.network, form, witness, self._bounds)
 
-    def begin_clips(self, leaves: Leaves) -> dict[int, Straight]:
+    def begin_clips(self, leaves: Leaves) -> dict[int, AffineBounds]:
         """Find affine bounds of the pre-activations whose relaxations cost these leaves most, for clips: the choices
         that prove them, by the nodes of the pre-activations. Other leaves are to be `widened` then."""
         from krelax.bounds.clipping import AVAILABLE  # numba takes a while to import
@@ -188,7 +188,7 @@ class Evaluator:
                 found[network.nodes[i].inputs[0]] = self._straight(i, neurons)
         return found
 
-    def _straight(self, activation: int, entries: Tensor) -> Straight:
+    def _straight(self, activation: int, entries: Tensor) -> AffineBounds:
         """Affine bounds of some entries of a pre-activation, and of their negatives."""
         from krelax.bounds.clipping import Lines
 
@@ -199,14 +199,14 @@ class Evaluator:
         for rows in pieces(count, _FORMS, entries.device):
             instance.check()
             exact, fast = (Form({i: a[:, rows] for i, a in f.coeff.items()}, f.constant[:, rows]) for f in parts)
-            witness = over(ascend(instance, fast, self._proposing, ascent), self._known)
-            coeff, constant = over_inputs(instance.network, exact, witness, self._known)
+            witness = over(ascend(instance, fast, self._proposing, ascent), self._bounds)
+            coeff, constant = over_inputs(instance.network, exact, witness, self._bounds)
             none = constant.new_zeros(len(rows), instance.region.lower[0].numel())
             coeffs.append(none if coeff is None else coeff[0].flatten(1))
             constants.append(constant[0])
-            noted.append(Noted.unsplit(choices(witness), len(rows)))
+            noted.append(LeafTable.unsplit(choices(witness), len(rows)))
         self._lines[activation] = Lines(instance.region, torch.cat(coeffs), torch.cat(constants))
-        return Straight(entries.to(torch.int32).cpu().numpy(), Noted.join(noted))
+        return AffineBounds(entries.to(torch.int32).cpu().numpy(), LeafTable.join(noted))
 
     def widened(self, leaves: Leaves) -> Leaves:
         """Leaves from before `begin_clips` with intervals of their own, which are those that all share."""
@@ -217,7 +217,7 @@ class Evaluator:
             slopes += islice(rows, site.tensors if narrowed is None else site.tensors - 2)
             if narrowed is not None:
                 source = self._instance.network.nodes[i].inputs[0]
-                lower, upper = (t[source].flatten()[narrowed] for t in (self._known.lower, self._known.upper))
+                lower, upper = (t[source].flatten()[narrowed] for t in (self._bounds.lower, self._bounds.upper))
                 slopes += [t.expand(len(leaves), -1).clone() for t in (below(lower), -below(-upper))]
         return replace(leaves, slopes=slopes)
 
@@ -258,7 +258,7 @@ class Evaluator:
             own.upper.copy_(torch.maximum(low, -high))
         return found
 
-    def noted(self, leaves: Leaves, absolute: Mapping[int, Tensor] | None = None) -> Noted:
+    def noted(self, leaves: Leaves, absolute: Mapping[int, Tensor] | None = None) -> LeafTable:
         """What leaves chose, as `prove` evaluates it, or `absolute` slopes `(leaves, neurons)` in its place."""
         depth = int(leaves.depth().max()) if len(leaves) else 0
         neuron = leaves.neuron[:, :depth]
@@ -267,14 +267,14 @@ class Evaluator:
             here = (neuron >= site.first) & (neuron < site.first + site.count)
             node[here], entry[here] = i, neuron[here] - site.first
         if absolute is None:
-            proving = self._known.relaxations
+            proving = self._bounds.relaxations
             chosen = {i: site.choices(rows, len(leaves), proving[i]) for i, site, rows in self._rows(leaves)}
         else:
             chosen = {i: Choices(absolute=slope.float().cpu().numpy()) for i, slope in absolute.items()}
         side, multiplier = leaves.side[:, :depth], leaves.multiplier[:, :depth]
         multiplier = multiplier if absolute is None else torch.zeros_like(multiplier)
         tables = (node.to(torch.int32), entry.to(torch.int32), side.to(torch.int8), multiplier.float(), leaves.clip)
-        return Noted(chosen, *(t.cpu().numpy() for t in tables))
+        return LeafTable(chosen, *(t.cpu().numpy() for t in tables))
 
     def solve(self, leaves: Leaves) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
         """The linear program of each leaf, whose relaxations are those over its cut intervals: rigorous bounds,
@@ -283,7 +283,7 @@ class Evaluator:
         finish, has no bound (minus infinity).
         """
         value, points = torch.full_like(leaves.floor, -torch.inf), []
-        slopes = {i: value.new_zeros(len(leaves), *self._known.relaxations[i].lower.shape[1:]) for i in self.nodes}
+        slopes = {i: value.new_zeros(len(leaves), *self._bounds.relaxations[i].lower.shape[1:]) for i in self.nodes}
         for row, index in enumerate(leaves.rows().split(1)):
             one = leaves.select(index)
             form = _taken(self._exact, one.query)
@@ -307,8 +307,8 @@ class Evaluator:
 
     def _cut(self, leaf: Leaves) -> LayerBounds:
         """What is known in one leaf: pre-activations cut at its splits."""
-        known, network = self._known, self._instance.network
-        cut = LayerBounds(known.lower, known.upper, known.magnitude)
+        bounds, network = self._bounds, self._instance.network
+        cut = LayerBounds(bounds.lower, bounds.upper, bounds.magnitude)
         splits = self._splits(leaf)
         for i, site in self._splittable():
             here, source = splits[i], network.nodes[i].inputs[0]
@@ -317,7 +317,7 @@ class Evaluator:
             sides = sides.view_as(cut.lower[source])
             cut.tighten(source, *cut.relax(network, i).cut(sides), None)
         for i, _, own in self._own_intervals(leaf):
-            shared, source = self._known.relaxations[i].triangle(), network.nodes[i].inputs[0]
+            shared, source = self._bounds.relaxations[i].triangle(), network.nodes[i].inputs[0]
             assert shared is not None
             cut.tighten(source, own.over(shared).lower, own.over(shared).upper, None)
         for i in self.nodes:

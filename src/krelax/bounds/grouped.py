@@ -141,11 +141,11 @@ class Grouped(Step):
     def parameters(self) -> list[Parameter]:
         return [*self.alone.parameters(), *(p for s in self.shares for p in (s.share, s.tilt))]
 
-    def over(self, known: LayerBounds, node: int) -> Grouped:
-        shares = [s.over(g) for s, g in zip(self.shares, known.groups[node], strict=True)]
+    def over(self, bounds: LayerBounds, node: int) -> Grouped:
+        shares = [s.over(g) for s, g in zip(self.shares, bounds.groups[node], strict=True)]
         if isinstance(self.alone, Split):
             shares = [s.coded() for s in shares]
-        return Grouped(self.alone.over(known, node), self.members, shares)
+        return Grouped(self.alone.over(bounds, node), self.members, shares)
 
     def choices(self, region: int, tape: _Tape | None) -> Choices:
         if tape is None:

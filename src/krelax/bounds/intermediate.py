@@ -33,10 +33,10 @@ def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
     return order, mask.gather(1, order)
 
 
-def undecided(instance: Instance, known: LayerBounds, node: int) -> Tensor:
+def undecided(instance: Instance, bounds: LayerBounds, node: int) -> Tensor:
     """Entries of the pre-activation `node` whose bounds matter to an activation that reads it: `(batch, n)`."""
     readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
-    masks = [op.relax(known.lower[node], known.upper[node]).unstable() for op in readers]
+    masks = [op.relax(bounds.lower[node], bounds.upper[node]).unstable() for op in readers]
     return torch.stack(masks).any(0).flatten(1)
 
 
@@ -56,71 +56,71 @@ def interval_is_exact(network: Network, region: Region, node: int) -> bool:
     return isinstance(region, Box)
 
 
-def bound_by_rule(instance: Instance, known: LayerBounds, node: int, rule: Rule) -> None:
+def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule) -> None:
     """Bound the undecided entries of a pre-activation by one backward pass with a closed-form rule.
 
     The bounds replace those of interval arithmetic, as the methods are published: closed-form slopes are chosen from
     the bounds, and tighter bounds can choose worse ones.
     """
-    witness = by_rule(known, rule)
+    witness = by_rule(bounds, rule)
 
     def prove(portion: Portion) -> Tensor:
         instance.check()
         with instance.watch():
             form = signed(neurons(instance.network, node, portion[0]))
-            return lower_bound(instance.network, instance.region, form, witness, known)
+            return lower_bound(instance.network, instance.region, form, witness, bounds)
 
-    portions = _portions(instance, known, node, RULE_COPIES)
+    portions = _portions(instance, bounds, node, RULE_COPIES)
     leaves = chosen(instance, witness, 1) if portions else []
-    for (index, valid), value in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
+    for (index, valid), value in zip(portions, side_by_side(prove, portions, bounds.lower[0].device), strict=True):
         lemmas = record_entries(instance, node, index, valid, value, leaves)
-        known.replace(node, *_with(known, node, index, valid, value, lemmas))
+        bounds.replace(node, *_with(bounds, node, index, valid, value, lemmas))
 
 
-def tighten_by_ascent(instance: Instance, known: LayerBounds, node: int, ascent: Ascent) -> None:
+def tighten_by_ascent(instance: Instance, bounds: LayerBounds, node: int, ascent: Ascent) -> None:
     """Tighten the undecided entries of a pre-activation with slopes optimised for each of them.
 
     Where there are no groups, the ascent is shortened to what the network affords.
     """
-    if not known.relaxations:
+    if not bounds.relaxations:
         return
-    ascent = ascent if known.groups else ascent.affordable(instance.network)
-    fast_known = known.to(instance.fast_network.dtype, instance.network)
+    ascent = ascent if bounds.groups else ascent.affordable(instance.network)
+    fast_known = bounds.to(instance.fast_network.dtype, instance.network)
 
     def prove(portion: Portion) -> tuple[Tensor, Tensor | None]:
         instance.check()
         index, valid = portion
         with instance.watch():
             form = signed(neurons(instance.fast_network, node, index))
-            witness = over(ascend(instance, form, fast_known, ascent), known)
+            witness = over(ascend(instance, form, fast_known, ascent), bounds)
             form = signed(neurons(instance.network, node, index))
             tapes: Tapes = {}
-            value = lower_bound(instance.network, instance.region, form, witness, known, tapes)
+            value = lower_bound(instance.network, instance.region, form, witness, bounds, tapes)
         leaves = chosen(instance, witness, value.shape[1], tapes)
         return value, record_entries(instance, node, index, valid, value, leaves)
 
-    portions = _portions(instance, known, node, ASCENT_COPIES)
-    for portion, proven in zip(portions, side_by_side(prove, portions, known.lower[0].device), strict=True):
-        known.tighten(node, *_with(known, node, *portion, *proven))
+    portions = _portions(instance, bounds, node, ASCENT_COPIES)
+    for portion, proven in zip(portions, side_by_side(prove, portions, bounds.lower[0].device), strict=True):
+        bounds.tighten(node, *_with(bounds, node, *portion, *proven))
 
 
 # Entries of a pre-activation, and which of them are no padding, `(batch, m)` each.
 Portion = tuple[Tensor, Tensor]
 
 
-def _portions(instance: Instance, known: LayerBounds, node: int, copies: int) -> list[Portion]:
+def _portions(instance: Instance, bounds: LayerBounds, node: int, copies: int) -> list[Portion]:
     """The undecided entries of a pre-activation in portions that fit memory, one for each core where they are many."""
     if interval_is_exact(instance.network, instance.region, node):
         return []
-    mask = undecided(instance, known, node)
+    mask = undecided(instance, bounds, node)
     index, valid = unstable_index(mask)
     widest = max(prod(n.shape) for n in instance.network.nodes[: node + 1])
-    size = max(_FEW, chunk_queries(2 * len(mask) * widest * known.lower[0].element_size(), copies, mask.device))
+    size = max(_FEW, chunk_queries(2 * len(mask) * widest * bounds.lower[0].element_size(), copies, mask.device))
     return [(index[:, i : i + size], valid[:, i : i + size]) for i in range(0, index.shape[1], size)]
 
 
 def _with(
-    known: LayerBounds, node: int, index: Tensor, valid: Tensor, value: Tensor, lemmas: Tensor | None
+    bounds: LayerBounds, node: int, index: Tensor, valid: Tensor, value: Tensor, lemmas: Tensor | None
 ) -> tuple[Tensor, Tensor, Lemmas | None]:
     """A node's bounds with those of some entries exchanged, and their lemmas: `value` holds lower bounds of the entries
     and of their negatives, `(batch, 2 m)`, and `lemmas` what proves them."""
@@ -130,9 +130,9 @@ def _with(
         flat = old.flatten(1)
         return flat.scatter(1, index, torch.where(valid, new, flat.gather(1, index))).reshape(old.shape)
 
-    lower, upper = exchanged(known.lower[node], below), exchanged(known.upper[node], -above)
+    lower, upper = exchanged(bounds.lower[node], below), exchanged(bounds.upper[node], -above)
     if lemmas is None:
         return lower, upper, None
-    pairs = zip(known.lemmas_of(node), lemmas.chunk(2, dim=1), strict=True)
+    pairs = zip(bounds.lemmas_of(node), lemmas.chunk(2, dim=1), strict=True)
     proven = [exchanged(old, new) for old, new in pairs]
     return lower, upper, (proven[0], proven[1])

@@ -68,7 +68,7 @@ class _Layer:
 
 
 def tables_of(
-    instance: Instance, known: LayerBounds, form: Form, sites: Mapping[int, Splittable], assumed: int | None
+    instance: Instance, bounds: LayerBounds, form: Form, sites: Mapping[int, Splittable], assumed: int | None
 ) -> Tables | None:
     """The tables of the queries `form`, in the type that decides; None for what kernels do not model: regions that are
     no boxes, proposals in double precision, and what matrices do not say or only with too many terms."""
@@ -78,14 +78,14 @@ def tables_of(
     nodes = sorted({0, *sites, *kept(instance.network, max([*sites, *form.coeff]))})
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows proves nothing
-            found, error = _settled(instance, known, form, nodes)
-            layers = _layers(instance, known, found, sites, nodes, assumed)
-            return _Assembly(instance, known, sites, layers, found, error).tables()
+            found, error = _settled(instance, bounds, form, nodes)
+            layers = _layers(instance, bounds, found, sites, nodes, assumed)
+            return _Assembly(instance, bounds, sites, layers, found, error).tables()
     except Unmodelled:
         return None
 
 
-def _settled(instance: Instance, known: LayerBounds, form: Form, nodes: list[int]) -> tuple[Form, Tensor]:
+def _settled(instance: Instance, bounds: LayerBounds, form: Form, nodes: list[int]) -> tuple[Form, Tensor]:
     """The forms over layers alone, and what rounding may have changed: as the backward pass does it."""
     network = instance.network
     form, error = Form(dict(form.coeff), form.constant), torch.zeros_like(form.constant)
@@ -98,13 +98,13 @@ def _settled(instance: Instance, known: LayerBounds, form: Form, nodes: list[int
             raise Unmodelled
         pull(network, i, op, coeff, form)
         terms = coeff[0, 0].numel() + len(network.nodes) + op.terms
-        error = error + rounding_of(network, known, i, coeff, terms)
+        error = error + rounding_of(network, bounds, i, coeff, terms)
     return form, error
 
 
 def _layers(
     instance: Instance,
-    known: LayerBounds,
+    bounds: LayerBounds,
     form: Form,
     sites: Mapping[int, Splittable],
     nodes: list[int],
@@ -113,7 +113,7 @@ def _layers(
     """The layers, from the last to the first: entries that nobody reads are left out, undecided ones never."""
     network = instance.network
     sizes = {i: prod(network.nodes[i].shape) for i in nodes}
-    alive = {i: _alive(known, i, sites.get(i), n) for i, n in sizes.items()}
+    alive = {i: _alive(bounds, i, sites.get(i), n) for i, n in sizes.items()}
     needed = {i: np.zeros(n, np.bool_) for i, n in sizes.items()}
     for i, coeff in form.coeff.items():
         needed[i] |= (coeff[0].flatten(1) != 0).any(0).numpy()
@@ -121,7 +121,7 @@ def _layers(
     for i in reversed(nodes[1:]):
         source = network.nodes[i].inputs[0] if i in sites else i
         wanted = (needed[i] & alive[i]) | (i == assumed)
-        parts = _slots(known, i, sites[i], wanted) if i in sites else [wanted.nonzero()[0]]
+        parts = _slots(bounds, i, sites[i], wanted) if i in sites else [wanted.nonzero()[0]]
         entries = np.concatenate(parts)
         found = rows_of(network, source, entries, set(nodes) - ({i} - {*sites}), left)
         terms = {j: t.select(alive[j][t.entry]) for j, t in found.items()}
@@ -134,17 +134,17 @@ def _layers(
     return [_Layer(0, 0, np.arange(sizes[0]), 0, 0, 1.0, {}), *reversed(layers)]
 
 
-def _alive(known: LayerBounds, node: int, site: Splittable | None, size: int) -> NDArray[np.bool_]:
+def _alive(bounds: LayerBounds, node: int, site: Splittable | None, size: int) -> NDArray[np.bool_]:
     """Which entries of a layer are not zero everywhere."""
     if site is None or site.relaxation.negative_slope != 0:
         return np.ones(size, np.bool_)
-    return (known.relaxations[node].upper.flatten() > 0).numpy()
+    return (bounds.relaxations[node].upper.flatten() > 0).numpy()
 
 
-def _slots(known: LayerBounds, node: int, site: Splittable, wanted: NDArray[np.bool_]) -> list[Whole]:
+def _slots(bounds: LayerBounds, node: int, site: Splittable, wanted: NDArray[np.bool_]) -> list[Whole]:
     """The entries of an activation that are undecided, and those wanted among the flat and the passing ones. Raises
     Unmodelled where single precision sees other signs."""
-    relaxation = known.relaxations[node]
+    relaxation = bounds.relaxations[node]
     undecided, lower = relaxation.unstable().flatten().numpy(), relaxation.lower.flatten().numpy()
     if not np.array_equal(undecided.nonzero()[0], site.undecided.numpy()):
         raise Unmodelled
@@ -165,13 +165,13 @@ class _Assembly:
     def __init__(
         self,
         instance: Instance,
-        known: LayerBounds,
+        bounds: LayerBounds,
         sites: Mapping[int, Splittable],
         layers: list[_Layer],
         form: Form,
         error: Tensor,
     ) -> None:
-        self._network, self._known, self._sites, self._layers = instance.network, known, sites, layers
+        self._network, self._bounds, self._sites, self._layers = instance.network, bounds, sites, layers
         self._form, self._error, self._region = form, error, instance.region
         assert isinstance(instance.region, Box)
         self._centre, self._radius = (t.flatten().numpy() for t in instance.region.halves)
@@ -248,7 +248,7 @@ class _Assembly:
         for layer in self._layers[1:]:
             count = 0
             site = self._sites.get(layer.node)
-            for mine, exact in zip(site.groups, self._known.groups.get(layer.node, ()), strict=True) if site else ():
+            for mine, exact in zip(site.groups, self._bounds.groups.get(layer.node, ()), strict=True) if site else ():
                 place = np.searchsorted(layer.entries[: layer.free], mine.members[0].numpy())
                 members.append(place)
                 proposed.append(mine.joint.lifted[0].numpy())
@@ -269,14 +269,14 @@ class _Assembly:
     def _proving(self, down: Double, most: int, pairs: Pairs) -> tuple[Proving, Forms, tuple[Double, Double], float]:
         """Charges, lines and the unit of pairs. No sum of products has more than `most` terms, but for those of
         constants."""
-        known, layers = self._known, self._layers
+        bounds, layers = self._bounds, self._layers
         widest, slots = max(len(a.entries) for a in layers), int(self._slot[-1])
         # what is added up one after the other: three costs of every slot of a layer, layers, and inputs
         others = 3 * widest + len(layers) + 2 * self._inputs + max(self._folds())
         joint = 2 * len(pairs.member)
         others += joint
         short, long = (gamma(terms + others, torch.float64) for terms in (most, slots))
-        largest = {a.node: torch.maximum(known.lower[a.node].abs(), known.upper[a.node].abs()) for a in layers}
+        largest = {a.node: torch.maximum(bounds.lower[a.node].abs(), bounds.upper[a.node].abs()) for a in layers}
         before, behind, extra = np.zeros(slots), np.zeros(slots), 0.0
         chords, heights, levels = [], [], [np.ones((1, 256))]
         for n, layer in enumerate(layers[1:], start=1):
@@ -288,7 +288,7 @@ class _Assembly:
             reach, high = largest[layer.node].flatten(), torch.zeros_like(size)
             sizes = [largest[layer.node]]
             if layer.node in self._sites:
-                relaxation = known.relaxations[layer.node].triangle()
+                relaxation = bounds.relaxations[layer.node].triangle()
                 assert relaxation is not None
                 high, chord = (t.flatten() for t in (relaxation.height(), relaxation.chord()))
                 chords.append(chord.numpy()[free])
@@ -319,7 +319,7 @@ class _Assembly:
         """The slopes that a layer's lower lines may have, `(1, 256)`."""
         slope = torch.linspace(layer.slope, 1, 256, dtype=torch.float64)
         if layer.node in self._sites:
-            slope = self._known.relaxations[layer.node].rounded(slope).clamp(layer.slope, 1)
+            slope = self._bounds.relaxations[layer.node].rounded(slope).clamp(layer.slope, 1)
         return slope[None].numpy()
 
     def _forms(self, fast: bool, unit: float = 0.0, largest: Mapping[int, Tensor] | None = None) -> Forms:

@@ -30,12 +30,12 @@ _BUILD = 400
 
 
 class Gate:
-    """The kernels for the queries `exact` over the intervals `known`, from when they are worth it."""
+    """The kernels for the queries `exact` over the intervals `bounds`, from when they are worth it."""
 
     def __init__(
-        self, instance: Instance, known: LayerBounds, exact: Form, sites: Mapping[int, Site], assumed: int | None
+        self, instance: Instance, bounds: LayerBounds, exact: Form, sites: Mapping[int, Site], assumed: int | None
     ) -> None:
-        self._instance, self._known, self._exact, self._assumed = instance, known, exact, assumed
+        self._instance, self._bounds, self._exact, self._assumed = instance, bounds, exact, assumed
         self._sites = {i: s for i, s in sites.items() if isinstance(s, Splittable)}
         paired = all(_is_pairs(site) for site in self._sites.values())
         modelled = len(self._sites) == len(sites) > 0 and paired and exact.constant.numel() > 0
@@ -50,8 +50,8 @@ class Gate:
         with self._lock:
             self._passes += passes
             if self._open and (kernels().forced or self._passes >= _BUILD) and kernels().ready(self._passes):
-                tables = tables_of(self._instance, self._known, self._exact, self._sites, self._assumed)
-                self._lanes = None if tables is None else Lanes(self._instance, self._known, self._sites, tables)
+                tables = tables_of(self._instance, self._bounds, self._exact, self._sites, self._assumed)
+                self._lanes = None if tables is None else Lanes(self._instance, self._bounds, self._sites, tables)
                 self._open = False
             return self._lanes
 
@@ -66,8 +66,10 @@ def _is_pairs(site: Splittable) -> bool:
 class Lanes:
     """Bounds leaves of the queries that the tables are of. Threads may bound different leaves side by side."""
 
-    def __init__(self, instance: Instance, known: LayerBounds, sites: Mapping[int, Splittable], tables: Tables) -> None:
-        self._instance, self._known, self._sites, self._tables = instance, known, sites, tables
+    def __init__(
+        self, instance: Instance, bounds: LayerBounds, sites: Mapping[int, Splittable], tables: Tables
+    ) -> None:
+        self._instance, self._bounds, self._sites, self._tables = instance, bounds, sites, tables
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> tuple[Tensor, Tensor]:
         """Optimise what leaves can choose, in place, and set their values and next splits: a proposal. Where the bounds
@@ -155,7 +157,7 @@ class Lanes:
                 place = torch.searchsorted(site.undecided, own.entries).numpy()
                 free.append(t.layers.free[layer[i]] + place)
                 count[layer[i] + 1] = len(place)
-                shared = self._known.relaxations[i].triangle()
+                shared = self._bounds.relaxations[i].triangle()
                 assert shared is not None
                 parts.append(own.alone(shared))
         lines = [[np.zeros((len(leaves), 0))] for _ in range(4)]

@@ -171,27 +171,27 @@ def start(region: Region, proofs: bool = False) -> LayerBounds:
     return result
 
 
-def advance(network: Network, known: LayerBounds) -> None:
+def advance(network: Network, bounds: LayerBounds) -> None:
     """Append the interval of the next node, computed from its inputs' bounds; sound in floating point."""
-    known.append(*_interval(network, known, len(known.lower)))
+    bounds.append(*_interval(network, bounds, len(bounds.lower)))
 
 
-def renew(network: Network, known: LayerBounds, node: int) -> None:
+def renew(network: Network, bounds: LayerBounds, node: int) -> None:
     """Tighten the interval of a node that has one by what its inputs' bounds are now."""
-    lower, upper, _ = _interval(network, known, node)
-    known.derive(node, lower, upper)
+    lower, upper, _ = _interval(network, bounds, node)
+    bounds.derive(node, lower, upper)
 
 
-def _interval(network: Network, known: LayerBounds, i: int) -> tuple[Tensor, Tensor, Tensor]:
+def _interval(network: Network, bounds: LayerBounds, i: int) -> tuple[Tensor, Tensor, Tensor]:
     node = network.nodes[i]
     if isinstance(node.op, Linear):
-        return _linear(node, node.op, known)
-    lower, upper = known.relax(network, i).interval()
+        return _linear(node, node.op, bounds)
+    lower, upper = bounds.relax(network, i).interval()
     return lower, upper, torch.maximum(lower.abs(), upper.abs())
 
 
-def _linear(node: Node, op: Linear, known: LayerBounds) -> tuple[Tensor, Tensor, Tensor]:
-    lower, upper = ([side[j] for j in node.inputs] for side in (known.lower, known.upper))
+def _linear(node: Node, op: Linear, bounds: LayerBounds) -> tuple[Tensor, Tensor, Tensor]:
+    lower, upper = ([side[j] for j in node.inputs] for side in (bounds.lower, bounds.upper))
     largest = [torch.maximum(a.abs(), b.abs()) for a, b in zip(lower, upper, strict=True)]
     if op.moves_only:
         return op.linear(*lower), op.linear(*upper), op.linear(*largest)

@@ -79,18 +79,18 @@ class Program:
     """The triangle linear program of everything the node `last` (default: the output) depends on, over region `image`.
 
     Solved many times: for other objectives, and with rows added and dropped, each from the basis of the solve before.
-    One thread at a time may use a program; several programs solve side by side in threads. `known` must stay as it is.
+    One thread at a time may use a program; several programs solve side by side in threads. `bounds` must stay as it is.
     Every solve raises OutOfTime if the instance's deadline has passed when it starts.
     See `krelax.bounds.lp_model.build` for `inactive` and for the errors raised.
     """
 
     def __init__(
-        self, instance: Instance, known: LayerBounds, image: int = 0, last: int | None = None, inactive: bool = False
+        self, instance: Instance, bounds: LayerBounds, image: int = 0, last: int | None = None, inactive: bool = False
     ) -> None:
-        self.instance, self.known, self.image = instance, known, image
+        self.instance, self.bounds, self.image = instance, bounds, image
         self.last = len(instance.network.nodes) - 1 if last is None else last
         with torch.no_grad():
-            self.model = build(instance.network, instance.region, known, image, self.last, inactive)
+            self.model = build(instance.network, instance.region, bounds, image, self.last, inactive)
         self._refused = False
         self._solver = self._load(self.model)
         self._handles: list[int] = []
@@ -129,7 +129,7 @@ class Program:
     ) -> Tensor:
         """`value_of` for this region and node."""
         node = self.last if node is None else node
-        return value_of(self.instance, self.known, self.image, coeff, constant, slopes, node, cuts)
+        return value_of(self.instance, self.bounds, self.image, coeff, constant, slopes, node, cuts)
 
     def solve(self, cold: bool = False) -> Solution:
         """Solve again, with the objective of the last `minimise` and the rows as they are now."""
@@ -255,7 +255,7 @@ def _filled(values: Sequence[float] | Floats, length: int) -> Floats:
 
 def value_of(
     instance: Instance,
-    known: LayerBounds,
+    bounds: LayerBounds,
     image: int,
     coeff: Tensor,
     constant: Tensor,
@@ -272,21 +272,21 @@ def value_of(
     network, index = instance.network, torch.tensor([image])
     node = len(network.nodes) - 1 if node is None else node
     with torch.no_grad():
-        region, here = instance.region.select(index), known.select(index, network)
+        region, here = instance.region.select(index), bounds.select(index, network)
         form = Form({node: coeff.to(region.lower).unsqueeze(0)}, constant.to(region.lower).unsqueeze(0))
         witness = witness_of(here, len(coeff), {i: s.unsqueeze(0) for i, s in slopes.items()}, cuts)
         return lower_bound(network, region, form, witness, here)[0]
 
 
 def witness_of(
-    known: LayerBounds, queries: int, slopes: Mapping[int, Tensor], cuts: Mapping[int, Priced] | None = None
+    bounds: LayerBounds, queries: int, slopes: Mapping[int, Tensor], cuts: Mapping[int, Priced] | None = None
 ) -> Witness:
     """Slopes `(1, queries, *shape of z)`, zero where missing, and cuts as steps over what is known of one region."""
     steps: Witness = {}
-    for i, relaxation in known.relaxations.items():
+    for i, relaxation in bounds.relaxations.items():
         zeros = relaxation.lower.new_zeros(1, queries, *relaxation.lower.shape[1:])
         cut, multipliers = (None, None) if cuts is None or i not in cuts else cuts[i]
-        steps[i] = Multipliers(relaxation, slopes.get(i, zeros), cut, multipliers, known.groups.get(i, ()))
+        steps[i] = Multipliers(relaxation, slopes.get(i, zeros), cut, multipliers, bounds.groups.get(i, ()))
     return steps
 
 
@@ -303,12 +303,12 @@ def bound_by_lp(instance: Instance, queries: Queries, found: Bounded, stop: bool
     return prove(instance, queries, found, solutions)
 
 
-def solve_form(instance: Instance, known: LayerBounds, form: Form) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+def solve_form(instance: Instance, bounds: LayerBounds, form: Form) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
     """Rigorous lower bound `()` of a form of one node, batch and queries 1, over one region, by its linear program:
     above zero if that is proven empty, minus infinity if the solver gives up. And the input, `(1, *shape)`, at which
     the program attains it, and the slopes that prove it."""
     ((node, coeff),) = form.coeff.items()
-    program = Program(instance, known, last=node, inactive=True)
+    program = Program(instance, bounds, last=node, inactive=True)
     solution = program.minimise(coeff[0, 0], float(form.constant))
     entries = program.after(0)
     x = np.where(entries.column >= 0, solution.x[entries.column] * entries.scale, 0.0)
@@ -332,7 +332,7 @@ def margin_program(instance: Instance, found: Bounded) -> Program:
     """The program of one region's margins. Raises InputError for several regions."""
     if len(instance.region) != 1:
         raise InputError(f"the linear program is solved for one region at a time, got {len(instance.region)}")
-    return Program(instance, found.known)
+    return Program(instance, found.bounds)
 
 
 def solve_margins(
@@ -367,10 +367,10 @@ def prove(
     every = [zeros if s is None else s.slopes for s in solutions]
     slopes = {i: written(torch.stack([s[i] for s in every], 1)) for i in zeros}  # as they are recorded
     with torch.no_grad():
-        witness = witness_of(found.known, len(solutions), slopes, cuts)
+        witness = witness_of(found.bounds, len(solutions), slopes, cuts)
         form = outputs(instance.network, queries.rows, queries.offsets)
         tapes: Tapes = {}
-        value = lower_bound(instance.network, instance.region, form, witness, found.known, tapes)
+        value = lower_bound(instance.network, instance.region, form, witness, found.bounds, tapes)
     count = value.shape[1]
     lemmas = record(instance, MARGINS, Forms.single(range(count)), value, chosen(instance, witness, count, tapes))
     return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)

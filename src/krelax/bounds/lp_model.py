@@ -174,10 +174,12 @@ def needed(network: Network, last: int) -> list[int]:
     return [i for i in network.activations() if i in cone]
 
 
-def build(network: Network, region: Region, known: LayerBounds, image: int, last: int, inactive: bool = False) -> Model:
+def build(
+    network: Network, region: Region, bounds: LayerBounds, image: int, last: int, inactive: bool = False
+) -> Model:
     """The triangle linear program of what the node `last` depends on, over region `image` of the batch.
 
-    `known` bounds every pre-activation up to there. With `inactive`, neurons that are constantly zero keep the column
+    `bounds` bounds every pre-activation up to there. With `inactive`, neurons that are constantly zero keep the column
     and the row of their pre-activation, so that its bounds cut; that matters where bounds are tighter than what the
     program itself implies, as after splits. Of regions that are not boxes the program knows the bounding box.
     """
@@ -187,7 +189,7 @@ def build(network: Network, region: Region, known: LayerBounds, image: int, last
     model.after[0] = Entries(inputs, np.ones(len(inputs)))
     for i in needed(network, last):
         operand = network.nodes[i].inputs[0]
-        lower, upper = (side[operand][image, None].cpu() for side in (known.lower, known.upper))
+        lower, upper = (side[operand][image, None].cpu() for side in (bounds.lower, bounds.upper))
         _activation(model, i, network.activation(i).relax(lower, upper), inactive)
     return model
 

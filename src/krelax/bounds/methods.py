@@ -35,7 +35,7 @@ from krelax.bounds.steps import Single, Tapes, Witness, by_rule, over
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
-from krelax.proof.choices import Choices, Noted
+from krelax.proof.choices import Choices, LeafTable
 from krelax.proof.log import MARGINS, Forms
 
 
@@ -180,45 +180,45 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
     """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are recorded,
     which say nothing of the rest, each undecided entry of a pre-activation."""
     network, region = instance.network, instance.region
-    known, forms = start(region, bool(instance.logs)), [zonotope.identity(region)]
+    bounds, forms = start(region, bool(instance.logs)), [zonotope.identity(region)]
     read = {network.nodes[i].inputs[0] for i in network.activations()} if instance.logs else set()
     for i in range(1, len(network.nodes)):
         instance.check()
-        advance(network, known)
-        if zonotope.COPIES * zonotope.size(network, forms, known) > memory_budget(region.lower.device):
+        advance(network, bounds)
+        if zonotope.COPIES * zonotope.size(network, forms, bounds) > memory_budget(region.lower.device):
             raise torch.OutOfMemoryError(f"a zonotope of node {i} does not fit memory")
-        forms.append(zonotope.follow(network, forms, known))
+        forms.append(zonotope.follow(network, forms, bounds))
         lower, upper = forms[i].bounds(region)
         if not instance.logs:
-            known.tighten(i, lower, upper, None)
+            bounds.tighten(i, lower, upper, None)
         elif i in read and not interval_is_exact(network, region, i):
-            known.tighten(i, lower, upper, _record_parallel(instance, known, i, lower, upper))
+            bounds.tighten(i, lower, upper, _record_parallel(instance, bounds, i, lower, upper))
     form = outputs(network, queries.rows, queries.offsets)
-    by_interval = lower_bound(network, region, form, by_rule(known, Rule.ZERO), known)
+    by_interval = lower_bound(network, region, form, by_rule(bounds, Rule.ZERO), bounds)
     by_zonotope = zonotope.margins(forms[-1], queries, region)
-    lemmas = _record_margins(instance, by_zonotope, _parallel(instance, known))
-    return _with_intervals(instance, Bounded.of(by_zonotope, known, lemmas), by_interval)
+    lemmas = _record_margins(instance, by_zonotope, _parallel(instance, bounds))
+    return _with_intervals(instance, Bounded.of(by_zonotope, bounds, lemmas), by_interval)
 
 
-def _record_margins(instance: Instance, value: Tensor, leaves: Sequence[Noted]) -> Tensor | None:
+def _record_margins(instance: Instance, value: Tensor, leaves: Sequence[LeafTable]) -> Tensor | None:
     """Record bounds of the margins, `(batch, queries)`."""
     return record(instance, MARGINS, Forms.single(range(value.shape[1])), value, leaves)
 
 
-def _parallel(instance: Instance, known: LayerBounds) -> list[Noted]:
+def _parallel(instance: Instance, bounds: LayerBounds) -> list[LeafTable]:
     """The lines that zonotopes are made of: a backward pass on them proves what zonotopes do."""
     steps: Witness = {}
-    for i, relaxation in known.relaxations.items():
+    for i, relaxation in bounds.relaxations.items():
         slope = relaxation.slopes(Rule.PARALLEL)[1].unsqueeze(1)
         steps[i] = Single(relaxation, slope, slope)
     return chosen(instance, steps, 1)
 
 
-def _record_parallel(instance: Instance, known: LayerBounds, node: int, lower: Tensor, upper: Tensor) -> Lemmas | None:
+def _record_parallel(instance: Instance, bounds: LayerBounds, node: int, lower: Tensor, upper: Tensor) -> Lemmas | None:
     """Record bounds of the undecided entries of a pre-activation, which zonotopes prove; those of others are not."""
-    mask, both = undecided(instance, known, node), torch.cat([lower.flatten(1), -upper.flatten(1)], 1)
+    mask, both = undecided(instance, bounds, node), torch.cat([lower.flatten(1), -upper.flatten(1)], 1)
     every = torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
-    lemmas = record_entries(instance, node, every, mask, both, _parallel(instance, known))
+    lemmas = record_entries(instance, node, every, mask, both, _parallel(instance, bounds))
     if lemmas is None:
         return None
     below, above = lemmas.chunk(2, 1)
@@ -228,17 +228,17 @@ def _record_parallel(instance: Instance, known: LayerBounds, node: int, lower: T
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
     """Backward passes with closed-form slopes: one for each layer, then one for the queries."""
     network, region = instance.network, instance.region
-    known, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance))
+    bounds, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance))
     activations = set(network.activations())
     for i, node in enumerate(network.nodes[1:], start=1):
         instance.check()
         if i in activations and method.intermediate is not None:
             with suppress(OutOfTime):
-                bound_by_rule(hurried, known, node.inputs[0], method.intermediate)
-        advance(network, known)
-    form, witness = outputs(network, queries.rows, queries.offsets), by_rule(known, method.final)
-    value = lower_bound(network, region, form, witness, known)
-    found = Bounded.of(value, known, _record_margins(instance, value, chosen(instance, witness, 1)))
+                bound_by_rule(hurried, bounds, node.inputs[0], method.intermediate)
+        advance(network, bounds)
+    form, witness = outputs(network, queries.rows, queries.offsets), by_rule(bounds, method.final)
+    value = lower_bound(network, region, form, witness, bounds)
+    found = Bounded.of(value, bounds, _record_margins(instance, value, chosen(instance, witness, 1)))
     if method.final is Rule.ZERO:
         return found
     # closed-form slopes can be worse than none
@@ -250,9 +250,9 @@ def _with_intervals(instance: Instance, found: Bounded, value: Tensor) -> Bounde
     """With the better of the margins' bounds and others, `(batch, queries)`, that slopes of zero prove."""
     if instance.logs and not bool((value > found.value).any()):
         return found
-    sizes = {i: relaxation.lower[0].numel() for i, relaxation in found.known.relaxations.items()}
+    sizes = {i: relaxation.lower[0].numel() for i, relaxation in found.bounds.relaxations.items()}
     zeros = {i: Choices(absolute=np.zeros((1, n), np.float32)) for i, n in sizes.items()}
-    leaves = [Noted.unsplit(zeros, 1)] * len(instance.logs)
+    leaves = [LeafTable.unsplit(zeros, 1)] * len(instance.logs)
     return found.improved(value, _record_margins(instance, value, leaves))
 
 
@@ -261,16 +261,16 @@ def _by_ascent(
 ) -> Bounded:
     """Start from what the rules found and optimise, layer by layer, then the queries."""
     network, region = instance.network, instance.region
-    known, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance))
+    bounds, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance))
     activations = set(network.activations())
     for i, node in enumerate(network.nodes[1:], start=1):
         instance.check()
         if i in activations:
             with suppress(OutOfTime):
-                tighten_by_ascent(hurried, known, node.inputs[0], inner)
-        advance(network, known)
-        known.meet(found.known, i)
-    return _optimised(instance, queries, replace(found, known=known), outer, stop)
+                tighten_by_ascent(hurried, bounds, node.inputs[0], inner)
+        advance(network, bounds)
+        bounds.meet(found.bounds, i)
+    return _optimised(instance, queries, replace(found, bounds=bounds), outer, stop)
 
 
 def _patience(instance: Instance) -> float | None:
@@ -309,15 +309,15 @@ def by_groups(
     form = outputs(
         instance.fast_network, *(t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
     )
-    scores = influence(instance, form, found.known)
-    known = bound_layers(instance.until(seconds), found.known, scores, joining)
+    scores = influence(instance, form, found.bounds)
+    bounds = bound_layers(instance.until(seconds), found.bounds, scores, joining)
     instance.check()
-    return _optimised(instance, queries, replace(found, known=known), joining.outer, stop)
+    return _optimised(instance, queries, replace(found, bounds=bounds), joining.outer, stop)
 
 
 def _by_program(instance: Instance, queries: Queries, found: Bounded, stop: bool) -> Bounded:
     """Linear programs of the margins, with cutting planes if there are groups; one region."""
-    if not found.known.groups:
+    if not found.bounds.groups:
         return bound_by_lp(instance, queries, found, stop)
     from krelax.bounds.cutting import bound_by_cutting  # numba takes a while to import
 
@@ -326,16 +326,16 @@ def _by_program(instance: Instance, queries: Queries, found: Bounded, stop: bool
 
 def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Ascent, stop: bool) -> Bounded:
     """Slopes optimised for the queries over what is known."""
-    network, known = instance.network, found.known
+    network, bounds = instance.network, found.bounds
     fast = instance.fast_network.dtype
     asked = queries.to(fast, found.value.device)
     form = outputs(instance.fast_network, asked.rows, asked.offsets)
     done = (lambda values: holds(queries, values)) if stop else None
     ascent = replace(ascent, seconds=_patience(instance))
-    proposed = ascend(instance, form, known.to(fast, network), ascent, done)
-    witness = over(proposed, known)
+    proposed = ascend(instance, form, bounds.to(fast, network), ascent, done)
+    witness = over(proposed, bounds)
     form = outputs(network, queries.rows, queries.offsets)
     tapes: Tapes = {}
-    value = lower_bound(network, instance.region, form, witness, known, tapes)
+    value = lower_bound(network, instance.region, form, witness, bounds, tapes)
     lemmas = _record_margins(instance, value, chosen(instance, witness, value.shape[1], tapes))
     return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)

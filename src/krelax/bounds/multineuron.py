@@ -52,32 +52,32 @@ _LEAST_WEIGHT = 0.3
 _SHORT = Ascent(30, 0.5, 0.92)
 
 
-def influence(instance: Instance, form: Form, known: LayerBounds) -> dict[int, Tensor]:
+def influence(instance: Instance, form: Form, bounds: LayerBounds) -> dict[int, Tensor]:
     """How much the single-neuron relaxations cost the given forms: at each activation `|coeff| * height`, `(n,)`.
 
     One region; forms in the fast type, with slopes optimised shortly. The height is that of the triangle; neurons that
     no form needs keep a small part of it, because other neurons may need them. Other activations than triangles are in
     no groups and have no score.
     """
-    fast, trace = known.to(instance.fast_network.dtype, instance.network), Trace()
+    fast, trace = bounds.to(instance.fast_network.dtype, instance.network), Trace()
     witness = ascend(instance, form, fast, _SHORT)
     back_substitute(instance.fast_network, form, witness, fast, trace)
     scores = {}
     for i, coeff in trace.coeff.items():
-        triangle = known.relaxations[i].triangle()
+        triangle = bounds.relaxations[i].triangle()
         if triangle is not None:
             size = coeff[0].abs().sum(0).flatten().to(triangle.lower)
             scores[i] = (size + 1e-3 * size.mean()) * triangle.height()[0].flatten()
     return scores
 
 
-def affinity(instance: Instance, known: LayerBounds, node: int, index: Tensor) -> Tensor:
+def affinity(instance: Instance, bounds: LayerBounds, node: int, index: Tensor) -> Tensor:
     """How much two pre-activations have in common, `(m, m)` numbers in [0, 1], for entries `index` of `node`.
 
     As linear forms of the input (with parallel slopes), by how much the narrower of `z_i + z_j` and `z_i - z_j` falls
     short of the sum of their widths. One region; a heuristic.
     """
-    fast = known.to(instance.fast_network.dtype, instance.network)
+    fast = bounds.to(instance.fast_network.dtype, instance.network)
     form = neurons(instance.fast_network, node, index[None])
     result, _ = back_substitute(instance.fast_network, form, by_rule(fast, Rule.PARALLEL), fast, Trace())
     region = instance.fast_region
@@ -89,11 +89,11 @@ def affinity(instance: Instance, known: LayerBounds, node: int, index: Tensor) -
 
 
 def choose(
-    instance: Instance, known: LayerBounds, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
+    instance: Instance, bounds: LayerBounds, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
 ) -> Groups | None:
     """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group, or if
     its activation cannot be in groups."""
-    source, relaxation = instance.network.nodes[node].inputs[0], known.relaxations[node]
+    source, relaxation = instance.network.nodes[node].inputs[0], bounds.relaxations[node]
     leak = relaxation.op.leak
     if leak is None:
         return None
@@ -103,11 +103,11 @@ def choose(
     best = best[(score[best] > 0) & (score[best] < torch.inf) & (2 * grouping.size * size < torch.inf)]
     if len(best) < grouping.size:
         return None
-    related = affinity(instance, known, source, best).to(score)
+    related = affinity(instance, bounds, source, best).to(score)
     members = best[groups(score[best], grouping, related)]
     normals = octahedral_rows if grouping.size <= _OCTAHEDRAL else pair_rows
     rows = torch.from_numpy(normals(grouping.size)).to(score)
-    return bounded(instance, known, source, members[None], rows, ascent, leak)
+    return bounded(instance, bounds, source, members[None], rows, ascent, leak)
 
 
 def worth(score: Tensor) -> Tensor:
@@ -116,13 +116,13 @@ def worth(score: Tensor) -> Tensor:
     return weight.expand(2, -1)
 
 
-def _tighten(instance: Instance, known: LayerBounds, node: int, score: Tensor | None, joining: Joining) -> None:
+def _tighten(instance: Instance, bounds: LayerBounds, node: int, score: Tensor | None, joining: Joining) -> None:
     """Better bounds of the pre-activation of `node`, with all that is known of the layers before."""
     source = instance.network.nodes[node].inputs[0]
-    if joining.inner is not None and (known.groups or joining.splitting is not None):
-        tighten_by_ascent(instance, known, source, joining.inner)
+    if joining.inner is not None and (bounds.groups or joining.splitting is not None):
+        tighten_by_ascent(instance, bounds, source, joining.inner)
     if joining.splitting is not None and score is not None:
-        tighten_layer(instance, known, source, joining.splitting, worth(score))
+        tighten_layer(instance, bounds, source, joining.splitting, worth(score))
 
 
 def bound_layers(instance: Instance, found: LayerBounds, scores: dict[int, Tensor], joining: Joining) -> LayerBounds:
@@ -131,20 +131,20 @@ def bound_layers(instance: Instance, found: LayerBounds, scores: dict[int, Tenso
     Every layer gets its share of the time until the deadline of the instance; what there is no time for is left out.
     """
     network = instance.network
-    known = start(instance.region, bool(instance.logs))
+    bounds = start(instance.region, bool(instance.logs))
     activations = network.activations()
     for i, node in enumerate(network.nodes[1:], start=1):
         share = instance.share(len([j for j in activations if j >= i]))
         if i in activations:
             source = node.inputs[0]
-            known.meet(found, source)
+            bounds.meet(found, source)
             with suppress(OutOfTime):
-                _tighten(share, known, i, scores.get(i), joining)
-        advance(network, known)
-        known.meet(found, i)
+                _tighten(share, bounds, i, scores.get(i), joining)
+        advance(network, bounds)
+        bounds.meet(found, i)
         if i in scores and joining.grouping is not None:
             with suppress(OutOfTime):
-                chosen = choose(share, known, i, scores[i], joining.grouping, joining.combinations)
+                chosen = choose(share, bounds, i, scores[i], joining.grouping, joining.combinations)
                 if chosen is not None:
-                    known.groups[i] = (chosen,)
-    return known
+                    bounds.groups[i] = (chosen,)
+    return bounds

@@ -84,8 +84,8 @@ class Multipliers(Step):
         self.cuts = None if cuts is None or multipliers is None or not len(cuts) else cuts.to(self.slopes)
         self.multipliers = None if multipliers is None else multipliers.to(self.slopes).clamp(min=0)
 
-    def over(self, known: LayerBounds, node: int) -> Multipliers:
-        return Multipliers(known.relaxations[node], self.slopes, self.cuts, self.multipliers, self.groups)
+    def over(self, bounds: LayerBounds, node: int) -> Multipliers:
+        return Multipliers(bounds.relaxations[node], self.slopes, self.cuts, self.multipliers, self.groups)
 
     def choices(self, region: int, tape: Tensor | None) -> Choices:
         """Cuts as what their groups take over: the offset of a facet is the group's support."""

@@ -57,39 +57,39 @@ def _work(network: Network) -> int:
     return total
 
 
-def initial(known: LayerBounds, nodes: list[int], queries: int) -> Witness:
+def initial(bounds: LayerBounds, nodes: list[int], queries: int) -> Witness:
     """CROWN's adaptive slopes, one copy per query where they will be optimised."""
     result: Witness = {}
     for i in nodes:
-        relaxation = known.relaxations[i]
+        relaxation = bounds.relaxations[i]
         pair = zip(relaxation.slopes(Rule.ADAPTIVE), relaxation.optimised, strict=True)
         lower, upper = (
             s.unsqueeze(1).repeat(1, queries, *[1] * (s.dim() - 1)) if free else s.unsqueeze(1) for s, free in pair
         )
         single = Single(relaxation, lower, upper)
-        groups = known.groups.get(i, ())
+        groups = bounds.groups.get(i, ())
         result[i] = grouped(single, groups, queries) if groups else single
     return result
 
 
 def ascend(
-    instance: Instance, form: Form, known: LayerBounds, ascent: Ascent, done: Callable[[Tensor], bool] | None = None
+    instance: Instance, form: Form, bounds: LayerBounds, ascent: Ascent, done: Callable[[Tensor], bool] | None = None
 ) -> Witness:
     """Slopes that raise the lower bound of every query of `form`; stops early when `done` says so of the bounds.
 
-    A proposal in the fast type of the instance, in which `form` and `known` are given; the bound is whatever
+    A proposal in the fast type of the instance, in which `form` and `bounds` are given; the bound is whatever
     `lower_bound` makes of it.
     """
-    nodes = [i for i in known.relaxations if i <= max(form.coeff)]
-    witness = initial(known, nodes, form.constant.shape[1])
-    climb(instance, form, known, witness, ascent, done)
+    nodes = [i for i in bounds.relaxations if i <= max(form.coeff)]
+    witness = initial(bounds, nodes, form.constant.shape[1])
+    climb(instance, form, bounds, witness, ascent, done)
     return witness
 
 
 def climb(
     instance: Instance,
     form: Form,
-    known: LayerBounds,
+    bounds: LayerBounds,
     witness: Witness,
     ascent: Ascent,
     done: Callable[[Tensor], bool] | None = None,
@@ -104,7 +104,7 @@ def climb(
         if until is not None and time.perf_counter() > until:
             break
         trace = Trace()
-        result, _ = back_substitute(instance.fast_network, form, witness, known, trace)
+        result, _ = back_substitute(instance.fast_network, form, witness, bounds, trace)
         if done is not None and done(result.constant + instance.fast_region.minimise(result.coeff[0])):
             break
         differentiate(instance, result.coeff[0], witness, trace)

@@ -12,7 +12,7 @@ from torch import Tensor
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.leaves import Leaves
 from krelax.proof import leaves as proof
-from krelax.proof.choices import Straight
+from krelax.proof.choices import AffineBounds
 from krelax.proof.leaves import Proven
 
 
@@ -52,15 +52,15 @@ class Recorder:
         if self._collected is not None and len(leaves):
             self._collected.close(self._proven(leaves))
 
-    def begin_clips(self, level: float, straight: Mapping[int, Straight]) -> None:
+    def begin_clips(self, level: float, straight: Mapping[int, AffineBounds]) -> None:
         """From now on leaves may be clips, with such lines, by the nodes of the pre-activations."""
         if self._collected is not None:
             self._collected.begin_clips(level, {i: self._whole(i, s) for i, s in straight.items()})
 
-    def _whole(self, node: int, straight: Straight) -> Straight:
+    def _whole(self, node: int, straight: AffineBounds) -> AffineBounds:
         kept, entries = self._kept.get(node), straight.entries
         places = entries if kept is None else kept.cpu().numpy().astype(np.int32)[entries]
-        return Straight(places, straight.leaves.among(self._kept, self._widths))
+        return AffineBounds(places, straight.leaves.among(self._kept, self._widths))
 
     def clip(self, leaves: Leaves, multipliers: Mapping[int, NDArray[np.uint8]], rows: Tensor) -> Tensor:
         """Leaves, as they were before, are clips, with the multipliers that have the numbers `rows`. Their own numbers,

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from krelax.bounds.instance import Instance
 from krelax.bounds.steps import Step, choices
-from krelax.proof.choices import Noted
+from krelax.proof.choices import LeafTable
 from krelax.proof.log import UNSTATED, Forms
 
 
 def chosen(
     instance: Instance, witness: Mapping[int, Step], count: int, tapes: Mapping[int, Any] = MappingProxyType({})
-) -> list[Noted]:
+) -> list[LeafTable]:
     """What a witness chose for so many forms, for each region that has a log, with the tapes of its evaluation."""
-    return [Noted.unsplit(choices(witness, region, tapes), count) for region in range(len(instance.logs))]
+    return [LeafTable.unsplit(choices(witness, region, tapes), count) for region in range(len(instance.logs))]
 
 
-def record(instance: Instance, node: int, forms: Forms, value: Tensor, leaves: Sequence[Noted]) -> Tensor | None:
+def record(instance: Instance, node: int, forms: Forms, value: Tensor, leaves: Sequence[LeafTable]) -> Tensor | None:
     """Record that the same forms of a node are at least `value`, `(batch, forms)`, in each region, as its `leaves`
     prove, one for each form or one for all. The numbers of the lemmas, `(batch, forms)`; None without logs."""
     if not instance.logs:
@@ -34,7 +34,7 @@ def record(instance: Instance, node: int, forms: Forms, value: Tensor, leaves: S
 
 
 def record_entries(
-    instance: Instance, node: int, index: Tensor, valid: Tensor, value: Tensor, leaves: Sequence[Noted]
+    instance: Instance, node: int, index: Tensor, valid: Tensor, value: Tensor, leaves: Sequence[LeafTable]
 ) -> Tensor | None:
     """Record that entries `index`, `(batch, m)`, of a node, and then their negatives, are at least `value`, `(batch,
     2 m)`, as `record` does, where they are `valid`, `(batch, m)`."""

@@ -25,7 +25,7 @@ _QUERIES = 256
 
 def bounded(
     instance: Instance,
-    known: LayerBounds,
+    layers: LayerBounds,
     node: int,
     members: Tensor,
     rows: Tensor,
@@ -38,7 +38,7 @@ def bounded(
     others are bounded by backward passes with optimised slopes. Rigorous.
     """
     codes, inverse = _combinations(members, rows)
-    value, lemmas = _lower_bounds(instance, known, node, codes, ascent)
+    value, lemmas = _lower_bounds(instance, layers, node, codes, ascent)
     # `rows` is the mirror image of the normals that were asked for
     bounds = -value.gather(1, inverse.flatten(1)).reshape(inverse.shape)
     lemmas = None if lemmas is None else lemmas.gather(1, inverse.flatten(1)).reshape(inverse.shape)
@@ -56,17 +56,17 @@ def _combinations(members: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lower_bounds(
-    instance: Instance, known: LayerBounds, node: int, codes: Tensor, ascent: Ascent
+    instance: Instance, bounds: LayerBounds, node: int, codes: Tensor, ascent: Ascent
 ) -> tuple[Tensor, Tensor | None]:
     """Lower bounds of the combinations in every region, `(batch, all)`, and their lemmas."""
-    lower, upper = (side[node].flatten(1) for side in (known.lower, known.upper))
+    lower, upper = (side[node].flatten(1) for side in (bounds.lower, bounds.upper))
     place, sign = codes.abs().sub(1).clamp(min=0), codes.sign().to(lower.dtype)
     # one member: its interval, exactly; several: start there
     ends = torch.where(sign > 0, lower[:, place], -upper[:, place])
     alone = (sign != 0).sum(1) == 1
     value = torch.where(alone, ends[..., 0], torch.full_like(ends[..., 0], -torch.inf))
     several = (~alone).nonzero()[:, 0]
-    fast_known = known.to(instance.fast_network.dtype, instance.network)
+    fast_known = bounds.to(instance.fast_network.dtype, instance.network)
 
     lemmas = torch.zeros_like(value, dtype=torch.int64) if instance.logs else None
 
@@ -74,7 +74,7 @@ def _lower_bounds(
         instance.check()
         which = several[portion]
         row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
-        found, witness, tapes = _bound(instance, known, fast_known, _form(instance, node, row), ascent)
+        found, witness, tapes = _bound(instance, bounds, fast_known, _form(instance, node, row), ascent)
         return found, record(instance, node, Forms.of(row), found, chosen(instance, witness, len(row), tapes))
 
     portions = list(pieces(len(several), _QUERIES, several.device))
@@ -92,12 +92,12 @@ def _form(instance: Instance, node: int, rows: Tensor) -> Form:
 
 
 def _bound(
-    instance: Instance, known: LayerBounds, fast_known: LayerBounds, form: Form, ascent: Ascent
+    instance: Instance, bounds: LayerBounds, fast_known: LayerBounds, form: Form, ascent: Ascent
 ) -> tuple[Tensor, Witness, Tapes]:
     """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type; witness and tapes."""
     form = Form(form.coeff, form.constant.expand(len(instance.region), -1))
     fast = instance.fast_network.dtype
     proposal = Form({i: a.to(fast) for i, a in form.coeff.items()}, form.constant.to(fast))
-    witness = over(ascend(instance, proposal, fast_known, ascent), known)
+    witness = over(ascend(instance, proposal, fast_known, ascent), bounds)
     tapes: Tapes = {}
-    return lower_bound(instance.network, instance.region, form, witness, known, tapes), witness, tapes
+    return lower_bound(instance.network, instance.region, form, witness, bounds, tapes), witness, tapes

@@ -89,8 +89,8 @@ class Split(Alone):
     def parameters(self) -> list[Parameter]:
         return [self.slope, self.multiplier] if len(self.place) else [self.slope]
 
-    def over(self, known: LayerBounds, node: int) -> Self:
-        relaxation = known.relaxations[node].triangle()
+    def over(self, bounds: LayerBounds, node: int) -> Self:
+        relaxation = bounds.relaxations[node].triangle()
         assert relaxation is not None
         dtype = relaxation.lower.dtype
         low, high = (t.unsqueeze(1) for t in relaxation.slope_range())

@@ -76,8 +76,8 @@ class Step(ABC):
         that with respect to the slopes, `before`; fills in the gradients of the parameters."""
 
     @abstractmethod
-    def over(self, known: LayerBounds, node: int) -> Self:
-        """The same witness over the relaxations of `known`, in their type, with numbers that can be written down."""
+    def over(self, bounds: LayerBounds, node: int) -> Self:
+        """The same witness over the relaxations of `bounds`, in their type, with numbers that can be written down."""
 
     @abstractmethod
     def choices(self, region: int, tape: Any) -> Choices:
@@ -127,8 +127,8 @@ class Single(Alone):
     def parameters(self) -> list[Parameter]:
         return [p for p in (self._lower, self._upper) if p is not None]
 
-    def over(self, known: LayerBounds, node: int) -> Single:
-        relaxation = known.relaxations[node]
+    def over(self, bounds: LayerBounds, node: int) -> Single:
+        relaxation = bounds.relaxations[node]
         dtype = relaxation.lower.dtype
         lower, upper = relaxation.rounded(self._lines.lower.to(dtype)), written(self._lines.upper.to(dtype))
         return Single(relaxation, lower, upper)
@@ -209,9 +209,9 @@ def _positive(coeff: Tensor) -> Tensor:
 Witness = dict[int, Step]
 
 
-def over(witness: Mapping[int, Step], known: LayerBounds) -> Witness:
+def over(witness: Mapping[int, Step], bounds: LayerBounds) -> Witness:
     """The same witness over other bounds of the same network, or in another type."""
-    return {i: step.over(known, i) for i, step in witness.items()}
+    return {i: step.over(bounds, i) for i, step in witness.items()}
 
 
 def choices(
@@ -222,10 +222,10 @@ def choices(
     return {i: step.choices(region, tapes.get(i)) for i, step in witness.items()}
 
 
-def by_rule(known: LayerBounds, rule: Rule) -> Witness:
+def by_rule(bounds: LayerBounds, rule: Rule) -> Witness:
     """The lines of a closed-form rule at every activation bounded so far, shared by all queries."""
     steps: Witness = {}
-    for i, relaxation in known.relaxations.items():
+    for i, relaxation in bounds.relaxations.items():
         lines = relaxation.lines_by(rule)
         steps[i] = Single(relaxation, lines.lower, lines.upper, lines)
     return steps

@@ -18,7 +18,7 @@ _CLEARLY = 1e-6
 
 def tighten_layer(
     instance: Instance,
-    known: LayerBounds,
+    bounds: LayerBounds,
     node: int,
     effort: Effort,
     weight: Tensor | None = None,
@@ -32,31 +32,31 @@ def tighten_layer(
     Raises InputError for more than one region.
     """
     exact = interval_is_exact(instance.network, instance.region, node)
-    if assumed is None and (exact or not known.relaxations):
+    if assumed is None and (exact or not bounds.relaxations):
         return False
-    index = undecided(instance, known, node)[:1].nonzero()[:, 1][None]
+    index = undecided(instance, bounds, node)[:1].nonzero()[:, 1][None]
     if not index.numel():
         return False
     forms = tuple(signed(neurons(n, node, index)) for n in (instance.network, instance.fast_network))
-    lower, upper = (t[node].flatten(1) for t in (known.lower, known.upper))
+    lower, upper = (t[node].flatten(1) for t in (bounds.lower, bounds.upper))
     start = torch.cat([lower[0, index[0]], -upper[0, index[0]]])
     target = torch.zeros_like(start)
     task = torch.arange(index.numel(), device=index.device).repeat(2)
     share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
     names = node, Forms.both(index[0].cpu().numpy())
-    search = Branching(instance, known, (forms[0], forms[1]), effort, start, target, share, task, None, names, assumed)
+    search = Branching(instance, bounds, (forms[0], forms[1]), effort, start, target, share, task, None, names, assumed)
     found = search.run(effort.seconds)
     below, above = found.value.chunk(2)
     size = 1 + torch.maximum(lower[0, index[0]].abs(), upper[0, index[0]].abs())
     lower, upper = lower.index_copy(1, index[0], below[None]), upper.index_copy(1, index[0], -above[None])
-    lemmas = None if found.lemmas is None else _among(known, node, index[0], found.lemmas)
-    known.tighten(node, lower.view_as(known.lower[node]), upper.view_as(known.upper[node]), lemmas)
+    lemmas = None if found.lemmas is None else _among(bounds, node, index[0], found.lemmas)
+    bounds.tighten(node, lower.view_as(bounds.lower[node]), upper.view_as(bounds.upper[node]), lemmas)
     return bool((below + above > _CLEARLY * size).any())
 
 
-def _among(known: LayerBounds, node: int, index: Tensor, lemmas: Tensor) -> Lemmas:
+def _among(bounds: LayerBounds, node: int, index: Tensor, lemmas: Tensor) -> Lemmas:
     """Lemmas about entries, `(m,)`, of a node, and then about their negatives, among those that prove its bounds."""
-    pairs = zip(known.lemmas_of(node), lemmas.chunk(2), strict=True)
+    pairs = zip(bounds.lemmas_of(node), lemmas.chunk(2), strict=True)
     below, above = (old.flatten(1).index_copy(1, index, new[None]).view_as(old) for old, new in pairs)
     return below, above
 

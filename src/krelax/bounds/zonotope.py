@@ -76,21 +76,21 @@ def identity(region: Region) -> Zonotope:
     return Zonotope(zero, unit.expand(batch, -1, *[-1] * len(shape)), zero[:, None][:, :0], zero, region.magnitude)
 
 
-def follow(network: Network, forms: list[Zonotope], known: LayerBounds) -> Zonotope:
-    """The zonotope of the next node, from those before it; an activation needs its relaxation in `known`."""
+def follow(network: Network, forms: list[Zonotope], bounds: LayerBounds) -> Zonotope:
+    """The zonotope of the next node, from those before it; an activation needs its relaxation in `bounds`."""
     node = network.nodes[len(forms)]
     operands = [forms[j] for j in node.inputs]
     if isinstance(node.op, Linear):
-        return _affine(node.op, operands, known.magnitude[0])
+        return _affine(node.op, operands, bounds.magnitude[0])
     symbols = max(z.noise.shape[1] for z in forms)
-    return _activate(operands[0], known, len(forms), symbols)
+    return _activate(operands[0], bounds, len(forms), symbols)
 
 
-def size(network: Network, forms: list[Zonotope], known: LayerBounds) -> int:
-    """Bytes of the coefficients of the next node's zonotope; an activation needs its relaxation in `known`."""
+def size(network: Network, forms: list[Zonotope], bounds: LayerBounds) -> int:
+    """Bytes of the coefficients of the next node's zonotope; an activation needs its relaxation in `bounds`."""
     node, first = network.nodes[len(forms)], forms[0].inputs
     if isinstance(node.op, Activation):
-        fresh = int(known.relaxations[len(forms)].unstable().any(0).sum())
+        fresh = int(bounds.relaxations[len(forms)].unstable().any(0).sum())
         symbols = max(z.noise.shape[1] for z in forms) + fresh
     else:
         symbols = max(forms[j].noise.shape[1] for j in node.inputs)
@@ -144,10 +144,10 @@ def _padded(noise: Tensor, symbols: int) -> Tensor:
     return torch.cat([noise, missing], dim=1)
 
 
-def _activate(z: Zonotope, known: LayerBounds, node: int, symbols: int) -> Zonotope:
+def _activate(z: Zonotope, bounds: LayerBounds, node: int, symbols: int) -> Zonotope:
     """Replace an activation by the band between two parallel lines. New noise symbols are numbered behind the `symbols`
     of all nodes so far: another branch may not share them."""
-    relaxation = known.relaxations[node]
+    relaxation = bounds.relaxations[node]
     slope = relaxation.slopes(Rule.PARALLEL)[1]
     band = relaxation.lines(slope.unsqueeze(1), slope.unsqueeze(1))
     above = band.above[:, 0]
@@ -160,7 +160,7 @@ def _activate(z: Zonotope, known: LayerBounds, node: int, symbols: int) -> Zonot
     magnitude = scaled + above.abs() + below.abs()
     terms = slope.shape[-1] if relaxation.reduces else 1
     rounding = gamma(terms, slope.dtype) * magnitude
-    lost = _lost(terms, symbols, known.magnitude[0], [z], magnitude)
+    lost = _lost(terms, symbols, bounds.magnitude[0], [z], magnitude)
     wide = slope.unsqueeze(1)
     return Zonotope(
         summed(slope * z.centre) + (above - below) / 2,

@@ -114,7 +114,7 @@ def _bound(
 def _layers(found: Bounded) -> list[tuple[int, str, int, int, float]]:
     """Node, kind, neurons, unstable neurons and mean width of the pre-activation of every activation."""
     result = []
-    for node, relaxation in found.known.relaxations.items():
+    for node, relaxation in found.bounds.relaxations.items():
         width = float((relaxation.upper - relaxation.lower).mean())
         unstable = int(relaxation.unstable().sum())
         result.append((node, relaxation.op.name, relaxation.lower[0].numel(), unstable, width))

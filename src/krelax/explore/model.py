@@ -85,13 +85,13 @@ def layers(question: Question) -> dict[str, Any]:
     alone, together = (bound(question.instance, question.queries, METHODS[m]) for m in ("alpha", "krelu"))
     worst = int(together.value[0].argmin())
     bounds = [float(f.value.min()) for f in (alone, together)]
-    found = [_layer(alone.known, together, i, worst) for i in sorted(together.known.relaxations)]
+    found = [_layer(alone.bounds, together, i, worst) for i in sorted(together.bounds.relaxations)]
     return {"layers": found, "bounds": bounds, "rival": _rival(question, worst)}
 
 
 def _layer(before: LayerBounds, found: Bounded, node: int, query: int) -> dict[str, Any]:
     """The neurons of one activation, and its groups."""
-    relaxations = before.relaxations[node], found.known.relaxations[node]
+    relaxations = before.relaxations[node], found.bounds.relaxations[node]
     neurons = {
         "neurons": relaxations[1].lower[0].numel(),
         "undecided": [int(r.unstable()[0].sum()) for r in relaxations],
@@ -111,10 +111,12 @@ def _groups(found: Bounded, node: int, query: int) -> dict[str, Any]:
     """The groups of one activation: how many, what they gained together, and the best of them, best first, each with
     its members, its gain and what is known of it."""
     step, count, total, best = found.witness.get(node), 0, 0.0, []
-    if step is not None and node in found.known.groups:
-        for groups, shared in zip(found.known.groups[node], step.choices(0, found.tapes.get(node)).groups, strict=True):
+    if step is not None and node in found.bounds.groups:
+        for groups, shared in zip(
+            found.bounds.groups[node], step.choices(0, found.tapes.get(node)).groups, strict=True
+        ):
             assert isinstance(shared, Shared)  # as all forms have them that no search is about
-            gained = gains(groups, shared, found.known, node, query)
+            gained = gains(groups, shared, found.bounds, node, query)
             count, total = count + len(gained), total + float(gained.sum())
             order = gained.argsort(descending=True)[:GROUPS_SHOWN].tolist()
             best += [_group(groups, g, float(gained[g])) for g in order]
@@ -130,12 +132,12 @@ def _group(groups: Groups, place: int, gain: float) -> dict[str, Any]:
     }
 
 
-def gains(groups: Groups, shared: Shared, known: LayerBounds, node: int, query: int) -> Tensor:
+def gains(groups: Groups, shared: Shared, bounds: LayerBounds, node: int, query: int) -> Tensor:
     """By how much each group's price is below that of its members' relaxations, with the slopes and coefficients that
     the witness of one query chose: `(groups,)`, never negative but for rounding."""
     coeff, slope = (torch.from_numpy(t[query]).double() for t in (shared.coeff, shared.slope))  # (groups, k)
     joint = groups.joint.support(*(t[None, ..., None] for t in (slope, coeff))).value[0, :, 0]
-    relaxation = known.relaxations[node]
+    relaxation = bounds.relaxations[node]
     lower, upper = (t[0].flatten()[groups.members[0]] for t in (relaxation.lower, relaxation.upper))
     each = relaxation.over(lower[None], upper[None]).support(slope[None, None], coeff[None, None])
     return each.value[0, 0].sum(-1) - joint
@@ -152,7 +154,7 @@ def ladder(question: Question) -> Iterator[dict[str, Any]]:
         began = time.perf_counter()
         found = bound(question.instance, question.queries, method)
         seconds = time.perf_counter() - began
-        undecided = sum(int(r.unstable().sum()) for r in found.known.relaxations.values())
+        undecided = sum(int(r.unstable().sum()) for r in found.bounds.relaxations.values())
         yield {"method": name, "bound": float(found.value.min()), "seconds": seconds, "undecided": undecided}
 
 

@@ -56,10 +56,10 @@ def certify(chosen: Chosen) -> dict[str, Any]:
     """
     one, groups = instance(), _groups(chosen)
     with torch.no_grad():
-        known = _known(one, groups)
-        value = _output(one, known)
+        bounds = _bounds(one, groups)
+        value = _output(one, bounds)
     sources = [one.network.nodes[i].inputs[0] for i in one.network.activations()]
-    layers = [{"lower": known.lower[i][0].tolist(), "upper": known.upper[i][0].tolist()} for i in sources]
+    layers = [{"lower": bounds.lower[i][0].tolist(), "upper": bounds.upper[i][0].tolist()} for i in sources]
     return {"bound": value, "layers": layers}
 
 
@@ -73,23 +73,23 @@ def _groups(chosen: Chosen) -> dict[int, list[int]]:
     return {i: sorted(members) for i, members in zip(activations, chosen, strict=True) if len(members) > 1}
 
 
-def _known(one: Instance, groups: Mapping[int, Sequence[int]]) -> LayerBounds:
+def _bounds(one: Instance, groups: Mapping[int, Sequence[int]]) -> LayerBounds:
     """Layer by layer: tighten, bound, group."""
-    known, activations = start(one.region), one.network.activations()
+    bounds, activations = start(one.region), one.network.activations()
     for i, node in enumerate(one.network.nodes[1:], start=1):
         if i in activations:
-            tighten_by_ascent(one, known, node.inputs[0], _INNER)
-        advance(one.network, known)
+            tighten_by_ascent(one, bounds, node.inputs[0], _INNER)
+        advance(one.network, bounds)
         if i in groups:
             members, rows = torch.tensor([[groups[i]]]), torch.from_numpy(octahedral_rows(len(groups[i])))
-            known.groups[i] = (bounded(one, known, node.inputs[0], members, rows, _INNER),)
-    return known
+            bounds.groups[i] = (bounded(one, bounds, node.inputs[0], members, rows, _INNER),)
+    return bounds
 
 
-def _output(one: Instance, known: LayerBounds) -> float:
+def _output(one: Instance, bounds: LayerBounds) -> float:
     fast = one.fast_network
-    witness = over(ascend(one, _form(fast), known.to(fast.dtype, one.network), _OUTER), known)
-    return float(lower_bound(one.network, one.region, _form(one.network), witness, known))
+    witness = over(ascend(one, _form(fast), bounds.to(fast.dtype, one.network), _OUTER), bounds)
+    return float(lower_bound(one.network, one.region, _form(one.network), witness, bounds))
 
 
 def _form(of: Network) -> Form:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 @drawn
-def layers(known: Mapping[str, LayerBounds], item: int = 0) -> Figure:
+def layers(bounds: Mapping[str, LayerBounds], item: int = 0) -> Figure:
     """For each method and activation the number of undecided neurons, and the widths of their intervals, added up:
     decided neurons cost nothing, however wide they are.
 
-    `known` is what methods found of one network (`Bounded.known`); `item` chooses the region.
+    `bounds` is what methods found of one network (`Bounded.known`); `item` chooses the region.
     """
     figure = sheet(9.0, 3.4)
     left, right = figure.subplots(1, 2)
-    for name, intervals in known.items():
+    for name, intervals in bounds.items():
         undecided, width = of_layers(intervals, item)
         for axes, values in ((left, undecided), (right, width)):
             axes.plot(range(1, len(values) + 1), values, "o", **LOOKS[name].line, markersize=4, label=LOOKS[name].label)
@@ -38,9 +38,9 @@ def layers(known: Mapping[str, LayerBounds], item: int = 0) -> Figure:
     return figure
 
 
-def of_layers(known: LayerBounds, item: int = 0) -> tuple[Array, Array]:
+def of_layers(bounds: LayerBounds, item: int = 0) -> tuple[Array, Array]:
     """Numbers and total widths of the undecided neurons of all activations, in order, `(activations,)` each."""
-    relaxations = [known.relaxations[i] for i in sorted(known.relaxations)]
+    relaxations = [bounds.relaxations[i] for i in sorted(bounds.relaxations)]
     undecided = [r.unstable()[item] for r in relaxations]
     width = [(r.upper[item] - r.lower[item])[mask].sum() for r, mask in zip(relaxations, undecided, strict=True)]
     return np.array([float(mask.sum()) for mask in undecided]), np.array([float(w) for w in width])

@@ -38,13 +38,13 @@ class Progress:
         return False
 
 
-def watched(instance: Instance, queries: Queries, known: LayerBounds, ascent: Ascent) -> Progress:
+def watched(instance: Instance, queries: Queries, bounds: LayerBounds, ascent: Ascent) -> Progress:
     """The ascent on the margins of one question over what is known of its region, with its groups if it has any."""
     network = instance.fast_network
     form = outputs(network, queries.rows.to(network.dtype), queries.offsets.to(network.dtype))
     progress = Progress()
     with torch.no_grad():
-        ascend(instance, form, known.to(network.dtype, instance.network), ascent, progress)
+        ascend(instance, form, bounds.to(network.dtype, instance.network), ascent, progress)
     return progress
 
 

@@ -71,7 +71,7 @@ def _placed(nodes: list[Node]) -> list[Node]:
 
 
 def bounds(
-    instance: Instance, queries: Queries, query: int, known: LayerBounds, nodes: Sequence[Node], ascent: Ascent
+    instance: Instance, queries: Queries, query: int, layers: LayerBounds, nodes: Sequence[Node], ascent: Ascent
 ) -> Array:
     """A proven lower bound of one margin in every node of a tree, `(nodes,)`: that of its own ascent over what is known
     of the region, or its parent's, whichever is better.
@@ -79,11 +79,11 @@ def bounds(
     Raises ValueError for networks with other activations than ReLUs and leaky ReLUs: neurons have other numbers there
     in a search than in a certificate.
     """
-    if not all(r.triangle() for r in known.relaxations.values()):
+    if not all(r.triangle() for r in layers.relaxations.values()):
         raise ValueError("bounds in the nodes of a tree need a network of ReLUs and leaky ReLUs only")
     networks = instance.network, instance.fast_network
     forms = [outputs(n, queries.rows.to(n.dtype), queries.offsets.to(n.dtype)) for n in networks]
-    evaluator = Evaluator(instance, known, forms[0], forms[1])
+    evaluator = Evaluator(instance, layers, forms[0], forms[1])
     depth = max(1, *(len(node.path) for node in nodes))
     leaves = evaluator.roots(torch.full((len(nodes),), query), depth)
     for row, node in enumerate(nodes):

@@ -139,7 +139,7 @@ def _joined_lines(parts: Sequence[NDArray[np.float32] | None], counts: Sequence[
 
 
 @dataclass(frozen=True, eq=False)
-class Noted:
+class LeafTable:
     """Leaves and what was chosen for each: `choices` by activation, and the splits on the way to it, `(leaves,
     depth)`, as activation (-1: none), entry, side and multiplier. `clip`, `(leaves,)`: the number of the last clip on
     the way, -1 for none; None if there are none at all."""
@@ -160,14 +160,14 @@ class Noted:
         return bool(np.isfinite(self.multiplier).all()) and all(c.finite for c in self.choices.values())
 
     @classmethod
-    def unsplit(cls, choices: Mapping[int, Choices], count: int) -> Noted:
+    def unsplit(cls, choices: Mapping[int, Choices], count: int) -> LeafTable:
         """Leaves without a split, one for each form."""
         kinds = (np.int32, np.int32, np.int8, np.float32)
         node, entry, side, multiplier = (np.zeros((count, 0), kind) for kind in kinds)
         return cls(choices, node, entry, side, multiplier)
 
     @classmethod
-    def join(cls, parts: Sequence[Noted]) -> Noted:
+    def join(cls, parts: Sequence[LeafTable]) -> LeafTable:
         """The leaves of one search, which are about the same neurons, one after the other."""
         counts = [len(p) for p in parts]
         choices = {i: Choices.join([p.choices[i] for p in parts], counts) for i in parts[0].choices}
@@ -186,7 +186,7 @@ class Noted:
             np.concatenate([np.full(len(p), -1) if p.clip is None else p.clip for p in parts]),
         )
 
-    def among(self, kept: Mapping[int, Tensor], widths: Mapping[int, int]) -> Noted:
+    def among(self, kept: Mapping[int, Tensor], widths: Mapping[int, int]) -> LeafTable:
         """The same about the neurons of a larger network, of which only the entries in `kept` were left. An activation
         has as many neurons there as `widths` says."""
         places = {i: k.cpu().numpy().astype(np.int32) for i, k in kept.items()}
@@ -199,16 +199,16 @@ class Noted:
 
 
 # Some leaves: a table and rows of it.
-Part = tuple[Noted, Numbers]
+Part = tuple[LeafTable, Numbers]
 
 
 @dataclass(frozen=True, eq=False)
-class Straight:
+class AffineBounds:
     """Affine bounds of entries `(m,)` of a pre-activation, and then of their negatives: what each of these leaves
     chose, which has no splits."""
 
     entries: NDArray[np.int32]
-    leaves: Noted
+    leaves: LeafTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +220,6 @@ class Clips:
     codes, `(2 m,)`."""
 
     level: float
-    lines: Mapping[int, Straight]
-    places: list[tuple[Noted, int]]
+    lines: Mapping[int, AffineBounds]
+    places: list[tuple[LeafTable, int]]
     multipliers: dict[int, Mapping[int, NDArray[np.uint8]]]

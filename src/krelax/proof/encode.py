@@ -19,7 +19,7 @@ from krelax.network.graph import Network
 from krelax.problem.extensions import Assumption, with_maxima
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
-from krelax.proof.choices import Clips, GroupSet, Noted, Numbers, Straight
+from krelax.proof.choices import AffineBounds, Clips, GroupSet, LeafTable, Numbers
 from krelax.proof.cuts import Cuts
 from krelax.proof.log import DERIVED, MARGINS, Case, Conclusion, Forms, Key, Lemma, ProofLog
 from krelax.proof.tables import Collected, Merged, wide
@@ -96,7 +96,7 @@ class _Writer:
     assumed: bool = False
     sets: dict[int, list[GroupSet]] = field(default_factory=dict)
     chosen: dict[int, set[int]] = field(default_factory=dict)
-    lines: dict[int, list[Straight]] = field(default_factory=dict)
+    lines: dict[int, list[AffineBounds]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.activations = self.network.activations()
@@ -147,7 +147,7 @@ class _Writer:
         lines = self.lines.get(self._source(j))
         return self._straight(lines, j) if lines else None
 
-    def _straight(self, lines: Sequence[Straight], j: int) -> file.Lemma:
+    def _straight(self, lines: Sequence[AffineBounds], j: int) -> file.Lemma:
         lemmas = []
         for straight in lines:
             forms, leaves = Forms.both(straight.entries.astype(np.int64)), straight.leaves
@@ -167,7 +167,7 @@ class _Writer:
     def together(self, lemmas: Sequence[Lemma | None], before: int) -> file.Lemma:
         """Lemmas as one, with adaptive slopes for forms that have none."""
         trees = [_Tree(Lemma(MARGINS, (), 0.0, ()) if lemma is None else lemma, self) for lemma in lemmas]
-        leaves: list[tuple[Noted | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
+        leaves: list[tuple[LeafTable | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
         last = int(self._first[-1]) - 1 if self.assumed else None
         tree = np.array([n for t in trees for n in t.nodes if n != last], np.int32)
         multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
@@ -202,7 +202,7 @@ class _Writer:
             result[node == i] = self._first[self._number[i]] + entry[node == i]
         return result
 
-    def _crossing(self, node: int, leaves: Sequence[tuple[Noted | None, int]]) -> file.Choices | None:
+    def _crossing(self, node: int, leaves: Sequence[tuple[LeafTable | None, int]]) -> file.Choices | None:
         """What leaves, given as rows of tables, chose at one activation."""
         tables = {id(n): (n, n.choices[node]) for n, _ in leaves if n is not None and node in n.choices}
         rows: dict[int, list[int]] = {key: [] for key in tables}
@@ -231,7 +231,7 @@ class _Tree:
     def __init__(self, lemma: Lemma, writer: _Writer) -> None:
         parts = lemma.parts
         self.nodes: list[int] = []
-        self.leaves: list[tuple[Noted | None, int]] = []
+        self.leaves: list[tuple[LeafTable | None, int]] = []
         self.multipliers = np.zeros(0, np.float32)
         self.clips: list[tuple[Clips, int]] = []
         if not parts:
@@ -273,7 +273,7 @@ class _Tree:
         self.multipliers = np.concatenate(found)
 
     @staticmethod
-    def _clips_before(clips: Clips | None, leaf: tuple[Noted, int], begin: int) -> list[tuple[int, int]]:
+    def _clips_before(clips: Clips | None, leaf: tuple[LeafTable, int], begin: int) -> list[tuple[int, int]]:
         """The clips on the way to a leaf, from the first to the last, with so many splits before them or more: their
         numbers, and how many splits are before each."""
         found: list[tuple[int, int]] = []
@@ -290,7 +290,7 @@ class _Tree:
 
 
 def _paths(
-    noted: Noted, rows: Numbers, depth: int, writer: _Writer
+    noted: LeafTable, rows: Numbers, depth: int, writer: _Writer
 ) -> tuple[Numbers, NDArray[np.int8], NDArray[np.float32]]:
     """Neurons, sides and multipliers of the splits of some leaves, `(leaves, depth)` each."""
     neuron = writer.neuron(noted.node[rows], noted.entry[rows])

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.proof.choices import Clips, Noted, Numbers, Straight
+from krelax.proof.choices import AffineBounds, Clips, LeafTable, Numbers
 from krelax.proof.log import UNSTATED, BySearch, Forms, Part, ProofLog
 
 
@@ -19,7 +19,7 @@ from krelax.proof.log import UNSTATED, BySearch, Forms, Part, ProofLog
 class Proven:
     """Leaves of a search, whose they are, and the numbers of the proofs they inherited, -1 for those of their own."""
 
-    leaves: Noted
+    leaves: LeafTable
     query: Numbers
     proof: Numbers
 
@@ -27,7 +27,7 @@ class Proven:
     def join(cls, parts: Sequence[Proven]) -> Proven:
         """All of them."""
         query, proof = np.concatenate([p.query for p in parts]), np.concatenate([p.proof for p in parts])
-        return cls(Noted.join([p.leaves for p in parts]), query, proof)
+        return cls(LeafTable.join([p.leaves for p in parts]), query, proof)
 
 
 class Leaves:
@@ -36,7 +36,7 @@ class Leaves:
     def __init__(self, log: ProofLog, node: int, forms: Forms) -> None:
         self._log, self._node, self._forms = log, node, forms
         self._closed: list[Proven] = []
-        self._numbered: list[tuple[Noted, int]] = []
+        self._numbered: list[tuple[LeafTable, int]] = []
         self._clips: Clips | None = None
         self._lock = Lock()
 
@@ -47,7 +47,7 @@ class Leaves:
             self._numbered += [(proven.leaves, row) for row in range(count)]
         return torch.arange(first, first + count)
 
-    def begin_clips(self, level: float, lines: Mapping[int, Straight]) -> None:
+    def begin_clips(self, level: float, lines: Mapping[int, AffineBounds]) -> None:
         """From now on leaves may be clips, with such lines."""
         self._clips = Clips(level, lines, self._numbered, {})
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.proof.choices import Clips, Noted, Numbers
+from krelax.proof.choices import Clips, LeafTable, Numbers
 from krelax.proof.cuts import Cuts
 
 # The node of lemmas about margins; their forms have the number of a margin as their only entry.
@@ -28,7 +28,7 @@ DERIVED, UNSTATED = 0, -1
 # A form: entries in increasing order with their coefficients.
 Key = tuple[tuple[int, float], ...]
 # Some leaves: a table and rows of it.
-Part = tuple[Noted, Numbers]
+Part = tuple[LeafTable, Numbers]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class ByLeaves:
     node: int
     forms: Forms
     values: NDArray[np.float64]
-    leaves: Noted
+    leaves: LeafTable
     rows: Numbers
 
     def __len__(self) -> int:
@@ -220,7 +220,7 @@ class ProofLog:
         return np.arange(first, first + len(record))
 
     def prove(
-        self, node: int, forms: Forms, values: NDArray[np.float64], leaves: Noted, rows: Numbers | None = None
+        self, node: int, forms: Forms, values: NDArray[np.float64], leaves: LeafTable, rows: Numbers | None = None
     ) -> Numbers:
         """The numbers of lemmas that forms are at least `values`, `(forms,)`, each proven by a row of a table; by
         default by the row of the same number, or the only one. `UNSTATED` if certificates cannot say what leaves chose.

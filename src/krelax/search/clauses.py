@@ -19,7 +19,7 @@ from krelax.bounds.layers import LayerBounds, advance
 from krelax.bounds.recording import record
 from krelax.problem.extensions import members, with_maxima
 from krelax.problem.queries import Queries
-from krelax.proof.choices import Choices, Noted
+from krelax.proof.choices import Choices, LeafTable
 from krelax.proof.log import DERIVED, MARGINS, Forms
 
 
@@ -33,38 +33,38 @@ def largest(instance: Instance, queries: Queries, found: Bounded) -> tuple[Insta
     """The same question about one region with one margin for each clause, and what is known of it, which settles no
     clause. Nodes keep their numbers."""
     network, margins = with_maxima(instance.network, queries)
-    known = found.known.copy()
-    known.groups = dict(found.known.groups)
-    for i in range(len(known.lower), len(network.nodes)):
-        advance(network, known)
+    bounds = found.bounds.copy()
+    bounds.groups = dict(found.bounds.groups)
+    for i in range(len(bounds.lower), len(network.nodes)):
+        advance(network, bounds)
         if i == margins + 1:
-            _tighten(instance, queries, found, known, i)
+            _tighten(instance, queries, found, bounds, i)
     fast = network.to(instance.fast_network.dtype, queries.rows.device)
     value = queries.clause_values(found.value).clamp(max=0)
-    lemmas = _record(instance, value, margins + 2, known.lower[margins + 1].numel())
+    lemmas = _record(instance, value, margins + 2, bounds.lower[margins + 1].numel())
     asked = _single(value)
-    return replace(instance, network=network, fast_network=fast), asked, Bounded.of(value, known, lemmas)
+    return replace(instance, network=network, fast_network=fast), asked, Bounded.of(value, bounds, lemmas)
 
 
 def _record(instance: Instance, value: Tensor, node: int, width: int) -> Tensor | None:
     """Record that the maxima of clauses, at `node`, are at least `value`, `(1, clauses)`, because one of their members
     is: slopes of zero prove that."""
-    leaf = Noted.unsplit({node: Choices(absolute=np.zeros((1, width), np.float32))}, 1)
+    leaf = LeafTable.unsplit({node: Choices(absolute=np.zeros((1, width), np.float32))}, 1)
     return record(instance, MARGINS, Forms.single(range(value.shape[1])), value, [leaf])
 
 
-def _tighten(instance: Instance, queries: Queries, found: Bounded, known: LayerBounds, node: int) -> None:
+def _tighten(instance: Instance, queries: Queries, found: Bounded, bounds: LayerBounds, node: int) -> None:
     """What is found of single margins, as bounds of the members of clauses, entries of a node."""
     member = members(queries).flatten()
-    shape = known.lower[node].shape
-    lower, upper = found.value[:, member].reshape(shape), known.upper[node]
+    shape = bounds.lower[node].shape
+    lower, upper = found.value[:, member].reshape(shape), bounds.upper[node]
     if found.lemmas is None:
-        known.tighten(node, lower, upper, None)
+        bounds.tighten(node, lower, upper, None)
         return
     (log,), numbers = instance.logs, found.lemmas[0, member].cpu().numpy()
     restated = log.restate(numbers, node, Forms.single(range(len(numbers))))
     below = torch.from_numpy(restated).to(lower.device).reshape(shape)
-    known.tighten(node, lower, upper, (below, torch.full_like(below, DERIVED)))
+    bounds.tighten(node, lower, upper, (below, torch.full_like(below, DERIVED)))
 
 
 def _single(value: Tensor) -> Queries:

@@ -31,21 +31,21 @@ _MOST = 0.9
 
 
 class Contradiction:
-    """The search for one: what is `known`, at first everywhere, narrows with every sweep."""
+    """The search for one: what is `bounds`, at first everywhere, narrows with every sweep."""
 
-    def __init__(self, instance: Instance, known: LayerBounds, assumption: Assumption) -> None:
+    def __init__(self, instance: Instance, bounds: LayerBounds, assumption: Assumption) -> None:
         self._base, self._assumption = instance, assumption
         self._steps: list[tuple[int, Numbers]] = []
         self._begin = [log.next for log in instance.logs]
         network = assumption.extend(instance.network)
         fast = network.to(instance.fast_network.dtype, instance.region.lower.device)
         self._instance = replace(instance, network=network, fast_network=fast)
-        self._wide = known.copy()
+        self._wide = bounds.copy()
         while len(self._wide.lower) < len(network.nodes):
             advance(network, self._wide)
 
     @property
-    def known(self) -> LayerBounds:
+    def bounds(self) -> LayerBounds:
         """What holds under the assumption, of the network itself."""
         return self._wide.copy(len(self._base.network.nodes))
 
@@ -54,7 +54,7 @@ class Contradiction:
         contradict each other."""
         network, a = self._base.fast_network, self._assumption
         row, offset = (t.to(network.dtype)[None, None] for t in (a.row, a.offset))
-        scores = influence(self._base, outputs(network, row, offset), self.known)
+        scores = influence(self._base, outputs(network, row, offset), self.bounds)
         activations = sorted(scores, reverse=True)
         for count, i in enumerate(activations):
             share = self._instance.share(len(activations) - count)
@@ -64,12 +64,12 @@ class Contradiction:
 
     def _tighten(self, instance: Instance, node: int, effort: Effort, score: Tensor) -> bool:
         """Tighten one pre-activation, and what comes after it; says whether its bounds contradict each other."""
-        network, known, before = instance.network, self._wide, self._wide.copy()
+        network, bounds, before = instance.network, self._wide, self._wide.copy()
         weight = worth(score) * _matters(score)
-        contradict = tighten_layer(instance, known, node, effort, weight, len(network.nodes) - 1)
-        self._steps.append((node, known.changed(before, node).cpu().numpy()))
+        contradict = tighten_layer(instance, bounds, node, effort, weight, len(network.nodes) - 1)
+        self._steps.append((node, bounds.changed(before, node).cpu().numpy()))
         for i in range(node + 1, len(network.nodes)):
-            renew(network, known, i)
+            renew(network, bounds, i)
         return contradict
 
     def conclude(self, value: float = inf, lemma: int = DERIVED) -> tuple[float, int]:

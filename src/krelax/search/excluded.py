@@ -46,10 +46,10 @@ def _outputs(network: Network, case: Case) -> tuple[Floats, Floats]:
     """Lower and upper bounds of the flattened outputs over a case's box."""
     sides = (torch.from_numpy(np.array(side)).reshape(1, *network.input_shape) for side in (case.lower, case.upper))
     instance = Instance.of(network, Box(*sides), torch.float64)
-    known = start(instance.region)
+    bounds = start(instance.region)
     for _ in instance.network.nodes[1:]:
-        advance(instance.network, known)
-    lower, upper = (side[-1][0].flatten().numpy() for side in (known.lower, known.upper))
+        advance(instance.network, bounds)
+    lower, upper = (side[-1][0].flatten().numpy() for side in (bounds.lower, bounds.upper))
     return lower, upper
 
 

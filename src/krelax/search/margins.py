@@ -52,7 +52,7 @@ class Margins:
         self._readings = [0.0]
         self.seconds, self.is_done = 0.0, False
         self._search = Branching(
-            instance, found.known, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
+            instance, found.bounds, (exact, fast), effort, start, target, task=task, probe=probe.show, names=names
         )
 
     def run(self, seconds: float, whole: bool = True) -> None:

@@ -154,10 +154,10 @@ class Neurons:
         """What is proven of a margin, a small level, of which not much is needed, and the lemma that says so; None if
         it is not positive. Sweeps are repeated as long as they are worthwhile, and branching on the margin is on
         course; with `until_done` it goes on in the end."""
-        value, known = self._found.value[:, margin : margin + 1], self._found.known
+        value, bounds = self._found.value[:, margin : margin + 1], self._found.bounds
         row, offset = self._queries.rows[:, margin : margin + 1], self._queries.offsets[:, margin : margin + 1]
         asked = Queries(row, offset, self._queries.clause[:, :1] * 0, 1)
-        search = Contradiction(self._instance, known, Assumption(row[0, 0], offset[0, 0], _level(value)))
+        search = Contradiction(self._instance, bounds, Assumption(row[0, 0], offset[0, 0], _level(value)))
         reached, portion = float(value), self._effort.portion
         nothing = None if self._found.lemmas is None else torch.full_like(value, DERIVED, dtype=torch.int64)
         for effort, dearer in zip(sweeps, (*sweeps[1:], None), strict=False):
@@ -167,7 +167,7 @@ class Neurons:
                 if search.sweep(effort):
                     return search.conclude()
                 self._instance.check()
-                found = Bounded(value, search.known, lemmas=nothing)
+                found = Bounded(value, search.bounds, lemmas=nothing)
                 branching = Margins(self._instance, asked, found, self._branching, self._probe)
                 branching.run(0.0)
                 spent, before, reached = time.perf_counter() - began, reached, float(branching.found.value)

@@ -123,7 +123,7 @@ class _Run:
         size = 3 * 8 * sum(prod(node.shape) for node in network.nodes)
         return len(self.found) * size < _KEPT_BYTES
 
-    def known(self, index: Tensor) -> Bounded | None:
+    def bounds(self, index: Tensor) -> Bounded | None:
         """What earlier stages found for all of these questions, if it was kept."""
         parts = [self.found.get(i) for i in index.tolist()]
         kept = [p for p in parts if p is not None]
@@ -245,7 +245,7 @@ def _bound(run: _Run, instance: Instance, method: Method) -> None:
     """One bounding method on everything still open."""
 
     def work(index: Tensor) -> Bounded:
-        return bound(instance.select(index), run.queries.select(index), method, True, run.known(index))
+        return bound(instance.select(index), run.queries.select(index), method, True, run.bounds(index))
 
     size = 1 if method.separate else chunk_images(instance.network, method.copies, run.device)
     for index, found in _batches(run, instance, method.name, size, work):
