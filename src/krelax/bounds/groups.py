@@ -36,7 +36,7 @@ class Groups:
         joint = replace(self.joint, bounds=self.joint.bounds[:, which])
         lemmas = None if self.lemmas is None else self.lemmas[:, which]
         origin, before = self.origin
-        return Groups(members, joint, lemmas, (origin, before[which]))
+        return Groups(members, joint, lemmas, (origin, before[which.cpu()]))
 
     @property
     def origin(self) -> tuple[GroupSet, Tensor]:
