@@ -11,9 +11,10 @@ demo: .venv/demo
 	$(BIN)/krelax demo
 
 test: .venv/test
-	$(BIN)/ruff check src tests training benchmarks docs/figures.py docs/screenshots.py
-	$(BIN)/ruff format --check src tests training benchmarks docs/figures.py docs/screenshots.py
-	$(BIN)/mypy
+	$(BIN)/python -m krelax.lanes.ready & \
+	$(BIN)/ruff check src tests training benchmarks docs/figures.py docs/screenshots.py && \
+	$(BIN)/ruff format --check src tests training benchmarks docs/figures.py docs/screenshots.py && \
+	$(BIN)/mypy && wait  # kernels are compiled meanwhile
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 nightly: .venv/test

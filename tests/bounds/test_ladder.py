@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from tests.bounds.problems import METHODS, Problem, problems
+from tests.marks import at_night_after
 from torch import Tensor
 
 from krelax.activations import Sigmoid
@@ -55,8 +56,8 @@ def digits(count: int, first: int = 0) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "eps", "norm"),
-    [("digits_conv", 0.02, "linf"), ("digits_conv", 0.3, "l2"), ("digits_dense", 0.0, "linf"),
-     ("digits_dense", 0.08, "linf"), ("digits_dense", 1.0, "l1")],
+    at_night_after(3, [("digits_conv", 0.02, "linf"), ("digits_dense", 0.0, "linf"), ("digits_dense", 0.08, "linf"),
+                       ("digits_conv", 0.3, "l2"), ("digits_dense", 1.0, "l1")]),
 )  # fmt: skip
 def test_the_ladder_on_the_bundled_networks(name: str, eps: float, norm: str) -> None:
     network = load_onnx(str(DATA / f"{name}.onnx"))
