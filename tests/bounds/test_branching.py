@@ -273,6 +273,14 @@ def branched(
 
 
 @pytest.mark.usefixtures("both_evaluators")
+def test_a_search_about_nothing_finds_nothing() -> None:
+    instance, bounds, node = prepared(dense)
+    none, both = torch.zeros(0, dtype=torch.float64), queries_of(instance, node, [0])
+    exact, fast = (Form({i: a[:, :0] for i, a in f.coeff.items()}, f.constant[:, :0]) for f in both)
+    assert branched(instance, bounds, (exact, fast), SMALL, none).shape == (0,)
+
+
+@pytest.mark.usefixtures("both_evaluators")
 def test_queries_do_not_mix() -> None:
     """Each of two queries gets the same bound alone and next to others."""
     instance, bounds, node = prepared(dense)

@@ -85,14 +85,14 @@ def tighten_by_ascent(instance: Instance, bounds: LayerBounds, node: int, ascent
     if not bounds.relaxations:
         return
     ascent = ascent if bounds.groups else ascent.affordable(instance.network)
-    fast_known = bounds.to(instance.fast_network.dtype, instance.network)
+    fast_bounds = bounds.to(instance.fast_network.dtype, instance.network)
 
     def prove(portion: Portion) -> tuple[Tensor, Tensor | None]:
         instance.check()
         index, valid = portion
         with instance.watch():
             form = signed(neurons(instance.fast_network, node, index))
-            witness = over(ascend(instance, form, fast_known, ascent), bounds)
+            witness = over(ascend(instance, form, fast_bounds, ascent), bounds)
             form = signed(neurons(instance.network, node, index))
             tapes: Tapes = {}
             value = lower_bound(instance.network, instance.region, form, witness, bounds, tapes)

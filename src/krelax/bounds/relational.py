@@ -66,7 +66,7 @@ def _lower_bounds(
     alone = (sign != 0).sum(1) == 1
     value = torch.where(alone, ends[..., 0], torch.full_like(ends[..., 0], -torch.inf))
     several = (~alone).nonzero()[:, 0]
-    fast_known = bounds.to(instance.fast_network.dtype, instance.network)
+    fast_bounds = bounds.to(instance.fast_network.dtype, instance.network)
 
     lemmas = torch.zeros_like(value, dtype=torch.int64) if instance.logs else None
 
@@ -74,7 +74,7 @@ def _lower_bounds(
         instance.check()
         which = several[portion]
         row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
-        found, witness, tapes = _bound(instance, bounds, fast_known, _form(instance, node, row), ascent)
+        found, witness, tapes = _bound(instance, bounds, fast_bounds, _form(instance, node, row), ascent)
         return found, record(instance, node, Forms.of(row), found, chosen(instance, witness, len(row), tapes))
 
     portions = list(pieces(len(several), _QUERIES, several.device))
@@ -92,12 +92,12 @@ def _form(instance: Instance, node: int, rows: Tensor) -> Form:
 
 
 def _bound(
-    instance: Instance, bounds: LayerBounds, fast_known: LayerBounds, form: Form, ascent: Ascent
+    instance: Instance, bounds: LayerBounds, fast_bounds: LayerBounds, form: Form, ascent: Ascent
 ) -> tuple[Tensor, Witness, Tapes]:
     """Rigorous bounds of forms, `(batch, queries)`, with slopes optimised in the fast type; witness and tapes."""
     form = Form(form.coeff, form.constant.expand(len(instance.region), -1))
     fast = instance.fast_network.dtype
     proposal = Form({i: a.to(fast) for i, a in form.coeff.items()}, form.constant.to(fast))
-    witness = over(ascend(instance, proposal, fast_known, ascent), bounds)
+    witness = over(ascend(instance, proposal, fast_bounds, ascent), bounds)
     tapes: Tapes = {}
     return lower_bound(instance.network, instance.region, form, witness, bounds, tapes), witness, tapes

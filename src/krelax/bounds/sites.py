@@ -165,8 +165,8 @@ class Splittable(Site):
             share, tilt = (t.unflatten(1, (-1, groups.members.shape[2])) for t in rows[1 + 2 * n : 3 + 2 * n])
             stated, which = groups.origin
             parts = Parts.nothing(stated, len(share))
-            parts.share[:, which.numpy()] = codes(share).numpy()
-            parts.tilt[:, which.numpy()] = codes(tilt).numpy()
+            parts.share[:, which.cpu().numpy()] = codes(share).cpu().numpy()
+            parts.tilt[:, which.cpu().numpy()] = codes(tilt).cpu().numpy()
             yield parts
 
     def _undecided_of(self, each: Triangle) -> tuple[Tensor, Tensor, Tensor]:
