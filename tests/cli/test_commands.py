@@ -115,10 +115,22 @@ def test_a_printed_counterexample_violates_the_specification(krelax: Run, good: 
     assert [*saved["X"], *saved["Y"]] == ran.out.splitlines()[1:]
 
 
-def test_a_box_without_float32_numbers_is_unknown_and_says_so(krelax: Run, good: Path) -> None:
-    """0.2 is none."""
+def test_a_counterexample_without_float32_numbers_is_shown_as_it_is_written(krelax: Run, good: Path) -> None:
+    """0.2 is no float32: the real number is proven unsafe, and the model is unsafe at the nearest number."""
     save(random_dense([4, 8, 3], seed=3), good / "net.onnx")
     write(good / "spec.vnnlib", boxed("(assert (<= Y_0 100))").replace("0.25", "0.2"))
+    ran = krelax("verify", "spec.vnnlib", "--network", "net.onnx")
+    lines = ran.out.splitlines()
+    assert (ran.code, lines[0]) == (10, "sat")
+    assert "0.2" in lines[2:6]
+    assert "lies between float32 numbers" in ran.err
+
+
+def test_a_box_without_float32_numbers_is_unknown_where_nothing_is_proven(krelax: Run, good: Path) -> None:
+    """A tie that only real numbers could have."""
+    save(model([node("Relu", "x", "y")], {}, [tensor("x", [1, 1])], [tensor("y", [1, 1])]), good / "net.onnx")
+    lines = ["(declare-const X_0 Real)", "(declare-const Y_0 Real)", "(assert (= X_0 0.1))", "(assert (= Y_0 0.1))"]
+    write(good / "spec.vnnlib", "\n".join(lines))
     ran = krelax("verify", "spec.vnnlib", "--network", "net.onnx")
     assert (ran.code, ran.out) == (20, "unknown\n")
     assert "holds no float32 point" in ran.err

@@ -54,8 +54,11 @@ def ask(tmp_path: Path) -> Ask:
 
 
 def point(outcome: Outcome) -> tuple[Fraction, Fraction]:
-    assert outcome.counterexample is not None
-    return tuple(Fraction(float(side.item())) for side in (outcome.counterexample.x, outcome.counterexample.y))
+    """The counterexample, exact where it lies between numbers of the model's type."""
+    found = outcome.counterexample
+    assert found is not None
+    x = Fraction(found.exact[0]) if found.exact else Fraction(float(found.x.item()))
+    return x, Fraction(float(found.y.item()))
 
 
 @pytest.mark.parametrize(
@@ -68,9 +71,14 @@ def point(outcome: Outcome) -> tuple[Fraction, Fraction]:
         (["(>= X_0 16777217)", "(<= X_0 16777219)", "(<= Y_0 16777216.5)"], HOLDS),
         (["(>= X_0 16777217)", "(<= X_0 16777219)", "(<= Y_0 16777218)"], VIOLATED),
         (["(= X_0 0.5)", "(>= Y_0 0.5)"], VIOLATED),
-        (["(= X_0 1e-45)", "(> Y_0 0)"], UNKNOWN),  # no float32 is exactly this
-        (["(= X_0 0.1)", "(>= Y_0 0.05)"], UNKNOWN),
-        (["(> X_0 1)", "(< X_0 1.0000001)", "(>= Y_0 0.5)"], UNKNOWN),
+        # no float32 is there, and for the last three no float64
+        (["(> X_0 1)", "(< X_0 1.0000001)", "(>= Y_0 0.5)"], VIOLATED),
+        (["(= X_0 0.1)", "(>= Y_0 0.05)"], VIOLATED),
+        (["(= X_0 1e-45)", "(> Y_0 0)"], VIOLATED),
+        (["(> X_0 0.1)", "(< X_0 0.1000000000000000001)", "(<= Y_0 0.2)"], VIOLATED),
+        # the nearest float32 is unsafe, which is above 0.1, and 0.1 is not, or nobody can tell
+        (["(= X_0 0.1)", "(>= Y_0 0.1000000001)"], HOLDS),
+        (["(= X_0 0.1)", "(>= Y_0 0.1)"], UNKNOWN),
         (["(> X_0 1)", "(<= X_0 1.00000011920928955078125)", "(>= Y_0 0.5)"], VIOLATED),
         (["(>= X_0 1e-46)", "(<= X_0 1e-44)", "(> Y_0 0)"], VIOLATED),  # subnormal numbers
         (["(>= X_0 -1)", "(<= X_0 1)", "(>= Y_0 1)"], VIOLATED),
@@ -85,8 +93,18 @@ def test_boxes_and_formulas_as_they_are_written(ask: Ask, asserts: Sequence[str]
     assert outcome.verdict is verdict
     if verdict is VIOLATED:
         x, y = point(outcome)
-        assert x == Fraction(float(np.float32(float(x))))
+        assert outcome.counterexample is not None
+        assert outcome.counterexample.x.item() == np.float32(float(x))
+        assert bool(outcome.counterexample.exact) == (x != Fraction(float(np.float32(float(x)))))
         assert all(satisfied(text, x, y) for text in asserts)
+
+
+def test_a_case_is_judged_by_its_own_exact_numbers(ask: Ask) -> None:
+    """Both boxes come to the same float64 numbers, and only one of them has the number that is shown."""
+    tiny = "0.1000000000000000000001"
+    outcome = ask(ramp(), f"(or (and (= X_0 0.1) (>= Y_0 0.2)) (and (= X_0 {tiny}) (>= Y_0 0.05)))")
+    assert outcome.verdict is VIOLATED
+    assert point(outcome)[0] == Fraction(tiny)
 
 
 def satisfied(text: str, x: Fraction, y: Fraction) -> bool:
@@ -122,18 +140,21 @@ def test_what_only_the_closure_allows_is_never_violated(ask: Ask, asserts: Seque
 
 
 def test_a_region_without_numbers_says_so(ask: Ask) -> None:
-    outcome = ask(ramp(), "(= X_0 0.1)", "(>= Y_0 0.05)")
+    outcome = ask(ramp(), "(= X_0 0.1)", "(>= Y_0 0.1)")
     assert "holds no float32 point" in outcome.reason
-    assert "holds no float64 point" in ask(ramp(TensorProto.DOUBLE), "(= X_0 0.1)", "(>= Y_0 0.05)").reason
+    assert "holds no float64 point" in ask(ramp(TensorProto.DOUBLE), "(= X_0 0.1)", "(>= Y_0 0.1)").reason
 
 
 def test_a_float64_network_is_judged_in_float64(ask: Ask) -> None:
     """Between these ends there are float64 numbers and no float32."""
     box = ["(>= X_0 0.1)", "(<= X_0 0.1000000000000001)", "(>= Y_0 0.05)"]
-    assert ask(ramp(), *box).verdict is UNKNOWN
-    outcome = ask(ramp(TensorProto.DOUBLE), *box)
-    assert outcome.verdict is VIOLATED
+    between, outcome = ask(ramp(), *box), ask(ramp(TensorProto.DOUBLE), *box)
+    assert between.verdict is outcome.verdict is VIOLATED
+    assert Fraction("0.1") <= point(between)[0] <= Fraction("0.1000000000000001")
+    assert between.counterexample is not None
+    assert between.counterexample.exact
     assert outcome.counterexample is not None
+    assert not outcome.counterexample.exact
     assert outcome.counterexample.x.dtype == outcome.counterexample.y.dtype == np.float64
     assert Fraction("0.1") <= point(outcome)[0] <= Fraction("0.1000000000000001")
 

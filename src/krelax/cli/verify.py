@@ -22,6 +22,7 @@ from krelax.cli.shared import (
 if TYPE_CHECKING:
     from krelax.network.graph import Network
     from krelax.run.certificates import Semantics
+    from krelax.search.verdict import Counterexample
 
 
 @click.command(short_help="Decide one VNN-LIB property.")
@@ -91,7 +92,10 @@ def verify(
     click.echo("unknown" if word == "error" else word)
     if outcome.counterexample is not None and specification is not None:
         names = (specification.input_name, specification.output_name)
-        _assignments(names, outcome.counterexample.x, outcome.counterexample.y, folder)
+        _assignments(names, outcome.counterexample, folder)
+        if outcome.counterexample.exact:
+            kind = outcome.counterexample.x.dtype.name
+            click.echo(f"krelax: {names[0]} lies between {kind} numbers; {names[1]} is for the nearest ones", err=True)
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
     click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
     codes = {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT, "error": INTERNAL_ERROR}
@@ -114,16 +118,13 @@ def _make(folder: Path) -> None:
         raise InputError(f"--serialise-assignments {folder}: cannot be a folder ({error.strerror})") from error
 
 
-def _assignments(names: tuple[str, str], x: object, y: object, folder: Path | None) -> None:
+def _assignments(names: tuple[str, str], found: Counterexample, folder: Path | None) -> None:
     """Save the counterexample, one value a line, every number exactly; then print it."""
-    import numpy as np
-
     texts = []
-    for name, value in zip(names, (x, y), strict=True):
-        array = np.asarray(value)
+    for name, array, exact in zip(names, (found.x, found.y), (found.exact, {}), strict=True):
         lines = [
             f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]",
-            *(repr(float(v)) for v in array.flatten()),
+            *(exact.get(i, repr(float(v))) for i, v in enumerate(array.flatten())),
         ]
         texts.append("\n".join(lines))
         if folder is not None:

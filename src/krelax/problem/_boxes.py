@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,8 @@ class Boxes:
 
     The exact box lies in ``lower <= x <= upper``, the smallest such box of float64 numbers, and the float64 numbers in
     it are those of ``least <= x <= most``. An infinite entry means that the variable has no bound on that side. The
-    rows of boxes that are keys of ``conflicts`` enclose the empty set, so they are sound but meaningless.
+    rows of boxes that are keys of ``conflicts`` enclose the empty set, so they are sound but meaningless. ``between``
+    has for other boxes an exact number of each entry that no float64 number lies in, as it is written if it is there.
     """
 
     lower: Floats
@@ -47,6 +49,7 @@ class Boxes:
     least: Floats
     most: Floats
     conflicts: Mapping[int, Conflict]
+    between: Mapping[int, Mapping[int, Fraction | str]]
 
 
 def intersect_bounds(
@@ -72,6 +75,20 @@ def intersect_bounds(
     # bound is, too.
     outer = _by_cut(found.down, found.down, -np.inf), _by_cut(found.up, found.up, np.inf)
     inner = _by_cut(found.up, found.above, -np.inf), _by_cut(found.below, found.down, np.inf)
+    least, most = inner[0][lower], inner[1][upper]
+    conflicts, between = _conflicts(lower, upper, limits), {}
+    missing = least > most
+    for box in np.flatnonzero(missing.any(axis=1)).tolist():
+        if box not in conflicts:
+            between[box] = {
+                entry: _inside(int(lower[box, entry]), int(upper[box, entry]), limits)
+                for entry in np.flatnonzero(missing[box]).tolist()
+            }
+    return Boxes(outer[0][lower], outer[1][upper], least, most, conflicts, between)
+
+
+def _conflicts(lower: NDArray[np.int32], upper: NDArray[np.int32], limits: Sequence[Limit]) -> dict[int, Conflict]:
+    """What is wrong with boxes of these cuts, which have no number between the lower and the upper one of an entry."""
     conflicting = lower >= upper
     conflicts: dict[int, Conflict] = {}
     for box in np.flatnonzero(conflicting.any(axis=1)).tolist():
@@ -80,7 +97,15 @@ def intersect_bounds(
         least = Bound(column, False, limits[low // 2], low % 2 == 1)
         most = Bound(column, True, limits[high // 2], high % 2 == 0)
         conflicts[box] = Conflict(column, least, most)
-    return Boxes(outer[0][lower], outer[1][upper], inner[0][lower], inner[1][upper], conflicts)
+    return conflicts
+
+
+def _inside(lower: int, upper: int, limits: Sequence[Limit]) -> Fraction | str:
+    """A number between two cuts: one of the ends if it is inside, else their middle."""
+    low, high = limits[lower // 2], limits[upper // 2]
+    if lower % 2 == 0:
+        return low.exact
+    return high.exact if upper % 2 == 1 else (low.value + high.value) / 2
 
 
 def _by_cut(below: Floats, above: Floats, none: float) -> Floats:

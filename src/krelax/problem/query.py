@@ -54,7 +54,8 @@ class Case:
     The box as it is written lies in ``lower <= x <= upper``, and the float64 numbers in it are those of
     ``least <= x <= most``, which may be none at all: float64 arrays of shape (n_in,). Without ``least`` and ``most``
     the box is ``lower <= x <= upper``. Cases may share their arrays, so treat them as read-only. Without half-spaces
-    every input of the box is unsafe.
+    every input of the box is unsafe. Where the box has numbers, but none in float64, ``between`` names one of them, by
+    the entry.
     """
 
     lower: Floats
@@ -62,6 +63,7 @@ class Case:
     halfspaces: tuple[Halfspace, ...]
     least: Floats = field(default_factory=lambda: _SAME)
     most: Floats = field(default_factory=lambda: _SAME)
+    between: Mapping[int, Fraction | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.least is _SAME:

@@ -144,7 +144,8 @@ class _Document:
             if not count & 0xFFF:
                 self._check()
             if box not in boxes.conflicts:
-                yield Case(lower[box], upper[box], common + parts, least[box], most[box])
+                between = boxes.between.get(box, {})
+                yield Case(lower[box], upper[box], common + parts, least[box], most[box], between)
 
 
 def _misplaced(keyword: str, command: Node) -> tuple[str, Node, type[InputError]]:

@@ -13,7 +13,7 @@ from krelax.errors import InputError, failed, internal, one_line, shows_tracebac
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.run.certificates import Certificates, Semantics, Written
-from krelax.run.certify import counterexample_lists
+from krelax.run.certify import counterexample_record
 from krelax.run.verify import EMPTY, VerifyOptions, check_options, verify_file
 from krelax.search.processes import cpu_seconds
 from krelax.search.verdict import Outcome, Verdict
@@ -71,7 +71,7 @@ class Result:
             "cpu": round(self.cpu, 4),
         }
         if self.outcome is not None and self.outcome.counterexample is not None:
-            record["counterexample"] = counterexample_lists(self.outcome.counterexample)
+            record["counterexample"] = counterexample_record(self.outcome.counterexample)
         if self.certificate is not None:
             record["certificate"] = self.certificate.record()
         return record

@@ -161,7 +161,7 @@ def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[st
         "stages": [_stage(stage) for stage in outcome.stages],
     }
     if outcome.counterexample is not None:
-        record["counterexample"] = counterexample_lists(outcome.counterexample)
+        record["counterexample"] = counterexample_record(outcome.counterexample)
     return record
 
 
@@ -175,9 +175,14 @@ def finite(margin: float | None) -> float | None:
     return margin if margin is not None and math.isfinite(margin) else None
 
 
-def counterexample_lists(found: Counterexample) -> dict[str, list[float]]:
-    """A counterexample as plain lists; every float32 survives the trip through JSON."""
-    return {"x": found.x.flatten().astype(float).tolist(), "y": found.y.flatten().astype(float).tolist()}
+def counterexample_record(found: Counterexample) -> dict[str, Any]:
+    """A counterexample as plain lists; every float32 survives the trip through JSON. `exact` has the entries of x that
+    are not numbers of the model's type, as text."""
+    record: dict[str, Any] = {
+        "x": found.x.flatten().astype(float).tolist(),
+        "y": found.y.flatten().astype(float).tolist(),
+    }
+    return record | ({"exact": {str(i): text for i, text in found.exact.items()}} if found.exact else {})
 
 
 def _jsonable(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Unsafe cases that interval arithmetic excludes exactly, strict comparisons included.
+"""Unsafe cases that interval arithmetic excludes, or includes, exactly, strict comparisons included.
 
 Bounds of margins are about the closure of an unsafe set, and are charged for rounding. So an output that is never below
 zero, as behind a ReLU, cannot be shown to be safe from `y < 0` by any of them. Its interval can: the ends that interval
@@ -7,7 +7,7 @@ arithmetic gives are float64 numbers, and what a half-space says of a box of out
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -35,22 +35,31 @@ def without_excluded(network: Network, specification: Specification, check: Call
         if any(h.strict for h in case.halfspaces):
             check()
             if box is None or outputs is None or case.lower is not box[0] or case.upper is not box[1]:
-                box, outputs = (case.lower, case.upper), _outputs(network, case)
+                box, outputs = (case.lower, case.upper), output_intervals(network, case.lower, case.upper)
             if any(_excludes(halfspace, *outputs) for halfspace in case.halfspaces):
                 continue
         kept.append(case)
     return replace(specification, cases=tuple(kept))
 
 
-def _outputs(network: Network, case: Case) -> tuple[Floats, Floats]:
-    """Lower and upper bounds of the flattened outputs over a case's box."""
-    sides = (torch.from_numpy(np.array(side)).reshape(1, *network.input_shape) for side in (case.lower, case.upper))
+def output_intervals(network: Network, lower: Floats, upper: Floats) -> tuple[Floats, Floats]:
+    """Lower and upper bounds of the flattened outputs over a box of flattened inputs, rigorous."""
+    sides = (torch.from_numpy(np.array(side)).reshape(1, *network.input_shape) for side in (lower, upper))
     instance = Instance.of(network, Box(*sides), torch.float64)
     bounds = start(instance.region)
     for _ in instance.network.nodes[1:]:
         advance(instance.network, bounds)
-    lower, upper = (side[-1][0].flatten().numpy() for side in (bounds.lower, bounds.upper))
-    return lower, upper
+    least, most = (side[-1][0].flatten().numpy() for side in (bounds.lower, bounds.upper))
+    return least, most
+
+
+def includes(halfspace: Halfspace, lower: Floats, upper: Floats) -> bool:
+    """Whether all outputs in a box lie in a half-space, as it is written."""
+    ends = {i: float(upper[i] if factor > 0 else lower[i]) for i, factor in halfspace.coefficients.items()}
+    if not np.isfinite(list(ends.values())).all():
+        return False
+    most = _value(halfspace, ends)
+    return most < 0 or (not halfspace.strict and most == 0)
 
 
 def _excludes(halfspace: Halfspace, lower: Floats, upper: Floats) -> bool:
@@ -58,5 +67,10 @@ def _excludes(halfspace: Halfspace, lower: Floats, upper: Floats) -> bool:
     ends = {i: float(lower[i] if factor > 0 else upper[i]) for i, factor in halfspace.coefficients.items()}
     if not np.isfinite(list(ends.values())).all():
         return False
-    least = sum((factor * Fraction(ends[i]) for i, factor in halfspace.coefficients.items()), halfspace.constant)
+    least = _value(halfspace, ends)
     return least > 0 or (halfspace.strict and least == 0)
+
+
+def _value(halfspace: Halfspace, y: Mapping[int, float]) -> Fraction:
+    """What a half-space has on its left at outputs, exactly."""
+    return sum((factor * Fraction(y[i]) for i, factor in halfspace.coefficients.items()), halfspace.constant)

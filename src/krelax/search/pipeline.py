@@ -376,9 +376,10 @@ def _counterexample(run: _Run, i: int, points: Tensor) -> Counterexample | None:
     with watched(None):  # a counterexample is not lost because it is late
         for point in points.cpu().double().numpy():
             candidate = run.questions.candidate(run.network, i, point)
-            if candidate is None:
-                return None
-            found = replay(run.network, candidate, partial(run.questions.violated, i))
+            if candidate is not None:
+                found = replay(run.network, candidate, partial(run.questions.violated, i))
+            else:
+                found = None if run.questions.real is None else run.questions.real(i, point)
             if found is not None:
                 return found
     return None

@@ -22,10 +22,13 @@ from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
 from krelax.problem.query import Case, Specification
 from krelax.problem.region import Box, Region, ball
+from krelax.search.reals import real_counterexample
+from krelax.search.verdict import Counterexample
 
 Number = float | Fraction
 Violated = Callable[[int, NDArray[Any], NDArray[Any]], bool]
 Nearest = Callable[[int, NDArray[np.float64]], NDArray[Any] | None]
+Real = Callable[[int, NDArray[np.float64]], Counterexample | None]
 
 # Boxes of so many questions are remembered, which are asked for again and again while one is being searched.
 _REMEMBERED = 64
@@ -37,13 +40,14 @@ class Questions:
     counterexample to question i, membership in the region as it is written included. `anchors`, `(batch, *shape)`, are
     points of the regions to look at before anything else: the images themselves. `nearest(i, x)` is a point of that
     region near x in the type of the original model, None where it holds none; the bounding box, in that type, if it is
-    not given."""
+    not given. Where that is None, `real(i, x)` may be a counterexample of real numbers near x."""
 
     region: Region
     queries: Queries
     violated: Violated
     anchors: Tensor | None = None
     nearest: Nearest | None = None
+    real: Real | None = None
 
     def __len__(self) -> int:
         return len(self.region)
@@ -173,7 +177,11 @@ def about_specification(
     def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
         return any(case.contains(x.flatten(), y.flatten()) for case in groups[i])
 
-    return Questions(Box(torch.from_numpy(lower), torch.from_numpy(upper)), queries, violated, nearest=nearest)
+    def real(i: int, x: Floats) -> Counterexample | None:
+        return real_counterexample(network, groups[i], x)
+
+    box = Box(torch.from_numpy(lower), torch.from_numpy(upper))
+    return Questions(box, queries, violated, nearest=nearest, real=real)
 
 
 def check_fit(network: Network, specification: Specification) -> None:

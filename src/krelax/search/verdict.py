@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -21,10 +22,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Counterexample:
-    """An input inside the region as it is written, in the type of the original model, and what that answered to it."""
+    """An input inside the region as it is written, in the type of the original model, and what that answered to it.
+
+    Where the region holds no number of that type, `exact` has the entries, flattened, as text, and `x` the numbers next
+    to them.
+    """
 
     x: NDArray[Any]
     y: NDArray[Any]
+    exact: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
