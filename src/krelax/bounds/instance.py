@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -45,8 +45,8 @@ _BATCH_BYTES = 128 << 20
 class Instance:
     """A network over a batch of regions. Witnesses are proposed with `fast_network` and `fast_region` (float32) and
     evaluated with `network` and `region` (float64). `deadline` is a reading of `time.perf_counter()`; setting
-    `cancelled`, from another thread, is as if it had passed. lemmas are recorded in `logs`, one for
-    each region, if there are any."""
+    `cancelled`, from another thread, is as if it had passed. Lemmas are recorded in `logs`, one for each region, if
+    there are any. `seen` has masks `(n,)` of what the questions depend on, of nodes of which they do not see all."""
 
     network: Network
     region: Region
@@ -55,6 +55,7 @@ class Instance:
     deadline: float | None = None
     cancelled: Event = field(default_factory=Event)
     logs: tuple[ProofLog, ...] = ()
+    seen: Mapping[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(

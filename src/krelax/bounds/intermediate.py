@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -9,12 +11,13 @@ from torch import Tensor
 
 from krelax.activations import Activation, Rule
 from krelax.bounds.backward import lower_bound, neurons, signed
+from krelax.bounds.cones import Cone, cones, entries
 from krelax.bounds.instance import Instance, chunk_queries, side_by_side
 from krelax.bounds.layers import LayerBounds, Lemmas
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record_entries
 from krelax.bounds.steps import Tapes, by_rule, over
-from krelax.network.graph import Network
+from krelax.network.graph import Network, Node
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
 from krelax.network.ops import Pad, Reshape, Transpose
 from krelax.problem.region import Box, Region
@@ -34,10 +37,12 @@ def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def undecided(instance: Instance, bounds: LayerBounds, node: int) -> Tensor:
-    """Entries of the pre-activation `node` whose bounds matter to an activation that reads it: `(batch, n)`."""
+    """Entries of the pre-activation `node` whose bounds matter to an activation that reads it, and to the questions:
+    `(batch, n)`."""
     readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
     masks = [op.relax(bounds.lower[node], bounds.upper[node]).unstable() for op in readers]
-    return torch.stack(masks).any(0).flatten(1)
+    mask = torch.stack(masks).any(0).flatten(1)
+    return mask & instance.seen[node] if node in instance.seen else mask
 
 
 _RESHAPING = (Reshape, Transpose, Pad, Scale)
@@ -60,21 +65,86 @@ def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule
     """Bound the undecided entries of a pre-activation by one backward pass with a closed-form rule.
 
     The bounds replace those of interval arithmetic, as the methods are published: closed-form slopes are chosen from
-    the bounds, and tighter bounds can choose worse ones.
+    the bounds, and tighter bounds can choose worse ones. Where windows of the node see a small part of the network,
+    passes go through their cones.
     """
-    witness = by_rule(bounds, rule)
+    if interval_is_exact(instance.network, instance.region, node):
+        return
+    mask = undecided(instance, bounds, node)
+    views = _views(instance, bounds, node, rule, mask)
 
-    def prove(portion: Portion) -> Tensor:
+    def prove(view: View) -> Tensor:
         instance.check()
         with instance.watch():
-            form = signed(neurons(instance.network, node, portion[0]))
-            return lower_bound(instance.network, instance.region, form, witness, bounds)
+            return view.prove()
 
-    portions = _portions(instance, bounds, node, RULE_COPIES)
-    leaves = chosen(instance, witness, 1) if portions else []
-    for (index, valid), value in zip(portions, side_by_side(prove, portions, bounds.lower[0].device), strict=True):
+    leaves = chosen(instance, by_rule(bounds, rule), 1) if views else []
+    for view, value in zip(views, side_by_side(prove, views, mask.device), strict=True):
+        index, valid = view.portion
         lemmas = record_entries(instance, node, index, valid, value, leaves)
         bounds.replace(node, *_with(bounds, node, index, valid, value, lemmas))
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one pass bounds, the entries `portion` of a pre-activation: in the whole network over the bounds of all its
+    nodes, or in some places of a cone, whose entries they are by `index`, `(places * batch, m)`."""
+
+    instance: Instance
+    bounds: LayerBounds
+    rule: Rule
+    portion: Portion
+    node: int
+    index: Tensor
+    cone: Cone | None = None
+
+    def prove(self) -> Tensor:
+        """Lower bounds of the entries and of their negatives, `(batch, 2 m)`."""
+        network, region, bounds, cone, places = self.instance.network, self.instance.region, self.bounds, self.cone, 1
+        if cone is not None:
+            region = cone.region(region, network.nodes[cone.origin[0]].shape)
+            network, bounds, places = cone.network, cone.bounds(bounds), len(cone.places)
+        form = signed(neurons(network, self.node, self.index))
+        value = lower_bound(network, region, form, by_rule(bounds, self.rule), bounds)
+        return value.unflatten(0, (places, -1)).unflatten(2, (2, -1)).permute(1, 2, 0, 3).flatten(1)
+
+
+def _views(instance: Instance, bounds: LayerBounds, node: int, rule: Rule, mask: Tensor) -> list[View]:
+    """Passes for the entries of a pre-activation that a mask picks, `(batch, n)`."""
+    network = instance.network
+    found = cones(network, node) if int(mask.sum(1).max()) > _FEW else []
+    if not found:
+        portions = _split(mask, network.nodes[: node + 1], RULE_COPIES)
+        return [View(instance, bounds, rule, portion, node, portion[0]) for portion in portions]
+    views = []
+    for cone in found:
+        numbers = torch.stack(list(entries(network.nodes[node].shape, [p[node] for p in cone.places]))).to(mask.device)
+        for places, rows in _some_places(mask[:, numbers], cone):
+            index, valid = unstable_index(mask[:, numbers[places]].transpose(0, 1).flatten(0, 1))
+            for part in range(0, index.shape[1], rows):
+                views.append(_in_cone(instance, bounds, rule, cone.at(places), numbers[places],
+                                      (index[:, part : part + rows], valid[:, part : part + rows])))  # fmt: skip
+    return views
+
+
+def _some_places(mask: Tensor, cone: Cone) -> Iterator[tuple[slice, int]]:
+    """The places of a cone in parts that fit memory, and how many entries of each to bound at a time; `mask` picks
+    entries, `(batch, places, n)`."""
+    most = int(mask.sum(2).max())
+    rows = chunk_queries(2 * len(mask) * _widest(cone.network.nodes), RULE_COPIES, mask.device)
+    at_a_time = max(1, rows // max(1, most))
+    for begin in range(0, mask.shape[1], at_a_time):
+        if bool(mask[:, begin : begin + at_a_time].any()):
+            yield slice(begin, begin + at_a_time), max(_FEW, rows)
+
+
+def _in_cone(instance: Instance, bounds: LayerBounds, rule: Rule, cone: Cone, numbers: Tensor, chosen: Portion) -> View:
+    """The pass for entries `(places * batch, m)` of a cone, whose entries have these `numbers`, `(places, n)`, in the
+    network."""
+    index, valid = (t.unflatten(0, (len(cone.places), -1)).transpose(0, 1) for t in chosen)  # batch, places, m
+    own = numbers.unsqueeze(0).expand(len(index), -1, -1).gather(2, index)
+    node = len(cone.network.nodes) - 1
+    return View(instance, bounds, rule, (own.flatten(1), valid.flatten(1)), node, chosen[0], cone)
 
 
 def tighten_by_ascent(instance: Instance, bounds: LayerBounds, node: int, ascent: Ascent) -> None:
@@ -112,11 +182,18 @@ def _portions(instance: Instance, bounds: LayerBounds, node: int, copies: int) -
     """The undecided entries of a pre-activation in portions that fit memory, one for each core where they are many."""
     if interval_is_exact(instance.network, instance.region, node):
         return []
-    mask = undecided(instance, bounds, node)
+    return _split(undecided(instance, bounds, node), instance.network.nodes[: node + 1], copies)
+
+
+def _split(mask: Tensor, nodes: Sequence[Node], copies: int) -> list[Portion]:
     index, valid = unstable_index(mask)
-    widest = max(prod(n.shape) for n in instance.network.nodes[: node + 1])
-    size = max(_FEW, chunk_queries(2 * len(mask) * widest * bounds.lower[0].element_size(), copies, mask.device))
+    size = max(_FEW, chunk_queries(2 * len(mask) * _widest(nodes), copies, mask.device))
     return [(index[:, i : i + size], valid[:, i : i + size]) for i in range(0, index.shape[1], size)]
+
+
+def _widest(nodes: Sequence[Node]) -> int:
+    """Bytes of the coefficients of one query at the widest of some nodes."""
+    return 8 * max(prod(n.shape) for n in nodes)
 
 
 def _with(

@@ -31,6 +31,7 @@ from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record, record_entries
+from krelax.bounds.seen import seen
 from krelax.bounds.steps import Single, Tapes, Witness, by_rule, over
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
@@ -133,6 +134,7 @@ def bound(
         al., 2019 (groups).
     """
     queries = _fitting(instance, queries)
+    instance = replace(instance, seen=seen(instance.network, queries.rows))
     with torch.no_grad(), one_core_each(queries.rows.device):
         if method.forward:
             return _forward(instance, queries)

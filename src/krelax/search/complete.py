@@ -8,6 +8,7 @@ import torch
 
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
+from krelax.bounds.seen import seen
 from krelax.problem.queries import Queries
 from krelax.search.effort import Complete, Found
 from krelax.search.inputs import Inputs
@@ -21,6 +22,7 @@ def decide_question(instance: Instance, queries: Queries, found: Bounded, effort
 
     The margin is proven. Ends at the deadline of the instance with what it has then.
     """
+    instance = replace(instance, seen=seen(instance.network, queries.rows))
     probe = Probe(instance, queries, effort.attack, confirm)
     ways: list[Way] = []
     if "inputs" in effort.split and Inputs.able(instance):

@@ -1,0 +1,157 @@
+"""Windows of convolutional layers, and what they see of a network."""
+
+from __future__ import annotations
+
+from math import prod
+
+import pytest
+import torch
+from torch import Tensor
+
+from krelax.activations import LeakyReLU, Max, ReLU, Rule, Sigmoid
+from krelax.bounds import intermediate
+from krelax.bounds.cones import cones, entries
+from krelax.bounds.instance import Instance
+from krelax.bounds.layers import LayerBounds, advance, start
+from krelax.bounds.seen import seen
+from krelax.network.graph import Builder, Network
+from krelax.network.linear import Add, Conv, Dense, Scale
+from krelax.network.ops import Reshape, Take
+from krelax.problem.region import Box, Region, ball
+
+DRAWN = torch.Generator().manual_seed(4)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=DRAWN, dtype=torch.float64)
+
+
+def conv(
+    given: int, made: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
+) -> Conv:
+    weight = drawn(made, given // groups, kernel, kernel) / kernel
+    return Conv(weight, drawn(made), (stride,) * 2, (padding,) * 2, (dilation,) * 2, groups)
+
+
+def residual(flat: bool = False) -> tuple[Network, int]:
+    """A network of many kinds of layers, and the node that sees most of them."""
+    builder = Builder((2 * 21 * 18,) if flat else (1, 2, 21, 18))
+    image = builder.add(Reshape((1, 2, 21, 18)), 0) if flat else 0
+    stem = builder.add(Scale(drawn(2, 1, 1), drawn(2, 1, 1)), image)
+    first = builder.add(LeakyReLU(0.1), builder.add(conv(2, 4, 3, padding=1), stem))
+    deeper = builder.add(Sigmoid(), builder.add(conv(4, 4, 3, padding=2, dilation=2, groups=2), first))
+    both = builder.add(Add((1, -1)), builder.add(conv(4, 4, 1), deeper), first)
+    last = builder.add(conv(4, 2, 2, stride=2), builder.add(ReLU(), both))
+    out = builder.add(ReLU(), last)
+    end = builder.add(Reshape((prod(builder.shape(out)),)), out)
+    return builder.build(builder.add(Dense(drawn(3, prod(builder.shape(out)))), end)), last
+
+
+def region(network: Network, norm: str = "linf") -> Region:
+    centre = torch.rand(2, *network.input_shape, generator=DRAWN, dtype=torch.float64)
+    return ball(centre, 0.3 if norm == "l2" else 0.02, norm, (0.0, 1.0))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_cone_computes_what_the_network_does(flat: bool) -> None:
+    network, node = residual(flat)
+    x = drawn(2, *network.input_shape)
+    values, found = network.values(x), cones(network, node)
+    assert len(found) > 1
+    covered = torch.zeros(network.nodes[node].shape, dtype=torch.int64).flatten()
+    for cone in found:
+        inputs = cone.gathered(values[cone.origin[0]], cone.origin[0])
+        assert inputs[0].numel() < x[0].numel()
+        torch.testing.assert_close(cone.network(inputs), cone.gathered(values[node], node), rtol=1e-12, atol=1e-12)
+        for numbers in entries(network.nodes[node].shape, [place[node] for place in cone.places]):
+            covered[numbers] += 1
+    assert bool((covered == 1).all())
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l1", "l2"])
+@pytest.mark.parametrize("rule", [Rule.ADAPTIVE, Rule.PARALLEL, Rule.ZERO])
+def test_bounds_through_cones_are_those_of_whole_passes(
+    monkeypatch: pytest.MonkeyPatch, flat: bool, norm: str, rule: Rule
+) -> None:
+    network, _ = residual(flat)
+    instance = Instance.of(network, region(network, norm))
+
+    def bounded() -> LayerBounds:
+        bounds = start(instance.region)
+        for i in range(1, len(network.nodes)):
+            if i in network.activations():
+                intermediate.bound_by_rule(instance, bounds, network.nodes[i].inputs[0], rule)
+            advance(network, bounds)
+        return bounds
+
+    through = bounded()
+    monkeypatch.setattr(intermediate, "cones", lambda *_: [])
+    for one, other in zip(through.lower + through.upper, bounded().lower + bounded().upper, strict=True):
+        # slopes are rounded to float32, so that bounds that differ by nothing else may round them differently
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_many_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places and entries in parts that hold few of them each."""
+    network, _ = residual()
+    instance = Instance.of(network, region(network))
+    monkeypatch.setattr(intermediate, "chunk_queries", lambda *_: 70)
+    monkeypatch.setattr(intermediate, "_FEW", 3)
+    test_bounds_through_cones_are_those_of_whole_passes(monkeypatch, False, "linf", Rule.ADAPTIVE)
+    assert len(instance.region) == 2
+
+
+def test_no_cones_where_windows_see_everything_or_operators_mix_places() -> None:
+    network, node = residual()
+    assert not cones(network, len(network.nodes) - 1)  # dense
+    small = Builder((1, 1, 6, 6))
+    deep = small.add(conv(1, 1, 5, padding=2), small.add(ReLU(), small.add(conv(1, 1, 5, padding=2), 0)))
+    assert not cones(small.build(deep), deep)
+    pooled = Builder((1, 1, 40, 40))
+    windows = pooled.add(Take(torch.arange(1600).reshape(1, 1, 20, 20, 4)), 0)
+    last = pooled.add(conv(1, 1, 3), pooled.add(Max(), windows))
+    assert not cones(pooled.build(last), last)
+    assert cones(network, node)
+
+
+def test_what_rows_see_is_where_gradients_are_not_zero() -> None:
+    network, node = residual()
+    builder = Builder(network.input_shape)
+    for n in network.nodes[1 : node + 1]:
+        builder.add(n.op, *n.inputs)
+    network = builder.build(node)
+    outputs = prod(network.output_shape)
+    rows = torch.zeros(1, 2, outputs, dtype=torch.float64)
+    rows[0, 0, 7] = rows[0, 1, outputs // 2] = 1.0
+    found = seen(network, rows)
+    x = drawn(1, *network.input_shape).requires_grad_(True)
+    y = network(x).flatten()
+    (gradient,) = torch.autograd.grad(y[7] + 3 * y[outputs // 2], x)
+    assert torch.equal(found[0], gradient.flatten() != 0)
+    # a stride of two leaves the last of 21 rows out
+    assert int(seen(network, torch.ones(1, 1, outputs, dtype=torch.float64))[node - 1].sum()) == 4 * 20 * 18
+    whole, _ = residual()
+    assert set(seen(whole, torch.ones(1, 1, 3, dtype=torch.float64))) == set(range(4, node))
+
+
+def test_what_is_not_seen_keeps_its_intervals() -> None:
+    """And what is seen is bounded as if everything were."""
+    network, node = residual()
+    x = region(network).lower[:1]
+    instance = Instance.of(network, Box(x, x + 0.05))
+    source = network.nodes[network.activations()[1]].inputs[0]
+    bounds = []
+    for mask in ({}, {source: torch.arange(prod(network.nodes[source].shape)) % 3 == 0}):
+        asked = Instance(**{**instance.__dict__, "seen": mask})
+        known = start(instance.region)
+        for _ in range(source):
+            advance(network, known)
+        interval = known.lower[source].flatten()
+        intermediate.bound_by_rule(asked, known, source, Rule.ADAPTIVE)
+        bounds.append(known.lower[source].flatten())
+    picked = torch.arange(len(bounds[0])) % 3 == 0
+    torch.testing.assert_close(bounds[0][picked], bounds[1][picked], rtol=1e-9, atol=1e-9)
+    assert torch.equal(bounds[1][~picked], interval[~picked])
+    assert bool((bounds[0][~picked] > interval[~picked]).any())
+    assert node > source
