@@ -78,7 +78,7 @@ def test_an_ascent_ends_after_its_seconds() -> None:
 @optimising
 def test_without_time_for_layers_bounds_are_sound(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every margin and every pre-activation, against exact ones; the margins are no worse than interval arithmetic."""
-    monkeypatch.setattr(methods, "_patience", lambda instance: -1.0)
+    monkeypatch.setattr(methods, "_patience", lambda *_: -1.0)
     instance, queries = problem()
     found = bound(instance, queries, METHODS[name])
     exact = [minimum(LAYERS, row, 0.0, LOWER, UPPER) for row in ROWS]

@@ -83,8 +83,9 @@ _SPLIT = (
 )
 # Where a pass with groups brings the worst margin less than this part of its way to zero, another will not do it.
 _WORTH_ANOTHER = 0.5
-# Bounds of layers may take this part of the time until a deadline, or so many seconds where that is more.
-_PART, _LEAST = 0.2, 3.0
+# Bounds of layers by a rule may take the first part of the time until a deadline, because nothing else comes far
+# without them; what is optimised the second one; or so many seconds where that is more.
+_RULE_PART, _PART, _LEAST = 0.5, 0.2, 3.0
 
 METHODS: dict[str, Method] = {
     m.name: m
@@ -230,7 +231,7 @@ def _record_parallel(instance: Instance, bounds: LayerBounds, node: int, lower: 
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
     """Backward passes with closed-form slopes: one for each layer, then one for the queries."""
     network, region = instance.network, instance.region
-    bounds, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance))
+    bounds, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance, _RULE_PART))
     activations = set(network.activations())
     for i, node in enumerate(network.nodes[1:], start=1):
         instance.check()
@@ -275,11 +276,11 @@ def _by_ascent(
     return _optimised(instance, queries, replace(found, bounds=bounds), outer, stop)
 
 
-def _patience(instance: Instance) -> float | None:
+def _patience(instance: Instance, part: float = _PART) -> float | None:
     """Seconds that bounds of layers, or slopes of the query, may take."""
     if instance.deadline is None:
         return None
-    return max(_LEAST, _PART * (instance.deadline - time.perf_counter()))
+    return max(_LEAST, part * (instance.deadline - time.perf_counter()))
 
 
 def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, stop: bool) -> Bounded:
