@@ -26,6 +26,9 @@ def check_asked(question: Question, inputs: int, outputs: int) -> None:
     clauses = np.unique(question.clause)
     if not np.array_equal(clauses, np.arange(len(clauses))):
         raise Malformed("clauses that are not numbered from 0")
+    joint = question.joint
+    if joint is not None and not (len(joint) and (np.diff(joint) > 0).all() and np.isin(joint, clauses).all()):
+        raise Malformed("joint clauses that do not exist, or are not in increasing order")
 
 
 def _check_region(region: Region, inputs: int) -> None:
@@ -44,7 +47,7 @@ def check_proof(question: Question, margins: int, slots: Sequence[Slot]) -> None
     """How the proof is made up: of boxes, or of a layer for each activation and a lemma about so many margins."""
     lemma = question.margins
     if question.boxes is not None:
-        other = question.layers or lemma is not None or question.maxima or question.cases
+        other = question.layers or lemma is not None or question.joint is not None or question.cases
         if other or question.region.kind != "box":
             raise Malformed("boxes with another proof, or of a region that is no box")
         return
