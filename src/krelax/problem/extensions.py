@@ -45,10 +45,16 @@ def with_maxima(network: Network, queries: Queries, joint: Sequence[int]) -> tup
     return builder.build(both), asked
 
 
+def with_margins(network: Network, queries: Queries) -> Network:
+    """The network with the margins of one question as its output. Nodes keep their numbers."""
+    builder, flat = _continued(network, queries.rows.shape[-1])
+    return builder.build(builder.add(Dense(queries.rows[0], queries.offsets[0]), flat))
+
+
 def _tournament(builder: Builder, values: int, owner: Tensor) -> int:
     """The node of the largest value of every owner, in increasing order; `owner`, `(n,)`, is sorted."""
     while bool((owner[1:] == owner[:-1]).any()):
-        first, second, pair = _paired(owner)
+        first, second, pair = matches(owner)
         loses = builder.add(
             Add((1, -1)), builder.add(Take(first[pair]), values), builder.add(Take(second[pair]), values)
         )
@@ -61,7 +67,7 @@ def _tournament(builder: Builder, values: int, owner: Tensor) -> int:
     return values
 
 
-def _paired(owner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def matches(owner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Who meets whom in one round: the first and the second of every pair of neighbours with the same owner, and
     whether it is one; who is left alone is both."""
     place = torch.arange(len(owner), device=owner.device)

@@ -28,7 +28,7 @@ def question(
     network: Network, region: Region, queries: Queries, log: ProofLog, conclusion: Conclusion
 ) -> file.Question:
     """One question about one region, with its proof. `queries` has a batch of one."""
-    if conclusion.joint:
+    if conclusion.joint or (conclusion.boxes is not None and conclusion.boxes.weights):
         queries = queries.distinct()[0]
     rows, offsets = (t[0].double().cpu().numpy() for t in (queries.rows, queries.offsets))
     clause = queries.clause[0].cpu().numpy().astype(np.int32)
@@ -83,7 +83,8 @@ def _boxes(cuts: Cuts) -> file.Boxes:
         if cuts.cut[box] >= 0:
             waiting += [cuts.below[box] + 1, cuts.below[box]]
     cut, at = np.array(cuts.cut, np.int32), np.array(cuts.at)
-    return file.Boxes(cut[order], at[order])
+    weights = [cuts.weights[box] for box in order if box in cuts.weights]
+    return file.Boxes(cut[order], at[order], np.stack(weights) if weights else None)
 
 
 @dataclass

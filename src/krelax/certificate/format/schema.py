@@ -184,10 +184,15 @@ class Refutation:
 @dataclass
 class Boxes:
     """A tree of boxes in preorder: the input that is cut, -1 for a leaf, and where (0 for a leaf). First the part
-    `x <= at`, then `x >= at`."""
+    `x <= at`, then `x >= at`.
+
+    With `weights`, in each leaf each clause is bounded by one sum of its margins, weighted in units of 1 / 16384. The
+    weights of a clause add up to 16384. Without, margins are bounded one by one.
+    """
 
     cut: Annotated[NDArray[np.int32], Stored("<i4", "nodes")]
     at: Annotated[NDArray[np.float64], Stored("<f8", "nodes")]
+    weights: Annotated[NDArray[np.int16], Stored("<i2", "leaves margins")] | None = None
 
 
 @dataclass

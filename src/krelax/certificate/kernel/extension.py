@@ -14,14 +14,18 @@ from krelax.certificate.kernel.linear import Dense, Index, Pick, Scale
 from krelax.certificate.kernel.network import Activation, Affine, Network
 
 
+def with_margins(network: Network, rows: Floats, offsets: Floats, ar: Arithmetic) -> Network:
+    """The network continued by margins."""
+    dense = Dense(ar.number(rows[None, None]))
+    margins = Affine((len(network.nodes) - 1,), (dense,), len(rows), ar.number(offsets), abs(offsets))
+    return replace(network, nodes=(*network.nodes, margins))
+
+
 def with_maxima(network: Network, rows: Floats, offsets: Floats, owner: Index, ar: Arithmetic) -> Network:
     """The network continued by margins and by the largest margin of every owner, `(margins,)` in increasing order;
     the output is what it was, and behind it the maxima."""
     last, outputs = len(network.nodes) - 1, network.size(len(network.nodes) - 1)
-    nodes = [
-        *network.nodes,
-        Affine((last,), (Dense(ar.number(rows[None, None])),), len(rows), ar.number(offsets), abs(offsets)),
-    ]
+    nodes = [*with_margins(network, rows, offsets, ar).nodes]
     while (owner[1:] == owner[:-1]).any():
         # neighbours with the same owner meet; who is left alone goes on
         rank = np.arange(len(owner)) - np.searchsorted(owner, owner)

@@ -15,7 +15,7 @@ from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.boxes import check_boxes
 from krelax.certificate.kernel.closed_form import bound_entries
 from krelax.certificate.kernel.context import Context, slots_of
-from krelax.certificate.kernel.extension import with_assumed, with_maxima
+from krelax.certificate.kernel.extension import with_assumed, with_margins, with_maxima
 from krelax.certificate.kernel.groups import Key, key, polytopes
 from krelax.certificate.kernel.lemma import check_lemma, check_lines
 from krelax.certificate.kernel.linear import Index
@@ -55,6 +55,8 @@ def check_question(
     asked = Margins(question.rows, question.offsets, question.clause, errors)
     if question.joint is not None:
         network, asked = _jointly(network, asked, question.joint, ar)
+    if question.boxes is not None and question.boxes.weights is not None:
+        network, asked = _shared(network, asked, ar)
     weakest = partial(_weakest, asked, outputs)
     check_proof(question, len(asked.rows), slots_of(network, [()] * len(network.activations)))
     context = Context(LayerBounds.of(network, Region.of(question.region), ar, float32), asked.rows, asked.offsets)
@@ -78,8 +80,23 @@ def _jointly(network: Network, asked: Margins, joint: Index, ar: Arithmetic) -> 
     rows = np.concatenate([np.pad(asked.rows[~mine], ((0, 0), (0, count))), np.eye(count, outputs + count, outputs)])
     clause, errors = np.concatenate([asked.clause[~mine], joint]), asked.errors
     if errors is not None:
-        errors = np.concatenate([errors[~mine], [errors[asked.clause == n].max(0) for n in joint]])
+        errors = np.concatenate([errors[~mine], _largest(errors, asked.clause, joint)])
     return longer, Margins(rows, np.append(asked.offsets[~mine], np.zeros(count)), clause, errors)
+
+
+def _shared(network: Network, asked: Margins, ar: Arithmetic) -> tuple[Network, Margins]:
+    """The network with all margins as output, and what is asked of sums of them, one for each clause, whose weights
+    are at least zero and add up to one."""
+    clauses = np.arange(int(asked.clause.max()) + 1)
+    rows = (asked.clause == clauses[:, None]).astype(np.float64)
+    errors = None if asked.errors is None else _largest(asked.errors, asked.clause, clauses)
+    longer = with_margins(network, asked.rows, asked.offsets, ar)
+    return longer, Margins(rows, np.zeros(len(clauses)), clauses, errors)
+
+
+def _largest(errors: Floats, clause: Index, clauses: Index) -> Floats:
+    """The largest errors of the members of some clauses."""
+    return np.array([errors[clause == n].max(0) for n in clauses])
 
 
 def _weakest(asked: Margins, outputs: int, bounds: LayerBounds, values: Floats) -> Floats:
