@@ -21,6 +21,7 @@ from tests.certificate.values import evaluate
 from tests.exact_cells import least_margin
 
 from krelax.certificate.format.schema import (
+    Boxes,
     Certificate,
     Choices,
     Forms,
@@ -109,7 +110,8 @@ def bases() -> Iterator[tuple[str, str, Callable[[], Certificate]]]:
         yield f"{network} claims", network, partial(relational, network)
     for network in ("convolutional", "residual", "pooled"):
         yield f"{network} boxes", network, partial(_boxed, network)
-        yield f"{network} maxima", network, partial(_larger, network)
+        yield f"{network} joint", network, partial(_jointly, network)
+        yield f"{network} shares", network, partial(_shared, network)
     for network in ("convolutional", "residual", "deep"):
         yield f"{network} clips", network, partial(clipped, network)
         yield f"{network} case", network, partial(contradicted, network)
@@ -256,16 +258,30 @@ def _boxed(network: str) -> Certificate:
     return _settled(network, question)
 
 
+_OPPOSITE = np.array([[1.0, -1.0], [-1.0, 1.0]])
+
+
 @cache
-def _larger(network: str) -> Certificate:
+def _jointly(network: str) -> Certificate:
     """A margin or its negative is positive: half of both, whatever the network computes."""
     read = read_network(MODELS[network])
-    lines = np.array([[[0.5, 0.0], [0.5, 0.0]]], np.float32)
+    lines = np.array([[[0.5, 1.0]]], np.float32)
     claim = Lemma(i4(-1), np.zeros(0, np.float32), [Choices(len(read.activations), i4(0), lines=lines)])
-    rows = np.array([[1.0, -1.0], [-1.0, 1.0]])
-    question = Question(Region("box", np.full(2, -0.25), np.full(2, 0.375)), rows, np.zeros(2), i4(0, 0))
+    question = Question(Region("box", np.full(2, -0.25), np.full(2, 0.375)), _OPPOSITE, np.zeros(2), i4(0, 0))
     question.layers, question.margins = [Layer("adaptive") for _ in range(len(read.activations) + 1)], claim
-    question.maxima = True
+    question.joint = i4(0)
+    return _settled(network, question)
+
+
+@cache
+def _shared(network: str) -> Certificate:
+    """The same in three boxes, and a clause of one margin."""
+    rows = np.concatenate([_OPPOSITE, [[1.0, 0.0]]])
+    question = Question(
+        Region("box", np.full(2, -0.25), np.full(2, 0.375)), rows, np.array([0.0, 0.0, 4.0]), i4(0, 0, 1)
+    )
+    weights = np.array([[8192, 8192, 16384]] * 3, np.int16)
+    question.boxes = Boxes(i4(0, -1, 1, -1, -1), np.array([0.0, 0.0, 0.125, 0.0, 0.0]), weights)
     return _settled(network, question)
 
 

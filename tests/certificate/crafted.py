@@ -151,6 +151,24 @@ def _many_cuts(question: Question) -> Boxes:
     return Boxes(i4(*[0] * 200, *[-1] * 201), np.append(np.full(200, 0.125), np.zeros(201)))
 
 
+def _exchanged(weights: Any) -> Any:
+    """All weight on the first of two members, then on the second."""
+    found = weights.copy()
+    found[::2, :2], found[1::2, :2] = (16384, 0), (0, 16384)
+    return found
+
+
+def _negative(weights: Any) -> Any:
+    """A clause's weights that add up, but one is negative."""
+    found = weights.copy()
+    found[:, :2] = 16385, -1
+    return found
+
+
+def _has_weights(boxes: Boxes) -> bool:
+    return boxes.weights is not None
+
+
 _ONE_BOX = put(boxes=lambda q: Boxes(i4(-1), np.zeros(1)))
 _TABLES = ("slopes", "lines", "absolute")
 
@@ -235,8 +253,18 @@ CHANGES: dict[str, Change] = {
     "another claim for the margins": Change("malformed", Question, put(margins=lambda q: _claims(q)[0]), _claims),
     "layers reversed": Change("true", Question, lambda q: q.layers.reverse(), lambda q: len(q.layers) > 1),
     "layers without anything": Change("true", Question, put(layers=lambda q: [Layer("interval") for _ in q.layers])),
-    "maxima": Change("malformed", Question, put(maxima=True), lambda q: not q.maxima),
-    "no maxima": Change("malformed", Question, put(maxima=None), lambda q: q.maxima),
+    "joint": Change("true", Question, put(joint=i4(0)), lambda q: q.joint is None and q.layers),
+    "not joint": Change("malformed", Question, put(joint=None), lambda q: q.joint is not None),
+    "joint clauses that do not exist": Change("malformed", Question, put(joint=lambda q: i4(int(q.clause.max()) + 1))),
+    "joint clauses twice": Change("malformed", Question, put(joint=i4(0, 0))),
+    "no joint clauses": Change("malformed", Question, put(joint=i4())),
+    "joint boxes": Change("malformed", Question, put(joint=i4(0)), lambda q: q.boxes),
+    "other weights": Change("true", Boxes, put(weights=lambda b: _exchanged(b.weights)), _has_weights),
+    "no weights": Change("true", Boxes, put(weights=None), _has_weights),
+    "more weight": Change("malformed", Boxes, put(weights=lambda b: b.weights + np.int16(1)), _has_weights),
+    "negative weights": Change("malformed", Boxes, put(weights=lambda b: _negative(b.weights)), _has_weights),
+    "weights of fewer leaves": Change("malformed", Boxes, put(weights=lambda b: b.weights[:-1]), _has_weights),
+    "weights of fewer margins": Change("malformed", Boxes, put(weights=lambda b: b.weights[:, :-1]), _has_weights),
     "boxes, too": Change("malformed", Question, _ONE_BOX, lambda q: q.margins),
     "layers, too": Change("malformed", Question, put(layers=lambda q: [Layer("interval")]), lambda q: q.boxes),
     "one box": Change("true", Question, _ONE_BOX, lambda q: q.boxes),

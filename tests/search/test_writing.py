@@ -39,7 +39,7 @@ from krelax.problem.region import Box, ball
 from krelax.proof.encode import question
 from krelax.proof.log import Lemma, ProofLog
 from krelax.search.attack import Attack
-from krelax.search.clauses import largest
+from krelax.search.clauses import pose
 from krelax.search.effort import Complete
 from krelax.search.margins import Margins, Probe
 from krelax.search.pipeline import Plan, decide
@@ -332,7 +332,8 @@ def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     outcome, found = decided(path, several(path, seed), Complete(split=("neurons",), passes=()))
     (proof,) = outcome.proofs
-    assert proof.maxima
+    assert proof.joint is not None
+    assert proof.joint.tolist() == [0]
     assert outcome.margin is not None
     assert 0.999 * outcome.margin <= found <= 0.01 + 1e-9
     certificate = read(path.with_suffix(".zip"))
@@ -343,18 +344,20 @@ def test_clauses_of_several_margins(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 2])
-def test_what_is_known_of_single_margins_counts_for_their_maxima(seed: int, tmp_path: Path) -> None:
-    """Before anything is proven of the maxima themselves."""
+def test_what_is_known_of_other_clauses_stays_where_one_is_bounded_jointly(seed: int, tmp_path: Path) -> None:
+    """Before anything is searched."""
     path, log = tmp_path / "small.onnx", ProofLog()
     asked = several(path, seed)
     instance = replace(Instance.of(load_onnx(path), asked.region), logs=(log,))
     found = bound(instance, asked.queries, METHODS["alpha"])
-    conclusion = largest(instance, asked.queries, found)[2].conclusion(maxima=True)
+    posed = pose(instance, asked.queries, found)
+    conclusion = posed.found.conclusion()
     assert conclusion is not None
+    assert conclusion.joint == (0,)
+    assert float(posed.found.value[0, 0]) == float(found.value[0, 2])
     written = question(instance.network, instance.region, asked.queries, log, conclusion)
     proof = check_question(read_network(path.read_bytes()).over(Float64()), written, Float64())
-    bounds = min(0.0, float(asked.queries.margin(found.value)))
-    assert proof.margin == pytest.approx(bounds, abs=1e-6)
+    assert proof.margin == pytest.approx(float(posed.queries.margin(posed.found.value)), abs=1e-6)
 
 
 @pytest.mark.parametrize("clips", [None, 0.0])

@@ -19,13 +19,14 @@ from krelax.proof.log import DERIVED, UNSTATED, Conclusion
 class Bounded:
     """What a method found for a batch: lower bounds of the queries, `(batch, queries)`, over bounds of layers, and the
     last witness with its tapes. `lemmas`, of the same shape, prove them, `DERIVED` where none does; None where no
-    proofs are recorded."""
+    proofs are recorded. Each of the clauses `joint` has one query, behind those of the others."""
 
     value: Tensor
     bounds: LayerBounds
     witness: Witness = field(default_factory=dict)
     tapes: Tapes = field(default_factory=dict)
     lemmas: Tensor | None = None
+    joint: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, value: Tensor, bounds: LayerBounds, lemmas: Tensor | None) -> Bounded:
@@ -46,25 +47,26 @@ class Bounded:
         value, lemmas = (torch.where(better, *pair) for pair in ((value, self.value), (lemmas, self.lemmas)))
         return replace(self, value=value, lemmas=lemmas)
 
-    def conclusion(self, region: int = 0, maxima: bool = False) -> Conclusion | None:
+    def conclusion(self, region: int = 0) -> Conclusion | None:
         """What the bounds of one region rest on; None where no proofs are recorded."""
         if self.lemmas is None or self.bounds.lemmas is None:
             return None
         every = ((i, torch.stack([t[region] for t in sides])) for i, sides in self.bounds.lemmas.items())
         layers = {i: np.unique(numbers[numbers > DERIVED].cpu().numpy()) for i, numbers in every}
-        return Conclusion(self.lemmas[region].cpu().numpy(), layers, maxima)
+        return Conclusion(self.lemmas[region].cpu().numpy(), layers, self.joint)
 
     def select(self, index: Tensor, network: Network) -> Bounded:
         """What was found for some of the regions, without the witness."""
         lemmas = None if self.lemmas is None else self.lemmas[index]
-        return Bounded(self.value[index], self.bounds.select(index, network), lemmas=lemmas)
+        return Bounded(self.value[index], self.bounds.select(index, network), lemmas=lemmas, joint=self.joint)
 
     @classmethod
     def join(cls, parts: Sequence[Bounded], network: Network) -> Bounded:
-        """What was found for one region after the other; of several without witnesses and groups, which differ."""
+        """What was found for one region after the other, with the same queries; of several without witnesses and
+        groups, which differ."""
         if len(parts) == 1:
             return parts[0]
         found = [p.lemmas for p in parts if p.lemmas is not None]
         lemmas = torch.cat(found) if found else None
         bounds = LayerBounds.join([p.bounds for p in parts], network)
-        return cls(torch.cat([p.value for p in parts]), bounds, lemmas=lemmas)
+        return cls(torch.cat([p.value for p in parts]), bounds, lemmas=lemmas, joint=parts[0].joint)

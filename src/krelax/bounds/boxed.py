@@ -27,6 +27,7 @@ from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
 from krelax.network.ops import Linear
 from krelax.op import Op
+from krelax.problem.extensions import matches, with_margins
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, middle
 
@@ -34,24 +35,29 @@ from krelax.problem.region import Box, middle
 _MOST_BYTES = 64 << 20
 # A tensor of symbols should not be larger: it falls out of the caches.
 _CACHE_BYTES = 16 << 20
+# Weights are so many times smaller than they are written; and so often is the range halved in which one is sought.
+UNIT, _HALVINGS = 1 << 14, 12
 
 
 @dataclass
 class Bounds:
-    """What is known of the margins over boxes.
+    """What is known of clauses over boxes.
 
-    `value`, `(boxes, queries)`, are proven lower bounds. The rest only proposes: `slopes`, `(boxes, queries, varied)`,
-    say how the margins change from the centre of the box to its face, and `blame`, of the same shape, which input
-    makes the bound how loose.
+    `value`, `(boxes, clauses)`, are proven lower bounds of their largest margins: of a form that shares its weight
+    among the members, `weights`, `(boxes, margins)`, in units of `UNIT`; None where every clause has one member. The
+    rest only proposes: `slopes`, `(boxes, clauses, varied)`, say how that form changes from the centre of the box to
+    its face, and `blame`, of the same shape, which input makes the bound how loose.
     """
 
     value: Tensor
     slopes: Tensor
     blame: Tensor
+    weights: Tensor | None
 
     def select(self, index: Tensor) -> Bounds:
         """What is known over some of the boxes."""
-        return Bounds(self.value[index], self.slopes[index], self.blame[index])
+        weights = None if self.weights is None else self.weights[index]
+        return Bounds(self.value[index], self.slopes[index], self.blame[index], weights)
 
 
 @dataclass
@@ -72,8 +78,16 @@ class Bounder:
     """
 
     def __init__(self, instance: Instance, queries: Queries) -> None:
-        self._instance, self._queries = instance, queries
+        self._instance, queries = instance, queries.distinct()[0]
         self._network, region = instance.network, instance.region
+        self._clause = queries.clause[0]
+        self._rows, self._offsets = (t[:, self._clause.argsort()] for t in (queries.rows, queries.offsets))
+        self._members: Tensor | None = None
+        if len(self._clause) > queries.clauses:
+            self._network = with_margins(instance.network, queries)
+            numbers = torch.arange(queries.clauses, device=self._clause.device)
+            self._members = (self._clause == numbers[:, None]).to(queries.rows)
+            self._offsets = queries.offsets.new_zeros(1, queries.clauses)
         self._fixed = region.lower.flatten()
         self.varied = (region.upper > region.lower).flatten().nonzero()[:, 0]
         self._absolute = [_absolute(n.op) for n in self._network.nodes]
@@ -96,8 +110,12 @@ class Bounder:
         `time.perf_counter()`."""
         boxes = Box(self.points(lower), self.points(upper))
         bounds, witness, form, shares = self._forward(boxes)
-        found = self._margins(form, shares)
-        rows, offsets = (t.expand(len(boxes), *t.shape[1:]) for t in (self._queries.rows, self._queries.offsets))
+        rows, weights = self._rows, None
+        if self._members is not None:
+            weights = shared_weights(form.centre, form.symbols, form.error, self._clause)
+            rows = self._members * (weights / UNIT).unsqueeze(1)
+        found = self._margins(form, shares, rows, weights)
+        rows, offsets = (t.expand(len(boxes), *t.shape[1:]) for t in (rows, self._offsets))
         asked = outputs(self._network, rows, offsets)
         backward = lower_bound(self._network, boxes, asked, witness, bounds)
         found.value = torch.maximum(found.value, backward)
@@ -150,17 +168,63 @@ class Bounder:
         form = _Form(centre, symbols.unflatten(2, centre.shape[1:]), torch.zeros_like(centre), centre.abs() + radius)
         return form, shares
 
-    def _margins(self, output: _Form, shares: Tensor) -> Bounds:
-        rows, offsets = self._queries.rows[0], self._queries.offsets
-        symbols = output.symbols.flatten(2) @ rows.T
-        spread = symbols.abs()
-        size = output.size.flatten(1) @ rows.abs().T + offsets.abs()
-        count = symbols.shape[1]
-        lost = gamma(rows.shape[1] + count, rows.dtype) * size + underflow(rows.shape[1] * (1 + count), output.size)
-        error = output.error.flatten(1) @ rows.abs().T + lost
-        value = output.centre.flatten(1) @ rows.T + offsets - spread.sum(1) - error
+    def _margins(self, output: _Form, shares: Tensor, rows: Tensor, weights: Tensor | None) -> Bounds:
+        """Bounds of `rows`, `(boxes | 1, clauses, outputs)`, and offsets by the form of the output alone."""
+        columns, size, offsets = rows.transpose(1, 2), output.size.flatten(1), self._offsets
+        symbols = output.symbols.flatten(2) @ columns
+        spread, count = symbols.abs(), symbols.shape[1]
+
+        def over(t: Tensor, by: Tensor) -> Tensor:
+            return (t.flatten(1).unsqueeze(1) @ by).squeeze(1)
+
+        lost = gamma(rows.shape[2] + count, rows.dtype) * (over(size, columns.abs()) + offsets.abs())
+        lost = lost + underflow(rows.shape[2] * (1 + count), output.size)
+        error = over(output.error, columns.abs()) + lost
+        value = over(output.centre, columns) + offsets - spread.sum(1) - error
         blame = spread.transpose(1, 2) @ shares[:, :count]
-        return Bounds(bounding(value), symbols[:, : len(self.varied)].transpose(1, 2), blame)
+        return Bounds(bounding(value), symbols[:, : len(self.varied)].transpose(1, 2), blame, weights)
+
+
+def shared_weights(centre: Tensor, symbols: Tensor, error: Tensor, clause: Tensor) -> Tensor:
+    """How much each margin should count in its clause, so that the sum is large all over a box: whole numbers, of which
+    those of a clause add up to `UNIT`, `(boxes, margins)`.
+
+    Margins are affine forms, `centre` and `error` `(boxes, margins)` and `symbols` `(boxes, symbols, margins)`. Of two
+    neighbours each the best mixture goes on. A proposal: any weights prove something.
+    """
+    order = clause.argsort(stable=True)
+    owner, centre, symbols = clause[order], (centre - error)[:, order], symbols[:, :, order]
+    parts = torch.eye(len(owner), dtype=centre.dtype, device=centre.device).expand(len(centre), -1, -1)
+    while bool((owner[1:] == owner[:-1]).any()):
+        first, second, _ = matches(owner)
+        ways = centre[:, first] - centre[:, second], symbols[:, :, first] - symbols[:, :, second]
+        share = _best_share(*ways, symbols[:, :, second]).unsqueeze(1)
+        centre = centre[:, second] + share[:, 0] * ways[0]
+        symbols = symbols[:, :, second] + share * ways[1]
+        parts = parts[:, :, second] + share * (parts[:, :, first] - parts[:, :, second])
+        owner = owner[second]
+    weights = (parts.sum(2) * UNIT).floor()
+    whole = centre.new_zeros(len(centre), len(owner)).index_add_(1, clause[order], weights)
+    largest = parts.argmax(1)  # of every clause
+    weights = weights.scatter_add(1, largest, UNIT - whole)
+    return torch.empty_like(weights).index_copy_(1, order, weights)
+
+
+def _best_share(centre: Tensor, symbols: Tensor, base: Tensor) -> Tensor:
+    """The t in [0, 1] at which `t centre - sum_s |base_s + t symbols_s|` is largest: it is concave, and found by
+    bisection; `(boxes, pairs)`."""
+
+    def mixed(t: Tensor) -> Tensor:
+        return base + t.unsqueeze(1) * symbols
+
+    low, high = torch.zeros_like(centre), torch.ones_like(centre)
+    for _ in range(_HALVINGS):
+        at = (low + high) / 2
+        slope = centre - (mixed(at).sign() * symbols).sum(1)
+        low, high = torch.where(slope >= 0, at, low), torch.where(slope <= 0, at, high)
+    candidates = torch.stack([(low + high) / 2, torch.zeros_like(low), torch.ones_like(low)])
+    values = torch.stack([t * centre - mixed(t).abs().sum(1) for t in candidates])
+    return candidates.gather(0, values.argmax(0, keepdim=True))[0]
 
 
 def fits(instance: Instance) -> bool:

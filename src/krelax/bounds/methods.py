@@ -230,23 +230,28 @@ def _record_parallel(instance: Instance, bounds: LayerBounds, node: int, lower: 
 
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
     """Backward passes with closed-form slopes: one for each layer, then one for the queries."""
-    network, region = instance.network, instance.region
-    bounds, hurried = start(region, bool(instance.logs)), instance.until(_patience(instance, _RULE_PART))
-    activations = set(network.activations())
-    for i, node in enumerate(network.nodes[1:], start=1):
-        instance.check()
-        if i in activations and method.intermediate is not None:
-            with suppress(OutOfTime):
-                bound_by_rule(hurried, bounds, node.inputs[0], method.intermediate)
-        advance(network, bounds)
-    form, witness = outputs(network, queries.rows, queries.offsets), by_rule(bounds, method.final)
-    value = lower_bound(network, region, form, witness, bounds)
-    found = Bounded.of(value, bounds, _record_margins(instance, value, chosen(instance, witness, 1)))
+    found = go_on(instance, queries, start(instance.region, bool(instance.logs)), method.intermediate, method.final)
     if method.final is Rule.ZERO:
         return found
     # closed-form slopes can be worse than none
     plain = _by_rule(replace(instance, logs=()), queries, METHODS["interval"])
     return _with_intervals(instance, found, plain.value)
+
+
+def go_on(instance: Instance, queries: Queries, bounds: LayerBounds, intermediate: Rule | None, final: Rule) -> Bounded:
+    """Backward passes with closed-form slopes: one for each layer behind those whose `bounds` are known, which grow,
+    then one for the queries."""
+    network, region = instance.network, instance.region
+    hurried, activations = instance.until(_patience(instance, _RULE_PART)), set(network.activations())
+    for i, node in enumerate(network.nodes[len(bounds.lower) :], start=len(bounds.lower)):
+        instance.check()
+        if i in activations and intermediate is not None:
+            with suppress(OutOfTime):
+                bound_by_rule(hurried, bounds, node.inputs[0], intermediate)
+        advance(network, bounds)
+    form, witness = outputs(network, queries.rows, queries.offsets), by_rule(bounds, final)
+    value = lower_bound(network, region, form, witness, bounds)
+    return Bounded.of(value, bounds, _record_margins(instance, value, chosen(instance, witness, 1)))
 
 
 def _with_intervals(instance: Instance, found: Bounded, value: Tensor) -> Bounded:

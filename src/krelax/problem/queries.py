@@ -45,6 +45,27 @@ class Queries:
         """The same margins less numbers `(batch,)`: they are positive where the margins are larger."""
         return replace(self, offsets=self.offsets - by.to(self.offsets)[:, None])
 
+    def distinct(self) -> tuple[Queries, Tensor]:
+        """A question about one region without members that have the row of another one in their clause: the largest
+        offset stays. Also which of the margins each of those left is."""
+        keys = torch.cat([self.clause[0, :, None].to(self.rows.dtype), self.rows[0]], 1)
+        kind = keys.unique(dim=0, return_inverse=True)[1]
+
+        def leaders(order: Tensor) -> Tensor:  # the first of each kind
+            by_kind = order[kind[order].argsort(stable=True)]
+            new = kind[by_kind].diff(prepend=kind.new_full((1,), -1)) != 0
+            return by_kind[new]
+
+        first, best = (
+            leaders(torch.arange(len(kind), device=kind.device)),
+            leaders(self.offsets[0].argsort(descending=True)),
+        )
+        place = first.argsort()
+        first, best = first[place], best[place]
+        return replace(
+            self, rows=self.rows[:, first], offsets=self.offsets[:, best], clause=self.clause[:, first]
+        ), best
+
     def select(self, index: Tensor) -> Queries:
         """The questions about some of the regions."""
         return replace(self, rows=self.rows[index], offsets=self.offsets[index], clause=self.clause[index])

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from threading import Lock
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
 class Cuts:
     """A tree of boxes: for each box by its number the input that it is cut at (-1: none), where, and the number of the
-    part below; that above has the next one. Box 0 is the region. `inputs` are the inputs that vary."""
+    part below; that above has the next one. Box 0 is the region. `inputs` are the inputs that vary. `weights` are those
+    of margins in boxes that are closed, in clauses of several."""
 
     def __init__(self, inputs: Sequence[int]) -> None:
         self.cut: list[int] = [-1]
         self.at: list[float] = [0.0]
         self.below: list[int] = [-1]
+        self.weights: dict[int, NDArray[np.int16]] = {}
         self._inputs, self._lock = inputs, Lock()
 
     def __getstate__(self) -> dict[str, object]:
@@ -35,3 +39,7 @@ class Cuts:
                 self.at += [0.0, 0.0]
                 self.below += [-1, -1]
         return torch.arange(first, first + 2 * len(boxes), 2, device=boxes.device)
+
+    def close(self, boxes: Tensor, weights: Tensor) -> None:
+        """Note the weights, `(n, margins)`, that close boxes, `(n,)`."""
+        self.weights.update(zip(boxes.tolist(), weights.cpu().numpy().astype(np.int16), strict=True))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from krelax.certificate.format import schema as file
 from krelax.network.graph import Network
@@ -29,26 +28,29 @@ def question(
     network: Network, region: Region, queries: Queries, log: ProofLog, conclusion: Conclusion
 ) -> file.Question:
     """One question about one region, with its proof. `queries` has a batch of one."""
+    if conclusion.joint or (conclusion.boxes is not None and conclusion.boxes.weights):
+        queries = queries.distinct()[0]
     rows, offsets = (t[0].double().cpu().numpy() for t in (queries.rows, queries.offsets))
     clause = queries.clause[0].cpu().numpy().astype(np.int32)
     asked = file.Question(_region(region), rows, offsets, clause)
     if conclusion.boxes is not None:
         asked.boxes = _boxes(conclusion.boxes)
         return asked
-    if conclusion.maxima:
-        network, asked.maxima = with_maxima(network, queries)[0], True
-        rows, offsets = np.eye(queries.clauses), np.zeros(queries.clauses)
+    if conclusion.joint:
+        asked.joint = np.array(conclusion.joint, np.int32)
+        network, queries = with_maxima(network, queries.to(torch.float64), conclusion.joint)
     writer = _Writer(network, log)
     margins = [log[n] if n > DERIVED else None for n in conclusion.margins.tolist()]
     asked.margins = writer.together([None if isinstance(m, Case) else m for m in margins], len(writer.activations))
     asked.layers = [writer.layer(j, conclusion) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
     cases = ((k, m) for k, m in enumerate(margins) if isinstance(m, Case))
-    asked.cases = [_case(network, log, k, Assumption(*_row(rows, offsets, k), m.level), m) for k, m in cases] or None
+    asked.cases = [_case(network, log, k, _assumed(queries, k, m.level), m) for k, m in cases] or None
     return asked
 
 
-def _row(rows: NDArray[np.float64], offsets: NDArray[np.float64], margin: int) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(rows[margin]), torch.tensor(offsets[margin])
+def _assumed(queries: Queries, margin: int, level: float) -> Assumption:
+    row, offset = (t[0, margin].double().cpu() for t in (queries.rows, queries.offsets))
+    return Assumption(row, offset, level)
 
 
 def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, case: Case) -> file.Refutation:
@@ -81,7 +83,8 @@ def _boxes(cuts: Cuts) -> file.Boxes:
         if cuts.cut[box] >= 0:
             waiting += [cuts.below[box] + 1, cuts.below[box]]
     cut, at = np.array(cuts.cut, np.int32), np.array(cuts.at)
-    return file.Boxes(cut[order], at[order])
+    weights = [cuts.weights[box] for box in order if box in cuts.weights]
+    return file.Boxes(cut[order], at[order], np.stack(weights) if weights else None)
 
 
 @dataclass

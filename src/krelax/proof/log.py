@@ -177,12 +177,12 @@ class Restated:
 @dataclass(frozen=True, eq=False)
 class Conclusion:
     """What a question rests on: for each of its margins a lemma, `DERIVED` if there is none, and for each node of a
-    pre-activation those that bound it, by `layers`. With `maxima`, margins are the largest ones of clauses. `boxes` are
-    the cuts of a search that decided it without any of that."""
+    pre-activation those that bound it, by `layers`. Each of the clauses `joint` has one margin, the largest, behind
+    those of the others. `boxes` are the cuts of a search that decided it without any of that."""
 
     margins: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
     layers: Mapping[int, Numbers] = field(default_factory=dict)
-    maxima: bool = False
+    joint: tuple[int, ...] = ()
     boxes: Cuts | None = None
 
 

@@ -165,14 +165,15 @@ class InputSplitting:
         """Bound boxes; look for counterexamples in those that stay open, and cut them, the worst ones last."""
         with torch.no_grad():  # which every thread has its own of
             found = self._bounder.bound(boxes.lower, boxes.upper)
-            clauses = self._queries.clause_values(found.value.unsqueeze(0))[0]
-            boxes.floor = torch.fmax(clauses.amin(1), boxes.floor)
+            boxes.floor = torch.fmax(found.value.amin(1), boxes.floor)
             order = boxes.floor.argsort(descending=True)
             closed, rest = (order[mask[order]] for mask in (boxes.floor > 0, ~(boxes.floor > 0)))
             done, boxes = boxes.select(closed), boxes.select(rest)
-            found, clauses = found.select(rest), clauses[rest]
-            points, margins = self._candidates(boxes, found, clauses)
-            halves, stuck = _cut(boxes, self._score(boxes, found, clauses), self._times(len(boxes)), self._cuts)
+            if self._cuts is not None and found.weights is not None:
+                self._cuts.close(done.number, found.weights[closed])
+            found = found.select(rest)
+            points, margins = self._candidates(boxes, found)
+            halves, stuck = _cut(boxes, self._score(boxes, found), self._times(len(boxes)), self._cuts)
             return _Step(done.join(halves), stuck, points, margins)
 
     def _times(self, boxes: int) -> int:
@@ -180,20 +181,20 @@ class InputSplitting:
         room = min(_FEW, self._bounder.at_a_time) // max(1, boxes)
         return max(1, min(_AT_MOST, room.bit_length() - 1))
 
-    def _score(self, boxes: Boxes, found: Bounds, clauses: Tensor) -> Tensor:
+    def _score(self, boxes: Boxes, found: Bounds) -> Tensor:
         """How much there is to gain from cutting each input, `(n, varied)`: its blame in the clauses still open."""
-        pending = ~(clauses > 0)[:, self._queries.clause[0]]
+        pending = ~(found.value > 0)
         blame = torch.nan_to_num((found.blame * pending.unsqueeze(2)).sum(1))
         total = blame.sum(1, keepdim=True)
         share = blame / torch.where(total > 0, total, 1.0)
         return share + _WIDTH_COUNTS * (boxes.upper - boxes.lower) / self._whole
 
-    def _candidates(self, boxes: Boxes, found: Bounds, clauses: Tensor) -> tuple[Tensor, Tensor]:
+    def _candidates(self, boxes: Boxes, found: Bounds) -> tuple[Tensor, Tensor]:
         """The points of smallest margin among centres and corners: those with one that is not positive, or nearly."""
         if not len(boxes):
             return self._bounder.points(boxes.lower), boxes.floor
-        members = self._queries.clause[0] == clauses.argmin(1, keepdim=True)
-        slope = (found.slopes * members.unsqueeze(2)).sum(1)
+        worst = found.value.argmin(1)
+        slope = found.slopes[torch.arange(len(worst), device=worst.device), worst]
         corner = torch.where(slope > 0, boxes.lower, boxes.upper)
         points = self._bounder.points(torch.cat([middle(boxes.lower, boxes.upper), corner]))
         y = self._instance.network(points).unsqueeze(0)

@@ -1,74 +1,78 @@
-"""Clauses of several margins as one margin each: their largest, by one more activation at the end of the network.
+"""Clauses of several margins bounded jointly: as the largest of them, by more ReLUs behind the network's outputs.
 
-At every input one positive member settles a clause, but not the same one everywhere. The relaxation of a maximum lets
-its members share, and its linear program mixes them in every leaf as it needs them, so that a leaf with nothing left
-to split is decided exactly.
+At every input one positive member settles a clause, but not the same one everywhere. A form that shares its weight
+among the members can be positive everywhere, and slopes of the new ReLUs are these shares: every method optimises them
+like any others, searches split them (by which member is the larger), and certificates have them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from krelax.activations import Rule
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
-from krelax.bounds.layers import LayerBounds, advance
-from krelax.bounds.recording import record
-from krelax.problem.extensions import members, with_maxima
+from krelax.bounds.methods import go_on
+from krelax.problem.extensions import with_maxima
 from krelax.problem.queries import Queries
-from krelax.proof.choices import Choices, LeafTable
-from krelax.proof.log import DERIVED, MARGINS, Forms
+from krelax.proof.log import DERIVED
+
+# Numbers in the rows of all margins, of which those of maxima are mostly zeros.
+_MOST = 1 << 26
 
 
-def mixed(queries: Queries, found: Bounded) -> bool:
-    """Whether a clause that is open has several members."""
+class Posed(NamedTuple):
+    """A question about one region, what is known of it, and the instance that it is about."""
+
+    instance: Instance
+    queries: Queries
+    found: Bounded
+
+
+def pose(instance: Instance, queries: Queries, found: Bounded) -> Posed:
+    """A question with one margin for each open clause of several: `found` says of it how it was posed before, or is
+    what is known of it as it is asked."""
+    if found.joint:
+        return Posed(*extended(instance, queries, found.joint), found)
+    joint = mixed(queries, found)
+    return _jointly(instance, queries, found, joint) if joint else Posed(instance, queries, found)
+
+
+def mixed(queries: Queries, found: Bounded) -> tuple[int, ...]:
+    """The clauses of several margins that are open; those nearest to zero, where they are too many for memory."""
     members = queries.clause[0].bincount(minlength=queries.clauses)
-    return bool((members[queries.clause_values(found.value)[0] <= 0] > 1).any())
+    if int(members.max()) > 1:
+        members = queries.distinct()[0].clause[0].bincount(minlength=queries.clauses)
+    value = queries.clause_values(found.value)[0]
+    several = ((value <= 0) & (members > 1)).nonzero()[:, 0]
+    count = max(0, min(len(several), _MOST // queries.clauses - queries.rows.shape[-1]))
+    return tuple(several[value[several].argsort(descending=True)[:count]].sort().values.tolist())
 
 
-def largest(instance: Instance, queries: Queries, found: Bounded) -> tuple[Instance, Queries, Bounded]:
-    """The same question about one region with one margin for each clause, and what is known of it, which settles no
-    clause. Nodes keep their numbers."""
-    network, margins = with_maxima(instance.network, queries)
+def extended(instance: Instance, queries: Queries, joint: Sequence[int]) -> tuple[Instance, Queries]:
+    """The same question with one margin for each of the clauses `joint`."""
+    distinct, fast = queries.distinct()[0], instance.fast_network
+    network, asked = with_maxima(instance.network, distinct, joint)
+    fast, _ = with_maxima(fast, distinct.to(fast.dtype, queries.rows.device), joint)
+    return replace(instance, network=network, fast_network=fast), asked
+
+
+def _jointly(instance: Instance, queries: Queries, found: Bounded, joint: tuple[int, ...]) -> Posed:
+    """With one margin for each of the clauses `joint`, of which none is settled. Bounds of layers stay, and those of
+    other clauses."""
+    longer, asked = extended(instance, queries, joint)
     bounds = found.bounds.copy()
     bounds.groups = dict(found.bounds.groups)
-    for i in range(len(bounds.lower), len(network.nodes)):
-        advance(network, bounds)
-        if i == margins + 1:
-            _tighten(instance, queries, found, bounds, i)
-    fast = network.to(instance.fast_network.dtype, queries.rows.device)
-    value = queries.clause_values(found.value).clamp(max=0)
-    lemmas = _record(instance, value, margins + 2, bounds.lower[margins + 1].numel())
-    asked = _single(value)
-    return replace(instance, network=network, fast_network=fast), asked, Bounded.of(value, bounds, lemmas)
-
-
-def _record(instance: Instance, value: Tensor, node: int, width: int) -> Tensor | None:
-    """Record that the maxima of clauses, at `node`, are at least `value`, `(1, clauses)`, because one of their members
-    is: slopes of zero prove that."""
-    leaf = LeafTable.unsplit({node: Choices(absolute=np.zeros((1, width), np.float32))}, 1)
-    return record(instance, MARGINS, Forms.single(range(value.shape[1])), value, [leaf])
-
-
-def _tighten(instance: Instance, queries: Queries, found: Bounded, bounds: LayerBounds, node: int) -> None:
-    """What is found of single margins, as bounds of the members of clauses, entries of a node."""
-    member = members(queries).flatten()
-    shape = bounds.lower[node].shape
-    lower, upper = found.value[:, member].reshape(shape), bounds.upper[node]
-    if found.lemmas is None:
-        bounds.tighten(node, lower, upper, None)
-        return
-    (log,), numbers = instance.logs, found.lemmas[0, member].cpu().numpy()
-    restated = log.restate(numbers, node, Forms.single(range(len(numbers))))
-    below = torch.from_numpy(restated).to(lower.device).reshape(shape)
-    bounds.tighten(node, lower, upper, (below, torch.full_like(below, DERIVED)))
-
-
-def _single(value: Tensor) -> Queries:
-    """A clause for each entry of an output."""
-    count = value.shape[1]
-    rows = torch.eye(count, dtype=value.dtype, device=value.device)[None]
-    return Queries(rows, torch.zeros_like(value), torch.arange(count, device=value.device)[None], count)
+    known = go_on(longer, asked, bounds, Rule.ADAPTIVE, Rule.ADAPTIVE)
+    kept = queries.distinct()[1]
+    kept = kept[~torch.isin(queries.clause[0, kept], torch.tensor(joint, device=kept.device))]
+    value, lemmas = torch.full_like(known.value, -torch.inf), None
+    value[:, : len(kept)] = found.value[:, kept]
+    if found.lemmas is not None:
+        lemmas = torch.full_like(value, DERIVED, dtype=torch.int64)
+        lemmas[:, : len(kept)] = found.lemmas[:, kept]
+    return Posed(longer, asked, replace(known.improved(value, lemmas), joint=joint))

@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 
 from krelax.bounds.bounded import Bounded
-from krelax.bounds.instance import Instance
+from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.seen import seen
 from krelax.problem.queries import Queries
+from krelax.search.clauses import pose
 from krelax.search.effort import Complete, Found
 from krelax.search.inputs import Inputs
 from krelax.search.margins import Confirm, Probe, Refuted
@@ -25,14 +26,18 @@ def decide_question(instance: Instance, queries: Queries, found: Bounded, effort
     instance = replace(instance, seen=seen(instance.network, queries.rows))
     probe = Probe(instance, queries, effort.attack, confirm)
     ways: list[Way] = []
+    try:
+        posed = pose(instance, queries, found)
+    except OutOfTime:
+        return Found(float(queries.margin(found.value)), "timeout", conclusion=found.conclusion())
+    before = float((posed.queries if found.joint else queries).margin(found.value))
     if "inputs" in effort.split and Inputs.able(instance):
         ways.append(Inputs(instance, queries, effort.boxes, probe))
     if "neurons" in effort.split or not ways:
-        ways.append(Neurons(instance, queries, found, effort, probe))
+        ways.append(Neurons(posed, effort, probe))
     with torch.no_grad():
         try:
             best = take_turns(ways, instance).found
         except Refuted as refuted:
-            return Found(float(queries.margin(found.value)), "branching", refuted.found)
-    before = float(queries.margin(found.value))
+            return Found(before, "branching", refuted.found)
     return best if best.margin >= before else replace(best, margin=before, conclusion=found.conclusion())

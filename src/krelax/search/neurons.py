@@ -23,7 +23,7 @@ from krelax.bounds.methods import by_groups, holds
 from krelax.problem.extensions import Assumption
 from krelax.problem.queries import Queries
 from krelax.proof.log import DERIVED
-from krelax.search.clauses import largest, mixed
+from krelax.search.clauses import Posed
 from krelax.search.contradiction import Contradiction
 from krelax.search.effort import Complete, Found, Pass
 from krelax.search.margins import Margins, Probe
@@ -41,18 +41,14 @@ Work = Generator[None, None, T]
 
 
 class Neurons:
-    """Branching, tightening and contradictions until a question, of which `found` is known, is decided or the time is
-    up."""
+    """Branching, tightening and contradictions until a question is decided or the time is up."""
 
     weight = 1.0
 
-    def __init__(self, instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: Probe) -> None:
-        before = found
-        if mixed(queries, found):
-            instance, queries, found = largest(instance, queries, found)
+    def __init__(self, posed: Posed, effort: Complete, probe: Probe) -> None:
+        instance, queries, found = posed
         self._instance, self._queries, self._found, self._effort = instance, queries, found, effort
         self._branching, self._probe = effort.branching, probe
-        self._maxima = found is not before
         self._search: Margins | None = None
         self._until, self._steps = 0.0, self._work()
         passes = 2 * effort.branching.root.steps
@@ -86,7 +82,7 @@ class Neurons:
         self._keep()
         margin = float(self._queries.margin(self._found.value))
         reason = "timeout" if self._instance.expired() else "nothing is left to split"
-        conclusion = self._found.conclusion(maxima=self._maxima)
+        conclusion = self._found.conclusion()
         return Found(margin, "branching" if margin > 0 else reason, conclusion=conclusion)
 
     def _work(self) -> Work[None]:

@@ -25,6 +25,7 @@ from krelax.problem.queries import Queries
 from krelax.proof.encode import question
 from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
+from krelax.search.clauses import Posed, pose
 from krelax.search.effort import Complete, Found
 from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
@@ -33,6 +34,8 @@ from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 from krelax.watch import watched
 
 Report = Callable[[int, Outcome], None]
+# What questions have in common that are about one network: clauses bounded jointly, and the bytes of their queries.
+Kind = tuple[tuple[int, ...], bytes, bytes, bytes]
 T = TypeVar("T")
 
 
@@ -79,6 +82,8 @@ class _Run:
     logs: dict[int, ProofLog] = field(default_factory=dict)
     conclusions: dict[int, Conclusion | None] = field(default_factory=dict)
     room: Tensor | None = None
+    kinds: dict[int, Kind] = field(default_factory=dict)
+    posed: dict[Kind, Posed] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +92,7 @@ class _Run:
     def settle(self, index: int, outcome: Outcome) -> None:
         self.open[index] = False
         self.found.pop(index, None)
+        self.kinds.pop(index, None)
         with watched(None):  # what is known is written down, however late it is
             self._settle(index, outcome)
 
@@ -123,11 +129,40 @@ class _Run:
         size = 3 * 8 * sum(prod(node.shape) for node in network.nodes)
         return len(self.found) * size < _KEPT_BYTES
 
-    def bounds(self, index: Tensor) -> Bounded | None:
+    def alike(self, instance: Instance) -> list[Tensor]:
+        """The questions still open, by the networks that they are about: of clauses that are known to be open several
+        margins are bounded jointly from now on."""
+        parts: dict[Kind | None, list[int]] = {}
+        for i in self.remaining().tolist():
+            found = self.found.get(i)
+            if found is not None and not found.joint and self.queries.clause.shape[1] > self.queries.clauses:
+                self._pose(instance, i, found)
+            parts.setdefault(self.kinds.get(i), []).append(i)
+        return [torch.tensor(part) for part in parts.values()]
+
+    def _pose(self, instance: Instance, i: int, found: Bounded) -> None:
+        one = torch.tensor([i])
+        queries = self.queries.select(one)
+        posed = pose(instance.select(one), queries, found)
+        if posed.found.joint:
+            exact = (t.cpu().numpy().tobytes() for t in (queries.rows, queries.offsets, queries.clause))
+            self.kinds[i], self.found[i] = (posed.found.joint, *exact), posed.found
+            self.posed.setdefault(self.kinds[i], posed)
+
+    def asked(self, instance: Instance, index: Tensor) -> tuple[Instance, Queries, tuple[int, ...]]:
+        """Questions of one kind, with their clauses that are bounded jointly."""
+        one, kind = instance.select(index), self.kinds.get(int(index[0]))
+        if kind is None:
+            return one, self.queries.select(index), ()
+        posed = self.posed[kind]
+        one = replace(one, network=posed.instance.network, fast_network=posed.instance.fast_network)
+        return one, posed.queries.select(torch.zeros_like(index)), posed.found.joint
+
+    def bounds(self, index: Tensor, network: Network) -> Bounded | None:
         """What earlier stages found for all of these questions, if it was kept."""
         parts = [self.found.get(i) for i in index.tolist()]
         kept = [p for p in parts if p is not None]
-        return Bounded.join(kept, self.network) if len(kept) == len(parts) else None
+        return Bounded.join(kept, network) if len(kept) == len(parts) else None
 
     def give_up(self, index: int, reason: str) -> None:
         """A question that is not bounded above its room holds narrowly if it is bounded above zero."""
@@ -244,18 +279,20 @@ def _look(run: _Run, instance: Instance) -> None:
 def _bound(run: _Run, instance: Instance, method: Method) -> None:
     """One bounding method on everything still open."""
 
-    def work(index: Tensor) -> Bounded:
-        return bound(instance.select(index), run.queries.select(index), method, True, run.bounds(index))
+    def work(index: Tensor) -> tuple[Bounded, Tensor]:
+        one, queries, joint = run.asked(instance, index)
+        found = bound(one, queries, method, True, run.bounds(index, one.network))
+        return replace(found, joint=joint), queries.margin(found.value)
 
     size = 1 if method.separate else chunk_images(instance.network, method.copies, run.device)
-    for index, found in _batches(run, instance, method.name, size, work):
-        margins = run.queries.select(index).margin(found.value)
+    for index, (found, margins) in _batches(run, instance, method.name, size, work, run.alike(instance)):
+        network = run.asked(instance, index)[0].network
         for place, (i, margin) in enumerate(zip(index.tolist(), margins.tolist(), strict=True)):
             run.bounded(i, margin, found.conclusion(place))
             if margin > 0:
                 run.settle(i, Outcome(Verdict.HOLDS, method.name))
             elif run.keeps(instance.network):
-                run.found[i] = found.select(torch.tensor([place]), instance.network)
+                run.found[i] = found.select(torch.tensor([place]), network)
 
 
 def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
@@ -266,7 +303,8 @@ def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
         return search(instance.select(index), queries, attack)[0]
 
     points = max(attack.restarts, attack.samples)
-    for index, x in _batches(run, instance, "attack", chunk_images(instance.network, points, run.device, 1), work):
+    size = chunk_images(instance.network, points, run.device, 1)
+    for index, x in _batches(run, instance, "attack", size, work, [run.remaining()]):
         _confirm(run, index, x)
 
 
@@ -309,16 +347,15 @@ def _conclude(run: _Run, i: int, found: Found) -> None:
 
 
 def _batches(
-    run: _Run, instance: Instance, name: str, size: int, work: Callable[[Tensor], T]
+    run: _Run, instance: Instance, name: str, size: int, work: Callable[[Tensor], T], asked: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor, T]]:
-    """What `work`, a stage of this name, makes of everything still open, batch by batch: indices and result, as they
-    come. Where the work fails on a batch, its questions are worked on one by one, and those on which it fails are
-    given up.
+    """What `work`, a stage of this name, makes of the questions `asked`, batch by batch, none of which has questions of
+    two of these tensors: indices and result, as they come. Where the work fails on a batch, its questions are worked on
+    one by one, and those on which it fails are given up.
 
     Batches run side by side, each on one core; one that is alone sees to it itself that all cores are used.
     """
-    remaining = run.remaining()
-    parts = [remaining[part] for part in pieces(len(remaining), size)]
+    parts = [every[part] for every in asked for part in pieces(len(every), size)]
 
     def timed(index: Tensor) -> tuple[Tensor, T | str]:
         instance.check()

@@ -13,6 +13,8 @@ from krelax.certificate.format.schema import Boxes, GroupSet, Question, Refutati
 
 # Members of a group, and its rows; a basis names rows by numbers below 255.
 _MOST_MEMBERS, _MOST_ROWS, _MOST_BOUNDS = 6, 255, 1 << 22
+# What weights of a clause add up to.
+UNIT = 1 << 14
 
 # Lower and upper faces, `(inputs,)`.
 Box = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -26,6 +28,9 @@ def check_asked(question: Question, inputs: int, outputs: int) -> None:
     clauses = np.unique(question.clause)
     if not np.array_equal(clauses, np.arange(len(clauses))):
         raise Malformed("clauses that are not numbered from 0")
+    joint = question.joint
+    if joint is not None and not (len(joint) and (np.diff(joint) > 0).all() and np.isin(joint, clauses).all()):
+        raise Malformed("joint clauses that do not exist, or are not in increasing order")
 
 
 def _check_region(region: Region, inputs: int) -> None:
@@ -44,9 +49,10 @@ def check_proof(question: Question, margins: int, slots: Sequence[Slot]) -> None
     """How the proof is made up: of boxes, or of a layer for each activation and a lemma about so many margins."""
     lemma = question.margins
     if question.boxes is not None:
-        other = question.layers or lemma is not None or question.maxima or question.cases
+        other = question.layers or lemma is not None or question.joint is not None or question.cases
         if other or question.region.kind != "box":
             raise Malformed("boxes with another proof, or of a region that is no box")
+        _check_weights(question.boxes, question.clause)
         return
     if lemma is None or lemma.forms is not None or len(question.layers) != len(slots):
         raise Malformed("a layer for each activation, and a lemma about margins without forms, are needed")
@@ -55,6 +61,18 @@ def check_proof(question: Question, margins: int, slots: Sequence[Slot]) -> None
             _check_groups(groups, slot)
     for case in question.cases or ():
         _check_refutation(case, margins, len(slots))
+
+
+def _check_weights(boxes: Boxes, clause: NDArray[np.int32]) -> None:
+    weights = boxes.weights
+    if weights is None:
+        return
+    if weights.shape != (np.count_nonzero(boxes.cut < 0), len(clause)) or (weights < 0).any():
+        raise Malformed("weights that are negative, or not one for each margin in each leaf of a tree of boxes")
+    total = np.zeros((len(weights), int(clause.max()) + 1), np.int64)
+    np.add.at(total.T, clause, weights.T)
+    if (total != UNIT).any():
+        raise Malformed(f"weights of a clause that do not add up to {UNIT}")
 
 
 def _check_groups(stored: GroupSet, slot: Slot) -> None:

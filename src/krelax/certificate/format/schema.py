@@ -184,10 +184,15 @@ class Refutation:
 @dataclass
 class Boxes:
     """A tree of boxes in preorder: the input that is cut, -1 for a leaf, and where (0 for a leaf). First the part
-    `x <= at`, then `x >= at`."""
+    `x <= at`, then `x >= at`.
+
+    With `weights`, in each leaf each clause is bounded by one sum of its margins, weighted in units of 1 / 16384. The
+    weights of a clause add up to 16384. Without, margins are bounded one by one.
+    """
 
     cut: Annotated[NDArray[np.int32], Stored("<i4", "nodes")]
     at: Annotated[NDArray[np.float64], Stored("<f8", "nodes")]
+    weights: Annotated[NDArray[np.int16], Stored("<i2", "leaves margins")] | None = None
 
 
 @dataclass
@@ -195,9 +200,11 @@ class Question:
     """For every x of the region, has every clause a margin `rows @ y + offsets` that is positive?
 
     `clause` numbers the clauses from 0, none left out. The proof is either one layer for each activation and a lemma
-    about all margins, or a tree of boxes. With `maxima`, there is one more activation behind the outputs, the largest
-    margin of every clause (in windows as long as the longest; shorter ones repeat their first member), and the lemma is
-    about these maxima. A margin counts for as much as the lemma says, or one of the `cases`.
+    about all margins, or a tree of boxes. A margin counts for as much as the lemma says, or one of the `cases`.
+
+    `joint` are clauses, in increasing order, of which lemmas bound the largest margin: the network goes on by the
+    members of these clauses and by ReLUs, `max(a, b) = b + relu(a - b)` of two neighbours in each round, until every
+    clause has one. These margins come behind those of the other clauses.
     """
 
     region: Region
@@ -207,7 +214,7 @@ class Question:
     layers: list[Layer] = field(default_factory=list)
     margins: Lemma | None = None
     boxes: Boxes | None = None
-    maxima: bool | None = None
+    joint: Annotated[NDArray[np.int32], Stored("<i4", "joint")] | None = None
     cases: list[Refutation] | None = None
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, repeat
 
 import numpy as np
 
-from krelax.certificate.format.questions import Box, leaves_of_boxes
+from krelax.certificate.format.questions import UNIT, Box, leaves_of_boxes
 from krelax.certificate.format.schema import Boxes
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.bounds import LayerBounds
@@ -22,22 +22,27 @@ _MOST_CUTS, _FEW_CUTS = 1000, 16
 
 # The weakest clause in each region, from what is proven of the margins there, `(regions, margins)`.
 Weakest = Callable[[LayerBounds, Floats], Floats]
+# A box, and the weights of all margins in it, if it has any.
+_Leaf = tuple[Box, Floats | None]
 
 
 def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
     """The smallest margin over the leaves of a tree of boxes. Those that prove nothing are cut in halves, unless they
-    are too many: their finder may have had other slopes."""
+    are too many: their finder may have had other slopes. With weights, the last node has all margins, and the forms of
+    the context are sums of those of each clause."""
     root = context.bounds.region.lower[0], context.bounds.region.upper[0]
     cuts = min(_MOST_CUTS, _FEW_CUTS + len(boxes.cut))
-    leaves, waiting, worst = leaves_of_boxes(boxes, root), list[Box](), np.inf
+    shares = repeat(None) if boxes.weights is None else iter(boxes.weights / UNIT)
+    leaves, waiting, worst = zip(leaves_of_boxes(boxes, root), shares, strict=False), list[_Leaf](), np.inf
     while part := waiting[: context.portion] or list(islice(leaves, context.portion)):
         del waiting[: context.portion]
-        lower, upper = (np.array(side) for side in zip(*part, strict=True))
-        margins = _in_boxes(context, Region(lower, upper), weakest)
+        lower, upper = (np.array(side) for side in zip(*(box for box, _ in part), strict=True))
+        weights = None if boxes.weights is None else np.array([w for _, w in part])
+        margins = _in_boxes(context, Region(lower, upper), weights, weakest)
         failed = np.flatnonzero(~(margins > 0) & (lower < upper).any(1))
         if len(failed) > cuts:
             return float(margins.min())
-        waiting += [half for i in failed for half in _halves(part[i], root)]
+        waiting += [(half, part[i][1]) for i in failed for half in _halves(part[i][0], root)]
         cuts -= len(failed)
         margins[failed] = np.inf
         worst = float(np.minimum(worst, margins.min()))  # which NaN, that nothing is proven, passes
@@ -52,14 +57,15 @@ def _halves(box: Box, root: Box) -> tuple[Box, Box]:
     return (lower, np.where(at, middle, upper)), (np.where(at, middle, lower), upper)
 
 
-def _in_boxes(context: Context, boxes: Region, weakest: Weakest) -> Floats:
-    """What is proven of the weakest clause in each box, each margin by the better rule."""
+def _in_boxes(context: Context, boxes: Region, weights: Floats | None, weakest: Weakest) -> Floats:
+    """What is proven of the weakest clause in each box, each form by the better rule."""
     here = _derived(context, boxes)
     count, last = len(here.rows), len(here.network.nodes) - 1
     values = np.empty(len(boxes.lower) * count)
     for batch in here.batches(len(values)):
         regions, form = np.divmod(np.arange(batch.start, batch.stop), count)
         rows, offsets = here.rows[form], here.offsets[form]
+        rows = rows if weights is None else rows * weights[regions]
         values[batch] = np.maximum(*(bound_forms(here, last, rows, offsets, p, regions) for p in (False, True)))
     return weakest(here.bounds, values.reshape(-1, count))
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from krelax.certificate.errors import Contradiction, Rejected
 from krelax.certificate.format.questions import check_asked, check_proof
@@ -16,9 +15,10 @@ from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.boxes import check_boxes
 from krelax.certificate.kernel.closed_form import bound_entries
 from krelax.certificate.kernel.context import Context, slots_of
-from krelax.certificate.kernel.extension import with_assumed, with_maxima
+from krelax.certificate.kernel.extension import with_assumed, with_margins, with_maxima
 from krelax.certificate.kernel.groups import Key, key, polytopes
 from krelax.certificate.kernel.lemma import check_lemma, check_lines
+from krelax.certificate.kernel.linear import Index
 from krelax.certificate.kernel.network import Activation, Network
 from krelax.certificate.kernel.region import Region
 
@@ -31,6 +31,16 @@ class Proof:
     context: Context
 
 
+@dataclass(frozen=True)
+class Margins:
+    """Margins `rows @ y + offsets` in clauses, and bounds of the `errors` of both, `(margins, outputs + 1)`."""
+
+    rows: Floats
+    offsets: Floats
+    clause: Index
+    errors: Floats | None
+
+
 def check_question(
     network: Network, question: Question, ar: Arithmetic, float32: bool = False, errors: Floats | None = None
 ) -> Proof:
@@ -40,14 +50,16 @@ def check_question(
     Raises Malformed for a proof that does not fit, and Rejected for one that ends before the margins. Sound: in every
     point of the region every clause has a margin of at least what is proven.
     """
-    rows, offsets, clause, outputs = question.rows, question.offsets, question.clause, len(network.nodes) - 1
+    outputs = len(network.nodes) - 1
     check_asked(question, network.size(0), network.size(outputs))
-    weakest = partial(_weakest, question, outputs, errors)
-    if question.maxima:
-        network = with_maxima(network, rows, offsets, clause, ar)
-        rows, offsets = np.eye(int(clause.max()) + 1), np.zeros(int(clause.max()) + 1)
-    check_proof(question, len(rows), slots_of(network, [()] * len(network.activations)))
-    context = Context(LayerBounds.of(network, Region.of(question.region), ar, float32), rows, offsets)
+    asked = Margins(question.rows, question.offsets, question.clause, errors)
+    if question.joint is not None:
+        network, asked = _jointly(network, asked, question.joint, ar)
+    if question.boxes is not None and question.boxes.weights is not None:
+        network, asked = _shared(network, asked, ar)
+    weakest = partial(_weakest, asked, outputs)
+    check_proof(question, len(asked.rows), slots_of(network, [()] * len(network.activations)))
+    context = Context(LayerBounds.of(network, Region.of(question.region), ar, float32), asked.rows, asked.offsets)
     if question.boxes is not None:
         return Proof(check_boxes(context, question.boxes, weakest), context)
     context = _layers(context, question.layers)
@@ -58,20 +70,43 @@ def check_question(
     return Proof(float(weakest(context.bounds, values[None])[0]), context)
 
 
-def _weakest(question: Question, outputs: int, errors: Floats | None, bounds: LayerBounds, values: Floats) -> Floats:
-    """For each region the smallest over all clauses of their largest margins: `values`, `(regions, margins)`, or
-    `(regions, clauses)` with maxima, less what errors of rows and offsets come to."""
+def _jointly(network: Network, asked: Margins, joint: Index, ar: Arithmetic) -> tuple[Network, Margins]:
+    """The network with the largest margins of the clauses `joint` behind its outputs, and what is asked of that: the
+    margins of other clauses, and these."""
+    mine = np.isin(asked.clause, joint)
+    order = np.flatnonzero(mine)[np.argsort(asked.clause[mine], kind="stable")]
+    longer = with_maxima(network, asked.rows[order], asked.offsets[order], asked.clause[order], ar)
+    count, outputs = len(joint), asked.rows.shape[1]
+    rows = np.concatenate([np.pad(asked.rows[~mine], ((0, 0), (0, count))), np.eye(count, outputs + count, outputs)])
+    clause, errors = np.concatenate([asked.clause[~mine], joint]), asked.errors
     if errors is not None:
+        errors = np.concatenate([errors[~mine], _largest(errors, asked.clause, joint)])
+    return longer, Margins(rows, np.append(asked.offsets[~mine], np.zeros(count)), clause, errors)
+
+
+def _shared(network: Network, asked: Margins, ar: Arithmetic) -> tuple[Network, Margins]:
+    """The network with all margins as output, and what is asked of sums of them, one for each clause, whose weights
+    are at least zero and add up to one."""
+    clauses = np.arange(int(asked.clause.max()) + 1)
+    rows = (asked.clause == clauses[:, None]).astype(np.float64)
+    errors = None if asked.errors is None else _largest(asked.errors, asked.clause, clauses)
+    longer = with_margins(network, asked.rows, asked.offsets, ar)
+    return longer, Margins(rows, np.zeros(len(clauses)), clauses, errors)
+
+
+def _largest(errors: Floats, clause: Index, clauses: Index) -> Floats:
+    """The largest errors of the members of some clauses."""
+    return np.array([errors[clause == n].max(0) for n in clauses])
+
+
+def _weakest(asked: Margins, outputs: int, bounds: LayerBounds, values: Floats) -> Floats:
+    """For each region the smallest over all clauses of their largest margins: `values`, `(regions, margins)`, less what
+    errors of rows and offsets come to. `outputs` is the node that those multiply."""
+    if asked.errors is not None:
         largest = np.append(bounds.largest(outputs), np.ones((len(values), 1)), 1)
-        total = largest @ errors.T
-        total = _by_clause(total, question.clause) if question.maxima else total
-        values = np.nextafter(values - total * (1 + 2.0**-30), -np.inf)
-    return (values if question.maxima else _by_clause(values, question.clause)).min(1)
-
-
-def _by_clause(values: Floats, clause: NDArray[np.int32]) -> Floats:
-    """The largest of every clause's members, `(regions, clauses)`."""
-    return np.stack([values[:, clause == n].max(1) for n in range(int(clause.max()) + 1)], 1)
+        values = np.nextafter(values - largest @ asked.errors.T * (1 + 2.0**-30), -np.inf)
+    clauses = range(int(asked.clause.max()) + 1)
+    return np.stack([values[:, asked.clause == n].max(1) for n in clauses], 1).min(1)
 
 
 def _layers(context: Context, layers: list[Layer]) -> Context:
