@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.bounds.backward import Form, Trace, back_substitute, least, neurons, over_inputs, signed
+from krelax.bounds.convex import convex_activations
 from krelax.bounds.instance import Instance, pieces
 from krelax.bounds.intermediate import interval_is_exact
 from krelax.bounds.lanes import SHOWN, Gate
@@ -86,6 +87,9 @@ class Evaluator:
         self._lines: dict[int, Lines] = {}
         self._assumed, self._deepest = assumed, deepest
         self._gate = Gate(instance, bounds, exact, self._sites, assumed)
+        convex = convex_activations(instance.fast_network, fast) if assumed is None else set()
+        none = exact.constant.new_zeros(0, dtype=torch.bool)
+        self._convex = torch.cat([none, *(none.new_full((s.count,), i in convex) for i, s in self._splittable())])
 
     @property
     def compiled(self) -> bool:
@@ -129,7 +133,7 @@ class Evaluator:
         lanes = self._gate.lanes(len(leaves) * (ascent.steps + 1))
         if lanes is not None and ascent.seconds is None:
             found = Improved(*lanes.improve(leaves, ascent))
-            leaves.branch[self._is_deep(leaves)] = -1
+            self._postpone(leaves)
             return found
         splits = self._splits(leaves)
         witness = self._witness(leaves, splits)
@@ -296,9 +300,14 @@ class Evaluator:
         return value, torch.cat([empty, *points]).to(self._proposing.lower[0].dtype), slopes
 
     def any_undecided(self, leaves: Leaves) -> Tensor:
-        """For each leaf the undecided neuron of the largest relaxation that it has not split, -1 if there is none."""
+        """For each leaf the undecided neuron of the largest relaxation that it has not split, -1 if there is none.
+        Convex ones come last."""
+        found = self._widest(leaves, ~self._convex)
+        return torch.where(found < 0, self._widest(leaves, self._convex), found)
+
+    def _widest(self, leaves: Leaves, among: Tensor) -> Tensor:
         heights = [s.relaxation.height().flatten() for _, s in self._splittable()]
-        height = torch.cat([leaves.value[:0], *heights]).repeat(len(leaves), 1)
+        height = (torch.cat([leaves.value[:0], *heights]) * among).repeat(len(leaves), 1)
         row, column = (leaves.neuron >= 0).nonzero(as_tuple=True)
         height[row, leaves.neuron[row, column]] = 0
         height[self._is_deep(leaves)] = 0
@@ -370,7 +379,14 @@ class Evaluator:
                 better = price > best
                 best = torch.where(better, price, best)
                 leaves.branch.copy_(torch.where(better, arg + site.first, leaves.branch))
+        self._postpone(leaves)
+
+    def _postpone(self, leaves: Leaves) -> None:
+        """Deep leaves are not split any more, and convex neurons not before all others."""
         leaves.branch[self._is_deep(leaves)] = -1
+        if bool(self._convex.any()):
+            rows = ((leaves.branch >= 0) & self._convex[leaves.branch]).nonzero()[:, 0]
+            leaves.branch[rows] = self._widest(leaves.select(rows), ~self._convex)
 
     def _is_deep(self, leaves: Leaves) -> Tensor:
         """Which leaves are not to be split any more."""

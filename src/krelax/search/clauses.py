@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from krelax.activations import Rule
 from krelax.bounds.bounded import Bounded
@@ -76,3 +77,49 @@ def _jointly(instance: Instance, queries: Queries, found: Bounded, joint: tuple[
         lemmas = torch.full_like(value, DERIVED, dtype=torch.int64)
         lemmas[:, : len(kept)] = found.lemmas[:, kept]
     return Posed(longer, asked, replace(known.improved(value, lemmas), joint=joint))
+
+
+# What questions have in common that are about one network: clauses bounded jointly, and the bytes of their queries.
+Kind = tuple[tuple[int, ...], bytes, bytes, bytes]
+
+
+class Batch:
+    """The questions of a batch, with `queries`, each as it is posed by now. Those of one kind are about one network."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+        self._kinds: dict[int, Kind] = {}
+        self._posed: dict[Kind, Posed] = {}
+
+    @property
+    def several(self) -> bool:
+        """Whether clauses have several margins."""
+        return self._queries.clause.shape[1] > self._queries.clauses
+
+    def pose(self, instance: Instance, i: int, found: Bounded) -> Bounded:
+        """Pose question i with joint clauses from now on, if any is open by what is found; what is known of it then."""
+        if i not in self._kinds:
+            one = torch.tensor([i])
+            queries = self._queries.select(one)
+            posed = pose(instance.select(one), queries, found)
+            if posed.found.joint:
+                exact = (t.cpu().numpy().tobytes() for t in (queries.rows, queries.offsets, queries.clause))
+                self._kinds[i], found = (posed.found.joint, *exact), posed.found
+                self._posed.setdefault(self._kinds[i], posed)
+        return found
+
+    def alike(self, index: Tensor) -> list[Tensor]:
+        """Questions by their kinds."""
+        parts: dict[Kind | None, list[int]] = {}
+        for i in index.tolist():
+            parts.setdefault(self._kinds.get(i), []).append(i)
+        return [torch.tensor(part) for part in parts.values()]
+
+    def asked(self, instance: Instance, index: Tensor) -> tuple[Instance, Queries, tuple[int, ...]]:
+        """Questions of one kind, with their clauses that are bounded jointly."""
+        one, kind = instance.select(index), self._kinds.get(int(index[0]))
+        if kind is None:
+            return one, self._queries.select(index), ()
+        posed = self._posed[kind]
+        one = replace(one, network=posed.instance.network, fast_network=posed.instance.fast_network)
+        return one, posed.queries.select(torch.zeros_like(index)), posed.found.joint

@@ -25,7 +25,7 @@ from krelax.problem.queries import Queries
 from krelax.proof.encode import question
 from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
-from krelax.search.clauses import Posed, pose
+from krelax.search.clauses import Batch
 from krelax.search.effort import Complete, Found
 from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
@@ -34,8 +34,6 @@ from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 from krelax.watch import watched
 
 Report = Callable[[int, Outcome], None]
-# What questions have in common that are about one network: clauses bounded jointly, and the bytes of their queries.
-Kind = tuple[tuple[int, ...], bytes, bytes, bytes]
 T = TypeVar("T")
 
 
@@ -82,8 +80,9 @@ class _Run:
     logs: dict[int, ProofLog] = field(default_factory=dict)
     conclusions: dict[int, Conclusion | None] = field(default_factory=dict)
     room: Tensor | None = None
-    kinds: dict[int, Kind] = field(default_factory=dict)
-    posed: dict[Kind, Posed] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.batch = Batch(self.queries)
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +91,6 @@ class _Run:
     def settle(self, index: int, outcome: Outcome) -> None:
         self.open[index] = False
         self.found.pop(index, None)
-        self.kinds.pop(index, None)
         with watched(None):  # what is known is written down, however late it is
             self._settle(index, outcome)
 
@@ -132,31 +130,9 @@ class _Run:
     def alike(self, instance: Instance) -> list[Tensor]:
         """The questions still open, by the networks that they are about: of clauses that are known to be open several
         margins are bounded jointly from now on."""
-        parts: dict[Kind | None, list[int]] = {}
-        for i in self.remaining().tolist():
-            found = self.found.get(i)
-            if found is not None and not found.joint and self.queries.clause.shape[1] > self.queries.clauses:
-                self._pose(instance, i, found)
-            parts.setdefault(self.kinds.get(i), []).append(i)
-        return [torch.tensor(part) for part in parts.values()]
-
-    def _pose(self, instance: Instance, i: int, found: Bounded) -> None:
-        one = torch.tensor([i])
-        queries = self.queries.select(one)
-        posed = pose(instance.select(one), queries, found)
-        if posed.found.joint:
-            exact = (t.cpu().numpy().tobytes() for t in (queries.rows, queries.offsets, queries.clause))
-            self.kinds[i], self.found[i] = (posed.found.joint, *exact), posed.found
-            self.posed.setdefault(self.kinds[i], posed)
-
-    def asked(self, instance: Instance, index: Tensor) -> tuple[Instance, Queries, tuple[int, ...]]:
-        """Questions of one kind, with their clauses that are bounded jointly."""
-        one, kind = instance.select(index), self.kinds.get(int(index[0]))
-        if kind is None:
-            return one, self.queries.select(index), ()
-        posed = self.posed[kind]
-        one = replace(one, network=posed.instance.network, fast_network=posed.instance.fast_network)
-        return one, posed.queries.select(torch.zeros_like(index)), posed.found.joint
+        if self.batch.several:
+            self.found = {i: self.batch.pose(instance, i, found) for i, found in self.found.items()}
+        return self.batch.alike(self.remaining())
 
     def bounds(self, index: Tensor, network: Network) -> Bounded | None:
         """What earlier stages found for all of these questions, if it was kept."""
@@ -277,16 +253,19 @@ def _look(run: _Run, instance: Instance) -> None:
 
 
 def _bound(run: _Run, instance: Instance, method: Method) -> None:
-    """One bounding method on everything still open."""
+    """One bounding method on everything still open. If it optimises, closed-form slopes first say which clauses of
+    several margins are open, where that is not known."""
+    if method.inner is not None and run.batch.several and not run.found:
+        _bound(run, instance, replace(METHODS["crown"], name=method.name))
 
     def work(index: Tensor) -> tuple[Bounded, Tensor]:
-        one, queries, joint = run.asked(instance, index)
+        one, queries, joint = run.batch.asked(instance, index)
         found = bound(one, queries, method, True, run.bounds(index, one.network))
         return replace(found, joint=joint), queries.margin(found.value)
 
     size = 1 if method.separate else chunk_images(instance.network, method.copies, run.device)
     for index, (found, margins) in _batches(run, instance, method.name, size, work, run.alike(instance)):
-        network = run.asked(instance, index)[0].network
+        network = run.batch.asked(instance, index)[0].network
         for place, (i, margin) in enumerate(zip(index.tolist(), margins.tolist(), strict=True)):
             run.bounded(i, margin, found.conclusion(place))
             if margin > 0:

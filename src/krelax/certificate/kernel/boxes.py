@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice, repeat
 
@@ -32,7 +32,7 @@ def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
     the context are sums of those of each clause."""
     root = context.bounds.region.lower[0], context.bounds.region.upper[0]
     cuts = min(_MOST_CUTS, _FEW_CUTS + len(boxes.cut))
-    shares = repeat(None) if boxes.weights is None else iter(boxes.weights / UNIT)
+    shares: Iterator[Floats | None] = repeat(None) if boxes.weights is None else iter(boxes.weights / UNIT)
     leaves, waiting, worst = zip(leaves_of_boxes(boxes, root), shares, strict=False), list[_Leaf](), np.inf
     while part := waiting[: context.portion] or list(islice(leaves, context.portion)):
         del waiting[: context.portion]
