@@ -15,7 +15,7 @@ from torch import Tensor
 
 from krelax.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from krelax.bounds import boxed
-from krelax.bounds.boxed import Bounder
+from krelax.bounds.boxed import Bounder, varied
 from krelax.bounds.instance import Instance
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense
@@ -187,6 +187,20 @@ def test_inputs_without_width_are_not_cut() -> None:
     worst = float(exact(network, region, ONE_MARGIN))
     assert decide(network, region, lowered(ONE_MARGIN, worst - 0.01)).holds
     assert decide(network, region, lowered(ONE_MARGIN, worst + 0.01)).violated
+
+
+def test_inputs_between_two_numbers_are_charged_and_not_cut() -> None:
+    """A decimal is enclosed by the two numbers next to it, which times 2**56 are 8 apart."""
+    steep = torch.tensor([[2.0**56, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    builder = Builder((2,))
+    network = builder.build(builder.add(ReLU(), builder.add(Dense(steep), 0)))
+    region = box([0.5, -1.0], [0.5 + 2.0**-53, 1.0])
+    assert varied(region).tolist() == [1]
+    for queries, least in ((asked([[1.0, 1.0]], [-(2.0**55)], [0]), -1), (asked([[-1.0, 0.0]], [2.0**55], [0]), -9)):
+        assert exact(network, region, queries) == least
+        found = Bounder(Instance.of(network, region), queries).bound(region.lower[:, 1:], region.upper[:, 1:])
+        assert float(found.value) <= least
+        assert decide(network, region, lowered(queries, -5000.0)).holds  # far beyond what rounding may change
 
 
 def test_a_point_is_decided_at_once() -> None:

@@ -47,7 +47,7 @@ def swept(instance: Instance, assumption: Assumption) -> Iterator[tuple[bool, Co
     """Sweeps until bounds contradict each other: whether they do, and what is known then."""
     search = Contradiction(instance, bounds_of(instance), assumption)
     for effort in SWEEPS:
-        found = search.sweep(effort)
+        found = search.sweep(effort, float("inf"))
         yield found, search
         if found:
             return

@@ -71,6 +71,13 @@ def test_slices_double(clock: Clock) -> None:
     assert other.slices[1:4] == pytest.approx([0.1, 0.2, 0.4])
 
 
+def test_a_slice_lasts_until_another_way_is_due(clock: Clock) -> None:
+    """What cannot pause gets more than what was spent before, where nobody waits for it."""
+    dear, cheap = Pretended(clock, 1.0, price=50.0), Pretended(clock, 1e9, weight=2.0)
+    turns(dear, cheap)
+    assert cheap.slices == pytest.approx([100.0])
+
+
 def test_who_is_dear_waits(clock: Clock) -> None:
     dear, cheap = Pretended(clock, 1.0, price=50.0), Pretended(clock, 20.0)
     assert turns(dear, cheap) is cheap

@@ -29,7 +29,7 @@ from krelax.network.ops import Linear
 from krelax.op import Op
 from krelax.problem.extensions import matches, with_margins
 from krelax.problem.queries import Queries
-from krelax.problem.region import Box, middle
+from krelax.problem.region import Box, Region, middle
 
 # Symbols of one box take no more; the smallest of further ones become part of the error.
 _MOST_BYTES = 64 << 20
@@ -75,6 +75,7 @@ class Bounder:
     """Bounds one question, `queries` with a batch of one, over boxes inside the region of `instance`.
 
     Boxes are given by their faces in the inputs that vary, `(boxes, varied)`; `varied` are the flat indices of those.
+    An input whose faces have no number between them is part of the error: decimals are enclosed so.
     """
 
     def __init__(self, instance: Instance, queries: Queries) -> None:
@@ -88,8 +89,8 @@ class Bounder:
             numbers = torch.arange(queries.clauses, device=self._clause.device)
             self._members = (self._clause == numbers[:, None]).to(queries.rows)
             self._offsets = queries.offsets.new_zeros(1, queries.clauses)
-        self._fixed = region.lower.flatten()
-        self.varied = (region.upper > region.lower).flatten().nonzero()[:, 0]
+        self._faces = region.lower.flatten(), region.upper.flatten()
+        self.varied = varied(region)
         self._absolute = [_absolute(n.op) for n in self._network.nodes]
         self._last_use = {j: i for i, node in enumerate(self._network.nodes) for j in node.inputs}
         self._row = 8 * max(prod(node.shape) for node in self._network.nodes)
@@ -102,13 +103,16 @@ class Bounder:
 
     def points(self, x: Tensor) -> Tensor:
         """Inputs `(n, *input_shape)` from the entries that vary, `(n, varied)`."""
-        full = self._fixed.expand(len(x), -1).index_copy(1, self.varied, x)
+        return self._completed(x, self._faces[0])
+
+    def _completed(self, x: Tensor, others: Tensor) -> Tensor:
+        full = others.expand(len(x), -1).index_copy(1, self.varied, x)
         return full.reshape(-1, *self._network.input_shape)
 
     def bound(self, lower: Tensor, upper: Tensor) -> Bounds:
         """Bounds over every box. Raises OutOfTime at the instance's deadline, and `until` then, on the clock of
         `time.perf_counter()`."""
-        boxes = Box(self.points(lower), self.points(upper))
+        boxes = Box(self._completed(lower, self._faces[0]), self._completed(upper, self._faces[1]))
         bounds, witness, form, shares = self._forward(boxes)
         rows, weights = self._rows, None
         if self._members is not None:
@@ -164,8 +168,9 @@ class Bounder:
         count = len(self.varied)
         symbols = centre.new_zeros(len(centre), count, centre[0].numel())
         symbols[:, torch.arange(count, device=self.varied.device), self.varied] = radius.flatten(1)[:, self.varied]
+        error = radius.flatten(1).index_fill(1, self.varied, 0.0).reshape(radius.shape)
         shares = torch.eye(count, dtype=centre.dtype, device=centre.device).expand(len(centre), -1, -1)
-        form = _Form(centre, symbols.unflatten(2, centre.shape[1:]), torch.zeros_like(centre), centre.abs() + radius)
+        form = _Form(centre, symbols.unflatten(2, centre.shape[1:]), error, centre.abs() + radius)
         return form, shares
 
     def _margins(self, output: _Form, shares: Tensor, rows: Tensor, weights: Tensor | None) -> Bounds:
@@ -227,10 +232,15 @@ def _best_share(centre: Tensor, symbols: Tensor, base: Tensor) -> Tensor:
     return candidates.gather(0, values.argmax(0, keepdim=True))[0]
 
 
+def varied(region: Region) -> Tensor:
+    """The flat indices of inputs with a number between their faces, which can be cut."""
+    at = middle(region.lower, region.upper)
+    return ((region.lower < at) & (at < region.upper)).flatten().nonzero()[:, 0]
+
+
 def fits(instance: Instance) -> bool:
     """Whether the symbols of the inputs alone, for one box, are no more than one box may have."""
-    varied = int((instance.region.upper > instance.region.lower).sum())
-    return 8 * varied * max(prod(node.shape) for node in instance.network.nodes) <= _MOST_BYTES
+    return 8 * len(varied(instance.region)) * max(prod(node.shape) for node in instance.network.nodes) <= _MOST_BYTES
 
 
 def _absolute(op: Op) -> tuple[Linear, Linear | None] | None:

@@ -49,15 +49,15 @@ class Contradiction:
         """What holds under the assumption, of the network itself."""
         return self._wide.copy(len(self._base.network.nodes))
 
-    def sweep(self, effort: Effort) -> bool:
-        """Tighten all layers, from the last, which the assumption narrows most, to the first; says whether bounds
-        contradict each other."""
+    def sweep(self, effort: Effort, seconds: float) -> bool:
+        """Tighten all layers for about so long, from the last, which the assumption narrows most, to the first; says
+        whether bounds contradict each other."""
         network, a = self._base.fast_network, self._assumption
         row, offset = (t.to(network.dtype)[None, None] for t in (a.row, a.offset))
         scores = influence(self._base, outputs(network, row, offset), self.bounds)
-        activations = sorted(scores, reverse=True)
+        activations, instance = sorted(scores, reverse=True), self._instance.until(seconds)
         for count, i in enumerate(activations):
-            share = self._instance.share(len(activations) - count)
+            share = instance.share(len(activations) - count)
             if self._tighten(share, network.nodes[i].inputs[0], effort, scores[i]):
                 return True
         return False

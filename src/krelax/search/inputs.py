@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from krelax.bounds.boxed import fits
+from krelax.bounds.boxed import fits, varied
 from krelax.bounds.instance import Instance
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
@@ -30,9 +30,9 @@ class Inputs:
     def __init__(self, instance: Instance, queries: Queries, effort: Splitting, probe: Probe) -> None:
         self._instance, self._queries, self._effort, self._probe = instance, queries, effort, probe
         self._search: InputSplitting | None = None
-        nodes, varied = instance.network.nodes, int((instance.region.upper > instance.region.lower).sum())
+        nodes, inputs = instance.network.nodes, len(varied(instance.region))
         # less than a box for each pair of inputs tells nothing of those to come
-        self.price = varied**3 * products(instance.network) / PRODUCTS + len(nodes) * _CALLS
+        self.price = inputs**3 * products(instance.network) / PRODUCTS + len(nodes) * _CALLS
         self.weight, self.found = 1.0, Found(-torch.inf, "timeout")
 
     @staticmethod

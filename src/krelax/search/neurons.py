@@ -50,14 +50,15 @@ class Neurons:
         self._instance, self._queries, self._found, self._effort = instance, queries, found, effort
         self._branching, self._probe = effort.branching, probe
         self._search: Margins | None = None
-        self._until, self._steps = 0.0, self._work()
+        self._slice = self._until = 0.0
+        self._steps = self._work()
         passes = 2 * effort.branching.root.steps
         rows, nodes = queries.rows.shape[1], len(instance.network.nodes)
         self.price = passes * (rows * products(instance.network) / PRODUCTS + nodes * _CALLS)
 
     def advance(self, seconds: float) -> bool:
         """Go on for about so long; says whether there is more to do."""
-        self._until = time.perf_counter() + seconds
+        self._slice, self._until = seconds, time.perf_counter() + seconds
         with suppress(OutOfTime):
             for _ in self._steps:
                 if time.perf_counter() >= self._until:
@@ -93,15 +94,28 @@ class Neurons:
             self._keep()
             if turn < effort.turn or search.progress() >= effort.promising:
                 yield from self._contradict(effort.sweeps[:1])
-            if step is None or len(self._open()) <= step.few or not self._tighten(step):
+            if step is None or len(self._open()) <= step.few:
+                break
+            yield from self._rest()
+            if not self._tighten(step):
                 break
             yield
             turn = effort.between
         yield from self._contradict(effort.sweeps, until_done=True)
 
+    def _rest(self) -> Work[None]:
+        """Leave what cannot pause to the next slice, if most of this one is gone."""
+        if self._left() < self._slice / 2:
+            self._until = 0.0
+            yield
+
+    def _left(self) -> float:
+        """Seconds that are left of this slice."""
+        return self._until - time.perf_counter()
+
     def _tighten(self, step: Pass) -> bool:
         """Tighten all layers; says whether that was worth it."""
-        seconds, before = _within(self._instance, torch.inf, self._effort.passing), float(self._found.value.min())
+        seconds, before = _within(self._instance, self._left(), self._effort.passing), float(self._found.value.min())
         tighter = by_groups(self._instance, self._queries, self._found, step.joining, True, seconds)
         if float(tighter.value.min()) < (1 - step.gain) * before:
             return False
@@ -125,7 +139,7 @@ class Neurons:
         """Branch for so long, in parts that end where slices of time do."""
         end = search.seconds + seconds
         while True:
-            left, slice_ = end - search.seconds, max(_SHORTEST, self._until - time.perf_counter())
+            left, slice_ = end - search.seconds, max(_SHORTEST, self._left())
             search.run(min(left, slice_), slice_ >= left)
             if slice_ >= left or search.is_done:
                 return
@@ -159,8 +173,9 @@ class Neurons:
         for effort, dearer in zip(sweeps, (*sweeps[1:], None), strict=False):
             worthwhile = True
             while worthwhile:
+                yield from self._rest()
                 began = time.perf_counter()
-                if search.sweep(effort):
+                if search.sweep(effort, self._left()):
                     return search.conclude()
                 self._instance.check()
                 found = Bounded(value, search.bounds, lemmas=nothing)

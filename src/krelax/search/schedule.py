@@ -1,9 +1,9 @@
 """Several ways of deciding one question, worked on in turns.
 
-Nobody knows beforehand which of them will do. So each gets slices of time that double, the one that has had least next,
-and all of them together never take much longer than the best of them would alone. A way is first tried when its first
-step, whose price is known beforehand, is no dearer than what others have had. Later its own progress may give it a
-larger share than others, or a smaller one, but always some.
+Nobody knows beforehand which of them will do. So each gets slices of time that double, or last until another one is
+due, the one that has had least next, and all of them together never take much longer than the best of them would alone.
+A way is first tried when its first step, whose price is known beforehand, is no dearer than what others have had. Later
+its own progress may give it a larger share than others, or a smaller one, but always some.
 """
 
 from __future__ import annotations
@@ -51,10 +51,16 @@ def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
     """Work on all ways until one has decided the question, none goes on, or the instance's deadline has passed: the one
     that has decided, or that has proven most."""
     spent, going = [0.0] * len(ways), list(range(len(ways)))
+
+    def due(i: int) -> float:
+        return (spent[i] + ways[i].price) / ways[i].weight
+
     while going and not instance.expired():
-        i = min(going, key=lambda i: (spent[i] + ways[i].price) / ways[i].weight)
+        i = min(going, key=due)
+        others = min((due(j) for j in going if j != i), default=float("inf"))
+        until_others = others * ways[i].weight - ways[i].price - spent[i]
         began = time.perf_counter()
-        goes_on = ways[i].advance(max(_FIRST, ways[i].price, spent[i]) if len(going) > 1 else float("inf"))
+        goes_on = ways[i].advance(max(_FIRST, ways[i].price, spent[i], until_others))
         spent[i] += time.perf_counter() - began
         if ways[i].found.decided:
             return ways[i]
