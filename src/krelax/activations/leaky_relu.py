@@ -35,5 +35,8 @@ class LeakyReLU(Activation):
     def leak(self) -> float:
         return self.negative_slope
 
+    def piece(self, z: Tensor) -> Tensor:
+        return torch.where(z >= 0, 1.0, self.negative_slope).to(z)
+
     def relax(self, lower: Tensor, upper: Tensor) -> Triangle:
         return Triangle(self, lower, upper, self.negative_slope)

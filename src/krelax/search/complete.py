@@ -9,6 +9,7 @@ import torch
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance
 from krelax.problem.queries import Queries
+from krelax.search.descents import Descents
 from krelax.search.effort import Complete, Found
 from krelax.search.inputs import Inputs
 from krelax.search.margins import Confirm, Probe, Refuted
@@ -22,10 +23,10 @@ def decide_question(instance: Instance, queries: Queries, found: Bounded, effort
     The margin is proven. Ends at the deadline of the instance with what it has then.
     """
     probe = Probe(instance, queries, effort.attack, confirm)
-    ways: list[Way] = []
+    ways: list[Way] = [Descents(instance, queries, found, effort.attack, probe)]
     if "inputs" in effort.split and Inputs.able(instance):
         ways.append(Inputs(instance, queries, effort.boxes, probe))
-    if "neurons" in effort.split or not ways:
+    if "neurons" in effort.split or len(ways) < 2:
         ways.append(Neurons(instance, queries, found, effort, probe))
     with torch.no_grad():
         try:

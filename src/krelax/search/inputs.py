@@ -27,6 +27,8 @@ class Inputs:
     it gets as much time as other ways when a fifth is closed, and more as it comes nearer to its end.
     """
 
+    proves = True
+
     def __init__(self, instance: Instance, queries: Queries, effort: Splitting, probe: Probe) -> None:
         self._instance, self._queries, self._effort, self._probe = instance, queries, effort, probe
         self._search: InputSplitting | None = None

@@ -44,7 +44,7 @@ class Neurons:
     """Branching, tightening and contradictions until a question, of which `found` is known, is decided or the time is
     up."""
 
-    weight = 1.0
+    weight, proves = 1.0, True
 
     def __init__(self, instance: Instance, queries: Queries, found: Bounded, effort: Complete, probe: Probe) -> None:
         before = found

@@ -28,6 +28,11 @@ class Way(Protocol):
     """A way of deciding a question that can go on where it stopped."""
 
     @property
+    def proves(self) -> bool:
+        """Whether it can prove that a property holds; the work ends with the last way that can."""
+        ...
+
+    @property
     def price(self) -> float:
         """Seconds that its first step takes, roughly, on any machine."""
         ...
@@ -48,10 +53,10 @@ class Way(Protocol):
 
 
 def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
-    """Work on all ways until one has decided the question, none goes on, or the instance's deadline has passed: the one
-    that has decided, or that has proven most."""
+    """Work on all ways until one has decided the question, none that proves goes on, or the instance's deadline has
+    passed: the one that has decided, or that has proven most."""
     spent, going = [0.0] * len(ways), list(range(len(ways)))
-    while going and not instance.expired():
+    while any(ways[i].proves for i in going) and not instance.expired():
         i = min(going, key=lambda i: (spent[i] + ways[i].price) / ways[i].weight)
         began = time.perf_counter()
         goes_on = ways[i].advance(max(_FIRST, ways[i].price, spent[i]) if len(going) > 1 else float("inf"))
