@@ -36,7 +36,7 @@ class LeakyReLU(Activation):
         return self.negative_slope
 
     def piece(self, z: Tensor) -> Tensor:
-        return torch.where(z >= 0, 1.0, self.negative_slope).to(z)
+        return torch.where(z >= 0, torch.ones_like(z), self.negative_slope)
 
     def relax(self, lower: Tensor, upper: Tensor) -> Triangle:
         return Triangle(self, lower, upper, self.negative_slope)

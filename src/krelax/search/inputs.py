@@ -47,6 +47,7 @@ class Inputs:
         if self._search is None:
             self._search = InputSplitting(self._instance, self._queries, self._effort, self._probe.replays)
         result = self._search.run(seconds)
+        self._probe.points.extend(self._search.least)
         share = self._search.closed
         self.weight = min(_MOST, max(_LEAST, 4 * share / max(1 - share, 1e-9)))
         conclusion = Conclusion(boxes=result.cuts) if result.holds and result.cuts is not None else None
