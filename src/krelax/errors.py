@@ -31,7 +31,7 @@ def shows_tracebacks() -> bool:
 _INTERNAL = "internal error"
 
 
-def internal(error: Exception) -> str:
+def internal(error: BaseException) -> str:
     """A bug as the reason of an answer, in one line."""
     return f"{_INTERNAL}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 

@@ -149,6 +149,42 @@ def test_one_instance_fails_and_the_next_one_follows(krelax: Run, good: Path, mo
     assert "internal error: IndexError: bug" in ran.out
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SystemExit(7), "internal error: SystemExit: 7"),
+        (type("Panic", (BaseException,), {})("bug"), "internal error: Panic: bug"),
+        (RecursionError("deep"), "internal error: RecursionError: deep"),
+        (MemoryError(), "not enough memory"),
+        (torch.OutOfMemoryError("allocate memory"), "not enough memory"),
+        (OSError("disk"), "internal error: OSError: disk"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("place", ["read_vnnlib", "verify"])
+def test_a_list_survives_whatever_happens_to_one_instance(
+    krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str, place: str
+) -> None:
+    """Whether it is read or decided."""
+    lines = ["good.onnx,good.vnnlib,600,unsat"] * 2
+    (good / "two.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    work, called = getattr(verify_module, place), list[int]()
+
+    def first(*given: Any) -> Any:
+        called.append(1)
+        if len(called) == 1:
+            raise error
+        return work(*given)
+
+    monkeypatch.setattr(verify_module, place, first)
+    ran = krelax("bench", "two.csv", "--jsonl", "two.jsonl")
+    assert ran.code == 3
+    assert [line.split()[1] for line in ran.out.splitlines()[:2]] == ["error", "unsat"]
+    assert reason in ran.out
+    _, records = read_journal(good / "two.jsonl")
+    assert [record["answer"] for record in records] == ["error", "unsat"]
+
+
 def test_a_property_on_which_something_fails_is_unknown(
     krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from krelax.bounds.instance import Instance, helpers
 from krelax.bounds.methods import METHODS, bound
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
+from krelax.run import bench as bench_module
 from krelax.run import verify as verify_module
 from krelax.run.verify import Clock
 from krelax.search.pipeline import Plan, decide
@@ -137,6 +138,21 @@ def test_reading_counts_and_a_glance_is_left(monkeypatch: pytest.MonkeyPatch) ->
     assert Clock(10.0, 97.0).left() == 7.0
     assert Clock(10.0, 50.0).left() == 1.0
     assert Clock(0.5, 50.0).left() == 0.25
+
+
+def test_reading_a_network_ends_soon_after_the_limit(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+
+    def endless(path: Path) -> Any:
+        while True:
+            now[0] += 0.25
+            tick()
+
+    monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench_module, "load_onnx", endless)
+    ran = krelax("bench", "good.csv")
+    assert (ran.code, ran.out.split()[1]) == (0, "timed-out")
+    assert 5 <= now[0] - 100 <= 7
 
 
 def test_reading_counts_in_a_list(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

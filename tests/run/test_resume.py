@@ -190,6 +190,41 @@ def test_a_disagreement_before_the_kill_counts_after_it(
         assert "1 disagree" in out
 
 
+def test_an_earlier_run_is_overwritten_if_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its settings were, but nothing that is not a run; a data set and a list alike."""
+    monkeypatch.chdir(tmp_path)
+    save(random_dense([2, 4, 2]), tmp_path / "m.onnx")
+    images(tmp_path / "i.npz", np.full((1, 2), 0.5, np.float32), [0])
+    Path("s.vnnlib").write_text(specification([0, 0], [0.01, 0.01], "(assert (<= Y_0 -100))"), encoding="utf-8")
+    Path("list.csv").write_text("m.onnx,s.vnnlib,600\n", encoding="utf-8")
+
+    def code(command: str) -> object:
+        with pytest.raises(SystemExit) as stop:
+            main(command.split())
+        return stop.value.code
+
+    for command in ("certify m.onnx i.npz --eps 0.1", "bench list.csv"):
+        Path("j.jsonl").unlink(missing_ok=True)
+        assert code(f"{command} --jsonl j.jsonl --timeout 900") == 0
+        before = Path("j.jsonl").read_text()
+        assert code(f"{command} --jsonl j.jsonl") == 2
+        assert code(f"{command} --jsonl j.jsonl --resume") == 2
+        assert code(f"{command} --jsonl j.jsonl --resume --overwrite") == 2
+        assert code(f"{command} --overwrite") == 2
+        assert Path("j.jsonl").read_text() == before
+        assert code(f"{command} --jsonl j.jsonl --overwrite") == 0
+        header, result = map(json.loads, Path("j.jsonl").read_text().splitlines())
+        assert (header["kind"], result["index"]) == ("run", 0)
+        assert header["timeout"] != json.loads(before.splitlines()[0])["timeout"] == 900
+        for other in ("remember the milk", '{"kind": "result"}\n'):
+            Path("j.jsonl").write_text(other)
+            assert code(f"{command} --jsonl j.jsonl --overwrite") == 2
+            assert Path("j.jsonl").read_text() == other
+    assert "Traceback" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("answer", "expected", "disagrees"),
     [

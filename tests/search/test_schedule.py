@@ -25,6 +25,8 @@ class Clock:
 class Pretended:
     """A way that decides its question after so many seconds, or ends without an answer."""
 
+    proves = True
+
     def __init__(self, clock: Clock, needs: float, price: float = 0.0, weight: float = 1.0, ends: float = 1e9) -> None:
         self.clock, self.needs, self.ends = clock, needs, ends
         self.price, self.weight = price, weight
@@ -97,6 +99,13 @@ def test_what_has_ended_leaves_the_time_to_others(clock: Clock) -> None:
     ended, other = Pretended(clock, 1e9, ends=0.25), Pretended(clock, 70.0)
     assert turns(ended, other) is other
     assert clock.now == pytest.approx(70.25)
+
+
+def test_the_work_ends_with_the_last_way_that_proves(clock: Clock) -> None:
+    endless, other = Pretended(clock, 1e9, weight=1 / 16), Pretended(clock, 1e9, ends=20.0)
+    endless.proves = False
+    assert turns(endless, other) is other
+    assert clock.now <= 20 * (1 + 2 / 16) + 0.2
 
 
 def test_without_an_answer_what_is_proven_best_counts(clock: Clock) -> None:

@@ -87,6 +87,11 @@ class Activation(Op):
         """
         return None
 
+    def piece(self, z: Tensor) -> Tensor | None:
+        """For an activation that is the largest of some linear forms of z: the slopes of the form that is largest at
+        z, `(batch, *shape)`. None for any other."""
+        return None
+
     @abstractmethod
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its single-neuron relaxation over `lower <= z <= upper`, both `(batch, *shape)`."""

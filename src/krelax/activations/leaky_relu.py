@@ -35,5 +35,8 @@ class LeakyReLU(Activation):
     def leak(self) -> float:
         return self.negative_slope
 
+    def piece(self, z: Tensor) -> Tensor:
+        return torch.where(z >= 0, torch.ones_like(z), self.negative_slope)
+
     def relax(self, lower: Tensor, upper: Tensor) -> Triangle:
         return Triangle(self, lower, upper, self.negative_slope)

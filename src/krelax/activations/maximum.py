@@ -30,6 +30,9 @@ class Max(Activation):
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].amax(-1)
 
+    def piece(self, z: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(z.argmax(-1), z.shape[-1]).to(z)
+
     def relax(self, lower: Tensor, upper: Tensor) -> Maximum:
         return Maximum(self, lower, upper)
 

@@ -23,5 +23,8 @@ class ReLU(Activation):
     def leak(self) -> float:
         return 0.0
 
+    def piece(self, z: Tensor) -> Tensor:
+        return (z >= 0).to(z)
+
     def relax(self, lower: Tensor, upper: Tensor) -> Triangle:
         return Triangle(self, lower, upper, 0.0)

@@ -11,7 +11,9 @@ import click
 from krelax.cli.shared import (
     FILE,
     certificate_options,
+    check_journal,
     device_option,
+    journal_options,
     kept,
     method_option,
     timeout_option,
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Verify a list of instances.")
 @click.argument("instances", type=FILE)
 @timeout_option("Seconds for each instance, instead of the list's own.")
-@click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped.")
+@journal_options
 @certificate_options
 @method_option
 @device_option
@@ -36,6 +37,7 @@ def bench(
     timeout: float | None,
     jsonl: Path | None,
     resume: bool,
+    overwrite: bool,
     certificates: Path | None,
     check: bool,
     semantics: Semantics,
@@ -53,8 +55,7 @@ def bench(
     from krelax.run.journal import digest, digest_of_all, open_journal
     from krelax.run.verify import VerifyOptions
 
-    if resume and jsonl is None:
-        raise InputError("--resume needs the --jsonl file of the run to go on with")
+    check_journal(jsonl, resume, overwrite)
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
     settings |= kept(certificates, check, semantics)
@@ -62,7 +63,7 @@ def bench(
         settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
     seconds = 0.0
-    with open_journal(jsonl, settings, resume, FIELDS) as journal:
+    with open_journal(jsonl, settings, resume, FIELDS, overwrite) as journal:
         for index, record in journal.done.items():
             if index not in range(len(listed)):
                 raise InputError(f"{jsonl}: has a result of instance {index} of {len(listed)}; give another file")

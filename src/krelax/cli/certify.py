@@ -13,9 +13,11 @@ from krelax.cli.shared import (
     Range,
     bundled,
     certificate_options,
+    check_journal,
     chosen,
     device_option,
     exactly,
+    journal_options,
     kept,
     layout_option,
     method_option,
@@ -34,8 +36,7 @@ from krelax.cli.shared import (
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
 @timeout_option("Seconds for each image.", default=60.0)
-@click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes.")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped.")
+@journal_options
 @click.option("--report", type=FILE, metavar="FILE", help="Write a page about the run to FILE (HTML).")
 @certificate_options
 @device_option
@@ -72,6 +73,7 @@ def demo(dense: bool) -> int:
         "device": "cpu",
         "jsonl": None,
         "resume": False,
+        "overwrite": False,
         "report": None,
         "certificates": None,
         "check": False,
@@ -88,7 +90,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.cli import DONE, SOME_FAILED
     from krelax.cli.printing import Progress, certify_summary
     from krelax.cli.report import reporting
-    from krelax.errors import InputError, failed
+    from krelax.errors import failed
     from krelax.network.onnx import load_onnx
     from krelax.problem.images import load_images
     from krelax.run.certificates import Certificates
@@ -96,11 +98,11 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.run.certify import certify as certify_images
     from krelax.run.journal import digest, digest_of_network
 
-    journal, resume, report = (options.pop(name) for name in ("jsonl", "resume", "report"))
+    journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
+    report = options.pop("report")
     layout = options.pop("layout")
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
-    if resume and journal is None:
-        raise InputError("--resume needs the --jsonl file of the run to go on with")
+    check_journal(journal, resume, overwrite)
     asked = CertifyOptions(**options)
     network = load_onnx(model)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
@@ -125,6 +127,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
                 asked,
                 journal=journal,
                 resume=resume,
+                overwrite=overwrite,
                 settings=settings,
                 seen=seen,
                 certificates=keeper,

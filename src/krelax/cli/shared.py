@@ -71,6 +71,28 @@ def check_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def journal_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options `--jsonl`, and `--resume` or `--overwrite` for a file that has results."""
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Delete the results of an earlier run in the --jsonl file."),
+        click.option("--resume", is_flag=True, help="Go on where an interrupted run with the same --jsonl stopped."),
+        click.option("--jsonl", type=FILE, metavar="FILE", help="Write every result to FILE as it comes."),
+    ):
+        function = option(function)
+    return function
+
+
+def check_journal(jsonl: Path | None, resume: bool, overwrite: bool) -> None:
+    """Raises InputError for options of a journal that contradict each other."""
+    from krelax.errors import InputError
+
+    if resume and overwrite:
+        raise InputError("--resume keeps the results that --overwrite deletes; give one of them")
+    for name, given in (("--resume", resume), ("--overwrite", overwrite)):
+        if given and jsonl is None:
+            raise InputError(f"{name} needs the --jsonl file of the earlier run")
+
+
 def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, Any]:
     """What a journal says of certificates. InputError for a check without any."""
     from krelax.errors import InputError

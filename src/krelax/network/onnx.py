@@ -29,6 +29,7 @@ from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_reader import FLOATS, Kind, Known, Literal, Reader
 from krelax.network.onnx_schema import check_node, kind_name, results, schema_of
 from krelax.network.simplify import fuse
+from krelax.watch import tick
 
 # Multiplications in one evaluation, and numbers that one convolution lays out: more are a damaged file.
 _MOST_WORK, _MOST_LAID_OUT = 10**12, 10**9
@@ -88,6 +89,7 @@ def _build(model: onnx.ModelProto, path: Path, source: Path | bytes) -> Network:
         builder = Builder(inputs.shape)
         known.values[inputs.name], known.kinds[inputs.name] = 0, inputs.kind
         for node in graph.node:
+            tick()
             _read_node(builder, node, known, version)
         network = builder.build(_output(graph.output[0], known, inputs))
         _check_shapes(network)

@@ -29,9 +29,15 @@ class Queries:
 
     def clause_values(self, values: Tensor) -> Tensor:
         """Best member of every clause: `(batch, ..., queries) -> (batch, ..., clauses)`."""
-        shape = (*values.shape[:-1], self.clauses)
-        index = self.clause.reshape(len(self), *[1] * (values.dim() - 2), -1).expand(values.shape)
-        return values.new_full(shape, -torch.inf).scatter_reduce(-1, index, values, "amax")
+        start = values.new_full((*values.shape[:-1], self.clauses), -torch.inf)
+        return start.scatter_reduce(-1, self._index(values), values, "amax")
+
+    def clause_sums(self, values: Tensor) -> Tensor:
+        """Sum over the members of every clause: `(batch, ..., queries) -> (batch, ..., clauses)`."""
+        return values.new_zeros(*values.shape[:-1], self.clauses).scatter_add(-1, self._index(values), values)
+
+    def _index(self, values: Tensor) -> Tensor:
+        return self.clause.reshape(len(self), *[1] * (values.dim() - 2), -1).expand(values.shape)
 
     def margin(self, values: Tensor) -> Tensor:
         """Margin of the property, `(batch, ..., queries) -> (batch, ...)`: positive where it holds."""

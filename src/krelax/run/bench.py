@@ -15,7 +15,7 @@ from krelax.network.onnx import load_onnx
 from krelax.run.certificates import Certificates, Semantics, Written
 from krelax.run.certify import counterexample_record
 from krelax.run.verify import EMPTY, VerifyOptions, check_options, verify_file
-from krelax.search.processes import cpu_seconds
+from krelax.search.processes import cpu_seconds, out_of_memory
 from krelax.search.verdict import Outcome, Verdict
 
 ANSWERS = {Verdict.HOLDS: "unsat", Verdict.VIOLATED: "sat", Verdict.UNKNOWN: "unknown"}
@@ -161,8 +161,8 @@ def bench(
     check: bool = False,
     semantics: Semantics = "real",
 ) -> Iterator[Result]:
-    """Verify instance after instance. An instance that cannot be read, or on which something unforeseen fails, is an
-    `error`, and the next one follows. Reading counts as part of its time.
+    """Verify instance after instance. An instance that cannot be read, or on which something unforeseen fails, whatever
+    it is, is an `error`, and the next one follows. Reading counts as part of its time.
 
     What holds gets a certificate in the folder `certificates`, and with `check` counts only if that is accepted.
     Raises InputError for options that no instance could be verified with.
@@ -178,7 +178,10 @@ def bench(
             return loaded[path]
 
         keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
-        yield _verified(instance, load, options, keeper)
+        result = _verified(instance, load, options, keeper)
+        if result.answer == "error":
+            loaded.clear()  # what failed may have left something half done, or filled the memory
+        yield result
 
 
 def _verified(
@@ -192,12 +195,22 @@ def _verified(
         spent = cpu_seconds() - cpu
         if keeper is not None and outcome.reason != EMPTY:
             outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)
-    except Exception as error:  # whatever it is, the next instance may do
+    except (KeyboardInterrupt, GeneratorExit):  # somebody ends the run
+        raise
+    except BaseException as error:  # extensions raise what is no Exception; the next instance may do
         if shows_tracebacks() and not isinstance(error, InputError):
             raise
-        reason = str(error) if isinstance(error, InputError) else internal(error)
-        return Result(instance, "error", reason, 0.0)
+        return Result(instance, "error", _why(error), 0.0)
     return Result(instance, answer(outcome), outcome.reason, outcome.seconds, outcome, spent, written)
+
+
+def _why(error: BaseException) -> str:
+    """What an instance failed on, in one line."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
+        return "not enough memory"
+    return internal(error)
 
 
 def answer(outcome: Outcome) -> str:

@@ -69,6 +69,7 @@ def certify(
     *,
     journal: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     settings: dict[str, Any] | None = None,
     seen: Seen = lambda record: None,
     certificates: Certificates | None = None,
@@ -82,6 +83,7 @@ def certify(
         options: The regions, and with what effort.
         journal: A file to which each result is written as it comes.
         resume: Whether results that the journal holds are kept and not computed again.
+        overwrite: Whether results that the journal holds, of whatever run, are deleted.
         settings: What identifies model and data in the journal.
         seen: Is called with each result.
         certificates: Where proofs are written: what holds gets one, `image-INDEX.zip`.
@@ -99,7 +101,8 @@ def certify(
     plan = Plan.of(options.method)
     began = time.perf_counter()
     summary = Summary()
-    with open_journal(journal, identity(options, settings), resume, {"verdict": _VERDICTS, "reason": None}) as book:
+    header, fields = identity(options, settings), {"verdict": _VERDICTS, "reason": None}
+    with open_journal(journal, header, resume, fields, overwrite) as book:
         wanted = [i for i in indices if i not in book.done]
         for i in indices:
             if i in book.done:

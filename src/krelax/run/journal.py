@@ -150,20 +150,27 @@ class Journal:
 
 @contextmanager
 def open_journal(
-    path: Path | None, settings: Mapping[str, Any], resume: bool, fields: Fields = MappingProxyType({})
+    path: Path | None,
+    settings: Mapping[str, Any],
+    resume: bool,
+    fields: Fields = MappingProxyType({}),
+    overwrite: bool = False,
 ) -> Iterator[Journal]:
     """The journal of the run that `settings` describe; without a path it remembers nothing.
 
-    Raises InputError if another run is writing to the file, if it has results and is not to be resumed, belongs to a
-    run with other settings or another version of krelax, has results without what `fields` say, or cannot be written. A
-    file that is not a journal of this run is left as it is. The file is locked until the run ends, however it ends.
+    With `overwrite` the results of an earlier run, whatever its settings, are deleted first.
+
+    Raises InputError if another run is writing to the file, if it has results and is neither to be resumed nor to be
+    overwritten, belongs to a run with other settings or another version of krelax, has results without what `fields`
+    say, or cannot be written. A file that is not a journal of this run, or with `overwrite` of any, is left as it is.
+    The file is locked until the run ends, however it ends.
     """
     header = {"kind": "run", "schema": SCHEMA, "krelax": __version__, **json.loads(json.dumps(settings))}
     if path is None:
         yield Journal(None, header, {})
         return
     with _opened(path) as file:
-        done = _recover(file, path, header, resume, fields)
+        done = _cleared(file, path) if overwrite else _recover(file, path, header, resume, fields)
         journal = Journal(file, header, done)
         journal.begin()
         try:
@@ -214,7 +221,7 @@ def _recover(file: BinaryIO, path: Path, header: Record, resume: bool, fields: F
         first = (json.dumps(header) + "\n").encode()
         begun = whole == first or (not whole and first.startswith(content))
         if not resume and not begun:
-            raise InputError(f"{path}: already exists; add --resume to continue it, or give another file")
+            raise InputError(f"{path}: already exists; add --resume to continue it or --overwrite to delete it")
         if not whole and not begun:
             raise InputError(f"{path}: is not the results of this run; give another file")
         done: dict[int, Record] = {}
@@ -226,6 +233,19 @@ def _recover(file: BinaryIO, path: Path, header: Record, resume: bool, fields: F
     except OSError as error:
         raise _unwritable(path, error) from error
     return done
+
+
+def _cleared(file: BinaryIO, path: Path) -> dict[int, Record]:
+    """No records: those of an earlier run are deleted. A file that does not begin as one is no such run's."""
+    try:
+        file.seek(0)
+        first = file.readline()
+        if first and _record(first.rstrip(b"\n"), path, 1, {}).get("kind") != "run":
+            raise InputError(f"{path}: does not begin with the header of a run; give another file")
+        file.truncate(0)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return {}
 
 
 def _check_header(header: Record, found: Record, path: Path) -> None:

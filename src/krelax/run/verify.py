@@ -20,6 +20,7 @@ from krelax.search.excluded import without_excluded
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_specification, check_fit
 from krelax.search.verdict import Outcome, Verdict
+from krelax.watch import watched
 
 # The reason of what holds because no input satisfies what is assumed.
 EMPTY = "no input can be unsafe"
@@ -55,9 +56,13 @@ class Clock:
         """Seconds so far."""
         return time.perf_counter() - self._began
 
+    def over(self, since: float = 0.0) -> bool:
+        """Whether the time has been up for so many seconds."""
+        return self._limit is not None and self.seconds > self._limit + since
+
     def check(self) -> None:
         """Raise OutOfTime if the time is up."""
-        if self._limit is not None and self.seconds > self._limit:
+        if self.over():
             raise OutOfTime
 
     def left(self) -> float | None:
@@ -139,7 +144,11 @@ def verify_file(
         return None, clock.timeout()
     if None not in (name, specification.network) and name != specification.network:
         raise InputError(f"{query}: is about the network {specification.network}, not {name}; correct one of the names")
-    network = load()
+    try:
+        with watched(lambda: clock.over(_GLANCE)):
+            network = load()
+    except OutOfTime:
+        return specification, clock.timeout()
     _check_labels(query, model, specification)
     return specification, verify(network, specification, replace(options, timeout=clock.left()), certificates)
 

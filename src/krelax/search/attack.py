@@ -13,7 +13,7 @@ from torch import Tensor
 from krelax.bounds.instance import Instance
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
-from krelax.problem.region import Region, middle
+from krelax.problem.region import middle
 
 
 @dataclass(frozen=True)
@@ -32,39 +32,51 @@ def search(instance: Instance, queries: Queries, attack: Attack) -> tuple[Tensor
     """The point of smallest margin found in every region, `(batch, *shape)`, and its margin, `(batch,)`.
 
     Works in the instance's fast type, which `queries` must have, and ends early at its deadline. Half of the restarts
-    descend on the whole property, the others each on one clause. Steps are a share of the region's half-widths,
-    shrinking geometrically. Starts are drawn on the CPU, so that they are the same on every device.
+    descend on the whole property, the others each on one clause; where a clause has several members, every second one
+    on the sum of what they lack. Steps are a share of the region's half-widths, shrinking geometrically. Starts are
+    drawn on the CPU, so that they are the same on every device.
     """
-    region = instance.fast_region
-    generator = torch.Generator().manual_seed(attack.seed)
-    return descend(instance, queries, _starts(instance.fast_network, region, queries, attack, generator), attack)
+    return best(*descend(instance, queries, starts(instance, queries, attack), attack))
+
+
+def best(x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of points `(batch, points, *shape)` the one of smallest value in every region, and its value."""
+    value, place = values.min(1)
+    return x[torch.arange(len(x), device=x.device), place], value
 
 
 def descend(instance: Instance, queries: Queries, x: Tensor, attack: Attack) -> tuple[Tensor, Tensor]:
-    """As `search`, from points `(batch, points, *shape)` of the regions; `restarts` and `samples` are not used."""
+    """As `search`, from points `(batch, points, *shape)` of the regions; `restarts` and `samples` are not used.
+
+    Returns the best point on the way from each, of the same shape, and their margins, `(batch, points)`.
+    """
     network, region = instance.fast_network, instance.fast_region
-    best_x, best = x[:, 0].clone(), torch.full((len(region),), torch.inf, dtype=x.dtype, device=x.device)
+    best_x, found = x, torch.full(x.shape[:2], torch.inf, dtype=x.dtype, device=x.device)
     radius = (region.upper / 2 - region.lower / 2).unsqueeze(1)
     decay = (attack.last_step / attack.first_step) ** (1 / max(1, attack.steps - 1))
-    goals = _goals(queries, x.shape[1], x.device)
+    goals = _Goals.of(queries, x.shape[1])
     step = attack.first_step
     for _ in range(attack.steps + 1):
         values, gradient = _descend(network, queries, x, goals)
-        best_x, best = _keep(x, values, best_x, best)
-        if bool((best <= 0).all()) or instance.expired():
+        better = values < found
+        best_x = torch.where(better.reshape(*better.shape, *[1] * (x.dim() - 2)), x, best_x)
+        found = torch.where(better, values, found)
+        if bool((found.amin(1) <= 0).all()) or instance.expired():
             break
         x = region.project(x - step * radius * gradient.sign())
         step *= decay
-    return best_x, best
+    return best_x, found
 
 
-def _starts(network: Network, region: Region, queries: Queries, attack: Attack, generator: torch.Generator) -> Tensor:
-    """The most promising of many random points, with the centre of the region in front."""
+def starts(instance: Instance, queries: Queries, attack: Attack) -> Tensor:
+    """The most promising of many random points of the regions, `(batch, restarts, *shape)`, with the centre among
+    them."""
+    region, generator = instance.fast_region, torch.Generator().manual_seed(attack.seed)
     lower, upper = region.lower.unsqueeze(1), region.upper.unsqueeze(1)
     shape = (len(region), attack.samples, *region.lower.shape[1:])
     share = torch.rand(shape, generator=generator, dtype=lower.dtype).to(lower.device)
     x = region.project(torch.cat([middle(lower, upper), lower + share * (upper - lower)], dim=1))
-    order = queries.margin(queries.values(_evaluate(network, x))).argsort(dim=1)[:, : attack.restarts]
+    order = queries.margin(queries.values(_evaluate(instance.fast_network, x))).argsort(dim=1)[:, : attack.restarts]
     order[:, -1] = 0
     return x.gather(1, order.reshape(*order.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))
 
@@ -73,27 +85,37 @@ def _evaluate(network: Network, x: Tensor) -> Tensor:
     return network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def _goals(queries: Queries, restarts: int, device: torch.device) -> Tensor:
-    """For each restart the clause it attacks, -1 for whichever is weakest."""
-    goals = torch.arange(restarts, device=device) - restarts // 2
-    return torch.where(goals >= 0, goals % queries.clauses, -1)
+@dataclass(frozen=True, eq=False)
+class _Goals:
+    """What restarts are after: a clause each, -1 for whichever is weakest, and whether the sum of what its members lack
+    instead of the largest of them."""
+
+    clause: Tensor
+    sums: Tensor
+
+    @classmethod
+    def of(cls, queries: Queries, restarts: int) -> _Goals:
+        """The goals of so many restarts."""
+        number = torch.arange(restarts, device=queries.rows.device)
+        clause = number - restarts // 2
+        joint = queries.rows.shape[1] > queries.clauses
+        return cls(torch.where(clause >= 0, clause % queries.clauses, -1), (number % 2 == 1) & joint)
 
 
-def _descend(network: Network, queries: Queries, x: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
+def _descend(network: Network, queries: Queries, x: Tensor, goals: _Goals) -> tuple[Tensor, Tensor]:
     """Margins at the points and the gradient of what each restart is after."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        clauses = queries.clause_values(queries.values(_evaluate(network, x)))
-        weakest = clauses.amin(-1)
-        chosen = clauses[:, torch.arange(len(goals), device=x.device), goals.clamp(min=0)]
-        loss = torch.where(goals < 0, weakest, chosen)
+        values = queries.values(_evaluate(network, x))
+        largest = queries.clause_values(values)
+        loss = _loss(largest, goals.clause)
+        if bool(goals.sums.any()):
+            loss = torch.where(goals.sums, _loss(queries.clause_sums(values.clamp(min=0)), goals.clause), loss)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
-    return weakest.detach(), gradient
+    return largest.detach().amin(-1), gradient
 
 
-def _keep(x: Tensor, values: Tensor, best_x: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
-    value, place = values.min(1)
-    better = value < best
-    found = x[torch.arange(len(x), device=x.device), place]
-    mask = better.reshape(-1, *[1] * (best_x.dim() - 1))
-    return torch.where(mask, found, best_x), torch.where(better, value, best)
+def _loss(clauses: Tensor, goals: Tensor) -> Tensor:
+    """The values of the clauses, `(batch, points, clauses)`, that points are after, `(batch, points)`."""
+    chosen = clauses[:, torch.arange(len(goals), device=clauses.device), goals.clamp(min=0)]
+    return torch.where(goals < 0, clauses.amin(-1), chosen)

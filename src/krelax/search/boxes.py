@@ -80,12 +80,14 @@ class Boxes(Subproblems):
 @dataclass(frozen=True)
 class _Step:
     """What became of a batch: the boxes that are closed, and the others cut in halves unless that is no longer possible
-    (`stuck`); and points that may be counterexamples, with their margins."""
+    (`stuck`); points that may be counterexamples, with their margins; and the point of smallest margin, if there is a
+    box left."""
 
     subproblems: Boxes
     stuck: bool
     points: Tensor
     margins: Tensor
+    least: Tensor
 
 
 class InputSplitting:
@@ -94,7 +96,8 @@ class InputSplitting:
     `instance` has one region, a box, and `queries` one question. `confirm` says whether one of the candidates
     `(n, *input_shape)`, float64, is a counterexample, and the first that is ends the search. Sound: boxes cover the
     region, and each is closed by a proven bound. A positive margin is found in the end; where it is zero, boxes are
-    cut until one has no number left between its faces.
+    cut until one has no number left between its faces. `least`, `(at most one, *input_shape)`, is the point of smallest
+    margin in boxes bounded last.
     """
 
     def __init__(self, instance: Instance, queries: Queries, effort: Splitting, confirm: Confirm) -> None:
@@ -108,6 +111,7 @@ class InputSplitting:
         most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
         self._tree = Tree(region_itself, lower.new_zeros(1), most)
         self._replay, self._boxes, self._overtime = _Replay(confirm), 0, _OVERTIME
+        self.least = self._bounder.points(lower[:0])
 
     @property
     def closed(self) -> float:
@@ -137,6 +141,7 @@ class InputSplitting:
                 for part, (_, step) in zip(parts, self._tree.grow(parts, self._step, pool), strict=True):
                     self._boxes += len(part)
                     stuck |= step.stuck
+                    self.least = step.least
                     refuted = refuted or self._replay.confirms(step.points, step.margins)
             except OutOfTime:
                 self._overtime *= 2
@@ -172,9 +177,9 @@ class InputSplitting:
             if self._cuts is not None and found.weights is not None:
                 self._cuts.close(done.number, found.weights[closed])
             found = found.select(rest)
-            points, margins = self._candidates(boxes, found)
+            points, margins, least = self._candidates(boxes, found)
             halves, stuck = _cut(boxes, self._score(boxes, found), self._times(len(boxes)), self._cuts)
-            return _Step(done.join(halves), stuck, points, margins)
+            return _Step(done.join(halves), stuck, points, margins, least)
 
     def _times(self, boxes: int) -> int:
         """How many times to cut each box of a round: more than once where a round would be too small to pay."""
@@ -189,10 +194,12 @@ class InputSplitting:
         share = blame / torch.where(total > 0, total, 1.0)
         return share + _WIDTH_COUNTS * (boxes.upper - boxes.lower) / self._whole
 
-    def _candidates(self, boxes: Boxes, found: Bounds) -> tuple[Tensor, Tensor]:
-        """The points of smallest margin among centres and corners: those with one that is not positive, or nearly."""
+    def _candidates(self, boxes: Boxes, found: Bounds) -> tuple[Tensor, Tensor, Tensor]:
+        """The points of smallest margin among centres and corners: those with one that is not positive, or nearly, and
+        their margins; and the first of all."""
         if not len(boxes):
-            return self._bounder.points(boxes.lower), boxes.floor
+            none = self._bounder.points(boxes.lower)
+            return none, boxes.floor, none
         worst = found.value.argmin(1)
         slope = found.slopes[torch.arange(len(worst), device=worst.device), worst]
         corner = torch.where(slope > 0, boxes.lower, boxes.upper)
@@ -201,7 +208,7 @@ class InputSplitting:
         margins = self._queries.margin(self._queries.values(y))[0]
         margins, order = torch.nan_to_num(margins, nan=torch.inf).sort()
         chosen = (margins <= _NEARLY * (1 + y.abs().max()))[:_AT_ONCE].nonzero()[:, 0]
-        return points[order[chosen]], margins[chosen]
+        return points[order[chosen]], margins[chosen], points[order[:1]]
 
 
 class _Replay:

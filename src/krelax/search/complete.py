@@ -11,6 +11,7 @@ from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.seen import seen
 from krelax.problem.queries import Queries
 from krelax.search.clauses import pose
+from krelax.search.descents import Descents
 from krelax.search.effort import Complete, Found
 from krelax.search.inputs import Inputs
 from krelax.search.margins import Confirm, Probe, Refuted
@@ -25,15 +26,16 @@ def decide_question(instance: Instance, queries: Queries, found: Bounded, effort
     """
     instance = replace(instance, seen=seen(instance.network, queries.rows))
     probe = Probe(instance, queries, effort.attack, confirm)
-    ways: list[Way] = []
     try:
         posed = pose(instance, queries, found)
     except OutOfTime:
         return Found(float(queries.margin(found.value)), "timeout", conclusion=found.conclusion())
-    before = float((posed.queries if found.joint else queries).margin(found.value))
+    clauses = (posed.queries if found.joint else queries).clause_values(found.value)
+    before = float(clauses.amin())
+    ways: list[Way] = [Descents(instance, queries, clauses[0] > 0, effort.attack, probe)]
     if "inputs" in effort.split and Inputs.able(instance):
         ways.append(Inputs(instance, queries, effort.boxes, probe))
-    if "neurons" in effort.split or not ways:
+    if "neurons" in effort.split or len(ways) < 2:
         ways.append(Neurons(posed, effort, probe))
     with torch.no_grad():
         try:

@@ -27,6 +27,8 @@ class Inputs:
     it gets as much time as other ways when a fifth is closed, and more as it comes nearer to its end.
     """
 
+    proves = True
+
     def __init__(self, instance: Instance, queries: Queries, effort: Splitting, probe: Probe) -> None:
         self._instance, self._queries, self._effort, self._probe = instance, queries, effort, probe
         self._search: InputSplitting | None = None
@@ -40,11 +42,12 @@ class Inputs:
         """Whether the region is a box, and memory holds what is known of one."""
         return isinstance(instance.region, Box) and fits(instance)
 
-    def advance(self, seconds: float) -> bool:
+    def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do."""
         if self._search is None:
             self._search = InputSplitting(self._instance, self._queries, self._effort, self._probe.replays)
         result = self._search.run(seconds)
+        self._probe.points.extend(self._search.least)
         share = self._search.closed
         self.weight = min(_MOST, max(_LEAST, 4 * share / max(1 - share, 1e-9)))
         conclusion = Conclusion(boxes=result.cuts) if result.holds and result.cuts is not None else None

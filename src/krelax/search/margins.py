@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
 from krelax.problem.queries import Queries
 from krelax.proof.log import MARGINS, UNSTATED, Forms
-from krelax.search.attack import Attack, descend
+from krelax.search.attack import Attack, best, descend
 from krelax.search.verdict import Counterexample
 
 Confirm = Callable[[Tensor], Counterexample | None]
@@ -94,12 +95,16 @@ class Margins:
 
 
 class Probe:
-    """Looks for counterexamples around the points where bounds of bad leaves are attained, less and less often."""
+    """Looks for counterexamples around the points where bounds of bad leaves are attained, less and less often.
+
+    `points`, `(*input_shape)` each, are the best ones of late.
+    """
 
     def __init__(self, instance: Instance, queries: Queries, attack: Attack, confirm: Confirm) -> None:
         self._instance, self._attack, self._confirm = instance, attack, confirm
         self._queries = queries.to(instance.fast_network.dtype, queries.rows.device)
         self._shown = 0
+        self.points = deque[Tensor](maxlen=_FEW)
         self.found: Counterexample | None = None
 
     def show(self, points: Tensor) -> None:
@@ -112,7 +117,8 @@ class Probe:
         if not len(points) or (rarely and len(points) > _FEW):
             return
         attack = replace(self._attack, steps=0) if rarely else self._attack
-        x, margin = descend(self._instance, self._queries, points[None, :_FEW], attack)
+        x, margin = best(*descend(self._instance, self._queries, points[None, :_FEW], attack))
+        self.points.append(x[0])
         if float(margin) <= 0 and self.replays(x.double()) and self.found is not None:
             raise Refuted(self.found)
 

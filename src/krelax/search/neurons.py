@@ -43,22 +43,23 @@ Work = Generator[None, None, T]
 class Neurons:
     """Branching, tightening and contradictions until a question is decided or the time is up."""
 
-    weight = 1.0
+    weight, proves = 1.0, True
 
     def __init__(self, posed: Posed, effort: Complete, probe: Probe) -> None:
         instance, queries, found = posed
         self._instance, self._queries, self._found, self._effort = instance, queries, found, effort
         self._branching, self._probe = effort.branching, probe
         self._search: Margins | None = None
-        self._slice = self._until = 0.0
+        self._patience = self._until = self._latest = 0.0
         self._steps = self._work()
         passes = 2 * effort.branching.root.steps
         rows, nodes = queries.rows.shape[1], len(instance.network.nodes)
         self.price = passes * (rows * products(instance.network) / PRODUCTS + nodes * _CALLS)
 
-    def advance(self, seconds: float) -> bool:
-        """Go on for about so long; says whether there is more to do."""
-        self._slice, self._until = seconds, time.perf_counter() + seconds
+    def advance(self, seconds: float, patience: float) -> bool:
+        """Go on for about so long, what cannot pause up to `patience`; says whether there is more to do."""
+        now = time.perf_counter()
+        self._patience, self._until, self._latest = patience, now + seconds, now + patience
         with suppress(OutOfTime):
             for _ in self._steps:
                 if time.perf_counter() >= self._until:
@@ -104,14 +105,14 @@ class Neurons:
         yield from self._contradict(effort.sweeps, until_done=True)
 
     def _rest(self) -> Work[None]:
-        """Leave what cannot pause to the next slice, if most of this one is gone."""
-        if self._left() < self._slice / 2:
+        """Leave what cannot pause to the next slice, if most of the time for it is gone."""
+        if self._left() < self._patience / 2:
             self._until = 0.0
             yield
 
     def _left(self) -> float:
-        """Seconds that are left of this slice."""
-        return self._until - time.perf_counter()
+        """Seconds that are left for what cannot pause."""
+        return self._latest - time.perf_counter()
 
     def _tighten(self, step: Pass) -> bool:
         """Tighten all layers; says whether that was worth it."""
@@ -139,7 +140,7 @@ class Neurons:
         """Branch for so long, in parts that end where slices of time do."""
         end = search.seconds + seconds
         while True:
-            left, slice_ = end - search.seconds, max(_SHORTEST, self._left())
+            left, slice_ = end - search.seconds, max(_SHORTEST, self._until - time.perf_counter())
             search.run(min(left, slice_), slice_ >= left)
             if slice_ >= left or search.is_done:
                 return

@@ -2,6 +2,8 @@
 
 Nobody knows beforehand which of them will do. So each gets slices of time that double, or last until another one is
 due, the one that has had least next, and all of them together never take much longer than the best of them would alone.
+Ways that only look for counterexamples do not hurry those that prove: work that cannot pause lasts until another of the
+latter is due.
 A way is first tried when its first step, whose price is known beforehand, is no dearer than what others have had. Later
 its own progress may give it a larger share than others, or a smaller one, but always some.
 """
@@ -28,6 +30,11 @@ class Way(Protocol):
     """A way of deciding a question that can go on where it stopped."""
 
     @property
+    def proves(self) -> bool:
+        """Whether it can prove that a property holds; the work ends with the last way that can."""
+        ...
+
+    @property
     def price(self) -> float:
         """Seconds that its first step takes, roughly, on any machine."""
         ...
@@ -42,25 +49,30 @@ class Way(Protocol):
         """What it has come to."""
         ...
 
-    def advance(self, seconds: float) -> bool:
-        """Go on for about so long; says whether there is more to do."""
+    def advance(self, seconds: float, patience: float) -> bool:
+        """Go on for about so long; says whether there is more to do. What cannot pause may take up to `patience`."""
         ...
 
 
 def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
-    """Work on all ways until one has decided the question, none goes on, or the instance's deadline has passed: the one
-    that has decided, or that has proven most."""
+    """Work on all ways until one has decided the question, none that proves goes on, or the instance's deadline has
+    passed: the one that has decided, or that has proven most."""
     spent, going = [0.0] * len(ways), list(range(len(ways)))
 
     def due(i: int) -> float:
         return (spent[i] + ways[i].price) / ways[i].weight
 
-    while going and not instance.expired():
+    def until(i: int, others: list[int]) -> float:
+        """Seconds until another one is due, but not less than what was spent already."""
+        first = min((due(j) for j in others if j != i), default=float("inf"))
+        return max(_FIRST, ways[i].price, spent[i], first * ways[i].weight - ways[i].price - spent[i])
+
+    while proving := [i for i in going if ways[i].proves]:
+        if instance.expired():
+            break
         i = min(going, key=due)
-        others = min((due(j) for j in going if j != i), default=float("inf"))
-        until_others = others * ways[i].weight - ways[i].price - spent[i]
         began = time.perf_counter()
-        goes_on = ways[i].advance(max(_FIRST, ways[i].price, spent[i], until_others))
+        goes_on = ways[i].advance(until(i, going), until(i, proving))
         spent[i] += time.perf_counter() - began
         if ways[i].found.decided:
             return ways[i]
