@@ -32,7 +32,8 @@ class Pretended:
         self.price, self.weight = price, weight
         self.spent, self.slices, self.found = 0.0, list[float](), Found(-torch.inf, "timeout")
 
-    def advance(self, seconds: float) -> bool:
+    def advance(self, seconds: float, patience: float) -> bool:
+        assert patience >= seconds
         took = min(seconds, self.needs - self.spent, self.ends - self.spent)
         self.clock.now += took
         self.spent += took
