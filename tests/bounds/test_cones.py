@@ -33,10 +33,12 @@ def conv(
     return Conv(weight, drawn(made), (stride,) * 2, (padding,) * 2, (dilation,) * 2, groups)
 
 
-def residual(flat: bool = False) -> tuple[Network, int]:
-    """A network of many kinds of layers, and the node that sees most of them."""
-    builder = Builder((2 * 21 * 18,) if flat else (1, 2, 21, 18))
-    image = builder.add(Reshape((1, 2, 21, 18)), 0) if flat else 0
+def residual(start: str = "image") -> tuple[Network, int]:
+    """A network of many kinds of layers, and the node that sees most of them; it starts with an image, with a vector,
+    or with what is made of a few numbers."""
+    builder = Builder({"image": (1, 2, 21, 18), "vector": (2 * 21 * 18,), "made": (4,)}[start])
+    image = 0 if start != "made" else builder.add(ReLU(), builder.add(Dense(drawn(2 * 21 * 18, 4), drawn(756)), 0))
+    image = image if start == "image" else builder.add(Reshape((1, 2, 21, 18)), image)
     stem = builder.add(Scale(drawn(2, 1, 1), drawn(2, 1, 1)), image)
     first = builder.add(LeakyReLU(0.1), builder.add(conv(2, 4, 3, padding=1), stem))
     deeper = builder.add(Sigmoid(), builder.add(conv(4, 4, 3, padding=2, dilation=2, groups=2), first))
@@ -52,29 +54,29 @@ def region(network: Network, norm: str = "linf") -> Region:
     return ball(centre, 0.3 if norm == "l2" else 0.02, norm, (0.0, 1.0))
 
 
-@pytest.mark.parametrize("flat", [False, True])
-def test_a_cone_computes_what_the_network_does(flat: bool) -> None:
-    network, node = residual(flat)
+@pytest.mark.parametrize("begin", ["image", "vector", "made"])
+def test_a_cone_computes_what_the_network_does(begin: str) -> None:
+    network, node = residual(begin)
     x = drawn(2, *network.input_shape)
     values, found = network.values(x), cones(network, node)
     assert len(found) > 1
     covered = torch.zeros(network.nodes[node].shape, dtype=torch.int64).flatten()
     for cone in found:
         inputs = cone.gathered(values[cone.origin[0]], cone.origin[0])
-        assert inputs[0].numel() < x[0].numel()
+        assert inputs[0].numel() < x[0].numel() or begin == "made"
         torch.testing.assert_close(cone.network(inputs), cone.gathered(values[node], node), rtol=1e-12, atol=1e-12)
         for numbers in entries(network.nodes[node].shape, [place[node] for place in cone.places]):
             covered[numbers] += 1
     assert bool((covered == 1).all())
 
 
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("begin", ["image", "vector", "made"])
 @pytest.mark.parametrize("norm", ["linf", "l1", "l2"])
 @pytest.mark.parametrize("rule", [Rule.ADAPTIVE, Rule.PARALLEL, Rule.ZERO])
 def test_bounds_through_cones_are_those_of_whole_passes(
-    monkeypatch: pytest.MonkeyPatch, flat: bool, norm: str, rule: Rule
+    monkeypatch: pytest.MonkeyPatch, begin: str, norm: str, rule: Rule
 ) -> None:
-    network, _ = residual(flat)
+    network, _ = residual(begin)
     instance = Instance.of(network, region(network, norm))
 
     def bounded() -> LayerBounds:
@@ -98,7 +100,7 @@ def test_many_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = Instance.of(network, region(network))
     monkeypatch.setattr(intermediate, "chunk_queries", lambda *_: 70)
     monkeypatch.setattr(intermediate, "_FEW", 3)
-    test_bounds_through_cones_are_those_of_whole_passes(monkeypatch, False, "linf", Rule.ADAPTIVE)
+    test_bounds_through_cones_are_those_of_whole_passes(monkeypatch, "image", "linf", Rule.ADAPTIVE)
     assert len(instance.region) == 2
 
 

@@ -2,7 +2,8 @@
 
 A neuron of a convolution sees a small part of the input, and a backward pass that starts there meets coefficients of
 zero everywhere else. A cone is the network of a window of a node: its nodes are windows of nodes, padded by zeros where
-a convolution is. Windows in different places whose cones look alike are bounded together, as regions of a batch.
+a convolution is, and whole nodes before operators that do not work window by window. Windows in different places whose
+cones look alike are bounded together, as regions of a batch.
 
 Sound: each entry of a cone is computed as in the network, so what bounds that one's nodes bounds the cone's.
 """
@@ -30,6 +31,8 @@ from krelax.problem.region import Ball, Region
 
 # Begin and end on each of a node's last axes.
 Window = tuple[tuple[int, int], ...]
+# None is the whole node.
+Part = Window | None
 # Entries of a window on each axis.
 _EXTENT = 4
 # Nodes whose cones are remembered, which are asked for again for every batch of regions.
@@ -53,7 +56,7 @@ class Cone:
 
     network: Network
     origin: tuple[int, ...]
-    places: tuple[Mapping[int, Window], ...]
+    places: tuple[Mapping[int, Part], ...]
 
     def at(self, places: slice) -> Cone:
         """The same in some of the places."""
@@ -69,7 +72,7 @@ class Cone:
 
     def gathered(self, t: Tensor, node: int) -> Tensor:
         """The windows of a tensor `(batch, *shape of the original node)`, `(places * batch, *shape)`."""
-        return torch.cat([t[_inside(place[node])] for place in self.places])
+        return torch.cat([t[inside(place[node])] for place in self.places])
 
     def bounds(self, bounds: LayerBounds) -> LayerBounds:
         """Bounds of its nodes, with their relaxations, `(places * batch, *shape)`."""
@@ -97,15 +100,15 @@ def cones(network: Network, node: int) -> Sequence[Cone]:
     extents = network.nodes[node].shape[-rank:]
     axes = [[(i, min(n, i + _EXTENT)) for i in range(0, n, _EXTENT)] for n in extents]
     plans: dict[tuple[object, ...], list[_Plan]] = defaultdict(list)
-    entries = 0
+    total = 0
     for window in product(*axes):
         plan = _plan(network, node, window)
-        if plan is None:
+        if plan.windows[node] is None:
             return []
         plans[plan.key].append(plan)
-        entries += plan.entries * prod(b - a for a, b in window)
+        total += plan.entries * prod(b - a for a, b in window)
     whole = sum(prod(n.shape) for n in network.nodes[: node + 1])
-    if entries > _WORTHWHILE * whole * prod(extents):
+    if total > _WORTHWHILE * whole * prod(extents):
         return []
     return [_built(network, same) for same in plans.values()]
 
@@ -124,22 +127,25 @@ def _rank(network: Network, node: int) -> int | None:
 class _Plan:
     """The windows of the nodes that a window sees, and what each of them needs of its operands."""
 
-    windows: Mapping[int, Window]
-    operands: Mapping[int, Sequence[_Operand]]
+    windows: Mapping[int, Part]
+    operands: Mapping[int, Sequence[_Operand | None]]
     network: Network
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[object, ...]:
         """The same for windows whose cones look alike."""
-        sizes = tuple((i, tuple(b - a for a, b in self.windows[i])) for i in sorted(self.windows))
+        sizes = tuple((i, _cropped(self.network.nodes[i].shape, self.windows[i])) for i in sorted(self.windows))
         pads = tuple((i, self.padding(i)) for i in sorted(self.operands))
         return sizes, pads
 
     def padding(self, node: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
         """For each operand of a node, how many zeros to add to its window on both sides (negative: entries to drop)."""
-        result = []
+        result: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         for j, wanted in zip(self.network.nodes[node].inputs, self.operands[node], strict=True):
-            given = self.windows[j]
+            if wanted is None:
+                result.append(((), ()))
+                continue
+            given = self.windows[j] or [(0, n) for n in self.network.nodes[j].shape[-len(wanted.window) :]]
             pairs = list(zip(wanted.window, given, wanted.before, wanted.after, strict=True))
             before = tuple(pad - (w[0] - g[0]) for w, g, pad, _ in pairs)
             result.append((before, tuple(pad - (g[1] - w[1]) for w, g, _, pad in pairs)))
@@ -148,8 +154,7 @@ class _Plan:
     @property
     def entries(self) -> int:
         """Entries of all windows."""
-        shapes = ((self.network.nodes[i].shape, w) for i, w in self.windows.items())
-        return sum(prod(_cropped(shape, w)) for shape, w in shapes)
+        return sum(prod(_cropped(self.network.nodes[i].shape, w)) for i, w in self.windows.items())
 
 
 def first(network: Network) -> int:
@@ -165,21 +170,29 @@ def _readers(network: Network, node: int) -> list[int]:
     return [i for i, n in enumerate(network.nodes) if node in n.inputs]
 
 
-def _plan(network: Network, node: int, window: Window) -> _Plan | None:
-    """What a window of a node sees; None if some operator on the way does not work window by window."""
-    windows, operands = {node: window}, {}
+def _plan(network: Network, node: int, window: Window) -> _Plan:
+    """What a window of a node sees."""
+    windows: dict[int, Part] = {node: window}
+    operands: dict[int, Sequence[_Operand | None]] = {}
     for i in range(node, first(network), -1):
         if i not in windows:
             continue
-        inputs = network.nodes[i].inputs
-        needed = _needed(network.nodes[i], [network.nodes[j].shape for j in inputs], windows[i])
+        inputs, own = network.nodes[i].inputs, windows[i]
+        shapes = [network.nodes[j].shape for j in inputs]
+        needed = None if own is None else _needed(network.nodes[i], shapes, own)
         if needed is None:
-            return None
-        operands[i] = needed
-        for j, operand in zip(inputs, needed, strict=True):
-            other = windows.get(j, operand.window)
-            windows[j] = tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(operand.window, other, strict=True))
+            windows[i] = None
+        operands[i] = needed or [None for _ in inputs]
+        for j, operand in zip(inputs, operands[i], strict=True):
+            windows[j] = None if operand is None else _both(operand.window, windows.get(j, operand.window))
     return _Plan(windows, operands, network)
+
+
+def _both(one: Window, other: Part) -> Part:
+    """The smallest window around two."""
+    if other is None:
+        return None
+    return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
 
 
 def _needed(node: Node, shapes: Sequence[Shape], window: Window) -> list[_Operand] | None:
@@ -231,23 +244,25 @@ def _built(network: Network, plans: Sequence[_Plan]) -> Cone:
     return Cone(built, tuple(origin), tuple(p.windows for p in plans))
 
 
-def _windowed(node: Node, window: Window) -> Op:
+def _windowed(node: Node, window: Part) -> Op:
     """The operator on a window whose padding is there already."""
+    if window is None:
+        return node.op
     if isinstance(node.op, Conv):
         return replace(node.op, padding=(0,) * len(window))
     return replace(node.op, target=_cropped(node.shape, window)) if isinstance(node.op, Reshape) else node.op
 
 
-def _cropped(shape: Shape, window: Window) -> Shape:
-    return (*shape[: len(shape) - len(window)], *(b - a for a, b in window))
+def _cropped(shape: Shape, window: Part) -> Shape:
+    return shape if window is None else (*shape[: len(shape) - len(window)], *(b - a for a, b in window))
 
 
-def _inside(window: Window) -> tuple[Any, ...]:
+def inside(window: Part) -> tuple[Any, ...]:
     """The index of a window in a tensor."""
-    return (..., *(slice(a, b) for a, b in window))
+    return (..., *(slice(a, b) for a, b in window or ()))
 
 
-def entries(shape: Shape, places: Sequence[Window]) -> Iterator[Tensor]:
+def entries(shape: Shape, places: Sequence[Part]) -> Iterator[Tensor]:
     """The flat numbers of the entries of windows of a node, `(entries,)` each."""
     every = torch.arange(prod(shape)).reshape(shape)
-    return (every[_inside(window)].flatten() for window in places)
+    return (every[inside(window)].flatten() for window in places)
