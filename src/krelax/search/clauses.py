@@ -103,8 +103,10 @@ class Batch:
             queries = self._queries.select(one)
             posed = pose(instance.select(one), queries, found)
             if posed.found.joint:
-                exact = (t.cpu().numpy().tobytes() for t in (queries.rows, queries.offsets, queries.clause))
-                self._kinds[i], found = (posed.found.joint, *exact), posed.found
+                rows, offsets, clause = (
+                    t.cpu().numpy().tobytes() for t in (queries.rows, queries.offsets, queries.clause)
+                )
+                self._kinds[i], found = (posed.found.joint, rows, offsets, clause), posed.found
                 self._posed.setdefault(self._kinds[i], posed)
         return found
 

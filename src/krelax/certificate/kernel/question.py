@@ -52,9 +52,9 @@ def check_question(
     """
     outputs = len(network.nodes) - 1
     check_asked(question, network.size(0), network.size(outputs))
-    asked = Margins(question.rows, question.offsets, question.clause, errors)
+    asked = Margins(question.rows, question.offsets, question.clause.astype(np.int64), errors)
     if question.joint is not None:
-        network, asked = _jointly(network, asked, question.joint, ar)
+        network, asked = _jointly(network, asked, question.joint.astype(np.int64), ar)
     if question.boxes is not None and question.boxes.weights is not None:
         network, asked = _shared(network, asked, ar)
     weakest = partial(_weakest, asked, outputs)
