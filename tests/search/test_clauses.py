@@ -16,7 +16,10 @@ from tests.certificate.bases import MODELS
 from tests.exact_cells import least_margin
 from tests.marks import at_night_after
 
+from krelax.activations import ReLU
+from krelax.bounds.backward import outputs
 from krelax.bounds.boxed import UNIT, Bounder, shared_weights
+from krelax.bounds.convex import convex_activations
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
 from krelax.certificate.check import check
@@ -24,6 +27,7 @@ from krelax.certificate.errors import Malformed, Rejected
 from krelax.certificate.format.archive import read, write
 from krelax.certificate.format.schema import Certificate
 from krelax.network.graph import Builder, Network
+from krelax.network.linear import Dense
 from krelax.network.onnx import load_onnx
 from krelax.problem.extensions import with_maxima
 from krelax.problem.queries import Queries
@@ -176,6 +180,28 @@ def test_only_open_clauses_of_several_margins_are_extended() -> None:
     assert posed.found.joint == (1,)
     assert posed.queries.clause.tolist() == [[0, 2, 2, 3, 1]]
     assert posed.found.value[0, :4].tolist() == found.value[0, [0, 3, 4, 5]].tolist()
+
+
+def test_forms_are_convex_in_what_joint_clauses_add(tmp_path: Path) -> None:
+    network, region, _ = loaded("residual", tmp_path)
+    queries, instance = asked(CLAUSES["nine"]), Instance.of(network, region)
+    with torch.no_grad():
+        posed = pose(instance, queries, bound(instance, queries, METHODS["crown"]))
+    longer, asked_ = posed.instance.network, posed.queries
+    added = {i for i in longer.activations() if i >= len(network.nodes)}
+    assert len(added) == 4
+    assert convex_activations(longer, outputs(longer, asked_.rows, asked_.offsets)) == added
+    assert convex_activations(longer, outputs(longer, -asked_.rows, asked_.offsets)) == set()
+
+
+def test_a_network_of_positive_weights_is_convex() -> None:
+    builder = Builder((2,))
+    first = builder.add(ReLU(), builder.add(Dense(torch.tensor([[1.0, -2.0], [-1.0, 0.5]]).double()), 0))
+    second = builder.add(ReLU(), builder.add(Dense(torch.tensor([[1.0, 2.0], [0.5, 0.0]]).double()), first))
+    network, none = builder.build(second), torch.zeros(1, 2).double()
+    positive, mixed_ = (torch.tensor([rows]).double() for rows in ([[1, 0], [2, 1]], [[1, 0], [2, -1]]))
+    assert convex_activations(network, outputs(network, positive, none)) == {2, 4}
+    assert convex_activations(network, outputs(network, mixed_, none)) == set()
 
 
 def test_weights_of_a_clause_add_up_and_are_the_best() -> None:

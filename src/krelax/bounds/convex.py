@@ -14,39 +14,32 @@ from krelax.bounds.backward import Form
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 
+# Slopes are tried at so many corners of their ranges.
+_TRIED = 8
+
 
 def convex_activations(network: Network, form: Form) -> set[int]:
     """The piecewise-linear activations, from the last one on, behind all entries of which coefficients of the forms
-    (batch 1) are at least zero. It proposes what to split: rounding is not counted."""
-    found: set[int] = set()
-    ends = {i: (coeff, coeff) for i, coeff in form.coeff.items()}
-    for i in range(max(ends), 0, -1):
-        if i not in ends:
+    (batch 1) are at least zero, as far as slopes that are drawn tell. It proposes what to split last."""
+    found, generator = set[int](), torch.Generator().manual_seed(0)
+    coeffs = {i: torch.cat([coeff] * _TRIED, 1) for i, coeff in form.coeff.items()}
+    for i in range(max(coeffs), 0, -1):
+        coeff, node = coeffs.pop(i, None), network.nodes[i]
+        if coeff is None:
             continue
-        (low, high), node = ends.pop(i), network.nodes[i]
         if isinstance(node.op, Linear):
-            for j, part in zip(node.inputs, _pulled(network, i, node.op, low, high), strict=True):
-                _add(ends, j, *part)
+            parts = node.op.adjoint(coeff.flatten(0, 1), *(network.nodes[j].shape for j in node.inputs))
+            for j, part in zip(node.inputs, parts, strict=True):
+                _add(coeffs, j, part.unflatten(0, coeff.shape[:2]))
             continue
-        assert isinstance(node.op, Activation)
-        leak = node.op.leak
-        if leak is None or bool((low < 0).any()):
+        leak = node.op.leak if isinstance(node.op, Activation) else None
+        if leak is None or bool((coeff < 0).any()):
             break
         found.add(i)
-        _add(ends, node.inputs[0], leak * low, high)
+        upper = torch.rand(coeff.shape, generator=generator).to(coeff.device) < 1 / 2
+        _add(coeffs, node.inputs[0], torch.where(upper, coeff, leak * coeff))
     return found
 
 
-def _pulled(network: Network, node: int, op: Linear, low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Least and largest coefficients of the inputs of an affine node."""
-    shapes, size = [network.nodes[j].shape for j in network.nodes[node].inputs], low.shape[:2]
-    middle = op.adjoint(((low + high) / 2).flatten(0, 1), *shapes)
-    radius = op.absolute().adjoint(((high - low) / 2).flatten(0, 1), *shapes)
-    pairs = zip(middle, radius, strict=True)
-    return [((m - r).unflatten(0, size), (m + r).unflatten(0, size)) for m, r in pairs]
-
-
-def _add(ends: dict[int, tuple[Tensor, Tensor]], node: int, low: Tensor, high: Tensor) -> None:
-    if node in ends:
-        low, high = low + ends[node][0], high + ends[node][1]
-    ends[node] = low, torch.maximum(low, high)
+def _add(coeffs: dict[int, Tensor], node: int, part: Tensor) -> None:
+    coeffs[node] = coeffs[node] + part if node in coeffs else part
