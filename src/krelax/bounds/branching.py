@@ -44,8 +44,8 @@ _BEYOND = 1e-4
 
 # `branch` of a leaf with nothing left to split, and of one that longer optimisation has not helped either.
 _EXHAUSTED, _HOPELESS = -1, -2
-# Leaves with nothing left to split that are looked at together, at most, as long as that takes about so many seconds.
-_POLISHED, _PATIENCE = 32, 0.25
+# Leaves with nothing left to split that are looked at together.
+_POLISHED = 32
 # A GPU splits so many times the leaves in about the same time.
 _WIDER = 8
 # So many times the leaves in a round save time where kernels bound them: what is left is work for each round.
@@ -144,7 +144,7 @@ class Branching:
         # clips are found by compiled loops, on a CPU
         can = isinstance(instance.region, Box) and start.device.type == "cpu"
         self._clips_after = effort.clips if can and effort.clips is not None else torch.inf
-        self._order, self._spent, self._polished_at_once = WorstFirst(self._weight), 0.0, 1
+        self._order, self._spent = WorstFirst(self._weight), 0.0
         self._until: float | None = None
         self._tree, self._size = self._plant(target)
         self.leaves, self._fresh = len(self._tree), True
@@ -265,14 +265,11 @@ class Branching:
         bounds that fall short of their targets count too, leaves are rather kept as they are."""
         if self._effort.partial:
             return False
-        rows = self._among_open(self._tree.open.branch == _EXHAUSTED)[: self._polished_at_once]
+        rows = self._among_open(self._tree.open.branch == _EXHAUSTED)[:_POLISHED]
         if not len(rows):
             return False
-        began = time.perf_counter()
         for closed, _ in self._tree.grow([rows], self._polished):
             self._recorder.close(closed)
-        is_quick = time.perf_counter() - began < _PATIENCE
-        self._polished_at_once = min(_POLISHED, 2 * len(rows)) if is_quick else max(1, len(rows) // 2)
         return True
 
     def _polished(self, leaves: Leaves) -> Split:
@@ -285,12 +282,15 @@ class Branching:
         self._floors.prove_done(leaves)
         still = leaves.floor <= self._tree.target[leaves.query]
         stuck = ((leaves.branch == _EXHAUSTED) & still).nonzero()[:, 0]
+        later = stuck[:0]
         if len(stuck):
-            value, points, slopes = self._evaluator.solve(leaves.select(stuck))
+            value, points, slopes = self._evaluator.solve(leaves.select(stuck), self._until)
+            stuck, later = stuck[: len(value)], stuck[len(value) :]
             self._floors.reach_by(slopes, leaves, stuck, value)
             self._show(points)
             leaves.branch[stuck] = self._evaluator.any_undecided(leaves.select(stuck))
         leaves.branch[leaves.branch == _EXHAUSTED] = _HOPELESS
+        leaves.branch[later] = _EXHAUSTED
         return Split(leaves, points)
 
     def _among_open(self, mask: Tensor) -> Tensor:

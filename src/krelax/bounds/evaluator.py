@@ -6,6 +6,7 @@ groups of neurons, so all of them are bounded by one backward pass, whose steps 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -280,15 +281,19 @@ class Evaluator:
         tables = (node.to(torch.int32), entry.to(torch.int32), side.to(torch.int8), multiplier.float(), leaves.clip)
         return LeafTable(chosen, *(t.cpu().numpy() for t in tables))
 
-    def solve(self, leaves: Leaves) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    def solve(self, leaves: Leaves, until: float | None = None) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
         """The linear program of each leaf, whose relaxations are those over its cut intervals: rigorous bounds,
         `(leaves,)`, above zero where the leaf is proven empty; where they are attained, `(leaves, *input_shape)`; and
         the slopes that prove them, `(leaves, *shape of z)`. What the form does not allow, and what the solver does not
-        finish, has no bound (minus infinity).
+        finish, has no bound (minus infinity). The first leaves only, at least one, if it is later than `until` then, on
+        the clock of `time.perf_counter()`.
         """
         value, points = torch.full_like(leaves.floor, -torch.inf), []
         slopes = {i: value.new_zeros(len(leaves), *self._bounds.relaxations[i].lower.shape[1:]) for i in self.nodes}
         for row, index in enumerate(leaves.rows().split(1)):
+            if row and until is not None and time.perf_counter() > until:
+                leaves = leaves.select(leaves.rows()[:row])
+                break
             one = leaves.select(index)
             form = _taken(self._exact, one.query)
             if len(form.coeff) == 1:
@@ -297,7 +302,8 @@ class Evaluator:
                 for i, slope in found.items():
                     slopes[i][row] = slope[0]
         empty = self._instance.region.lower[:0]
-        return value, torch.cat([empty, *points]).to(self._proposing.lower[0].dtype), slopes
+        slopes = {i: t[: len(leaves)] for i, t in slopes.items()}
+        return value[: len(leaves)], torch.cat([empty, *points]).to(self._proposing.lower[0].dtype), slopes
 
     def any_undecided(self, leaves: Leaves) -> Tensor:
         """For each leaf the undecided neuron of the largest relaxation that it has not split, -1 if there is none.
