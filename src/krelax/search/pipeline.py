@@ -36,7 +36,6 @@ from krelax.watch import watched
 Report = Callable[[int, Outcome], None]
 T = TypeVar("T")
 
-
 # Far more than a sum of two numbers can lose, relative to them.
 _ROUNDED = 2.0**-40
 # Bounds of questions still open are kept for later stages up to so many bytes in all.
