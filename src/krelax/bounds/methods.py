@@ -17,6 +17,7 @@ from krelax.bounds import zonotope
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
+from krelax.bounds.forward import Forward, parallel, record_parallel
 from krelax.bounds.instance import Instance, OutOfTime, memory_budget, one_core_each
 from krelax.bounds.intermediate import (
     ASCENT_COPIES,
@@ -24,15 +25,14 @@ from krelax.bounds.intermediate import (
     bound_by_rule,
     interval_is_exact,
     tighten_by_ascent,
-    undecided,
 )
-from krelax.bounds.layers import LayerBounds, Lemmas, advance, start
+from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import Joining, bound_layers, influence
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.recording import chosen, record, record_entries
+from krelax.bounds.recording import chosen, record
 from krelax.bounds.seen import seen
-from krelax.bounds.steps import Single, Tapes, Witness, by_rule, over
+from krelax.bounds.steps import Tapes, by_rule, over
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
@@ -195,37 +195,17 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
         if not instance.logs:
             bounds.tighten(i, lower, upper, None)
         elif i in read and not interval_is_exact(network, region, i):
-            bounds.tighten(i, lower, upper, _record_parallel(instance, bounds, i, lower, upper))
+            bounds.tighten(i, lower, upper, record_parallel(instance, bounds, i, lower, upper))
     form = outputs(network, queries.rows, queries.offsets)
     by_interval = lower_bound(network, region, form, by_rule(bounds, Rule.ZERO), bounds)
     by_zonotope = zonotope.margins(forms[-1], queries, region)
-    lemmas = _record_margins(instance, by_zonotope, _parallel(instance, bounds))
+    lemmas = _record_margins(instance, by_zonotope, chosen(instance, parallel(instance, bounds), 1))
     return _with_intervals(instance, Bounded.of(by_zonotope, bounds, lemmas), by_interval)
 
 
 def _record_margins(instance: Instance, value: Tensor, leaves: Sequence[LeafTable]) -> Tensor | None:
     """Record bounds of the margins, `(batch, queries)`."""
     return record(instance, MARGINS, Forms.single(range(value.shape[1])), value, leaves)
-
-
-def _parallel(instance: Instance, bounds: LayerBounds) -> list[LeafTable]:
-    """The lines that zonotopes are made of: a backward pass on them proves what zonotopes do."""
-    steps: Witness = {}
-    for i, relaxation in bounds.relaxations.items():
-        slope = relaxation.slopes(Rule.PARALLEL)[1].unsqueeze(1)
-        steps[i] = Single(relaxation, slope, slope)
-    return chosen(instance, steps, 1)
-
-
-def _record_parallel(instance: Instance, bounds: LayerBounds, node: int, lower: Tensor, upper: Tensor) -> Lemmas | None:
-    """Record bounds of the undecided entries of a pre-activation, which zonotopes prove; those of others are not."""
-    mask, both = undecided(instance, bounds, node), torch.cat([lower.flatten(1), -upper.flatten(1)], 1)
-    every = torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
-    lemmas = record_entries(instance, node, every, mask, both, _parallel(instance, bounds))
-    if lemmas is None:
-        return None
-    below, above = lemmas.chunk(2, 1)
-    return below.reshape(lower.shape), above.reshape(lower.shape)
 
 
 def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
@@ -243,10 +223,12 @@ def go_on(instance: Instance, queries: Queries, bounds: LayerBounds, intermediat
     then one for the queries."""
     network, region = instance.network, instance.region
     hurried, activations = instance.until(_patience(instance, _RULE_PART)), set(network.activations())
+    forward = Forward(hurried)
     for i, node in enumerate(network.nodes[len(bounds.lower) :], start=len(bounds.lower)):
         instance.check()
         if i in activations and intermediate is not None:
             with suppress(OutOfTime):
+                forward.tighten(bounds, node.inputs[0])
                 bound_by_rule(hurried, bounds, node.inputs[0], intermediate)
         advance(network, bounds)
     form, witness = outputs(network, queries.rows, queries.offsets), by_rule(bounds, final)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from krelax.activations import Activation
 from krelax.errors import InputError
-from krelax.network.ops import Source
+from krelax.network.ops import Linear, Source
 from krelax.op import Op, Shape
 from krelax.watch import tick
 
@@ -104,6 +104,11 @@ class Network:
         """The same network with its constants in another type or on another device."""
         nodes = tuple(replace(node, op=node.op.to(dtype, device)) for node in self.nodes)
         return replace(self, nodes=nodes, converted=dtype)
+
+
+def products(nodes: Sequence[Node]) -> int:
+    """Products of two numbers in one pass through some nodes."""
+    return sum(prod(n.shape) * n.op.terms for n in nodes if isinstance(n.op, Linear) and not n.op.moves_only)
 
 
 def _check_axes(shape: Shape) -> None:

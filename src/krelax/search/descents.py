@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.instance import Instance, OutOfTime
+from krelax.network.graph import products
 from krelax.problem.queries import Queries
 from krelax.search.attack import Attack, descend, starts
 from krelax.search.descent import Descent
 from krelax.search.effort import Found
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS, products
+from krelax.search.schedule import PRODUCTS
 
 # What a step costs for each node of a network, beside its products: calls of operators.
 _CALLS = 1e-4
@@ -42,7 +43,7 @@ class Descents:
         self._settled = settled
         self._steps = self._work()
         passes, nodes = 2 * attack.restarts * attack.steps, len(instance.network.nodes)
-        self.price = passes * products(instance.network) / PRODUCTS + attack.steps * nodes * _CALLS
+        self.price = passes * products(instance.network.nodes) / PRODUCTS + attack.steps * nodes * _CALLS
 
     @property
     def found(self) -> Found:

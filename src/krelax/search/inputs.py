@@ -6,13 +6,14 @@ import torch
 
 from krelax.bounds.boxed import fits, varied
 from krelax.bounds.instance import Instance
+from krelax.network.graph import products
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.proof.log import Conclusion
 from krelax.search.boxes import InputSplitting, Splitting
 from krelax.search.effort import Found
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS, products
+from krelax.search.schedule import PRODUCTS
 
 # What a batch of boxes costs for each node of a network, beside its products: calls of operators.
 _CALLS = 2e-4
@@ -34,7 +35,7 @@ class Inputs:
         self._search: InputSplitting | None = None
         nodes, inputs = instance.network.nodes, len(varied(instance.region))
         # less than a box for each pair of inputs tells nothing of those to come
-        self.price = inputs**3 * products(instance.network) / PRODUCTS + len(nodes) * _CALLS
+        self.price = inputs**3 * products(instance.network.nodes) / PRODUCTS + len(nodes) * _CALLS
         self.weight, self.found = 1.0, Found(-torch.inf, "timeout")
 
     @staticmethod

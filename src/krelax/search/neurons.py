@@ -20,6 +20,7 @@ from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.methods import by_groups, holds
+from krelax.network.graph import products
 from krelax.problem.extensions import Assumption
 from krelax.problem.queries import Queries
 from krelax.proof.log import DERIVED
@@ -27,7 +28,7 @@ from krelax.search.clauses import Posed
 from krelax.search.contradiction import Contradiction
 from krelax.search.effort import Complete, Found, Pass
 from krelax.search.margins import Margins, Probe
-from krelax.search.schedule import PRODUCTS, products
+from krelax.search.schedule import PRODUCTS
 
 # Margins proven by contradiction are assumed to be at most at so much of what their bounds lack, or of this much.
 _SHARE, _LEAST = 1e-4, 1e-3
@@ -54,7 +55,7 @@ class Neurons:
         self._steps = self._work()
         passes = 2 * effort.branching.root.steps
         rows, nodes = queries.rows.shape[1], len(instance.network.nodes)
-        self.price = passes * (rows * products(instance.network) / PRODUCTS + nodes * _CALLS)
+        self.price = passes * (rows * products(instance.network.nodes) / PRODUCTS + nodes * _CALLS)
 
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long, what cannot pause up to `patience`; says whether there is more to do."""

@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from math import prod
 from typing import Protocol
 
 from krelax.bounds.instance import Instance
-from krelax.network.graph import Network
-from krelax.network.ops import Linear
 from krelax.search.effort import Found
 
 # Products of two numbers in a second, roughly: for prices.
@@ -79,8 +76,3 @@ def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
         if not goes_on:
             going.remove(i)
     return max(reversed(ways), key=lambda way: way.found.margin)
-
-
-def products(network: Network) -> int:
-    """Products of two numbers in one pass through a network."""
-    return sum(prod(n.shape) * n.op.terms for n in network.nodes if isinstance(n.op, Linear) and not n.op.moves_only)

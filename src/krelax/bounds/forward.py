@@ -1,0 +1,116 @@
+"""A quick look at wide layers behind few inputs, before backward passes bound their neurons one by one.
+
+One affine form for each neuron, pushed forward, costs as much as a backward pass for each of its symbols. It decides
+most neurons of a wide layer, so that passes are left for those that it does not decide.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from krelax.activations import Rule
+from krelax.bounds.forms import Band, Form, absolutes, activate, affine, inputs, interval, spread_of
+from krelax.bounds.instance import Instance
+from krelax.bounds.intermediate import interval_is_exact, undecided
+from krelax.bounds.layers import LayerBounds, Lemmas
+from krelax.bounds.recording import chosen, record_entries
+from krelax.bounds.steps import Single, Witness
+from krelax.network.graph import products
+from krelax.network.ops import Linear
+from krelax.problem.region import Box
+
+# A look is taken where passes would make so many products, with so many times fewer symbols than there are neurons to
+# be bounded; those of one node take at most so many bytes.
+_DEAR, _MANY, _BYTES = 1e8, 8, 64 << 20
+
+
+class Forward:
+    """Forms of the nodes of an instance's network over bounds that grow, as far as they have been asked for."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance, region = instance, instance.region
+        self._varied = (region.upper > region.lower).any(0).flatten().nonzero()[:, 0]
+        self._forms: dict[int, Form] = {}
+        self._symbols, self._known = len(self._varied), 0
+        self._last_use = {j: i for i, node in enumerate(instance.network.nodes) for j in node.inputs}
+
+    def tighten(self, bounds: LayerBounds, node: int) -> None:
+        """Tighten a pre-activation, behind which nothing is bounded yet, if that is worth it.
+
+        Sound: forms enclose the nodes wherever the bounds of those before do, rounding included.
+        """
+        room = self._room(bounds, node)
+        if room < len(self._varied):
+            return
+        for i in range(self._known, node + 1):
+            self._instance.check()
+            self._forms[i] = self._next(bounds, i, room)
+            self._known = i + 1
+            for j in {j for j in self._instance.network.nodes[i].inputs if self._last_use[j] == i}:
+                del self._forms[j]
+        form = self._forms[node]
+        lower, upper = interval(form, self._spread(form))
+        lemmas = record_parallel(self._instance, bounds, node, lower, upper)
+        bounds.tighten(node, lower, upper, lemmas)
+
+    def _room(self, bounds: LayerBounds, node: int) -> int:
+        """How many symbols are worth it for a pre-activation; zero where passes are not dear."""
+        network, region = self._instance.network, self._instance.region
+        if not isinstance(region, Box) or interval_is_exact(network, region, node):
+            return 0
+        open_, nodes = int(undecided(self._instance, bounds, node).sum(1).max()), network.nodes[: node + 1]
+        if 2 * open_ * products(nodes) < _DEAR:
+            return 0
+        return min(open_ // _MANY, _BYTES // (8 * len(region) * max(prod(n.shape) for n in nodes)))
+
+    def _next(self, bounds: LayerBounds, i: int, room: int) -> Form:
+        """The form of a node, from those before, with about so many symbols at most."""
+        if i == 0:
+            return inputs(bounds.lower[0], bounds.upper[0], self._varied)
+        node = self._instance.network.nodes[i]
+        operands = [self._forms[j] for j in node.inputs]
+        parts = absolutes(node.op)
+        if isinstance(node.op, Linear) and parts is not None:
+            return affine(node.op, *parts, operands)
+        relaxation = bounds.relaxations[i]
+        lines = relaxation.lines_by(Rule.PARALLEL)
+        above = lines.above[:, 0]
+        band = Band(lines.upper[:, 0], above, torch.zeros_like(above) if lines.below is None else lines.below[:, 0])
+        shares = self._none(operands[0])
+        spread, origin = spread_of(operands[0], shares)
+        free = max(0, room - self._symbols)
+        form, shares = activate(operands[0], spread, origin, relaxation, band, shares, free)
+        self._symbols = shares.shape[1]
+        return form
+
+    def _spread(self, form: Form) -> Tensor:
+        return spread_of(form, self._none(form))[0]
+
+    def _none(self, form: Form) -> Tensor:
+        """No shares of inputs in the symbols, of which nothing is asked."""
+        return form.centre.new_zeros(len(form.centre), self._symbols, 0)
+
+
+def parallel(instance: Instance, bounds: LayerBounds) -> Witness:
+    """The lines that forms are made of: a backward pass on them proves what forms do."""
+    steps: Witness = {}
+    for i, relaxation in bounds.relaxations.items():
+        slope = relaxation.slopes(Rule.PARALLEL)[1].unsqueeze(1)
+        steps[i] = Single(relaxation, slope, slope)
+    return steps
+
+
+def record_parallel(instance: Instance, bounds: LayerBounds, node: int, lower: Tensor, upper: Tensor) -> Lemmas | None:
+    """Record bounds of the undecided entries of a pre-activation, which forms prove; those of others are not."""
+    if not instance.logs:
+        return None
+    mask, both = undecided(instance, bounds, node), torch.cat([lower.flatten(1), -upper.flatten(1)], 1)
+    every = torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
+    leaves = chosen(instance, parallel(instance, bounds), 1)
+    lemmas = record_entries(instance, node, every, mask, both, leaves)
+    assert lemmas is not None
+    below, above = lemmas.chunk(2, 1)
+    return below.reshape(lower.shape), above.reshape(lower.shape)
