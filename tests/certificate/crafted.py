@@ -151,7 +151,7 @@ def _many_cuts(question: Question) -> Boxes:
     return Boxes(i4(*[0] * 200, *[-1] * 201), np.append(np.full(200, 0.125), np.zeros(201)))
 
 
-def _exchanged(weights: Any) -> Any:
+def _one_sided(weights: Any) -> Any:
     """All weight on the first of two members, then on the second."""
     found = weights.copy()
     found[::2, :2], found[1::2, :2] = (16384, 0), (0, 16384)
@@ -259,7 +259,7 @@ CHANGES: dict[str, Change] = {
     "joint clauses twice": Change("malformed", Question, put(joint=i4(0, 0))),
     "no joint clauses": Change("malformed", Question, put(joint=i4())),
     "joint boxes": Change("malformed", Question, put(joint=i4(0)), lambda q: q.boxes),
-    "other weights": Change("true", Boxes, put(weights=lambda b: _exchanged(b.weights)), _has_weights),
+    "other weights": Change("true", Boxes, put(weights=lambda b: _one_sided(b.weights)), _has_weights),
     "no weights": Change("true", Boxes, put(weights=None), _has_weights),
     "more weight": Change("malformed", Boxes, put(weights=lambda b: b.weights + np.int16(1)), _has_weights),
     "negative weights": Change("malformed", Boxes, put(weights=lambda b: _negative(b.weights)), _has_weights),

@@ -299,8 +299,8 @@ def test_leaves_that_linear_programs_close(tmp_path: Path, monkeypatch: pytest.M
     solved: list[float] = []
     solve = Evaluator.solve
 
-    def watched(self: Evaluator, leaves: Leaves) -> Any:
-        result = solve(self, leaves)
+    def watched(self: Evaluator, leaves: Leaves, until: float | None = None) -> Any:
+        result = solve(self, leaves, until)
         solved.extend(result[0].tolist())
         return result
 

@@ -145,7 +145,7 @@ class Take(Linear):
 
     def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
         result = coeff.new_zeros(len(coeff), prod(inputs[0]))
-        result.index_add_(1, self.index.flatten(), coeff.reshape(len(coeff), -1))
+        result.index_add_(1, self.index.flatten(), coeff.reshape(len(coeff), self.index.numel()))
         return (result.reshape(len(coeff), *inputs[0]),)
 
 

@@ -25,7 +25,8 @@ class Forms:
         """Divided by how much they vary where no entry of d is larger than one, by that of each or of all."""
         size = np.abs(self.rows).sum(1)
         size = np.where(size > 0, size, 1.0) if each else np.full(len(size), size.max(initial=0.0) or 1.0)
-        return Forms(self.rows / size[:, None], self.offsets / size), float(size.max(initial=0.0))
+        with np.errstate(invalid="ignore"):  # infinite numbers are sorted out later
+            return Forms(self.rows / size[:, None], self.offsets / size), float(size.max(initial=0.0))
 
 
 @dataclass(frozen=True)
