@@ -1,18 +1,21 @@
 """Leaves a second of whole searches on margins, proofs noted: by compiled kernels beside torch, in one sitting.
 
     OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/leaves.py [--seconds 5] [--questions mnist_6_100/14 ...] [--clips]
+    python benchmarks/leaves.py --cores 2 [--seconds 5] [--questions ...] [--clips]
 
 For each question optimised slopes are found first, and the roots of the search; what is measured begins behind them.
 Both ways take turns, twice each; figures are leaves for each CPU second of the process, of the better turn, so that
-other work on the machine counts as little as possible. With `--clips` intervals are narrowed from the beginning.
+other work on the machine counts as little as possible. With `--clips` intervals are narrowed from the beginning. With
+`--cores`, one search on one core takes turns with one on so many instead, and figures are leaves for each second.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -79,13 +82,22 @@ def searching(instance: Instance, queries: Queries, found: Bounded, clips: bool)
     return Branching(noting, found.bounds, (exact, fast), effort, begin, torch.zeros_like(begin), names=names)
 
 
-def rate(search: Branching, seconds: float) -> tuple[float, int]:
-    """Leaves for each CPU second, roots left out, and how many."""
+def rate(search: Branching, seconds: float, clock: Callable[[], float] = time.process_time) -> tuple[float, int]:
+    """Leaves for each second of a clock, roots left out, and how many."""
     search.run(0)
-    before, began = search.leaves, time.process_time()
+    before, began = search.leaves, clock()
     search.run(seconds)
     count = search.leaves - before
-    return count / (time.process_time() - began), count
+    return count / (clock() - began), count
+
+
+def on_cores(search: Callable[[], Branching], cores: int, seconds: float) -> tuple[float, float]:
+    """Leaves a second of one search on one core and on so many, of the better of several turns."""
+    best = {1: 0.0, cores: 0.0}
+    for count in [1, cores] * TURNS:
+        torch.set_num_threads(count)
+        best[count] = max(best[count], rate(search(), seconds, time.perf_counter)[0])
+    return best[1], best[cores]
 
 
 def main() -> None:
@@ -93,12 +105,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--questions", nargs="*", default=[])
     parser.add_argument("--clips", action="store_true")
+    parser.add_argument("--cores", type=int)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, instance, queries in questions(given.questions):
         with torch.no_grad():
             found = bound(instance, queries, METHODS["alpha"])
+        if given.cores:
+            always = Kernels("1")
+            lanes.kernels = lambda kernels=always: kernels
+            search = partial(searching, instance, queries, found, given.clips)
+            one, several = on_cores(search, given.cores, given.seconds)
+            rows.append((name, f"{one:.0f}", f"{several:.0f}", f"{several / one:.2f}"))
+            print(*rows[-1], flush=True)
+            continue
         best: dict[str, tuple[float, int]] = {"0": (0.0, 0), "1": (0.0, 0)}
         for way in [*best] * TURNS:
             kernels = Kernels(way)
@@ -107,7 +128,8 @@ def main() -> None:
         (old, few), (new, many) = best["0"], best["1"]
         rows.append((name, f"{old:.0f}", f"{new:.0f}", f"{new / old:.1f}", str(few), str(many)))
         print(*rows[-1], flush=True)
-    print(table(("question", "torch, leaves/s", "kernels, leaves/s", "ratio", "leaves", "leaves"), rows))
+    head = ("question", "torch, leaves/s", "kernels, leaves/s", "ratio", "leaves", "leaves")
+    print(table(("question", "one core", f"{given.cores} cores", "ratio") if given.cores else head, rows))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from tests.bounds.test_branching import of_box
 from tests.bounds.test_clipping import dyadic_layers
 
+from krelax.network.graph import products
 from krelax.search import schedule
 from krelax.search.effort import Found
 from krelax.search.schedule import take_turns
@@ -119,4 +120,4 @@ def test_without_an_answer_what_is_proven_best_counts(clock: Clock) -> None:
 
 def test_products_of_a_network_are_counted() -> None:
     network = of_box(dyadic_layers(0, 2, 6, 5, 4, 1), [-0.5, -0.5], [0.5, 0.5]).network
-    assert schedule.products(network) >= 2 * 6 + 6 * 5 + 5 * 4 + 4
+    assert products(network.nodes) >= 2 * 6 + 6 * 5 + 5 * 4 + 4

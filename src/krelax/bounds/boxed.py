@@ -19,7 +19,7 @@ from torch import Tensor
 
 from krelax.activations import Lines, Relaxation, Rule
 from krelax.bounds.backward import lower_bound, outputs
-from krelax.bounds.forms import Band, Form, absolutes, activate, affine, inputs, interval, spread_of
+from krelax.bounds.forms import Band, Form, absolutes, activate, affine, band_of, inputs, interval, spread_of
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, gamma, underflow
@@ -230,6 +230,5 @@ def _lines(relaxation: Relaxation, proofs: bool) -> tuple[Single, Band]:
     """The lines of the backward pass and those of the forms. Certificates name no slopes in boxes: their checker
     derives them."""
     adaptive, parallel = relaxation.box_lines()
-    above, below = parallel.above[:, 0], parallel.below
-    band = Band(parallel.upper[:, 0], above, torch.zeros_like(above) if below is None else below[:, 0])
-    return _Fixed(relaxation, parallel if proofs and relaxation.derived is Rule.PARALLEL else adaptive), band
+    lines = parallel if proofs and relaxation.derived is Rule.PARALLEL else adaptive
+    return _Fixed(relaxation, lines), band_of(relaxation)

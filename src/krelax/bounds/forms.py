@@ -97,6 +97,13 @@ class Band:
     below: Tensor
 
 
+def band_of(relaxation: Relaxation) -> Band:
+    """The parallel lines of an activation."""
+    parallel = relaxation.box_lines()[1]
+    above, below = parallel.above[:, 0], parallel.below
+    return Band(parallel.upper[:, 0], above, torch.zeros_like(above) if below is None else below[:, 0])
+
+
 def spread_of(form: Form, shares: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of the absolute values of the symbols, `(boxes, *shape)`, and what the inputs contribute to them,
     `(boxes, entries, varied)`: one pass over the symbols for both."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from krelax.activations import Rule
-from krelax.bounds.forms import Band, Form, absolutes, activate, affine, inputs, interval, spread_of
+from krelax.bounds.forms import Form, absolutes, activate, affine, band_of, inputs, interval, spread_of
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import interval_is_exact, undecided
 from krelax.bounds.layers import LayerBounds, Lemmas
@@ -43,7 +43,7 @@ class Forward:
         Sound: forms enclose the nodes wherever the bounds of those before do, rounding included.
         """
         room = self._room(bounds, node)
-        if room < len(self._varied):
+        if room == 0 or room < len(self._varied):
             return
         for i in range(self._known, node + 1):
             self._instance.check()
@@ -76,10 +76,7 @@ class Forward:
         if isinstance(node.op, Linear) and parts is not None:
             return affine(node.op, *parts, operands)
         relaxation = bounds.relaxations[i]
-        lines = relaxation.lines_by(Rule.PARALLEL)
-        above = lines.above[:, 0]
-        band = Band(lines.upper[:, 0], above, torch.zeros_like(above) if lines.below is None else lines.below[:, 0])
-        shares = self._none(operands[0])
+        band, shares = band_of(relaxation), self._none(operands[0])
         spread, origin = spread_of(operands[0], shares)
         free = max(0, room - self._symbols)
         form, shares = activate(operands[0], spread, origin, relaxation, band, shares, free)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 # Seconds after the limit. Almost all work ends by itself before that.
 _GRACE = 1.25
+# Whoever ends the process holds it for ever: limits of one command may pass at the same moment.
+_ending = threading.Lock()
 
 
 class Patience:
@@ -42,6 +44,7 @@ class Patience:
         with self._lock:
             if self._over:
                 return
+            _ending.acquire()
             self._last_words()
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()

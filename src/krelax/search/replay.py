@@ -20,7 +20,7 @@ def replay(network: Network, candidate: NDArray[Any], violated: Violated) -> Cou
 
     `violated(x, y)` decides exactly, membership of x in the region included.
     """
-    if network.replay is None:
+    if network.replay is None or not np.isfinite(candidate).all():
         return None
     output = network.replay(candidate)
     if not np.isfinite(output).all() or not violated(candidate, output):
