@@ -203,6 +203,19 @@ def test_inputs_between_two_numbers_are_charged_and_not_cut() -> None:
         assert decide(network, region, lowered(queries, -5000.0)).holds  # far beyond what rounding may change
 
 
+def test_members_that_are_loose_are_cut_where_another_one_has_all_weight() -> None:
+    """One member is a constant below zero, but for a trifle. The other is above zero, as a few cuts show."""
+    first = torch.tensor([[0.0, 2.0], [0.0, 1.0], [1e-9, 0.0]], dtype=torch.float64)
+    last = torch.tensor([[1.0, -2.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    builder = Builder((2,))
+    hidden = builder.add(ReLU(), builder.add(Dense(first), 0))
+    network = builder.build(builder.add(Dense(last), hidden))
+    queries = asked([[1.0, 0.0], [0.0, 1.0]], [0.125, -0.25], [0, 0])
+    found = decide(network, box([-1.0, -4.0], [1.0, 4.0]), queries, deadline=time.perf_counter() + 60)
+    assert found.holds
+    assert found.boxes < 200
+
+
 def test_a_point_is_decided_at_once() -> None:
     network, region = chain(0, ReLU()), box([0.5, 0.25], [0.5, 0.25])
     value = float(exact(network, region, ONE_MARGIN))

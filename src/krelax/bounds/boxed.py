@@ -162,6 +162,9 @@ class Bounder:
         error = over(output.error, columns.abs()) + lost
         value = over(output.centre, columns) + offsets - spread.sum(1) - error
         blame = spread.transpose(1, 2) @ shares[:, :count]
+        if self._members is not None:  # a member without weight may get some as its error shrinks
+            every = output.symbols.flatten(2).abs().transpose(1, 2) @ shares[:, :count]
+            blame = blame + self._members @ every
         return Bounds(bounding(value), symbols[:, : len(self.varied)].transpose(1, 2), blame, weights)
 
 
