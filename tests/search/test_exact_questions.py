@@ -107,6 +107,15 @@ def test_a_case_is_judged_by_its_own_exact_numbers(ask: Ask) -> None:
     assert point(outcome)[0] == Fraction(tiny)
 
 
+def test_all_digits_of_a_float64_number_are_shown(ask: Ask) -> None:
+    """One float64 number lies in the box, and the shortest decimal next to it does not."""
+    number = Fraction(0.3)  # which is below the decimal 0.3
+    low, high = "0.2999999999999999888977697537", "0.2999999999999999888977697538"
+    outcome = ask(ramp(), f"(>= X_0 {low})", f"(<= X_0 {high})", "(>= Y_0 0.2)")
+    assert outcome.verdict is VIOLATED
+    assert point(outcome)[0] == number != Fraction("0.3")
+
+
 def satisfied(text: str, x: Fraction, y: Fraction) -> bool:
     """The truth of a comparison, or of an `or` of two, in rational numbers."""
     if text.startswith("(or"):

@@ -282,12 +282,9 @@ class Evaluator:
         return LeafTable(chosen, *(t.cpu().numpy() for t in tables))
 
     def solve(self, leaves: Leaves, until: float | None = None) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
-        """The linear program of each leaf, whose relaxations are those over its cut intervals: rigorous bounds,
-        `(leaves,)`, above zero where the leaf is proven empty; where they are attained, `(leaves, *input_shape)`; and
-        the slopes that prove them, `(leaves, *shape of z)`. What the form does not allow, and what the solver does not
-        finish, has no bound (minus infinity). The first leaves only, at least one, if it is later than `until` then, on
-        the clock of `time.perf_counter()`.
-        """
+        """The linear program of each leaf over its cut intervals, or of the first ones, at least one, until a reading
+        of `time.perf_counter()`: rigorous bounds, `(leaves,)`, above zero where leaves are proven empty, minus infinity
+        without a solution; where they are attained, `(leaves, *input_shape)`; and what slopes prove them."""
         value, points = torch.full_like(leaves.floor, -torch.inf), []
         slopes = {i: value.new_zeros(len(leaves), *self._bounds.relaxations[i].lower.shape[1:]) for i in self.nodes}
         for row, index in enumerate(leaves.rows().split(1)):

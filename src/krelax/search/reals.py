@@ -57,14 +57,17 @@ class _Point:
     def exact(self, case: Case) -> dict[int, str]:
         """The entries that are no numbers of the model's type, as they are."""
         return {
-            i: _text(case.between[i]) if i in case.between else repr(float(self._double[i]))
+            i: _text(case.between.get(i, Fraction(float(self._double[i]))))
             for i in np.flatnonzero(~self._typed).tolist()
         }
 
 
 def _text(exact: Fraction | str) -> str:
-    """An exact number as it is written, or as a decimal where it is one."""
+    """An exact number as it is written, or as a decimal where it is one.
+
+    All digits are there: the shortest decimal next to a float64 number need not lie in the box.
+    """
     if isinstance(exact, str):
         return exact
-    decimal = Decimal(exact.numerator) / Decimal(exact.denominator)
-    return str(decimal) if Fraction(decimal) == exact else str(exact)
+    near = Decimal(float(exact))
+    return str(near) if Fraction(near) == exact else str(exact)

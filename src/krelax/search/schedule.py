@@ -4,6 +4,7 @@ Nobody knows beforehand which of them will do. So each gets slices of time that 
 due, the one that has had least next, and all of them together never take much longer than the best of them would alone.
 Ways that only look for counterexamples do not hurry those that prove: work that cannot pause lasts until another of the
 latter is due.
+
 A way is first tried when its first step, whose price is known beforehand, is no dearer than what others have had. Later
 its own progress may give it a larger share than others, or a smaller one, but always some.
 """
