@@ -35,7 +35,7 @@ from krelax.bounds.cutting import bound_by_cutting
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, Method, bound
-from krelax.bounds.multineuron import Joining, choose, influence
+from krelax.bounds.multineuron import MultiNeuron, choose, neuron_scores
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
 from krelax.cli.printing import table
@@ -65,8 +65,8 @@ class Relaxation:
     outer: Ascent = field(default_factory=lambda: Ascent(300, 0.3, 0.99))
 
     @property
-    def joining(self) -> Joining:
-        return Joining(self.grouping, combinations=Ascent(24, 0.5, 0.92), outer=self.outer)
+    def multi_neuron(self) -> MultiNeuron:
+        return MultiNeuron(self.grouping, combinations=Ascent(24, 0.5, 0.92), outer=self.outer)
 
 
 RELAXATIONS = (
@@ -78,7 +78,7 @@ RELAXATIONS = (
 )
 
 ALPHA = METHODS["alpha"]
-SPLITTING = replace(ALPHA, name="splitting", joining=(Joining(None, splitting=Effort(rounds=30)),) * 2)
+SPLITTING = replace(ALPHA, name="splitting", multi_neuron=(MultiNeuron(None, splitting=Effort(rounds=30)),) * 2)
 BRANCHING = Effort(leaves=128, rounds=300, depth=64, leaf=Ascent(5, 0.2, 0.9))
 ATTACK = Attack(restarts=100, steps=300, samples=1000, last_step=5e-4)
 AGREED = 0.01  # share of the gap below which the optimum is called exact
@@ -166,7 +166,7 @@ def by_method(case: Case, method: Method) -> Measured:
 
 def whole(case: Case, relaxation: Relaxation) -> Measured:
     """Groups in every layer: those of a layer also tighten the pre-activations of the next."""
-    return by_method(case, replace(ALPHA, joining=(relaxation.joining,), program=relaxation.program))
+    return by_method(case, replace(ALPHA, multi_neuron=(relaxation.multi_neuron,), program=relaxation.program))
 
 
 def final(case: Case, relaxation: Relaxation) -> Measured:
@@ -187,10 +187,10 @@ def _final(case: Case, relaxation: Relaxation) -> Tensor:
 
 def grouped(case: Case, relaxation: Relaxation) -> LayerBounds:
     """What is known by optimised slopes, with groups, whose combinations are bounded with the groups before them."""
-    k, combinations = case.alpha.bounds, relaxation.joining.combinations
+    k, combinations = case.alpha.bounds, relaxation.multi_neuron.combinations
     bounds = k.copy()
     with torch.no_grad():
-        for i, score in influence(case.instance, form_of(case, fast=True), k).items():
+        for i, score in neuron_scores(case.instance, form_of(case, fast=True), k).items():
             groups = choose(case.instance, bounds, i, score, relaxation.grouping, combinations)
             bounds.groups |= {} if groups is None else {i: (groups,)}
     return bounds

@@ -204,7 +204,7 @@ def test_the_slope_behind_a_split_is_that_of_the_activation_to_the_last_bit() ->
         split = Split(proposed, one.to(dtype).unsqueeze(0), torch.tensor([0]), side, 0 * side)
         exact = LeakyReLU(0.01).relax(-one, one)
         step = split.over(LayerBounds(relaxations={1: exact}), 1)
-        assert step.back(one.unsqueeze(0)).slopes.item() == 0.01
+        assert step.backward(one.unsqueeze(0)).slopes.item() == 0.01
 
 
 @pytest.mark.parametrize("seed", [1, 2, 4])

@@ -21,7 +21,7 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
 from krelax.proof.choices import AffineBounds, Clips, GroupSet, LeafTable, Numbers
 from krelax.proof.cuts import Cuts
-from krelax.proof.log import DERIVED, MARGINS, Case, Conclusion, Forms, Key, Lemma, ProofLog
+from krelax.proof.log import DERIVED, MARGINS, Conclusion, Forms, Key, Lemma, ProofLog, Refutation
 from krelax.proof.tables import Collected, Merged, wide
 
 Rows = NDArray[Any]
@@ -45,9 +45,11 @@ def question(
         network, queries = with_maxima(network, queries.to(torch.float64), conclusion.joint)
     writer = _Writer(network, log)
     margins = [log[n] if n > DERIVED else None for n in conclusion.margins.tolist()]
-    asked.margins = writer.together([None if isinstance(m, Case) else m for m in margins], len(writer.activations))
+    asked.margins = writer.together(
+        [None if isinstance(m, Refutation) else m for m in margins], len(writer.activations)
+    )
     asked.layers = [writer.layer(j, conclusion) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
-    cases = ((k, m) for k, m in enumerate(margins) if isinstance(m, Case))
+    cases = ((k, m) for k, m in enumerate(margins) if isinstance(m, Refutation))
     asked.cases = [_case(network, log, k, _assumed(queries, k, m.level), m) for k, m in cases] or None
     return asked
 
@@ -57,7 +59,7 @@ def _assumed(queries: Queries, margin: int, level: float) -> Assumption:
     return Assumption(row, offset, level)
 
 
-def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, case: Case) -> file.Refutation:
+def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, case: Refutation) -> file.Refutation:
     """A margin, given by its number, proven by contradiction."""
     writer = _Writer(assumption.extend(network), log, assumed=True)
     steps = [writer.step(node, lemmas.tolist()) for node, lemmas in case.steps]

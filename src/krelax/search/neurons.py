@@ -118,7 +118,7 @@ class Neurons:
     def _tighten(self, step: Pass) -> bool:
         """Tighten all layers; says whether that was worth it."""
         seconds, before = _within(self._instance, self._left(), self._effort.passing), float(self._found.value.min())
-        tighter = by_groups(self._instance, self._queries, self._found, step.joining, True, seconds)
+        tighter = by_groups(self._instance, self._queries, self._found, step.multi_neuron, True, seconds)
         if float(tighter.value.min()) < (1 - step.gain) * before:
             return False
         # over tightened layers clips cost more leaves than they save
