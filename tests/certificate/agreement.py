@@ -35,7 +35,7 @@ from krelax.network.nonlinear import ONNX
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region
-from krelax.run.executions import slack
+from krelax.run.required import required_for_real
 from krelax.search.effort import Complete, Pass
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
@@ -245,8 +245,16 @@ def case_of(seed: int, folder: Path) -> Case:
 def decided(case: Case, seconds: float) -> Outcome:
     """As a run decides it that writes certificates."""
     outcomes: list[Outcome] = []
-    room = slack(case.path.read_bytes(), case.questions)
-    decide(case.network, case.questions, case.plan, lambda i, o: outcomes.append(o), seconds, proofs=True, room=room)
+    required = required_for_real(case.path.read_bytes(), case.questions)
+    decide(
+        case.network,
+        case.questions,
+        case.plan,
+        lambda i, o: outcomes.append(o),
+        seconds,
+        proofs=True,
+        required=required,
+    )
     return outcomes[0]
 
 

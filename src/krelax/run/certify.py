@@ -139,8 +139,9 @@ def _decide(
         keep(record)
 
     limit = None if options.timeout is None else options.timeout * len(wanted)
-    room, proofs = None if certificates is None else certificates.room(questions), certificates is not None
-    decide(network, questions, plan, report, limit, options.device, options.timeout, proofs, room)
+    proofs = certificates is not None
+    required = None if certificates is None else certificates.required_margins(questions)
+    decide(network, questions, plan, report, limit, options.device, options.timeout, proofs, required)
 
 
 def identity(options: CertifyOptions, settings: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class _Run:
     stages: dict[int, list[Stage]] = field(default_factory=dict)
     logs: dict[int, ProofLog] = field(default_factory=dict)
     conclusions: dict[int, Conclusion | None] = field(default_factory=dict)
-    room: Tensor | None = None
+    required: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.batch = Batch(self.queries)
@@ -140,8 +140,8 @@ class _Run:
         return Bounded.join(kept, network) if len(kept) == len(parts) else None
 
     def give_up(self, index: int, reason: str) -> None:
-        """A question that is not bounded above its room holds narrowly if it is bounded above zero."""
-        if self.room is not None and self.margins.get(index, -torch.inf) + self._gap(index) > 0:
+        """A question that is not bounded above its required margin holds narrowly if it is bounded above zero."""
+        if self.required is not None and self.margins.get(index, -torch.inf) + self._gap(index) > 0:
             self.settle(index, Outcome(Verdict.HOLDS, "narrowly"))
         else:
             why = "" if reason in _NO_TIME else self.no_point(index)
@@ -159,10 +159,10 @@ class _Run:
     def _gap(self, index: int) -> float:
         """By how much margins are larger than those of the lowered queries, less what rounding took when the offsets
         were lowered."""
-        if self.room is None:
+        if self.required is None:
             return 0.0
-        room, offsets = float(self.room[index]), self.questions.queries.offsets[index]
-        return room - _ROUNDED * (room + float(offsets.abs().max()))
+        required, offsets = float(self.required[index]), self.questions.queries.offsets[index]
+        return required - _ROUNDED * (required + float(offsets.abs().max()))
 
     def charge(self, name: str, index: Sequence[int], began: float) -> None:
         """Share the time since `began` out among questions that a stage has worked on together."""
@@ -190,21 +190,21 @@ def decide(
     device: str = "cpu",
     each: float | None = None,
     proofs: bool = False,
-    room: Tensor | None = None,
+    required: Tensor | None = None,
 ) -> None:
     """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
 
     HOLDS rests on a sound bound, VIOLATED on a replayed counterexample; what the stages leave open when they or the
     `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason. A complete search spends at most `each`
     seconds on a question, what was spent on it before included. With `proofs`, outcomes that hold have theirs.
-    Bounds are sought above `room`, `(questions,)`, instead of zero; what ends between them holds narrowly.
+    Bounds are sought above `required`, `(questions,)`, instead of zero; what ends between them holds narrowly.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
     network = with_axes(network)
     questions = questions.shaped(network.input_shape)
-    asked = questions.queries if room is None else questions.queries.lowered(room)
+    asked = questions.queries if required is None else questions.queries.lowered(required)
     placed = asked.to(torch.float64, device)
-    run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), room=room)
+    run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), required=required)
     instance = Instance.of(network, questions.region.to(torch.float64, device), deadline=deadline)
     if proofs:
         run.logs = {i: ProofLog() for i in range(len(questions))}
