@@ -51,7 +51,7 @@ class Splitting:
 
 
 @dataclass(frozen=True)
-class Found:
+class BoxResult:
     """What a search over boxes came to.
 
     `margin` is a proven lower bound of the property's margin over the whole region. `holds` says that it is positive,
@@ -119,7 +119,7 @@ class InputSplitting:
         boxes = self._tree.open
         return 1 - float(((boxes.upper - boxes.lower) / self._whole).prod(1).sum())
 
-    def run(self, seconds: float | None = None) -> Found:
+    def run(self, seconds: float | None = None) -> BoxResult:
         """Search for so long (None: until the question is decided or cannot be); ends at the instance's deadline.
 
         Boxes that take much longer than that are given up, and given twice the time on the next occasion.
@@ -130,7 +130,7 @@ class InputSplitting:
         with torch.no_grad(), helpers(device) as pool:
             return self._run(pool, workers(device), until)
 
-    def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float) -> Found:
+    def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float) -> BoxResult:
         """Round by round."""
         while len(self._tree):
             if time.perf_counter() > until:
@@ -154,9 +154,9 @@ class InputSplitting:
                 return self._found("memory")
         return self._found(self._effort.name, holds=True)
 
-    def _found(self, reason: str, holds: bool = False, violated: bool = False) -> Found:
+    def _found(self, reason: str, holds: bool = False, violated: bool = False) -> BoxResult:
         cuts = self._cuts if holds else None
-        return Found(float(self._tree.bound()), holds, violated, reason, self._boxes, cuts)
+        return BoxResult(float(self._tree.bound()), holds, violated, reason, self._boxes, cuts)
 
     def _parts(self, threads: int) -> list[Tensor]:
         """The boxes of a round: the last ones, which are the smallest, so that few wait; a batch of about the same size

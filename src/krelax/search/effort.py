@@ -82,7 +82,7 @@ class Complete:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """What a search came to: the margin it proved, why it ended, the counterexample if there is one, and what the
     margin rests on, where proofs are recorded."""
 

@@ -11,7 +11,7 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.proof.log import Conclusion
 from krelax.search.boxes import InputSplitting, Splitting
-from krelax.search.effort import Found
+from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
 from krelax.search.schedule import PRODUCTS
 
@@ -36,7 +36,7 @@ class Inputs:
         nodes, inputs = instance.network.nodes, len(varied(instance.region))
         # less than a box for each pair of inputs tells nothing of those to come
         self.price = inputs**3 * products(instance.network.nodes) / PRODUCTS + len(nodes) * _CALLS
-        self.weight, self.found = 1.0, Found(-torch.inf, "timeout")
+        self.weight, self.found = 1.0, SearchResult(-torch.inf, "timeout")
 
     @staticmethod
     def able(instance: Instance) -> bool:
@@ -54,5 +54,5 @@ class Inputs:
         conclusion = Conclusion(boxes=result.cuts) if result.holds and result.cuts is not None else None
         # of boxes that do not hold there is no proof
         margin = result.margin if result.holds or not self._instance.logs else -torch.inf
-        self.found = Found(margin, result.reason, self._probe.found if result.violated else None, conclusion)
+        self.found = SearchResult(margin, result.reason, self._probe.found if result.violated else None, conclusion)
         return result.reason == "timeout"

@@ -26,7 +26,7 @@ from krelax.proof.encode import question
 from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
 from krelax.search.clauses import Batch
-from krelax.search.effort import Complete, Found
+from krelax.search.effort import Complete, SearchResult
 from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.replay import replay
@@ -289,14 +289,14 @@ def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
 def _complete(run: _Run, instance: Instance, effort: Complete, each: float | None) -> None:
     """A complete search on every question still open, the most promising ones first."""
 
-    def work(i: int, search: Search) -> Found:
+    def work(i: int, search: Search) -> SearchResult:
         instance.check()
         began = time.perf_counter()
         one, queries = _timed(run, instance, i, each), run.queries.select(torch.tensor([i]))
         try:
             result = search(one, queries, run.found.get(i), partial(_counterexample, run, i))
         except Exception as error:
-            result = Found(-torch.inf, _reason(error))
+            result = SearchResult(-torch.inf, _reason(error))
         run.charge("search", [i], began)
         return result
 
@@ -314,7 +314,7 @@ def _timed(run: _Run, instance: Instance, i: int, each: float | None) -> Instanc
     return one.until(each - run.spent(i))
 
 
-def _conclude(run: _Run, i: int, found: Found) -> None:
+def _conclude(run: _Run, i: int, found: SearchResult) -> None:
     run.bounded(i, found.margin, found.conclusion)
     if found.counterexample is not None:
         run.settle(i, Outcome(Verdict.VIOLATED, found.reason, counterexample=found.counterexample))

@@ -35,12 +35,12 @@ from krelax.problem.queries import Queries
 from krelax.proof.log import ProofLog
 from krelax.search.channel import Channel
 from krelax.search.complete import decide_question
-from krelax.search.effort import Complete, Found
+from krelax.search.effort import Complete, SearchResult
 from krelax.search.margins import Confirm
 from krelax.search.verdict import Counterexample
 
 # Decides one question, as `decide_question` does, perhaps without knowing anything about it yet.
-Search = Callable[[Instance, Queries, Bounded | None, Confirm], Found]
+Search = Callable[[Instance, Queries, Bounded | None, Confirm], SearchResult]
 # Says when a core is to go on, and whether.
 Turn = SimpleQueue[bool]
 T = TypeVar("T")
@@ -67,7 +67,7 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 def search_here(
     effort: Complete, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm
-) -> Found:
+) -> SearchResult:
     """Decide one question in this process; want of memory is a reason not to."""
     try:
         with instance.watch():
@@ -77,7 +77,7 @@ def search_here(
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        return Found(-torch.inf, "memory")
+        return SearchResult(-torch.inf, "memory")
 
 
 def pickled(network: Network, effort: Complete) -> bytes | None:
@@ -139,7 +139,7 @@ class Helper:
             self.runs = True
         self.starts = False
 
-    def search(self, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm) -> Found:
+    def search(self, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm) -> SearchResult:
         """Decide one question there. What is proven is recorded in the log of the instance as if it had been here.
 
         It is searched here if that fails: the other process may not know operators that were defined in this one. A
@@ -159,17 +159,17 @@ class Helper:
                 self._channel.send(pickle.dumps(confirm(answer)), look)
         except (EOFError, OSError):
             self.runs = False
-            return Found(-torch.inf, "the process that searched it was ended, perhaps for want of memory")
+            return SearchResult(-torch.inf, "the process that searched it was ended, perhaps for want of memory")
         except _Silent:
             self.runs = False
             self._process.kill()
-            return Found(-torch.inf, "timeout")
+            return SearchResult(-torch.inf, "timeout")
         if answer is None:
             return self._here(instance, queries, found, confirm)
         result, tails = answer
         for log, tail in zip(instance.logs, tails, strict=True):
             log.absorb(tail)
-        assert isinstance(result, Found)
+        assert isinstance(result, SearchResult)
         return result
 
     def end(self) -> None:
@@ -200,7 +200,7 @@ def serve(descriptor: int) -> None:
         answer: Counterexample | None = pickle.loads(channel.receive())
         return answer
 
-    def work(network: Network, effort: Complete, message: bytes) -> tuple[Found, tuple[ProofLog, ...]]:
+    def work(network: Network, effort: Complete, message: bytes) -> tuple[SearchResult, tuple[ProofLog, ...]]:
         region, queries, known, left, logs = pickle.loads(message)
         instance = replace(Instance.of(network, region), logs=tuple(logs)).until(left)
         return search_here(effort, instance, queries, known, confirm), instance.logs
