@@ -1,12 +1,13 @@
 """The convex barrier, shown: what share of the gap to the exact optimum joint relaxations close.
 
-    python benchmarks/barrier.py [--quick | --write]
+    python benchmarks/barrier.py [--quick | --write | --draw]
 
 For each question (network, image, worst margin): the optimum of the triangle linear program, which no relaxation of
 single neurons beats (Salman et al. 2019); k-ReLU for k = 2, 3, 4; the linear program with cuts of hulls of pairs and
 triples; and the exact optimum, from branching below and an attack above.
 Everything twice: with groups in every layer, and with the triangle's pre-activation bounds for all. CPU seconds of this
 process, one thread. With `--write` the tables and the figure of docs/barrier.md are written as well (needs matplotlib).
+With `--draw` nothing is measured: the figure is drawn from the tables that the page has.
 """
 
 from __future__ import annotations
@@ -305,6 +306,33 @@ def replaced(text: str, name: str, block: str) -> str:
     return text.split(begin, 1)[0] + begin + block + end + text.split(end, 1)[1]
 
 
+def table_rows(text: str, name: str) -> list[list[str]]:
+    """The rows of the table that stands between the marks of `name`."""
+    block = text.split(f"<!-- {name} -->", 1)[1].split(f"<!-- end of {name} -->", 1)[0].strip()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()[2:]]
+
+
+def read_cell(cell: str) -> Measured:
+    """A number and the CPU seconds behind it, as in `0.830 (0.2)`."""
+    value, seconds = cell.rstrip(")").split(" (")
+    return Measured(float(value), float(seconds))
+
+
+def read_results(text: str, relaxations: Sequence[Relaxation]) -> list[Result]:
+    """The results that the tables of docs/barrier.md show, with their rounding."""
+    results = []
+    for row, other in zip(table_rows(text, "all layers"), table_rows(text, "margin only"), strict=True):
+        barrier, (exact, seconds) = read_cell(row[2]), row[3].rstrip(")").split(" (")
+        lower, upper = (float(end) for end in (exact.split(" to ")[0], exact.split(" to ")[-1]))
+        sides = []
+        for cells in (row[4:], other[4:]):
+            found = {r.name: read_cell(cell) for r, cell in zip(relaxations, cells, strict=True)}
+            gap = (upper - barrier.value) / 100  # cells have percents of it
+            sides.append({name: Measured(barrier.value + m.value * gap, m.seconds) for name, m in found.items()})
+        results.append(Result(row[0], float(row[1]), barrier, *sides, lower, upper, float(seconds)))
+    return results
+
+
 # those of Okabe and Ito (2008)
 COLOURS = {"k = 2": "#0072B2", "k = 3": "#D55E00", "k = 4": "#009E73", "LP, k = 2": "#56B4E9", "LP, k = 3": "#E69F00"}
 EXACT = "#CC79A7"
@@ -360,13 +388,18 @@ def draw_costs(axes: Any, result: Result, relaxations: Sequence[Relaxation]) -> 
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
 
 
-def write(shown: dict[str, Table], results: Sequence[Result], relaxations: Sequence[Relaxation]) -> None:
+def write(shown: dict[str, Table]) -> None:
     """Put tables and figure into docs/barrier.md."""
     text = (DOCS / "barrier.md").read_text()
     for name, content in shown.items():
         text = replaced(text, name, markdown(content))
     (DOCS / "barrier.md").write_text(text)
-    draw(results, relaxations, DOCS / "barrier.svg")
+    draw_page()
+
+
+def draw_page() -> None:
+    """Draw the figure of docs/barrier.md from its tables."""
+    draw(read_results((DOCS / "barrier.md").read_text(), RELAXATIONS), RELAXATIONS, DOCS / "barrier.svg")
 
 
 def main() -> None:
@@ -375,7 +408,11 @@ def main() -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--quick", action="store_true", help="three questions, three relaxations")
     either.add_argument("--write", action="store_true", help="write docs/barrier.md and docs/barrier.svg")
+    either.add_argument("--draw", action="store_true", help="draw docs/barrier.svg from the tables of docs/barrier.md")
     arguments = parser.parse_args()
+    if arguments.draw:
+        draw_page()
+        return
     torch.set_num_threads(1)
     relaxations = RELAXATIONS[:3] if arguments.quick else RELAXATIONS
     solved, results = textbook(), []
@@ -391,7 +428,7 @@ def main() -> None:
     for name, content in shown.items():
         print(f"{name}\n\n{table(*content)}\n")
     if arguments.write:
-        write(shown, results, relaxations)
+        write(shown)
 
 
 if __name__ == "__main__":
