@@ -57,7 +57,8 @@ from krelax.lanes.plan import (
     Table,
     Whole,
 )
-from krelax.lanes.products import LANES, multiply
+from krelax.lanes.products import multiply
+from krelax.lanes.vectors import LANES
 
 _ZERO, _LEAST = np.float32(0), np.float32(1e-20)
 
