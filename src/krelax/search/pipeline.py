@@ -15,12 +15,16 @@ from torch import Tensor
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, one_core_each, pieces, workers
 from krelax.bounds.methods import METHODS, Method, bound
+from krelax.bounds.seen import seen
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.scalars import with_axes
 from krelax.proof.log import ProofLog
 from krelax.search.attack import Attack, search
+from krelax.search.boxes import Splitting
 from krelax.search.effort import Complete, Found
+from krelax.search.inputs import Inputs
+from krelax.search.margins import Probe
 from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.replay import replay
@@ -38,13 +42,14 @@ THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
 class Plan:
     """The stages of a run, in order; methods by name in `krelax.bounds.methods.METHODS`."""
 
-    stages: tuple[Method | Attack | Complete, ...]
+    stages: tuple[Method | Attack | Splitting | Complete, ...]
 
     @classmethod
     def of(cls, method: str) -> Plan:
         """`auto`, or one method and an attack on what it leaves open. Raises InputError for an unknown name."""
         if method == "auto":
-            return cls((METHODS["crown"], Attack(), METHODS["alpha"], THOROUGH, Complete()))
+            boxes = Splitting()
+            return cls((METHODS["crown"], Attack(), boxes, METHODS["alpha"], boxes, THOROUGH, Complete(boxes=boxes)))
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
@@ -85,6 +90,8 @@ def decide(
             for stage in plan.stages:
                 if isinstance(stage, Attack):
                     _attack(run, instance, stage)
+                elif isinstance(stage, Splitting):
+                    _boxes(run, instance, stage)
                 elif isinstance(stage, Complete):
                     _complete(run, instance, stage, each)
                 else:
@@ -146,6 +153,37 @@ def _attack(run: Run, instance: Instance, attack: Attack) -> None:
         _confirm(run, index, x)
 
 
+def _boxes(run: Run, instance: Instance, effort: Splitting) -> None:
+    """Boxes on every question still open, where the first one is cheap: for as long as other stages have taken, so
+    that neither they nor boxes cost much more than what will do alone. They go on in later stages."""
+    for i in run.remaining().tolist():
+        instance.check()
+        boxes = run.boxes.get(i) or _boxes_of(run, instance, i, effort)
+        seconds = run.spent(i) - 2 * run.spent(i, effort.name)
+        if boxes is None or boxes.price > seconds:
+            continue
+        began = time.perf_counter()
+        try:
+            boxes.advance(seconds, seconds)
+        except Exception as error:
+            reason_of(error)  # which raises what other stages would stumble on as well
+            continue
+        run.charge(effort.name, [i], began)
+        if boxes.found.decided:
+            _conclude(run, i, boxes.found)
+        elif run.keeps(instance.network):
+            run.boxes[i] = boxes
+
+
+def _boxes_of(run: Run, instance: Instance, i: int, effort: Splitting) -> Inputs | None:
+    """A search over boxes that has not begun yet, if there can be one."""
+    one, queries = instance.select(torch.tensor([i])), run.queries.select(torch.tensor([i]))
+    if not Inputs.able(one):
+        return None
+    one = replace(one, seen=seen(one.network, queries.rows))
+    return Inputs(one, queries, effort, Probe(one, queries, Complete().attack, partial(_counterexample, run, i)))
+
+
 def _complete(run: Run, instance: Instance, effort: Complete, each: float | None) -> None:
     """A complete search on every question still open, the most promising ones first."""
 
@@ -154,7 +192,7 @@ def _complete(run: Run, instance: Instance, effort: Complete, each: float | None
         began = time.perf_counter()
         one, queries = _timed(run, instance, i, each), run.queries.select(torch.tensor([i]))
         try:
-            result = search(one, queries, run.found.get(i), partial(_counterexample, run, i))
+            result = search(one, queries, run.found.get(i), partial(_counterexample, run, i), run.boxes.get(i))
         except Exception as error:
             result = Found(-torch.inf, reason_of(error))
         run.charge("search", [i], began)

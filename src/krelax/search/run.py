@@ -20,6 +20,7 @@ from krelax.problem.queries import Queries
 from krelax.proof.encode import question
 from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.clauses import Batch
+from krelax.search.inputs import Inputs
 from krelax.search.processes import out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Stage, Verdict
@@ -50,6 +51,7 @@ class Run:
     stages: dict[int, list[Stage]] = field(default_factory=dict)
     logs: dict[int, ProofLog] = field(default_factory=dict)
     conclusions: dict[int, Conclusion | None] = field(default_factory=dict)
+    boxes: dict[int, Inputs] = field(default_factory=dict)
     room: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -62,6 +64,7 @@ class Run:
     def settle(self, index: int, outcome: Outcome) -> None:
         self.open[index] = False
         self.found.pop(index, None)
+        self.boxes.pop(index, None)
         with watched(None):  # what is known is written down, however late it is
             self._settle(index, outcome)
 
@@ -142,9 +145,9 @@ class Run:
         for i in index:
             self.stages.setdefault(i, []).append(Stage(name, share))
 
-    def spent(self, index: int) -> float:
-        """Seconds of all stages so far."""
-        return sum(stage.seconds for stage in self.stages.get(index, ()))
+    def spent(self, index: int, name: str | None = None) -> float:
+        """Seconds of all stages so far, or of those of one name."""
+        return sum(stage.seconds for stage in self.stages.get(index, ()) if name in {None, stage.name})
 
     def bounded(self, index: int, margin: float, conclusion: Conclusion | None) -> None:
         """Keep the margin that the last stage proved, and what it rests on, if it is the best so far."""
