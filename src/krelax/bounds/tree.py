@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -79,6 +79,8 @@ class Came(Protocol):
 
 
 C = TypeVar("C", bound=Came)
+# The rows of the parts to be worked on next.
+Choose = Callable[[], Sequence[Tensor]]
 
 
 class Tree(Generic[T]):
@@ -92,7 +94,8 @@ class Tree(Generic[T]):
     def __init__(self, roots: T, target: Tensor, most: int) -> None:
         self.target, self.most = target, most
         self._closed = torch.full_like(target, torch.inf)
-        self._table, self._count = roots, len(roots)
+        # columns of roots may share memory, of which those of a table that is written to must not
+        self._table, self._count = roots.select(roots.rows()), len(roots)
         # of each query, those open and those taken
         self._left = torch.bincount(roots.query, minlength=len(target))
 
@@ -161,24 +164,44 @@ class Tree(Generic[T]):
         self._count = count
 
     def grow(
-        self, rows: Sequence[Tensor], work: Callable[[T], C], pool: ThreadPoolExecutor | None = None
+        self, choose: Choose, work: Callable[[T], C], pool: ThreadPoolExecutor | None = None, ahead: int = 0
     ) -> Iterator[tuple[T, C]]:
-        """Put in the place of subproblems what `work` makes of them, part by part, each with its own `rows`; the parts
-        side by side where there is a pool. Yields, in order, those that are closed and what came.
+        """Put in the place of subproblems what `work` makes of them, part by part, side by side where there is a pool.
+        Yields, in the order of the parts, those that are closed and what came.
 
-        Parts that are not done go back as they were. Raises what `work` raises.
+        `choose` says which rows make up the next parts, none where nothing is to be done now. It is asked whenever no
+        more than `ahead` parts are worked on, and this ends when none are left. Parts that are not done go back as they
+        were. Raises what `work` raises.
         """
-        if not rows:
-            return
-        every, sizes = self.take(torch.cat(list(rows))), [len(r) for r in rows]
-        columns = zip(*(t.split(sizes) for t in every.tensors()), strict=True)
-        parts = [every.of(part) for part in columns]
-        waiting = deque(parts)
+        running: deque[tuple[T, Future[C] | None]] = deque()
         try:
-            for came in (pool.map if pool and len(parts) > 1 else map)(work, parts):
+            while True:
+                if len(running) <= ahead:
+                    for part in self._parts(choose()):
+                        running.append((part, None if pool is None else pool.submit(work, part)))
+                if not running:
+                    return
+                part, future = running[0]
+                came = work(part) if future is None else future.result()
                 new = came.subproblems
-                assert isinstance(new, type(every))
-                yield self.absorb(new, waiting.popleft()), came
+                assert isinstance(new, type(self._table))
+                running.popleft()
+                yield self.absorb(new, part), came
         finally:
-            for part in waiting:
+            wait([future for _, future in running if future is not None and not future.cancel()])
+            for part, _ in running:
                 self.absorb(part, part)
+
+    def _parts(self, rows: Sequence[Tensor]) -> Iterator[T]:
+        """Take several parts out."""
+        rows = [r for r in rows if len(r)]
+        if rows:
+            every, sizes = self.take(torch.cat(rows)), [len(r) for r in rows]
+            for columns in zip(*(t.split(sizes) for t in every.tensors()), strict=True):
+                yield every.of(columns)
+
+
+def once(parts: Sequence[Tensor]) -> Choose:
+    """Chooses these parts and then no more."""
+    waiting = [parts]
+    return lambda: waiting.pop() if waiting else ()
