@@ -278,6 +278,7 @@ class Branching:
         open_ = self._among_open(self._tree.open.branch >= 0)
         if len(open_):
             self._clips_after = self._clips_at = torch.inf
+            self._recorder.write_down()
             self._clips.begin(self._tree, open_)
 
     def _polish(self) -> bool:

@@ -55,13 +55,21 @@ class Subproblems:
         for mine, theirs in zip(self.tensors(), new.tensors(), strict=True):
             mine.index_copy_(0, rows, theirs)
 
+    def put(self, first: int, rows: Tensor, new: Self) -> None:
+        """Put some rows of other subproblems in the place of those from `first` on."""
+        for mine, theirs in zip(self.tensors(), new.tensors(), strict=True):
+            torch.index_select(theirs, 0, rows, out=mine[first : first + len(rows)])
+
     def join(self, other: Self) -> Self:
         """These and then the others."""
         return self.of([torch.cat(pair) for pair in zip(self.tensors(), other.tensors(), strict=True)])
 
     def room(self, count: int) -> Self:
         """The same with space for `count` in all."""
-        return self.of([torch.cat([t, t.new_empty(count - len(t), *t.shape[1:])]) for t in self.tensors()])
+        larger = [t.new_empty(count, *t.shape[1:]) for t in self.tensors()]
+        for mine, theirs in zip(larger, self.tensors(), strict=True):
+            mine[: len(theirs)] = theirs
+        return self.of(larger)
 
     def as_wide_as(self, other: Self) -> Self:
         """The same with columns at least as wide as those of others."""
@@ -144,23 +152,23 @@ class Tree(Generic[T]):
         """Put `new` ones in the place of those that were `taken`. Returns those that are closed: the tree keeps no more
         of them than their bounds."""
         shut = new.floor > self.target[new.query]
-        closed, still = new.select(shut.nonzero()[:, 0]), new.select((~shut).nonzero()[:, 0])
+        closed, still = new.select(shut.nonzero()[:, 0]), (~shut).nonzero()[:, 0]
         self._closed.scatter_reduce_(0, closed.query, closed.floor, "amin")
-        self._left += torch.bincount(still.query, minlength=len(self._left))
+        self._left += torch.bincount(new.query[still], minlength=len(self._left))
         self._left -= torch.bincount(taken.query, minlength=len(self._left))
-        self._append(still)
+        self._append(new, still)
         return closed
 
-    def _append(self, new: T) -> None:
+    def _append(self, new: T, rows: Tensor) -> None:
         if not self._count:
-            self._table, self._count = new, len(new)
+            self._table, self._count = new.select(rows), len(rows)
             return
         self._table = self._table.as_wide_as(new)
         new = new.as_wide_as(self._table)
-        count = self._count + len(new)
+        count = self._count + len(rows)
         if count > len(self._table):
             self._table = self._table.room(max(count, min(2 * count, self.most)))
-        self._table.write(torch.arange(self._count, count, device=new.query.device), new)
+        self._table.put(self._count, rows, new)
         self._count = count
 
     def grow(
