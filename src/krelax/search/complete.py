@@ -20,9 +20,15 @@ from krelax.search.schedule import Way, take_turns
 
 
 def decide_question(
-    instance: Instance, queries: Queries, found: Bounded, effort: Complete, confirm: Confirm
+    instance: Instance,
+    queries: Queries,
+    found: Bounded,
+    effort: Complete,
+    confirm: Confirm,
+    boxes: Inputs | None = None,
 ) -> SearchResult:
     """Decide one question about one region, of which `found` is known; `confirm` replays points `(n, *input_shape)`.
+    `boxes` is a search that has begun.
 
     The margin is proven. Ends at the deadline of the instance with what it has then.
     """
@@ -36,7 +42,7 @@ def decide_question(
     before = float(clauses.amin())
     ways: list[Way] = [Descents(instance, queries, clauses[0] > 0, effort.attack, probe)]
     if "inputs" in effort.split and Inputs.able(instance):
-        ways.append(Inputs(instance, queries, effort.boxes, probe))
+        ways.append(boxes.joining(probe) if boxes else Inputs(instance, queries, effort.boxes, probe))
     if "neurons" in effort.split or len(ways) < 2:
         ways.append(Neurons(posed, effort, probe))
     with torch.no_grad():
