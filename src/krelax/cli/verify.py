@@ -21,6 +21,7 @@ from krelax.cli.shared import (
 
 if TYPE_CHECKING:
     from krelax.network.graph import Network
+    from krelax.problem.query import Specification
     from krelax.run.certificates import Certificates, Semantics
     from krelax.search.verdict import Counterexample, Outcome
 
@@ -55,7 +56,6 @@ def verify(
     from krelax.cli.patience import Patience
     from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
-    from krelax.run.bench import answer
     from krelax.run.certificates import Certificates, check_target
     from krelax.run.verify import Clock, VerifyOptions, verify_file
 
@@ -84,14 +84,21 @@ def verify(
         click.echo(f"krelax: {query}: warning: {warning}", err=True)
     if keeper is not None and certificate is not None:
         outcome = _keep(keeper, certificate, query, outcome)
+    codes = {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT, "error": INTERNAL_ERROR}
+    return codes[_show(outcome, specification, folder)]
+
+
+def _show(outcome: Outcome, specification: Specification | None, folder: Path | None) -> str:
+    """Print the answer, with a counterexample and the reason; which answer it is."""
+    from krelax.run.bench import answer
+
     word = answer(outcome)
     click.echo("unknown" if word == "error" else word)
     if outcome.counterexample is not None and specification is not None:
         _assignments((specification.input_name, specification.output_name), outcome.counterexample, folder)
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
     click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
-    codes = {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT, "error": INTERNAL_ERROR}
-    return codes[word]
+    return word
 
 
 def _named(network: str) -> tuple[str | None, str]:
