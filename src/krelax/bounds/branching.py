@@ -235,7 +235,7 @@ class Branching:
         """Split the worst leaves of every open query, round after round, until there are none or something else is to
         be done; says whether there were any. Where rounds are not counted, each begins before the last one ends."""
         before = self.leaves
-        ahead = 0 if pool is None or self._counts_rounds else workers(self._start.device)
+        ahead = 0 if pool is None or self._counts_rounds else 2 * workers(self._start.device)
         for closed, came in self._tree.grow(self._next_round, self._split, pool, ahead):
             self.leaves += len(came.subproblems)
             self._recorder.close(closed)

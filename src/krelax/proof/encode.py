@@ -90,7 +90,7 @@ def _boxes(cuts: Cuts) -> file.Boxes:
             waiting += [cuts.below[box] + 1, cuts.below[box]]
     cut, at = np.array(cuts.cut, np.int32), np.array(cuts.at)
     weights = [cuts.weights[box] for box in order if box in cuts.weights]
-    return file.Boxes(cut[order], at[order], np.stack(weights) if weights else None)
+    return file.Boxes(cut[order], at[order], np.stack(weights) if weights else None, cuts.width)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from krelax.certificate.onnx.reader import read_network
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.run.journal import digest
 from krelax.run.required import required_for_float32, required_for_real
+from krelax.search.pipeline import Plan
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 
@@ -93,6 +94,11 @@ class Certificates:
         except KrelaxError as error:
             return str(error)
         return None
+
+    def provable(self, plan: Plan) -> Plan:
+        """The plan without what no certificate of these semantics can say: executions in float32 need not compute what
+        goes through a bottleneck."""
+        return plan.without("bottleneck") if self.semantics == "float32" else plan
 
     def required_margins(self, questions: Questions) -> Tensor | None:
         """What bounds of margins should be above, `(questions,)`, so that the checker, which charges for rounding, will

@@ -139,8 +139,9 @@ def _decide(
         keep(record)
 
     limit = None if options.timeout is None else options.timeout * len(wanted)
-    proofs = certificates is not None
-    required = None if certificates is None else certificates.required_margins(questions)
+    proofs, required = certificates is not None, None
+    if certificates is not None:
+        required, plan = certificates.required_margins(questions), certificates.provable(plan)
     decide(network, questions, plan, report, limit, options.device, options.timeout, proofs, required)
 
 

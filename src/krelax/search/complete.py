@@ -10,6 +10,7 @@ from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.seen import seen
 from krelax.problem.queries import Queries
+from krelax.search.bottleneck import Bottleneck
 from krelax.search.clauses import pose
 from krelax.search.descents import Descents
 from krelax.search.effort import Complete, SearchResult
@@ -43,6 +44,8 @@ def decide_question(
     ways: list[Way] = [Descents(instance, queries, clauses[0] > 0, effort.attack, probe)]
     if "inputs" in effort.split and Inputs.able(instance):
         ways.append(boxes.joining(probe) if boxes else Inputs(instance, queries, effort.boxes, probe))
+    if "bottleneck" in effort.split and (narrow := Bottleneck.of(instance, queries, effort.boxes, probe)):
+        ways.append(narrow)
     if "neurons" in effort.split or len(ways) < 2:
         ways.append(Neurons(posed, effort, probe))
     with torch.no_grad():

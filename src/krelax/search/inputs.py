@@ -10,6 +10,7 @@ from krelax.bounds.instance import Instance
 from krelax.network.graph import products
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
+from krelax.proof.cuts import Cuts
 from krelax.proof.log import Conclusion
 from krelax.search.boxes import InputSplitting, Splitting
 from krelax.search.effort import SearchResult
@@ -54,17 +55,25 @@ class Inputs:
         if self._ended:
             return False
         if self._search is None:
-            self._search = InputSplitting(self._instance, self._queries, self._effort, self._replays)
+            self._search = InputSplitting(self._instance, self._queries, self._effort, self._refutes)
         result = self._search.run(seconds)
-        self._probe.points.extend(self._search.least)
+        self._show(self._search.least)
         share = self._search.closed
         self.weight = min(_MOST, max(_LEAST, 4 * share / max(1 - share, 1e-9)))
-        conclusion = Conclusion(boxes=result.cuts) if result.holds and result.cuts is not None else None
+        conclusion = self._conclusion(result.cuts) if result.holds and result.cuts is not None else None
         # of boxes that do not hold there is no proof
         margin = result.margin if result.holds or not self._instance.logs else -torch.inf
         self.found = SearchResult(margin, result.reason, self._probe.found if result.violated else None, conclusion)
         self._ended = result.reason != "timeout"
         return not self._ended
 
-    def _replays(self, points: Tensor) -> bool:
+    def _show(self, points: Tensor) -> None:
+        """Show points of small margin to ways that look for counterexamples."""
+        self._probe.points.extend(points)
+
+    def _refutes(self, points: Tensor) -> bool:
+        """Whether one of the points ends the search."""
         return self._probe.replays(points)
+
+    def _conclusion(self, cuts: Cuts) -> Conclusion:
+        return Conclusion(boxes=cuts)

@@ -22,7 +22,7 @@ from krelax.network.scalars import with_axes
 from krelax.proof.log import ProofLog
 from krelax.search.attack import Attack, search
 from krelax.search.boxes import Splitting
-from krelax.search.effort import Complete, SearchResult
+from krelax.search.effort import Complete, SearchResult, Split
 from krelax.search.inputs import Inputs
 from krelax.search.margins import Probe
 from krelax.search.processes import Search, SideBySide, out_of_memory
@@ -53,6 +53,14 @@ class Plan:
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
+
+    def without(self, split: Split) -> Plan:
+        """The same, but that complete searches do not split this."""
+        kept = (
+            replace(s, split=tuple(name for name in s.split if name != split)) if isinstance(s, Complete) else s
+            for s in self.stages
+        )
+        return Plan(tuple(kept))
 
 
 def decide(
