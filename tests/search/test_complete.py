@@ -208,7 +208,7 @@ def check_all(asked: Known, plan: str | Plan = "auto", complete: bool = False) -
             assert outcome.verdict is (Verdict.HOLDS if one.margin > 0 else Verdict.VIOLATED), outcome
 
 
-@pytest.mark.parametrize("group", at_night_after(2, range(GROUPS)))
+@pytest.mark.parametrize("group", at_night_after(1, range(GROUPS)))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_verdicts_are_the_truth(family: str, group: int) -> None:
     for seed in range(group * NETWORKS, (group + 1) * NETWORKS):

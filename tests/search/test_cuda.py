@@ -82,7 +82,9 @@ def test_bounds_are_the_same_there(method: str, family: str, inputs: int) -> Non
     compare(network, questions.region, questions.queries, SHORT[method], secret)
 
 
-@pytest.mark.parametrize(("norm", "method"), [("l1", "zonotope"), ("l2", "crown"), ("l2", "krelu"), ("l1", "lp")])
+@pytest.mark.parametrize(
+    ("norm", "method"), at_night_after(3, [("l1", "zonotope"), ("l2", "crown"), ("l1", "lp"), ("l2", "krelu")])
+)
 def test_balls(norm: str, method: str) -> None:
     network, questions, _ = planted("residual", 8)
     centre = (questions.region.lower + questions.region.upper) / 2
