@@ -155,13 +155,13 @@ def run(crossing: Crossing, folder: Path, seconds: float = _SECONDS, plans: Mapp
         if crossing.proofs != "none":
             keeper = Certificates(folder, path, True, "float32" if crossing.proofs == "float32" else "real")
         put = put_together(network, here, asked)
-        room = None if keeper is None else keeper.room(put)
+        required = None if keeper is None else keeper.required_margins(put)
 
         def report(i: int, outcome: Outcome) -> None:
             outcomes[i].append(outcome)
 
         plan, written = plans[crossing.plan], keeper is not None
-        decide(network, put, plan, report, seconds, "cpu", seconds / 4, written, room)
+        decide(network, put, plan, report, seconds, "cpu", seconds / 4, written, required)
         return [
             f"[{question.name}] {what}"
             for i, question in enumerate(asked)

@@ -14,13 +14,15 @@ from torch import Tensor
 class Cuts:
     """A tree of boxes: for each box by its number the input that it is cut at (-1: none), where, and the number of the
     part below; that above has the next one. Box 0 is the region. `inputs` are the inputs that vary. `weights` are those
-    of margins in boxes that are closed, in clauses of several."""
+    of margins in boxes that are closed, in clauses of several. With a `width`, what is cut are not the inputs, but the
+    entries of the bottleneck that has so many."""
 
     def __init__(self, inputs: Sequence[int]) -> None:
         self.cut: list[int] = [-1]
         self.at: list[float] = [0.0]
         self.below: list[int] = [-1]
         self.weights: dict[int, NDArray[np.int16]] = {}
+        self.width: int | None = None
         self._inputs, self._lock = inputs, Lock()
 
     def __getstate__(self) -> dict[str, object]:

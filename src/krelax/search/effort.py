@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from krelax.bounds.branching import Effort
-from krelax.bounds.multineuron import Joining
+from krelax.bounds.multineuron import MultiNeuron
 from krelax.bounds.optimise import Ascent
 from krelax.proof.log import Conclusion
 from krelax.search.attack import Attack
 from krelax.search.boxes import Splitting
 from krelax.search.verdict import Counterexample
 
-Split = Literal["inputs", "neurons"]
+Split = Literal["inputs", "bottleneck", "neurons"]
 
 _MARGINS = Effort(
     leaves=256,
@@ -31,14 +31,14 @@ class Pass:
     """A pass over the layers where more than `few` margins are open, and the part of its way to zero that it must bring
     the worst one: if it does not, the search goes on where it was, and there are no further passes."""
 
-    joining: Joining
+    multi_neuron: MultiNeuron
     gain: float
     few: int
 
 
 # Groups of neurons make a pass better, but in the same time more rounds without them make it better still.
 _PASSES = tuple(
-    Pass(Joining(None, splitting=Effort(rounds=rounds)), gain, few)
+    Pass(MultiNeuron(None, splitting=Effort(rounds=rounds)), gain, few)
     for rounds, gain, few in ((20, 0.3, 1), (60, 0.1, 0), (160, 0.1, 2))
 )
 
@@ -51,7 +51,8 @@ _SWEEPS = tuple(Effort(rounds=rounds) for rounds in (0, 10, 40, 160))
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
-    Inputs and neurons are split in turns (`krelax.search.schedule`), or what `split` names of both.
+    Inputs, what goes through a bottleneck, and neurons are split in turns (`krelax.search.schedule`), or what `split`
+    names of these.
 
     Margins are branched on, at first for `turn` seconds, and then for as long again and again while that is
     on course: worst leaves come nearer to zero by about the same with every doubling of the time, so that `hope`
@@ -64,7 +65,7 @@ class Complete:
     course. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it.
     """
 
-    split: tuple[Split, ...] = ("inputs", "neurons")
+    split: tuple[Split, ...] = ("inputs", "bottleneck", "neurons")
     boxes: Splitting = field(default_factory=Splitting)
     branching: Effort = _MARGINS
     passes: tuple[Pass, ...] = _PASSES
@@ -82,7 +83,7 @@ class Complete:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """What a search came to: the margin it proved, why it ended, the counterexample if there is one, and what the
     margin rests on, where proofs are recorded."""
 

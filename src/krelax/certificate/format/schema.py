@@ -188,11 +188,15 @@ class Boxes:
 
     With `weights`, in each leaf each clause is bounded by one sum of its margins, weighted in units of 1 / 16384. The
     weights of a clause add up to 16384. Without, margins are bounded one by one.
+
+    With a `width`, entries of a bottleneck are cut in the place of inputs: of the last node with so many entries before
+    the first activation that everything goes through.
     """
 
     cut: Annotated[NDArray[np.int32], Stored("<i4", "nodes")]
     at: Annotated[NDArray[np.float64], Stored("<f8", "nodes")]
     weights: Annotated[NDArray[np.int16], Stored("<i2", "leaves margins")] | None = None
+    width: int | None = None
 
 
 @dataclass

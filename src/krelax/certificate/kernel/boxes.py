@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import islice, repeat, takewhile
 
 import numpy as np
 
+from krelax.certificate.errors import Malformed, Rejected
 from krelax.certificate.format.questions import UNIT, Box, leaves_of_boxes
 from krelax.certificate.format.schema import Boxes
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.closed_form import bound_entries, bound_forms
 from krelax.certificate.kernel.context import Context
-from krelax.certificate.kernel.network import Activation
+from krelax.certificate.kernel.network import Activation, Affine
 from krelax.certificate.kernel.region import Region
 
 # Boxes that are cut although the certificate does not: at most so many, and no more than a few beside its own number.
@@ -47,6 +48,30 @@ def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
         margins[failed] = np.inf
         worst = float(np.minimum(worst, margins.min()))  # which NaN, that nothing is proven, passes
     return worst
+
+
+def behind_bottleneck(context: Context, width: int) -> tuple[Context, int]:
+    """The network behind the last node with so many entries before the first activation that everything goes through,
+    over what interval arithmetic says of that node; and its number.
+
+    Raises Malformed if there is none, and Rejected for float32: an execution may compute what is before that node
+    together with what is behind, and never the node itself. Sound: values of the node lie in its interval.
+    """
+    network, bounds = context.network, context.bounds
+    if bounds.float32:
+        raise Rejected("boxes of a bottleneck in float32 semantics")
+    reads = [min(node.inputs, default=0) if node is not None else 0 for node in network.nodes]
+    affine = takewhile(lambda i: isinstance(network.nodes[i], Affine), range(1, len(network.nodes)))
+    found = [i for i in affine if network.size(i) == width and min(reads[i + 1 :], default=i) >= i]
+    if not found:
+        raise Malformed(f"boxes of a bottleneck with {width} entries, which the network does not have")
+    node = found[-1]
+    for _ in range(node):
+        bounds = bounds.advanced()
+    rest = (replace(n, inputs=tuple(i - node for i in n.inputs)) for n in network.nodes[node + 1 :] if n is not None)
+    behind = replace(network, nodes=(None, *rest), input_size=width)
+    region = Region(bounds.lower[node], bounds.upper[node])
+    return replace(context, bounds=LayerBounds.of(behind, region, bounds.ar, False)), node
 
 
 def _halves(box: Box, root: Box) -> tuple[Box, Box]:

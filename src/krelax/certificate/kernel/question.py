@@ -12,7 +12,7 @@ from krelax.certificate.format.questions import check_asked, check_proof
 from krelax.certificate.format.schema import Layer, Lemma, Question, Refutation
 from krelax.certificate.kernel.arithmetic import Arithmetic, Floats
 from krelax.certificate.kernel.bounds import LayerBounds
-from krelax.certificate.kernel.boxes import check_boxes
+from krelax.certificate.kernel.boxes import behind_bottleneck, check_boxes
 from krelax.certificate.kernel.closed_form import bound_entries
 from krelax.certificate.kernel.context import Context, slots_of
 from krelax.certificate.kernel.extension import with_assumed, with_margins, with_maxima
@@ -61,6 +61,9 @@ def check_question(
     check_proof(question, len(asked.rows), slots_of(network, [()] * len(network.activations)))
     context = Context(LayerBounds.of(network, Region.of(question.region), ar, float32), asked.rows, asked.offsets)
     if question.boxes is not None:
+        if question.boxes.width is not None:
+            context, node = behind_bottleneck(context, question.boxes.width)
+            weakest = partial(_weakest, asked, outputs - node)
         return Proof(check_boxes(context, question.boxes, weakest), context)
     context = _layers(context, question.layers)
     assert question.margins is not None

@@ -1,0 +1,184 @@
+"""What goes through a bottleneck is cut in the place of inputs, and never proves more than is true."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from tests.certificate.proofs import as_file
+from tests.exact_cells import least_margin
+from torch import Tensor
+
+from krelax.activations import ReLU
+from krelax.bounds.methods import METHODS
+from krelax.certificate.check import check
+from krelax.certificate.errors import Malformed, Rejected
+from krelax.certificate.format.archive import read, write
+from krelax.certificate.format.schema import Certificate, Question
+from krelax.network.bottleneck import behind, bottleneck
+from krelax.network.graph import Builder, Network
+from krelax.network.linear import Add, Dense
+from krelax.network.onnx import load_onnx
+from krelax.network.ops import Reshape
+from krelax.problem.queries import Queries
+from krelax.problem.region import Box
+from krelax.search.effort import Complete
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
+from krelax.search.verdict import Outcome, Verdict
+
+GRID = 2.0**-6
+ONLY = Plan((METHODS["interval"], Complete(("bottleneck",))))
+
+
+def numbers(generator: torch.Generator, *shape: int) -> Tensor:
+    """On a grid, which keeps exact arithmetic short."""
+    return (torch.randn(*shape, generator=generator, dtype=torch.float64) / GRID).round() * GRID
+
+
+def narrowed(seed: int, disjoint: bool) -> list[tuple[Tensor, Tensor]]:
+    """Six inputs become two numbers, which eight neurons and three outputs depend on. If the numbers depend on inputs
+    of their own, there are inputs that lead to any pair of values between their bounds."""
+    generator = torch.Generator().manual_seed(seed)
+    first = numbers(generator, 2, 6) / 2
+    if disjoint:
+        first *= torch.tensor([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]])
+    shapes = ((8, 2), (3, 8))
+    return [(first, numbers(generator, 2)), *((numbers(generator, m, n), numbers(generator, m)) for m, n in shapes)]
+
+
+def chain(layers: list[tuple[Tensor, Tensor]]) -> Network:
+    builder = Builder((6,))
+    x = builder.add(Dense(*layers[1]), builder.add(Dense(*layers[0]), 0))
+    return builder.build(builder.add(Dense(*layers[2]), builder.add(ReLU(), x)))
+
+
+def asked(offset: float, size: float = 0.5) -> Questions:
+    rows = torch.tensor([[[1.0, -1.0, 0.0]]], dtype=torch.float64)
+    queries = Queries(rows, torch.tensor([[offset]], dtype=torch.float64), torch.zeros(1, 1, dtype=torch.int64), 1)
+    side = torch.full((1, 6), size, dtype=torch.float64)
+    return Questions(Box(-side, side), queries, lambda i, x, y: False)
+
+
+def least(network: Network, questions: Questions) -> Fraction:
+    region, queries = questions.region, questions.queries
+    clauses = [(queries.rows[0].numpy(), queries.offsets[0].numpy())]
+    return least_margin(network, region.lower[0].numpy(), region.upper[0].numpy(), clauses).value
+
+
+def decided(network: Network, questions: Questions, plan: Plan = ONLY, proofs: bool = False) -> Outcome:
+    found: list[Outcome] = []
+    decide(network, questions, plan, lambda _, outcome: found.append(outcome), 30.0, proofs=proofs)
+    return found[0]
+
+
+@pytest.mark.parametrize("disjoint", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_holds_is_true(seed: int, disjoint: bool) -> None:
+    network = chain(narrowed(seed, disjoint))
+    worst = float(least(network, asked(0.0)))
+    for gap in (0.05, 1.0):
+        outcome = decided(network, asked(gap - worst))
+        assert outcome.verdict is Verdict.HOLDS or not disjoint
+        assert outcome.margin is not None
+        assert outcome.margin <= gap + 1e-9
+        assert decided(network, asked(-gap - worst)).verdict is Verdict.UNKNOWN
+
+
+def test_values_that_no_input_leads_to_are_no_counterexample() -> None:
+    """Both numbers are the same, but as boxes know them they need not be: y = |u - v| is not always small then."""
+    same = torch.ones(1, 6, dtype=torch.float64) / 8
+    difference = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+    layers = [
+        (torch.cat([same, same]), torch.zeros(2).double()),
+        (difference, torch.zeros(2).double()),
+        (torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]).double(), torch.zeros(3).double()),
+    ]
+    network = chain(layers)
+    outcome = decided(network, asked(0.125))
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert outcome.reason != "timeout"
+    assert decided(network, asked(0.125), Plan.of("auto")).verdict is Verdict.HOLDS
+
+
+def test_the_narrowest_place_before_the_first_activation() -> None:
+    a, b = torch.zeros(2, 6).double(), torch.zeros(5, 2).double()
+    builder = Builder((6,))
+    narrow = builder.add(Reshape((2, 1)), builder.add(Dense(a), 0))
+    wide = builder.add(Dense(b), builder.add(Reshape((2,)), narrow))
+    network = builder.build(builder.add(Dense(torch.zeros(1, 5).double()), builder.add(ReLU(), wide)))
+    assert bottleneck(network, 6) == narrow + 1
+    assert bottleneck(network, 2) is None
+    x = torch.randn(4, 2).double()
+    assert torch.equal(behind(network, narrow + 1)(x), network.nodes[-1].op.forward(torch.relu(x @ b.T)))
+
+
+def test_what_leads_past_is_no_bottleneck() -> None:
+    builder = Builder((6,))
+    narrow = builder.add(Dense(torch.ones(2, 6).double()), 0)
+    past = builder.add(Dense(torch.ones(4, 6).double()), 0)
+    both = builder.add(Add((1, 1)), builder.add(Dense(torch.ones(4, 2).double()), narrow), past)
+    network = builder.build(builder.add(Dense(torch.ones(1, 4).double()), builder.add(ReLU(), both)))
+    assert bottleneck(network, 6) == both
+    assert bottleneck(network, 4) is None
+
+
+def written(path: Path, seed: int = 1) -> tuple[bytes, Question, Questions]:
+    """A file, and a certified question about it."""
+    layers = narrowed(seed, True)
+    names = ("a", "b", "c", "d", "e", "f")
+    constants = [numpy_helper.from_array(t.numpy().astype(np.float32), n)
+                 for n, t in zip(names, (t for layer in layers for t in layer), strict=True)]  # fmt: skip
+    nodes = [
+        helper.make_node("Gemm", ["x", "a", "b"], ["u"], transB=1),
+        helper.make_node("Gemm", ["u", "c", "d"], ["z"], transB=1),
+        helper.make_node("Relu", ["z"], ["h"]),
+        helper.make_node("Gemm", ["h", "e", "f"], ["y"], transB=1),
+    ]
+    data = as_file(nodes, constants, [1, 6], "y")
+    path.write_bytes(data)
+    questions = asked(0.02 - float(least(chain(layers), asked(0.0))))
+    network = load_onnx(path)
+    outcome = decided(network, replace(questions, region=questions.region.shaped((1, 6))), ONLY, proofs=True)
+    assert outcome.verdict is Verdict.HOLDS
+    return data, outcome.proofs[0], questions
+
+
+def certificate(data: bytes, proof: Question, semantics: Any = "real") -> Certificate:
+    return Certificate(hashlib.sha256(data).hexdigest(), semantics, "test", [proof])
+
+
+def test_the_checker_accepts_what_is_written(tmp_path: Path) -> None:
+    data, proof, _ = written(tmp_path / "narrow.onnx")
+    assert proof.boxes is not None
+    assert proof.boxes.width == 2
+    assert (proof.boxes.cut >= 0).any()
+    write(tmp_path / "c.zip", certificate(data, proof))
+    assert 0 < check(read(tmp_path / "c.zip"), data)[0] <= 0.02 + 1e-9
+    assert 0 < check(read(tmp_path / "c.zip"), data, exact=True)[0] <= 0.02 + 1e-9
+
+
+def test_the_checker_rejects_what_is_not_so(tmp_path: Path) -> None:
+    data, proof, _ = written(tmp_path / "narrow.onnx")
+    assert proof.boxes is not None
+    with pytest.raises(Rejected, match="smallest margin"):
+        check(certificate(data, replace(proof, offsets=proof.offsets - 0.03)), data)
+    with pytest.raises(Rejected, match="float32"):
+        check(certificate(data, proof, "float32"), data)
+    for width in (3, 0, 8):
+        with pytest.raises((Malformed, Rejected)):
+            check(certificate(data, replace(proof, boxes=replace(proof.boxes, width=width))), data)
+    for broken in (replace(proof.boxes, cut=proof.boxes.cut[:-1], at=proof.boxes.at[:-1]),
+                   replace(proof.boxes, at=proof.boxes.at + 100 * (proof.boxes.cut >= 0))):  # fmt: skip
+        with pytest.raises(Malformed):
+            check(certificate(data, replace(proof, boxes=broken)), data)
+    larger = replace(proof.region, lower=4 * proof.region.lower, upper=4 * proof.region.upper)
+    with pytest.raises(Rejected):
+        check(certificate(data, replace(proof, region=larger)), data)
