@@ -4,6 +4,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+CHECKED := src tests training benchmarks docs/figures.py docs/screenshots.py
+
+# tests start many processes, each of which would compile every module anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test nightly clean
 
@@ -11,11 +15,11 @@ demo: .venv/demo
 	$(BIN)/krelax demo
 
 test: .venv/test
-	$(BIN)/python -m krelax.lanes.ready & \
-	$(BIN)/ruff check src tests training benchmarks docs/figures.py docs/screenshots.py && \
-	$(BIN)/ruff format --check src tests training benchmarks docs/figures.py docs/screenshots.py && \
-	$(BIN)/mypy && wait  # kernels are compiled meanwhile
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy >.venv/mypy.txt 2>&1 & \
+	$(BIN)/python -m krelax.lanes.ready && $(BIN)/pytest --numprocesses 2 --dist loadfile; tests=$$?; \
+	wait $$!; types=$$?; cat .venv/mypy.txt; exit $$((tests + types))
 
 nightly: .venv/test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow

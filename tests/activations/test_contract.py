@@ -24,7 +24,11 @@ from krelax.activations import ACTIVATIONS, Activation, LeakyReLU, Lines, Relaxa
 Interval = tuple[float, float]
 DTYPES = [torch.float64, torch.float32]
 
-elementwise = pytest.mark.parametrize("entry", ELEMENTWISE, ids=lambda e: e.name)
+# like ReLU, and like another slope
+TWINS = {"leaky-0", "leaky-0.3"}
+ENTRIES = [pytest.param(e, marks=[pytest.mark.slow] * (e.name in TWINS), id=e.name) for e in ELEMENTWISE]
+
+elementwise = pytest.mark.parametrize("entry", ENTRIES)
 windowed = pytest.mark.parametrize("entry", WINDOWED, ids=lambda e: e.name)
 both_types = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 every_rule = pytest.mark.parametrize("rule", list(Rule))

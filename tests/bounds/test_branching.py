@@ -17,6 +17,7 @@ from tests import exact as ground
 from tests.bounds.problems import Problem, problems
 from tests.bounds.test_ascent import convolution, dense, pooled, residual, smooth
 from tests.exact import Layer, as_network, ranges
+from tests.marks import at_night_after
 from torch import Tensor
 
 from krelax.activations import LeakyReLU, Rule
@@ -137,7 +138,7 @@ def with_groups(instance: Instance, bounds: LayerBounds, size: int) -> LayerBoun
 
 @pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("steps", [0, 3])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", at_night_after(1, [1, 2, 3]))
 @pytest.mark.parametrize("size", [0, 2, 3])
 def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps: int, size: int) -> None:
     layers, rows = random_layers(seed, 2, 3, 3), [[1.0, -2.0, 0.5], [-1.0, 1.0, 1.0]]
@@ -166,7 +167,7 @@ def test_no_leaf_exceeds_the_exact_minimum_over_its_cut_region(seed: int, steps:
 
 
 @pytest.mark.usefixtures("both_evaluators")
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(depth=3, width=6, batch=1))
 def test_no_tightened_bound_exceeds_the_exact_range(problem: Problem) -> None:
     check_tightened(problem)
@@ -207,7 +208,7 @@ def test_the_slope_behind_a_split_is_that_of_the_activation_to_the_last_bit() ->
         assert step.backward(one.unsqueeze(0)).slopes.item() == 0.01
 
 
-@pytest.mark.parametrize("seed", [1, 2, 4])
+@pytest.mark.parametrize("seed", at_night_after(1, [1, 2, 4]))
 def test_enough_leaves_reach_the_exact_minimum(seed: int) -> None:
     layers = random_layers(seed, 2, 4, 3, 3)
     instance = of_box(layers, [-1.0, -1.0], [1.0, 1.0], fast=torch.float64)

@@ -3,6 +3,7 @@ exact minima."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -55,10 +56,11 @@ def random_leaves(evaluator: Evaluator, query: Tensor, candidates: Tensor, depth
 
 
 @pytest.mark.usefixtures("both_evaluators")
-def test_no_input_with_a_small_margin_is_lost() -> None:
+@pytest.mark.parametrize("seeds", at_night_after(1, [[0, 6, 9], range(12)]), ids=["some", "all"])
+def test_no_input_with_a_small_margin_is_lost(seeds: Sequence[int]) -> None:
     """One clip behind the other: whoever satisfies the splits of a leaf, and has a margin at most the level, is inside
     the intervals behind it; and what leaves prove holds there."""
-    assert sum(clipped(seed) for seed in range(12)) > 100
+    assert sum(clipped(seed) for seed in seeds) > 100
 
 
 def clipped(seed: int) -> int:
@@ -144,7 +146,7 @@ def test_proposed_multipliers_are_nearly_the_best() -> None:
 
 @pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("gap", [-0.01, 0.01])
-@pytest.mark.parametrize("seed", at_night_after(3, range(8)))
+@pytest.mark.parametrize("seed", at_night_after(2, [0, 2, 1, *range(3, 8)]))
 def test_searches_with_clips_end_with_the_truth(seed: int, gap: float) -> None:
     """Margins a little above or below zero: proven, or not."""
     layers, rows = random_layers(seed, 2, 4, 4, 2), [[1.0, -1.0], [-1.0, 1.0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -106,12 +107,19 @@ def corrupted(step: Multipliers, kind: str, rng: np.random.Generator) -> Multipl
     return Multipliers(step.relaxation, step.slopes, step.cuts, multipliers)
 
 
+@cache
+def cut_off(seed: int) -> tuple[Problem, Instance, Queries, Bounded]:
+    """A random problem, bounded with cuts."""
+    problem = random_problem(seed, [0.0, 0.1, 0.0][seed], seed == 2)
+    instance, queries, found = grouped(problem)
+    return problem, instance, queries, bound_by_cutting(instance, queries, found)
+
+
 @pytest.mark.parametrize("kind", ["wrong signs", "noise", "huge", "overflow", "infinite", "nan"])
 @pytest.mark.parametrize("seed", range(3))
 def test_corrupted_multipliers_prove_less_never_more(seed: int, kind: str) -> None:
-    problem, rng = random_problem(seed, [0.0, 0.1, 0.0][seed], seed == 2), np.random.default_rng(seed)
-    instance, queries, found = grouped(problem)
-    cut = bound_by_cutting(instance, queries, found)
+    problem, instance, queries, cut = cut_off(seed)
+    rng = np.random.default_rng(seed)
     steps: dict[int, Step] = {}
     for i, step in cut.witness.items():
         assert isinstance(step, Multipliers)

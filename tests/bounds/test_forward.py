@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.bounds.test_cones import conv, drawn
 from tests.fuzz.bounds import findings
+from tests.marks import at_night_after
 
 from krelax.activations import Max, ReLU, Rule, Sigmoid
 from krelax.bounds import cones, forward, intermediate
@@ -76,7 +77,7 @@ def test_bounds_have_lemmas_where_proofs_are_recorded(monkeypatch: pytest.Monkey
         assert bool((found.lower[i][proven] > plain.lower[i][proven]).any())
 
 
-@pytest.mark.parametrize("seed", range(0, 400, 20))
+@pytest.mark.parametrize("seed", at_night_after(5, range(0, 400, 20)))
 def test_nothing_is_wrong_where_everything_goes_through_forms_and_cones(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.fuzz.bounds import CHEAP, DEAR, findings
+from tests.marks import at_night_after
 from tests.random_networks import random_case
 
 from krelax.bounds import methods
@@ -18,7 +19,7 @@ from krelax.bounds import methods
 PART, PARTS = 50, 40
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", at_night_after(8, range(PARTS)))
 def test_no_bound_is_above_the_truth(part: int) -> None:
     """A cheap method for each network, a dear one for one in eight, a search for a verdict for one in forty."""
     wrong = [what for seed in range(PART * part, PART * (part + 1)) for what in findings(seed, 8, 40)]

@@ -38,9 +38,20 @@ def check_ladder(values: dict[str, Tensor]) -> None:
         assert (gap <= 0).all(), f"{stronger} is below {weaker} by {gap.max().item()}"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(batch=1))
 def test_the_ladder_of_methods_ends_at_the_exact_minimum(problem: Problem) -> None:
+    check_minima(problem)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(problem=problems(batch=1))
+def test_the_ladder_of_methods_ends_at_the_exact_minimum_of_many(problem: Problem) -> None:
+    check_minima(problem)
+
+
+def check_minima(problem: Problem) -> None:
     values = {name: problem.bounded(name).value for name in METHODS}
     check_ladder(values)
     for margin, exact in enumerate(problem.minima()[0]):
@@ -56,7 +67,7 @@ def digits(count: int, first: int = 0) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "eps", "norm"),
-    at_night_after(3, [("digits_conv", 0.02, "linf"), ("digits_dense", 0.0, "linf"), ("digits_dense", 0.08, "linf"),
+    at_night_after(2, [("digits_conv", 0.02, "linf"), ("digits_dense", 0.0, "linf"), ("digits_dense", 0.08, "linf"),
                        ("digits_conv", 0.3, "l2"), ("digits_dense", 1.0, "l1")]),
 )  # fmt: skip
 def test_the_ladder_on_the_bundled_networks(name: str, eps: float, norm: str) -> None:

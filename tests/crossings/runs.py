@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import torch
+from tests.bounds.problems import short
 from tests.crossings.sketches import STRUCTURES
 from tests.crossings.truth import LOST, Area, Clause, bracket, margins, outputs
 
@@ -49,8 +50,10 @@ PLANS: dict[str, Plan] = {
     **{name: Plan.of(name) for name in ("auto", *METHODS)},
     **{name: Plan((METHODS["crown"], search)) for name, search in _SEARCHES.items()},
 }
-# Seconds for the questions of one crossing, and for each in a complete search. What is not decided then is unknown.
-_SECONDS, _EACH = 1.0, 0.25
+# The same, with as little effort as shows that the parts of a method work.
+QUICK = PLANS | {name: Plan((short(m), *Plan.of(name).stages[1:])) for name, m in METHODS.items()}
+# Seconds for the questions of one crossing, a quarter of them for each in a complete search. Then the rest is unknown.
+_SECONDS = 1.0
 # How far the smallest margins are from zero: easily true, hardly true, false.
 _EASY, _HARD, _FALSE = 1.0, 0.01, -0.05
 
@@ -141,7 +144,7 @@ def questions(structure: str, activation: str, region: str, kind: str, folder: P
     return here, found
 
 
-def run(crossing: Crossing, folder: Path, seconds: float = _SECONDS) -> list[str]:
+def run(crossing: Crossing, folder: Path, seconds: float = _SECONDS, plans: Mapping[str, Plan] = PLANS) -> list[str]:
     """What is wrong: nothing, if all is well."""
     path, network = loaded(crossing.structure, crossing.activation, folder)
     here, every = questions(crossing.structure, crossing.activation, crossing.region, crossing.clauses, folder)
@@ -157,7 +160,8 @@ def run(crossing: Crossing, folder: Path, seconds: float = _SECONDS) -> list[str
         def report(i: int, outcome: Outcome) -> None:
             outcomes[i].append(outcome)
 
-        decide(network, put, PLANS[crossing.plan], report, seconds, "cpu", _EACH, keeper is not None, required)
+        plan, written = plans[crossing.plan], keeper is not None
+        decide(network, put, plan, report, seconds, "cpu", seconds / 4, written, required)
         return [
             f"[{question.name}] {what}"
             for i, question in enumerate(asked)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tests.explore.pages import BLANK, CLIPPED, DESK, PHONE, Seen, drawn, number, slide
+from tests.marks import at_night_after
 
 from krelax.activations.joint import Joint
 from krelax.explore.answers import Answers
@@ -238,8 +239,9 @@ def test_the_served_page_asks_its_own_server_only(seen: Seen, served: Server) ->
     assert all(address.startswith((served.url, "data:")) for address in seen.asked)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("size", "scheme"), at_night_after(2, [(DESK, "light"), (PHONE, "dark"), (DESK, "dark"), (PHONE, "light")])
+)
 def test_everything_can_be_read(seen: Seen, exported: str, size: tuple[int, int], scheme: str) -> None:
     for view in VIEWS:
         page = seen.open(exported, view, size, scheme)

@@ -28,14 +28,14 @@ def questions(eps: float = 0.01) -> Questions:
     return about_images(network, Images(images, data["labels"][:2]), eps, "linf", (0.0, 1.0))
 
 
-def decided(asked: Questions, required: torch.Tensor | None, *more: Complete) -> list[Outcome]:
+def decided(asked: Questions, required: torch.Tensor | None, *more: Complete, seconds: float = 4) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
     decide(
         load_onnx(MODEL),
         asked,
         Plan((METHODS["crown"], *more)),
         outcomes.__setitem__,
-        4,
+        seconds,
         proofs=True,
         required=required,
     )
@@ -60,7 +60,7 @@ def test_what_holds_is_bounded_above_the_required_margin() -> None:
 def test_what_a_search_gives_up_holds_narrowly_too() -> None:
     """The required margin is out of reach: the search ends at its time limit, below it but above zero."""
     asked = questions()
-    for outcome in decided(asked, torch.full((2,), 1e3), Complete()):
+    for outcome in decided(asked, torch.full((2,), 1e3), Complete(), seconds=1):
         assert (outcome.verdict, outcome.reason) == (Verdict.HOLDS, "narrowly")
         assert outcome.margin is not None
         assert outcome.margin > 0

@@ -127,7 +127,7 @@ def test_interrupted_from_the_keyboard(tmp_path: Path) -> None:
 def test_the_disk_is_full(tmp_path: Path) -> None:
     """A result that cannot be written is an error, not a result that is missing later."""
     journal = tmp_path / "results.jsonl"
-    command = [sys.executable, "-m", "krelax", *COMMAND, "--jsonl", str(journal)]
+    command = [sys.executable, "-m", "krelax", *COMMAND, "--range", "0:8", "--jsonl", str(journal)]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # noqa: E731
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limit)
     assert (done.returncode, done.stdout) == (2, "")

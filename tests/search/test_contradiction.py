@@ -54,7 +54,7 @@ def swept(instance: Instance, assumption: Assumption) -> Iterator[tuple[bool, Co
 
 
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.05])
-@pytest.mark.parametrize("seed", at_night_after(3, range(8)))
+@pytest.mark.parametrize("seed", at_night_after(1, range(8)))
 def test_no_input_with_a_small_margin_is_lost(seed: int, share: float) -> None:
     """Float64 computes these networks exactly at the points of the grid, so that there is no tolerance."""
     instance = of_box(dyadic_layers(seed, 2, 6, 5, 4, 2), [-0.5, -0.5], [0.5, 0.5])
@@ -76,7 +76,7 @@ def ends(bounds: LayerBounds) -> tuple[list[Tensor], list[Tensor]]:
     return bounds.lower, bounds.upper
 
 
-@pytest.mark.parametrize("seed", at_night_after(4, range(12)))
+@pytest.mark.parametrize("seed", at_night_after(2, range(12)))
 def test_contradictions_are_the_truth(seed: int) -> None:
     """The exact minimum of the margin says whether bounds may contradict each other."""
     layers = dyadic_layers(seed, 2, 5, 4, 2)
@@ -114,7 +114,7 @@ def test_other_networks_lose_no_input_either(build: Callable[[np.random.Generato
             assert (value[here] <= upper + 1e-12).all()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", at_night_after(1, range(3)))
 def test_members_of_settled_clauses_are_left_alone(seed: int) -> None:
     """One that is never positive is nearer to zero than the margin that is to be proven."""
     layers = dyadic_layers(seed, 2, 6, 5, 4, 2)

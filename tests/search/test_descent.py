@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.marks import at_night_after
 from tests.search.asking import Question, answers, check_counterexample, replayed, specification
 from tests.search.small import NETWORKS, OUTPUTS
 from torch import Tensor
@@ -58,7 +59,7 @@ def descended(instance: Instance, queries: Any, seed: int) -> Descent:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("width", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("width", at_night_after(2, [1e-3, 1e-9, 1e-6]))
 def test_thin_sets_are_reached(name: str, width: float) -> None:
     network, question = asked(name, width)
     instance, queries = instance_of(network, question)
@@ -82,7 +83,7 @@ def test_a_descent_never_goes_up_and_ends() -> None:
         assert values[-1] > 0
 
 
-@pytest.mark.parametrize("name", ["dense", "leaky", "residual", "pool", "tanh"])
+@pytest.mark.parametrize("name", at_night_after(3, ["dense", "pool", "tanh", "leaky", "residual"]))
 def test_thin_sets_are_decided(name: str) -> None:
     network, question = asked(name, 2e-6)
     (outcome,) = answers(network, [question], Plan((METHODS["crown"], Complete())), timeout=600)

@@ -232,11 +232,11 @@ def test_questions_are_shared_out() -> None:
         return search(instance, queries, bounds, nobody)
 
     with SideBySide(instance, Complete(), 2) as searches:
-        found = dict(searches.map(work, range(6)))
+        found = dict(searches.map(work, range(4)))
         helpers = list(searches.helpers)
     assert set(by) == {None, *helpers}
     assert by.count(None) == 1
-    assert found.keys() == set(range(6))
+    assert found.keys() == set(range(4))
     assert all(f.margin > 0 for f in found.values())
     assert not any(alive(h.pid) for h in helpers)
 
@@ -262,7 +262,7 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
         return helped
 
     with SideBySide(instance, Complete(), 2) as searches:
-        for _, helped in searches.map(work, range(12)):
+        for _, helped in searches.map(work, range(6)):
             time.sleep(0.1)
             count(-helped)
     assert 1 <= max(most) <= 2
@@ -278,9 +278,9 @@ def test_cores_go_on_without_a_helper_that_died() -> None:
         return search(instance, queries, bounds, nobody)
 
     with SideBySide(instance, Complete(), 2) as searches:
-        found = dict(searches.map(work, range(12)))
-    assert found.keys() == set(range(12))
-    assert sum(f.margin > 0 for f in found.values()) >= 9
+        found = dict(searches.map(work, range(6)))
+    assert found.keys() == set(range(6))
+    assert sum(f.margin > 0 for f in found.values()) >= 3
 
 
 def test_an_interruption_ends_helpers() -> None:

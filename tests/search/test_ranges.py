@@ -61,7 +61,7 @@ def asked(lower: float, upper: float, offset: float) -> Questions:
 
 def answer(network: Network, questions: Questions, method: str) -> Outcome:
     answers: list[Outcome] = []
-    decide(network, questions, Plan.of(method), lambda i, outcome: answers.append(outcome), timeout=1.0, each=1.0)
+    decide(network, questions, Plan.of(method), lambda i, outcome: answers.append(outcome), timeout=1.0, each=0.25)
     (found,) = answers
     return found
 
