@@ -167,6 +167,10 @@ class Helper:
             self._channel.send(message, look)
             while isinstance(answer := pickle.loads(self._channel.receive(look)), Tensor):
                 self._channel.send(pickle.dumps(confirm(answer)), look)
+        except OutOfTime:  # its answer, when it comes, would be taken for that to the next question
+            self.runs = False
+            self._process.kill()
+            raise
         except (EOFError, OSError):
             self.runs = False
             return SearchResult(-torch.inf, "the process that searched it was ended, perhaps for want of memory")
