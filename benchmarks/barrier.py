@@ -1,12 +1,13 @@
 """The convex barrier, shown: what share of the gap to the exact optimum joint relaxations close.
 
-    python benchmarks/barrier.py [--quick | --write]
+    python benchmarks/barrier.py [--quick | --write | --draw]
 
 For each question (network, image, worst margin): the optimum of the triangle linear program, which no relaxation of
 single neurons beats (Salman et al. 2019); k-ReLU for k = 2, 3, 4; the linear program with cuts of hulls of pairs and
 triples; and the exact optimum, from branching below and an attack above.
 Everything twice: with groups in every layer, and with the triangle's pre-activation bounds for all. CPU seconds of this
 process, one thread. With `--write` the tables and the figure of docs/barrier.md are written as well (needs matplotlib).
+With `--draw` nothing is measured: the figure is drawn from the tables that the page has.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from krelax.bounds.cutting import bound_by_cutting
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, Method, bound
-from krelax.bounds.multineuron import Joining, choose, influence
+from krelax.bounds.multineuron import MultiNeuron, choose, neuron_scores
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.steps import over
 from krelax.cli.printing import table
@@ -65,8 +66,8 @@ class Relaxation:
     outer: Ascent = field(default_factory=lambda: Ascent(300, 0.3, 0.99))
 
     @property
-    def joining(self) -> Joining:
-        return Joining(self.grouping, combinations=Ascent(24, 0.5, 0.92), outer=self.outer)
+    def multi_neuron(self) -> MultiNeuron:
+        return MultiNeuron(self.grouping, combinations=Ascent(24, 0.5, 0.92), outer=self.outer)
 
 
 RELAXATIONS = (
@@ -78,7 +79,7 @@ RELAXATIONS = (
 )
 
 ALPHA = METHODS["alpha"]
-SPLITTING = replace(ALPHA, name="splitting", joining=(Joining(None, splitting=Effort(rounds=30)),) * 2)
+SPLITTING = replace(ALPHA, name="splitting", multi_neuron=(MultiNeuron(None, splitting=Effort(rounds=30)),) * 2)
 BRANCHING = Effort(leaves=128, rounds=300, depth=64, leaf=Ascent(5, 0.2, 0.9))
 ATTACK = Attack(restarts=100, steps=300, samples=1000, last_step=5e-4)
 AGREED = 0.01  # share of the gap below which the optimum is called exact
@@ -166,7 +167,7 @@ def by_method(case: Case, method: Method) -> Measured:
 
 def whole(case: Case, relaxation: Relaxation) -> Measured:
     """Groups in every layer: those of a layer also tighten the pre-activations of the next."""
-    return by_method(case, replace(ALPHA, joining=(relaxation.joining,), program=relaxation.program))
+    return by_method(case, replace(ALPHA, multi_neuron=(relaxation.multi_neuron,), program=relaxation.program))
 
 
 def final(case: Case, relaxation: Relaxation) -> Measured:
@@ -187,10 +188,10 @@ def _final(case: Case, relaxation: Relaxation) -> Tensor:
 
 def grouped(case: Case, relaxation: Relaxation) -> LayerBounds:
     """What is known by optimised slopes, with groups, whose combinations are bounded with the groups before them."""
-    k, combinations = case.alpha.bounds, relaxation.joining.combinations
+    k, combinations = case.alpha.bounds, relaxation.multi_neuron.combinations
     bounds = k.copy()
     with torch.no_grad():
-        for i, score in influence(case.instance, form_of(case, fast=True), k).items():
+        for i, score in neuron_scores(case.instance, form_of(case, fast=True), k).items():
             groups = choose(case.instance, bounds, i, score, relaxation.grouping, combinations)
             bounds.groups |= {} if groups is None else {i: (groups,)}
     return bounds
@@ -305,6 +306,33 @@ def replaced(text: str, name: str, block: str) -> str:
     return text.split(begin, 1)[0] + begin + block + end + text.split(end, 1)[1]
 
 
+def table_rows(text: str, name: str) -> list[list[str]]:
+    """The rows of the table that stands between the marks of `name`."""
+    block = text.split(f"<!-- {name} -->", 1)[1].split(f"<!-- end of {name} -->", 1)[0].strip()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()[2:]]
+
+
+def read_cell(cell: str) -> Measured:
+    """A number and the CPU seconds behind it, as in `0.830 (0.2)`."""
+    value, seconds = cell.rstrip(")").split(" (")
+    return Measured(float(value), float(seconds))
+
+
+def read_results(text: str, relaxations: Sequence[Relaxation]) -> list[Result]:
+    """The results that the tables of docs/barrier.md show, with their rounding."""
+    results = []
+    for row, other in zip(table_rows(text, "all layers"), table_rows(text, "margin only"), strict=True):
+        barrier, (exact, seconds) = read_cell(row[2]), row[3].rstrip(")").split(" (")
+        lower, upper = (float(end) for end in (exact.split(" to ")[0], exact.split(" to ")[-1]))
+        sides = []
+        for cells in (row[4:], other[4:]):
+            found = {r.name: read_cell(cell) for r, cell in zip(relaxations, cells, strict=True)}
+            gap = (upper - barrier.value) / 100  # cells have percents of it
+            sides.append({name: Measured(barrier.value + m.value * gap, m.seconds) for name, m in found.items()})
+        results.append(Result(row[0], float(row[1]), barrier, *sides, lower, upper, float(seconds)))
+    return results
+
+
 # those of Okabe and Ito (2008)
 COLOURS = {"k = 2": "#0072B2", "k = 3": "#D55E00", "k = 4": "#009E73", "LP, k = 2": "#56B4E9", "LP, k = 3": "#E69F00"}
 EXACT = "#CC79A7"
@@ -360,13 +388,18 @@ def draw_costs(axes: Any, result: Result, relaxations: Sequence[Relaxation]) -> 
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
 
 
-def write(shown: dict[str, Table], results: Sequence[Result], relaxations: Sequence[Relaxation]) -> None:
+def write(shown: dict[str, Table]) -> None:
     """Put tables and figure into docs/barrier.md."""
     text = (DOCS / "barrier.md").read_text()
     for name, content in shown.items():
         text = replaced(text, name, markdown(content))
     (DOCS / "barrier.md").write_text(text)
-    draw(results, relaxations, DOCS / "barrier.svg")
+    draw_page()
+
+
+def draw_page() -> None:
+    """Draw the figure of docs/barrier.md from its tables."""
+    draw(read_results((DOCS / "barrier.md").read_text(), RELAXATIONS), RELAXATIONS, DOCS / "barrier.svg")
 
 
 def main() -> None:
@@ -375,7 +408,11 @@ def main() -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--quick", action="store_true", help="three questions, three relaxations")
     either.add_argument("--write", action="store_true", help="write docs/barrier.md and docs/barrier.svg")
+    either.add_argument("--draw", action="store_true", help="draw docs/barrier.svg from the tables of docs/barrier.md")
     arguments = parser.parse_args()
+    if arguments.draw:
+        draw_page()
+        return
     torch.set_num_threads(1)
     relaxations = RELAXATIONS[:3] if arguments.quick else RELAXATIONS
     solved, results = textbook(), []
@@ -391,7 +428,7 @@ def main() -> None:
     for name, content in shown.items():
         print(f"{name}\n\n{table(*content)}\n")
     if arguments.write:
-        write(shown, results, relaxations)
+        write(shown)
 
 
 if __name__ == "__main__":

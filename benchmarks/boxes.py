@@ -23,12 +23,12 @@ from krelax.network.graph import Network
 from krelax.run.bench import Instance as Line
 from krelax.run.bench import read_instances
 from krelax.search.attack import Attack, search
-from krelax.search.boxes import Found, InputSplitting, Splitting
+from krelax.search.boxes import BoxResult, InputSplitting, Splitting
 from krelax.search.questions import about_specification
 from krelax.search.replay import replay
 
 
-def decide(network: Network, line: Line, effort: Splitting, deadline: float) -> list[Found]:
+def decide(network: Network, line: Line, effort: Splitting, deadline: float) -> list[BoxResult]:
     """What became of the questions of an instance; the last one is violated or open if any is."""
     questions, found = about_specification(network, read_vnnlib(line.vnnlib)), []
     for i in torch.arange(len(questions)).split(1):
@@ -43,14 +43,14 @@ def decide(network: Network, line: Line, effort: Splitting, deadline: float) -> 
         with torch.no_grad(), one_core_each(instance.region.lower.device):
             point = search(instance, queries.to(torch.float32), Attack())[0]
         if confirm(point):
-            return [*found, Found(-torch.inf, violated=True, reason="attack")]
+            return [*found, BoxResult(-torch.inf, violated=True, reason="attack")]
         found.append(InputSplitting(instance, queries, effort, confirm).run())
         if not found[-1].holds:
             break
     return found
 
 
-def report(line: Line, found: list[Found], cpu: float, seconds: float) -> str:
+def report(line: Line, found: list[BoxResult], cpu: float, seconds: float) -> str:
     """Print the line of an instance; returns its answer."""
     last = found[-1]
     answer = "unsat" if last.holds else "sat" if last.violated else "unknown"

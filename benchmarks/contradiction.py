@@ -51,7 +51,7 @@ def prepared(name: str, image: int) -> tuple[Instance, Queries, Bounded]:
     queries = classification(torch.tensor([int(data.labels[image])]), 10)
     found = bound(instance, queries, METHODS["alpha"])
     if family == "eran" and "conv" not in name:
-        found = by_groups(instance, queries, found, Complete().passes[0].joining, True)
+        found = by_groups(instance, queries, found, Complete().passes[0].multi_neuron, True)
     return instance, queries, found
 
 

@@ -40,7 +40,7 @@ from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound, by_groups
-from krelax.bounds.multineuron import Joining, choose, influence
+from krelax.bounds.multineuron import MultiNeuron, choose, neuron_scores
 from krelax.cli.printing import table
 from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
@@ -110,12 +110,12 @@ def every_case(families: list[str]) -> Iterator[Case]:
                     yield Case(family, f"{name} {line.index}", Instance.of(network, asked.region), asked.queries)
 
 
-def joined(seconds: float, *passes: Joining) -> Way:
+def joined(seconds: float, *passes: MultiNeuron) -> Way:
     """Passes over the layers, one after the other, for so many seconds each."""
 
     def prepare(instance: Instance, queries: Queries, found: Bounded) -> Bounded:
-        for joining in passes:
-            found = by_groups(instance, queries, found, joining, stop=False, seconds=seconds)
+        for multi_neuron in passes:
+            found = by_groups(instance, queries, found, multi_neuron, stop=False, seconds=seconds)
         return found
 
     return prepare
@@ -125,9 +125,9 @@ def paired(instance: Instance, queries: Queries, found: Bounded) -> Bounded:
     """Pairs where the worst margin loses, over bounds of layers that stay as they are."""
     worst = found.value[0].argmin(0, keepdim=True)
     rows = (t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
-    bounds, joining = found.bounds.copy(), METHODS["krelu"].joining[0]
-    for i, score in sorted(influence(instance, outputs(instance.fast_network, *rows), bounds).items()):
-        chosen = choose(instance, bounds, i, score, PAIRS, joining.combinations)
+    bounds, multi_neuron = found.bounds.copy(), METHODS["krelu"].multi_neuron[0]
+    for i, score in sorted(neuron_scores(instance, outputs(instance.fast_network, *rows), bounds).items()):
+        chosen = choose(instance, bounds, i, score, PAIRS, multi_neuron.combinations)
         if chosen is not None:
             bounds.groups[i] = (chosen,)
     return replace(found, bounds=bounds)
@@ -135,18 +135,18 @@ def paired(instance: Instance, queries: Queries, found: Bounded) -> Bounded:
 
 def ways(preparing: float) -> dict[str, tuple[Way, Effort]]:
     """How to prepare, and how to branch then."""
-    root = {k: METHODS[name].joining[0] for k, name in ((2, "krelu"), (3, "krelu3"), (4, "krelu4"))}
+    root = {k: METHODS[name].multi_neuron[0] for k, name in ((2, "krelu"), (3, "krelu3"), (4, "krelu4"))}
     rounds = Effort(rounds=20)
     after = partial(joined, preparing)
     found: dict[str, tuple[Way, Effort]] = {"slopes alone": (after(), PLAIN)}
-    for k, joining in root.items():
-        found[f"root, k = {k}"] = (after(joining), PLAIN)
+    for k, multi_neuron in root.items():
+        found[f"root, k = {k}"] = (after(multi_neuron), PLAIN)
     found["root, k = 2, anew"] = (after(root[2], root[2]), PLAIN)
-    found["tightening, no groups"] = (after(Joining(None, splitting=rounds)), PLAIN)
-    for k, joining in root.items():
-        found[f"tightening, k = {k}"] = (after(replace(joining, splitting=rounds)), PLAIN)
-    for k, joining in root.items():
-        found[f"leaves, k = {k}"] = (after(joining), replace(PLAIN, groups=True))
+    found["tightening, no groups"] = (after(MultiNeuron(None, splitting=rounds)), PLAIN)
+    for k, multi_neuron in root.items():
+        found[f"tightening, k = {k}"] = (after(replace(multi_neuron, splitting=rounds)), PLAIN)
+    for k, multi_neuron in root.items():
+        found[f"leaves, k = {k}"] = (after(multi_neuron), replace(PLAIN, groups=True))
     found["clips"] = (after(), replace(PLAIN, clips=0.0))
     found["pairs chosen, leaves"] = (paired, replace(PLAIN, groups=True))
     found["pairs chosen, leaves and clips"] = (paired, replace(PLAIN, groups=True, clips=0.0))

@@ -22,7 +22,7 @@ import torch
 from common import benchmark_folder
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, Method, bound
-from krelax.bounds.multineuron import Joining
+from krelax.bounds.multineuron import MultiNeuron
 from krelax.cli.printing import table
 from krelax.hull.grouping import Strategy
 from krelax.network.onnx import load_onnx
@@ -76,7 +76,7 @@ def asked_for(names: Sequence[str], strategies: Sequence[Strategy]) -> dict[str,
     methods: dict[str, Method] = {}
     for name in names:
         method = METHODS[name]
-        if strategies and any(joining.grouping for joining in method.joining):
+        if strategies and any(multi_neuron.grouping for multi_neuron in method.multi_neuron):
             methods |= {f"{name}, {strategy}": grouped(method, strategy) for strategy in strategies}
         else:
             methods[name] = method
@@ -86,11 +86,13 @@ def asked_for(names: Sequence[str], strategies: Sequence[Strategy]) -> dict[str,
 def grouped(method: Method, strategy: Strategy) -> Method:
     """The method with its groups formed in another way."""
 
-    def changed(joining: Joining) -> Joining:
-        grouping = joining.grouping
-        return joining if grouping is None else replace(joining, grouping=replace(grouping, strategy=strategy))
+    def changed(multi_neuron: MultiNeuron) -> MultiNeuron:
+        grouping = multi_neuron.grouping
+        return (
+            multi_neuron if grouping is None else replace(multi_neuron, grouping=replace(grouping, strategy=strategy))
+        )
 
-    return replace(method, joining=tuple(changed(joining) for joining in method.joining))
+    return replace(method, multi_neuron=tuple(changed(multi_neuron) for multi_neuron in method.multi_neuron))
 
 
 def measured(case: Case, method: Method) -> tuple[float, float, float]:

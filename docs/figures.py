@@ -26,7 +26,7 @@ from krelax.bounds.backward import outputs
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
-from krelax.bounds.multineuron import bound_layers, influence
+from krelax.bounds.multineuron import bound_layers, neuron_scores
 from krelax.bounds.optimise import Ascent
 from krelax.hull.octagon import ROWS
 from krelax.network.graph import Builder, Network
@@ -66,7 +66,7 @@ def grouped(instance: Instance, queries: Queries, bounds: LayerBounds, method: s
     fast = instance.fast_network
     form = outputs(fast, queries.rows.to(fast.dtype), queries.offsets.to(fast.dtype))
     with torch.no_grad():
-        return bound_layers(instance, bounds, influence(instance, form, bounds), METHODS[method].joining[0])
+        return bound_layers(instance, bounds, neuron_scores(instance, form, bounds), METHODS[method].multi_neuron[0])
 
 
 def octagon(*limits: float, slopes: tuple[float, float] = (0.0, 0.0)) -> Joint:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from krelax.bounds.methods import METHODS as METHODS
     from krelax.bounds.methods import Method as Method
     from krelax.bounds.methods import bound as bound
-    from krelax.bounds.multineuron import Joining as Joining
+    from krelax.bounds.multineuron import MultiNeuron as MultiNeuron
     from krelax.hull.grouping import Grouping as Grouping
     from krelax.hull.grouping import Strategy as Strategy
     from krelax.network.graph import Builder as Builder
@@ -49,7 +49,7 @@ _HOMES = {
     "Verdict": "search.verdict",
     "METHODS": "bounds.methods",
     "Method": "bounds.methods",
-    "Joining": "bounds.multineuron",
+    "MultiNeuron": "bounds.multineuron",
     "Grouping": "hull.grouping",
     "Strategy": "hull.grouping",
     "Effort": "bounds.branching",

@@ -31,9 +31,9 @@ def short(method: Method) -> Method:
     ascent, effort = Ascent(4, 0.5, 0.9), Effort(leaves=16, rounds=2, root=Ascent(3), leaf=Ascent(1))
     passes = (
         replace(j, inner=ascent, combinations=ascent, outer=ascent, splitting=j.splitting and effort)
-        for j in method.joining[:2]
+        for j in method.multi_neuron[:2]
     )
-    return replace(method, joining=tuple(passes))
+    return replace(method, multi_neuron=tuple(passes))
 
 
 METHODS = {name: short(method) for name, method in methods.METHODS.items()}

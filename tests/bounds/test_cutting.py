@@ -21,7 +21,7 @@ from krelax.bounds.cutting import Cutter, Cutting, Separator, bound_by_cutting
 from krelax.bounds.instance import Instance
 from krelax.bounds.lp import Program, bound_by_lp
 from krelax.bounds.methods import METHODS, bound
-from krelax.bounds.multineuron import Joining, bound_layers
+from krelax.bounds.multineuron import MultiNeuron, bound_layers
 from krelax.bounds.multipliers import Cuts, Multipliers
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.steps import Step
@@ -34,7 +34,7 @@ from krelax.problem.region import Box, ball
 
 BENCHMARKS = Path(os.environ.get("KRELAX_BENCHMARKS", Path(__file__).resolve().parents[3] / "shared" / "benchmarks"))
 SHORT = Ascent(6, 0.5, 0.8)
-JOINING = Joining(Grouping(neurons=12), inner=SHORT, combinations=SHORT)
+MULTI_NEURON = MultiNeuron(Grouping(neurons=12), inner=SHORT, combinations=SHORT)
 EVERYTHING = Cutting(rounds=30, tolerance=1e-9, gain=0.0)
 
 
@@ -44,16 +44,16 @@ def grouped(problem: Problem, image: int = 0, size: int = 2) -> tuple[Instance, 
     index = torch.tensor([image])
     instance = Instance.of(as_network(problem.layers), region).select(index)
     queries = margins(*(torch.from_numpy(t)[None] for t in (problem.rows, problem.offsets)))
-    joining = replace(JOINING, grouping=replace(JOINING.grouping, size=size))
-    return instance, queries, with_groups(instance, bound(instance, queries, METHODS["crown"]), joining)
+    multi_neuron = replace(MULTI_NEURON, grouping=replace(MULTI_NEURON.grouping, size=size))
+    return instance, queries, with_groups(instance, bound(instance, queries, METHODS["crown"]), multi_neuron)
 
 
-def with_groups(instance: Instance, found: Bounded, joining: Joining) -> Bounded:
+def with_groups(instance: Instance, found: Bounded, multi_neuron: MultiNeuron) -> Bounded:
     """Groups of the largest triangles of every layer, and no bound of the margins yet."""
     triangles = {i: t for i, r in found.bounds.relaxations.items() if (t := r.triangle()) is not None}
     scores = {i: t.height()[0].flatten() for i, t in triangles.items()}
     with torch.no_grad():
-        bounds = bound_layers(instance, found.bounds, scores, joining)
+        bounds = bound_layers(instance, found.bounds, scores, multi_neuron)
     return Bounded(torch.full_like(found.value, -torch.inf), bounds)
 
 
@@ -240,7 +240,7 @@ def test_benchmark_network() -> None:
     instance = Instance.of(network, ball(torch.from_numpy(data.images[4:5]).double(), 0.026))
     every = classification(torch.from_numpy(data.labels[4:5]), 10)
     queries = margins(every.rows[:, 7:8], every.offsets[:, 7:8])
-    found = with_groups(instance, bound(instance, queries, METHODS["alpha"]), Joining(Grouping(neurons=40)))
+    found = with_groups(instance, bound(instance, queries, METHODS["alpha"]), MultiNeuron(Grouping(neurons=40)))
     without = bound_by_lp(instance, queries, found).value.item()
     value = bound_by_cutting(instance, queries, found).value.item()
     assert without < -7

@@ -26,7 +26,7 @@ from krelax.problem.region import Box, ball
 DATA = files("krelax") / "data"
 LADDERS = [("interval", name) for name in sorted(METHODS) if name != "interval"] + [
     ("crown", "alpha"),
-    *(("alpha", name) for name in METHODS if METHODS[name].joining),
+    *(("alpha", name) for name in METHODS if METHODS[name].multi_neuron),
 ]
 STEPS = [pair for pair in LADDERS if set(pair) <= set(METHODS)]
 

@@ -31,7 +31,8 @@ from krelax.hull.grouping import Grouping
 from krelax.hull.jit import COMPILED
 from krelax.lanes import ready
 from krelax.lanes.matrices import Block, Matrix, grouped
-from krelax.lanes.products import LANES, multiply
+from krelax.lanes.products import multiply
+from krelax.lanes.vectors import LANES
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense, Scale
 from krelax.problem.region import Box, Region, ball

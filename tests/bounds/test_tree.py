@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from krelax.bounds.tree import Subproblems, Tree
+from krelax.bounds.tree import Subproblems, Tree, once
 
 
 @dataclass
@@ -97,7 +98,7 @@ def test_parts_whose_work_fails_stay_as_they_were(threads: int) -> None:
         return Came(halved(part))
 
     with ThreadPoolExecutor(threads) as pool, pytest.raises(TimeoutError):
-        for _ in tree.grow(list(torch.arange(6).split(2)), work, pool if threads > 1 else None):
+        for _ in tree.grow(once(torch.arange(6).split(2)), work, pool if threads > 1 else None):
             pass
     assert torch.equal(tree.open.covered(6), torch.ones(6).double())
     assert sorted(tree.open.query.tolist()) == [0, 0, 1, 1, 2, 3, 4, 5]
@@ -107,7 +108,7 @@ def test_parts_whose_work_fails_stay_as_they_were(threads: int) -> None:
 
 def test_parts_that_nobody_waits_for_go_back() -> None:
     tree = tree_of(4, 2.0)
-    for _ in tree.grow(list(torch.arange(4).split(1)), lambda part: Came(halved(part))):
+    for _ in tree.grow(once(torch.arange(4).split(1)), lambda part: Came(halved(part))):
         break
     assert torch.equal(tree.open.covered(4), torch.ones(4).double())
 
@@ -132,5 +133,40 @@ def test_there_is_room_for_so_many() -> None:
 
 def test_nothing_to_do_is_nothing_done() -> None:
     tree = tree_of(2, 0.0)
-    assert list(tree.grow([], Came)) == []
+    assert list(tree.grow(once([]), Came)) == []
     assert len(tree) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_parts_are_chosen_while_others_are_worked_on(threads: int) -> None:
+    tree, asked = tree_of(8, 2.0), [2, 2, 2, 2, 0]
+
+    def choose() -> list[torch.Tensor]:
+        rows = tree.open.rows()[: asked.pop(0) if asked else 0]
+        return list(rows.split(1)) if len(rows) else [rows]
+
+    order: list[int] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _, came in tree.grow(choose, lambda part: Came(halved(part)), pool, ahead=2):
+            order += came.subproblems.query[:1].tolist()
+            assert torch.equal(tree.open.covered(8) <= 1, torch.ones(8).bool())
+    assert len(order) == 8
+    assert torch.equal(tree.open.covered(8), torch.ones(8).double())
+
+
+def test_work_that_nobody_waits_for_has_ended_before_it_goes_back() -> None:
+    tree, ended = tree_of(4, 2.0), list[int]()
+
+    def work(part: Intervals) -> Came:
+        time.sleep(0.01)
+        ended.append(len(part))
+        return Came(halved(part))
+
+    with ThreadPoolExecutor(2) as pool:
+        running = tree.grow(once(torch.arange(4).split(1)), work, pool)
+        next(running)
+        running.close()
+        before = len(ended)
+        assert torch.equal(tree.open.covered(4), torch.ones(4).double())
+        time.sleep(0.05)
+    assert len(ended) == before

@@ -23,7 +23,7 @@ from tests.certificate.test_mutations import mutate
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
-from krelax.bounds.multineuron import Joining
+from krelax.bounds.multineuron import MultiNeuron
 from krelax.bounds.optimise import Ascent
 from krelax.certificate.check import check
 from krelax.certificate.errors import Malformed, Rejected
@@ -35,7 +35,7 @@ from krelax.network.nonlinear import ONNX
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region
-from krelax.run.executions import slack
+from krelax.run.required import required_for_real
 from krelax.search.effort import Complete, Pass
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
@@ -52,13 +52,15 @@ _NEURONS = Complete(
 
 
 def _grouped(size: int, **more: Any) -> Any:
-    joining = Joining(Grouping(size, neurons=6, overlap=1), _SHORT, _SHORT, _SHORT, more.pop("splitting", None))
-    return replace(METHODS["alpha"], joining=(joining,), **more)
+    multi_neuron = MultiNeuron(
+        Grouping(size, neurons=6, overlap=1), _SHORT, _SHORT, _SHORT, more.pop("splitting", None)
+    )
+    return replace(METHODS["alpha"], multi_neuron=(multi_neuron,), **more)
 
 
 # Ways to bound margins, whose proofs are to be accepted whatever they prove.
 BOUNDING = {
-    **{name: METHODS[name] for name in METHODS if name not in {"krelu4", "split"} and not METHODS[name].joining},
+    **{name: METHODS[name] for name in METHODS if name not in {"krelu4", "split"} and not METHODS[name].multi_neuron},
     "pairs": _grouped(2),
     "triples": _grouped(3),
     "cuts": _grouped(2, program=True),
@@ -70,7 +72,9 @@ DECIDING = {
     "branching": _NEURONS,
     "clips": replace(_NEURONS, branching=replace(_QUICK, clips=0.0)),
     "passes": replace(
-        _NEURONS, turn=0.05, passes=(Pass(Joining(None, splitting=replace(_QUICK, rounds=4, partial=True)), 0.0, 0),)
+        _NEURONS,
+        turn=0.05,
+        passes=(Pass(MultiNeuron(None, splitting=replace(_QUICK, rounds=4, partial=True)), 0.0, 0),),
     ),
     "contradictions": replace(_NEURONS, turn=0.0, hope=0.0, judged=0, promising=0.0, share=0.02, sweeps=_SWEEPS),
 }
@@ -241,8 +245,16 @@ def case_of(seed: int, folder: Path) -> Case:
 def decided(case: Case, seconds: float) -> Outcome:
     """As a run decides it that writes certificates."""
     outcomes: list[Outcome] = []
-    room = slack(case.path.read_bytes(), case.questions)
-    decide(case.network, case.questions, case.plan, lambda i, o: outcomes.append(o), seconds, proofs=True, room=room)
+    required = required_for_real(case.path.read_bytes(), case.questions)
+    decide(
+        case.network,
+        case.questions,
+        case.plan,
+        lambda i, o: outcomes.append(o),
+        seconds,
+        proofs=True,
+        required=required,
+    )
     return outcomes[0]
 
 

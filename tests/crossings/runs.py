@@ -152,12 +152,12 @@ def run(crossing: Crossing, folder: Path, seconds: float = _SECONDS) -> list[str
         if crossing.proofs != "none":
             keeper = Certificates(folder, path, True, "float32" if crossing.proofs == "float32" else "real")
         put = put_together(network, here, asked)
-        room = None if keeper is None else keeper.room(put)
+        required = None if keeper is None else keeper.required_margins(put)
 
         def report(i: int, outcome: Outcome) -> None:
             outcomes[i].append(outcome)
 
-        decide(network, put, PLANS[crossing.plan], report, seconds, "cpu", _EACH, keeper is not None, room)
+        decide(network, put, PLANS[crossing.plan], report, seconds, "cpu", _EACH, keeper is not None, required)
         return [
             f"[{question.name}] {what}"
             for i, question in enumerate(asked)

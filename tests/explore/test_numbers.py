@@ -17,8 +17,8 @@ from krelax.explore.examples import EXAMPLES
 from krelax.explore.model import Question, summary
 from krelax.explore.page import modules, page
 from krelax.explore.small import group, neuron
+from krelax.hull.envelope import upper_envelope
 from krelax.hull.polytope import octahedral_rows
-from krelax.hull.roof import above
 
 
 def examples(name: str) -> dict[str, Any]:
@@ -67,11 +67,11 @@ def test_a_facet_is_above_the_graph_and_lowest_at_the_phantom() -> None:
             assert facet["at"] <= found["largest"]["hull"] + 1e-6 or found["largest"]["triangle"] < facet["at"]
 
 
-def test_the_roof_above_a_point() -> None:
+def test_the_upper_envelope_above_a_point() -> None:
     z = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.4, 0.4]])
-    slope, offset = above(z, np.array([0.0, 1.0, 1.0, 0.0, 0.2]), np.array([0.3, 0.3]))
+    slope, offset = upper_envelope(z, np.array([0.0, 1.0, 1.0, 0.0, 0.2]), np.array([0.3, 0.3]))
     assert slope @ [0.3, 0.3] + offset == pytest.approx(0.6)
-    flat, level = above(z * [1, 0], np.zeros(5), np.array([0.5, 0.0]))
+    flat, level = upper_envelope(z * [1, 0], np.zeros(5), np.array([0.5, 0.0]))
     assert flat @ [0.5, 0.0] + level == pytest.approx(0.0)
 
 

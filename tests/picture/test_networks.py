@@ -15,7 +15,7 @@ import torch
 from krelax.activations import ReLU, Sigmoid
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
-from krelax.bounds.multineuron import Joining
+from krelax.bounds.multineuron import MultiNeuron
 from krelax.bounds.optimise import Ascent
 from krelax.certificate.format.schema import Lemma
 from krelax.errors import InputError
@@ -66,7 +66,7 @@ def example() -> Network:
 def test_the_textbook_numbers_are_those_of_the_bounds() -> None:
     """What `pair` and `roofs` show of one pair is what methods prove of the network."""
     instance, query = on_square(example()), asking([-1.0])
-    joint = replace(METHODS["alpha"], joining=(Joining(Grouping(2), outer=Ascent(1000, 0.3, 0.997)),))
+    joint = replace(METHODS["alpha"], multi_neuron=(MultiNeuron(Grouping(2), outer=Ascent(1000, 0.3, 0.997)),))
     assert -float(bound(instance, query, METHODS["lp"]).value) == pytest.approx(3.0, abs=1e-6)
     assert -float(bound(instance, query, joint).value) == pytest.approx(2.0, abs=2e-3)
 

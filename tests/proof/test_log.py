@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from krelax.proof.choices import Choices, LeafTable
-from krelax.proof.log import MARGINS, UNSTATED, ByCases, Case, Forms, Lemma, ProofLog
+from krelax.proof.log import MARGINS, UNSTATED, ByCases, Forms, Lemma, ProofLog, Refutation
 
 
 def leaves(count: int) -> LeafTable:
@@ -63,11 +63,11 @@ def test_what_is_appended_elsewhere_comes_back() -> None:
     first = log.prove(2, Forms.single([5, 6]), np.array([1.0, 2.0]), leaves(2))
     there = pickle.loads(pickle.dumps(log.tail()))
     second = there.prove(2, Forms.single([5]), np.array([3.0]), leaves(1))
-    case = there.append(ByCases(Case(0.5, [(2, second)], 0)))
+    case = there.append(ByCases(Refutation(0.5, [(2, second)], 0)))
     log.absorb(pickle.loads(pickle.dumps(there)))
     assert values(log, np.concatenate([first, second])) == [1.0, 2.0, 3.0]
     found = log[int(case[0])]
-    assert isinstance(found, Case)
+    assert isinstance(found, Refutation)
     assert found.level == 0.5
     assert log.prove(2, Forms.single([5]), np.array([4.0]), leaves(1)).tolist() == [5]
 

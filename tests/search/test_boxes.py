@@ -24,7 +24,7 @@ from krelax.network.pooling import Window, max_pool
 from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.boxes import Boxes, Found, InputSplitting, Splitting, _cut
+from krelax.search.boxes import Boxes, BoxResult, InputSplitting, Splitting, _cut
 
 GRID = 2.0**-6
 
@@ -87,7 +87,7 @@ def lowered(queries: Queries, by: float) -> Queries:
     return Queries(queries.rows, queries.offsets - by, queries.clause, queries.clauses)
 
 
-def decide(network: Network, region: Box, queries: Queries, effort: Splitting | None = None, **more: Any) -> Found:
+def decide(network: Network, region: Box, queries: Queries, effort: Splitting | None = None, **more: Any) -> BoxResult:
     """The answer when a counterexample is what the network itself, in float64, does not hold at."""
 
     def confirm(points: Tensor) -> bool:

@@ -31,7 +31,7 @@ from krelax.problem.queries import Queries
 from krelax.proof.encode import question
 from krelax.proof.log import ProofLog
 from krelax.search import processes
-from krelax.search.effort import Complete, Found
+from krelax.search.effort import Complete, SearchResult
 from krelax.search.processes import Helper, Search, SideBySide, module_path, pickled, search_here
 from krelax.search.verdict import Counterexample
 
@@ -223,7 +223,7 @@ def test_questions_are_shared_out() -> None:
     instance, queries, bounds = ask(8, proofs=False)
     every, by, lock = Event(), list[object](), Lock()
 
-    def work(i: int, search: Search) -> Found:
+    def work(i: int, search: Search) -> SearchResult:
         with lock:
             by.append(getattr(search, "__self__", None))
             if len(set(by)) == 3:
@@ -271,7 +271,7 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
 def test_cores_go_on_without_a_helper_that_died() -> None:
     instance, queries, bounds = ask(8, proofs=False)
 
-    def work(i: int, search: Search) -> Found:
+    def work(i: int, search: Search) -> SearchResult:
         for helper in searches.helpers:
             if i == 1:
                 os.kill(helper.pid, signal.SIGKILL)
@@ -286,7 +286,7 @@ def test_cores_go_on_without_a_helper_that_died() -> None:
 def test_an_interruption_ends_helpers() -> None:
     instance, queries, bounds = ask(8, eps=0.1)
 
-    def work(i: int, search: Search) -> Found:
+    def work(i: int, search: Search) -> SearchResult:
         if i:
             raise KeyboardInterrupt
         return search(instance, queries, bounds, nobody)
@@ -305,7 +305,7 @@ def test_an_interruption_ends_helpers() -> None:
 
 
 def test_whatever_fails_is_raised() -> None:
-    def work(i: int, search: Search) -> Found:
+    def work(i: int, search: Search) -> SearchResult:
         raise IndexError(i)
 
     def failing() -> None:

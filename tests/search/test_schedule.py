@@ -11,7 +11,7 @@ from tests.bounds.test_clipping import dyadic_layers
 
 from krelax.network.graph import products
 from krelax.search import schedule
-from krelax.search.effort import Found
+from krelax.search.effort import SearchResult
 from krelax.search.schedule import take_turns
 
 
@@ -31,7 +31,7 @@ class Pretended:
     def __init__(self, clock: Clock, needs: float, price: float = 0.0, weight: float = 1.0, ends: float = 1e9) -> None:
         self.clock, self.needs, self.ends = clock, needs, ends
         self.price, self.weight = price, weight
-        self.spent, self.slices, self.found = 0.0, list[float](), Found(-torch.inf, "timeout")
+        self.spent, self.slices, self.found = 0.0, list[float](), SearchResult(-torch.inf, "timeout")
 
     def advance(self, seconds: float, patience: float) -> bool:
         assert patience >= seconds
@@ -40,7 +40,7 @@ class Pretended:
         self.spent += took
         self.slices.append(took)
         if self.spent >= self.needs:
-            self.found = Found(1.0, "decided")
+            self.found = SearchResult(1.0, "decided")
         return self.spent < min(self.needs, self.ends)
 
 
@@ -112,9 +112,9 @@ def test_the_work_ends_with_the_last_way_that_proves(clock: Clock) -> None:
 
 def test_without_an_answer_what_is_proven_best_counts(clock: Clock) -> None:
     one, other = Pretended(clock, 1e9, ends=1.0), Pretended(clock, 1e9, ends=1.0)
-    one.found = Found(-1.0, "nothing is left")
+    one.found = SearchResult(-1.0, "nothing is left")
     assert turns(one, other) is one
-    other.found = Found(-1.0, "nothing is left here, either")
+    other.found = SearchResult(-1.0, "nothing is left here, either")
     assert turns(one, other) is other
 
 

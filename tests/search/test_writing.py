@@ -23,7 +23,7 @@ from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.methods import METHODS, Method, bound
-from krelax.bounds.multineuron import Joining
+from krelax.bounds.multineuron import MultiNeuron
 from krelax.bounds.optimise import Ascent
 from krelax.certificate.check import check
 from krelax.certificate.errors import Rejected
@@ -52,8 +52,8 @@ SHORT = Ascent(8, 0.3, 0.9)
 
 def joined(size: int, splitting: Effort | None = None) -> Method:
     """A method with few groups, for a test."""
-    joining = Joining(Grouping(size, neurons=12 if size < 4 else 6, overlap=1), SHORT, SHORT, SHORT, splitting)
-    return replace(METHODS["alpha"], name=f"groups of {size}", joining=(joining,))
+    multi_neuron = MultiNeuron(Grouping(size, neurons=12 if size < 4 else 6, overlap=1), SHORT, SHORT, SHORT, splitting)
+    return replace(METHODS["alpha"], name=f"groups of {size}", multi_neuron=(multi_neuron,))
 
 
 METHODS_TRIED = {

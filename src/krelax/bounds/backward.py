@@ -16,7 +16,7 @@ from torch import Tensor
 
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, charge, gamma, underflow
-from krelax.bounds.steps import Crossing, Step, Tapes
+from krelax.bounds.steps import Relaxed, Step, Tapes
 from krelax.network.graph import Network
 from krelax.network.linear import dense_rows, one_hot
 from krelax.network.ops import Linear
@@ -41,10 +41,10 @@ class Form:
         present = self.coeff.get(node)
         self.coeff[node] = coeff if present is None else present + coeff
 
-    def cross(self, node: int, crossing: Crossing) -> None:
-        """Pay for the crossing of an activation whose pre-activation is `node`, and carry what is left of it."""
-        self.constant = self.constant - crossing.price
-        self.give(node, crossing.slopes)
+    def cross(self, node: int, relaxed: Relaxed) -> None:
+        """Pay for an activation whose pre-activation is `node`, and carry on its relaxed coefficients."""
+        self.constant = self.constant - relaxed.price
+        self.give(node, relaxed.slopes)
 
 
 @dataclass
@@ -152,16 +152,16 @@ def back_substitute(
             rounds = not op.moves_only or op.terms > 1
         else:
             step, coeff = witness[i], coeff.contiguous()
-            crossing = step.back(coeff)
-            form.cross(node.inputs[0], crossing)
+            relaxed = step.backward(coeff)
+            form.cross(node.inputs[0], relaxed)
             rounds = True
             if tapes is not None:
-                tapes[i] = crossing.tape
+                tapes[i] = relaxed.tape
             if trace is None:
-                terms += crossing.slopes[0, 0].numel() * step.relaxation.reduces
-                error = error + charge(crossing.slopes, step.relaxation.magnitude, terms)
-                if crossing.absolute is not None:
-                    error = error + gamma(terms, coeff.dtype) * crossing.absolute
+                terms += relaxed.slopes[0, 0].numel() * step.relaxation.reduces
+                error = error + charge(relaxed.slopes, step.relaxation.magnitude, terms)
+                if relaxed.absolute is not None:
+                    error = error + gamma(terms, coeff.dtype) * relaxed.absolute
         if trace is not None:
             trace.visited.append(i)
             if not isinstance(op, Linear):

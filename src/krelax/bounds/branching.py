@@ -31,7 +31,7 @@ from krelax.bounds.leaves import COLUMNS, Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.order import WorstFirst
 from krelax.bounds.recorder import Recorder
-from krelax.bounds.tree import Tree
+from krelax.bounds.tree import Tree, once
 from krelax.errors import InputError
 from krelax.problem.region import Box
 from krelax.proof import leaves as proof
@@ -148,6 +148,8 @@ class Branching:
         self._until: float | None = None
         self._tree, self._size = self._plant(target)
         self.leaves, self._fresh = len(self._tree), True
+        # rounds there may still be, those begun, the last one of which something was shown, and when clips begin
+        self._rounds, self._begun, self._shown, self._clips_at = 0, 0, 0, torch.inf
 
     def _plant(self, target: Tensor) -> tuple[Tree[Leaves], int]:
         """A tree of roots, with room for what memory holds, and how many leaves to work on at a time."""
@@ -171,12 +173,13 @@ class Branching:
             try:
                 if self._fresh:
                     self._improve_roots()
+                self._rounds, self._clips_at = self._effort.rounds, began + self._clips_after - self._spent
                 with helpers(self._start.device) as pool:
-                    for _ in range(self._effort.rounds):
-                        if self._is_late() or not (self._round(pool) or self._polish()):
-                            break
-                        if self._spent + time.perf_counter() - began >= self._clips_after:
+                    while self._goes_on():
+                        if time.perf_counter() >= self._clips_at:
                             self._begin_clips()
+                        if not (self._split_all(pool) or self._polish()):
+                            break
             except OutOfTime:
                 pass
             self._spent += time.perf_counter() - began
@@ -185,6 +188,9 @@ class Branching:
     def worst(self) -> float:
         """The smallest bound, as proposed, of an open leaf; zero if there is none."""
         return min(0.0, float(self._tree.open.value.min())) if len(self._tree) else 0.0
+
+    def _goes_on(self) -> bool:
+        return self._rounds > 0 and not self._is_late()
 
     def _is_late(self) -> bool:
         """Whether what is left of the time is needed to evaluate the leaves there are."""
@@ -199,7 +205,7 @@ class Branching:
 
     def _improve_roots(self) -> None:
         """Roots cover the whole region: what they prove is proven of their queries."""
-        for closed, came in self._tree.grow(self._pieces(self._tree.open.rows()), self._improve_root):
+        for closed, came in self._tree.grow(once(self._pieces(self._tree.open.rows())), self._improve_root):
             self._recorder.close(closed)
             self._raise_start(came.subproblems)
             self._show(came.points)
@@ -225,23 +231,38 @@ class Branching:
         if self._probe is not None:
             self._probe(points)
 
-    def _round(self, pool: ThreadPoolExecutor | None) -> bool:
-        """Split the worst leaves of every open query, as many as it is owed; says whether there are any."""
-        able = self._among_open(self._tree.open.branch >= 0)
-        more = self._evaluator.compiled and not self._effort.partial  # there rounds are counted
-        rows = self._order.choose(self._tree, able, self._wanted() * (_FASTER if more else 1))
-        rows = rows[: self._tree.free // 2]
-        if not len(rows):
-            return False
-        portion = self._size // 2
-        if pool is not None and self._evaluator.compiled:  # which holds no lock: one part for each core
-            portion = min(portion, -(-len(rows) // workers(rows.device)))
-        for part, (closed, came) in enumerate(self._tree.grow(self._pieces(rows, portion), self._split, pool)):
+    def _split_all(self, pool: ThreadPoolExecutor | None) -> bool:
+        """Split the worst leaves of every open query, round after round, until there are none or something else is to
+        be done; says whether there were any. Where rounds are not counted, each begins before the last one ends."""
+        before = self.leaves
+        ahead = 0 if pool is None or self._counts_rounds else workers(self._start.device)
+        for closed, came in self._tree.grow(self._next_round, self._split, pool, ahead):
             self.leaves += len(came.subproblems)
             self._recorder.close(closed)
-            if part == 0:
+            if self._shown < self._begun:
+                self._shown = self._begun
                 self._show(came.points)
-        return True
+        return self.leaves > before
+
+    @property
+    def _counts_rounds(self) -> bool:
+        return self._effort.partial or not self._evaluator.compiled
+
+    def _next_round(self) -> list[Tensor]:
+        """The worst leaves of every open query, as many as it is owed, in parts."""
+        if not self._goes_on() or time.perf_counter() >= self._clips_at:
+            return []
+        self._rounds -= 1
+        able = self._among_open(self._tree.open.branch >= 0)
+        rows = self._order.choose(self._tree, able, self._wanted() * (1 if self._counts_rounds else _FASTER))
+        rows = rows[: self._tree.free // 2]
+        if not len(rows):
+            return []
+        self._begun += 1
+        portion, cores = self._size // 2, workers(rows.device)
+        if cores > 1 and self._evaluator.compiled:  # which holds no lock: one part for each core
+            portion = min(portion, -(-len(rows) // cores))
+        return self._pieces(rows, portion)
 
     def _split(self, parents: Leaves) -> Split:
         """Both children of leaves. Changes nothing else: runs beside others."""
@@ -256,7 +277,8 @@ class Branching:
     def _begin_clips(self) -> None:
         open_ = self._among_open(self._tree.open.branch >= 0)
         if len(open_):
-            self._clips_after = torch.inf
+            self._clips_after = self._clips_at = torch.inf
+            self._recorder.write_down()
             self._clips.begin(self._tree, open_)
 
     def _polish(self) -> bool:
@@ -268,7 +290,7 @@ class Branching:
         rows = self._among_open(self._tree.open.branch == _EXHAUSTED)[:_POLISHED]
         if not len(rows):
             return False
-        for closed, _ in self._tree.grow([rows], self._polished):
+        for closed, _ in self._tree.grow(once([rows]), self._polished):
             self._recorder.close(closed)
         return True
 

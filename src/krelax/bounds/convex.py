@@ -7,10 +7,9 @@ gains nothing, but where slopes fall short of the best: its turn comes when noth
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from krelax.activations import Activation
-from krelax.bounds.backward import Form
+from krelax.bounds.backward import Form, pull
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 
@@ -23,23 +22,18 @@ def convex_activations(network: Network, form: Form) -> set[int]:
     (batch 1) are at least zero, as far as slopes that are drawn tell. It proposes what to split last."""
     found, generator = set[int](), torch.Generator().manual_seed(0)
     coeffs = {i: torch.cat([coeff] * _TRIED, 1) for i, coeff in form.coeff.items()}
+    pending = Form(coeffs, torch.cat([form.constant] * _TRIED, 1))
     for i in range(max(coeffs), 0, -1):
-        coeff, node = coeffs.pop(i, None), network.nodes[i]
+        coeff, node = pending.take(i), network.nodes[i]
         if coeff is None:
             continue
         if isinstance(node.op, Linear):
-            parts = node.op.adjoint(coeff.flatten(0, 1), *(network.nodes[j].shape for j in node.inputs))
-            for j, part in zip(node.inputs, parts, strict=True):
-                _add(coeffs, j, part.unflatten(0, coeff.shape[:2]))
+            pull(network, i, node.op, coeff, pending)
             continue
         leak = node.op.leak if isinstance(node.op, Activation) else None
         if leak is None or bool((coeff < 0).any()):
             break
         found.add(i)
         upper = torch.rand(coeff.shape, generator=generator).to(coeff.device) < 1 / 2
-        _add(coeffs, node.inputs[0], torch.where(upper, coeff, leak * coeff))
+        pending.give(node.inputs[0], torch.where(upper, coeff, leak * coeff))
     return found
-
-
-def _add(coeffs: dict[int, Tensor], node: int, part: Tensor) -> None:
-    coeffs[node] = coeffs[node] + part if node in coeffs else part

@@ -16,7 +16,7 @@ from torch import Tensor
 from krelax.activations import Relaxation, Splits
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
-from krelax.bounds.steps import MULTIPLIER_STEP, Crossing, Parameter, Step
+from krelax.bounds.steps import MULTIPLIER_STEP, Parameter, Relaxed, Step
 from krelax.proof.choices import Choices
 
 # Slopes of lines that touch a curve are worth much less a little beside the best ones: they move in smaller steps.
@@ -100,7 +100,7 @@ class Curved(Step):
         both = torch.stack(torch.broadcast_tensors(*(p.value[region].flatten(1) for p in (self.lower, self.upper))), -1)
         return Choices(lines=both.float().cpu().numpy())
 
-    def back(self, coeff: Tensor) -> Crossing:
+    def backward(self, coeff: Tensor) -> Relaxed:
         positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))
         line = torch.lerp(self.upper.value, self.lower.value, positive)
         slopes = coeff * line
@@ -108,9 +108,9 @@ class Curved(Step):
             slopes.view(-1).index_add_(0, self.pieces.place, -self.pieces.side * self.multiplier.value)
         found = self._own.support(self._turn(slopes), self._turn(coeff))
         value, z, a = (self._turn(t) for t in (found.value, found.z, found.a))
-        return Crossing(slopes, value.flatten(2).sum(-1), tape=_Tape(positive, line, z, a))
+        return Relaxed(slopes, value.flatten(2).sum(-1), tape=_Tape(positive, line, z, a))
 
-    def forth(self, coeff: Tensor, before: Tensor, tape: _Tape) -> Tensor:
+    def forward(self, coeff: Tensor, before: Tensor, tape: _Tape) -> Tensor:
         moved = before - tape.z
         self.lower.gradient = coeff.clamp(min=0) * moved
         self.upper.gradient = coeff.clamp(max=0) * moved

@@ -18,7 +18,7 @@ from krelax.bounds.groups import Groups
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
 from krelax.bounds.split import Split
-from krelax.bounds.steps import Alone, Crossing, Parameter, Single, Step, columns
+from krelax.bounds.steps import Parameter, Relaxed, Single, SingleNeuron, Step, columns
 from krelax.problem.region import FLOOR
 from krelax.proof.choices import ONE, Choices, Shared, codes
 
@@ -133,7 +133,7 @@ class Grouped(Step):
     One region; `members`, `(m,)`, are the neurons in groups.
     """
 
-    def __init__(self, alone: Alone, members: Tensor, shares: Sequence[Shares]) -> None:
+    def __init__(self, alone: SingleNeuron, members: Tensor, shares: Sequence[Shares]) -> None:
         self.relaxation = alone.relaxation
         self._sides = alone.sides_at(members)
         self.alone, self.members, self.shares = alone, members, tuple(shares)
@@ -153,7 +153,7 @@ class Grouped(Step):
         taken = (s.taken(met) for s, met in zip(self.shares, tape.met, strict=True))
         return replace(self.alone.choices(region, tape.alone), groups=tuple(taken))
 
-    def back(self, coeff: Tensor) -> Crossing:
+    def backward(self, coeff: Tensor) -> Relaxed:
         whole = columns(coeff, self.members)
         line = self.alone.slopes_at(self.members, whole)
         taken, joint = torch.zeros_like(whole), torch.zeros_like(whole)
@@ -166,12 +166,12 @@ class Grouped(Step):
             put(joint, s.places, met.slope)
             price, absolute = price + paid, absolute + terms
         rest = _add(coeff, self.members, -taken)
-        left = self.alone.back(rest)
+        left = self.alone.backward(rest)
         tape = _Tape(every, whole, rest, left.tape)
-        return Crossing(_add(left.slopes, self.members, joint), price + left.price, absolute, tape)
+        return Relaxed(_add(left.slopes, self.members, joint), price + left.price, absolute, tape)
 
-    def forth(self, coeff: Tensor, before: Tensor, tape: _Tape) -> Tensor:
-        after = self.alone.forth(tape.rest, before, tape.alone)
+    def forward(self, coeff: Tensor, before: Tensor, tape: _Tape) -> Tensor:
+        after = self.alone.forward(tape.rest, before, tape.alone)
         here, alone = columns(before, self.members), columns(after, self.members)
         gained, along = torch.zeros_like(alone), torch.zeros_like(alone)
         for s, met in zip(self.shares, tape.met, strict=True):

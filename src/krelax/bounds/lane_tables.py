@@ -25,7 +25,7 @@ from krelax.bounds.sites import Kinked
 from krelax.lanes.matrices import Block, Matrix, Terms, Unmodelled, bias_of, folded, grouped, kept, rows_of, sizes_of
 from krelax.lanes.pairs import PARTS, POINTS
 from krelax.lanes.plan import Double, Forms, Layers, Pairs, Pattern, Proposing, Proving, Whole
-from krelax.lanes.products import LANES
+from krelax.lanes.vectors import LANES
 from krelax.network.ops import Linear
 from krelax.problem.region import FLOOR, Box
 

@@ -28,7 +28,7 @@ from krelax.bounds.intermediate import (
 )
 from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.lp import bound_by_lp
-from krelax.bounds.multineuron import Joining, bound_layers, influence
+from krelax.bounds.multineuron import MultiNeuron, bound_layers, neuron_scores
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record
 from krelax.bounds.seen import seen
@@ -46,9 +46,9 @@ class Method:
 
     `final` is the rule of the slopes for the query, `intermediate` that for pre-activations (None: interval
     arithmetic only). With `inner` and `outer` the slopes are then optimised, for pre-activations and for the query.
-    With `joining`, groups of neurons are then bounded together, in one pass through the layers for each entry, until
-    the question is settled. With `program`, the margins are linear programs in the end. With `forward`, zonotopes are
-    pushed through the network instead.
+    With `multi_neuron`, groups of neurons are then bounded together, in one pass through the layers for each entry,
+    until the question is settled. With `program`, the margins are linear programs in the end. With `forward`, zonotopes
+    are pushed through the network instead.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Method:
     intermediate: Rule | None = None
     inner: Ascent | None = None
     outer: Ascent | None = None
-    joining: tuple[Joining, ...] = ()
+    multi_neuron: tuple[MultiNeuron, ...] = ()
     program: bool = False
     forward: bool = False
 
     @property
     def separate(self) -> bool:
         """Whether every region is worked on by itself."""
-        return bool(self.joining) or self.program
+        return bool(self.multi_neuron) or self.program
 
     @property
     def copies(self) -> int:
@@ -77,9 +77,9 @@ _PAIRS = Grouping(2, neurons=60, overlap=3)
 _TRIPLES = Grouping(3, neurons=40, overlap=2, enough=1.0)
 _FOURS = Grouping(4, neurons=20, overlap=1, enough=1.0)
 _SPLIT = (
-    Joining(None, splitting=Effort(rounds=20)),
-    Joining(_TRIPLES, splitting=Effort(rounds=60)),
-    Joining(_TRIPLES, splitting=Effort(rounds=160)),
+    MultiNeuron(None, splitting=Effort(rounds=20)),
+    MultiNeuron(_TRIPLES, splitting=Effort(rounds=60)),
+    MultiNeuron(_TRIPLES, splitting=Effort(rounds=160)),
 )
 # Where a pass with groups brings the worst margin less than this part of its way to zero, another will not do it.
 _WORTH_ANOTHER = 0.5
@@ -99,11 +99,11 @@ METHODS: dict[str, Method] = {
         Method("crown", Rule.ADAPTIVE, Rule.ADAPTIVE),
         _ALPHA,
         replace(_ALPHA, name="lp", program=True),
-        replace(_ALPHA, name="krelu", joining=(Joining(_PAIRS),)),
-        replace(_ALPHA, name="krelu3", joining=(Joining(_TRIPLES),)),
-        replace(_ALPHA, name="krelu4", joining=(Joining(_FOURS),)),
-        replace(_ALPHA, name="lp-krelu", joining=(Joining(_PAIRS),), program=True),
-        replace(_ALPHA, name="split", joining=_SPLIT),
+        replace(_ALPHA, name="krelu", multi_neuron=(MultiNeuron(_PAIRS),)),
+        replace(_ALPHA, name="krelu3", multi_neuron=(MultiNeuron(_TRIPLES),)),
+        replace(_ALPHA, name="krelu4", multi_neuron=(MultiNeuron(_FOURS),)),
+        replace(_ALPHA, name="lp-krelu", multi_neuron=(MultiNeuron(_PAIRS),), program=True),
+        replace(_ALPHA, name="split", multi_neuron=_SPLIT),
     )
 }
 
@@ -275,12 +275,12 @@ def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, 
     parts = []
     for i in torch.arange(len(queries)).split(1):
         one, asked, part = instance.select(i), queries.select(i), found.select(i, instance.network)
-        for joining in method.joining:
+        for multi_neuron in method.multi_neuron:
             before = float(part.value.min())
             if stop and holds(asked, part.value):
                 break
-            part = by_groups(one, asked, part, joining, stop)
-            if stop and joining.grouping and float(part.value.min()) < (1 - _WORTH_ANOTHER) * before:
+            part = by_groups(one, asked, part, multi_neuron, stop)
+            if stop and multi_neuron.grouping and float(part.value.min()) < (1 - _WORTH_ANOTHER) * before:
                 break
         if method.program and not (stop and holds(asked, part.value)):
             part = _by_program(one, asked, part, stop)
@@ -289,7 +289,12 @@ def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, 
 
 
 def by_groups(
-    instance: Instance, queries: Queries, found: Bounded, joining: Joining, stop: bool, seconds: float | None = None
+    instance: Instance,
+    queries: Queries,
+    found: Bounded,
+    multi_neuron: MultiNeuron,
+    stop: bool,
+    seconds: float | None = None,
 ) -> Bounded:
     """Groups where the best single-neuron bound of the worst margin loses most, then everything once more.
 
@@ -299,10 +304,10 @@ def by_groups(
     form = outputs(
         instance.fast_network, *(t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
     )
-    scores = influence(instance, form, found.bounds)
-    bounds = bound_layers(instance.until(seconds), found.bounds, scores, joining)
+    scores = neuron_scores(instance, form, found.bounds)
+    bounds = bound_layers(instance.until(seconds), found.bounds, scores, multi_neuron)
     instance.check()
-    return _optimised(instance, queries, replace(found, bounds=bounds), joining.outer, stop)
+    return _optimised(instance, queries, replace(found, bounds=bounds), multi_neuron.outer, stop)
 
 
 def _by_program(instance: Instance, queries: Queries, found: Bounded, stop: bool) -> Bounded:

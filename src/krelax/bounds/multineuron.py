@@ -30,7 +30,7 @@ from krelax.hull.polytope import octahedral_rows, pair_rows
 
 
 @dataclass(frozen=True)
-class Joining:
+class MultiNeuron:
     """Which groups, if any, and how long slopes are optimised: for members (`inner`; None leaves their bounds as they
     are), their combinations, and the query.
 
@@ -52,7 +52,7 @@ _LEAST_WEIGHT = 0.3
 _SHORT = Ascent(30, 0.5, 0.92)
 
 
-def influence(instance: Instance, form: Form, bounds: LayerBounds) -> dict[int, Tensor]:
+def neuron_scores(instance: Instance, form: Form, bounds: LayerBounds) -> dict[int, Tensor]:
     """How much the single-neuron relaxations cost the given forms: at each activation `|coeff| * height`, `(n,)`.
 
     One region; forms in the fast type, with slopes optimised shortly. The height is that of the triangle; neurons that
@@ -110,22 +110,26 @@ def choose(
     return bounded(instance, bounds, source, members[None], rows, ascent, leak)
 
 
-def worth(score: Tensor) -> Tensor:
-    """What lower and upper bounds of neurons are worth, `(2, n)`, from their `influence`."""
+def bound_weights(score: Tensor) -> Tensor:
+    """What lower and upper bounds of neurons are worth, `(2, n)`, from their `neuron_scores`."""
     weight = (score / score.mean().clamp(min=torch.finfo(score.dtype).tiny)).sqrt() + _LEAST_WEIGHT
     return weight.expand(2, -1)
 
 
-def _tighten(instance: Instance, bounds: LayerBounds, node: int, score: Tensor | None, joining: Joining) -> None:
+def _tighten(
+    instance: Instance, bounds: LayerBounds, node: int, score: Tensor | None, multi_neuron: MultiNeuron
+) -> None:
     """Better bounds of the pre-activation of `node`, with all that is known of the layers before."""
     source = instance.network.nodes[node].inputs[0]
-    if joining.inner is not None and (bounds.groups or joining.splitting is not None):
-        tighten_by_ascent(instance, bounds, source, joining.inner)
-    if joining.splitting is not None and score is not None:
-        tighten_layer(instance, bounds, source, joining.splitting, worth(score))
+    if multi_neuron.inner is not None and (bounds.groups or multi_neuron.splitting is not None):
+        tighten_by_ascent(instance, bounds, source, multi_neuron.inner)
+    if multi_neuron.splitting is not None and score is not None:
+        tighten_layer(instance, bounds, source, multi_neuron.splitting, bound_weights(score))
 
 
-def bound_layers(instance: Instance, found: LayerBounds, scores: dict[int, Tensor], joining: Joining) -> LayerBounds:
+def bound_layers(
+    instance: Instance, found: LayerBounds, scores: dict[int, Tensor], multi_neuron: MultiNeuron
+) -> LayerBounds:
     """Bounds of every node of one region, with groups in every layer that has a score; never looser than `found`.
 
     Every layer gets its share of the time until the deadline of the instance; what there is no time for is left out.
@@ -139,12 +143,12 @@ def bound_layers(instance: Instance, found: LayerBounds, scores: dict[int, Tenso
             source = node.inputs[0]
             bounds.meet(found, source)
             with suppress(OutOfTime):
-                _tighten(share, bounds, i, scores.get(i), joining)
+                _tighten(share, bounds, i, scores.get(i), multi_neuron)
         advance(network, bounds)
         bounds.meet(found, i)
-        if i in scores and joining.grouping is not None:
+        if i in scores and multi_neuron.grouping is not None:
             with suppress(OutOfTime):
-                chosen = choose(share, bounds, i, scores[i], joining.grouping, joining.combinations)
+                chosen = choose(share, bounds, i, scores[i], multi_neuron.grouping, multi_neuron.combinations)
                 if chosen is not None:
                     bounds.groups[i] = (chosen,)
     return bounds

@@ -1,4 +1,4 @@
-"""Crossing an activation with the multipliers of a linear program: slopes, and cutting planes with their prices.
+"""Relaxed an activation with the multipliers of a linear program: slopes, and cutting planes with their prices.
 
 A cut `z . x + a . y <= offset` over the pre-activations x and post-activations y of some neurons joins the form with a
 multiplier mu >= 0, as `mu (z . x + a . y - offset) <= 0`. So it moves coefficients from one side of the activation to
@@ -20,7 +20,7 @@ from krelax.activations import Relaxation
 from krelax.bounds.groups import Groups
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import underflow
-from krelax.bounds.steps import Crossing, Step
+from krelax.bounds.steps import Relaxed, Step
 from krelax.problem.region import FLOOR, dot
 from krelax.proof.choices import Choices, Shared
 
@@ -95,13 +95,13 @@ class Multipliers(Step):
             shared = tuple(_shared(self.groups, self.cuts, self.multipliers))
         return Choices(absolute=absolute[region].flatten(1).float().cpu().numpy(), groups=shared)
 
-    def forth(self, coeff: Tensor, before: Tensor, tape: Tensor) -> Tensor:
+    def forward(self, coeff: Tensor, before: Tensor, tape: Tensor) -> Tensor:
         return tape
 
-    def back(self, coeff: Tensor) -> Crossing:
+    def backward(self, coeff: Tensor) -> Relaxed:
         if self.cuts is None or self.multipliers is None:
             price, _, at = self._pay(self.slopes, coeff)
-            return Crossing(self.slopes, price, tape=at)
+            return Relaxed(self.slopes, price, tape=at)
         return self._back_with(self.cuts, self.multipliers, coeff)
 
     def _pay(self, slopes: Tensor, coeff: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,7 +111,7 @@ class Multipliers(Step):
         lower, upper = self.relaxation.interval()
         return found.value.flatten(2).sum(-1), torch.maximum(lower.abs(), upper.abs()), found.a
 
-    def _back_with(self, cuts: Cuts, multipliers: Tensor, coeff: Tensor) -> Crossing:
+    def _back_with(self, cuts: Cuts, multipliers: Tensor, coeff: Tensor) -> Relaxed:
         moved_z, size_z = _scattered(multipliers, cuts.places, cuts.z, self.slopes)
         moved_a, size_a = _scattered(multipliers, cuts.places, cuts.a, coeff)
         price, largest, at = self._pay(self.slopes - moved_z, coeff + moved_a)
@@ -122,7 +122,7 @@ class Multipliers(Step):
         # sums here have more terms, as many as the cuts have, than those that the backward pass allows for
         terms = cuts.places.numel()
         absolute = absolute * (1 + (terms + 2) / coeff[0, 0].numel())
-        return Crossing(self.slopes, price + underflow(terms, z) + underflow(terms, a), absolute, tape=at)
+        return Relaxed(self.slopes, price + underflow(terms, z) + underflow(terms, a), absolute, tape=at)
 
 
 def _shared(sets: Sequence[Groups], cuts: Cuts, multipliers: Tensor) -> Iterator[Shared]:

@@ -154,4 +154,4 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
             points[i] = value.unflatten(0, operands[0].shape[:2])
         else:
             before = points[node.inputs[0]].contiguous()
-            points[i] = witness[i].forth(trace.coeff[i], before, trace.tapes[i])
+            points[i] = witness[i].forward(trace.coeff[i], before, trace.tapes[i])

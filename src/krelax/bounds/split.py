@@ -17,7 +17,7 @@ from torch import Tensor
 from krelax.activations.triangle import Triangle
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
-from krelax.bounds.steps import MULTIPLIER_STEP, Alone, Crossing, Parameter, columns, slope_choices
+from krelax.bounds.steps import MULTIPLIER_STEP, Parameter, Relaxed, SingleNeuron, columns, slope_choices
 from krelax.problem.region import dot
 from krelax.proof.choices import Choices
 
@@ -49,7 +49,7 @@ class Narrowed:
         return every.reshape(len(own), *shared.shape[1:])
 
 
-class Split(Alone):
+class Split(SingleNeuron):
     """Triangles, some of them cut at zero: slopes of lower lines `(1, leaves, *shape)`, and for every split its place
     in that tensor, flattened, its side (+1 active, -1 inactive) and its multiplier, `(splits,)` each. With `narrowed`,
     leaves have intervals of their own.
@@ -101,7 +101,7 @@ class Split(Alone):
         entries = self.relaxation.unstable()[region].flatten().nonzero()[:, 0]
         return slope_choices(self.relaxation, entries, slopes[:, entries], chord[entries])
 
-    def back(self, coeff: Tensor) -> Crossing:
+    def backward(self, coeff: Tensor) -> Relaxed:
         positive = coeff.clamp(min=0)
         negative = coeff - positive
         slopes = torch.mul(positive, self.slope.value, out=positive)
@@ -113,9 +113,9 @@ class Split(Alone):
             at = coeff.view(-1).index_select(0, self.place)
             own = (self._own * at).addcmul_(self.side, self.multiplier.value, value=-1)
             slopes.view(-1).scatter_(0, self.place, own)
-        return Crossing(slopes, price)
+        return Relaxed(slopes, price)
 
-    def forth(self, coeff: Tensor, before: Tensor, tape: None) -> Tensor:
+    def forward(self, coeff: Tensor, before: Tensor, tape: None) -> Tensor:
         self.slope.gradient = coeff.clamp(min=0).mul_(before)
         positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))
         line = torch.lerp(self._chord, self.slope.value, positive).mul_(before)

@@ -29,7 +29,7 @@ MULTIPLIER_STEP = 1.0
 
 
 @dataclass
-class Crossing:
+class Relaxed:
     """What is left of coefficients `(batch, queries, *shape of a)` behind an activation.
 
     `slopes`, `(batch, queries, *shape of z)`, are the coefficients on its pre-activation, and `price`, `(batch,
@@ -70,11 +70,11 @@ class Step(ABC):
     wants_a_visit = False
 
     @abstractmethod
-    def back(self, coeff: Tensor) -> Crossing:
+    def backward(self, coeff: Tensor) -> Relaxed:
         """Cross the activation downwards."""
 
     @abstractmethod
-    def forth(self, coeff: Tensor, before: Tensor, tape: Any) -> Tensor:
+    def forward(self, coeff: Tensor, before: Tensor, tape: Any) -> Tensor:
         """Cross it upwards, with the tape of the way down: the derivative of the bound with respect to `coeff`, given
         that with respect to the slopes, `before`; fills in the gradients of the parameters."""
 
@@ -93,7 +93,7 @@ class Step(ABC):
         return []
 
 
-class Alone(Step):
+class SingleNeuron(Step):
     """A step in which every neuron pays for itself, and which can give part of its coefficients away to groups."""
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Alone(Step):
         return None
 
 
-class Single(Alone):
+class Single(SingleNeuron):
     """Every neuron alone: two lines with the given slopes, each `(batch, queries | 1, *shape)`.
 
     The positive part of the coefficients takes the lower line, the negative part the upper one.
@@ -147,7 +147,7 @@ class Single(Alone):
             both = both[:1]
         return Choices(lines=both.float().cpu().numpy())
 
-    def back(self, coeff: Tensor) -> Crossing:
+    def backward(self, coeff: Tensor) -> Relaxed:
         lines = self._refreshed()
         positive = coeff.clamp(min=0)
         negative = coeff - positive
@@ -156,9 +156,9 @@ class Single(Alone):
             price = price + dot(positive, lines.below)
         if self.relaxation.reduces:
             positive, negative = positive.unsqueeze(-1), negative.unsqueeze(-1)
-        return Crossing(torch.addcmul(positive * lines.lower, negative, lines.upper), price, tape=lines)
+        return Relaxed(torch.addcmul(positive * lines.lower, negative, lines.upper), price, tape=lines)
 
-    def forth(self, coeff: Tensor, before: Tensor, tape: Lines) -> Tensor:
+    def forward(self, coeff: Tensor, before: Tensor, tape: Lines) -> Tensor:
         if self._lower is not None:
             self._lower.gradient = coeff.clamp(min=0) * (before if tape.lower_at is None else before - tape.lower_at)
         if self._upper is not None:

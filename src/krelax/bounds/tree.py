@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -55,13 +55,21 @@ class Subproblems:
         for mine, theirs in zip(self.tensors(), new.tensors(), strict=True):
             mine.index_copy_(0, rows, theirs)
 
+    def put(self, first: int, rows: Tensor, new: Self) -> None:
+        """Put some rows of other subproblems in the place of those from `first` on."""
+        for mine, theirs in zip(self.tensors(), new.tensors(), strict=True):
+            torch.index_select(theirs, 0, rows, out=mine[first : first + len(rows)])
+
     def join(self, other: Self) -> Self:
         """These and then the others."""
         return self.of([torch.cat(pair) for pair in zip(self.tensors(), other.tensors(), strict=True)])
 
     def room(self, count: int) -> Self:
         """The same with space for `count` in all."""
-        return self.of([torch.cat([t, t.new_empty(count - len(t), *t.shape[1:])]) for t in self.tensors()])
+        larger = [t.new_empty(count, *t.shape[1:]) for t in self.tensors()]
+        for mine, theirs in zip(larger, self.tensors(), strict=True):
+            mine[: len(theirs)] = theirs
+        return self.of(larger)
 
     def as_wide_as(self, other: Self) -> Self:
         """The same with columns at least as wide as those of others."""
@@ -79,6 +87,8 @@ class Came(Protocol):
 
 
 C = TypeVar("C", bound=Came)
+# The rows of the parts to be worked on next.
+Choose = Callable[[], Sequence[Tensor]]
 
 
 class Tree(Generic[T]):
@@ -92,7 +102,8 @@ class Tree(Generic[T]):
     def __init__(self, roots: T, target: Tensor, most: int) -> None:
         self.target, self.most = target, most
         self._closed = torch.full_like(target, torch.inf)
-        self._table, self._count = roots, len(roots)
+        # columns of roots may share memory, of which those of a table that is written to must not
+        self._table, self._count = roots.select(roots.rows()), len(roots)
         # of each query, those open and those taken
         self._left = torch.bincount(roots.query, minlength=len(target))
 
@@ -141,44 +152,64 @@ class Tree(Generic[T]):
         """Put `new` ones in the place of those that were `taken`. Returns those that are closed: the tree keeps no more
         of them than their bounds."""
         shut = new.floor > self.target[new.query]
-        closed, still = new.select(shut.nonzero()[:, 0]), new.select((~shut).nonzero()[:, 0])
+        closed, still = new.select(shut.nonzero()[:, 0]), (~shut).nonzero()[:, 0]
         self._closed.scatter_reduce_(0, closed.query, closed.floor, "amin")
-        self._left += torch.bincount(still.query, minlength=len(self._left))
+        self._left += torch.bincount(new.query[still], minlength=len(self._left))
         self._left -= torch.bincount(taken.query, minlength=len(self._left))
-        self._append(still)
+        self._append(new, still)
         return closed
 
-    def _append(self, new: T) -> None:
+    def _append(self, new: T, rows: Tensor) -> None:
         if not self._count:
-            self._table, self._count = new, len(new)
+            self._table, self._count = new.select(rows), len(rows)
             return
         self._table = self._table.as_wide_as(new)
         new = new.as_wide_as(self._table)
-        count = self._count + len(new)
+        count = self._count + len(rows)
         if count > len(self._table):
             self._table = self._table.room(max(count, min(2 * count, self.most)))
-        self._table.write(torch.arange(self._count, count, device=new.query.device), new)
+        self._table.put(self._count, rows, new)
         self._count = count
 
     def grow(
-        self, rows: Sequence[Tensor], work: Callable[[T], C], pool: ThreadPoolExecutor | None = None
+        self, choose: Choose, work: Callable[[T], C], pool: ThreadPoolExecutor | None = None, ahead: int = 0
     ) -> Iterator[tuple[T, C]]:
-        """Put in the place of subproblems what `work` makes of them, part by part, each with its own `rows`; the parts
-        side by side where there is a pool. Yields, in order, those that are closed and what came.
+        """Put in the place of subproblems what `work` makes of them, part by part, side by side where there is a pool.
+        Yields, in the order of the parts, those that are closed and what came.
 
-        Parts that are not done go back as they were. Raises what `work` raises.
+        `choose` says which rows make up the next parts, none where nothing is to be done now. It is asked whenever no
+        more than `ahead` parts are worked on, and this ends when none are left. Parts that are not done go back as they
+        were. Raises what `work` raises.
         """
-        if not rows:
-            return
-        every, sizes = self.take(torch.cat(list(rows))), [len(r) for r in rows]
-        columns = zip(*(t.split(sizes) for t in every.tensors()), strict=True)
-        parts = [every.of(part) for part in columns]
-        waiting = deque(parts)
+        running: deque[tuple[T, Future[C] | None]] = deque()
         try:
-            for came in (pool.map if pool and len(parts) > 1 else map)(work, parts):
+            while True:
+                if len(running) <= ahead:
+                    for part in self._parts(choose()):
+                        running.append((part, None if pool is None else pool.submit(work, part)))
+                if not running:
+                    return
+                part, future = running[0]
+                came = work(part) if future is None else future.result()
                 new = came.subproblems
-                assert isinstance(new, type(every))
-                yield self.absorb(new, waiting.popleft()), came
+                assert isinstance(new, type(self._table))
+                running.popleft()
+                yield self.absorb(new, part), came
         finally:
-            for part in waiting:
+            wait([future for _, future in running if future is not None and not future.cancel()])
+            for part, _ in running:
                 self.absorb(part, part)
+
+    def _parts(self, rows: Sequence[Tensor]) -> Iterator[T]:
+        """Take several parts out."""
+        rows = [r for r in rows if len(r)]
+        if rows:
+            every, sizes = self.take(torch.cat(rows)), [len(r) for r in rows]
+            for columns in zip(*(t.split(sizes) for t in every.tensors()), strict=True):
+                yield every.of(columns)
+
+
+def once(parts: Sequence[Tensor]) -> Choose:
+    """Chooses these parts and then no more."""
+    waiting = [parts]
+    return lambda: waiting.pop() if waiting else ()

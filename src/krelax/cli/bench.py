@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -67,25 +68,34 @@ def bench(
         for index, record in journal.done.items():
             if index not in range(len(listed)):
                 raise InputError(f"{jsonl}: has a result of instance {index} of {len(listed)}; give another file")
-            counts[str(record["answer"])] += 1
-            counts["disagree"] += {record["answer"], record["expected"]} == {"sat", "unsat"}
+            counts.update(_counted(record))
         remaining = [i for i in listed if i.index not in journal.done]
         for result in run(remaining, VerifyOptions(method, None, device), certificates, check, semantics):
             record = result.record()
             journal.write(record)
-            counts[result.answer] += 1
-            counts["disagree"] += result.disagrees
+            counts.update(_counted(record))
             seconds += result.seconds
             click.echo(_line(result, len(listed)))
             warn(f"instance {result.instance.index}", result.reason)
-    solved = counts["sat"] + counts["unsat"]
-    click.echo(
-        f"solved {solved} of {len(listed)}: {counts['unsat']} unsat, {counts['sat']} sat; {counts['unknown']} unknown, "
-        f"{counts['timed-out']} timed-out, {counts['error']} error; {counts['disagree']} disagree; {seconds:.1f} s"
-    )
+    click.echo(_totals(counts, len(listed), seconds))
     if counts["disagree"]:
         return DISAGREEMENT
     return SOME_FAILED if counts["error"] else DONE
+
+
+def _counted(record: Mapping[str, Any]) -> list[str]:
+    """Which totals a result counts for."""
+    contradicts = {record["answer"], record["expected"]} == {"sat", "unsat"}
+    return [str(record["answer"]), *(["disagree"] if contradicts else [])]
+
+
+def _totals(counts: Counter[str], total: int, seconds: float) -> str:
+    """The last line: how many instances have which answer."""
+    return (
+        f"solved {counts['sat'] + counts['unsat']} of {total}: {counts['unsat']} unsat, {counts['sat']} sat; "
+        f"{counts['unknown']} unknown, {counts['timed-out']} timed-out, {counts['error']} error; "
+        f"{counts['disagree']} disagree; {seconds:.1f} s"
+    )
 
 
 def _line(result: Result, total: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +28,9 @@ from krelax.cli.shared import (
     warn,
     warn_of_obstacle,
 )
+
+if TYPE_CHECKING:
+    from krelax.run.certify import Summary
 
 
 @click.command(short_help="Certify a network on labelled images.")
@@ -88,7 +93,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
 
     from krelax._version import __version__
     from krelax.cli import DONE, SOME_FAILED
-    from krelax.cli.printing import Progress, certify_summary
+    from krelax.cli.printing import certify_summary
     from krelax.cli.report import reporting
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
@@ -112,29 +117,29 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     keeper = None if folder is None else Certificates(folder, model, check, semantics)
     warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
+    certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
+                         overwrite=overwrite, settings=settings, certificates=keeper)  # fmt: skip
     with reporting(report, model, images, header, indices, journal, folder) as note:
-        with Progress(len(indices), "certifying") as progress:
-
-            def seen(record: dict[str, Any]) -> None:
-                note(record)
-                progress.seen(record)
-                warn(f"image {record['index']}", record["reason"])
-
-            summary = certify_images(
-                network,
-                data,
-                indices,
-                asked,
-                journal=journal,
-                resume=resume,
-                overwrite=overwrite,
-                settings=settings,
-                seen=seen,
-                certificates=keeper,
-            )
+        summary = _with_progress(len(indices), note, certifying)
         certify_summary(model, images, asked, summary)
         if keeper is not None:
             click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))
     if report is not None:
         click.echo(f"  report in {report}")
     return SOME_FAILED if any(map(failed, summary.reasons.values())) else DONE
+
+
+def _with_progress(
+    count: int, note: Callable[[Mapping[str, Any]], None], certifying: Callable[..., Summary]
+) -> Summary:
+    """Certify so many images with a progress bar; `note` is called with each result, too."""
+    from krelax.cli.printing import Progress
+
+    with Progress(count, "certifying") as progress:
+
+        def seen(record: dict[str, Any]) -> None:
+            note(record)
+            progress.seen(record)
+            warn(f"image {record['index']}", record["reason"])
+
+        return certifying(seen=seen)

@@ -21,8 +21,9 @@ from krelax.cli.shared import (
 
 if TYPE_CHECKING:
     from krelax.network.graph import Network
-    from krelax.run.certificates import Semantics
-    from krelax.search.verdict import Counterexample
+    from krelax.problem.query import Specification
+    from krelax.run.certificates import Certificates, Semantics
+    from krelax.search.verdict import Counterexample, Outcome
 
 
 @click.command(short_help="Decide one VNN-LIB property.")
@@ -55,21 +56,19 @@ def verify(
     from krelax.cli.patience import Patience
     from krelax.errors import UnsupportedError
     from krelax.network.onnx import load_onnx
-    from krelax.run.bench import answer
     from krelax.run.certificates import Certificates, check_target
-    from krelax.run.verify import EMPTY, Clock, VerifyOptions, verify_file
+    from krelax.run.verify import Clock, VerifyOptions, verify_file
 
     if len(networks) > 1:
         raise UnsupportedError("several networks in one query are not supported; give one --network")
-    name, _, rest = networks[0].partition("=")
-    file = rest if rest and name.isidentifier() and not Path(networks[0]).exists() else networks[0]
+    called, file = _named(networks[0])
     if folder is not None:
         _make(folder)
     kept(certificate, check, semantics)
     if certificate is not None:
         check_target(certificate)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
-    clock, called = Clock(timeout, program_began()), name if file is rest else None
+    clock = Clock(timeout, program_began())
 
     def load() -> Network:
         with Patience(clock.left(), _too_late, TIMED_OUT):
@@ -83,23 +82,41 @@ def verify(
         specification, outcome = verify_file(query, Path(file), load, options, keeper, called)
     for warning in () if specification is None else specification.warnings:
         click.echo(f"krelax: {query}: warning: {warning}", err=True)
-    if keeper is not None and outcome.reason == EMPTY:
-        click.echo(f"krelax: {certificate}: not written, because there is nothing to prove", err=True)
-    elif keeper is not None and certificate is not None:
-        outcome, _ = keeper.write(certificate.name, outcome)
-        warn(query.name, outcome.reason)
+    if keeper is not None and certificate is not None:
+        outcome = _keep(keeper, certificate, query, outcome)
+    codes = {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT, "error": INTERNAL_ERROR}
+    return codes[_show(outcome, specification, folder)]
+
+
+def _show(outcome: Outcome, specification: Specification | None, folder: Path | None) -> str:
+    """Print the answer, with a counterexample and the reason; which answer it is."""
+    from krelax.run.bench import answer
+
     word = answer(outcome)
     click.echo("unknown" if word == "error" else word)
     if outcome.counterexample is not None and specification is not None:
-        names = (specification.input_name, specification.output_name)
-        _assignments(names, outcome.counterexample, folder)
-        if outcome.counterexample.exact:
-            kind = outcome.counterexample.x.dtype.name
-            click.echo(f"krelax: {names[0]} lies between {kind} numbers; {names[1]} is for the nearest ones", err=True)
+        _assignments((specification.input_name, specification.output_name), outcome.counterexample, folder)
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
     click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
-    codes = {"unsat": DONE, "sat": VIOLATED, "unknown": UNKNOWN, "timed-out": TIMED_OUT, "error": INTERNAL_ERROR}
-    return codes[word]
+    return word
+
+
+def _named(network: str) -> tuple[str | None, str]:
+    """The name and the file of `NAME=FILE`; a file that is there has no name, whatever it is called."""
+    name, _, file = network.partition("=")
+    return (name, file) if file and name.isidentifier() and not Path(network).exists() else (None, network)
+
+
+def _keep(keeper: Certificates, certificate: Path, query: Path, outcome: Outcome) -> Outcome:
+    """Write the proof of what holds; the outcome, which the checker may have changed."""
+    from krelax.run.verify import EMPTY
+
+    if outcome.reason == EMPTY:
+        click.echo(f"krelax: {certificate}: not written, because there is nothing to prove", err=True)
+        return outcome
+    outcome, _ = keeper.write(certificate.name, outcome)
+    warn(query.name, outcome.reason)
+    return outcome
 
 
 def _too_late() -> None:
@@ -119,7 +136,7 @@ def _make(folder: Path) -> None:
 
 
 def _assignments(names: tuple[str, str], found: Counterexample, folder: Path | None) -> None:
-    """Save the counterexample, one value a line, every number exactly; then print it."""
+    """Save the counterexample, one value a line, every number exactly; then print it, and what it cannot say."""
     texts = []
     for name, array, exact in zip(names, (found.x, found.y), (found.exact, {}), strict=True):
         lines = [
@@ -130,3 +147,6 @@ def _assignments(names: tuple[str, str], found: Counterexample, folder: Path | N
         if folder is not None:
             (folder / f"{name}.txt").write_text(texts[-1] + "\n", encoding="utf-8")
     click.echo("\n".join(texts))
+    if found.exact:
+        kind = found.x.dtype.name
+        click.echo(f"krelax: {names[0]} lies between {kind} numbers; {names[1]} is for the nearest ones", err=True)

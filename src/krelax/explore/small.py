@@ -11,8 +11,8 @@ import torch
 from krelax.activations import Relaxation, ReLU
 from krelax.activations.joint import Joint
 from krelax.errors import InputError
+from krelax.hull.envelope import upper_envelope
 from krelax.hull.polytope import octahedral_rows
-from krelax.hull.roof import above
 from krelax.picture.geometry import Array, area, polygon
 from krelax.picture.neuron import RULES, outline
 from krelax.picture.pair import activated, farthest, largest, spanning
@@ -97,7 +97,7 @@ def _facet(joint: Joint, points: Array, phantom: Array, direction: Array) -> dic
     """The face of the hull above the phantom, with an offset that is proven, and what it allows there."""
     k = len(direction)
     z = points[:, :k]
-    slope, _ = above(z, points[:, k:] @ direction, _inwards(z, phantom[:k]))
+    slope, _ = upper_envelope(z, points[:, k:] @ direction, _inwards(z, phantom[:k]))
     given = [torch.from_numpy(-t).reshape(1, 1, k, 1) for t in (slope, direction)]
     offset = float(joint.support(*given).value)
     return {"slope": (slope + 0.0).tolist(), "offset": offset, "at": float(slope @ phantom[:k]) + offset}

@@ -13,7 +13,7 @@ import numpy as np
 
 from krelax.hull.jit import kernel_that_proposes, kernel_with_fused_products
 from krelax.lanes.plan import Forms, Layers, Own, Single, Splits, Table, Whole
-from krelax.lanes.products import LANES
+from krelax.lanes.vectors import LANES
 
 Reals = Any  # an array of float32 or of float64
 Real = Any

@@ -15,8 +15,7 @@ import numpy as np
 from krelax.hull.jit import intrinsic, kernel_that_proposes, kernel_with_fused_products, llvm_tools
 from krelax.lanes.crossing import At, Real, Reals, fill
 from krelax.lanes.plan import Joint, Layers, Pairs, Single, Splits
-from krelax.lanes.products import LANES
-from krelax.lanes.vectors import Code, Vector
+from krelax.lanes.vectors import LANES, Code, Vector
 
 # Points of a pair, numbers of a point, and members.
 POINTS, PARTS = 13, 4

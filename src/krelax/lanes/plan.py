@@ -159,6 +159,34 @@ class Joint(NamedTuple):
     size: Any
 
 
+class Room(NamedTuple):
+    """Room for 16 leaves, in rows of 16. `leaf`, `(16,)`: their numbers. `x`: coefficients, or a primal point, at all
+    slots; `base`: coefficients of their forms, from the lowest slot on that has any. Of undecided slots: coefficients
+    behind them, `coeff`; the slopes of their lower lines; the slope and the height of their upper lines. `low` and
+    `high`: ranges of lower slopes, as `Own` has them."""
+
+    leaf: Whole
+    x: Any
+    base: Any
+    coeff: Any
+    slope: Any
+    chord: Any
+    height: Any
+    low: Any
+    high: Any
+    splits: Splits
+    joint: Joint
+
+
+class Memory(NamedTuple):
+    """Adam's memories for 16 leaves: of slopes of lower lines, and of multipliers of splits."""
+
+    mean: Single
+    square: Single
+    split_mean: Single
+    split_square: Single
+
+
 class Climb(NamedTuple):
     """Steps of ascent, how fast it begins, and by what steps shrink."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from krelax.hull.jit import has_wide_registers, llvm_tools
-from krelax.lanes.products import LANES
+
+# Leaves in a register.
+LANES = 16
 
 _ZERO = (0,) * LANES
 
@@ -80,6 +84,17 @@ class Code:
         """A whole number, as places of arrays are."""
         return self._ir.Constant(self._whole, n)
 
+    def whole(self, array: Any, place: Any) -> Any:
+        """A whole number of an array."""
+        value = self.builder.load(self.builder.gep(array, [place]))
+        return value if value.type == self._whole else self.builder.sext(value, self._whole)
+
+    @contextmanager
+    def loop(self, begin: Any, end: Any, step: int) -> Iterator[Any]:
+        """What is written inside is done for whole numbers from `begin` on, below `end`."""
+        with self._cgutils.for_range_slice(self.builder, begin, end, self.number(step), self._whole) as (t, _):
+            yield t
+
     def place(self, base: Any, factor: int, more: int) -> Any:
         """`base * factor + more`."""
         return self.builder.add(self.builder.mul(base, self.number(factor)), self.number(more))
@@ -142,6 +157,12 @@ class Code:
     def variable(self, kind: Any) -> Any:
         """Room for a vector."""
         return self._cgutils.alloca_once(self.builder, kind)
+
+    def begun(self, value: float) -> Any:
+        """Room for a vector, with one number in every lane."""
+        room = self._cgutils.alloca_once_value(self.builder, self.constant(value).value)
+        self.builder.store(self.constant(value).value, room)
+        return room
 
     def chosen(self, table: Vector, place: Any, count: int) -> Vector:
         """For each lane the number in the lane of a table, of `count` at most, that `place` says."""

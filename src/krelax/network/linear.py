@@ -17,8 +17,9 @@ from krelax.network.ops import Linear
 from krelax.op import Shape
 
 _FEW_CHANNELS = 4
-# Images of a product in double precision: more of them fall out of the caches.
-_ROWS = 128
+# The adjoint in double precision works on as many images at a time as have columns of so many bytes: they stay in
+# caches. It is a multiple of the second number, because images are innermost.
+_COLUMN_BYTES, _IMAGES = 4 << 20, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,26 +182,35 @@ class Conv(Arithmetic):
         return F.fold(columns, shape[2:], self.weight.shape[2:], self.dilation, self.padding, self.stride)
 
     def _overlap(self, coeff: Tensor, shape: Shape) -> Tensor:
-        """The same with the images innermost: one large product, and windows that are added as long vectors."""
+        """The same with the images innermost: large products, and windows that are added as long vectors, for as many
+        images at a time as caches hold."""
         (high, wide), (top, left) = shape[2:], self.padding
         result = coeff.new_empty(len(coeff), self.weight.shape[1], high, wide)
-        for part, place in zip(coeff.split(_ROWS), result.split(_ROWS), strict=True):
-            image = self._padded_images(part.permute(1, 2, 3, 0), shape)
+        rows = self.weight[0].numel() * prod(coeff.shape[2:]) * coeff.element_size()
+        size = max(_IMAGES, min(len(coeff), _COLUMN_BYTES // rows // _IMAGES * _IMAGES))
+        columns, image = coeff.new_empty(0), coeff.new_empty(0)
+        for part, place in zip(coeff.split(size), result.split(size), strict=True):
+            images = part.permute(1, 2, 3, 0).contiguous()
+            columns, image = self._padded_images(images, shape, columns, image)
             place.copy_(image[:, top : top + high, left : left + wide].permute(3, 0, 1, 2))
         return result
 
-    def _padded_images(self, coeff: Tensor, shape: Shape) -> Tensor:
-        """`(out, *spatial, images) -> (in, *padded spatial, images)`."""
+    def _padded_images(self, coeff: Tensor, shape: Shape, columns: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """`(out, *spatial, images) -> (in, *padded spatial, images)`, in the memory of former ones of the same shape:
+        the columns of all windows, and the images."""
         extent, kernel = coeff.shape[1:3], self.weight.shape[2:]
         geometry = zip(shape[2:], extent, kernel, self.stride, self.padding, self.dilation, strict=True)
         padded = [max(n + p, (m - 1) * s + d * (k - 1) + 1) for n, m, k, s, p, d in geometry]
-        columns = (self.weight.flatten(1).T @ coeff.flatten(1)).view(-1, *kernel, *extent, coeff.shape[3])
-        image = coeff.new_zeros(len(columns), *padded, coeff.shape[3])
+        if image.shape[-1:] != coeff.shape[-1:]:
+            columns = coeff.new_empty(self.weight.shape[1], *kernel, *extent, coeff.shape[3])
+            image = coeff.new_empty(len(columns), *padded, coeff.shape[3])
+        torch.mm(self.weight.flatten(1).T, coeff.flatten(1), out=columns.view(-1, coeff[0].numel()))
+        image.zero_()
         for y, x in product(range(kernel[0]), range(kernel[1])):
             reach = zip((y, x), extent, self.stride, self.dilation, strict=True)
             rows, cols = (slice(i * d, i * d + (m - 1) * s + 1, s) for i, m, s, d in reach)
             image[:, rows, cols] += columns[:, y, x]
-        return image
+        return columns, image
 
     def constant(self) -> Tensor | None:
         return None if self.bias is None else self.bias.reshape(-1, *[1] * self._rank)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Region
 from krelax.proof.choices import AffineBounds, Clips, GroupSet, LeafTable, Numbers
 from krelax.proof.cuts import Cuts
-from krelax.proof.log import DERIVED, MARGINS, Case, Conclusion, Forms, Key, Lemma, ProofLog
+from krelax.proof.log import DERIVED, MARGINS, Conclusion, Forms, Key, Lemma, ProofLog, Refutation
 from krelax.proof.tables import Collected, Merged, wide
+
+Rows = NDArray[Any]
+Owner = tuple[LeafTable, int]  # a table, and which of its leaves
 
 
 def question(
@@ -41,9 +45,11 @@ def question(
         network, queries = with_maxima(network, queries.to(torch.float64), conclusion.joint)
     writer = _Writer(network, log)
     margins = [log[n] if n > DERIVED else None for n in conclusion.margins.tolist()]
-    asked.margins = writer.together([None if isinstance(m, Case) else m for m in margins], len(writer.activations))
+    asked.margins = writer.together(
+        [None if isinstance(m, Refutation) else m for m in margins], len(writer.activations)
+    )
     asked.layers = [writer.layer(j, conclusion) for j in range(len(writer.activations) - 1, -1, -1)][::-1]
-    cases = ((k, m) for k, m in enumerate(margins) if isinstance(m, Case))
+    cases = ((k, m) for k, m in enumerate(margins) if isinstance(m, Refutation))
     asked.cases = [_case(network, log, k, _assumed(queries, k, m.level), m) for k, m in cases] or None
     return asked
 
@@ -53,7 +59,7 @@ def _assumed(queries: Queries, margin: int, level: float) -> Assumption:
     return Assumption(row, offset, level)
 
 
-def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, case: Case) -> file.Refutation:
+def _case(network: Network, log: ProofLog, margin: int, assumption: Assumption, case: Refutation) -> file.Refutation:
     """A margin, given by its number, proven by contradiction."""
     writer = _Writer(assumption.extend(network), log, assumed=True)
     steps = [writer.step(node, lemmas.tolist()) for node, lemmas in case.steps]
@@ -259,26 +265,41 @@ class _Tree:
         length = (side != 0).sum(1)
         common = np.logical_and.accumulate(side[order[1:]] == side[order[:-1]], axis=1).sum(1)  # with the leaf before
         if lemma.clips is None and not (common >= length[order[:-1]]).any():
-            begin_at, end = np.append(0, common + 1)[:, None], length[order][:, None]
-            columns, neuron = np.arange(depth + 1), wide(neuron[order], depth + 1, file.LEAF)
-            np.put_along_axis(neuron, end, file.LEAF, 1)
-            mine = (columns >= begin_at) & (columns <= end)
-            self.nodes, self.points = neuron[mine].tolist(), wide(point[order], depth + 1, 0)[mine]
-            self.leaves = [owners[leaf] for leaf in order.tolist()]
-            self.multipliers = multiplier[order][columns[:depth] < end]
-            return
+            self._all_at_once(order, length, common, neuron, point, multiplier, owners)
+        else:
+            self._one_by_one(order, length, (neuron, point, side, multiplier), owners, lemma.clips)
+
+    def _all_at_once(
+        self, order: Rows, length: Rows, common: Rows, neuron: Rows, point: Rows, multiplier: Rows, owners: list[Owner]
+    ) -> None:
+        """Trees without clips, of which no leaf lies below another: every leaf adds what its path does not share with
+        the leaf before."""
+        depth = neuron.shape[1]
+        begin_at, end = np.append(0, common + 1)[:, None], length[order][:, None]
+        columns, neuron = np.arange(depth + 1), wide(neuron[order], depth + 1, file.LEAF)
+        np.put_along_axis(neuron, end, file.LEAF, 1)
+        mine = (columns >= begin_at) & (columns <= end)
+        self.nodes, self.points = neuron[mine].tolist(), wide(point[order], depth + 1, 0)[mine]
+        self.leaves = [owners[leaf] for leaf in order.tolist()]
+        self.multipliers = multiplier[order][columns[:depth] < end]
+
+    def _one_by_one(
+        self, order: Rows, length: Rows, paths: tuple[Rows, ...], owners: list[Owner], clips: Clips | None
+    ) -> None:
+        """Any trees: leaves below others are left out, and clips stand on the paths where they were made."""
+        neuron, point, side, multiplier = paths
         last, found, points = -1, [self.multipliers], list[float]()
         for leaf in order.tolist():
             if last >= 0 and np.array_equal(side[leaf, : length[last]], side[last, : length[last]]):
                 continue
             begin = int(np.flatnonzero(side[leaf] != side[last])[0]) + 1 if last >= 0 else 0
-            for number, at in self._clips_before(lemma.clips, owners[leaf], begin):
-                assert lemma.clips is not None
+            for number, at in self._clips_before(clips, owners[leaf], begin):
+                assert clips is not None
                 self.nodes += [*neuron[leaf, begin:at].tolist(), file.CLIP]
                 points += [*point[leaf, begin:at].tolist(), 0.0]
-                place = lemma.clips.places[number]
+                place = clips.places[number]
                 self.leaves.append(place)
-                self.clips.append((lemma.clips, number))
+                self.clips.append((clips, number))
                 found.append(place[0].multiplier[place[1], :at])
                 begin = at
             self.nodes += [*neuron[leaf, begin : length[leaf]].tolist(), file.LEAF]
@@ -289,7 +310,7 @@ class _Tree:
         self.multipliers, self.points = np.concatenate(found), np.array(points, np.float32)
 
     @staticmethod
-    def _clips_before(clips: Clips | None, leaf: tuple[LeafTable, int], begin: int) -> list[tuple[int, int]]:
+    def _clips_before(clips: Clips | None, leaf: Owner, begin: int) -> list[tuple[int, int]]:
         """The clips on the way to a leaf, from the first to the last, with so many splits before them or more: their
         numbers, and how many splits are before each."""
         found: list[tuple[int, int]] = []

@@ -84,7 +84,7 @@ class Lemma:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Refutation:
     """That a margin is above `level`, or else: `steps` are the nodes of pre-activations and the lemmas about them that
     hold where it is not, one step after the other, and `lemma` is then about the margin itself, `DERIVED` if bounds
     contradict each other."""
@@ -99,7 +99,7 @@ class Record(Protocol):
 
     def __len__(self) -> int: ...
 
-    def lemma(self, log: ProofLog, number: int) -> Lemma | Case:
+    def lemma(self, log: ProofLog, number: int) -> Lemma | Refutation:
         """One of them."""
 
 
@@ -145,12 +145,12 @@ class BySearch:
 class ByCases:
     """A margin that is above a level, or else."""
 
-    case: Case
+    case: Refutation
 
     def __len__(self) -> int:
         return 1
 
-    def lemma(self, log: ProofLog, number: int) -> Case:
+    def lemma(self, log: ProofLog, number: int) -> Refutation:
         """The only one."""
         return self.case
 
@@ -204,7 +204,7 @@ class ProofLog:
     def __len__(self) -> int:
         return self.next - self.first
 
-    def __getitem__(self, number: int) -> Lemma | Case:
+    def __getitem__(self, number: int) -> Lemma | Refutation:
         """A lemma. Raises LookupError for one that is not here."""
         place = bisect_right(self._firsts, number) - 1
         if place < 0 or number - self._firsts[place] >= len(self._records[place]):

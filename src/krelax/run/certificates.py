@@ -20,8 +20,8 @@ from krelax.certificate.kernel.bounds import check_executable
 from krelax.certificate.onnx.model import model_hash, read_model
 from krelax.certificate.onnx.reader import read_network
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
-from krelax.run.executions import room, slack
 from krelax.run.journal import digest
+from krelax.run.required import required_for_float32, required_for_real
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 
@@ -60,9 +60,9 @@ class Certificates:
     """Where certificates about the network in file `model` are written, and whether to check them at once.
 
     Certificates with `semantics` "float32" are about every execution of the network in float32, in any order of
-    summation. Proofs are found for the function of real numbers, with `room` for rounding, and only the checker can
-    judge whether they hold for those, too: such certificates are always checked. Raises InputError where the model
-    cannot be read or the folder cannot be made.
+    summation. Proofs are found for the function of real numbers, with margins that leave something for rounding, and
+    only the checker can judge whether they hold for those, too: such certificates are always checked. Raises InputError
+    where the model cannot be read or the folder cannot be made.
     """
 
     folder: Path
@@ -94,11 +94,12 @@ class Certificates:
             return str(error)
         return None
 
-    def room(self, questions: Questions) -> Tensor | None:
+    def required_margins(self, questions: Questions) -> Tensor | None:
         """What bounds of margins should be above, `(questions,)`, so that the checker, which charges for rounding, will
         find them positive. None for a network that the checker does not read."""
         try:
-            return (slack if self.semantics == "real" else room)(read_model(self.model), questions)
+            required = required_for_real if self.semantics == "real" else required_for_float32
+            return required(read_model(self.model), questions)
         except KrelaxError:
             return None
 

@@ -103,33 +103,45 @@ def certify(
     summary = Summary()
     header, fields = identity(options, settings), {"verdict": _VERDICTS, "reason": None}
     with open_journal(journal, header, resume, fields, overwrite) as book:
-        wanted = [i for i in indices if i not in book.done]
         for i in indices:
             if i in book.done:
                 summary.add(dict(book.done[i]))
         summary.resumed = len(summary.verdicts)
+
+        def keep(record: dict[str, Any]) -> None:
+            book.write(record)
+            summary.add(record)
+            seen(record)
+
+        wanted = [i for i in indices if i not in book.done]
         if wanted:
-            chosen = Images(images.images[wanted], images.labels[wanted])
-            questions = about_images(network, chosen, options.eps, options.norm, options.clip)
-            predicted = predictions(network, chosen)
-
-            def report(position: int, outcome: Outcome) -> None:
-                index, written = wanted[position], None
-                if certificates is not None:
-                    outcome, written = certificates.write(f"image-{index}.zip", outcome)
-                record = _record(index, int(chosen.labels[position]), int(predicted[position]), outcome)
-                if written is not None:
-                    record["certificate"] = written.record()
-                book.write(record)
-                summary.add(record)
-                seen(record)
-
-            limit = None if options.timeout is None else options.timeout * len(wanted)
-            room = None if certificates is None else certificates.room(questions)
-            proofs = certificates is not None
-            decide(network, questions, plan, report, limit, options.device, options.timeout, proofs, room)
+            _decide(network, images, wanted, options, plan, keep, certificates)
     summary.seconds = time.perf_counter() - began
     return summary
+
+
+def _decide(
+    network: Network, images: Images, wanted: list[int], options: CertifyOptions, plan: Plan, keep: Seen,
+    certificates: Certificates | None,
+) -> None:  # fmt: skip
+    """Decide the `wanted` images, and `keep` the record of each as soon as it is settled."""
+    chosen = Images(images.images[wanted], images.labels[wanted])
+    questions = about_images(network, chosen, options.eps, options.norm, options.clip)
+    predicted = predictions(network, chosen)
+
+    def report(position: int, outcome: Outcome) -> None:
+        index, written = wanted[position], None
+        if certificates is not None:
+            outcome, written = certificates.write(f"image-{index}.zip", outcome)
+        record = _record(index, int(chosen.labels[position]), int(predicted[position]), outcome)
+        if written is not None:
+            record["certificate"] = written.record()
+        keep(record)
+
+    limit = None if options.timeout is None else options.timeout * len(wanted)
+    proofs = certificates is not None
+    required = None if certificates is None else certificates.required_margins(questions)
+    decide(network, questions, plan, report, limit, options.device, options.timeout, proofs, required)
 
 
 def identity(options: CertifyOptions, settings: dict[str, Any] | None = None) -> dict[str, Any]:

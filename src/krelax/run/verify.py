@@ -117,9 +117,9 @@ def verify(
         questions = about_specification(network, specification, clock.check)
     except OutOfTime:
         return clock.timeout()
-    room = None if certificates is None else certificates.room(questions)
+    required = None if certificates is None else certificates.required_margins(questions)
     with suppress(_Enough):
-        decide(network, questions, plan, report, clock.left(), options.device, proofs=proofs, room=room)
+        decide(network, questions, plan, report, clock.left(), options.device, proofs=proofs, required=required)
     return combine(outcomes, clock.seconds)
 
 

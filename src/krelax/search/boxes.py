@@ -51,7 +51,7 @@ class Splitting:
 
 
 @dataclass(frozen=True)
-class Found:
+class BoxResult:
     """What a search over boxes came to.
 
     `margin` is a proven lower bound of the property's margin over the whole region. `holds` says that it is positive,
@@ -81,8 +81,9 @@ class Boxes(Subproblems):
 class _Step:
     """What became of a batch: the boxes that are closed, and the others cut in halves unless that is no longer possible
     (`stuck`); points that may be counterexamples, with their margins; and the point of smallest margin, if there is a
-    box left."""
+    box left. So many were `bounded`."""
 
+    bounded: int
     subproblems: Boxes
     stuck: bool
     points: Tensor
@@ -119,7 +120,7 @@ class InputSplitting:
         boxes = self._tree.open
         return 1 - float(((boxes.upper - boxes.lower) / self._whole).prod(1).sum())
 
-    def run(self, seconds: float | None = None) -> Found:
+    def run(self, seconds: float | None = None) -> BoxResult:
         """Search for so long (None: until the question is decided or cannot be); ends at the instance's deadline.
 
         Boxes that take much longer than that are given up, and given twice the time on the next occasion.
@@ -130,33 +131,32 @@ class InputSplitting:
         with torch.no_grad(), helpers(device) as pool:
             return self._run(pool, workers(device), until)
 
-    def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float) -> Found:
-        """Round by round."""
-        while len(self._tree):
-            if time.perf_counter() > until:
-                return self._found("timeout")
-            stuck = refuted = False
-            try:
-                parts = self._parts(threads)
-                for part, (_, step) in zip(parts, self._tree.grow(parts, self._step, pool), strict=True):
-                    self._boxes += len(part)
-                    stuck |= step.stuck
-                    self.least = step.least
-                    refuted = refuted or self._replay.confirms(step.points, step.margins)
-            except OutOfTime:
-                self._overtime *= 2
-                return self._found("timeout")
-            if refuted:
-                return self._found(self._effort.name, violated=True)
-            if stuck:
-                return self._found("a box cannot be split further")
-            if not self._tree.free:
-                return self._found("memory")
-        return self._found(self._effort.name, holds=True)
+    def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float) -> BoxResult:
+        """Until no box is open, one is refuted, or boxes cannot be cut for one reason or another."""
+        stuck = False
 
-    def _found(self, reason: str, holds: bool = False, violated: bool = False) -> Found:
+        def parts() -> list[Tensor]:
+            return [] if stuck or not self._tree.free or time.perf_counter() > until else self._parts(threads)
+
+        try:
+            for _, step in self._tree.grow(parts, self._step, pool, threads if pool else 0):
+                self._boxes += step.bounded
+                self.least = step.least
+                stuck |= step.stuck
+                if self._replay.confirms(step.points, step.margins):
+                    return self._found(self._effort.name, violated=True)
+        except OutOfTime:
+            self._overtime *= 2
+            return self._found("timeout")
+        if not len(self._tree):
+            return self._found(self._effort.name, holds=True)
+        if stuck:
+            return self._found("a box cannot be split further")
+        return self._found("memory" if not self._tree.free else "timeout")
+
+    def _found(self, reason: str, holds: bool = False, violated: bool = False) -> BoxResult:
         cuts = self._cuts if holds else None
-        return Found(float(self._tree.bound()), holds, violated, reason, self._boxes, cuts)
+        return BoxResult(float(self._tree.bound()), holds, violated, reason, self._boxes, cuts)
 
     def _parts(self, threads: int) -> list[Tensor]:
         """The boxes of a round: the last ones, which are the smallest, so that few wait; a batch of about the same size
@@ -179,7 +179,7 @@ class InputSplitting:
             found = found.select(rest)
             points, margins, least = self._candidates(boxes, found)
             halves, stuck = _cut(boxes, self._score(boxes, found), self._times(len(boxes)), self._cuts)
-            return _Step(done.join(halves), stuck, points, margins, least)
+            return _Step(len(order), done.join(halves), stuck, points, margins, least)
 
     def _times(self, boxes: int) -> int:
         """How many times to cut each box of a round: more than once where a round would be too small to pay."""

@@ -12,15 +12,23 @@ from krelax.bounds.seen import seen
 from krelax.problem.queries import Queries
 from krelax.search.clauses import pose
 from krelax.search.descents import Descents
-from krelax.search.effort import Complete, Found
+from krelax.search.effort import Complete, SearchResult
 from krelax.search.inputs import Inputs
 from krelax.search.margins import Confirm, Probe, Refuted
 from krelax.search.neurons import Neurons
 from krelax.search.schedule import Way, take_turns
 
 
-def decide_question(instance: Instance, queries: Queries, found: Bounded, effort: Complete, confirm: Confirm) -> Found:
+def decide_question(
+    instance: Instance,
+    queries: Queries,
+    found: Bounded,
+    effort: Complete,
+    confirm: Confirm,
+    boxes: Inputs | None = None,
+) -> SearchResult:
     """Decide one question about one region, of which `found` is known; `confirm` replays points `(n, *input_shape)`.
+    `boxes` is a search that has begun.
 
     The margin is proven. Ends at the deadline of the instance with what it has then.
     """
@@ -29,17 +37,17 @@ def decide_question(instance: Instance, queries: Queries, found: Bounded, effort
     try:
         posed = pose(instance, queries, found)
     except OutOfTime:
-        return Found(float(queries.margin(found.value)), "timeout", conclusion=found.conclusion())
+        return SearchResult(float(queries.margin(found.value)), "timeout", conclusion=found.conclusion())
     clauses = (posed.queries if found.joint else queries).clause_values(found.value)
     before = float(clauses.amin())
     ways: list[Way] = [Descents(instance, queries, clauses[0] > 0, effort.attack, probe)]
     if "inputs" in effort.split and Inputs.able(instance):
-        ways.append(Inputs(instance, queries, effort.boxes, probe))
+        ways.append(boxes.joining(probe) if boxes else Inputs(instance, queries, effort.boxes, probe))
     if "neurons" in effort.split or len(ways) < 2:
         ways.append(Neurons(posed, effort, probe))
     with torch.no_grad():
         try:
             best = take_turns(ways, instance).found
         except Refuted as refuted:
-            return Found(before, "branching", refuted.found)
+            return SearchResult(before, "branching", refuted.found)
     return best if best.margin >= before else replace(best, margin=before, conclusion=found.conclusion())

@@ -20,13 +20,13 @@ from krelax.bounds.backward import outputs
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds, advance, renew
-from krelax.bounds.multineuron import influence, worth
+from krelax.bounds.multineuron import bound_weights, neuron_scores
 from krelax.bounds.tightening import tighten_layer
 from krelax.problem.extensions import Assumption
 from krelax.proof.choices import Numbers
-from krelax.proof.log import DERIVED, ByCases, Case
+from krelax.proof.log import DERIVED, ByCases, Refutation
 
-# Neurons with so much of the influence of their layer are tightened.
+# Neurons with so much of the score of their layer are tightened.
 _MOST = 0.9
 
 
@@ -54,7 +54,7 @@ class Contradiction:
         whether bounds contradict each other."""
         network, a = self._base.fast_network, self._assumption
         row, offset = (t.to(network.dtype)[None, None] for t in (a.row, a.offset))
-        scores = influence(self._base, outputs(network, row, offset), self.bounds)
+        scores = neuron_scores(self._base, outputs(network, row, offset), self.bounds)
         activations, instance = sorted(scores, reverse=True), self._instance.until(seconds)
         for count, i in enumerate(activations):
             share = instance.share(len(activations) - count)
@@ -65,7 +65,7 @@ class Contradiction:
     def _tighten(self, instance: Instance, node: int, effort: Effort, score: Tensor) -> bool:
         """Tighten one pre-activation, and what comes after it; says whether its bounds contradict each other."""
         network, bounds, before = instance.network, self._wide, self._wide.copy()
-        weight = worth(score) * _matters(score)
+        weight = bound_weights(score) * _matters(score)
         contradict = tighten_layer(instance, bounds, node, effort, weight, len(network.nodes) - 1)
         self._steps.append((node, bounds.changed(before, node).cpu().numpy()))
         for i in range(node + 1, len(network.nodes)):
@@ -77,7 +77,7 @@ class Contradiction:
         contradict each other; and the lemma that says so. No bound counts for more than the level."""
         level = self._assumption.level
         steps = [(node, lemmas) for node, lemmas in self._steps if len(lemmas)]
-        numbers = [int(log.append(ByCases(Case(level, steps, lemma)))[0]) for log in self._base.logs]
+        numbers = [int(log.append(ByCases(Refutation(level, steps, lemma)))[0]) for log in self._base.logs]
         return min(value, level), numbers[0] if numbers else DERIVED
 
     def give_up(self) -> None:
@@ -87,7 +87,7 @@ class Contradiction:
 
 
 def _matters(score: Tensor) -> Tensor:
-    """Which neurons of a layer have most of its influence, `(n,)`."""
+    """Which neurons of a layer have most of its score, `(n,)`."""
     order = score.argsort(descending=True)
     before = score[order].cumsum(0) - score[order]
     return torch.zeros_like(score).index_fill_(0, order[before < _MOST * score.sum()], 1.0)

@@ -17,7 +17,7 @@ from krelax.network.graph import products
 from krelax.problem.queries import Queries
 from krelax.search.attack import Attack, descend, starts
 from krelax.search.descent import Descent
-from krelax.search.effort import Found
+from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
 from krelax.search.schedule import PRODUCTS
 
@@ -46,9 +46,9 @@ class Descents:
         self.price = passes * products(instance.network.nodes) / PRODUCTS + attack.steps * nodes * _CALLS
 
     @property
-    def found(self) -> Found:
+    def found(self) -> SearchResult:
         """The counterexample, if there is one."""
-        return Found(-torch.inf, "attack", self._probe.found)
+        return SearchResult(-torch.inf, "attack", self._probe.found)
 
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from krelax.bounds.branching import Effort
-from krelax.bounds.multineuron import Joining
+from krelax.bounds.multineuron import MultiNeuron
 from krelax.bounds.optimise import Ascent
 from krelax.proof.log import Conclusion
 from krelax.search.attack import Attack
@@ -31,14 +31,14 @@ class Pass:
     """A pass over the layers where more than `few` margins are open, and the part of its way to zero that it must bring
     the worst one: if it does not, the search goes on where it was, and there are no further passes."""
 
-    joining: Joining
+    multi_neuron: MultiNeuron
     gain: float
     few: int
 
 
 # Groups of neurons make a pass better, but in the same time more rounds without them make it better still.
 _PASSES = tuple(
-    Pass(Joining(None, splitting=Effort(rounds=rounds)), gain, few)
+    Pass(MultiNeuron(None, splitting=Effort(rounds=rounds)), gain, few)
     for rounds, gain, few in ((20, 0.3, 1), (60, 0.1, 0), (160, 0.1, 2))
 )
 
@@ -82,7 +82,7 @@ class Complete:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """What a search came to: the margin it proved, why it ended, the counterexample if there is one, and what the
     margin rests on, where proofs are recorded."""
 

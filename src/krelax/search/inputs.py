@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from krelax.bounds.boxed import fits, varied
 from krelax.bounds.instance import Instance
@@ -11,7 +12,7 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.proof.log import Conclusion
 from krelax.search.boxes import InputSplitting, Splitting
-from krelax.search.effort import Found
+from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
 from krelax.search.schedule import PRODUCTS
 
@@ -36,17 +37,24 @@ class Inputs:
         nodes, inputs = instance.network.nodes, len(varied(instance.region))
         # less than a box for each pair of inputs tells nothing of those to come
         self.price = inputs**3 * products(instance.network.nodes) / PRODUCTS + len(nodes) * _CALLS
-        self.weight, self.found = 1.0, Found(-torch.inf, "timeout")
+        self.weight, self.found, self._ended = 1.0, SearchResult(-torch.inf, "timeout"), False
 
     @staticmethod
     def able(instance: Instance) -> bool:
         """Whether the region is a box, and memory holds what is known of one."""
         return isinstance(instance.region, Box) and fits(instance)
 
+    def joining(self, probe: Probe) -> Inputs:
+        """The same search, which shares points and replays with other ways from now on."""
+        self._probe = probe
+        return self
+
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do."""
+        if self._ended:
+            return False
         if self._search is None:
-            self._search = InputSplitting(self._instance, self._queries, self._effort, self._probe.replays)
+            self._search = InputSplitting(self._instance, self._queries, self._effort, self._replays)
         result = self._search.run(seconds)
         self._probe.points.extend(self._search.least)
         share = self._search.closed
@@ -54,5 +62,9 @@ class Inputs:
         conclusion = Conclusion(boxes=result.cuts) if result.holds and result.cuts is not None else None
         # of boxes that do not hold there is no proof
         margin = result.margin if result.holds or not self._instance.logs else -torch.inf
-        self.found = Found(margin, result.reason, self._probe.found if result.violated else None, conclusion)
-        return result.reason == "timeout"
+        self.found = SearchResult(margin, result.reason, self._probe.found if result.violated else None, conclusion)
+        self._ended = result.reason != "timeout"
+        return not self._ended
+
+    def _replays(self, points: Tensor) -> bool:
+        return self._probe.replays(points)

@@ -26,7 +26,7 @@ from krelax.problem.queries import Queries
 from krelax.proof.log import DERIVED
 from krelax.search.clauses import Posed
 from krelax.search.contradiction import Contradiction
-from krelax.search.effort import Complete, Found, Pass
+from krelax.search.effort import Complete, Pass, SearchResult
 from krelax.search.margins import Margins, Probe
 from krelax.search.schedule import PRODUCTS
 
@@ -80,13 +80,13 @@ class Neurons:
             self._found = self._found.improved(found.value, found.lemmas)
 
     @property
-    def found(self) -> Found:
+    def found(self) -> SearchResult:
         """What is proven now."""
         self._keep()
         margin = float(self._queries.margin(self._found.value))
         reason = "timeout" if self._instance.expired() else "nothing is left to split"
         conclusion = self._found.conclusion()
-        return Found(margin, "branching" if margin > 0 else reason, conclusion=conclusion)
+        return SearchResult(margin, "branching" if margin > 0 else reason, conclusion=conclusion)
 
     def _work(self) -> Work[None]:
         effort, turn = self._effort, self._effort.turn
@@ -118,7 +118,7 @@ class Neurons:
     def _tighten(self, step: Pass) -> bool:
         """Tighten all layers; says whether that was worth it."""
         seconds, before = _within(self._instance, self._left(), self._effort.passing), float(self._found.value.min())
-        tighter = by_groups(self._instance, self._queries, self._found, step.joining, True, seconds)
+        tighter = by_groups(self._instance, self._queries, self._found, step.multi_neuron, True, seconds)
         if float(tighter.value.min()) < (1 - step.gain) * before:
             return False
         # over tightened layers clips cost more leaves than they save

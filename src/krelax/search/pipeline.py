@@ -5,44 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, one_core_each, pieces, workers
 from krelax.bounds.methods import METHODS, Method, bound
-from krelax.certificate.format.schema import Question
-from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
+from krelax.bounds.seen import seen
+from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.scalars import with_axes
-from krelax.problem.queries import Queries
-from krelax.proof.encode import question
-from krelax.proof.log import Conclusion, ProofLog
+from krelax.proof.log import ProofLog
 from krelax.search.attack import Attack, search
-from krelax.search.clauses import Batch
-from krelax.search.effort import Complete, Found
+from krelax.search.boxes import Splitting
+from krelax.search.effort import Complete, SearchResult
+from krelax.search.inputs import Inputs
+from krelax.search.margins import Probe
 from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.replay import replay
-from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
+from krelax.search.run import Report, Run, reason_of
+from krelax.search.verdict import Counterexample, Outcome, Verdict
 from krelax.watch import watched
 
-Report = Callable[[int, Outcome], None]
 T = TypeVar("T")
-
-# Far more than a sum of two numbers can lose, relative to them.
-_ROUNDED = 2.0**-40
-# Bounds of questions still open are kept for later stages up to so many bytes in all.
-_KEPT_BYTES = 1 << 30
-
-# Reasons that say nothing of the question.
-_NO_TIME = {"timeout", "memory"}
 
 # For what nothing else has settled.
 THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
@@ -52,133 +42,17 @@ THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
 class Plan:
     """The stages of a run, in order; methods by name in `krelax.bounds.methods.METHODS`."""
 
-    stages: tuple[Method | Attack | Complete, ...]
+    stages: tuple[Method | Attack | Splitting | Complete, ...]
 
     @classmethod
     def of(cls, method: str) -> Plan:
         """`auto`, or one method and an attack on what it leaves open. Raises InputError for an unknown name."""
         if method == "auto":
-            return cls((METHODS["crown"], Attack(), METHODS["alpha"], THOROUGH, Complete()))
+            boxes = Splitting()
+            return cls((METHODS["crown"], Attack(), boxes, METHODS["alpha"], boxes, THOROUGH, Complete(boxes=boxes)))
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
-
-
-@dataclass
-class _Run:
-    """What is known so far of every question of a run."""
-
-    network: Network
-    questions: Questions
-    queries: Queries
-    report: Report
-    open: Tensor
-    margins: dict[int, float] = field(default_factory=dict)
-    found: dict[int, Bounded] = field(default_factory=dict)
-    stages: dict[int, list[Stage]] = field(default_factory=dict)
-    logs: dict[int, ProofLog] = field(default_factory=dict)
-    conclusions: dict[int, Conclusion | None] = field(default_factory=dict)
-    room: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        self.batch = Batch(self.queries)
-
-    @property
-    def device(self) -> torch.device:
-        return self.queries.rows.device
-
-    def settle(self, index: int, outcome: Outcome) -> None:
-        self.open[index] = False
-        self.found.pop(index, None)
-        with watched(None):  # what is known is written down, however late it is
-            self._settle(index, outcome)
-
-    def _settle(self, index: int, outcome: Outcome) -> None:
-        log, conclusion = self.logs.pop(index, None), self.conclusions.pop(index, None)
-        try:
-            proofs: tuple[Question, ...] = ()
-            if log is not None and outcome.verdict is Verdict.HOLDS:
-                proofs = (self._proof(index, log, conclusion),)
-        except Exception as error:
-            outcome, proofs = Outcome(Verdict.UNKNOWN, _reason(error)), ()
-        margin, seconds, stages = self.margins.get(index), self.spent(index), tuple(self.stages.get(index, ()))
-        if (gap := self._gap(index)) and margin is not None:
-            margin += gap
-            stages = tuple(replace(s, margin=None if s.margin is None else s.margin + gap) for s in stages)
-        self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs, stages=stages))
-
-    def _proof(self, index: int, log: ProofLog, conclusion: Conclusion | None) -> Question:
-        assert conclusion is not None
-        began, one = time.perf_counter(), torch.tensor([index])
-        region, queries = self.questions.region.select(one), self.questions.queries.select(one)
-        proof = question(self.network, region, queries, log, conclusion)
-        self.charge("proof", [index], began)
-        return proof
-
-    def remaining(self) -> Tensor:
-        """Questions still open, the largest margins first."""
-        index = self.open.nonzero().flatten()
-        margins = torch.tensor([self.margins.get(i, -torch.inf) for i in index.tolist()])
-        return index[margins.argsort(descending=True, stable=True)]
-
-    def keeps(self, network: Network) -> bool:
-        """Whether there is room to keep what is known of one more question."""
-        size = 3 * 8 * sum(prod(node.shape) for node in network.nodes)
-        return len(self.found) * size < _KEPT_BYTES
-
-    def alike(self, instance: Instance) -> list[Tensor]:
-        """The questions still open, by the networks that they are about: of clauses that are known to be open several
-        margins are bounded jointly from now on."""
-        if self.batch.several:
-            self.found = {i: self.batch.pose(instance, i, found) for i, found in self.found.items()}
-        return self.batch.alike(self.remaining())
-
-    def bounds(self, index: Tensor, network: Network) -> Bounded | None:
-        """What earlier stages found for all of these questions, if it was kept."""
-        parts = [self.found.get(i) for i in index.tolist()]
-        kept = [p for p in parts if p is not None]
-        return Bounded.join(kept, network) if len(kept) == len(parts) else None
-
-    def give_up(self, index: int, reason: str) -> None:
-        """A question that is not bounded above its room holds narrowly if it is bounded above zero."""
-        if self.room is not None and self.margins.get(index, -torch.inf) + self._gap(index) > 0:
-            self.settle(index, Outcome(Verdict.HOLDS, "narrowly"))
-        else:
-            why = "" if reason in _NO_TIME else self.no_point(index)
-            self.settle(index, Outcome(Verdict.UNKNOWN, why or reason))
-
-    def no_point(self, index: int) -> str:
-        """That there is nothing a counterexample could be, or an empty text if there is."""
-        lower = self.questions.region.lower[index].double().cpu().numpy()
-        if self.questions.candidate(self.network, index, lower) is not None:
-            return ""
-        return (
-            f"the region holds no {np.dtype(self.network.replay_dtype).name} point, so no input could show a violation"
-        )
-
-    def _gap(self, index: int) -> float:
-        """By how much margins are larger than those of the lowered queries, less what rounding took when the offsets
-        were lowered."""
-        if self.room is None:
-            return 0.0
-        room, offsets = float(self.room[index]), self.questions.queries.offsets[index]
-        return room - _ROUNDED * (room + float(offsets.abs().max()))
-
-    def charge(self, name: str, index: Sequence[int], began: float) -> None:
-        """Share the time since `began` out among questions that a stage has worked on together."""
-        share = (time.perf_counter() - began) / max(1, len(index))
-        for i in index:
-            self.stages.setdefault(i, []).append(Stage(name, share))
-
-    def spent(self, index: int) -> float:
-        """Seconds of all stages so far."""
-        return sum(stage.seconds for stage in self.stages.get(index, ()))
-
-    def bounded(self, index: int, margin: float, conclusion: Conclusion | None) -> None:
-        """Keep the margin that the last stage proved, and what it rests on, if it is the best so far."""
-        if index not in self.margins or margin > self.margins[index]:
-            self.margins[index], self.conclusions[index] = margin, conclusion
-        self.stages[index][-1] = replace(self.stages[index][-1], margin=margin)
 
 
 def decide(
@@ -190,21 +64,21 @@ def decide(
     device: str = "cpu",
     each: float | None = None,
     proofs: bool = False,
-    room: Tensor | None = None,
+    required: Tensor | None = None,
 ) -> None:
     """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
 
     HOLDS rests on a sound bound, VIOLATED on a replayed counterexample; what the stages leave open when they or the
     `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason. A complete search spends at most `each`
     seconds on a question, what was spent on it before included. With `proofs`, outcomes that hold have theirs.
-    Bounds are sought above `room`, `(questions,)`, instead of zero; what ends between them holds narrowly.
+    Bounds are sought above `required`, `(questions,)`, instead of zero; what ends between them holds narrowly.
     """
     deadline = None if timeout is None else time.perf_counter() + timeout
     network = with_axes(network)
     questions = questions.shaped(network.input_shape)
-    asked = questions.queries if room is None else questions.queries.lowered(room)
+    asked = questions.queries if required is None else questions.queries.lowered(required)
     placed = asked.to(torch.float64, device)
-    run = _Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), room=room)
+    run = Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), required=required)
     instance = Instance.of(network, questions.region.to(torch.float64, device), deadline=deadline)
     if proofs:
         run.logs = {i: ProofLog() for i in range(len(questions))}
@@ -216,6 +90,8 @@ def decide(
             for stage in plan.stages:
                 if isinstance(stage, Attack):
                     _attack(run, instance, stage)
+                elif isinstance(stage, Splitting):
+                    _boxes(run, instance, stage)
                 elif isinstance(stage, Complete):
                     _complete(run, instance, stage, each)
                 else:
@@ -230,16 +106,7 @@ def decide(
         run.give_up(i, reason)
 
 
-def _reason(error: Exception) -> str:
-    """Why a question stays open on which the work failed; raises what is not about the question alone."""
-    if isinstance(error, RuntimeError) and out_of_memory(error):
-        return "memory"
-    if shows_tracebacks() or isinstance(error, OutOfTime | KrelaxError):
-        raise error
-    return internal(error)
-
-
-def _look(run: _Run, instance: Instance) -> None:
+def _look(run: Run, instance: Instance) -> None:
     """Replay the anchors that are wrong as they are."""
     anchors = run.questions.anchors
     if anchors is None:
@@ -251,7 +118,7 @@ def _look(run: _Run, instance: Instance) -> None:
         _confirm(run, wrong, anchors[wrong], "misclassified")
 
 
-def _bound(run: _Run, instance: Instance, method: Method) -> None:
+def _bound(run: Run, instance: Instance, method: Method) -> None:
     """One bounding method on everything still open. If it optimises, closed-form slopes first say which clauses of
     several margins are open, where that is not known."""
     if method.inner is not None and run.batch.several and not run.found:
@@ -273,7 +140,7 @@ def _bound(run: _Run, instance: Instance, method: Method) -> None:
                 run.found[i] = found.select(torch.tensor([place]), network)
 
 
-def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
+def _attack(run: Run, instance: Instance, attack: Attack) -> None:
     """An attack on everything still open, and a replay of what it found."""
 
     def work(index: Tensor) -> Tensor:
@@ -286,17 +153,48 @@ def _attack(run: _Run, instance: Instance, attack: Attack) -> None:
         _confirm(run, index, x)
 
 
-def _complete(run: _Run, instance: Instance, effort: Complete, each: float | None) -> None:
+def _boxes(run: Run, instance: Instance, effort: Splitting) -> None:
+    """Boxes on every question still open, where the first one is cheap: for as long as other stages have taken, so
+    that neither they nor boxes cost much more than what will do alone. They go on in later stages."""
+    for i in run.remaining().tolist():
+        instance.check()
+        boxes = run.boxes.get(i) or _boxes_of(run, instance, i, effort)
+        seconds = run.spent(i) - 2 * run.spent(i, effort.name)
+        if boxes is None or boxes.price > seconds:
+            continue
+        began = time.perf_counter()
+        try:
+            boxes.advance(seconds, seconds)
+        except Exception as error:
+            reason_of(error)  # which raises what other stages would stumble on as well
+            continue
+        run.charge(effort.name, [i], began)
+        if boxes.found.decided:
+            _conclude(run, i, boxes.found)
+        elif run.keeps(instance.network):
+            run.boxes[i] = boxes
+
+
+def _boxes_of(run: Run, instance: Instance, i: int, effort: Splitting) -> Inputs | None:
+    """A search over boxes that has not begun yet, if there can be one."""
+    one, queries = instance.select(torch.tensor([i])), run.queries.select(torch.tensor([i]))
+    if not Inputs.able(one):
+        return None
+    one = replace(one, seen=seen(one.network, queries.rows))
+    return Inputs(one, queries, effort, Probe(one, queries, Complete().attack, partial(_counterexample, run, i)))
+
+
+def _complete(run: Run, instance: Instance, effort: Complete, each: float | None) -> None:
     """A complete search on every question still open, the most promising ones first."""
 
-    def work(i: int, search: Search) -> Found:
+    def work(i: int, search: Search) -> SearchResult:
         instance.check()
         began = time.perf_counter()
         one, queries = _timed(run, instance, i, each), run.queries.select(torch.tensor([i]))
         try:
-            result = search(one, queries, run.found.get(i), partial(_counterexample, run, i))
+            result = search(one, queries, run.found.get(i), partial(_counterexample, run, i), run.boxes.get(i))
         except Exception as error:
-            result = Found(-torch.inf, _reason(error))
+            result = SearchResult(-torch.inf, reason_of(error))
         run.charge("search", [i], began)
         return result
 
@@ -306,7 +204,7 @@ def _complete(run: _Run, instance: Instance, effort: Complete, each: float | Non
             _conclude(run, i, found)
 
 
-def _timed(run: _Run, instance: Instance, i: int, each: float | None) -> Instance:
+def _timed(run: Run, instance: Instance, i: int, each: float | None) -> Instance:
     """One question with its own deadline: its share of the time where nothing else is said."""
     one = instance.select(torch.tensor([i]))
     if each is None:
@@ -314,7 +212,7 @@ def _timed(run: _Run, instance: Instance, i: int, each: float | None) -> Instanc
     return one.until(each - run.spent(i))
 
 
-def _conclude(run: _Run, i: int, found: Found) -> None:
+def _conclude(run: Run, i: int, found: SearchResult) -> None:
     run.bounded(i, found.margin, found.conclusion)
     if found.counterexample is not None:
         run.settle(i, Outcome(Verdict.VIOLATED, found.reason, counterexample=found.counterexample))
@@ -325,7 +223,7 @@ def _conclude(run: _Run, i: int, found: Found) -> None:
 
 
 def _batches(
-    run: _Run, instance: Instance, name: str, size: int, work: Callable[[Tensor], T], asked: Sequence[Tensor]
+    run: Run, instance: Instance, name: str, size: int, work: Callable[[Tensor], T], asked: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor, T]]:
     """What `work`, a stage of this name, makes of the questions `asked`, batch by batch, none of which has questions of
     two of these tensors: indices and result, as they come. Where the work fails on a batch, its questions are worked on
@@ -341,7 +239,7 @@ def _batches(
         try:
             result: T | str = work(index)
         except Exception as error:
-            result = _reason(error)
+            result = reason_of(error)
         run.charge(name, index.tolist(), began)
         return index, result
 
@@ -367,7 +265,7 @@ def _batches(
             raise
 
 
-def _confirm(run: _Run, index: Tensor, x: Tensor, reason: str = "attack") -> None:
+def _confirm(run: Run, index: Tensor, x: Tensor, reason: str = "attack") -> None:
     """Replay one candidate for each of some questions. Where none can be, because the region holds no number of the
     model's type, a question is given up if our own evaluation calls the candidate unsafe: it does not hold."""
     for i, point in zip(index.tolist(), x, strict=True):
@@ -378,7 +276,7 @@ def _confirm(run: _Run, index: Tensor, x: Tensor, reason: str = "attack") -> Non
             run.give_up(i, why)
 
 
-def _unsafe(run: _Run, i: int, point: Tensor) -> bool:
+def _unsafe(run: Run, i: int, point: Tensor) -> bool:
     """Whether the property fails at a point of the region of real numbers, as far as float64 can tell."""
     one = torch.tensor([i])
     inside = run.questions.region.select(one).project(point.cpu().double()[None, None])
@@ -386,7 +284,7 @@ def _unsafe(run: _Run, i: int, point: Tensor) -> bool:
     return bool(run.questions.queries.select(one).margin(values) <= 0)
 
 
-def _counterexample(run: _Run, i: int, points: Tensor) -> Counterexample | None:
+def _counterexample(run: Run, i: int, points: Tensor) -> Counterexample | None:
     """Replay candidates for one question, moved into its region; the original model has the last word."""
     with watched(None):  # a counterexample is not lost because it is late
         for point in points.cpu().double().numpy():

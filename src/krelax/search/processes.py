@@ -35,12 +35,13 @@ from krelax.problem.queries import Queries
 from krelax.proof.log import ProofLog
 from krelax.search.channel import Channel
 from krelax.search.complete import decide_question
-from krelax.search.effort import Complete, Found
+from krelax.search.effort import Complete, SearchResult
+from krelax.search.inputs import Inputs
 from krelax.search.margins import Confirm
 from krelax.search.verdict import Counterexample
 
 # Decides one question, as `decide_question` does, perhaps without knowing anything about it yet.
-Search = Callable[[Instance, Queries, Bounded | None, Confirm], Found]
+Search = Callable[[Instance, Queries, Bounded | None, Confirm, Inputs | None], SearchResult]
 # Says when a core is to go on, and whether.
 Turn = SimpleQueue[bool]
 T = TypeVar("T")
@@ -66,18 +67,23 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def search_here(
-    effort: Complete, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm
-) -> Found:
+    effort: Complete,
+    instance: Instance,
+    queries: Queries,
+    found: Bounded | None,
+    confirm: Confirm,
+    boxes: Inputs | None = None,
+) -> SearchResult:
     """Decide one question in this process; want of memory is a reason not to."""
     try:
         with instance.watch():
             return decide_question(
-                instance, queries, found or bound(instance, queries, METHODS["crown"]), effort, confirm
+                instance, queries, found or bound(instance, queries, METHODS["crown"]), effort, confirm, boxes
             )
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        return Found(-torch.inf, "memory")
+        return SearchResult(-torch.inf, "memory")
 
 
 def pickled(network: Network, effort: Complete) -> bytes | None:
@@ -139,8 +145,12 @@ class Helper:
             self.runs = True
         self.starts = False
 
-    def search(self, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm) -> Found:
-        """Decide one question there. What is proven is recorded in the log of the instance as if it had been here.
+    def search(
+        self, instance: Instance, queries: Queries, found: Bounded | None, confirm: Confirm, boxes: Inputs | None = None
+    ) -> SearchResult:
+        """Decide one question there, where `boxes` begin anew.
+
+        What is proven is recorded in the log of the instance as if it had been here.
 
         It is searched here if that fails: the other process may not know operators that were defined in this one. A
         process that has not answered soon after the deadline is ended. Raises OutOfTime if the instance is cancelled,
@@ -151,7 +161,7 @@ class Helper:
         try:
             message = pickle.dumps((instance.region, queries, known, left, [log.tail() for log in instance.logs]))
         except _UNSENDABLE:
-            return self._here(instance, queries, found, confirm)
+            return self._here(instance, queries, found, confirm, boxes)
         look = partial(_look, instance)
         try:
             self._channel.send(message, look)
@@ -159,17 +169,17 @@ class Helper:
                 self._channel.send(pickle.dumps(confirm(answer)), look)
         except (EOFError, OSError):
             self.runs = False
-            return Found(-torch.inf, "the process that searched it was ended, perhaps for want of memory")
+            return SearchResult(-torch.inf, "the process that searched it was ended, perhaps for want of memory")
         except _Silent:
             self.runs = False
             self._process.kill()
-            return Found(-torch.inf, "timeout")
+            return SearchResult(-torch.inf, "timeout")
         if answer is None:
-            return self._here(instance, queries, found, confirm)
+            return self._here(instance, queries, found, confirm, boxes)
         result, tails = answer
         for log, tail in zip(instance.logs, tails, strict=True):
             log.absorb(tail)
-        assert isinstance(result, Found)
+        assert isinstance(result, SearchResult)
         return result
 
     def end(self) -> None:
@@ -200,7 +210,7 @@ def serve(descriptor: int) -> None:
         answer: Counterexample | None = pickle.loads(channel.receive())
         return answer
 
-    def work(network: Network, effort: Complete, message: bytes) -> tuple[Found, tuple[ProofLog, ...]]:
+    def work(network: Network, effort: Complete, message: bytes) -> tuple[SearchResult, tuple[ProofLog, ...]]:
         region, queries, known, left, logs = pickle.loads(message)
         instance = replace(Instance.of(network, region), logs=tuple(logs)).until(left)
         return search_here(effort, instance, queries, known, confirm), instance.logs

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from krelax.bounds.instance import Instance
-from krelax.search.effort import Found
+from krelax.search.effort import SearchResult
 
 # Products of two numbers in a second, roughly: for prices.
 PRODUCTS = 1e9
@@ -43,7 +43,7 @@ class Way(Protocol):
         ...
 
     @property
-    def found(self) -> Found:
+    def found(self) -> SearchResult:
         """What it has come to."""
         ...
 

@@ -1,4 +1,4 @@
-"""How much of a margin rounding can take: an estimate, so that proofs are looked for that leave room."""
+"""Margins that proofs need so that rounding does not take them away: estimates, which say what to look for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AMPLE, _LOOKED_AT = 1000.0, 4
 _MOST_MARGINS = 100
 
 
-def room(model: Model | bytes, questions: Questions) -> Tensor:
+def required_for_float32(model: Model | bytes, questions: Questions) -> Tensor:
     """What the smallest margin of each question should be above, `(questions,)`, to be positive for float32, too.
 
     The checker's own charge for rounding at the middle of the region, several times. Raises InputError for a network
@@ -34,7 +34,7 @@ def room(model: Model | bytes, questions: Questions) -> Tensor:
     return _RELAXED * torch.tensor(charges, dtype=torch.float64)
 
 
-def slack(model: Model | bytes, questions: Questions) -> Tensor:
+def required_for_real(model: Model | bytes, questions: Questions) -> Tensor:
     """What the smallest margin of each question should be above, `(questions,)`, to be positive for a checker that
     charges for the rounding of float64: many times the charge at the middle of some regions, which is next to nothing.
 

@@ -1,4 +1,4 @@
-"""The face of an upper hull that lies above a point: the best affine bound of a height there."""
+"""The face of an upper envelope that lies above a point: the best affine bound of a height there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from krelax.hull.polytope import Array
 _PIVOTS = 1000
 
 
-def above(z: Array, height: Array, at: Array) -> tuple[Array, float]:
+def upper_envelope(z: Array, height: Array, at: Array) -> tuple[Array, float]:
     """The plane `slope . z + offset` over points `z`, `(n, k)`, of the given heights, `(n,)`, that is lowest at `at`.
 
     A proposal: rounding may leave it a little below some point. `at`, `(k,)`, lies in the hull of z; where it does on

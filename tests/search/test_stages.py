@@ -1,0 +1,89 @@
+"""Boxes between the stages of a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.search.asking import Question, answers
+from tests.search.test_boxes import chain
+
+from krelax.activations import ReLU
+from krelax.bounds.methods import METHODS
+from krelax.network.graph import Network
+from krelax.search.attack import Attack
+from krelax.search.boxes import BoxResult, InputSplitting, Splitting
+from krelax.search.effort import Complete
+from krelax.search.pipeline import Plan
+from krelax.search.run import Run
+from krelax.search.verdict import Outcome, Verdict
+
+BOXES = Splitting()
+Searches = list[InputSplitting]
+
+
+def loose() -> tuple[Network, Question]:
+    """A question that crown leaves open and boxes decide."""
+    network = chain(seed=7, act=ReLU(), width=12)
+    x = torch.linspace(-1, 1, 201, dtype=torch.float64)
+    y = network(torch.cartesian_prod(x, x))
+    rows = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    offset = 0.2 - float((y @ rows.T).min())
+    return network, Question(-torch.ones(2).numpy(), torch.ones(2).numpy(), ((rows.numpy(), [offset]),))
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> Searches:
+    """The searches over boxes that were begun."""
+    begun: Searches = []
+    whole = InputSplitting.__init__
+
+    def init(self: InputSplitting, *args: object) -> None:
+        begun.append(self)
+        whole(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(InputSplitting, "__init__", init)
+    return begun
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, spent: float, *stages: object) -> Outcome:
+    """The answer where other stages have taken so many seconds."""
+    monkeypatch.setattr(Run, "spent", lambda self, index, name=None: 0.0 if name else spent)
+    network, question = loose()
+    (outcome,) = answers(network, [question], Plan((METHODS["crown"], *stages)))  # type: ignore[arg-type]
+    return outcome
+
+
+def test_boxes_that_are_cheap_come_before_dearer_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = ask(monkeypatch, 60.0, Attack(), BOXES, METHODS["alpha"])
+    assert (outcome.verdict, outcome.reason) == (Verdict.HOLDS, "boxes")
+    assert [stage.name for stage in outcome.stages] == ["crown", "attack", "boxes"]
+
+
+def test_boxes_that_are_dear_do_not(monkeypatch: pytest.MonkeyPatch, searches: Searches) -> None:
+    outcome = ask(monkeypatch, 0.0, BOXES)
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert not searches
+
+
+def test_boxes_go_on_where_they_stopped(monkeypatch: pytest.MonkeyPatch, searches: Searches) -> None:
+    run, allowed = InputSplitting.run, iter([0.0, 0.0])
+    ran: list[InputSplitting] = []
+
+    def short(self: InputSplitting, seconds: float | None = None) -> BoxResult:
+        ran.append(self)
+        return run(self, next(allowed, seconds))
+
+    monkeypatch.setattr(InputSplitting, "run", short)
+    outcome = ask(monkeypatch, 60.0, BOXES, BOXES, Complete(("inputs",)))
+    assert (outcome.verdict, outcome.reason) == (Verdict.HOLDS, "boxes")
+    assert len(ran) >= 3
+    assert len(searches) == 1
+
+
+def test_boxes_that_fail_leave_the_question_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: InputSplitting, seconds: float | None = None) -> BoxResult:
+        raise torch.OutOfMemoryError("not enough")
+
+    monkeypatch.setattr(InputSplitting, "run", fail)
+    outcome = ask(monkeypatch, 60.0, BOXES, Complete(("neurons",)))
+    assert outcome.verdict is Verdict.HOLDS
