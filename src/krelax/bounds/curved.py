@@ -66,7 +66,7 @@ class _Tape(NamedTuple):
 
 class Curved(Step):
     """Neurons, some of them split in `pieces`: slopes of lower and upper lines, `(1, leaves, *shape)`, and a multiplier
-    for each split. Sound for every leaf whatever slopes are, if multipliers are not negative."""
+    for each split. Sound for every leaf whatever these numbers are: slopes are priced as they are, over the pieces."""
 
     def __init__(
         self, relaxation: Relaxation, lower: Tensor, upper: Tensor, pieces: Pieces, multiplier: Tensor
