@@ -135,7 +135,7 @@ def test_it_keeps_the_rest_of_the_contract(softplus: kit.Elementwise) -> None:
         test_contract.test_lines_of_every_rule_enclose_the_graph(softplus, torch.float64, rule)
     test_contract.test_lines_with_slopes_inside_the_range_enclose_the_graph(softplus, torch.float64)
     test_contract.test_pieces_of_split_neurons_cover_the_graph(softplus, torch.float64)
-    test_contract.test_curved_neurons_are_split_inside_their_intervals(softplus)
+    test_contract.test_neurons_are_split_inside_their_intervals(softplus, torch.float64)
     test_contract.test_a_line_touches_the_graph_where_it_says(softplus)
     test_contract.test_any_shape_of_neurons(softplus)
 
@@ -189,21 +189,32 @@ def test_no_bound_is_above_any_value(softplus: kit.Elementwise, method: str) -> 
         assert -1e3 < lowest <= sum(w * y for w, y in zip(row, reached, strict=True)), method
 
 
-def test_searches_split_the_other_neurons_only(softplus: kit.Elementwise) -> None:
-    """What cannot be split is not: a search is as good as its other neurons, and ends where they do."""
-    mixed, curved = network(softplus.op, ReLU(), softplus.op), network(softplus.op)
-    for net, expected in ((mixed, {-1, 0, 1, 2}), (curved, {-1})):
-        instance = Instance.of(net, REGION)
-        bounds = bound(instance, QUERIES, METHODS["crown"]).bounds
-        forms = [
-            outputs(n, QUERIES.rows.to(n.dtype), QUERIES.offsets.to(n.dtype)) for n in (net, instance.fast_network)
-        ]
-        evaluator = Evaluator(instance, bounds, *forms)
-        leaves = evaluator.roots(torch.arange(4), depth=2)
-        with torch.no_grad():
-            evaluator.improve(leaves, Ascent(3, 0.3, 0.9))
-        assert set(leaves.branch.tolist()) <= expected
-        assert bool((leaves.branch >= 0).any()) == (net is mixed)
+@pytest.mark.parametrize("depth", [3, 6])
+def test_searches_split_it(softplus: kit.Elementwise, depth: int) -> None:
+    """Where its chord is farthest, and again; and its leaves hold at the inputs that lie in them."""
+    net = network(softplus.op)
+    instance = Instance.of(net, REGION)
+    bounds = bound(instance, QUERIES, METHODS["crown"]).bounds
+    forms = [outputs(n, QUERIES.rows.to(n.dtype), QUERIES.offsets.to(n.dtype)) for n in (net, instance.fast_network)]
+    evaluator = Evaluator(instance, bounds, *forms)
+    leaves = evaluator.roots(torch.arange(1), depth=depth + 1)
+    with torch.no_grad():
+        for _ in range(depth):
+            evaluator.improve(leaves, Ascent(3, 0.1, 0.9))
+            assert bool((leaves.branch >= 0).all())
+            leaves = leaves.children()
+        proven = evaluator.prove(leaves)
+    assert len(leaves.point.unique()) > 3
+    ends = zip(REGION.lower[0], REGION.upper[0], strict=True)
+    grid = torch.cartesian_prod(*(torch.linspace(float(l), float(u), 41).double() for l, u in ends))
+    z, margin = net.nodes[1].op.forward(grid), QUERIES.rows[0, 0] @ net(grid).T
+    inside = torch.zeros(len(grid), dtype=torch.bool)
+    for row in range(len(leaves)):
+        splits = zip(*(t[row, :depth].tolist() for t in (leaves.neuron, leaves.point, leaves.side)), strict=True)
+        here = torch.stack([side * (z[:, n] - p) >= 0 for n, p, side in splits]).all(0)
+        inside |= here
+        assert not bool(here.any()) or float(proven[row]) <= float(margin[here].min())
+    assert bool(inside.all())
 
 
 def test_groups_are_refused(softplus: kit.Elementwise) -> None:

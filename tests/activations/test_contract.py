@@ -236,31 +236,39 @@ def test_pieces_of_split_neurons_cover_the_graph(entry: Elementwise, dtype: torc
     """Whatever is left of an interval is relaxed like any other; together the pieces have every point."""
     intervals = representable(INTERVALS, dtype)
     relaxation = entry.relax(intervals, dtype)
-    pieces = []
-    for side in (-1.0, 1.0):
-        lower, upper = relaxation.cut(torch.full_like(relaxation.lower, side))
-        pieces.append(list(zip(lower[:, 0].tolist(), upper[:, 0].tolist(), strict=True)))
-        some = [i for i, (l, u) in enumerate(pieces[-1]) if l <= u]
-        part = relaxation.over(lower[some], upper[some])
-        check_lines(entry, [pieces[-1][i] for i in some], part.lines_by(Rule.ADAPTIVE), dtype)
-        if relaxation.triangle() is not None:  # linear on both sides
-            assert not part.unstable().any()
-    for interval, *parts in zip(intervals, *pieces, strict=True):
-        assert all(any(l <= z <= u for l, u in parts) for z in graph_points(interval)), interval
-        assert all(interval[0] <= v <= interval[1] for l, u in parts for v in (l, u) if l <= u), interval
+    splits = relaxation.splits()
+    assert splits is not None
+    for point in (splits.at_lower, splits.at_upper):
+        pieces, (low, high) = [], (relaxation.lower, relaxation.upper)
+        for lower, upper in ((low, high.minimum(point)), (low.maximum(point), high)):
+            pieces.append(list(zip(lower[:, 0].tolist(), upper[:, 0].tolist(), strict=True)))
+            some = [i for i, (l, u) in enumerate(pieces[-1]) if l <= u]
+            part = relaxation.over(lower[some], upper[some])
+            check_lines(entry, [pieces[-1][i] for i in some], part.lines_by(Rule.ADAPTIVE), dtype)
+            if relaxation.triangle() is not None:  # linear on both sides
+                assert not part.unstable().any()
+        for interval, *parts in zip(intervals, *pieces, strict=True):
+            assert all(any(l <= z <= u for l, u in parts) for z in graph_points(interval)), interval
+            assert all(interval[0] <= v <= interval[1] for l, u in parts for v in (l, u) if l <= u), interval
 
 
 @elementwise
-def test_curved_neurons_are_split_inside_their_intervals(entry: Elementwise) -> None:
-    relaxation = entry.relax(INTERVALS, torch.float64)
-    points = relaxation.split_points()
-    assert points is not None
-    if relaxation.triangle() is None:
-        assert ((relaxation.lower <= points) & (points <= relaxation.upper)).all()
-        wide = relaxation.upper - relaxation.lower > 1e-3
-        assert ((relaxation.lower < points) & (points < relaxation.upper))[wide].all()
+@both_types
+def test_neurons_are_split_inside_their_intervals(entry: Elementwise, dtype: torch.dtype) -> None:
+    """Where a split is worth anything, which it is where intervals are wide but not too wide for lines."""
+    relaxation = entry.relax(representable(INTERVALS, dtype), dtype)
+    splits = relaxation.splits()
+    assert splits is not None
+    worth = splits.lower + splits.upper > 0
+    for point, gain in ((splits.at_lower, splits.lower), (splits.at_upper, splits.upper)):
+        assert ((relaxation.lower < point) & (point < relaxation.upper))[gain > 0].all()
+    around = (relaxation.lower < -0.1) & (relaxation.upper > 0.1) & (relaxation.upper - relaxation.lower < 20)
+    assert around.any()
+    assert worth[around].all() == (entry.op.leak != 1)  # which is linear everywhere
     far = torch.tensor([[-torch.inf, torch.inf], [-torch.inf, 1.0], [0.0, torch.inf]], dtype=torch.float64)
-    assert not entry.op.relax(far[:, :1], far[:, 1:]).cut(torch.ones(3, 1))[0].isnan().any()
+    found = entry.op.relax(far[:, :1], far[:, 1:]).splits()
+    assert found is not None
+    assert not any(t.isnan().any() for t in (found.at_lower, found.at_upper))
 
 
 @elementwise
@@ -462,9 +470,7 @@ def test_a_batch_of_windows_is_its_members_one_by_one(entry: Windowed) -> None:
 @windowed
 def test_windows_cannot_be_split(entry: Windowed) -> None:
     relaxation = entry.relax(*boxes(entry.size, torch.float64))
-    assert relaxation.split_points() is None
-    with pytest.raises(ValueError, match="max cannot be split"):
-        relaxation.cut(torch.ones_like(relaxation.lower))
+    assert relaxation.splits() is None
 
 
 def test_a_window_with_a_sure_winner_is_exact() -> None:

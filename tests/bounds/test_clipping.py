@@ -23,6 +23,7 @@ from krelax.bounds.clipping import MULTIPLIERS, Lines
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
 from krelax.bounds.leaves import Leaves
+from krelax.bounds.narrowing import Narrowing
 from krelax.bounds.optimise import Ascent
 from krelax.network.graph import Network
 from krelax.problem.region import Box, ball
@@ -78,11 +79,12 @@ def clipped(seed: int) -> int:
     undecided = torch.cat([bounds.relaxations[i].unstable()[0] for i in evaluator.nodes]).nonzero()[:, 0]
     leaves = random_leaves(evaluator, torch.zeros(60, dtype=torch.long), undecided, 2, seed)
     evaluator.improve(leaves, Ascent(20, 0.3, 0.9))
-    assert evaluator.begin_clips(leaves)
-    leaves, narrowed = evaluator.widened(leaves), 0
+    narrowing = Narrowing(evaluator)
+    assert narrowing.begin(leaves)
+    leaves, narrowed = narrowing.widened(leaves), 0
     pre = torch.cat([values[instance.network.nodes[i].inputs[0]] for i in evaluator.nodes], 1)
     for _ in range(3):
-        found = evaluator.clip(leaves, level)
+        found = narrowing.clip(leaves, level)
         leaves = found.leaves
         narrowed += int(found.narrowed.sum())
         for row, intervals in enumerate(own_intervals(evaluator, leaves)):
@@ -101,8 +103,8 @@ def clipped(seed: int) -> int:
 def own_intervals(evaluator: Evaluator, leaves: Leaves) -> list[list[tuple[int, Tensor, Tensor, Tensor]]]:
     """For every leaf the pre-activations with intervals of its own, which entries, and their ends."""
     result: list[list[tuple[int, Tensor, Tensor, Tensor]]] = [[] for _ in range(len(leaves))]
-    for i, _, own in evaluator._own_intervals(leaves):
-        source = evaluator._instance.network.nodes[i].inputs[0]
+    for i, _, own in evaluator.sites.own_intervals(leaves):
+        source = evaluator.instance.network.nodes[i].inputs[0]
         for row in range(len(leaves)):
             result[row].append((source, own.entries, own.lower[row].double(), own.upper[row].double()))
     return result

@@ -26,8 +26,9 @@ from krelax.bounds.lanes import Lanes
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.multineuron import choose
+from krelax.bounds.narrowing import Narrowing
 from krelax.bounds.optimise import Ascent
-from krelax.bounds.sites import Splittable
+from krelax.bounds.sites import Kinked
 from krelax.hull.grouping import Grouping
 from krelax.hull.jit import COMPILED
 from krelax.lanes import ready
@@ -58,8 +59,8 @@ every_network = pytest.mark.parametrize("make", MAKERS, ids=lambda f: f.__name__
 
 def lanes_of(instance: Instance, bounds: LayerBounds, form: Form, evaluator: Evaluator) -> Lanes | None:
     """The kernels for what an evaluator bounds, if they model it."""
-    sites = {i: s for i, s in evaluator._sites.items() if isinstance(s, Splittable)}
-    tables = tables_of(instance, bounds, form, sites, None) if len(sites) == len(evaluator._sites) else None
+    sites = {i: s for i, s in evaluator.sites.every.items() if isinstance(s, Kinked)}
+    tables = tables_of(instance, bounds, form, sites, None) if len(sites) == len(evaluator.sites.every) else None
     return None if tables is None else Lanes(instance, bounds, sites, tables)
 
 
@@ -148,7 +149,7 @@ def test_proofs_differ_from_those_of_torch_by_rounding(make: Make, seed: int, si
     near = 1e-5 if size else 1e-11
     evaluator.improve(leaves, Ascent(2, 0.3, 0.8))
     torch.testing.assert_close(lanes.prove(leaves), evaluator.prove(leaves), rtol=0, atol=near)
-    coeff, constant = evaluator._over_inputs(leaves)
+    coeff, constant = evaluator.affine(leaves)
     assert coeff is not None
     mine = lanes.over_inputs(leaves)
     torch.testing.assert_close(mine[0], coeff, rtol=0, atol=near)
@@ -160,10 +161,11 @@ def test_proofs_differ_from_those_of_torch_by_rounding(make: Make, seed: int, si
 def test_leaves_with_intervals_of_their_own_are_those_of_torch(make: Make, size: int) -> None:
     evaluator, lanes, leaves = both(make, 1, size=size)
     evaluator.improve(leaves, Ascent(8, 0.3, 0.9))
-    if not evaluator.begin_clips(leaves):
+    narrowing = Narrowing(evaluator)
+    if not narrowing.begin(leaves):
         assert make is not residual  # all of its pre-activations are exact, or cost nothing
         return
-    leaves = evaluator.clip(evaluator.widened(leaves), float(leaves.value.max()) + 0.1).leaves
+    leaves = narrowing.clip(narrowing.widened(leaves), float(leaves.value.max()) + 0.1).leaves
     theirs, ours = leaves.select(leaves.rows()), leaves.select(leaves.rows())
     evaluator.improve(theirs, Ascent(3, 0.1, 0.8))
     lanes.improve(ours, Ascent(3, 0.1, 0.8))
@@ -205,7 +207,7 @@ def violations(seed: int) -> tuple[int, int]:
     if found is None:
         return 0, 0
     case, evaluator, lanes = found
-    undecided = torch.cat([s.relaxation.unstable().flatten() for _, s in evaluator._splittable()]).nonzero()[:, 0]
+    undecided = torch.cat([s.relaxation.unstable().flatten() for _, s in evaluator.sites.kinked()]).nonzero()[:, 0]
     queries = torch.arange(16) % len(case.limits)
     leaves = random_leaves(evaluator, queries, undecided, min(2, len(undecided)), seed)
     if seed % 2:
@@ -227,7 +229,7 @@ def limits_of(case: Case, evaluator: Evaluator, leaves: Leaves, row: int) -> lis
     weights, offset = case.queries.rows[0, query].tolist(), Fraction(float(case.queries.offsets[0, query]))
     found = []
     for nodes in case.seen:
-        pre = [e for i in evaluator.nodes for e in nodes[evaluator._instance.network.nodes[i].inputs[0]]]
+        pre = [e for i in evaluator.nodes for e in nodes[evaluator.instance.network.nodes[i].inputs[0]]]
         if all((pre[n][0] if side > 0 else -pre[n][1]) >= 0 for n, side in sides):
             found.append(sum((Fraction(w) * y[0] for w, y in zip(weights, nodes[-1], strict=True)), offset))
     return found
@@ -246,7 +248,7 @@ def test_pairs_that_overflow_prove_nothing() -> None:
     """Shares of what is nearly too large; other leaves of the block do not notice."""
     evaluator, lanes, leaves = both(dense, 0, size=2)
     before = lanes.prove(leaves)
-    shares = next(rows[1] for _, _, rows in evaluator._rows(leaves) if len(rows) > 1)
+    shares = next(rows[1] for _, _, rows in evaluator.sites.rows(leaves) if len(rows) > 1)
     shares[3] = torch.inf
     shares[5] = torch.nan
     after = lanes.prove(leaves)

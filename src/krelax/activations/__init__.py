@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from krelax.activations.base import Activation, Lines, Relaxation, Rule, Support
+from krelax.activations.base import Activation, Lines, Relaxation, Rule, Splits, Support
 from krelax.activations.leaky_relu import LeakyReLU
 from krelax.activations.maximum import Max
 from krelax.activations.relu import ReLU
@@ -19,6 +19,7 @@ __all__ = [
     "Relaxation",
     "Rule",
     "Sigmoid",
+    "Splits",
     "Support",
     "Tanh",
 ]

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Rules decide by comparing bounds, and others are to decide the same. What is compared is often equal but for rounding,
 # as where intervals are symmetric: so the threshold is a little, relatively, to the side of that.
 ASIDE = 2.0**-20
+# How far an activation is from its chord is known up to so many units of rounding.
+_NOISE = 64
 
 
 class Rule(StrEnum):
@@ -64,6 +66,16 @@ class Lines:
     above: Tensor
     lower_at: Tensor | None = None
     upper_at: Tensor | None = None
+
+
+class Splits(NamedTuple):
+    """Where to split neurons for the sake of their lower lines, how much nearer to the activation these will be in the
+    worse piece, and the same for upper lines; `(batch, *shape)` each. What gains nothing is not worth a split."""
+
+    at_lower: Tensor
+    lower: Tensor
+    at_upper: Tensor
+    upper: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +129,7 @@ class Relaxation(ABC):
         self.lower = lower.contiguous()
         self.upper = upper.contiguous()
         self._by_rule: dict[Rule, Lines] = {}
+        self._splits: Splits | None = None
 
     def over(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """The relaxation of the same activation over other bounds."""
@@ -151,30 +164,47 @@ class Relaxation(ABC):
         """The relaxation as a triangle, of which searches split neurons at the kink; None if it is none."""
         return None
 
-    def split_points(self) -> Tensor | None:
-        """Where to split neurons, `(batch, *shape)`; None if they cannot be split.
+    def splits(self) -> Splits | None:
+        """Where to split neurons, and what that is worth; None if they cannot be split.
 
-        Curved activations can be split anywhere. This says where both pieces are relaxed well.
+        A piece is relaxed as the same activation `over` what is left of its interval, so curved activations can be
+        split anywhere. This takes what is best for the worse piece: where the line is farthest from the activation, or
+        one of the `candidates`.
         """
-        return self._middle()
+        if self._splits is None:
+            losses, (lower, upper) = self.losses()
+            points = [z.clamp(self.lower, self.upper) for z in (lower, upper, *self._candidates())]
+            pieces = [(self.over(self.lower, p).losses()[0], self.over(p, self.upper).losses()[0]) for p in points]
+            gains = [[(losses[k] - torch.maximum(*(t[k] for t in p))).clamp(min=0) for p in pieces] for k in (0, 1)]
+            (low, first), (high, second) = (torch.stack(g).max(0) for g in gains)
+            every = torch.stack(points)
+            at_lower, at_upper = (every.gather(0, which[None])[0] for which in (first, second))
+            self._splits = Splits(at_lower, low, at_upper, high)
+        return self._splits
 
-    def _middle(self) -> Tensor:
-        """A point of the interval, whatever its ends: halves do not overflow, and are no numbers only of infinite
-        ends."""
-        middle = torch.nan_to_num(self.lower / 2 + self.upper / 2, nan=0.0)
-        return middle.clamp(self.lower, self.upper)
+    def _candidates(self) -> list[Tensor]:
+        """Points at which it may be good to split, whatever the line, `(batch, *shape)` each."""
+        return []
 
-    def cut(self, sides: Tensor) -> tuple[Tensor, Tensor]:
-        """The bounds of the pieces that neurons are taken to be on, `(batch, *shape)`.
+    def losses(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """How far the best lower and upper lines may be from the activation, what rounding might account for left out,
+        and where they are: `(batch, *shape)` each. A proposal.
 
-        Where `sides` is positive the piece above the split point, where it is negative the one below, where it is zero
-        the whole interval. The relaxation of a piece is that `over` its bounds. A piece may be empty.
+        Of what is convex or concave one line is the chord, and the other a tangent, which loses nothing where it
+        touches.
         """
-        points = self.split_points()
-        if points is None:
-            raise ValueError(f"{self.op.name} cannot be split")
-        lower = torch.where(sides > 0, torch.maximum(self.lower, points), self.lower)
-        return lower, torch.where(sides < 0, torch.minimum(self.upper, points), self.upper)
+        width, ends = self.upper - self.lower, [self.op.forward(z) for z in (self.lower, self.upper)]
+        chord = ((ends[1] - ends[0]) / torch.where(width > 0, width, 1.0)).nan_to_num(0.0, 0.0, 0.0)
+        one = torch.ones_like(chord).unsqueeze(1)
+        above, below = (self.support(-s * chord.unsqueeze(1), -s * one) for s in (1, -1))
+        start = (ends[0] - chord * self.lower).nan_to_num()
+        found = self._noticed(above.value[:, 0] - start, chord), self._noticed(below.value[:, 0] + start, chord)
+        return found, (above.z[:, 0], below.z[:, 0])
+
+    def _noticed(self, loss: Tensor, slope: Tensor) -> Tensor:
+        """What a line of such a slope loses, if it is more than rounding."""
+        noise = _NOISE * torch.finfo(loss.dtype).eps * (1 + slope.abs() * self.magnitude)
+        return torch.where(loss > noise, loss, 0.0)
 
     def rounded(self, slope: Tensor) -> Tensor:
         """Slopes of lower lines as proofs use them, short enough to be written down: of float32."""

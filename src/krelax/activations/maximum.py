@@ -56,7 +56,7 @@ class Maximum(Relaxation):
         possible = self.upper > self.lower.amax(-1, keepdim=True)
         return possible & (possible.sum(-1, keepdim=True) > 1)
 
-    def split_points(self) -> None:
+    def splits(self) -> None:
         return None
 
     def matters(self) -> Tensor:

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from krelax.activations.base import Activation, Relaxation, Rule, Support
 
+# Steps of bisection that find tangents, and those that find how much they lose.
+_CLOSELY, _ROUGHLY = 24, 8
+
 
 class SShaped(Relaxation):
     """`scale * sigmoid(gain * z) + offset`: sigmoid is (1, 1, 0), tanh is (2, 2, -1)."""
@@ -31,6 +34,13 @@ class SShaped(Relaxation):
         s = (self.gain * z).sigmoid()
         return self.scale * self.gain * s * (1 - s)
 
+    def _of_slope(self, slope: Tensor) -> Tensor:
+        """Where the curve has a slope, or nearly so, below zero; above zero it is as far away."""
+        ratio = torch.nan_to_num(slope / (self.scale * self.gain))  # s (1 - s) there
+        ratio = ratio.clamp(torch.finfo(slope.dtype).tiny, 0.25)
+        small = 2 * ratio / (1 + (1 - 4 * ratio).sqrt())  # the root without cancellation
+        return (torch.log(small) - torch.log1p(-small)) / self.gain
+
     def interval(self) -> tuple[Tensor, Tensor]:
         slack = 16 * torch.finfo(self.lower.dtype).eps
         low, high = self._act(self.lower), self._act(self.upper)
@@ -39,21 +49,27 @@ class SShaped(Relaxation):
 
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
-        tiny = torch.finfo(slope.dtype).tiny
-        ratio = slope / coeff / (self.scale * self.gain)  # s (1 - s) at a stationary point
-        ratio = torch.nan_to_num(ratio).clamp(tiny, 0.25)
-        small = 2 * ratio / (1 + (1 - 4 * ratio).sqrt())  # the root without cancellation
-        point = (torch.log(small) - torch.log1p(-small)) / self.gain
+        point = self._of_slope(slope / coeff)  # where it is stationary
         candidates = (lower, upper, point.clamp(lower, upper), (-point).clamp(lower, upper))
         z = torch.stack(torch.broadcast_tensors(*candidates))
         a = self._act(z)
         value, arg = (slope * z - coeff * a).max(0)
         return Support(value, z.gather(0, arg[None])[0], a.gather(0, arg[None])[0])
 
-    def split_points(self) -> Tensor:
-        """Where the curvature changes, so that both parts are convex or concave; the middle of those that are."""
-        bent = (self.lower < 0) & (self.upper > 0)
-        return torch.where(bent, 0.0, self._middle())
+    def _candidates(self) -> list[Tensor]:
+        """Where the curvature changes, so that both parts are convex or concave."""
+        return [torch.zeros_like(self.lower)]
+
+    def losses(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Lines through an end that are chords, or touch the curve beyond the inflection: so they are the farthest from
+        it where it has their slope on this side."""
+        low, high = self._adaptive(_ROUGHLY)
+        first, second = (-self._of_slope(low)).clamp(self.lower, self.upper), self._of_slope(high)
+        second = second.clamp(self.lower, self.upper)
+        below = self._act(first) - self._act(self.upper) + low * (self.upper - first)
+        above = self._act(self.lower) + high * (second - self.lower) - self._act(second)
+        below, above = self._noticed(below, low), self._noticed(above, high)
+        return (torch.where(self.upper <= 0, 0.0, below), torch.where(self.lower >= 0, 0.0, above)), (first, second)
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
         steepest = self._derivative(torch.zeros_like(self.lower).clamp(self.lower, self.upper))
@@ -65,14 +81,14 @@ class SShaped(Relaxation):
         middle = self._derivative((self.lower + self.upper) / 2)
         return torch.where(width > 1e-6, rise / width.clamp(min=1e-6), middle)
 
-    def _tangent(self, anchor: Tensor, near: Tensor) -> Tensor:
+    def _tangent(self, anchor: Tensor, near: Tensor, steps: int) -> Tensor:
         """Slope of the line through the curve at `anchor` that touches it between `near` and zero.
 
         Bisection on the touching point; only a proposal, so its accuracy does not matter.
         """
         value = self._act(anchor)
         inner, outer = torch.zeros_like(near), near
-        for _ in range(24):
+        for _ in range(steps):
             middle = (inner + outer) / 2
             gap = anchor - middle
             chord = (value - self._act(middle)) / torch.where(gap == 0, torch.ones_like(gap), gap)
@@ -96,14 +112,14 @@ class SShaped(Relaxation):
             case Rule.FIXED_1:
                 return self._chord(), self._chord()
             case Rule.ADAPTIVE:
-                return self._adaptive()
+                return self._adaptive(_CLOSELY)
 
-    def _adaptive(self) -> tuple[Tensor, Tensor]:
+    def _adaptive(self, steps: int) -> tuple[Tensor, Tensor]:
         """CROWN's lines: chord on the side of the curvature, tangent on the other."""
         chord, middle = self._chord(), self._derivative((self.lower + self.upper) / 2)
         # chord below the curve when the curve is concave at the lower end's tangent, and so on
         chord_is_lower = self._derivative(self.lower) >= chord
         chord_is_upper = self._derivative(self.upper) >= chord
-        lower = torch.where(self.upper <= 0, middle, self._tangent(self.upper, self.lower.clamp(max=0)))
-        upper = torch.where(self.lower >= 0, middle, self._tangent(self.lower, self.upper.clamp(min=0)))
+        lower = torch.where(self.upper <= 0, middle, self._tangent(self.upper, self.lower.clamp(max=0), steps))
+        upper = torch.where(self.lower >= 0, middle, self._tangent(self.lower, self.upper.clamp(min=0), steps))
         return torch.where(chord_is_lower, chord, lower), torch.where(chord_is_upper, chord, upper)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from krelax.activations.base import ASIDE, Activation, Lines, Relaxation, Rule, Support
+from krelax.activations.base import ASIDE, Activation, Lines, Relaxation, Rule, Splits, Support
 
 _STEPS, _TINY = 255.0, 1e-30
 
@@ -51,9 +51,10 @@ class Triangle(Relaxation):
     def triangle(self) -> Triangle:
         return self
 
-    def split_points(self) -> Tensor:
-        """The kink: what is left is linear."""
-        return torch.zeros_like(self.lower)
+    def splits(self) -> Splits:
+        """At the kink: what is left is linear, and lower lines may be facets anyway."""
+        zero = torch.zeros_like(self.lower)
+        return Splits(zero, zero, zero, self.height())
 
     def _act(self, z: Tensor) -> Tensor:
         return z.clamp(min=0) + self.negative_slope * z.clamp(max=0)

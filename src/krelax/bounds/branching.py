@@ -310,7 +310,9 @@ class Branching:
             stuck, later = stuck[: len(value)], stuck[len(value) :]
             self._floors.reach_by(slopes, leaves, stuck, value)
             self._show(points)
-            leaves.branch[stuck] = self._evaluator.any_undecided(leaves.select(stuck))
+            some = leaves.select(stuck)
+            self._evaluator.split_any(some)
+            leaves.branch[stuck], leaves.at[stuck] = some.branch, some.at
         leaves.branch[leaves.branch == _EXHAUSTED] = _HOPELESS
         leaves.branch[later] = _EXHAUSTED
         return Split(leaves, points)

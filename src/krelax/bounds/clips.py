@@ -7,6 +7,7 @@ from torch import Tensor
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.floors import Floors
 from krelax.bounds.leaves import Leaves
+from krelax.bounds.narrowing import Narrowing
 from krelax.bounds.recorder import Recorder
 from krelax.bounds.tree import Tree
 
@@ -18,7 +19,8 @@ class Clips:
     """Makes clips of the leaves of a tree, once it has begun to."""
 
     def __init__(self, evaluator: Evaluator, recorder: Recorder, floors: Floors, target: Tensor) -> None:
-        self._evaluator, self._recorder, self._floors, self._target = evaluator, recorder, floors, target
+        self._narrowing, self._recorder, self._floors = Narrowing(evaluator), recorder, floors
+        self._target = target
         self.begun = False
 
     def begin(self, tree: Tree[Leaves], open_: Tensor) -> None:
@@ -27,24 +29,24 @@ class Clips:
         value, query = (t[open_] for t in (tree.open.value, tree.open.query))
         self._floors.level = level = float((self._floors.ahead - self._target)[query].min())
         worst = tree.open.select(open_[value.argsort(stable=True)[:_LOOKED_AT]])
-        straight = self._evaluator.begin_clips(worst) if level > 0 else {}
+        straight = self._narrowing.begin(worst) if level > 0 else {}
         if not straight:
             return
         self.begun = True
         leaves = tree.take(tree.open.rows())
-        tree.absorb(self._evaluator.widened(leaves), leaves)
+        tree.absorb(self._narrowing.widened(leaves), leaves)
         self._recorder.begin_clips(level, straight)
 
     def apply(self, leaves: Leaves, middle: Tensor) -> None:
         """Narrow the intervals of open leaves where that promises anything: not where the affine bound of the margin
         is near its target in more than a quarter of its range, of which `middle` is the middle."""
-        self._leave_empty(leaves, self._evaluator.contradict(leaves))
+        self._leave_empty(leaves, self._narrowing.contradict(leaves))
         target = self._target[leaves.query]
         rows = ((leaves.floor <= target) & (leaves.value + middle > 2 * target)).nonzero()[:, 0]
         if not len(rows):
             return
         some = leaves.select(rows)
-        found = self._evaluator.clip(some, self._floors.level)
+        found = self._narrowing.clip(some, self._floors.level)
         self._floors.reach(some, some.rows(), found.value)
         clips = (found.narrowed & (some.floor <= self._target[some.query])).nonzero()[:, 0]
         behind = found.leaves.select(clips)

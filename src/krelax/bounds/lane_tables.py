@@ -21,7 +21,7 @@ from krelax.bounds.backward import Form, pull, rounding_of
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import gamma, underflow
-from krelax.bounds.sites import Splittable
+from krelax.bounds.sites import Kinked
 from krelax.lanes.matrices import Block, Matrix, Terms, Unmodelled, bias_of, folded, grouped, kept, rows_of, sizes_of
 from krelax.lanes.pairs import PARTS, POINTS
 from krelax.lanes.plan import Double, Forms, Layers, Pairs, Pattern, Proposing, Proving, Whole
@@ -68,7 +68,7 @@ class _Layer:
 
 
 def tables_of(
-    instance: Instance, bounds: LayerBounds, form: Form, sites: Mapping[int, Splittable], assumed: int | None
+    instance: Instance, bounds: LayerBounds, form: Form, sites: Mapping[int, Kinked], assumed: int | None
 ) -> Tables | None:
     """The tables of the queries `form`, in the type that decides; None for what kernels do not model: regions that are
     no boxes, proposals in double precision, and what matrices do not say or only with too many terms."""
@@ -106,7 +106,7 @@ def _layers(
     instance: Instance,
     bounds: LayerBounds,
     form: Form,
-    sites: Mapping[int, Splittable],
+    sites: Mapping[int, Kinked],
     nodes: list[int],
     assumed: int | None,
 ) -> list[_Layer]:
@@ -134,14 +134,14 @@ def _layers(
     return [_Layer(0, 0, np.arange(sizes[0]), 0, 0, 1.0, {}), *reversed(layers)]
 
 
-def _alive(bounds: LayerBounds, node: int, site: Splittable | None, size: int) -> NDArray[np.bool_]:
+def _alive(bounds: LayerBounds, node: int, site: Kinked | None, size: int) -> NDArray[np.bool_]:
     """Which entries of a layer are not zero everywhere."""
     if site is None or site.relaxation.negative_slope != 0:
         return np.ones(size, np.bool_)
     return (bounds.relaxations[node].upper.flatten() > 0).numpy()
 
 
-def _slots(bounds: LayerBounds, node: int, site: Splittable, wanted: NDArray[np.bool_]) -> list[Whole]:
+def _slots(bounds: LayerBounds, node: int, site: Kinked, wanted: NDArray[np.bool_]) -> list[Whole]:
     """The entries of an activation that are undecided, and those wanted among the flat and the passing ones. Raises
     Unmodelled where single precision sees other signs."""
     relaxation = bounds.relaxations[node]
@@ -166,7 +166,7 @@ class _Assembly:
         self,
         instance: Instance,
         bounds: LayerBounds,
-        sites: Mapping[int, Splittable],
+        sites: Mapping[int, Kinked],
         layers: list[_Layer],
         form: Form,
         error: Tensor,

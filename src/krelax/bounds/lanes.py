@@ -16,7 +16,7 @@ from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.rounding import bounding
-from krelax.bounds.sites import Site, Splittable
+from krelax.bounds.sites import Kinked, Site
 from krelax.lanes.plan import Climb, Own, Table
 from krelax.lanes.ready import kernels
 from krelax.watch import tick
@@ -36,7 +36,7 @@ class Gate:
         self, instance: Instance, bounds: LayerBounds, exact: Form, sites: Mapping[int, Site], assumed: int | None
     ) -> None:
         self._instance, self._bounds, self._exact, self._assumed = instance, bounds, exact, assumed
-        self._sites = {i: s for i, s in sites.items() if isinstance(s, Splittable)}
+        self._sites = {i: s for i, s in sites.items() if isinstance(s, Kinked)}
         paired = all(_is_pairs(site) for site in self._sites.values())
         modelled = len(self._sites) == len(sites) > 0 and paired and exact.constant.numel() > 0
         self._open = modelled and instance.region.lower.device.type == "cpu"
@@ -56,7 +56,7 @@ class Gate:
             return self._lanes
 
 
-def _is_pairs(site: Splittable) -> bool:
+def _is_pairs(site: Kinked) -> bool:
     """Whether all of its groups are pairs of undecided neurons."""
     sets = [g for g in site.groups if g.members.shape[1]]
     small = all(g.members.shape[2] == 2 for g in sets)
@@ -66,9 +66,7 @@ def _is_pairs(site: Splittable) -> bool:
 class Lanes:
     """Bounds leaves of the queries that the tables are of. Threads may bound different leaves side by side."""
 
-    def __init__(
-        self, instance: Instance, bounds: LayerBounds, sites: Mapping[int, Splittable], tables: Tables
-    ) -> None:
+    def __init__(self, instance: Instance, bounds: LayerBounds, sites: Mapping[int, Kinked], tables: Tables) -> None:
         self._instance, self._bounds, self._sites, self._tables = instance, bounds, sites, tables
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from krelax.activations import Relaxation, Rule
 from krelax.activations.triangle import Triangle
+from krelax.bounds.curved import Curved, Pieces, worth_splitting
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
 from krelax.bounds.split import Narrowed, Split
@@ -20,11 +21,13 @@ from krelax.proof.choices import Choices, Parts, codes
 
 
 class Splits(NamedTuple):
-    """The splits at one activation: leaves and columns of their tables, and the neurons, sides and multipliers."""
+    """The splits at one activation: leaves and columns of their tables, and the neurons, points, sides and
+    multipliers."""
 
     row: Tensor
     column: Tensor
     neuron: Tensor
+    point: Tensor
     side: Tensor
     multiplier: Tensor
 
@@ -40,15 +43,15 @@ class Site(ABC):
         """Where optimisation starts."""
 
     @abstractmethod
-    def step(self, rows: Sequence[Tensor], splits: Splits) -> Step:
-        """The step of some leaves."""
+    def step(self, rows: Sequence[Tensor], splits: Splits, leaves: int) -> Step:
+        """The step of so many leaves."""
 
     @abstractmethod
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         """Write what has been optimised back."""
 
     @abstractmethod
-    def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
+    def choices(self, rows: Sequence[Tensor], splits: Splits, leaves: int, proving: Relaxation) -> Choices:
         """What so many leaves chose for single neurons, as it is evaluated over the relaxation that proves."""
 
 
@@ -65,7 +68,7 @@ class Unsplit(Site):
     def roots(self, leaves: int) -> list[Tensor]:
         return [s.expand(leaves, *s.shape[1:]).clone() for s, free in self._pair() if free]
 
-    def step(self, rows: Sequence[Tensor], splits: Splits) -> Step:
+    def step(self, rows: Sequence[Tensor], splits: Splits, leaves: int) -> Step:
         every = iter(rows)
         lower, upper = (next(every).unsqueeze(0) if free else s.unsqueeze(1) for s, free in self._pair())
         return Single(self._relaxation, lower, upper)
@@ -73,18 +76,45 @@ class Unsplit(Site):
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         pass
 
-    def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
+    def choices(self, rows: Sequence[Tensor], splits: Splits, leaves: int, proving: Relaxation) -> Choices:
         every, leaves = iter(rows), leaves if rows else 1
         both = (next(every) if free else s.expand(leaves, *s.shape[1:]) for s, free in self._pair())
         return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).float().cpu().numpy())
 
 
 class Splittable(Site):
-    """Neurons that can be split, `first` the number of the first one, some of them in groups.
+    """Neurons that can be split, `first` the number of the first one."""
+
+    first: int
+    relaxation: Relaxation
+
+    @property
+    def count(self) -> int:
+        """Number of neurons."""
+        return self.relaxation.lower[0].numel()
+
+    def worth(self) -> Tensor:
+        """What splitting neurons may be worth, `(neurons,)`, in leaves in which they are not split."""
+        found = worth_splitting(self.relaxation)
+        return (found.lower + found.upper).flatten()
+
+    def worth_again(self, splits: Splits, leaves: int) -> Tensor:
+        """The same of the neurons that are split, `(splits,)`, in so many leaves."""
+        return torch.zeros_like(splits.point)
+
+    def pieces(self, splits: Splits) -> Pieces:
+        """The splits of some leaves, by the entries of the activation."""
+        return Pieces(splits.row * self.count + splits.neuron - self.first, splits.point, splits.side)
+
+
+class Kinked(Splittable):
+    """Neurons that are split at their kink, some of them in groups.
 
     The rows are lower slopes of undecided neurons, then shares and tilts of each set of groups, then both ends of the
     leaves' own intervals of neurons that clips narrow.
     """
+
+    relaxation: Triangle
 
     def __init__(self, relaxation: Triangle, groups: Sequence[Groups], first: int) -> None:
         self.relaxation, self.first = relaxation, first
@@ -105,17 +135,12 @@ class Splittable(Site):
         """The sets of groups that the neurons are in."""
         return self._groups
 
-    @property
-    def count(self) -> int:
-        """Number of neurons."""
-        return self.relaxation.lower[0].numel()
-
     def roots(self, leaves: int) -> list[Tensor]:
         slopes = self.relaxation.slopes(Rule.ADAPTIVE)[0].flatten(1)[:, self._undecided]
         shares = [t.flatten().expand(leaves, -1) for s in even(self._groups, 1) for t in (s.share.value, s.tilt.value)]
         return [t.clone() for t in (slopes.expand(leaves, -1), *shares)]
 
-    def step(self, rows: Sequence[Tensor], splits: Splits) -> Step:
+    def step(self, rows: Sequence[Tensor], splits: Splits, leaves: int) -> Step:
         slopes, *shared = rows[: 1 + 2 * len(self._groups)]
         place = splits.row * self.count + splits.neuron - self.first
         own = self.intervals(rows)
@@ -143,13 +168,15 @@ class Splittable(Site):
 
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         slopes, *shared = rows[: 1 + 2 * len(self._groups)]
-        slopes.copy_(alone(step).slope.value[0].flatten(1).index_select(1, self._undecided))
+        single = alone(step)
+        assert isinstance(single, Split)
+        slopes.copy_(single.slope.value[0].flatten(1).index_select(1, self._undecided))
         if isinstance(step, Grouped):
             every = (p.value for s in step.shares for p in (s.share, s.tilt))
             for row, value in zip(shared, every, strict=True):
                 row.copy_(value[0].flatten(0, 1).T)
 
-    def choices(self, rows: Sequence[Tensor], leaves: int, proving: Relaxation) -> Choices:
+    def choices(self, rows: Sequence[Tensor], splits: Splits, leaves: int, proving: Relaxation) -> Choices:
         """Both lines of every neuron that is undecided for proposals: what is decided for proofs has its own."""
         own, triangle = self.intervals(rows), proving.triangle()
         assert triangle is not None
@@ -182,10 +209,47 @@ class Splittable(Site):
         return shared[1]
 
 
-def alone(step: Step) -> Split:
+class Anywhere(Splittable):
+    """Neurons that are split at any point, and again. The rows are the slopes of lines that are worth optimising."""
+
+    def __init__(self, relaxation: Relaxation, first: int) -> None:
+        self.relaxation, self.first = relaxation, first
+        self.tensors = sum(relaxation.optimised)
+
+    def roots(self, leaves: int) -> list[Tensor]:
+        both = zip(self.relaxation.slopes(Rule.ADAPTIVE), self.relaxation.optimised, strict=True)
+        return [s.expand(leaves, *s.shape[1:]).clone() for s, free in both if free]
+
+    def step(self, rows: Sequence[Tensor], splits: Splits, leaves: int) -> Curved:
+        """It shares the memory of the rows. Lines that are not optimised are those of the leaves' own intervals."""
+        pieces, every, lines = self.pieces(splits), iter(rows), list(self.relaxation.optimised)
+        fixed = [] if all(lines) else pieces.over(self.relaxation, leaves).slopes(Rule.ADAPTIVE)
+        lower, upper = ((next(every) if free else fixed[k]).unsqueeze(0) for k, free in enumerate(lines))
+        return Curved(self.relaxation, lower, upper, pieces, splits.multiplier)
+
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        pass
+
+    def choices(self, rows: Sequence[Tensor], splits: Splits, leaves: int, proving: Relaxation) -> Choices:
+        return self.step(rows, splits, leaves).choices(0, None)
+
+    def points(self, neuron: Tensor, row: Tensor, splits: Splits, leaves: int) -> Tensor:
+        """Where some of so many leaves, `row`, best split one of their neurons, `(m,)` each."""
+        own, place = self.pieces(splits).over(self.relaxation, leaves), neuron - self.first
+        lower, upper = (t.flatten(1).expand(leaves, -1)[row, place][None] for t in (own.lower, own.upper))
+        found = worth_splitting(own.over(lower, upper))
+        return torch.where(found.lower > found.upper, found.at_lower, found.at_upper)[0]
+
+    def worth_again(self, splits: Splits, leaves: int) -> Tensor:
+        pieces = self.pieces(splits)
+        found = pieces.worth(pieces.over(self.relaxation, leaves))
+        return found.lower + found.upper
+
+
+def alone(step: Step) -> Split | Curved:
     """The part of a step that is about single neurons."""
     single = step.alone if isinstance(step, Grouped) else step
-    assert isinstance(single, Split)
+    assert isinstance(single, Split | Curved)
     return single
 
 

@@ -17,12 +17,10 @@ from torch import Tensor
 from krelax.activations.triangle import Triangle
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import written
-from krelax.bounds.steps import Parameter, Relaxed, SingleNeuron, columns, slope_choices
+from krelax.bounds.steps import MULTIPLIER_STEP, Parameter, Relaxed, SingleNeuron, columns, slope_choices
 from krelax.problem.region import dot
 from krelax.proof.choices import Choices
 
-# Multipliers are of the size of coefficients, whose unit is that of the query: they move faster than slopes in [0, 1].
-_MULTIPLIER_STEP = 1.0
 # Share of a lower line's price that counts when a split is chosen.
 _LOWER_LINE = 0.02
 
@@ -84,7 +82,7 @@ class Split(SingleNeuron):
         self._own = torch.full_like(side, relaxation.negative_slope).masked_fill_(side > 0, 1.0)
         self.slope = Parameter(slope, low, high, relaxation.step)
         zero = multiplier.new_zeros(())
-        self.multiplier = Parameter(multiplier, zero, zero + torch.inf, _MULTIPLIER_STEP)
+        self.multiplier = Parameter(multiplier, zero, zero + torch.inf, MULTIPLIER_STEP)
 
     def parameters(self) -> list[Parameter]:
         return [self.slope, self.multiplier] if len(self.place) else [self.slope]
@@ -144,6 +142,10 @@ class Split(SingleNeuron):
     def add_gradient(self, places: Tensor, coeff: Tensor, along: Tensor) -> None:
         assert self.slope.gradient is not None
         self.slope.gradient.flatten(2).index_add_(2, places, (along * (coeff > 0)).transpose(1, 2))
+
+    def points(self, coeff: Tensor, neuron: Tensor) -> Tensor:
+        """Where to split a neuron of each leaf, `(leaves,)`: at its kink."""
+        return coeff.new_zeros(len(neuron))
 
     def prices(self, coeff: Tensor) -> Tensor:
         """What splitting each neuron is expected to be worth, `(leaves, neurons)`: not positive where it is worth

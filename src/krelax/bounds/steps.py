@@ -24,6 +24,9 @@ from krelax.bounds.rounding import written
 from krelax.problem.region import dot
 from krelax.proof.choices import Choices
 
+# Multipliers are of the size of coefficients, whose unit is that of the query: they move faster than slopes in [0, 1].
+MULTIPLIER_STEP = 1.0
+
 
 @dataclass
 class Relaxed:

@@ -141,12 +141,13 @@ def _joined_lines(parts: Sequence[NDArray[np.float32] | None], counts: Sequence[
 @dataclass(frozen=True, eq=False)
 class LeafTable:
     """Leaves and what was chosen for each: `choices` by activation, and the splits on the way to it, `(leaves,
-    depth)`, as activation (-1: none), entry, side and multiplier. `clip`, `(leaves,)`: the number of the last clip on
-    the way, -1 for none; None if there are none at all."""
+    depth)`, as activation (-1: none), entry, point, side and multiplier. `clip`, `(leaves,)`: the number of the last
+    clip on the way, -1 for none; None if there are none at all."""
 
     choices: Mapping[int, Choices]
     node: NDArray[np.int32]
     entry: NDArray[np.int32]
+    point: NDArray[np.float32]
     side: NDArray[np.int8]
     multiplier: NDArray[np.float32]
     clip: Numbers | None = None
@@ -162,9 +163,9 @@ class LeafTable:
     @classmethod
     def unsplit(cls, choices: Mapping[int, Choices], count: int) -> LeafTable:
         """Leaves without a split, one for each form."""
-        kinds = (np.int32, np.int32, np.int8, np.float32)
-        node, entry, side, multiplier = (np.zeros((count, 0), kind) for kind in kinds)
-        return cls(choices, node, entry, side, multiplier)
+        kinds = (np.int32, np.int32, np.float32, np.int8, np.float32)
+        node, entry, point, side, multiplier = (np.zeros((count, 0), kind) for kind in kinds)
+        return cls(choices, node, entry, point, side, multiplier)
 
     @classmethod
     def join(cls, parts: Sequence[LeafTable]) -> LeafTable:
@@ -181,6 +182,7 @@ class LeafTable:
             choices,
             joined([p.node for p in parts], -1),
             joined([p.entry for p in parts], 0),
+            joined([p.point for p in parts], 0),
             joined([p.side for p in parts], 0),
             joined([p.multiplier for p in parts], 0),
             np.concatenate([np.full(len(p), -1) if p.clip is None else p.clip for p in parts]),

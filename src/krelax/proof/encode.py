@@ -178,15 +178,25 @@ class _Writer:
         trees = [_Tree(Lemma(MARGINS, (), 0.0, ()) if lemma is None else lemma, self) for lemma in lemmas]
         leaves: list[tuple[LeafTable | None, int]] = [leaf for tree in trees for leaf in tree.leaves]
         last = int(self._first[-1]) - 1 if self.assumed else None
-        tree = np.array([n for t in trees for n in t.nodes if n != last], np.int32)
+        tree = np.array([n for t in trees for n in t.nodes], np.int32)
+        here = tree != last
+        points = (
+            np.concatenate([np.zeros(0, np.float32), *(t.points for t in trees)])[here] if self._bent(tree) else None
+        )
         multipliers = np.concatenate([np.zeros(0, np.float32), *(t.multipliers for t in trees)])
         used = {i for noted, _ in leaves if noted is not None for i in noted.choices}
         crossings = [self._crossing(i, leaves) for i in sorted(used) if self._number[i] < before]
-        stated = file.Lemma(tree, multipliers, [c for c in crossings if c is not None])
+        stated = file.Lemma(tree[here], multipliers, [c for c in crossings if c is not None])
+        stated.points = points if self._bent(tree) else None
         if clips := [clip for t in trees for clip in t.clips]:
             stated.level = min(every.level for every, _ in clips)
             self._add_clips(stated, clips)
         return stated
+
+    def _bent(self, tree: NDArray[np.int32]) -> bool:
+        """Whether a tree splits neurons that are not linear on both sides of zero."""
+        owners = np.unique(np.searchsorted(self._first, tree[tree >= 0], side="right") - 1)
+        return any(self.network.activation(self.activations[j]).leak is None for j in owners.tolist())
 
     def _add_clips(self, stated: file.Lemma, used: Sequence[tuple[Clips, int]]) -> None:
         """The multipliers of the clips of a certificate's lemma, and the lines that they are for."""
@@ -234,33 +244,33 @@ class _Writer:
 
 
 class _Tree:
-    """The tree of one form in preorder: nodes, leaves and clips as rows of tables, multipliers on their paths, and the
-    numbers of the clips among those of a search."""
+    """The tree of one form in preorder: nodes and the points of their splits, leaves and clips as rows of tables,
+    multipliers on their paths, and the numbers of the clips among those of a search."""
 
     def __init__(self, lemma: Lemma, writer: _Writer) -> None:
         parts = lemma.parts
         self.nodes: list[int] = []
         self.leaves: list[tuple[LeafTable | None, int]] = []
-        self.multipliers = np.zeros(0, np.float32)
+        self.multipliers = self.points = np.zeros(0, np.float32)
         self.clips: list[tuple[Clips, int]] = []
         if not parts:
-            self.nodes, self.leaves = [file.LEAF], [(None, 0)]
+            self.nodes, self.leaves, self.points = [file.LEAF], [(None, 0)], np.zeros(1, np.float32)
             return
         depth = max(noted.node.shape[1] for noted, _ in parts)
         paths = [_paths(noted, rows, depth, writer) for noted, rows in parts]
-        neuron, side, multiplier = (np.concatenate([p[k] for p in paths]) for k in range(3))
+        neuron, point, side, multiplier = (np.concatenate([p[k] for p in paths]) for k in range(4))
         owners = [(noted, row) for noted, rows in parts for row in rows.tolist()]
         # before every leaf those that it lies behind
         order = np.lexsort(np.where(side == 0, 0, np.where(side > 0, 1, 2)).T[::-1]) if depth else np.arange(len(side))
         length = (side != 0).sum(1)
         common = np.logical_and.accumulate(side[order[1:]] == side[order[:-1]], axis=1).sum(1)  # with the leaf before
         if lemma.clips is None and not (common >= length[order[:-1]]).any():
-            self._all_at_once(order, length, common, neuron, multiplier, owners)
+            self._all_at_once(order, length, common, neuron, point, multiplier, owners)
         else:
-            self._one_by_one(order, length, (neuron, side, multiplier), owners, lemma.clips)
+            self._one_by_one(order, length, (neuron, point, side, multiplier), owners, lemma.clips)
 
     def _all_at_once(
-        self, order: Rows, length: Rows, common: Rows, neuron: Rows, multiplier: Rows, owners: list[Owner]
+        self, order: Rows, length: Rows, common: Rows, neuron: Rows, point: Rows, multiplier: Rows, owners: list[Owner]
     ) -> None:
         """Trees without clips, of which no leaf lies below another: every leaf adds what its path does not share with
         the leaf before."""
@@ -268,15 +278,17 @@ class _Tree:
         begin_at, end = np.append(0, common + 1)[:, None], length[order][:, None]
         columns, neuron = np.arange(depth + 1), wide(neuron[order], depth + 1, file.LEAF)
         np.put_along_axis(neuron, end, file.LEAF, 1)
-        self.nodes = neuron[(columns >= begin_at) & (columns <= end)].tolist()
+        mine = (columns >= begin_at) & (columns <= end)
+        self.nodes, self.points = neuron[mine].tolist(), wide(point[order], depth + 1, 0)[mine]
         self.leaves = [owners[leaf] for leaf in order.tolist()]
         self.multipliers = multiplier[order][columns[:depth] < end]
 
     def _one_by_one(
-        self, order: Rows, length: Rows, paths: tuple[Rows, Rows, Rows], owners: list[Owner], clips: Clips | None
+        self, order: Rows, length: Rows, paths: tuple[Rows, ...], owners: list[Owner], clips: Clips | None
     ) -> None:
         """Any trees: leaves below others are left out, and clips stand on the paths where they were made."""
-        (neuron, side, multiplier), last, found = paths, -1, [self.multipliers]
+        neuron, point, side, multiplier = paths
+        last, found, points = -1, [self.multipliers], list[float]()
         for leaf in order.tolist():
             if last >= 0 and np.array_equal(side[leaf, : length[last]], side[last, : length[last]]):
                 continue
@@ -284,16 +296,18 @@ class _Tree:
             for number, at in self._clips_before(clips, owners[leaf], begin):
                 assert clips is not None
                 self.nodes += [*neuron[leaf, begin:at].tolist(), file.CLIP]
+                points += [*point[leaf, begin:at].tolist(), 0.0]
                 place = clips.places[number]
                 self.leaves.append(place)
                 self.clips.append((clips, number))
                 found.append(place[0].multiplier[place[1], :at])
                 begin = at
             self.nodes += [*neuron[leaf, begin : length[leaf]].tolist(), file.LEAF]
+            points += [*point[leaf, begin : length[leaf]].tolist(), 0.0]
             self.leaves.append(owners[leaf])
             found.append(multiplier[leaf, : length[leaf]])
             last = leaf
-        self.multipliers = np.concatenate(found)
+        self.multipliers, self.points = np.concatenate(found), np.array(points, np.float32)
 
     @staticmethod
     def _clips_before(clips: Clips | None, leaf: Owner, begin: int) -> list[tuple[int, int]]:
@@ -314,10 +328,11 @@ class _Tree:
 
 def _paths(
     noted: LeafTable, rows: Numbers, depth: int, writer: _Writer
-) -> tuple[Numbers, NDArray[np.int8], NDArray[np.float32]]:
-    """Neurons, sides and multipliers of the splits of some leaves, `(leaves, depth)` each."""
+) -> tuple[Numbers, NDArray[np.float32], NDArray[np.int8], NDArray[np.float32]]:
+    """Neurons, points, sides and multipliers of the splits of some leaves, `(leaves, depth)` each."""
     neuron = writer.neuron(noted.node[rows], noted.entry[rows])
-    return wide(neuron, depth, -1), wide(noted.side[rows], depth, 0), wide(noted.multiplier[rows], depth, 0)
+    point, side = wide(noted.point[rows], depth, 0), wide(noted.side[rows], depth, 0)
+    return wide(neuron, depth, -1), point, side, wide(noted.multiplier[rows], depth, 0)
 
 
 def _set(groups: GroupSet) -> file.GroupSet:

@@ -23,7 +23,8 @@ _MOST_NODES = 1 << 24
 @dataclass(frozen=True)
 class Slot:
     """What choices at an activation must fit: how many entries its pre-activation has, whether it has pieces (then it
-    can be split, and has lower lines given by fractions), and how many groups of how many members each set has."""
+    is split at zero alone, and has lower lines given by fractions), and how many groups of how many members each set
+    has."""
 
     size: int
     pieces: bool
@@ -33,12 +34,14 @@ class Slot:
 @dataclass(frozen=True, eq=False)
 class Leaves:
     """The leaves and clips of all trees of a lemma. `form`, `(leaves,)`: whose it is. The splits on the path to one, i,
-    are those from `start[i]` to `start[i + 1]`: `neuron`, `side` (1 for z >= 0, -1 for z <= 0) and `multiplier`.
+    are those from `start[i]` to `start[i + 1]`: `neuron`, `point` p, `side` (1 for z >= p, -1 for z <= p) and
+    `multiplier`.
     `behind`, `(leaves,)`, is the last clip on the path, -1 for none, and `clips` are the numbers of all clips."""
 
     form: Index
     start: Index
     neuron: Index
+    point: NDArray[np.float64]
     side: NDArray[np.float64]
     multiplier: NDArray[np.float64]
     behind: Index
@@ -61,46 +64,78 @@ def leaves_of(lemma: Lemma, forms: int, slots: Sequence[Slot], assumed: int | No
     them. All paths begin with the side `z <= 0` of the neuron `assumed`, if there is one."""
     if (lemma.multipliers < 0).any() or len(lemma.tree) > _MOST_NODES:
         raise Malformed(f"negative multipliers, or more than {_MOST_NODES} nodes")
-    splittable = np.concatenate([np.zeros(0, bool), *(np.full(slot.size, slot.pieces) for slot in slots)])
+    kinds = _kinds(lemma, slots, assumed)
     owners, behind, clips, starts = list[int](), list[int](), list[int](), [0]
-    neurons, sides, most = list[int](), list[int](), len(lemma.multipliers)
-    for form, path, clip, mark in _visits(lemma, forms, splittable, assumed):
+    splits, sides, most = list[int](), list[int](), len(lemma.multipliers)
+    for form, path, clip, mark in _visits(lemma, forms, kinds):
         if mark == CLIP:
             clips.append(len(owners))
         owners.append(form)
         behind.append(clip)
-        neurons += path.keys()
+        splits += path.keys()
         sides += path.values()
-        starts.append(len(neurons))
+        starts.append(len(splits))
         if starts[-1] > most:
             raise Malformed("trees with more splits on their paths than the lemma has multipliers")
     if starts[-1] != most:
         raise Malformed(f"{most} multipliers for {starts[-1]} splits")
     _check_choices(lemma, len(owners), slots)
-    form_of, start, neuron, last, clip_of = (np.array(a, np.int64) for a in (owners, starts, neurons, behind, clips))
+    form_of, start, split, last, clip_of = (np.array(a, np.int64) for a in (owners, starts, splits, behind, clips))
     side, multiplier = np.array(sides, np.float64), lemma.multipliers.astype(np.float64)
-    return Leaves(form_of, start, neuron, side, multiplier, last, clip_of)
+    return Leaves(form_of, start, kinds.neuron[split], kinds.point[split], side, multiplier, last, clip_of)
 
 
-def _visits(
-    lemma: Lemma, forms: int, splittable: NDArray[np.bool_], assumed: int | None
-) -> Iterator[tuple[int, dict[int, int], int, int]]:
-    """Leaves and clips in order: the form, the sides of the neurons on the path, the last clip, and which of both."""
+@dataclass(frozen=True, eq=False)
+class _Kinds:
+    """Splits of a lemma by neuron and point: `number` has for every node of the trees which of them it is, or what it
+    is else, and `assumed` is that of the neuron which all paths begin with."""
+
+    number: Index
+    neuron: Index
+    point: NDArray[np.float64]
+    assumed: int | None
+
+
+def _kinds(lemma: Lemma, slots: Sequence[Slot], assumed: int | None) -> _Kinds:
+    """Raises Malformed for neurons that do not exist, and for points that they cannot be split at."""
+    at_zero = np.concatenate([np.zeros(0, bool), *(np.full(slot.size, slot.pieces) for slot in slots)])
+    number = lemma.tree.astype(np.int64)
+    split = number >= 0
+    if (number >= len(at_zero)).any():
+        raise Malformed("a neuron that does not exist, or comes too late, cannot be split")
+    if lemma.points is None:
+        if not at_zero[number[split]].all():
+            raise Malformed("a neuron that cannot be split at zero alone, without points")
+        return _Kinds(number, np.arange(len(at_zero)), np.zeros(len(at_zero)), assumed)
+    point = lemma.points + np.float64(0)  # which makes 0 of -0
+    if (point[~split] != 0).any() or (point[split][at_zero[number[split]]] != 0).any():
+        raise Malformed("points of what is no neuron, or of a neuron that cannot be split but at zero")
+    pairs = np.stack([number[split], point[split]], 1)
+    if assumed is not None:
+        pairs = np.append(pairs, [[assumed, 0.0]], 0)
+    pairs, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    number[split] = inverse.reshape(-1)[: split.sum()]
+    first = None if assumed is None else int(inverse.reshape(-1)[-1])
+    return _Kinds(number, pairs[:, 0].astype(np.int64), pairs[:, 1], first)
+
+
+def _visits(lemma: Lemma, forms: int, kinds: _Kinds) -> Iterator[tuple[int, dict[int, int], int, int]]:
+    """Leaves and clips in order: the form, the sides of the splits on the path, the last clip, and which of both."""
     marks = {LEAF} if lemma.level is None else {LEAF, CLIP}
-    root = {} if assumed is None else {assumed: -1}
+    root = {} if kinds.assumed is None else {kinds.assumed: -1}
     around: list[tuple[int, int]] = []  # clips that the path is behind, and the length it had there
     path, form, count = dict(root), 0, 0
-    for neuron in lemma.tree.tolist():
-        if neuron >= 0:
-            if neuron >= len(splittable) or not splittable[neuron] or neuron in path:
-                raise Malformed(f"neuron {neuron} cannot be split, or is split twice on a path")
-            path[neuron] = 1
+    for number in kinds.number.tolist():
+        if number >= 0:
+            if number in path:
+                raise Malformed(f"neuron {kinds.neuron[number]} is split twice at one point on a path")
+            path[number] = 1
             continue
-        if neuron not in marks or form >= forms:
+        if number not in marks or form >= forms:
             raise Malformed("a tree with more leaves than the lemma has forms, or with clips where none may be")
-        yield form, path, around[-1][0] if around else -1, neuron
+        yield form, path, around[-1][0] if around else -1, number
         count += 1
-        if neuron == CLIP:
+        if number == CLIP:
             around.append((count - 1, len(path)))
             continue
         if not path or not _backtrack(path):
@@ -114,9 +149,9 @@ def _visits(
 def _backtrack(path: dict[int, int]) -> bool:
     """Go on to the second side of the last split that has not been there; False if the tree is complete."""
     while path:
-        neuron, side = path.popitem()
+        split, side = path.popitem()
         if side > 0:
-            path[neuron] = -1
+            path[split] = -1
             return True
     return False
 

@@ -108,8 +108,10 @@ class Lemma:
     """Lower bounds of some forms. Each form has a tree over splits, and each leaf a witness.
 
     `tree` holds the trees of all forms one after the other, in preorder: -1 for a leaf, otherwise the neuron that is
-    split. Its first subtree has `z >= 0` and its second `z <= 0`. Neurons are numbered through the entries of all
-    pre-activations. Leaves are numbered in order of appearance. `multipliers` has one number for each split on the
+    split. Its first subtree has `z >= p` and its second `z <= p`, where p is in `points`, which have a number for each
+    node: zero for what is no neuron, and for neurons of activations with two linear pieces. Others may be split
+    anywhere, and again on a path. Without `points` all of them are zero. Neurons are numbered through the entries of
+    all pre-activations. Leaves are numbered in order of appearance. `multipliers` has one number for each split on the
     path to each leaf: leaf by leaf, from the root. `crossings` are the choices at activations. Without them an
     activation is adaptive throughout. `forms` is missing for margins: there the forms are the question's, in order.
 
@@ -124,6 +126,7 @@ class Lemma:
     crossings: list[Choices] = field(default_factory=list)
     forms: Forms | None = None
     level: float | None = None
+    points: Annotated[NDArray[np.float32], Stored("<f4", "nodes")] | None = None
 
 
 @dataclass

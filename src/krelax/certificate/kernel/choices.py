@@ -44,9 +44,8 @@ class Chosen:
         parts = [] if choices is None else [self._part(j, shares) for shares in choices.groups]
         if not len(splits.leaf):
             return relax(bounds, j, coeff, ends, Choice(tables=tables, parts=parts))
-        ends, pieces = splits.cut(ends, rows), activation.rule.pieces
-        assert pieces is not None  # nothing else is split
-        choice = Choice(tables=tables | splits.tables(rows, pieces), parts=parts)
+        ends = splits.cut(ends, rows)
+        choice = Choice(tables=tables | splits.tables(rows, activation.rule.pieces), parts=parts)
         return replace(relax(bounds, j, coeff, ends, choice), empty=np.asarray((ends[0] > ends[1]).any(1)))
 
     @cached_property
@@ -77,7 +76,8 @@ class Chosen:
         neuron = self.leaves.neuron[here]
         mine = (neuron >= first) & (neuron < last)
         leaf, here = leaf[mine], here[mine]
-        return _Splits(leaf, neuron[mine] - first, self.leaves.side[here], self.leaves.multiplier[here])
+        side, multiplier = self.leaves.side[here], self.leaves.multiplier[here]
+        return _Splits(leaf, neuron[mine] - first, self.leaves.point[here], side, multiplier)
 
     def _part(self, j: int, shares: Shares) -> Part:
         """What a set of groups takes over, outright or in parts."""
@@ -95,28 +95,33 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class _Splits:
-    """Splits of one activation: for each the leaf and the neuron, numbered from 0, side and multiplier."""
+    """Splits of one activation: for each the leaf and the neuron, numbered from 0, point, side and multiplier."""
 
     leaf: Index
     neuron: Index
+    point: Floats
     side: Floats
     multiplier: Floats
 
     def cut(self, ends: Ends, leaves: int) -> Ends:
-        """The intervals in every leaf, cut at zero."""
+        """The intervals in every leaf, cut at the points: at several, if a neuron is split again."""
         lower, upper = (np.repeat(end.T, leaves, 1).T if len(end) == 1 else end.copy() for end in ends)
-        up, down = ((self.leaf[mine], self.neuron[mine]) for mine in (self.side > 0, self.side < 0))
-        lower[up], upper[down] = np.maximum(lower[up], 0), np.minimum(upper[down], 0)
+        up, down = self.side > 0, self.side < 0
+        np.maximum.at(lower, (self.leaf[up], self.neuron[up]), self.point[up])
+        np.minimum.at(upper, (self.leaf[down], self.neuron[down]), self.point[down])
         return lower, upper
 
-    def tables(self, leaves: int, pieces: tuple[float, float]) -> dict[str, Table]:
-        """The slopes of the pieces that the splits leave, and by how much slopes are lowered. The sides decide, not
-        bounds that may be rounded."""
+    def tables(self, leaves: int, pieces: tuple[float, float] | None) -> dict[str, Table]:
+        """By how much slopes are lowered, and the slopes of linear pieces that splits leave. Their sides decide which,
+        not bounds that may be rounded."""
         neurons, place = np.unique(self.neuron, return_inverse=True)
         slopes, lowered = np.full((leaves, len(neurons)), np.nan), np.zeros((leaves, len(neurons)))
-        slopes[self.leaf, place] = np.where(self.side > 0, pieces[1], pieces[0])
-        lowered[self.leaf, place] = self.side * self.multiplier
-        return {"pieces": Table(neurons, slopes), "lowered": Table(neurons, lowered)}
+        np.add.at(lowered, (self.leaf, place), self.side * self.multiplier)
+        tables = {"lowered": Table(neurons, lowered)}
+        if pieces is not None:
+            slopes[self.leaf, place] = np.where(self.side > 0, pieces[1], pieces[0])
+            tables["pieces"] = Table(neurons, slopes)
+        return tables
 
 
 def _tables(c: Choices, batch: Index, size: int) -> dict[str, Table]:

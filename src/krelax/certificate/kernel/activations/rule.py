@@ -24,8 +24,9 @@ ASIDE = 2.0**-20
 class Rule:
     """One activation; a subclass says what is true of it. What stands here is right for most of them.
 
-    `pieces` are the slopes for `z <= 0` and `z >= 0` of an activation that is linear there: then it can be split at
-    zero, may stand in groups, and has lower lines given by fractions. None for others.
+    `pieces` are the slopes for `z <= 0` and `z >= 0` of an activation that is linear there: then it is split at zero,
+    may stand in groups, and has lower lines given by fractions. None for others, which are split anywhere: a piece is
+    the same activation over what is left of its interval.
     """
 
     name: ClassVar[str]

@@ -1,0 +1,91 @@
+"""What leaves chose, activation by activation: their columns as rows of sites, as splits, and as a witness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from krelax.activations import Relaxation
+from krelax.bounds.groups import Groups
+from krelax.bounds.layers import LayerBounds
+from krelax.bounds.leaves import Leaves
+from krelax.bounds.sites import Anywhere, Kinked, Site, Splits, Splittable, Unsplit, alone
+from krelax.bounds.split import Narrowed
+from krelax.bounds.steps import Witness
+
+
+def _site(relaxation: Relaxation, groups: Sequence[Groups], first: int) -> Site:
+    """What an activation can be: split at a kink, split anywhere, or not at all."""
+    triangle = relaxation.triangle()
+    if triangle is not None:
+        return Kinked(triangle, groups, first)
+    return Unsplit(relaxation) if relaxation.splits() is None else Anywhere(relaxation, first)
+
+
+class Sites:
+    """The sites of the activations `nodes`, in order, over the relaxations that propose. `every` has them by node."""
+
+    def __init__(self, proposing: LayerBounds, nodes: Sequence[int]) -> None:
+        self.every: dict[int, Site] = {}
+        first = 0
+        for i in nodes:
+            site = self.every[i] = _site(proposing.relaxations[i], proposing.groups.get(i, ()), first)
+            first += site.count if isinstance(site, Splittable) else 0
+
+    def splittable(self) -> Iterator[tuple[int, Splittable]]:
+        """The activations whose neurons can be split."""
+        return ((i, s) for i, s in self.every.items() if isinstance(s, Splittable))
+
+    def kinked(self) -> Iterator[tuple[int, Kinked]]:
+        """Those whose neurons are split at their kinks."""
+        return ((i, s) for i, s in self.every.items() if isinstance(s, Kinked))
+
+    def rows(self, leaves: Leaves) -> Iterator[tuple[int, Site, list[Tensor]]]:
+        """The activations with what leaves can choose there."""
+        slopes = iter(leaves.slopes)
+        for i, site in self.every.items():
+            yield i, site, list(islice(slopes, site.tensors))
+
+    def splits(self, leaves: Leaves) -> dict[int, Splits]:
+        """The splits of leaves at each activation."""
+        row, column = (leaves.neuron >= 0).nonzero(as_tuple=True)
+        neuron = leaves.neuron[row, column]
+        columns = (leaves.point, leaves.side, leaves.multiplier)
+        every = Splits(row, column, neuron, *(t[row, column] for t in columns))
+        ends = neuron.new_tensor([s.first + s.count for _, s in self.splittable()])
+        place = torch.bucketize(neuron, ends, right=True)
+        counts, order = torch.bincount(place, minlength=len(ends)).tolist(), place.argsort(stable=True)
+        parts = zip(*(t[order].split(counts) for t in every), strict=True)
+        found = {i: Splits(*part) for (i, _), part in zip(self.splittable(), parts, strict=True)}
+        nothing = Splits(*(t[:0] for t in every))
+        return {i: found.get(i, nothing) for i in self.every}
+
+    def witness(self, leaves: Leaves, splits: Mapping[int, Splits]) -> Witness:
+        """The steps that leaves with these splits make."""
+        return {i: site.step(rows, splits[i], len(leaves)) for i, site, rows in self.rows(leaves)}
+
+    def keep(self, leaves: Leaves, witness: Witness, splits: Mapping[int, Splits]) -> None:
+        """Write what has been optimised back into the columns of leaves."""
+        for i, site, rows in self.rows(leaves):
+            site.keep(witness[i], rows)
+            if isinstance(site, Splittable):
+                leaves.multiplier[splits[i].row, splits[i].column] = alone(witness[i]).multiplier.value
+
+    def points(self, leaves: Leaves) -> Tensor:
+        """Where leaves split their next neurons, `(leaves,)`, if nothing is known of coefficients."""
+        found, curved = torch.zeros_like(leaves.at), [(i, s) for i, s in self.splittable() if isinstance(s, Anywhere)]
+        splits = self.splits(leaves) if curved else {}
+        for i, site in curved:
+            rows = ((leaves.branch >= site.first) & (leaves.branch < site.first + site.count)).nonzero()[:, 0]
+            found[rows] = site.points(leaves.branch[rows], rows, splits[i], len(leaves))
+        return found
+
+    def own_intervals(self, leaves: Leaves) -> Iterator[tuple[int, Kinked, Narrowed]]:
+        """The activations before which clips have narrowed the leaves' intervals."""
+        for i, site, rows in self.rows(leaves):
+            own = site.intervals(rows) if isinstance(site, Kinked) else None
+            if own is not None and isinstance(site, Kinked):
+                yield i, site, own
