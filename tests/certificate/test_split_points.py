@@ -72,7 +72,7 @@ def test_what_splits_decide_is_accepted(kinds: str, seed: int, tmp_path: Path) -
         assert 0 < min(margins) <= float(case.margins(case.inputs(100000)).min())
     refuse_what_is_changed(kept, lemma, model, case)
     short = replace(kept.questions[0], margins=replace(lemma, points=lemma.points[:-1]))
-    with pytest.raises(ValueError, match="points: .* nodes"):
+    with pytest.raises(ValueError, match=r"points: .* nodes"):
         write(tmp_path / "d.zip", replace(kept, questions=[short]))
 
 
