@@ -16,6 +16,7 @@ from krelax.search.effort import Complete, Found
 from krelax.search.inputs import Inputs
 from krelax.search.margins import Confirm, Probe, Refuted
 from krelax.search.neurons import Neurons
+from krelax.search.programs import Programs
 from krelax.search.schedule import Way, take_turns
 
 
@@ -40,11 +41,12 @@ def decide_question(
         return Found(float(queries.margin(found.value)), "timeout", conclusion=found.conclusion())
     clauses = (posed.queries if found.joint else queries).clause_values(found.value)
     before = float(clauses.amin())
-    ways: list[Way] = [Descents(instance, queries, clauses[0] > 0, effort.attack, probe)]
+    descents = Descents(instance, queries, clauses[0] > 0, effort.attack, probe)
+    ways: list[Way] = [descents]
     if "inputs" in effort.split and Inputs.able(instance):
         ways.append(boxes.joining(probe) if boxes else Inputs(instance, queries, effort.boxes, probe))
     if "neurons" in effort.split or len(ways) < 2:
-        ways.append(Neurons(posed, effort, probe))
+        ways += [Programs(posed, probe, descents.follow), Neurons(posed, effort, probe)]
     with torch.no_grad():
         try:
             best = take_turns(ways, instance).found
