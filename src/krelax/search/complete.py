@@ -45,8 +45,10 @@ def decide_question(
     ways: list[Way] = [descents]
     if "inputs" in effort.split and Inputs.able(instance):
         ways.append(boxes.joining(probe) if boxes else Inputs(instance, queries, effort.boxes, probe))
+    if "programs" in effort.split:
+        ways.append(Programs(posed, probe, descents.follow))
     if "neurons" in effort.split or len(ways) < 2:
-        ways += [Programs(posed, probe, descents.follow), Neurons(posed, effort, probe)]
+        ways.append(Neurons(posed, effort, probe))
     with torch.no_grad():
         try:
             best = take_turns(ways, instance).found

@@ -13,7 +13,7 @@ from krelax.search.attack import Attack
 from krelax.search.boxes import Splitting
 from krelax.search.verdict import Counterexample
 
-Split = Literal["inputs", "neurons"]
+Split = Literal["inputs", "neurons", "programs"]
 
 _MARGINS = Effort(
     leaves=256,
@@ -51,7 +51,7 @@ _SWEEPS = tuple(Effort(rounds=rounds) for rounds in (0, 10, 40, 160))
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
-    Inputs and neurons are split in turns (`krelax.search.schedule`), or what `split` names of both.
+    Inputs and neurons are split, and programs solved, in turns (`krelax.search.schedule`), or what `split` names.
 
     Margins are branched on, at first for `turn` seconds, and then for as long again and again while that is
     on course: worst leaves come nearer to zero by about the same with every doubling of the time, so that `hope`
@@ -64,7 +64,7 @@ class Complete:
     course. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it.
     """
 
-    split: tuple[Split, ...] = ("inputs", "neurons")
+    split: tuple[Split, ...] = ("inputs", "neurons", "programs")
     boxes: Splitting = field(default_factory=Splitting)
     branching: Effort = _MARGINS
     passes: tuple[Pass, ...] = _PASSES

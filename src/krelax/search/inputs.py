@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 
@@ -14,19 +16,17 @@ from krelax.proof.log import Conclusion
 from krelax.search.boxes import InputSplitting, Splitting
 from krelax.search.effort import Found
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS
+from krelax.search.schedule import PRODUCTS, Course
 
 # What a batch of boxes costs for each node of a network, beside its products: calls of operators.
 _CALLS = 2e-4
-# The smallest and the largest share of the time, of which other ways have one.
-_LEAST, _MOST = 1 / 8, 4.0
 
 
 class Inputs:
     """Boxes, until all are closed, one holds a counterexample, or they cannot be cut any more.
 
-    Boxes are closed one after the other, so the part of the region that is closed tells how far the search has come:
-    it gets as much time as other ways when a fifth is closed, and more as it comes nearer to its end.
+    Boxes are closed one after the other, so the part of the region that is closed tells how far the search has come,
+    and how fast that part grows how much of the time it should have.
     """
 
     proves = True
@@ -34,6 +34,7 @@ class Inputs:
     def __init__(self, instance: Instance, queries: Queries, effort: Splitting, probe: Probe) -> None:
         self._instance, self._queries, self._effort, self._probe = instance, queries, effort, probe
         self._search: InputSplitting | None = None
+        self._course = Course()
         nodes, inputs = instance.network.nodes, len(varied(instance.region))
         # less than a box for each pair of inputs tells nothing of those to come
         self.price = inputs**3 * products(instance.network.nodes) / PRODUCTS + len(nodes) * _CALLS
@@ -55,10 +56,10 @@ class Inputs:
             return False
         if self._search is None:
             self._search = InputSplitting(self._instance, self._queries, self._effort, self._replays)
+        began = time.perf_counter()
         result = self._search.run(seconds)
         self._probe.points.extend(self._search.least)
-        share = self._search.closed
-        self.weight = min(_MOST, max(_LEAST, 4 * share / max(1 - share, 1e-9)))
+        self.weight = self._course.weight(time.perf_counter() - began, self._search.closed)
         conclusion = Conclusion(boxes=result.cuts) if result.holds and result.cuts is not None else None
         # of boxes that do not hold there is no proof
         margin = result.margin if result.holds or not self._instance.logs else -torch.inf

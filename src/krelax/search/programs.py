@@ -28,12 +28,10 @@ from krelax.proof.log import MARGINS, UNSTATED, Forms
 from krelax.search.clauses import Posed
 from krelax.search.effort import Found
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS
+from krelax.search.schedule import PRODUCTS, Course
 
 # A program takes about so many products for each product of its rows and those of the network.
 _PASSES = 10
-# The smallest and the largest share of the time, of which other ways have one.
-_LEAST, _MOST = 1 / 8, 4.0
 # What a reason counts for more than the one before, and where counts begin anew.
 _LATER, _LARGEST = 1.05, 1e50
 # Leaves that are proven together, and points that are looked at together.
@@ -140,7 +138,7 @@ class Programs:
         self._points: list[Tensor] = []
         self._steps = self._work()
         self._tree: Tree | None = None
-        self.weight = 1.0
+        self.weight, self._course = 1.0, Course()
         nodes, relaxations = self._instance.network.nodes, self._found.bounds.relaxations
         rows = sum(prod(nodes[nodes[i].inputs[0]].shape) for i in relaxations)
         self.price = _PASSES * rows * products(nodes) / PRODUCTS
@@ -154,13 +152,14 @@ class Programs:
 
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do."""
-        until = time.perf_counter() + seconds
-        deadline = self._instance.deadline
-        if self._tree is None and deadline is not None and time.perf_counter() + self.price > deadline:
+        began, deadline = time.perf_counter(), self._instance.deadline
+        if self._tree is None and deadline is not None and began + self.price > deadline:
             return False
         with suppress(OutOfTime):
             for _ in self._steps:
-                if time.perf_counter() >= until:
+                now = time.perf_counter()
+                if now >= began + seconds:
+                    self.weight = self._course.weight(now - began, self._tree.share if self._tree else 0.0)
                     return True
         return False
 
@@ -184,8 +183,6 @@ class Programs:
                 yield from self._look(feasible)
                 if tree.stuck:
                     return
-                share = tree.share
-                self.weight = min(_MOST, max(_LEAST, 4 * share / max(1 - share, 1e-9)))
                 yield
             if not self._prove(margin, programs, tree.leaves):
                 return

@@ -22,6 +22,8 @@ from krelax.search.effort import Found
 PRODUCTS = 1e9
 # Seconds of the first slice.
 _FIRST = 0.1
+# The smallest and the largest share of the time of a way whose course is known, of which other ways have one.
+_LEAST, _MOST = 1 / 8, 4.0
 
 
 class Way(Protocol):
@@ -50,6 +52,25 @@ class Way(Protocol):
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do. What cannot pause may take up to `patience`."""
         ...
+
+
+class Course:
+    """How fast the part of the work that is done grows, and the share of the time that it earns.
+
+    What counts is the latter half of the time. A tree may close most of a region at once and then hardly anything.
+    """
+
+    def __init__(self) -> None:
+        self._readings = [(0.0, 0.0)]
+
+    def weight(self, seconds: float, done: float) -> float:
+        """The share after so many more seconds, when such a part is done: one, where the rest would take four times as
+        long as it has had so far, if it went on like this."""
+        now = self._readings[-1][0] + seconds
+        before = max(reading for reading in self._readings if reading[0] <= now / 2)
+        self._readings.append((now, done))
+        rate = (done - before[1]) / max(now - before[0], 1e-9)
+        return min(_MOST, max(_LEAST, 4 * rate * now / max(1 - done, 1e-9)))
 
 
 def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
