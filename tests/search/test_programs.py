@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise, product
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from tests.exact_cells import least_margin
-from torch import Tensor
 
 from krelax.activations import LeakyReLU, ReLU
 from krelax.bounds.backward import outputs
@@ -83,9 +83,13 @@ def satisfiable(clauses: list[Any], variables: int) -> bool:
 def settled(network: Network, region: Box, queries: Queries, plan: Plan = ALONE) -> Outcome:
     outcomes: list[Outcome] = []
 
-    def unsafe(i: int, x: Tensor, y: Tensor) -> bool:
-        return bool((y.double().flatten() @ queries.rows[0].T + queries.offsets[0] <= 0).all())
+    def run(x: Any) -> Any:
+        return network(torch.from_numpy(x).double()[None])[0].numpy()
 
+    def unsafe(i: int, x: Any, y: Any) -> bool:
+        return bool((queries.rows[0].numpy() @ y.flatten() + queries.offsets[0].numpy() <= 0).all())
+
+    network = replace(network, replay=run)
     decide(network, Questions(region, queries, unsafe), plan, lambda i, o: outcomes.append(o), 900, proofs=True)
     return outcomes[0]
 
