@@ -142,6 +142,28 @@ class Program:
         self._warm = status is Status.OPTIMAL  # from an infeasible basis the simplex method is slow
         return self._read(status)
 
+    def go_on(self) -> Solution:
+        """Solve again after small changes of bounds, from the last basis even where that had no solution."""
+        status = self._run("simplex")
+        if status is Status.UNFINISHED:
+            return self.solve(cold=True)
+        return self._read(status)
+
+    def bound(self, column: int, lower: float, upper: float) -> None:
+        """Change the bounds of a column."""
+        self._expect(self._solver.changeColBounds(column, lower, upper))
+
+    def bound_row(self, handle: int, upper: float) -> None:
+        """Change the bound of an added row; infinite if it says nothing."""
+        row = self.model.rows + self._handles.index(handle)
+        self._expect(self._solver.changeRowBounds(row, -np.inf, upper))
+
+    def point(self, solution: Solution) -> Tensor:
+        """The input of a solution, `(1, *shape)`, in the region."""
+        entries, region = self.after(0), self.instance.region
+        x = np.where(entries.column >= 0, solution.x[entries.column] * entries.scale, 0.0)
+        return region.project(torch.from_numpy(x).to(region.lower).view_as(region.lower).unsqueeze(1))[:, 0]
+
     def add_rows(self, cuts: Sequence[Cut]) -> list[int]:
         """Add inequalities and return a handle for each. What follows from them is as sound as they are."""
         if cuts:
@@ -310,14 +332,10 @@ def solve_form(instance: Instance, bounds: LayerBounds, form: Form) -> tuple[Ten
     ((node, coeff),) = form.coeff.items()
     program = Program(instance, bounds, last=node, inactive=True)
     solution = program.minimise(coeff[0, 0], float(form.constant))
-    entries = program.after(0)
-    x = np.where(entries.column >= 0, solution.x[entries.column] * entries.scale, 0.0)
-    region = instance.region
-    point = region.project(torch.from_numpy(x).to(region.lower).view_as(region.lower).unsqueeze(1))[:, 0]
     slopes = solution.slopes
     if solution.status is Status.INFEASIBLE:
         slopes = _along(program, coeff[0], form.constant[0], slopes)
-    return program.value(coeff[0], form.constant[0], slopes).reshape(()), point, slopes
+    return program.value(coeff[0], form.constant[0], slopes).reshape(()), program.point(solution), slopes
 
 
 def _along(program: Program, coeff: Tensor, constant: Tensor, ray: dict[int, Tensor]) -> dict[int, Tensor]:

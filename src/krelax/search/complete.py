@@ -17,6 +17,7 @@ from krelax.search.effort import Complete, SearchResult
 from krelax.search.inputs import Inputs
 from krelax.search.margins import Confirm, Probe, Refuted
 from krelax.search.neurons import Neurons
+from krelax.search.programs import Programs
 from krelax.search.schedule import Way, take_turns
 
 
@@ -41,11 +42,14 @@ def decide_question(
         return SearchResult(float(queries.margin(found.value)), "timeout", conclusion=found.conclusion())
     clauses = (posed.queries if found.joint else queries).clause_values(found.value)
     before = float(clauses.amin())
-    ways: list[Way] = [Descents(instance, queries, clauses[0] > 0, effort.attack, probe)]
+    descents = Descents(instance, queries, clauses[0] > 0, effort.attack, probe)
+    ways: list[Way] = [descents]
     if "inputs" in effort.split and Inputs.able(instance):
         ways.append(boxes.joining(probe) if boxes else Inputs(instance, queries, effort.boxes, probe))
     if "bottleneck" in effort.split and (narrow := Bottleneck.of(instance, queries, effort.boxes, probe)):
         ways.append(narrow)
+    if "programs" in effort.split:
+        ways.append(Programs(posed, probe, descents.follow))
     if "neurons" in effort.split or len(ways) < 2:
         ways.append(Neurons(posed, effort, probe))
     with torch.no_grad():

@@ -78,7 +78,7 @@ class Descent:
             best = yield from self._step(here)
             if best is not None:
                 yield from self._cross(here, *best)
-            if before - self.value >= _WORTHWHILE * abs(before):
+            if before > self.value and before - self.value >= _WORTHWHILE * abs(before):
                 failures = 0
             else:
                 self._radius, failures = self._radius * _SHORTER, failures + 1

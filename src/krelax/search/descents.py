@@ -68,11 +68,11 @@ class Descents:
             points, margins = descend(self._instance, queries, starts(self._instance, queries, attack), attack)
             yield
             for i in margins[0].argsort().tolist():
-                yield from self._from(points[0, i])
+                yield from self.follow(points[0, i])
                 if shown:
-                    yield from self._from(shown.pop())
+                    yield from self.follow(shown.pop())
 
-    def _from(self, x: Tensor) -> Iterator[None]:
+    def follow(self, x: Tensor) -> Iterator[None]:
         """Descend from one point, on the clause that is weakest there."""
         instance, queries = self._instance, self._queries
         x = instance.region.project(x.to(instance.region.lower)[None, None])[0]

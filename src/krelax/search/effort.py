@@ -13,7 +13,7 @@ from krelax.search.attack import Attack
 from krelax.search.boxes import Splitting
 from krelax.search.verdict import Counterexample
 
-Split = Literal["inputs", "bottleneck", "neurons"]
+Split = Literal["inputs", "bottleneck", "neurons", "programs"]
 
 _MARGINS = Effort(
     leaves=256,
@@ -51,8 +51,8 @@ _SWEEPS = tuple(Effort(rounds=rounds) for rounds in (0, 10, 40, 160))
 class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
-    Inputs, what goes through a bottleneck, and neurons are split in turns (`krelax.search.schedule`), or what `split`
-    names of these.
+    Inputs, what goes through a bottleneck, and neurons are split, and programs solved, in turns
+    (`krelax.search.schedule`), or what `split` names of these.
 
     Margins are branched on, at first for `turn` seconds, and then for as long again and again while that is
     on course: worst leaves come nearer to zero by about the same with every doubling of the time, so that `hope`
@@ -65,7 +65,7 @@ class Complete:
     course. No turn takes more than `share` of the time that is left, and no pass more than `passing` of it.
     """
 
-    split: tuple[Split, ...] = ("inputs", "bottleneck", "neurons")
+    split: tuple[Split, ...] = ("inputs", "bottleneck", "neurons", "programs")
     boxes: Splitting = field(default_factory=Splitting)
     branching: Effort = _MARGINS
     passes: tuple[Pass, ...] = _PASSES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 import torch
@@ -18,20 +17,17 @@ from krelax.proof.log import Conclusion
 from krelax.search.boxes import InputSplitting, Splitting
 from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS
+from krelax.search.schedule import PRODUCTS, Course
 
 # What a batch of boxes costs for each node of a network, beside its products: calls of operators.
 _CALLS = 2e-4
-# The smallest and the largest share of the time, of which other ways have one.
-_LEAST, _MOST = 1 / 8, 4.0
 
 
 class Inputs:
     """Boxes, until all are closed, one holds a counterexample, or they cannot be cut any more.
 
-    Boxes are closed one after the other, so the part of the region that is closed tells how long the rest will take,
-    at the rate so far and at that of the last turn: the search gets as much time as other ways when that is four times
-    what it has taken so far, more when it is less, and less when it is more.
+    Boxes are closed one after the other, so the part of the region that is closed tells how far the search has come,
+    and how fast that part grows how much of the time it should have.
     """
 
     proves = True
@@ -39,10 +35,10 @@ class Inputs:
     def __init__(self, instance: Instance, queries: Queries, effort: Splitting, probe: Probe) -> None:
         self._instance, self._queries, self._effort, self._probe = instance, queries, effort, probe
         self._search: InputSplitting | None = None
+        self._course = Course()
         nodes, inputs = instance.network.nodes, len(varied(instance.region))
         # less than a box for each pair of inputs tells nothing of those to come
         self.price = inputs**3 * products(instance.network.nodes) / PRODUCTS + len(nodes) * _CALLS
-        self._spent = self._closed = 0.0
         self.weight, self.found, self._ended = 1.0, SearchResult(-torch.inf, "timeout"), False
 
     @staticmethod
@@ -63,7 +59,7 @@ class Inputs:
             self._search = InputSplitting(self._instance, self._queries, self._effort, self._refutes)
         began = time.perf_counter()
         result = self._search.run(seconds)
-        self._progress(time.perf_counter() - began, self._search.closed)
+        self.weight = self._course.weight(time.perf_counter() - began, self._search.closed)
         self._show(self._search.least)
         conclusion = self._conclusion(result.cuts) if result.holds and result.cuts is not None else None
         # of boxes that do not hold there is no proof
@@ -71,13 +67,6 @@ class Inputs:
         self.found = SearchResult(margin, result.reason, self._probe.found if result.violated else None, conclusion)
         self._ended = result.reason != "timeout"
         return not self._ended
-
-    def _progress(self, seconds: float, closed: float) -> None:
-        """A turn has taken so long, and so much is closed now."""
-        gained, self._closed, self._spent = closed - self._closed, closed, self._spent + seconds
-        rest = max(1 - closed, 1e-9)
-        paces = closed / rest, gained / rest * self._spent / max(seconds, 1e-9)
-        self.weight = math.sqrt(math.prod(min(_MOST, max(_LEAST, 4 * pace)) for pace in paces))
 
     def _show(self, points: Tensor) -> None:
         """Show points of small margin to ways that look for counterexamples."""

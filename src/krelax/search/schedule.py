@@ -11,6 +11,7 @@ its own progress may give it a larger share than others, or a smaller one, but a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -22,6 +23,8 @@ from krelax.search.effort import SearchResult
 PRODUCTS = 1e9
 # Seconds of the first slice.
 _FIRST = 0.1
+# The smallest and the largest share of the time of a way whose course is known, of which other ways have one.
+_LEAST, _MOST = 1 / 8, 4.0
 
 
 class Way(Protocol):
@@ -50,6 +53,30 @@ class Way(Protocol):
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do. What cannot pause may take up to `patience`."""
         ...
+
+
+class Course:
+    """How fast the part of the work that is done grows, and the share of the time that it earns.
+
+    What is left is guessed at the pace of all the time so far and at that of its latter half: a tree may close most of
+    a region at once and then hardly anything, or nothing for long and then much.
+    """
+
+    def __init__(self) -> None:
+        self._readings = [(0.0, 0.0)]
+
+    def weight(self, seconds: float, done: float) -> float:
+        """The share after so many more seconds, when such a part is done: one, where the rest would take four times as
+        long as it has had so far; the geometric mean of both guesses."""
+        now = max(self._readings[-1][0] + seconds, 1e-9)
+        half = max(reading for reading in self._readings if reading[0] <= now / 2)
+        self._readings.append((now, done))
+        rates = (done / now, (done - half[1]) / (now - half[0]))
+        return math.sqrt(math.prod(_share(4 * rate * now / max(1 - done, 1e-9)) for rate in rates))
+
+
+def _share(weight: float) -> float:
+    return min(_MOST, max(_LEAST, weight))
 
 
 def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
