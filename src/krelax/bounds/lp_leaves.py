@@ -157,7 +157,9 @@ class LeafPrograms:
         """What multipliers of rows make of the columns."""
         rows = self._rows
         weight = np.repeat(duals[: len(rows)], np.diff(rows.start)) * rows.value
-        total = np.bincount(rows.index, weights=weight, minlength=len(self._program.model.lower))
+        total: Floats = np.bincount(rows.index, weights=weight, minlength=len(self._program.model.lower)).astype(
+            np.float64
+        )
         for cut, dual in zip(self._cuts, duals[len(rows) :], strict=True):
             if dual:
                 np.add.at(total, np.asarray(cut.columns), np.asarray(cut.values) * dual)
