@@ -12,7 +12,7 @@ from tests.bounds.test_clipping import dyadic_layers
 from krelax.network.graph import products
 from krelax.search import schedule
 from krelax.search.effort import SearchResult
-from krelax.search.schedule import take_turns
+from krelax.search.schedule import Course, take_turns
 
 
 class Clock:
@@ -121,3 +121,18 @@ def test_without_an_answer_what_is_proven_best_counts(clock: Clock) -> None:
 def test_products_of_a_network_are_counted() -> None:
     network = of_box(dyadic_layers(0, 2, 6, 5, 4, 1), [-0.5, -0.5], [0.5, 0.5]).network
     assert products(network.nodes) >= 2 * 6 + 6 * 5 + 5 * 4 + 4
+
+
+def test_steady_progress_earns_what_it_promises() -> None:
+    course = Course()
+    assert [course.weight(1.0, done) for done in (0.1, 0.2, 0.3, 0.4, 0.5)] == pytest.approx(
+        [4 * done / (1 - done) for done in (0.1, 0.2, 0.3, 0.4)] + [4.0]
+    )
+
+
+def test_what_was_done_at_once_does_not_count_for_long() -> None:
+    """Most of the work is done in the first second, and then hardly any."""
+    course = Course()
+    weights = [course.weight(1.0, 0.8 + n / 1000) for n in range(1, 5)]
+    assert weights[0] == 4.0
+    assert weights[-1] == pytest.approx((4.0 / 8) ** 0.5)

@@ -32,6 +32,8 @@ from krelax.search.schedule import PRODUCTS, Course
 
 # A program takes about so many products for each product of its rows and those of the network.
 _PASSES = 10
+# The next leaf takes about this part of the first.
+_WARM = 1 / 40
 # What a reason counts for more than the one before, and where counts begin anew.
 _LATER, _LARGEST = 1.05, 1e50
 # Leaves that are proven together, and points that are looked at together.
@@ -141,7 +143,10 @@ class Programs:
         self.weight, self._course = 1.0, Course()
         nodes, relaxations = self._instance.network.nodes, self._found.bounds.relaxations
         rows = sum(prod(nodes[nodes[i].inputs[0]].shape) for i in relaxations)
-        self.price = _PASSES * rows * products(nodes) / PRODUCTS
+        triangles = [t for r in relaxations.values() if (t := r.triangle()) is not None]
+        undecided = sum(int(triangle.unstable().sum()) for triangle in triangles)
+        # less than a leaf for each neuron tells nothing of those to come
+        self.price = _PASSES * rows * products(nodes) / PRODUCTS * (1 + _WARM * undecided)
 
     @property
     def found(self) -> SearchResult:
