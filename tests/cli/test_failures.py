@@ -22,7 +22,7 @@ from krelax.cli.supports import supports
 from krelax.run import certificates as certificates_module
 from krelax.run import verify as verify_module
 from krelax.run.journal import read_journal
-from krelax.search import pipeline
+from krelax.search import pipeline, run
 
 Run = Callable[..., Ran]
 
@@ -122,7 +122,7 @@ def test_memory_that_one_image_lacks_is_not_lacking_for_others(
 
 
 def test_a_proof_that_cannot_be_made_is_none(krelax: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((pipeline, "question"), (certificates_module, "write")):
+    for module, name in ((run, "question"), (certificates_module, "write")):
         with monkeypatch.context() as patched:
             patched.setattr(module, name, raising(AssertionError("bug")))
             ran = krelax("certify", "--range", "0:1", "--certificates", tmp_path / "proofs")
