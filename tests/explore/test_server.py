@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from contextlib import suppress
 from http.client import HTTPConnection
 from threading import Thread, active_count
 from typing import Any
@@ -72,7 +73,8 @@ def raw(server: Server, request: bytes) -> bytes:
     """Everything that is answered to some bytes, until the server closes the connection."""
     with socket.create_connection(server.server_address[:2], timeout=60) as connection:
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # who refuses may have closed it already
+            connection.shutdown(socket.SHUT_WR)
         parts = []
         while part := connection.recv(1 << 16):
             parts.append(part)

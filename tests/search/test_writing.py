@@ -381,7 +381,7 @@ def test_proposals_in_double_precision_are_written_in_single(
 
 def test_boxes_are_written_as_a_tree(tmp_path: Path) -> None:
     questions, margin = narrow(tmp_path / "small.onnx", 4, 0.05)
-    outcome, found = decided(tmp_path / "small.onnx", questions, Complete())
+    outcome, found = decided(tmp_path / "small.onnx", questions, Complete(("inputs",)))
     assert outcome.proofs[0].boxes is not None
     assert (outcome.proofs[0].boxes.cut >= 0).sum() >= 2
     assert outcome.margin is not None
