@@ -28,7 +28,7 @@ from krelax.network.linear import Add, Dense
 from krelax.network.onnx import load_onnx
 from krelax.network.ops import Reshape
 from krelax.problem.queries import Queries
-from krelax.problem.region import Box
+from krelax.problem.region import Box, ball
 from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
@@ -130,6 +130,15 @@ def test_what_leads_past_is_no_bottleneck() -> None:
     assert bottleneck(network, 4) is None
 
 
+def test_balls_have_no_boxes() -> None:
+    """A certificate about boxes is about a region that is one."""
+    network, questions = chain(narrowed(1, True)), asked(0.02 - float(least(chain(narrowed(1, True)), asked(0.0))))
+    for norm, found in (("linf", True), ("l2", False)):
+        region = ball(torch.zeros(1, 6).double(), 0.5, norm, clip=None)
+        outcome = decided(network, replace(questions, region=region), ONLY, proofs=True)
+        assert any(proof.boxes is not None for proof in outcome.proofs) == found
+
+
 def written(path: Path, seed: int = 1) -> tuple[bytes, Question, Questions]:
     """A file, and a certified question about it."""
     layers = narrowed(seed, True)
@@ -182,3 +191,21 @@ def test_the_checker_rejects_what_is_not_so(tmp_path: Path) -> None:
     larger = replace(proof.region, lower=4 * proof.region.lower, upper=4 * proof.region.upper)
     with pytest.raises(Rejected):
         check(certificate(data, replace(proof, region=larger)), data)
+
+
+def test_clauses_of_several_margins_are_weighed(tmp_path: Path) -> None:
+    data, _, questions = written(tmp_path / "narrow.onnx")
+    network = load_onnx(tmp_path / "narrow.onnx")
+    rows, offset = questions.queries.rows, questions.queries.offsets
+    # the second member alone holds nowhere
+    both = torch.cat([rows, -rows], 1), torch.cat([offset, -offset - 100], 1)
+    queries = Queries(*both, torch.zeros(1, 2, dtype=torch.int64), 1)
+    outcome = decided(
+        network, replace(questions, region=questions.region.shaped((1, 6)), queries=queries), ONLY, proofs=True
+    )
+    assert outcome.verdict is Verdict.HOLDS
+    boxes = outcome.proofs[0].boxes
+    assert boxes is not None
+    assert boxes.width == 2
+    assert boxes.weights is not None
+    assert 0 < check(certificate(data, outcome.proofs[0]), data)[0] <= 0.02 + 1e-9

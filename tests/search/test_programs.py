@@ -16,7 +16,7 @@ from krelax.activations import LeakyReLU, ReLU
 from krelax.bounds.backward import outputs
 from krelax.bounds.convex import convex_neurons
 from krelax.bounds.instance import Instance
-from krelax.bounds.lp_leaves import LeafPrograms, Refuted
+from krelax.bounds.lp_leaves import Infeasible, LeafPrograms
 from krelax.bounds.methods import METHODS, bound
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
@@ -144,12 +144,12 @@ def test_leaves_are_below_the_minimum_behind_their_splits(seed: int) -> None:
             for neuron, side in path:
                 z = values[network.nodes[int(programs.nodes[neuron])].inputs[0]]
                 mine &= z[:, int(programs.entries[neuron])] * side >= 0
-            slopes = leaf.slopes if isinstance(leaf, Refuted) else {}
+            slopes = leaf.slopes if isinstance(leaf, Infeasible) else {}
             noise = {i: s + torch.from_numpy(rng.normal(size=tuple(s.shape))) for i, s in slopes.items()}
             for choice in (slopes, noise) if slopes else ():
                 proven = float(programs.prove([path], [choice])[0])
                 assert not bool(mine.any()) or proven <= float(values[-1][mine].min()) - level
-            if isinstance(leaf, Refuted):
+            if isinstance(leaf, Infeasible):
                 assert float(programs.prove([path], [slopes])[0]) > 0
 
 

@@ -33,7 +33,7 @@ _UNUSED, _EXACT = 1e-9, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Refuted:
+class Infeasible:
     """A leaf without a solution: slopes that prove the form, `(1, *shape)`, and which neurons' splits they rest on."""
 
     slopes: Slopes
@@ -116,12 +116,12 @@ class LeafPrograms:
         rows, offset = self._program.model.form(self._program.last, self._shaped(self._coeff)[None].cpu())
         return Cut(rows.index, rows.value, -float(offset[0]) - self._constant)
 
-    def solve(self, path: Sequence[Split]) -> Refuted | Feasible:
+    def solve(self, path: Sequence[Split]) -> Infeasible | Feasible:
         """The program of the leaf behind some splits. Raises OutOfTime at the instance's deadline."""
         self._take(path)
         solution = self._program.go_on()
         if solution.status is Status.INFEASIBLE:
-            return Refuted(*self._refuted(solution))
+            return Infeasible(*self._refuted(solution))
         if solution.status is not Status.OPTIMAL:
             return Feasible(None, np.zeros(len(self._z)), np.zeros(len(self._z)))
         z = solution.x[self._z]

@@ -28,9 +28,10 @@ class Bottleneck(Inputs):
 
     @classmethod
     def of(cls, instance: Instance, queries: Queries, effort: Splitting, probe: Probe) -> Bottleneck | None:
-        """None where no bottleneck has fewer entries than inputs vary, or memory does not hold a box of it."""
+        """None where the region is no box, no bottleneck has fewer entries than inputs vary, or memory does not hold a
+        box of it."""
         node = bottleneck(instance.network, len(varied(instance.region)))
-        if node is None:
+        if node is None or not isinstance(instance.region, Box):
             return None
         bounds = start(instance.region)
         for _ in range(node):

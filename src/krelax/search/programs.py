@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from krelax.bounds.instance import OutOfTime
-from krelax.bounds.lp_leaves import Feasible, LeafPrograms, Refuted, Slopes, Split
+from krelax.bounds.lp_leaves import Feasible, Infeasible, LeafPrograms, Slopes, Split
 from krelax.network.graph import products
 from krelax.proof import leaves as proof
 from krelax.proof.leaves import Proven
@@ -84,7 +84,7 @@ class Tree:
     def advance(self) -> Feasible | None:
         """Look at one leaf, and close it or split it. The solution that it still has."""
         found = self._programs.solve(self._path)
-        if isinstance(found, Refuted):
+        if isinstance(found, Infeasible):
             self._close(found)
             return None
         neuron = self._choose(found)
@@ -107,7 +107,7 @@ class Tree:
             return -1
         return int(among[np.lexsort((found.above[among], self._score[among]))[-1]])
 
-    def _close(self, found: Refuted) -> None:
+    def _close(self, found: Infeasible) -> None:
         reason = {neuron for neuron, _ in self._path if found.used[neuron]}
         self._score[list(reason)] += self._count
         self._count *= _LATER
