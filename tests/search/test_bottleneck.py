@@ -209,3 +209,45 @@ def test_clauses_of_several_margins_are_weighed(tmp_path: Path) -> None:
     assert boxes.width == 2
     assert boxes.weights is not None
     assert 0 < check(certificate(data, outcome.proofs[0]), data)[0] <= 0.02 + 1e-9
+
+
+@pytest.mark.parametrize("first", ["MatMul", "Conv", "AveragePool", "Transpose"])
+def test_files_of_other_exporters_have_the_same_bottleneck(first: str, tmp_path: Path) -> None:
+    """What reads files for the search and what reads them for the checker may make other nodes of them."""
+    rng = np.random.default_rng(3)
+    named = {"k": rng.normal(size=(1, 1, 2, 2)), "b": rng.normal(size=4)}
+    named |= {"m": np.kron(np.eye(4), rng.normal(size=(4, 1)))}  # each number of pixels of its own
+    named |= {"c": rng.normal(size=(4, 8)), "d": rng.normal(size=8), "e": rng.normal(size=(8, 3)) / 2}
+    constants = [numpy_helper.from_array(t.astype(np.float32), n) for n, t in named.items()]
+    flat = helper.make_node("Flatten", ["u"], ["v"])
+    before = {
+        "MatMul": [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "m"], ["u"]), flat],
+        "Conv": [helper.make_node("Conv", ["x", "k"], ["u"], strides=[2, 2]), flat],
+        "AveragePool": [helper.make_node("AveragePool", ["x"], ["u"], kernel_shape=[2, 2], strides=[2, 2]), flat],
+        "Transpose": [helper.make_node("AveragePool", ["x"], ["t"], kernel_shape=[2, 2], strides=[2, 2]),
+                      helper.make_node("Transpose", ["t"], ["u"], perm=[0, 3, 2, 1]), flat],
+    }[first]  # fmt: skip
+    rest = [
+        helper.make_node("Add", ["v", "b"], ["w"]),
+        helper.make_node("MatMul", ["w", "c"], ["p"]),
+        helper.make_node("Add", ["p", "d"], ["z"]),
+        helper.make_node("Relu", ["z"], ["h"]),
+        helper.make_node("MatMul", ["h", "e"], ["y"]),
+    ]
+    data = as_file([*before, *rest], constants, [1, 1, 4, 4], "y")
+    (tmp_path / "other.onnx").write_bytes(data)
+    network = load_onnx(tmp_path / "other.onnx")
+    side = torch.full((1, *network.input_shape), 2.0, dtype=torch.float64)
+    node = bottleneck(network, 16)
+    assert node is not None
+    signs = torch.from_numpy(rng.choice([-2.0, 2.0], size=(5_000, *network.input_shape)))
+    values = network.values(signs)[node].flatten(1)
+    grid = torch.cartesian_prod(*(torch.linspace(float(v.min()), float(v.max()), 13).double() for v in values.T))
+    found = behind(network, node)(grid.reshape(-1, *network.nodes[node].shape)).flatten(1)
+    worst = float((found @ torch.tensor([1.0, -1, 0]).double()).min())
+    outcome = decided(network, replace(asked(0.5 - worst), region=Box(-side, side)), ONLY, proofs=True)
+    assert outcome.verdict is Verdict.HOLDS
+    boxes = outcome.proofs[0].boxes
+    assert boxes is not None
+    assert boxes.width == 4
+    assert check(certificate(data, outcome.proofs[0]), data)[0] > 0

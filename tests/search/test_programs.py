@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from onnx import helper, numpy_helper
+from tests.certificate.proofs import as_file
 from tests.exact_cells import least_margin
 
 from krelax.activations import LeakyReLU, ReLU
@@ -18,11 +23,14 @@ from krelax.bounds.convex import convex_neurons
 from krelax.bounds.instance import Instance
 from krelax.bounds.lp_leaves import Infeasible, LeafPrograms
 from krelax.bounds.methods import METHODS, bound
+from krelax.certificate.check import check
+from krelax.certificate.format.schema import Certificate
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
+from krelax.network.onnx import load_onnx
 from krelax.op import Op
 from krelax.problem.queries import Queries
-from krelax.problem.region import Box
+from krelax.problem.region import Box, ball
 from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.programs import Tree
@@ -200,3 +208,41 @@ def test_a_part_that_closes_without_a_split_closes_the_other_side_too() -> None:
         assert all({neuron for neuron, _ in leaf.path} <= {0, 1, 2} for leaf in tree.leaves)
         paths, slopes = [leaf.path for leaf in tree.leaves], [leaf.slopes for leaf in tree.leaves]
         assert bool((programs.prove(paths, slopes) > 0).all())
+
+
+def _keep(found: list[Outcome], index: int, outcome: Outcome) -> None:
+    found.append(outcome)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("kinds", [("Relu", "Relu"), ("Sigmoid", "Relu"), ("LeakyRelu", "Sigmoid")])
+def test_certificates_are_accepted_in_every_norm(kinds: tuple[str, str], norm: str, tmp_path: Path) -> None:
+    """Also where activations that are not split lie before or behind those that are."""
+    proven = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        weights = [rng.normal(size=shape).astype(np.float32) for shape in ((6, 3), (5, 6), (2, 5))]
+        biases = [rng.normal(size=len(w)).astype(np.float32) / 3 for w in weights]
+        named = {f"{kind}{i}": t for kind, ts in (("w", weights), ("b", biases)) for i, t in enumerate(ts)}
+        nodes, last = [], "x"
+        for i, kind in enumerate((*kinds, "Identity")):
+            nodes += [helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [f"z{i}"], transB=1),
+                      helper.make_node(kind, [f"z{i}"], [f"a{i}"])]  # fmt: skip
+            last = f"a{i}"
+        data = as_file(nodes, [numpy_helper.from_array(t, n) for n, t in named.items()], [1, 3], last)
+        path = tmp_path / "small.onnx"
+        path.write_bytes(data)
+        network, region = load_onnx(path), ball(torch.zeros(1, 1, 3).double(), 0.6, norm, clip=None)
+        points = region.project(torch.rand(1, 5000, 1, 3, dtype=torch.float64) * 1.2 - 0.6)[0]
+        offset = 0.15 - float(network(points).flatten(1)[:, 0].min())
+        clause = torch.zeros(1, 1, dtype=torch.int64)
+        asked = Queries(torch.tensor([[[1.0, 0.0]]]).double(), torch.tensor([[offset]]).double(), clause, 1)
+        found = list[Outcome]()
+        plan = Plan((METHODS["crown"], Complete(("programs",))))
+        questions = Questions(region, asked, lambda i, x, y: False)
+        decide(network, questions, plan, partial(_keep, found), 3.0, proofs=True)
+        if found[0].reason == "linear programs":
+            proven += 1
+            certificate = Certificate(hashlib.sha256(data).hexdigest(), "real", "test", list(found[0].proofs))
+            assert 0 < check(certificate, data)[0] <= 0.15 + 1e-9
+    assert proven or kinds != ("Relu", "Relu")
