@@ -31,38 +31,57 @@ FOLDED = [
 ]
 
 
-@pytest.mark.parametrize("given", FOLDED, ids=str)
-def test_a_folded_operator_computes_what_onnx_runtime_computes(given: Case, tmp_path: Path) -> None:
+def folded(given: Case) -> onnx.ModelProto:
+    """The operator of constants, whose result is added to the input."""
     operands = [weights(*given.shape, seed=9) if o is X else o for o in given.operands]
     names = ["" if o is None else f"c{i}" for i, o in enumerate(operands)]
     constants = {name: o for name, o in zip(names, operands, strict=True) if name}
     nodes = [node(given.op, *names, "f", **given.attributes), node("Add", "x", "f", "y")]
-    agrees(model(nodes, constants, [tensor("x", (1,))], opset=given.opset), tmp_path)
+    return model(nodes, constants, [tensor("x", (1,))], opset=given.opset)
 
 
-def whole(nodes: list[onnx.NodeProto], constants: dict[str, Any]) -> onnx.ModelProto:
-    """The input times a constant of integers or truths that nodes compute."""
-    ends = [node("Cast", "f", "g", to=TensorProto.FLOAT), node("Mul", "x", "g", "y")]
-    return model([*nodes, *ends], constants, [tensor("x", (1,))])
+@pytest.mark.parametrize("given", FOLDED, ids=str)
+def test_a_folded_operator_computes_what_onnx_runtime_computes(given: Case, tmp_path: Path) -> None:
+    agrees(folded(given), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("op", "values", "attributes"),
-    [
-        ("GreaterOrEqual", [np.array([1.5, 2.0, -3.0]), np.float64(2)], {}),
-        ("LessOrEqual", [np.array([1.5, 2.0, -3.0], np.float32), np.float32(2)], {}),
-        ("Xor", [np.array([True, False]), np.array([[True], [False]])], {}),
-        ("Mod", [integers(7, -7, 5), integers(3, 3, -3)], {}),
-        ("ReduceMax", [integers(3, 9, 2)], {}),
-        ("NonZero", [np.array([[0.0, 2.0], [1.0, 0.0]], np.float32)], {}),
-        ("EyeLike", [weights(2, 3)], {"k": 1}),
-        ("Compress", [integers(4, 5, 6), np.array([True, False, True])], {"axis": 0}),
-        ("Pad", [integers(4, 5), integers(1, 2)], {}),
-    ],
-)
-def test_whole_numbers(op: str, values: list[Any], attributes: dict[str, Any], tmp_path: Path) -> None:
+def whole(op: str, values: list[Any], attributes: dict[str, Any]) -> onnx.ModelProto:
+    """The input times a constant of integers or truths that an operator computes."""
     names = [f"c{i}" for i in range(len(values))]
-    agrees(whole([node(op, *names, "f", **attributes)], dict(zip(names, values, strict=True))), tmp_path)
+    nodes = [node(op, *names, "f", **attributes), node("Cast", "f", "g", to=TensorProto.FLOAT)]
+    constants = dict(zip(names, values, strict=True))
+    return model([*nodes, node("Mul", "x", "g", "y")], constants, [tensor("x", (1,))])
+
+
+WHOLE: list[tuple[str, list[Any], dict[str, Any]]] = [
+    ("GreaterOrEqual", [np.array([1.5, 2.0, -3.0]), np.float64(2)], {}),
+    ("LessOrEqual", [np.array([1.5, 2.0, -3.0], np.float32), np.float32(2)], {}),
+    ("Xor", [np.array([True, False]), np.array([[True], [False]])], {}),
+    ("Mod", [integers(7, -7, 5), integers(3, 3, -3)], {}),
+    ("ReduceMax", [integers(3, 9, 2)], {}),
+    ("NonZero", [np.array([[0.0, 2.0], [1.0, 0.0]], np.float32)], {}),
+    ("Equal", [integers(1, 2), np.int64(2)], {}),
+    ("And", [np.array([True, False]), np.bool_(True)], {}),
+    ("Or", [np.array([True, False]), np.bool_(True)], {}),
+    ("Not", [np.array([True, False])], {}),
+    ("Greater", [integers(1, 3), integers(2, 2)], {}),
+    ("Less", [integers(1, 3), integers(2, 2)], {}),
+    ("Min", [integers(1, 3), integers(2, 2)], {}),
+    ("Neg", [integers(1, 3)], {}),
+    ("ReduceProd", [integers(4, 3)], {}),
+    ("ReduceSum", [integers(4, 3)], {}),
+    ("ConstantOfShape", [integers(2, 3)], {}),
+    ("Size", [weights(2, 3)], {}),
+    ("Range", [np.int64(1), np.int64(9), np.int64(3)], {}),
+    ("EyeLike", [weights(2, 3)], {"k": 1}),
+    ("Compress", [integers(4, 5, 6), np.array([True, False, True])], {"axis": 0}),
+    ("Pad", [integers(4, 5), integers(1, 2)], {}),
+]
+
+
+@pytest.mark.parametrize(("op", "values", "attributes"), WHOLE)
+def test_whole_numbers(op: str, values: list[Any], attributes: dict[str, Any], tmp_path: Path) -> None:
+    agrees(whole(op, values, attributes), tmp_path)
 
 
 def test_weights_of_half_precision(tmp_path: Path) -> None:
