@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from krelax.certificate.kernel.activations import RULES, LeakyReLU, Maximum, ReLU, Rule
+from krelax.certificate.kernel.activations import RULES, LeakyReLU, Maximum, Power, ReLU, Rule, Square
 from krelax.certificate.kernel.linear import Scale
 from krelax.certificate.kernel.network import Activation
 from krelax.certificate.onnx.affine import add, scaled
@@ -41,6 +41,18 @@ def _leaky_relu(c: Context) -> Tensor:
     if not 0 <= slope <= 1:
         raise UnsupportedError(f"a leaky ReLU with a negative slope of {slope:g}; it must lie in [0, 1]")
     return activation(c, c.value(), LeakyReLU(slope) if slope else ReLU(), c.value().shape)
+
+
+@reads("Pow", forms=[form(7, 2)])
+def _power(c: Context) -> Tensor:
+    """A power whose exponent is one constant, of any type."""
+    exponent = c.operand(1)
+    if isinstance(exponent, Value) or exponent.size != 1 or exponent.ndim > len(c.value().shape):
+        raise UnsupportedError("a power whose exponent is not one constant")
+    number = float(exponent.item())
+    if number in {0, 1} or not np.isfinite(number):
+        raise UnsupportedError(f"a power of exponent {number:g}")
+    return activation(c, c.value(), Square() if number == 2 else Power(number), c.value().shape)
 
 
 @reads("GlobalMaxPool", forms=[form(7, 1)])
