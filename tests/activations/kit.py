@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import mpmath
 import torch
@@ -65,6 +66,7 @@ def _everywhere(lower: float, upper: float) -> bool:
 def _slope(inverse: Callable[[Number], list[Number]]) -> Callable[[float, float], list[Number]]:
     """Stationary points of an act, by where its derivative has a given value."""
 
+    @cache
     def points(slope: float, coeff: float) -> list[Number]:
         return inverse(mpf(slope) / mpf(coeff)) if coeff else []
 
@@ -87,6 +89,7 @@ class Elementwise:
         """Whether it is defined for every number."""
         return self.defined is _everywhere
 
+    @cache
     def height(self, lower: float, upper: float) -> Number:
         """Largest |act(z)| in an interval."""
         flat = [z for z in self.stationary(0.0, 1.0) if lower <= z <= upper]

@@ -10,6 +10,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
+from functools import cache
 from inspect import isabstract
 
 import numpy as np
@@ -130,15 +131,16 @@ def check_supports(
 ) -> None:
     """No point of the graph lies beyond the support; the point returned is on the graph and attains the value."""
     graph = {i: [(z, entry.act(z)) for z in graph_points(i)] for i in intervals}
+    act = cache(entry.act)
     for interval, slope, coeff, value, z, a in supports(entry, intervals, pairs, dtype):
         case = (interval, slope, coeff, value, z, a)
         assert math.isfinite(value), case
         tol = tolerance(dtype, slope, coeff, size(interval), entry.height(*interval))
-        inner = [(p, entry.act(p)) for p in entry.stationary(slope, coeff) if interval[0] <= p <= interval[1]]
+        inner = [(p, act(p)) for p in entry.stationary(slope, coeff) if interval[0] <= p <= interval[1]]
         beyond = max(slope * p - coeff * b for p, b in (*graph[interval], *inner))
         assert value >= beyond - tol, (case, float(beyond - value), float(tol))
         assert interval[0] <= z <= interval[1], case
-        assert abs(a - entry.act(mpf(z))) <= tolerance(dtype, 0.0, 1.0, 0.0, abs(a)), case
+        assert abs(a - act(mpf(z))) <= tolerance(dtype, 0.0, 1.0, 0.0, abs(a)), case
         assert abs(value - (slope * mpf(z) - coeff * mpf(a))) <= tol, case
 
 
