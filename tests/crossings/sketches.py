@@ -136,6 +136,13 @@ def external_data(g: Sketch, x: str) -> str:
 
 
 @structure(1, 3)
+def bottleneck(g: Sketch, x: str) -> str:
+    narrow = g.node("Reshape", g.dense(x, 3, 2), g.ints(2, 1, 1))
+    wide = g.conv(g.node("Transpose", narrow, perm=[1, 0, 2]), 4, 2, 1)
+    return g.dense(g.act(g.flat(wide)), 4, 2)
+
+
+@structure(1, 3)
 def residual(g: Sketch, x: str) -> str:
     first = g.act(g.dense(x, 3, 4))
     second = g.act(g.dense(first, 4, 4))
