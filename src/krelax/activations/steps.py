@@ -84,7 +84,7 @@ class JumpHull(CurveHull):
             chord = self._chord()
             steep = torch.stack([chord, 2 * chord, *(torch.full_like(chord, s) for s in self.op.slopes)])
             low, high = steep.amin(0), steep.amax(0)
-            self._slope_range = tuple(torch.where(self._broken, t, chord) for t in (low, high))
+            self._slope_range = torch.where(self._broken, low, chord), torch.where(self._broken, high, chord)
         return self._slope_range
 
     def _candidates(self) -> list[Tensor]:

@@ -12,7 +12,7 @@ from krelax.certificate.kernel.activations.rule import Ends, Rule, unless_lost
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 
 # A point of the closure of the graph over each interval, with its value in two parts, and where there is one.
-Corner = tuple[Floats, Floats, float, NDArray[np.bool_]]
+Corner = tuple[Floats, Floats, float | Floats, NDArray[np.bool_]]
 
 
 class Jumping(Rule):
@@ -45,10 +45,10 @@ class Jumping(Rule):
 
     def price(self, ar: Arithmetic, coeff: Array, slope: Array, ends: Ends) -> Array:
         known, ends = self._known(ends)
-        values = []
-        for z, value, more, there in self._points(ends):
-            z, value = np.where(there, z, ends[0]), np.where(there, value, 0.0)
-            here = slope * ar.number(z) - coeff * (ar.number(value) + ar.number(np.asarray(more)))
+        values: list[Array] = []
+        for at, value, more, there in self._points(ends):
+            z, a = ar.number(np.where(there, at, ends[0])), ar.number(np.where(there, value, 0.0))
+            here = slope * z - coeff * (a + ar.number(np.asarray(more)))
             values.append(here if not values else ar.where(there, here, values[0]))
         return unless_lost(ar, reduce(ar.maximum, values), coeff, slope, known)
 
@@ -58,7 +58,8 @@ class Jumping(Rule):
 
     def _points(self, ends: Ends) -> list[Corner]:
         always = np.ones(ends[0].shape, bool)
-        return [*((z, *self.act(z), always) for z in ends), *self.corners(*ends)]
+        values = [self.act(z) for z in ends]
+        return [*((z, *value, always) for z, value in zip(ends, values, strict=True)), *self.corners(*ends)]
 
     @staticmethod
     def _known(ends: Ends) -> tuple[NDArray[np.bool_], Ends]:
@@ -72,7 +73,7 @@ class Floor(Jumping):
 
     name, float32, offset, above = "floor", True, 0.0, 0.0
 
-    def act(self, z: Floats) -> tuple[Floats, float]:
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         return np.floor(z), 0.0
 
     def corners(self, lower: Floats, upper: Floats) -> list[Corner]:
@@ -89,7 +90,7 @@ class Floor(Jumping):
 class Ceil(Floor):
     name, above = "ceil", 1.0
 
-    def act(self, z: Floats) -> tuple[Floats, float]:
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         return np.ceil(z), 0.0
 
 
@@ -98,14 +99,14 @@ class Round(Floor):
 
     name, offset, above = "round", 0.5, 0.5
 
-    def act(self, z: Floats) -> tuple[Floats, float]:
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         return np.rint(z), 0.0
 
 
 class Sign(Jumping):
     name, float32 = "sign", True
 
-    def act(self, z: Floats) -> tuple[Floats, float]:
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         return np.sign(z), 0.0
 
     def corners(self, lower: Floats, upper: Floats) -> list[Corner]:
@@ -122,7 +123,7 @@ class Threshold(Jumping):
     limit: float
     otherwise: float = 0.0
 
-    def act(self, z: Floats) -> tuple[Floats, float]:
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         return np.where(z > self.limit, z, self.otherwise), 0.0
 
     def corners(self, lower: Floats, upper: Floats) -> list[Corner]:
@@ -139,7 +140,7 @@ class Shrink(Jumping):
     limit: float
     bias: float = 0.0
 
-    def act(self, z: Floats) -> tuple[Floats, Floats]:
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         far = abs(z) > self.limit
         return np.where(far, z, 0.0), np.where(far, -self.bias * np.sign(z), 0.0)
 

@@ -27,8 +27,8 @@ class Sin(Rule):
         values, shift = [self.act(z) for z in (lower, upper)], self._shift(lower, upper)
         found = []
         for side, best in ((-1, np.minimum), (1, np.maximum)):
-            place = side * pi / 2 - self.ahead
-            place = place + _PERIOD * np.ceil((lower - shift - place) / _PERIOD)
+            start = side * pi / 2 - self.ahead
+            place = start + _PERIOD * np.ceil((lower - shift - start) / _PERIOD)
             peak = ~known | (place <= upper + shift)
             found.append(np.where(peak, side, np.clip(best(*values) + side * self.error, -1.0, 1.0)))
         return found[0], found[1]
