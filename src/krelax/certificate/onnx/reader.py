@@ -17,6 +17,7 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     constants,
     contraction,
     convolution,
+    curves,
     moves,
     resize,
     shapes,
