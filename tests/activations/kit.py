@@ -9,7 +9,7 @@ import mpmath
 import torch
 from torch import Tensor
 
-from krelax.activations import Activation, LeakyReLU, Max, Relaxation, ReLU, Sigmoid, Tanh
+from krelax.activations import Activation, LeakyReLU, Max, Product, Relaxation, ReLU, Sigmoid, Tanh
 
 mpmath.mp.prec = 200
 mpf = mpmath.mpf
@@ -59,12 +59,14 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Windowed:
-    """An activation of `size` numbers, which are the last axis of its operand."""
+    """An activation of `size` numbers, which are the last axis of its operand. `height` is how large it can be, by how
+    large they can be."""
 
     name: str
     op: Activation
     act: Callable[[Sequence[Number]], Number]
     size: int
+    height: Callable[[Sequence[Number]], Number] = max
 
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its relaxation over a batch of boxes `(batch, size)`."""
@@ -77,4 +79,7 @@ ELEMENTWISE = [
     Elementwise("sigmoid", Sigmoid(), _sigmoid, _stationary(0.25, 1)),
     Elementwise("tanh", Tanh(), mpmath.tanh, _stationary(1.0, 2)),
 ]
-WINDOWED = [Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)]
+WINDOWED = [
+    *(Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)),
+    Windowed("product", Product(), mpmath.fprod, 2, mpmath.fprod),
+]

@@ -224,6 +224,23 @@ def arithmetic(m: Maker) -> None:
     m.last = m.call(op, *pair)[0]
 
 
+def products(m: Maker) -> None:
+    """Of two branches, or of one and itself."""
+    m.begin()
+    op = m.some("Mul", "Mul", "MatMul", "MatMul", "Gemm")
+    other = m.last if m.rng.random() < 0.3 else m.call(m.some("Relu", "Neg"), m.last)[0]
+    if m.rng.random() < 0.2:
+        other = m.call("Add", other, m.constant(_like(m)))[0]
+    if m.rng.random() < (0.2 if op == "Mul" else 0.7):
+        other = m.call("Transpose", other)[0]
+    more: dict[str, Any] = {}
+    if op == "Gemm":
+        more = {"alpha": m.some(None, 0.5), "transA": m.some(None, 1), "transB": m.some(None, 1)}
+    needed = op == "Gemm" and (m.version < 11 or m.rng.random() < 0.3)
+    bias = [m.constant(m.floats(1))] if needed else []
+    m.last = m.call(op, *m.some([m.last, other], [other, m.last]), *bias, **more)[0]
+
+
 def extremum(m: Maker) -> None:
     m.begin()
     others = [m.constant(_like(m)) for _ in range(m.rng.integers(0, 3))]
@@ -390,8 +407,8 @@ def constants(m: Maker) -> None:
 
 
 PIECES: list[Callable[[Maker], None]] = [
-    gemm, matmul, conv, conv_transpose, pool, pool, global_pool, batch_norm, arithmetic, extremum, elementwise,
-    elementwise, reshape, axes_of, axes_of, movement, movement, slices, split, concat, pad, constants,
+    gemm, matmul, conv, conv_transpose, pool, pool, global_pool, batch_norm, arithmetic, products, extremum,
+    elementwise, elementwise, reshape, axes_of, axes_of, movement, movement, slices, split, concat, pad, constants,
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from krelax.activations.base import Activation, Lines, Relaxation, Rule, Splits, Support
 from krelax.activations.leaky_relu import LeakyReLU
 from krelax.activations.maximum import Max
+from krelax.activations.product import Product
 from krelax.activations.relu import ReLU
 from krelax.activations.sigmoid import Sigmoid
 from krelax.activations.tanh import Tanh
@@ -15,6 +16,7 @@ __all__ = [
     "LeakyReLU",
     "Lines",
     "Max",
+    "Product",
     "ReLU",
     "Relaxation",
     "Rule",
@@ -24,4 +26,4 @@ __all__ = [
     "Tanh",
 ]
 
-ACTIVATIONS: dict[str, type[Activation]] = {a.name: a for a in (ReLU, LeakyReLU, Sigmoid, Tanh, Max)}
+ACTIVATIONS: dict[str, type[Activation]] = {a.name: a for a in (ReLU, LeakyReLU, Sigmoid, Tanh, Max, Product)}

@@ -136,7 +136,8 @@ class _Climber:
         self._second.mul_(self._SQUARE).addcmul_(gradient, gradient, value=1 - self._SQUARE)
         first, second = 1 - self._MEAN ** (step + 1), 1 - self._SQUARE ** (step + 1)
         spread = torch.sqrt(self._second, out=gradient)
-        p.value.addcdiv_(self._first, spread, value=p.scale * rate * second**0.5 / first)
+        along = self._first * (p.high - p.low) if p.relative else self._first
+        p.value.addcdiv_(along, spread, value=p.scale * rate * second**0.5 / first)
         torch.clamp(p.value, p.low, p.high, out=p.value)
         p.gradient = None
 

@@ -45,10 +45,13 @@ class Affine:
     def adjoint_terms(self) -> int:
         return max(m.adjoint_terms for m in self.maps) + self.size
 
-    @property
+    @cached_property
     def moves_only(self) -> bool:
         """Whether entries are copied, and nothing is computed."""
-        return len(self.maps) == 1 and isinstance(self.maps[0], Pick) and self.bias is None
+        picks = [m for m in self.maps if isinstance(m, Pick)]
+        if len(picks) < len(self.maps) or self.bias is not None:
+            return False
+        return len(picks) == 1 or bool((sum((m.index >= 0).astype(int) for m in picks) <= 1).all())
 
     def forward(self, ar: Arithmetic, x: Sequence[Array]) -> Array:
         """Values from values of the inputs."""

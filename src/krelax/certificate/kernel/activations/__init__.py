@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from krelax.certificate.kernel.activations.leaky_relu import LeakyReLU
 from krelax.certificate.kernel.activations.maximum import Maximum
+from krelax.certificate.kernel.activations.product import Product
 from krelax.certificate.kernel.activations.relu import ReLU
 from krelax.certificate.kernel.activations.rule import Ends, Rule
 from krelax.certificate.kernel.activations.sigmoid import Sigmoid
 from krelax.certificate.kernel.activations.tanh import Tanh
 
-# By the names of ONNX's operators. Those that are no dataclasses have no parameters.
+# By the names of ONNX's operators. Those that are no dataclasses are elementwise, and have no parameters.
 RULES: dict[str, type[Rule]] = {
     "Relu": ReLU,
     "LeakyRelu": LeakyReLU,
     "Sigmoid": Sigmoid,
     "Tanh": Tanh,
     "MaxPool": Maximum,
+    "Mul": Product,
 }
 
-__all__ = ["RULES", "Ends", "LeakyReLU", "Maximum", "ReLU", "Rule", "Sigmoid", "Tanh"]
+__all__ = ["RULES", "Ends", "LeakyReLU", "Maximum", "Product", "ReLU", "Rule", "Sigmoid", "Tanh"]
