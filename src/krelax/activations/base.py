@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from krelax.op import Op, Shape
+from krelax.watch import tick
 
 if TYPE_CHECKING:
     from krelax.activations.triangle import Triangle
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 ASIDE = 2.0**-20
 # How far an activation is from its chord is known up to so many units of rounding.
 _NOISE = 64
+# Finding where to split a neuron takes as long as crossing it so many times.
+_SPLITTING = 20
 
 
 class Rule(StrEnum):
@@ -87,6 +90,7 @@ class Activation(Op):
     """
 
     name: ClassVar[str]
+    work: ClassVar[float] = 500.0  # products of two numbers that crossing one neuron takes as long as
 
     def shape(self, *inputs: Shape) -> Shape:
         return inputs[0]
@@ -173,6 +177,7 @@ class Relaxation(ABC):
         one of the `candidates`.
         """
         if self._splits is None:
+            tick(_SPLITTING * self.op.work * self.lower.numel())
             losses, (lower, upper) = self.losses()
             points = [z.clamp(self.lower, self.upper) for z in (lower, upper, *self._candidates())]
             pieces = [(self.over(self.lower, p).losses()[0], self.over(p, self.upper).losses()[0]) for p in points]

@@ -51,7 +51,7 @@ Tapes = dict[int, Any]
 @dataclass
 class Parameter:
     """A tensor of a witness to be optimised in place, kept between `low` and `high`; `scale` multiplies its steps, and
-    so does the distance between both if it is `relative`."""
+    if they are `relative`, so does the distance from low to high."""
 
     value: Tensor
     low: Tensor
@@ -61,12 +61,9 @@ class Parameter:
     gradient: Tensor | None = None
 
     @classmethod
-    def of_slope(
-        cls, relaxation: Relaxation, value: Tensor, low: Tensor, high: Tensor, scale: float = 1.0
-    ) -> Parameter:
-        """Slopes of a relaxation, whose steps are `scale` times those that it asks for."""
-        relative = relaxation.step is None
-        return cls(value, low, high, scale if relaxation.step is None else scale * relaxation.step, relative)
+    def slope(cls, value: Tensor, low: Tensor, high: Tensor, step: float | None, share: float = 1.0) -> Parameter:
+        """Slopes of lines of a relaxation with such a `step`, which move by a share of it."""
+        return cls(value, low, high, share * (1.0 if step is None else step), step is None)
 
 
 class Step(ABC):
@@ -128,7 +125,7 @@ class Single(SingleNeuron):
     def __init__(self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None) -> None:
         self.relaxation = relaxation
         self._lines = relaxation.lines(lower, upper) if lines is None else lines
-        free = (Parameter.of_slope(relaxation, t, *self._range()) for t in (lower, upper))
+        free = (Parameter.slope(t, *self._range(), relaxation.step) for t in (lower, upper))
         self._lower, self._upper = (
             p if optimised else None for p, optimised in zip(free, relaxation.optimised, strict=True)
         )
