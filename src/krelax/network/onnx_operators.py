@@ -17,6 +17,7 @@ from krelax.activations import Max
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose, products
 from krelax.network import onnx_geometry as geometry
+from krelax.network.composites import divide
 from krelax.network.constants import Constant
 from krelax.network.contractions import take
 from krelax.network.nonlinear import ONNX
@@ -173,9 +174,7 @@ def _mul(r: Reader) -> int:
 
 @_reads("Div")
 def _div(r: Reader) -> int:
-    if not r.is_constant(1):
-        raise UnsupportedError("division by an activation; only division by constants is affine")
-    return compose.scale_shift(r.builder, r.value(), r.weight(1).reciprocal(), None)
+    return divide(r.builder, r.operand(0), r.operand(1))
 
 
 @_reads("Neg")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from math import prod
 
-from krelax.activations import Product
+from krelax.activations import Product, Square
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
 from krelax.network.compose import Operand, broadcast, reduce_sum, reshape
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.ops import Concat, Transpose
+from krelax.network.ops import Concat, Reshape, Transpose
 from krelax.op import Shape
 
 # Of numbers that depend on the input, in one operator: a pass holds two coefficients for each, of every query.
@@ -22,15 +22,24 @@ MOST_PRODUCTS = 1 << 22
 
 
 def multiply(builder: Builder, a: Operand, b: Operand) -> int:
-    """`a * b`, elementwise; at least one operand is a node."""
+    """`a * b`, elementwise; at least one operand is a node. A product of a node with itself is a square."""
     if isinstance(a, Constant):
         a, b = b, a
     if isinstance(a, Constant):
         raise UnsupportedError("both operands are constants; fold them before importing")
     if isinstance(b, Constant):
         return compose.scale_shift(builder, a, b, None)
+    if plain(builder, a) == plain(builder, b) and builder.shape(a) == builder.shape(b):
+        return builder.add(Square(), a)
     shape = compose.joint_shape(builder.shape(a), builder.shape(b))
     return _products(builder, a, b, shape)
+
+
+def plain(builder: Builder, x: int) -> int:
+    """The node that `x` is, but for its shape."""
+    while isinstance(builder.node(x).op, Reshape):
+        (x,) = builder.node(x).inputs
+    return x
 
 
 def matmul(builder: Builder, a: Operand, b: Operand) -> int:
@@ -50,6 +59,31 @@ def matmul(builder: Builder, a: Operand, b: Operand) -> int:
     two = reshape(builder, b, (*second[:-2], *(1 for _ in rows), *columns, inner))
     products = _products(builder, one, two, (*lead, *rows, *columns, inner))
     return reduce_sum(builder, products, (-1,), False)
+
+
+def contract(builder: Builder, a: int, first: str, b: int, second: str, result: str) -> int:
+    """Sums of products over all axes but those of the result; the axes of both nodes have labels, each once, and those
+    of size one are repeated. What only one operand has is summed up first."""
+    operands = []
+    for x, labels, others in ((a, first, second), (b, second, first)):
+        if len(labels) != len(builder.shape(x)) or len(set(labels)) < len(labels):
+            raise UnsupportedError(f"axes {labels} of an operand of shape {list(builder.shape(x))}")
+        alone = [i for i, label in enumerate(labels) if label not in others and label not in result]
+        summed = reduce_sum(builder, x, alone, False) if alone else x
+        operands.append((summed, "".join(label for label in labels if label in others or label in result)))
+    every = result + "".join(c for c in operands[0][1] if c not in result)
+    aligned = [_aligned(builder, x, labels, every) for x, labels in operands]
+    shape = compose.joint_shape(*map(builder.shape, aligned))
+    return reduce_sum(builder, _products(builder, *aligned, shape), range(len(result), len(every)), False)
+
+
+def _aligned(builder: Builder, x: int, labels: str, every: str) -> int:
+    """The node with an axis for every label, of size one for those that it does not have."""
+    order = [labels.index(label) for label in every if label in labels]
+    if order != list(range(len(order))):
+        x = builder.add(Transpose(tuple(order)), x)
+    sizes = iter(builder.shape(x))
+    return reshape(builder, x, [next(sizes) if label in labels else 1 for label in every])
 
 
 def _products(builder: Builder, a: int, b: int, shape: Shape) -> int:

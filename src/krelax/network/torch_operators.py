@@ -104,13 +104,6 @@ def _scaled(c: Call, operand: Operand, factor: float) -> Operand:
     return scale * operand if isinstance(operand, Constant) else compose.scale_shift(c.builder, operand, scale, None)
 
 
-@_reads("div")
-def _divide(c: Call) -> int:
-    if c.arguments.get("rounding_mode") is not None:
-        raise UnsupportedError("division that rounds")
-    return compose.scale_shift(c.builder, c.x, c.constant("other").reciprocal(), None)
-
-
 @_reads("mean", "sum")
 def _reduce(c: Call) -> int:
     reduce = compose.reduce_mean if c.name == "mean" else compose.reduce_sum
@@ -120,7 +113,11 @@ def _reduce(c: Call) -> int:
 
 @_reads("linear")
 def _linear(c: Call) -> int:
-    weight = c.constant("weight")
+    weight = c.operand("weight")
+    if isinstance(weight, int):
+        turned = compose.swap_last(c.builder, weight) if len(c.builder.shape(weight)) > 1 else weight
+        product = products.matmul(c.builder, c.operand("input"), turned)
+        return product if c["bias"] is None else compose.add(c.builder, product, c.operand("bias"))
     if weight.dim() == 2:
         return compose.dense(c.builder, c.x, weight, c.optional("bias"))
     return compose.matmul(c.builder, c.x, weight)  # PyTorch allows no bias with a vector

@@ -51,7 +51,7 @@ class Affine:
         picks = [m for m in self.maps if isinstance(m, Pick)]
         if len(picks) < len(self.maps) or self.bias is not None:
             return False
-        return len(picks) == 1 or bool((sum((m.index >= 0).astype(int) for m in picks) <= 1).all())
+        return len(picks) == 1 or bool((np.sum([m.index >= 0 for m in picks], 0) <= 1).all())
 
     def forward(self, ar: Arithmetic, x: Sequence[Array]) -> Array:
         """Values from values of the inputs."""

@@ -181,7 +181,7 @@ _GEMM = {"alpha": real(1), "beta": real(1), "transA": FLAG, "transB": FLAG}
 def _gemm(c: Context) -> Tensor:
     """`alpha * (a @ b) + beta * bias`: products with alpha come afterwards, so that none of them rounds."""
     bias, alpha, beta = c.weight(2, optional=True), c.get("alpha"), c.get("beta")
-    if isinstance(c.operand(0), Value) and isinstance(c.operand(1), Value):
+    if isinstance(c.given(0), Value) and isinstance(c.given(1), Value):
         return _gemm_of_two(c, bias, float(alpha), float(beta))
     x, weight, turned = _factors(c)
     shape = (weight.shape[1], x.shape[0]) if turned else (x.shape[0], weight.shape[1])

@@ -54,8 +54,8 @@ class Builder:
         flat, before = index.reshape(-1), self._nodes[x]
         if np.array_equal(flat, np.arange(self.size(x))):
             return x
-        alone = isinstance(before, Affine) and before.moves_only and len(before.maps) == 1
-        if alone and isinstance(inner := before.maps[0], Pick):
+        alone = isinstance(before, Affine) and before.bias is None and len(before.maps) == 1
+        if alone and isinstance(before, Affine) and isinstance(inner := before.maps[0], Pick):
             return self.pick(before.inputs[0], np.where(flat < 0, -1, inner.index[flat]))
         return self.add(Affine((x,), (Pick(flat, self.size(x)),), flat.size))
 

@@ -70,8 +70,9 @@ class Product(Rule):
         largest = np.maximum(abs(ends[0]), abs(ends[1]))
         return 2.0**-120 * (1 + largest[:, 0::2] + largest[:, 1::2])
 
-    def reach(self, largest: Floats) -> Floats:
+    def reach(self, ends: Ends) -> Floats:
         """With something for products that underflow."""
+        largest = np.maximum(abs(ends[0]), abs(ends[1]))
         return largest[:, 0::2] * largest[:, 1::2] + 2.0**-900
 
 
