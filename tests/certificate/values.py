@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from krelax.certificate.kernel.activations import LeakyReLU, Maximum, Product, ReLU, Rule, Sigmoid, Tanh
+from krelax.certificate.kernel.activations.curve import Curve
 from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.kernel.network import Affine, Network
 
@@ -30,7 +31,8 @@ def evaluate(network: Network, x: Any) -> list[Any]:
         if isinstance(node, Affine):
             values.append(node.forward(Float64(), inputs))
         else:
-            values.append(ACTIVATIONS[type(node.rule)](node.rule, *inputs))
+            rule = node.rule
+            values.append(rule.act(inputs[0]) if isinstance(rule, Curve) else ACTIVATIONS[type(rule)](rule, *inputs))
     return values
 
 

@@ -37,6 +37,8 @@ def _layer_norm(r: Reader) -> int:
 
 @reads("InstanceNormalization", "GroupNormalization")
 def _group_norm(r: Reader) -> int:
+    if len(r.shape()) < 2:
+        raise InputError(f"a normalisation of a tensor of shape {list(r.shape())}")
     instances = r.node.op_type == "InstanceNormalization"
     groups = r.shape()[1] if instances else r.attribute("num_groups")
     of_groups = not instances and r.version < 21

@@ -10,7 +10,7 @@ import torch
 from krelax.activations import ReLU, Tanh
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import recurrent
-from krelax.network.compose import Operand
+from krelax.network.compose import Operand, reshape, take_slice
 from krelax.network.constants import Constant
 from krelax.network.contractions import transpose
 from krelax.network.onnx_operators import _reads as reads
@@ -102,8 +102,8 @@ class _Layer:
         operand, axis = r.operand(place), int(self.batch_first)
         if isinstance(operand, Constant):
             return operand.moved(lambda t: t.select(axis, number))
-        part = recurrent.take_slice(r.builder, operand, axis, [number])
-        return recurrent.reshape(r.builder, part, (batch, self.size))
+        part = take_slice(r.builder, operand, axis, [number])
+        return reshape(r.builder, part, (batch, self.size))
 
 
 # Their first result may be left out.

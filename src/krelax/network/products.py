@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from math import prod
 
+import torch
+from torch import Tensor
+
 from krelax.activations import Product, Square
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
 from krelax.network.compose import Operand, broadcast, reduce_sum, reshape
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.ops import Concat, Reshape, Transpose
+from krelax.network.ops import Concat, Linear, Transpose
 from krelax.op import Shape
 
 # Of numbers that depend on the input, in one operator: a pass holds two coefficients for each, of every query.
@@ -36,10 +39,25 @@ def multiply(builder: Builder, a: Operand, b: Operand) -> int:
 
 
 def plain(builder: Builder, x: int) -> int:
-    """The node that `x` is, but for its shape."""
-    while isinstance(builder.node(x).op, Reshape):
-        (x,) = builder.node(x).inputs
-    return x
+    """The node whose entries, in their order, are those of `x`: an earlier one if those between only move entries, and
+    in the end do not."""
+    return _origin(builder, x)[0]
+
+
+def _origin(builder: Builder, x: int) -> tuple[int, int, Tensor]:
+    """The same, a node that no longer moves entries, and which of its entries there are, -1 for zero."""
+    node = builder.node(x)
+    if not (isinstance(node.op, Linear) and node.op.moves_only and len(node.inputs) == 1):
+        return x, x, torch.arange(prod(node.shape))
+    (before,) = node.inputs
+    own, root, places = _origin(builder, before)
+    given = torch.arange(1, len(places) + 1).reshape(1, *builder.shape(before))
+    moved = node.op.linear(given).flatten() - 1
+    if torch.equal(moved, torch.arange(len(places))):
+        return own, root, places
+    found = torch.where(moved < 0, -1, places[moved.clamp(min=0)])
+    same = torch.equal(found, torch.arange(prod(builder.shape(root))))
+    return root if same else x, root, found
 
 
 def matmul(builder: Builder, a: Operand, b: Operand) -> int:
@@ -72,9 +90,9 @@ def contract(builder: Builder, a: int, first: str, b: int, second: str, result: 
         summed = reduce_sum(builder, x, alone, False) if alone else x
         operands.append((summed, "".join(label for label in labels if label in others or label in result)))
     every = result + "".join(c for c in operands[0][1] if c not in result)
-    aligned = [_aligned(builder, x, labels, every) for x, labels in operands]
-    shape = compose.joint_shape(*map(builder.shape, aligned))
-    return reduce_sum(builder, _products(builder, *aligned, shape), range(len(result), len(every)), False)
+    one, two = (_aligned(builder, x, labels, every) for x, labels in operands)
+    shape = compose.joint_shape(builder.shape(one), builder.shape(two))
+    return reduce_sum(builder, _products(builder, one, two, shape), range(len(result), len(every)), False)
 
 
 def _aligned(builder: Builder, x: int, labels: str, every: str) -> int:

@@ -87,7 +87,7 @@ def gru(weights: Weights, reset_behind: bool) -> Cell:
         update, reset = (_part(builder, open_, i * size, size) for i in range(2))
         if reset_behind:
             inner = _recurrent(builder, h, *parts[1])
-            through = None if inner is None else multiply(builder, reset, inner)
+            through: Operand | None = None if inner is None else multiply(builder, reset, inner)
         else:
             through = _recurrent(builder, h if _is_zero(h) else multiply(builder, reset, h), *parts[1])
         candidate = builder.add(Tanh(), _joined(builder, _part(builder, gates, 2 * size, size), through))

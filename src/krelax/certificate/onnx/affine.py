@@ -29,7 +29,7 @@ from krelax.certificate.onnx.operator import (
     reads,
     real,
 )
-from krelax.certificate.onnx.products import of_matrices, products
+from krelax.certificate.onnx.products import of_matrices, products, reciprocal
 from krelax.errors import InputError, UnsupportedError
 
 # Relative error of a coefficient computed in float64 by a few operations.
@@ -122,6 +122,9 @@ def _mul(c: Context) -> Tensor:
 @reads("Div", forms=[form(7, 2)])
 def _div(c: Context) -> Tensor:
     a, b = c.operand(0), c.operand(1)
+    if isinstance(b, Value):
+        inverse = reciprocal(c, b)
+        return products(c, a, inverse) if isinstance(a, Value) else scaled(c, inverse, c.weight(0))
     if isinstance(a, Value):
         divisor = c.weight(1)
         if not divisor.all():
@@ -129,8 +132,6 @@ def _div(c: Context) -> Tensor:
         with np.errstate(over="ignore"):
             factor = computed(1 / divisor)
         return scaled(c, a, factor, fuzz=ROUNDED, made_of=float(np.max(np.abs(divisor))))
-    if isinstance(b, Value):
-        raise UnsupportedError("a division by what depends on the input")
     if not b.all():
         raise InputError("division by zero")
     return whole(np.frompyfunc(_quotient, 2, 1), a, b)

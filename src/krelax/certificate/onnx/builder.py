@@ -45,6 +45,10 @@ class Builder:
         self._nodes.append(node)
         return len(self._nodes) - 1
 
+    def node(self, node: int) -> Affine | Activation | None:
+        """A node; None for the input."""
+        return self._nodes[node]
+
     def size(self, node: int) -> int:
         there = self._nodes[node]
         return self._input_size if there is None else there.size

@@ -23,6 +23,7 @@ from krelax.certificate.onnx.operator import (
     numbers,
     reads,
 )
+from krelax.certificate.onnx.products import contracted as of_two
 from krelax.certificate.onnx.products import of_matrices
 from krelax.errors import InputError, UnsupportedError
 
@@ -83,9 +84,11 @@ def _cumulative(c: Context) -> Tensor:
 @reads("Einsum", forms=[form(12, 1, 2, equation=Attribute("string"))])
 def _einsum(c: Context) -> Tensor:
     values = [i for i, x in enumerate(c.operands) if isinstance(x, Value)]
+    parts, result = _labels(c.get("equation") or "", [len(c.shape(i)) for i in range(len(c.operands))])
+    if len(values) == 2:
+        return of_two(c, c.value(0), parts[0], c.value(1), parts[1], result)
     if len(values) != 1:
         raise UnsupportedError("a product of two operands that depend on the input, or of constants")
-    parts, result = _labels(c.get("equation") or "", [len(c.shape(i)) for i in range(len(c.operands))])
     (place,) = values
     if len(parts) == 1:
         return contracted(c, c.value(), parts[0], np.ones(()), "", result)

@@ -14,10 +14,12 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     activations,
     affine,
     composed,
+    composites,
     constants,
     contraction,
     convolution,
     moves,
+    recurrent,
     resize,
     shapes,
 )
