@@ -109,6 +109,22 @@ class Network:
         """The pre-activation of an activation."""
         return self.activation(number).inputs[0]
 
+    def copies(self, node: int) -> Index | None:
+        """For every entry of a node that only picks entries of others the first entry that is the same number; None
+        for another node. Zeros are one number."""
+        here = self.nodes[node]
+        if not isinstance(here, Affine) or not here.moves_only:
+            return None
+        begin = np.cumsum([0, *(self.size(j) for j in here.inputs)])
+        number_of = {j: int(begin[here.inputs.index(j)]) for j in here.inputs}
+        each = [
+            np.where(m.index < 0, 0, m.index + 1 + number_of[j])
+            for j, m in zip(here.inputs, here.maps, strict=True)
+            if isinstance(m, Pick)
+        ]
+        _, first, inverse = np.unique(np.sum(each, 0), return_index=True, return_inverse=True)
+        return np.asarray(first[inverse.reshape(-1)], np.int64)
+
     @cached_property
     def offsets(self) -> Index:
         """Number of the first neuron of every activation, and the number of all."""
