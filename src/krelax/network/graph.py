@@ -165,6 +165,10 @@ class Builder:
         self._nodes[index] = replace(self._nodes[index], op=op)
         return index
 
+    def node(self, index: int) -> Node:
+        """A node already added."""
+        return self._nodes[index]
+
     def shape(self, index: int) -> Shape:
         """Shape of a node already added."""
         return self._nodes[index].shape

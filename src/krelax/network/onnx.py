@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
-from krelax.network import onnx_affine, onnx_folds  # noqa: F401 (they fill READERS and FOLDS)
+from krelax.network import onnx_affine, onnx_composites, onnx_folds  # noqa: F401 (they fill READERS and FOLDS)
 from krelax.network.check import check_import
 from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node, Replay, as_element
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
@@ -28,6 +28,7 @@ from krelax.network.onnx_constants import FOLDS
 from krelax.network.onnx_file import first_line, read_model
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_reader import FLOATS, Kind, Known, Literal, Reader
+from krelax.network.onnx_recurrent import RECURRENT
 from krelax.network.onnx_schema import check_node, kind_name, results, schema_of
 from krelax.network.simplify import fuse
 from krelax.watch import tick
@@ -205,7 +206,7 @@ def _interpret(builder: Builder, node: onnx.NodeProto, known: Known, version: in
     schema = schema_of(node, version)
     check_node(node, schema, version)
     names = [name for name in node.output if name]
-    if not names or not node.output[0]:
+    if not names or (not node.output[0] and node.op_type not in RECURRENT):
         raise InputError("a node without a result")
     if len(set(names)) < len(names) or any(n in known.values or n in known.constants for n in names):
         raise InputError("a result whose name is defined already; export the network again")
@@ -216,7 +217,8 @@ def _interpret(builder: Builder, node: onnx.NodeProto, known: Known, version: in
         for name, literal in zip(node.output, result if isinstance(result, list) else [result], strict=False):
             known.constants[name] = literal
         return
-    known.values[node.output[0]] = result
+    if node.output[0]:
+        known.values[node.output[0]] = result
     for name, kind in zip(node.output, kinds, strict=True):
         if name in known.values:
             known.kinds[name] = _float(reader.attribute("to") if kind is None else kind)

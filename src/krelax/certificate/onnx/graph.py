@@ -34,10 +34,10 @@ _TYPES: dict[int, tuple[np.dtype[Any], str]] = {
 _FIELDS = {"raw_data", "float_data", "int32_data", "int64_data", "double_data", "string_data", "uint64_data"}
 # AttributeProto.AttributeType: what is read, and the field that holds it.
 _ATTRIBUTES = {1: ("float", "f"), 2: ("int", "i"), 3: ("string", "s"), 4: ("tensor", "t"), 6: ("floats", "floats"),
-               7: ("ints", "ints")}  # fmt: skip
+               7: ("ints", "ints"), 8: ("strings", "strings")}  # fmt: skip
 _VALUES = {"f", "i", "s", "t", "g", "floats", "ints", "strings", "tensors", "graphs", "tp", "type_protos",
            "sparse_tensor", "sparse_tensors"}  # fmt: skip
-_MISSING: dict[str, Any] = {"float": np.float32(0), "int": 0, "string": b"", "floats": [], "ints": []}
+_MISSING: dict[str, Any] = {"float": np.float32(0), "int": 0, "string": b"", "floats": [], "ints": [], "strings": []}
 OLDEST, NEWEST = 7, 24
 _OLDEST_IR, _NEWEST_IR = 3, 13
 # Of one tensor. What lays out windows has twice as many axes, and NumPy no more than 64.

@@ -14,11 +14,13 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     activations,
     affine,
     composed,
+    composites,
     constants,
     contraction,
     convolution,
     curves,
     moves,
+    recurrent,
     resize,
     shapes,
 )
