@@ -8,7 +8,6 @@ closed and remaining leaves, whose regions cover the whole region. The same loop
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from krelax.errors import InputError
 from krelax.problem.region import Box
 from krelax.proof import leaves as proof
 from krelax.proof.log import UNSTATED, Forms
+from krelax.watch import now
 
 # Copies of all leaves that are held while they move to a larger place, with as much again for the passes.
 _POOL_COPIES = 4
@@ -167,7 +167,7 @@ class Branching:
 
         Ends early at the deadline of the instance, or when the leaves fill memory.
         """
-        began = time.perf_counter()
+        began = now()
         self._until = None if seconds is None else began + seconds
         with torch.no_grad():
             try:
@@ -176,13 +176,13 @@ class Branching:
                 self._rounds, self._clips_at = self._effort.rounds, began + self._clips_after - self._spent
                 with helpers(self._start.device) as pool:
                     while self._goes_on():
-                        if time.perf_counter() >= self._clips_at:
+                        if now() >= self._clips_at:
                             self._begin_clips()
                         if not (self._split_all(pool) or self._polish()):
                             break
             except OutOfTime:
                 pass
-            self._spent += time.perf_counter() - began
+            self._spent += now() - began
             return self._proven()
 
     def worst(self) -> float:
@@ -195,9 +195,9 @@ class Branching:
     def _is_late(self) -> bool:
         """Whether what is left of the time is needed to evaluate the leaves there are."""
         leaves = len(self._tree) + 2 * self._wanted() if self._effort.partial else 0
-        now = time.perf_counter() + 1.5 * self._floors.seconds * leaves
+        done = now() + 1.5 * self._floors.seconds * leaves
         limits = (self._until, self._instance.deadline)
-        return self._instance.expired() or any(limit is not None and now > limit for limit in limits)
+        return self._instance.expired() or any(limit is not None and done > limit for limit in limits)
 
     def _wanted(self) -> int:
         """Leaves to be split in a round."""
@@ -250,7 +250,7 @@ class Branching:
 
     def _next_round(self) -> list[Tensor]:
         """The worst leaves of every open query, as many as it is owed, in parts."""
-        if not self._goes_on() or time.perf_counter() >= self._clips_at:
+        if not self._goes_on() or now() >= self._clips_at:
             return []
         self._rounds -= 1
         able = self._among_open(self._tree.open.branch >= 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.recorder import Recorder
+from krelax.watch import now
 
 # A child that falls below its parent by less, relatively, is not worth a proof of the parent.
 _UNNOTICED = 1e-3
@@ -33,9 +33,9 @@ class Floors:
         """Raise the floors of some leaves to what they prove themselves."""
         if not len(rows):
             return
-        began = time.perf_counter()
+        began = now()
         value = self._evaluator.prove(leaves.select(rows))
-        seconds = (time.perf_counter() - began) / len(rows)
+        seconds = (now() - began) / len(rows)
         self.seconds = min(seconds, self.seconds or seconds)
         self.reach(leaves, rows, value)
 

@@ -9,7 +9,6 @@ it closes the other side of that split, too.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ from krelax.proof.log import MARGINS, UNSTATED, Forms
 from krelax.search.clauses import Posed
 from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS, Course
+from krelax.search.schedule import Course
+from krelax.watch import PRODUCTS, now
 
 # A program takes about so many products for each product of its rows and those of the network.
 _PASSES = 10
@@ -159,14 +159,14 @@ class Programs:
 
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do."""
-        began, deadline = time.perf_counter(), self._instance.deadline
+        began, deadline = now(), self._instance.deadline
         if self._tree is None and deadline is not None and began + self.price > deadline:
             return False
         with suppress(OutOfTime):
             for _ in self._steps:
-                now = time.perf_counter()
-                if now >= began + seconds:
-                    self.weight = self._course.weight(now - began, self._tree.share if self._tree else 0.0)
+                spent = now() - began
+                if spent >= seconds:
+                    self.weight = self._course.weight(spent, self._tree.share if self._tree else 0.0)
                     return True
         return False
 
