@@ -116,8 +116,7 @@ def activated(bounds: LayerBounds, node: Activation, form: Forms, count: int) ->
     shift, radius = 0.5 * (above - below), 0.5 * (above + below)
     error = members.adjoint(ar, abs(slope) * form.error)
     if ar.unit:
-        largest = bounds.largest(z)
-        terms = members.adjoint(ar, abs(slope) * (form.largest() + largest)) + rule.reach(largest)
+        terms = members.adjoint(ar, abs(slope) * (form.largest() + bounds.largest(z))) + rule.reach(ends)
         most = OVERHEAD + ends[0].shape[1]
         error = error + gamma(most, ar.unit) * terms + most * (count + 2) * ar.tiny
     executed = rule.executed(ends) if bounds.float32 else None
