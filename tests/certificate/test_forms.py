@@ -67,7 +67,8 @@ def crossing(rng: np.random.Generator) -> Network:
         helper.make_node("Tanh", ["x"], ["t"]),
         helper.make_node("Flatten", ["t"], ["u"]),
         helper.make_node("MatMul", ["u", "o"], ["v"]),
-        helper.make_node("Add", ["i", "h"], ["r"]),
+        helper.make_node("Exp", ["i"], ["e"]),
+        helper.make_node("Add", ["e", "h"], ["r"]),
         helper.make_node("Add", ["r", "v"], ["s"]),
         helper.make_node("Sigmoid", ["s"], ["y"]),
     ]

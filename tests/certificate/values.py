@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from krelax.certificate.kernel.activations import LeakyReLU, Maximum, ReLU, Rule, Sigmoid, Tanh
+from krelax.certificate.kernel.activations.exponential import Exp
 from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.kernel.network import Affine, Network
 
@@ -16,6 +17,7 @@ ACTIVATIONS: dict[type[Rule], Callable[[Any, Any], Any]] = {
     LeakyReLU: lambda rule, z: np.maximum(z, rule.negative_slope * z),
     Sigmoid: lambda rule, z: 0.5 + 0.5 * np.tanh(z / 2),
     Tanh: lambda rule, z: np.tanh(z),
+    Exp: lambda rule, z: np.exp(z),
     Maximum: lambda rule, z: z.reshape(len(z), -1, rule.window).max(2),
 }
 
