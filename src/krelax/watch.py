@@ -3,15 +3,25 @@
 Most work looks at the deadline of its instance before each of its steps. A single step on a large network takes
 seconds, though: one backward pass, one evaluation. These call `tick` at every node. They do not know of any deadline;
 whoever has one watches the thread that works for it.
+
+The clock shows seconds, or counts work: then what depends on it does not depend on how fast a machine is, or how busy.
+So every `tick` says how much work it stands for, in products of two numbers, roughly.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Over = Callable[[], bool]
+
+# Products of two numbers in a second, roughly: as operators on small tensors make them, and in large ones.
+PRODUCTS, _AT_BEST = 1e9, 5e9
+# Seconds that a step takes beside its products, and a look at the clock: without the latter, a loop that waits for a
+# moment might wait for ever where work is counted.
+_STEP, _LOOK = 8e-5, 1e-6
 
 
 class OutOfTime(Exception):
@@ -19,9 +29,11 @@ class OutOfTime(Exception):
 
 
 class _Here(threading.local):
-    """Says, for a thread, whether its work is to be given up. None where nobody has a deadline."""
+    """Says, for a thread, whether its work is to be given up, and how much there was. None where nobody has a deadline,
+    or where time is not counted as work."""
 
     over: Over | None = None
+    worked: float | None = None
 
 
 _here = _Here()
@@ -47,7 +59,37 @@ def watch_too(over: Over | None) -> None:
     _here.over = over
 
 
-def tick() -> None:
+def now() -> float:
+    """The clock, in seconds from some moment on: of time, or of work where that is `counted`."""
+    if _here.worked is None:
+        return time.perf_counter()
+    _here.worked += _LOOK
+    return _here.worked
+
+
+@contextmanager
+def counted(counts: bool = True) -> Iterator[None]:
+    """While this lasts, the clock of this thread counts its work, if that is wanted. It must work alone then."""
+    before, _here.worked = _here.worked, 0.0 if counts else _here.worked
+    try:
+        yield
+    finally:
+        _here.worked = before
+
+
+def counts_work() -> bool:
+    """Whether the clock of this thread counts work."""
+    return _here.worked is not None
+
+
+def tick(products: float = 0.0) -> None:
+    """A step of so many products begins. Raise OutOfTime if the work of this thread is to be given up."""
+    if _here.worked is not None:
+        _here.worked += _STEP + products / _AT_BEST
+    look()
+
+
+def look() -> None:
     """Raise OutOfTime if the work of this thread is to be given up."""
     over = _here.over
     if over is not None and over():

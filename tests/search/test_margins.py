@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from threading import Event
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,7 +50,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> tuple[Pretended, Margins, Boun
     probe = Probe(instance, queries, Attack(steps=1, first_step=0.1), lambda x: None)
     search, inner = Margins(instance, queries, found, Complete().branching, probe), Pretended()
     monkeypatch.setattr(search, "_search", inner)
-    monkeypatch.setattr(margins, "time", SimpleNamespace(perf_counter=lambda: inner.now))
+    monkeypatch.setattr(margins, "now", lambda: inner.now)
     return inner, search, found, instance.cancelled
 
 

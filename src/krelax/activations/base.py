@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from krelax.op import Op, Shape
+from krelax.watch import tick
 
 if TYPE_CHECKING:
     from krelax.activations.triangle import Triangle
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 ASIDE = 2.0**-20
 # How far an activation is from its chord is known up to so many units of rounding.
 _NOISE = 64
+# Finding where to split a neuron takes as long as crossing it so many times.
+_SPLITTING = 20
 
 
 class Rule(StrEnum):
@@ -87,6 +90,7 @@ class Activation(Op):
     """
 
     name: ClassVar[str]
+    work: ClassVar[float] = 500.0  # products of two numbers that crossing one neuron takes as long as
 
     def shape(self, *inputs: Shape) -> Shape:
         return inputs[0]
@@ -114,14 +118,15 @@ class Relaxation(ABC):
 
     `reduces` says whether the activation removes the last axis of z (a maximum over windows): its coefficients then
     have one axis less than its slopes. `optimised` says for the lower and the upper line whether its slope is worth
-    optimising, and `step` how large its range is, as a scale for step sizes. `derived` is the rule by which the checker
-    of certificates chooses slopes where a certificate names none. Bounds, and with them all that is made of
-    them, are laid out row by row, whatever the operators before the activation do with their axes.
+    optimising, and `step` how large its range is, as a scale for step sizes; None if slopes have ranges of their own.
+    `derived` is the rule by which the checker of certificates chooses slopes where a certificate names none. Bounds,
+    and with them all that is made of them, are laid out row by row, whatever the operators before the activation do
+    with their axes.
     """
 
     reduces = False
     optimised = (False, False)
-    step = 1.0
+    step: float | None = 1.0
     derived = Rule.ADAPTIVE
 
     def __init__(self, op: Activation, lower: Tensor, upper: Tensor) -> None:
@@ -172,6 +177,7 @@ class Relaxation(ABC):
         one of the `candidates`.
         """
         if self._splits is None:
+            tick(_SPLITTING * self.op.work * self.lower.numel())
             losses, (lower, upper) = self.losses()
             points = [z.clamp(self.lower, self.upper) for z in (lower, upper, *self._candidates())]
             pieces = [(self.over(self.lower, p).losses()[0], self.over(p, self.upper).losses()[0]) for p in points]
@@ -245,6 +251,10 @@ class Relaxation(ABC):
         for lower in (True, False):
             for rule in (Rule.FIXED_0, Rule.FIXED_1, Rule.ADAPTIVE):
                 yield lower, self.slopes(rule)[0 if lower else 1]
+
+    def behind(self, coeff: Tensor) -> Tensor:
+        """Coefficients of the activation, with an axis of one where its pre-activations have another one."""
+        return coeff.unsqueeze(-1) if self.reduces else coeff
 
     def matters(self) -> Tensor:
         """Which pre-activations the value can depend on at all, `(batch, *shape of z)`."""

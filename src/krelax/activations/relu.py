@@ -15,6 +15,7 @@ class ReLU(Activation):
     """`max(z, 0)`."""
 
     name = "relu"
+    work = 50.0
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].clamp(min=0)

@@ -17,11 +17,10 @@ from torch import Tensor
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, charge, gamma, underflow
 from krelax.bounds.steps import Relaxed, Step, Tapes
-from krelax.network.graph import Network
+from krelax.network.graph import Network, visit
 from krelax.network.linear import dense_rows, one_hot
 from krelax.network.ops import Linear
 from krelax.problem.region import Region, dot
-from krelax.watch import tick
 
 
 @dataclass
@@ -144,8 +143,8 @@ def back_substitute(
             coeff = form.constant.new_zeros(*form.constant.shape, *network.nodes[i].shape)
         if coeff is None:
             continue
-        tick()
         node, op = network.nodes[i], network.nodes[i].op
+        visit(op, node.shape, coeff.shape[0] * coeff.shape[1])
         terms = coeff[0, 0].numel() + len(network.nodes) + (op.terms if isinstance(op, Linear) else 0)
         if isinstance(op, Linear):
             pull(network, i, op, coeff, form)

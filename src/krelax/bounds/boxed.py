@@ -10,7 +10,6 @@ to the inputs that made its neuron inexact.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from math import prod
 
@@ -28,6 +27,7 @@ from krelax.network.ops import Linear
 from krelax.problem.extensions import matches, with_margins
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, Region, middle
+from krelax.watch import now
 
 # Symbols of one box take no more; the smallest of further ones become part of the error.
 _MOST_BYTES = 64 << 20
@@ -98,7 +98,7 @@ class Bounder:
 
     def bound(self, lower: Tensor, upper: Tensor) -> Bounds:
         """Bounds over every box. Raises OutOfTime at the instance's deadline, and `until` then, on the clock of
-        `time.perf_counter()`."""
+        `krelax.watch.now`."""
         boxes = Box(self._completed(lower, self._faces[0]), self._completed(upper, self._faces[1]))
         bounds, witness, form, shares = self._forward(boxes)
         rows, weights = self._rows, None
@@ -141,7 +141,7 @@ class Bounder:
 
     def _check(self) -> None:
         self._instance.check()
-        if time.perf_counter() > self.until:
+        if now() > self.until:
             raise OutOfTime
 
     def _room(self, shares: Tensor) -> int:

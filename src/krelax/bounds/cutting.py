@@ -9,7 +9,6 @@ the bound is what the multipliers prove in the backward pass.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -31,6 +30,7 @@ from krelax.hull.rows import violation
 from krelax.hull.separate import separate
 from krelax.hull.vertices import vertices
 from krelax.problem.queries import Queries
+from krelax.watch import now
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Cutter:
         self._separators = [s for s in every if len(s.places)]
         self._from: dict[int, tuple[int, int]] = {}  # handle: activation and place among its cuts
         self._cuts: dict[int, list[Cuts]] = {}
-        self._end = time.perf_counter() + cutting.seconds
+        self._end = now() + cutting.seconds
 
     def minimise(self, row: Tensor, offset: float, stop: bool = False) -> Solution:
         """Minimise `<row, output> + offset`, with as many rounds of cuts as it takes; with `stop`, to be positive."""
@@ -160,7 +160,7 @@ class Cutter:
 
     def _done(self, best: Solution, stop: bool) -> bool:
         settled = stop and best.objective > 0
-        return best.status is not Status.OPTIMAL or settled or time.perf_counter() > self._end
+        return best.status is not Status.OPTIMAL or settled or now() > self._end
 
     def _cut(self, solution: Solution) -> int:
         """Add what cuts off a solution most; how many cuts that is."""

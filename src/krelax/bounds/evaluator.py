@@ -6,7 +6,6 @@ groups of neurons, so all of them are bounded by one backward pass, whose steps 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,11 +21,12 @@ from krelax.bounds.leaves import Leaves
 from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, climb
 from krelax.bounds.site_table import Sites
-from krelax.bounds.sites import alone
+from krelax.bounds.sites import Anywhere, alone
 from krelax.bounds.steps import Witness
 from krelax.problem.region import dot
 from krelax.problem.region import middle as middle_of
 from krelax.proof.choices import Choices, LeafTable
+from krelax.watch import now
 
 
 class Improved(NamedTuple):
@@ -65,6 +65,11 @@ class Evaluator:
         convex = convex_activations(instance.fast_network, fast) if assumed is None else set()
         none = exact.constant.new_zeros(0, dtype=torch.bool)
         self._convex = torch.cat([none, *(none.new_full((s.count,), i in convex) for i, s in self.sites.splittable())])
+
+    @property
+    def splits_curves(self) -> bool:
+        """Whether there are neurons that can be split anywhere."""
+        return any(isinstance(site, Anywhere) for site in self.sites.every.values())
 
     @property
     def compiled(self) -> bool:
@@ -147,12 +152,12 @@ class Evaluator:
 
     def solve(self, leaves: Leaves, until: float | None = None) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
         """The linear program of each leaf over its cut intervals, or of the first ones, at least one, until a reading
-        of `time.perf_counter()`: rigorous bounds, `(leaves,)`, above zero where leaves are proven empty, minus infinity
+        of `krelax.watch.now`: rigorous bounds, `(leaves,)`, above zero where leaves are proven empty, minus infinity
         without a solution; where they are attained, `(leaves, *input_shape)`; and what slopes prove them."""
         value, points = torch.full_like(leaves.floor, -torch.inf), []
         slopes = {i: value.new_zeros(len(leaves), *self.bounds.relaxations[i].lower.shape[1:]) for i in self.nodes}
         for row, index in enumerate(leaves.rows().split(1)):
-            if row and until is not None and time.perf_counter() > until:
+            if row and until is not None and now() > until:
                 leaves = leaves.select(leaves.rows()[:row])
                 break
             one = leaves.select(index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.leaves import Leaves
 from krelax.bounds.recorder import Recorder
+from krelax.watch import now
 
 # A child that falls below its parent by less, relatively, is not worth a proof of the parent.
-_UNNOTICED = 1e-3
+UNNOTICED = 1e-3
 
 
 class Floors:
@@ -33,9 +33,9 @@ class Floors:
         """Raise the floors of some leaves to what they prove themselves."""
         if not len(rows):
             return
-        began = time.perf_counter()
+        began = now()
         value = self._evaluator.prove(leaves.select(rows))
-        seconds = (time.perf_counter() - began) / len(rows)
+        seconds = (now() - began) / len(rows)
         self.seconds = min(seconds, self.seconds or seconds)
         self.reach(leaves, rows, value)
 
@@ -62,7 +62,7 @@ class Floors:
         """No child is below its parent. Where its own choices would be, what it inherits is proven with those of the
         parent."""
         inherited = parents.value.repeat(2)
-        slack = _UNNOTICED * (1 + inherited.abs())
+        slack = UNNOTICED * (1 + inherited.abs())
         lost = (children.value < inherited - slack).view(2, -1).any(0).nonzero()[:, 0]
         self.prove(parents, lost)
         self.keep_proofs(parents)

@@ -14,9 +14,14 @@ from torch import Tensor
 
 from krelax.activations import Relaxation
 from krelax.bounds.rounding import gamma, underflow
+from krelax.network.graph import visit
 from krelax.network.ops import Linear
 from krelax.op import Op
 from krelax.problem.region import middle
+from krelax.watch import tick
+
+# What follows an activation's intervals takes as long as so many products for an entry of a symbol.
+_ELEMENTWISE = 64
 
 
 @dataclass
@@ -72,6 +77,7 @@ def _each(op: Linear, parts: list[Tensor]) -> Tensor:
     boxes, symbols = parts[0].shape[:2]
     if symbols == 0:
         return parts[0].new_zeros(boxes, 0, *op.shape(*(tuple(p.shape[2:]) for p in parts)))
+    visit(op, op.shape(*(tuple(p.shape[2:]) for p in parts)), boxes * symbols)
     return op.linear(*(p.flatten(0, 1) for p in parts)).unflatten(0, (boxes, symbols))
 
 
@@ -108,6 +114,7 @@ def spread_of(form: Form, shares: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of the absolute values of the symbols, `(boxes, *shape)`, and what the inputs contribute to them,
     `(boxes, entries, varied)`: one pass over the symbols for both."""
     count = form.symbols.shape[1]
+    tick(form.symbols.numel() * (_ELEMENTWISE + shares.shape[2]))
     ones = shares.new_ones(len(shares), count, 1)
     both = form.symbols.abs().flatten(2).transpose(1, 2) @ torch.cat([shares[:, :count], ones], dim=2)
     return both[..., -1].reshape(form.centre.shape), both[..., :-1]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from krelax.activations import Rule
+from krelax.bounds.copies import shared
 from krelax.bounds.forms import Form, absolutes, activate, affine, band_of, inputs, interval, spread_of
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import interval_is_exact, undecided
@@ -22,9 +23,9 @@ from krelax.network.graph import products
 from krelax.network.ops import Linear
 from krelax.problem.region import Box
 
-# A look is taken where passes would make so many products, with so many times fewer symbols than there are neurons to
-# be bounded; those of one node take at most so many bytes.
-_DEAR, _MANY, _BYTES = 1e8, 8, 64 << 20
+# A look is taken where passes would make so many products, with so many symbols that it makes so many times fewer of
+# them; those of one node take at most so many bytes.
+_DEAR, _MANY, _BYTES = 1e8, 8, 256 << 20
 
 
 class Forward:
@@ -62,9 +63,11 @@ class Forward:
         if not isinstance(region, Box) or interval_is_exact(network, region, node):
             return 0
         open_, nodes = int(undecided(self._instance, bounds, node).sum(1).max()), network.nodes[: node + 1]
-        if 2 * open_ * products(nodes) < _DEAR:
+        passes, ahead = 2 * open_ * products(nodes), nodes[self._known :]
+        if passes < _DEAR:
             return 0
-        return min(open_ // _MANY, _BYTES // (8 * len(region) * max(prod(n.shape) for n in nodes)))
+        worth = passes // (_MANY * max(1, products(ahead)))
+        return min(worth, _BYTES // (8 * len(region) * max(prod(n.shape) for n in ahead)))
 
     def _next(self, bounds: LayerBounds, i: int, room: int) -> Form:
         """The form of a node, from those before, with about so many symbols at most."""
@@ -109,5 +112,5 @@ def record_parallel(instance: Instance, bounds: LayerBounds, node: int, lower: T
     leaves = chosen(instance, parallel(instance, bounds), 1)
     lemmas = record_entries(instance, node, every, mask, both, leaves)
     assert lemmas is not None
-    below, above = lemmas.chunk(2, 1)
-    return below.reshape(lower.shape), above.reshape(lower.shape)
+    below, above = (shared(instance.network, node, t.reshape(lower.shape)) for t in lemmas.chunk(2, 1))
+    return below, above

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -25,7 +24,7 @@ from krelax.network.scalars import with_axes
 from krelax.problem.region import Region
 from krelax.proof.log import ProofLog
 from krelax.watch import OutOfTime as OutOfTime  # noqa: PLC0414
-from krelax.watch import Over, current, watch_too, watched
+from krelax.watch import Over, counts_work, current, now, watch_too, watched
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,7 +43,7 @@ _BATCH_BYTES = 128 << 20
 @dataclass(frozen=True, eq=False)
 class Instance:
     """A network over a batch of regions. Witnesses are proposed with `fast_network` and `fast_region` (float32) and
-    evaluated with `network` and `region` (float64). `deadline` is a reading of `time.perf_counter()`; setting
+    evaluated with `network` and `region` (float64). `deadline` is a reading of `krelax.watch.now`; setting
     `cancelled`, from another thread, is as if it had passed. Lemmas are recorded in `logs`, one for each region, if
     there are any. `seen` has masks `(n,)` of what the questions depend on, of nodes of which they do not see all."""
 
@@ -87,12 +86,12 @@ class Instance:
         """The same with a deadline in so many seconds, if its own is not earlier."""
         if seconds is None:
             return self
-        limit = time.perf_counter() + seconds
+        limit = now() + seconds
         return replace(self, deadline=limit if self.deadline is None else min(limit, self.deadline))
 
     def share(self, parts: int) -> Instance:
         """The same with a deadline after one of so many equal parts of the time that is left."""
-        left = None if self.deadline is None else (self.deadline - time.perf_counter()) / max(1, parts)
+        left = None if self.deadline is None else (self.deadline - now()) / max(1, parts)
         return self.until(left)
 
     def check(self) -> None:
@@ -102,11 +101,11 @@ class Instance:
 
     def expired(self) -> bool:
         """Whether the deadline has passed."""
-        return self.cancelled.is_set() or (self.deadline is not None and time.perf_counter() > self.deadline)
+        return self.cancelled.is_set() or (self.deadline is not None and now() > self.deadline)
 
     def overdue(self) -> bool:
         """Whether the deadline has passed for so long that what is under way is to be given up, too."""
-        late = self.deadline is not None and time.perf_counter() > self.deadline + _GRACE
+        late = self.deadline is not None and now() > self.deadline + _GRACE
         return late or self.cancelled.is_set()
 
     def watch(self) -> AbstractContextManager[None]:
@@ -133,9 +132,12 @@ def _fits(network: Network, region: Region) -> bool:
 
 
 def memory_budget(device: torch.device) -> int:
-    """Bytes that bounding may use at a time: half of what is free (2 GiB where the system does not say)."""
+    """Bytes that bounding may use at a time: half of what is free; 2 GiB where the system does not say, and where
+    nothing may depend on what else is going on."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] // 2)
+    if counts_work():
+        return 2 << 30
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (ValueError, OSError):
@@ -190,7 +192,7 @@ def one_core_each(device: torch.device) -> Iterator[None]:
     machine that does other work, too, they cost more than they gain on large ones. Subnormal numbers are numbers.
     """
     cores, before = _here.cores, torch.get_num_threads()
-    _here.cores = workers(device)
+    _here.cores = 1 if counts_work() else workers(device)
     torch.set_num_threads(1)
     try:
         with gradual_underflow():

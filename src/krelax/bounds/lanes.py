@@ -83,7 +83,7 @@ class Lanes:
         climb = Climb(ascent.steps, float(ascent.rate), float(ascent.decay))
         value, middle = np.empty(count, np.float32), np.empty(count, np.float32)
         branch, points = np.empty(count, np.int64), np.empty((min(count, SHOWN), inputs), np.float32)
-        for begin, end in self._portions(count):
+        for begin, end in self._portions(count, 2 * ascent.steps + 1):
             self._instance.check()
             improve(t.layers, t.down, t.up, t.proposing, t.pairs, t.fast, own, table, climb, begin, end,
                     value, middle, branch, points)  # fmt: skip
@@ -118,14 +118,16 @@ class Lanes:
         table, own = self._table(leaves), self._own(leaves)
         value, constant = np.empty(count), np.empty(rows)
         affine = np.empty((rows, len(t.proving.centre)))
-        for begin, end in self._portions(count):
+        for begin, end in self._portions(count, 1):
             prove(t.layers, t.down, t.proving, t.pairs, t.exact, own, table, begin, end, value, constant, affine)
         return bounding(torch.from_numpy(value)), torch.from_numpy(constant), torch.from_numpy(affine)
 
-    def _portions(self, count: int) -> Iterator[tuple[int, int]]:
+    def _portions(self, count: int, passes: int) -> Iterator[tuple[int, int]]:
+        each = passes * (len(self._tables.proposing.down) + 4 * len(self._tables.neuron_of))
         for begin in range(0, count, _PORTION):
-            tick()
-            yield begin, min(begin + _PORTION, count)
+            end = min(begin + _PORTION, count)
+            tick((end - begin) * each)
+            yield begin, end
 
     def _table(self, leaves: Leaves) -> Table:
         none = leaves.value.new_zeros(len(leaves), 0)

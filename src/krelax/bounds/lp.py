@@ -7,7 +7,6 @@ and `value_of` evaluates them; its objective is never a bound.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -29,12 +28,16 @@ from krelax.bounds.steps import Tapes, Witness
 from krelax.errors import InputError
 from krelax.problem.queries import Queries
 from krelax.proof.log import MARGINS, Forms
+from krelax.watch import counts_work, now, tick
 
 # No solve goes on for ever: one that reaches a limit is not optimal, and its slopes are as sound as any. From a good
 # basis the simplex method takes about half as many iterations as there are rows; interior points take 20 to 40.
 _SIMPLEX_LIMIT, _INTERIOR_LIMIT = 4, 120  # times the number of rows; iterations
 # A warm simplex method that has not finished by then often stalls, and interior points are faster.
 _WARM_LIMIT = 0.25
+# An iteration of the simplex method, for each entry of the matrix, is as much work as so many products; beginning and
+# ending, and an iteration of the interior point method, are as much as so many of those.
+PIVOTING, _AROUND, _INTERIOR = 80, 5, 50
 
 # Cuts of an activation with their multipliers, (queries, R).
 Priced = tuple[Cuts, Tensor]
@@ -226,6 +229,8 @@ class Program:
         self._limit()
         self._solver.setOptionValue("solver", solver)
         self._solver.run()  # without the interpreter's lock
+        info, size = self._solver.getInfo(), self._solver.getNumNz()
+        tick(PIVOTING * size * (_AROUND + info.simplex_iteration_count + _INTERIOR * max(0, info.ipm_iteration_count)))
         status = self._solver.getModelStatus()
         if status == HighsModelStatus.kOptimal:
             return Status.OPTIMAL
@@ -235,7 +240,7 @@ class Program:
         """Limit the next run, in iterations and by the deadline; the solver's clock runs on from solve to solve."""
         share, deadline = _WARM_LIMIT if self._warm else _SIMPLEX_LIMIT, self.instance.deadline
         iterations = int(1000 + share * self._solver.getNumRow())
-        seconds = np.inf if deadline is None else self._solver.getRunTime() + deadline - time.perf_counter()
+        seconds = np.inf if deadline is None or counts_work() else self._solver.getRunTime() + deadline - now()
         self._solver.setOptionValue("simplex_iteration_limit", iterations)
         self._solver.setOptionValue("time_limit", seconds)
 

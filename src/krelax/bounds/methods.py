@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
 from krelax.proof.choices import Choices, LeafTable
 from krelax.proof.log import MARGINS, Forms
+from krelax.watch import now
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _patience(instance: Instance, part: float = _PART) -> float | None:
     """Seconds that bounds of layers, or slopes of the query, may take."""
     if instance.deadline is None:
         return None
-    return max(_LEAST, part * (instance.deadline - time.perf_counter()))
+    return max(_LEAST, part * (instance.deadline - now()))
 
 
 def _each(instance: Instance, queries: Queries, found: Bounded, method: Method, stop: bool) -> Bounded:

@@ -9,7 +9,6 @@ iteration is one pass down and one pass up, without a graph.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -23,9 +22,9 @@ from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.steps import Parameter, Single, Step, Witness
-from krelax.network.graph import Network
+from krelax.network.graph import Network, visit
 from krelax.network.ops import Linear
-from krelax.watch import tick
+from krelax.watch import now
 
 # Coefficients that all steps of the ascents of one region's layers may meet, and steps to take anyway:
 # the first four are worth 95 to 98 % of what twenty-four are.
@@ -98,10 +97,10 @@ def climb(
     climbers = [_Climber(p) for step in witness.values() for p in step.parameters()]
     if not climbers:
         return
-    until = None if ascent.seconds is None else time.perf_counter() + ascent.seconds
+    until = None if ascent.seconds is None else now() + ascent.seconds
     for step in range(ascent.steps):
         instance.check()
-        if until is not None and time.perf_counter() > until:
+        if until is not None and now() > until:
             break
         trace = Trace()
         result, _ = back_substitute(instance.fast_network, form, witness, bounds, trace)
@@ -126,6 +125,7 @@ class _Climber:
         # the least square keeps subnormal numbers, which are slow, out of the root
         self._first = torch.zeros_like(parameter.value)
         self._second = torch.full_like(parameter.value, self._LEAST)
+        self._width = parameter.high - parameter.low if parameter.relative else None
 
     def climb(self, step: int, rate: float) -> None:
         """One step along the gradient, if the tensor has one."""
@@ -136,7 +136,8 @@ class _Climber:
         self._second.mul_(self._SQUARE).addcmul_(gradient, gradient, value=1 - self._SQUARE)
         first, second = 1 - self._MEAN ** (step + 1), 1 - self._SQUARE ** (step + 1)
         spread = torch.sqrt(self._second, out=gradient)
-        p.value.addcdiv_(self._first, spread, value=p.scale * rate * second**0.5 / first)
+        along = self._first if self._width is None else self._first * self._width
+        p.value.addcdiv_(along, spread, value=p.scale * rate * second**0.5 / first)
         torch.clamp(p.value, p.low, p.high, out=p.value)
         p.gradient = None
 
@@ -146,8 +147,8 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
     network = instance.fast_network
     points = {0: instance.fast_region.minimiser(coeff)}
     for i in reversed(trace.visited):
-        tick()
         node, op = network.nodes[i], network.nodes[i].op
+        visit(op, node.shape, coeff.shape[0] * coeff.shape[1])
         if isinstance(op, Linear):
             operands = [points[j] for j in node.inputs]
             value = op.forward(*(x.flatten(0, 1) for x in operands))

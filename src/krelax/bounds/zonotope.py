@@ -17,7 +17,7 @@ from torch import Tensor
 from krelax.activations import Activation, Rule
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, gamma, underflow
-from krelax.network.graph import Network
+from krelax.network.graph import Network, visit
 from krelax.network.ops import Linear
 from krelax.problem.queries import Queries
 from krelax.problem.region import Region
@@ -42,7 +42,7 @@ class Zonotope:
 
     def bounds(self, region: Region) -> tuple[Tensor, Tensor]:
         """Lower and upper bound of the node, `(batch, *shape)`, rounding included."""
-        tick()
+        tick((self.inputs.numel() + self.noise.numel()) * 2)
         if len(parts := self._parts()) > 1:
             found = [part.bounds(region) for part in parts]
             lower, upper = (torch.cat(t, dim=1).reshape(self.centre.shape) for t in zip(*found, strict=True))
@@ -131,10 +131,11 @@ def _each(op: Linear, parts: list[Tensor]) -> Tensor:
         return parts[0].new_zeros(*shape, *result)
     rows = max(1, _AT_ONCE // prod(result))
     if prod(shape) <= rows:
+        visit(op, result, prod(shape))
         return op.linear(*(p.flatten(0, 1) for p in parts)).unflatten(0, shape)
     found = parts[0].new_empty(prod(shape), *result)
     for i in range(0, len(found), rows):
-        tick()
+        visit(op, result, rows)
         found[i : i + rows] = op.linear(*(p.flatten(0, 1)[i : i + rows] for p in parts))
     return found.unflatten(0, shape)
 

@@ -13,6 +13,7 @@ from krelax.cli.shared import (
     FILE,
     certificate_options,
     check_journal,
+    deterministic_option,
     device_option,
     journal_options,
     kept,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @certificate_options
 @method_option
 @device_option
+@deterministic_option
 def bench(
     instances: Path,
     timeout: float | None,
@@ -44,6 +46,7 @@ def bench(
     semantics: Semantics,
     method: str,
     device: str,
+    deterministic: bool,
 ) -> int:
     """Verify every line of INSTANCES (columns onnx, vnnlib, timeout_s, expected).
 
@@ -59,7 +62,7 @@ def bench(
     check_journal(jsonl, resume, overwrite)
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
-    settings |= kept(certificates, check, semantics)
+    settings |= kept(certificates, check, semantics) | ({"deterministic": True} if deterministic else {})
     if jsonl is not None:
         settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
@@ -70,7 +73,8 @@ def bench(
                 raise InputError(f"{jsonl}: has a result of instance {index} of {len(listed)}; give another file")
             counts.update(_counted(record))
         remaining = [i for i in listed if i.index not in journal.done]
-        for result in run(remaining, VerifyOptions(method, None, device), certificates, check, semantics):
+        options = VerifyOptions(method, None, device, deterministic=deterministic)
+        for result in run(remaining, options, certificates, check, semantics):
             record = result.record()
             journal.write(record)
             counts.update(_counted(record))

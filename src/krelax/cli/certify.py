@@ -17,6 +17,7 @@ from krelax.cli.shared import (
     certificate_options,
     check_journal,
     chosen,
+    deterministic_option,
     device_option,
     exactly,
     journal_options,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--report", type=FILE, metavar="FILE", help="Write a page about the run to FILE (HTML).")
 @certificate_options
 @device_option
+@deterministic_option
 def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> int:
     """Certify MODEL (ONNX) on labelled IMAGES (.npz): is every image within EPS classified as its label?
 
@@ -80,6 +82,7 @@ def demo(dense: bool) -> int:
         "method": "auto",
         "timeout": 60.0,
         "device": "cpu",
+        "deterministic": False,
         "jsonl": None,
         "resume": False,
         "overwrite": False,

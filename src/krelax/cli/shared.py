@@ -51,6 +51,11 @@ def timeout_option(text: str, default: float | None = None) -> Callable[[Callabl
     return click.option("--timeout", type=Positive(), metavar="S", default=default, show_default=True, help=text)
 
 
+def deterministic_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    text = "Count work instead of time, on one core: the same answers each time on the same machine, however busy."
+    return click.option("--deterministic", is_flag=True, help=text)(function)
+
+
 def certificate_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where proofs of what holds are written, and what they are about."""
     return check_options(click.option("--certificates", type=FILE, metavar="DIR", help=_CERTIFICATES)(function))

@@ -74,10 +74,10 @@ def _page() -> Iterable[str]:
 
 def _parted(names: Iterable[str], domain: str) -> tuple[list[str], list[str]]:
     """Names without and with a domain, which is left out."""
-    every = sorted(names)
-    return [n for n in every if not n.startswith(domain)], [
-        n.removeprefix(domain) for n in every if n.startswith(domain)
-    ]
+    plain, other = list[str](), list[str]()
+    for name in sorted(names):
+        (other if name.startswith(domain) else plain).append(name.removeprefix(domain))
+    return plain, other
 
 
 def _plain(names: Iterable[str]) -> list[str]:

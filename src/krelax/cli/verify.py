@@ -10,6 +10,7 @@ import click
 from krelax.cli.shared import (
     FILE,
     check_options,
+    deterministic_option,
     device_option,
     kept,
     method_option,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @check_options
 @method_option
 @device_option
+@deterministic_option
 def verify(
     query: Path,
     networks: tuple[str, ...],
@@ -49,6 +51,7 @@ def verify(
     semantics: Semantics,
     method: str,
     device: str,
+    deterministic: bool,
 ) -> int:
     """Decide QUERY (VNN-LIB 1.0 or 2.0, .gz too) for a network.
 
@@ -72,7 +75,7 @@ def verify(
     if certificate is not None:
         check_target(certificate)
     keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics, output)
-    clock = Clock(timeout, program_began())
+    clock = Clock(None if deterministic else timeout, program_began())
 
     def load(scores: bool) -> Network:
         with Patience(clock.left(), _too_late, TIMED_OUT):
@@ -83,7 +86,8 @@ def verify(
 
     # a proof that was found is written down, however late it is
     with Patience(clock.left() if keeper is None else None, _too_late, TIMED_OUT):
-        options = VerifyOptions(method, clock.left(), device)
+        left = timeout if deterministic else clock.left()
+        options = VerifyOptions(method, left, device, deterministic=deterministic)
         specification, outcome = verify_file(query, Path(file), load, options, keeper, called)
     for warning in () if specification is None else specification.warnings:
         click.echo(f"krelax: {query}: warning: {warning}", err=True)

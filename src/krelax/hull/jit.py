@@ -19,7 +19,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from krelax.watch import current, tick, watched
+from krelax.watch import current, look, tick, watched
 
 # Threads that compile, which nothing ends, have this name.
 COMPILING = "krelax-compiling"
@@ -140,7 +140,7 @@ def _interruptible(compiled: Any) -> None:
         while True:
             with suppress(TimeoutError):
                 return result.result(_LOOK)
-            tick()
+            look()
 
     compiled._compile_for_args = compile_and_wait
 
@@ -179,6 +179,8 @@ def _digest(folder: Path) -> str:
 
 # Chunks for each worker.
 _CHUNKS = 8
+# An item is as much work as so many products.
+_WORK = 1e5
 
 
 def threads() -> int:
@@ -201,10 +203,11 @@ def spread(function: Callable[[int, int], object], count: int, *, minimum: int =
     chunks = max(1, min(_CHUNKS * workers, count // max(minimum, 1)))
     edges = [count * i // chunks for i in range(chunks + 1)]
     over = current()
+    tick(_WORK * count)
 
     def work(start: int, stop: int) -> None:
         with watched(over):
-            tick()
+            look()
         function(start, stop)
 
     with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:

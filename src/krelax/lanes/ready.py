@@ -19,6 +19,7 @@ import numpy as np
 
 from krelax.hull.jit import COMPILED, is_on_disk, keeps_code
 from krelax.lanes.plan import Climb, Forms, Layers, Own, Pairs, Pattern, Proposing, Proving, Table
+from krelax.watch import counts_work
 
 # Passes over one leaf, down and up, after which it is worth it to load the kernels, and to compile them.
 _LOAD, _COMPILE = 5_000, 20_000
@@ -41,12 +42,15 @@ class Kernels:
 
     def ready(self, passes: int) -> bool:
         """Whether a search that has made, or is about to make, so many passes over leaves can use the kernels now."""
-        if self._loaded or self._never:
+        if self._never or (self._loaded and not counts_work()):
             return self._loaded
-        if self._waits or (passes >= _LOAD and _is_compiled()):
+        if self._waits or (passes >= _LOAD and (counts_work() or _is_compiled())):
             compile_now()
             self._loaded = True
-        elif passes >= _COMPILE and self._compiler is None and keeps_code(_kernels()[0]):
+            return True
+        if counts_work():  # what others have loaded makes no difference
+            return False
+        if passes >= _COMPILE and self._compiler is None and keeps_code(_kernels()[0]):
             self._compiler = _begin()
         elif self._compiler is not None and self._compiler.poll() not in {None, 0}:
             self._never = True  # it failed

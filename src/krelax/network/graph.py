@@ -16,12 +16,14 @@ from krelax.activations import Activation
 from krelax.errors import InputError
 from krelax.network.ops import Linear, Source
 from krelax.op import Op, Shape
-from krelax.watch import tick
+from krelax.watch import counts_work, tick
 
 # More numbers in one evaluation are a damaged file, not a network.
 MOST_NUMBERS = 10**8
 # More axes than any network has, and still few enough for what lays out windows, which doubles them.
 MOST_AXES = 16
+# Moving an entry takes as long as so many products, and the many small steps of crossing an activation as so many.
+_MOVED, _CROSSING = 4, 2e6
 Replay = Callable[[NDArray[Any]], NDArray[Any]]
 Element = type[np.float32] | type[np.float64]
 
@@ -99,7 +101,7 @@ class Network:
         """Value of every node for inputs `(batch, *input_shape)`."""
         result = [x]
         for node in self.nodes[1:]:
-            tick()
+            visit(node.op, node.shape, len(x))
             result.append(node.op.forward(*(result[i] for i in node.inputs)))
         return result
 
@@ -112,6 +114,18 @@ class Network:
 def products(nodes: Sequence[Node]) -> int:
     """Products of two numbers in one pass through some nodes."""
     return sum(prod(n.shape) * n.op.terms for n in nodes if isinstance(n.op, Linear) and not n.op.moves_only)
+
+
+def visit(op: Op, shape: Shape, rows: int) -> None:
+    """Tell the clock that an operator, whose result has a shape, works on so many rows."""
+    if not counts_work():
+        tick()
+        return
+    if isinstance(op, Activation):
+        tick(rows * prod(shape) * op.work + _CROSSING)
+    else:
+        assert isinstance(op, Linear)
+        tick(rows * prod(shape) * (_MOVED if op.moves_only else op.terms))
 
 
 def _check_axes(shape: Shape) -> None:
@@ -153,6 +167,10 @@ class Builder:
         """Put another operator of the same shape in the place of one already added."""
         self._nodes[index] = replace(self._nodes[index], op=op)
         return index
+
+    def node(self, index: int) -> Node:
+        """A node already added."""
+        return self._nodes[index]
 
     def shape(self, index: int) -> Shape:
         """Shape of a node already added."""

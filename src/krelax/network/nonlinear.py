@@ -7,13 +7,76 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
-from krelax.activations import Activation, LeakyReLU, ReLU, Sigmoid, Tanh
+from krelax.activations import (
+    ELU,
+    GELU,
+    Activation,
+    Atan,
+    Ceil,
+    Cos,
+    Erf,
+    Exp,
+    Floor,
+    HardSwish,
+    LeakyReLU,
+    Log,
+    Mish,
+    Power,
+    Reciprocal,
+    ReciprocalSqrt,
+    ReLU,
+    Round,
+    Shrink,
+    Sigmoid,
+    Sign,
+    SiLU,
+    Sin,
+    Softplus,
+    Softsign,
+    Sqrt,
+    Square,
+    Tanh,
+    TanhGELU,
+    Threshold,
+)
+from krelax.errors import UnsupportedError
+from krelax.network.constants import Constant
 
 if TYPE_CHECKING:
     from krelax.network.onnx_reader import Reader
     from krelax.network.torch_reader import Call
+
+
+def power(exponent: float) -> Activation:
+    """A power of z."""
+    return Square() if exponent == 2 else Power(exponent)
+
+
+def _pow(r: Reader) -> Activation:
+    exponent = r.literal(1) if r.is_constant(1) else None
+    if exponent is None or prod(exponent.shape) != 1 or len(exponent.shape) > len(r.shape()):
+        raise UnsupportedError("a power whose exponent is not one constant")
+    number = exponent.data.value if isinstance(exponent.data, Constant) else exponent.data
+    if isinstance(exponent.data, Constant) and exponent.data.error is not None:
+        raise UnsupportedError("a power whose exponent is no number of the file")
+    return power(float(number.item()))
+
+
+def _swish(r: Reader) -> Activation:
+    if r.attribute("alpha") != 1:
+        raise UnsupportedError("a swish with an alpha other than 1; export it as a product with a sigmoid")
+    return SiLU()
+
+
+def gelu(approximate: str) -> Activation:
+    """GELU, exactly or as `tanh` approximates it."""
+    forms: dict[str, Activation] = {"none": GELU(), "tanh": TanhGELU()}
+    if approximate not in forms:
+        raise UnsupportedError(f"GELU as {approximate!r} approximates it; krelax reads 'none' and 'tanh'")
+    return forms[approximate]
 
 
 @dataclass(frozen=True)
@@ -30,12 +93,80 @@ ONNX: dict[str, Onnx] = {
     "LeakyRelu": Onnx(frozenset({6, 16}), lambda r: LeakyReLU(r.attribute("alpha"))),
     "Sigmoid": Onnx(frozenset({6, 13}), lambda r: Sigmoid()),
     "Tanh": Onnx(frozenset({6, 13}), lambda r: Tanh()),
+    "Exp": Onnx(frozenset({6, 13}), lambda r: Exp()),
+    "Log": Onnx(frozenset({6, 13}), lambda r: Log()),
+    "Sqrt": Onnx(frozenset({6, 13}), lambda r: Sqrt()),
+    "Reciprocal": Onnx(frozenset({6, 13}), lambda r: Reciprocal()),
+    "Pow": Onnx(frozenset({7, 12, 13, 15}), _pow),
+    "Softplus": Onnx(frozenset({1, 22}), lambda r: Softplus()),
+    "Elu": Onnx(frozenset({6, 22}), lambda r: ELU(r.attribute("alpha"))),
+    "Selu": Onnx(frozenset({6, 22}), lambda r: ELU(r.attribute("alpha"), r.attribute("gamma"))),
+    "Celu": Onnx(frozenset({12}), lambda r: ELU(r.attribute("alpha"), 1.0, r.attribute("alpha"))),
+    "Erf": Onnx(frozenset({9, 13}), lambda r: Erf()),
+    "Atan": Onnx(frozenset({7, 22}), lambda r: Atan()),
+    "Softsign": Onnx(frozenset({1, 22}), lambda r: Softsign()),
+    "Gelu": Onnx(frozenset({20}), lambda r: gelu(r.attribute("approximate"))),
+    "Swish": Onnx(frozenset({24}), _swish),
+    "HardSwish": Onnx(frozenset({14, 22}), lambda r: HardSwish()),
+    "Mish": Onnx(frozenset({18, 22}), lambda r: Mish()),
+    "Sin": Onnx(frozenset({7, 22}), lambda r: Sin()),
+    "Cos": Onnx(frozenset({7, 22}), lambda r: Cos()),
+    "Floor": Onnx(frozenset({6, 13}), lambda r: Floor()),
+    "Ceil": Onnx(frozenset({6, 13}), lambda r: Ceil()),
+    "Round": Onnx(frozenset({11, 22}), lambda r: Round()),
+    "Sign": Onnx(frozenset({9, 13}), lambda r: Sign()),
+    "ThresholdedRelu": Onnx(frozenset({10, 22}), lambda r: Threshold(r.attribute("alpha"))),
+    "Shrink": Onnx(frozenset({9}), lambda r: Shrink(r.attribute("lambd"), r.attribute("bias"))),
 }
+
+
+def _given(c: Call, name: str) -> float:
+    """A number in the type of the result."""
+    return float(c.number(c[name]).value.item())
+
+
+def _elu(c: Call) -> Activation:
+    if c["input_scale"] != 1:
+        raise UnsupportedError("an ELU that scales its operand")
+    return ELU(_given(c, "alpha"), _given(c, "scale"))
+
+
+def _round(c: Call) -> Activation:
+    if c.arguments.get("decimals"):
+        raise UnsupportedError("rounding to decimals; multiply, round to whole numbers, and divide")
+    return Round()
+
 
 # Operators of aten, by name without overload; what they do not mean as an activation they raise UnsupportedError for.
 TORCH: dict[str, Callable[[Call], Activation]] = {
     "relu": lambda c: ReLU(),
-    "leaky_relu": lambda c: LeakyReLU(c.number(c["negative_slope"]).value.item()),
     "sigmoid": lambda c: Sigmoid(),
     "tanh": lambda c: Tanh(),
+    "exp": lambda c: Exp(),
+    "log": lambda c: Log(),
+    "sqrt": lambda c: Sqrt(),
+    "reciprocal": lambda c: Reciprocal(),
+    "rsqrt": lambda c: ReciprocalSqrt(),
+    "pow": lambda c: power(_given(c, "exponent")),
+    "square": lambda c: Square(),
+    "elu": _elu,
+    "selu": lambda c: ELU(*(float(c.number(x).value.item()) for x in (1.6732632423543772, 1.0507009873554805))),
+    "celu": lambda c: ELU(_given(c, "alpha"), 1.0, _given(c, "alpha")),
+    "erf": lambda c: Erf(),
+    "atan": lambda c: Atan(),
+    "arctan": lambda c: Atan(),
+    "gelu": lambda c: gelu(c["approximate"]),
+    "silu": lambda c: SiLU(),
+    "hardswish": lambda c: HardSwish(),
+    "mish": lambda c: Mish(),
+    "sin": lambda c: Sin(),
+    "cos": lambda c: Cos(),
+    "floor": lambda c: Floor(),
+    "ceil": lambda c: Ceil(),
+    "round": _round,
+    "sign": lambda c: Sign(),
+    "sgn": lambda c: Sign(),
+    "threshold": lambda c: Threshold(_given(c, "threshold"), _given(c, "value")),
+    "hardshrink": lambda c: Shrink(_given(c, "lambd")),
+    "softshrink": lambda c: Shrink(_given(c, "lambd"), _given(c, "lambd")),
 }

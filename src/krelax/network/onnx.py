@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx.inliner import inline_local_functions
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
-from krelax.network import onnx_affine, onnx_folds, onnx_ml  # noqa: F401 (they fill READERS and FOLDS)
+from krelax.network import onnx_affine, onnx_composites, onnx_folds, onnx_ml  # noqa: F401 (they fill READERS and FOLDS)
 from krelax.network.check import Head, check_import
 from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
@@ -31,6 +31,7 @@ from krelax.network.onnx_file import first_line, read_model
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_outputs import HEADS, KeptHeadError, Wanted, check_label, needed
 from krelax.network.onnx_reader import FLOATS, Kind, Known, Literal, Reader
+from krelax.network.onnx_recurrent import RECURRENT
 from krelax.network.onnx_replay import replay_of
 from krelax.network.onnx_schema import check_node, full_name, kind_name, results, schema_of
 from krelax.network.simplify import fuse
@@ -241,7 +242,7 @@ def _interpret(
     schema = schema_of(node, version)
     check_node(node, schema, version)
     names = [name for name in node.output if name]
-    if not names:
+    if not names or (not node.output[0] and node.op_type not in RECURRENT):
         raise InputError("a node without a result")
     if len(set(names)) < len(names) or any(n in known.values or n in known.constants for n in names):
         raise InputError("a result whose name is defined already; export the network again")

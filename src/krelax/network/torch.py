@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
-from krelax.network import torch_affine, torch_moves  # noqa: F401 (they fill READERS)
+from krelax.network import torch_affine, torch_composites, torch_moves  # noqa: F401 (they fill READERS)
 from krelax.network.check import check_import
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder, Element, Network, Replay, as_element

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from krelax.errors import UnsupportedError
-from krelax.network import compose
+from krelax.network import compose, products
 from krelax.network import contractions as of
 from krelax.network import interpolation as by
 from krelax.network.compose import Operand
@@ -75,27 +75,12 @@ def _parts(c: Call) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     return [(np.arange(m) * n // m, -(-(np.arange(m) + 1) * n // m)) for n, m in pairs]
 
 
-@reads("prelu", "_prelu_kernel")
-def _prelu(c: Call) -> int:
-    slope, rank = c.constant("weight"), len(c.input_shape)
-    if c.name == "prelu" and rank > 1:
-        slope = slope.reshape(-1, *[1] * (rank - 2))
-    return of.prelu(c.builder, c.x, slope)
-
-
-@reads("leaky_relu", "rrelu")
-def _leaky_relu(c: Call) -> int:
-    slope = c["negative_slope"] if c.name == "leaky_relu" else (c["lower"] + c["upper"]) / 2
-    if c.arguments.get("training"):
+@reads("rrelu")
+def _rrelu(c: Call) -> int:
+    """In evaluation mode the slope is the mean of its range."""
+    if c["training"]:
         raise UnsupportedError("random slopes; krelax reads modules in evaluation mode")
-    return of.prelu(c.builder, c.x, c.number(slope))
-
-
-@reads("threshold")
-def _threshold(c: Call) -> int:
-    if c["threshold"] != c["value"]:
-        raise UnsupportedError(f"a step from {c['value']} to {c['threshold']}; use a value equal to the threshold")
-    return compose.maximum(c.builder, c.x, c.number(c["value"]))
+    return of.prelu(c.builder, c.x, c.number((c["lower"] + c["upper"]) / 2))
 
 
 @reads("cumsum", "diff")
@@ -112,11 +97,6 @@ def _trace(c: Call) -> int:
     return compose.reduce_sum(c.builder, diagonal, [0], False)
 
 
-@reads("einsum")
-def _einsum(c: Call) -> int:
-    return of.einsum(c.builder, c["equation"], c.operands("tensors"))
-
-
 @reads("tensordot")
 def _tensordot(c: Call) -> int:
     ranks = [len(o.shape if isinstance(o, Constant) else c.builder.shape(o)) for o in c.pair]
@@ -129,10 +109,10 @@ def _tensordot(c: Call) -> int:
     return of.einsum(c.builder, f"{''.join(left)},{''.join(right)}->{''.join(kept)}", c.pair)
 
 
-@reads("baddbmm", "addmv", "addbmm")
+@reads("addmv", "addbmm")
 def _added(c: Call) -> int:
-    names = {"baddbmm": ("batch1", "batch2"), "addbmm": ("batch1", "batch2"), "addmv": ("mat", "vec")}[c.name]
-    product = compose.matmul(c.builder, *(c.operand(name) for name in names))
+    names = {"addbmm": ("batch1", "batch2"), "addmv": ("mat", "vec")}[c.name]
+    product = products.matmul(c.builder, *(c.operand(name) for name in names))
     product = compose.reduce_sum(c.builder, product, [0], False) if c.name == "addbmm" else product
     return compose.add(c.builder, scaled(c, product, c["alpha"]), scaled(c, c.operand("self"), c["beta"]))
 

@@ -26,8 +26,8 @@ from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 
 @dataclass(frozen=True)
 class CertifyOptions:
-    """What is asked of every image, and with what effort. `timeout` is in seconds for each image (None: no limit).
-    `eps` and `clip` are exactly the numbers that are given: fractions, or floats."""
+    """What is asked of every image, and with what effort. `timeout` is in seconds for each image (None: no limit),
+    of work where the run is `deterministic`. `eps` and `clip` are exactly the numbers given: fractions, or floats."""
 
     eps: Number
     norm: str = "linf"
@@ -35,6 +35,7 @@ class CertifyOptions:
     method: str = "auto"
     timeout: float | None = 60.0
     device: str = "cpu"
+    deterministic: bool = False
 
 
 @dataclass
@@ -142,12 +143,16 @@ def _decide(
     proofs, required = certificates is not None, None
     if certificates is not None:
         required, plan = certificates.required_margins(questions), certificates.provable(plan)
-    decide(network, questions, plan, report, limit, options.device, options.timeout, proofs, required)
+    each, deterministic = options.timeout, options.deterministic
+    decide(network, questions, plan, report, limit, options.device, each, proofs, required, deterministic)
 
 
 def identity(options: CertifyOptions, settings: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a journal's header says of a run."""
-    return {**(settings or {}), **_jsonable(asdict(options))}
+    facts = asdict(options)
+    if not options.deterministic:  # as in journals of runs that could not be
+        del facts["deterministic"]
+    return {**(settings or {}), **_jsonable(facts)}
 
 
 def check_device(device: str) -> None:

@@ -31,12 +31,19 @@ _GLANCE = 1.0
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Effort of a verification; `timeout` is in seconds of wall time. With `proofs`, an outcome that holds has them."""
+    """Effort of a verification; `timeout` is in seconds of wall time, or of work where it is `deterministic`: nothing
+    but the search counts then. With `proofs`, an outcome that holds has them."""
 
     method: str = "auto"
     timeout: float | None = None
     device: str = "cpu"
     proofs: bool = False
+    deterministic: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """The limit of wall time."""
+        return None if self.deterministic else self.timeout
 
 
 def check_options(options: VerifyOptions) -> Plan:
@@ -97,7 +104,7 @@ def verify(
     Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, and wherever few inputs vary, but for
         margins of exactly zero.
     """
-    plan, clock = check_options(options), Clock(options.timeout)
+    plan, clock = check_options(options), Clock(options.seconds)
     check_fit(network, specification)
     if not specification.cases:
         return Outcome(Verdict.HOLDS, EMPTY, seconds=clock.seconds)
@@ -121,7 +128,8 @@ def verify(
     if certificates is not None:
         required, plan = certificates.required_margins(questions), certificates.provable(plan)
     with suppress(_Enough):
-        decide(network, questions, plan, report, clock.left(), options.device, proofs=proofs, required=required)
+        left = options.timeout if options.deterministic else clock.left()
+        decide(network, questions, plan, report, left, options.device, None, proofs, required, options.deterministic)
     return combine(outcomes, clock.seconds)
 
 
@@ -140,7 +148,7 @@ def verify_file(
     what cannot be read, and for declarations that the network does not match.
     """
     check_options(options)
-    clock = Clock(options.timeout)
+    clock = Clock(options.seconds)
     try:
         specification = read_vnnlib(query, clock.check)
     except OutOfTime:
@@ -153,7 +161,8 @@ def verify_file(
     except OutOfTime:
         return specification, clock.timeout()
     _check_labels(query, model, specification, network)
-    return specification, verify(network, specification, replace(options, timeout=clock.left()), certificates)
+    left = options.timeout if options.deterministic else clock.left()
+    return specification, verify(network, specification, replace(options, timeout=left), certificates)
 
 
 def _check_labels(query: Path, model: Path, specification: Specification, network: Network) -> None:

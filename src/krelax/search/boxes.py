@@ -6,7 +6,6 @@ a property that holds with a positive margin is proven after finitely many cuts 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from krelax.bounds.tree import Subproblems, Tree
 from krelax.problem.queries import Queries
 from krelax.problem.region import middle
 from krelax.proof.cuts import Cuts
+from krelax.watch import now
 
 Confirm = Callable[[Tensor], bool]
 
@@ -125,7 +125,7 @@ class InputSplitting:
 
         Boxes that take much longer than that are given up, and given twice the time on the next occasion.
         """
-        until = torch.inf if seconds is None else time.perf_counter() + seconds
+        until = torch.inf if seconds is None else now() + seconds
         self._bounder.until = until + self._overtime
         device = self._instance.region.lower.device
         with torch.no_grad(), helpers(device) as pool:
@@ -136,7 +136,7 @@ class InputSplitting:
         stuck = False
 
         def parts() -> list[Tensor]:
-            return [] if stuck or not self._tree.free or time.perf_counter() > until else self._parts(threads)
+            return [] if stuck or not self._tree.free or now() > until else self._parts(threads)
 
         try:
             for _, step in self._tree.grow(parts, self._step, pool, threads if pool else 0):

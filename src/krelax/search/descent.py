@@ -10,7 +10,6 @@ any more, the search ends.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator
 
 import numpy as np
@@ -22,6 +21,7 @@ from krelax.problem.exact import Floats
 from krelax.problem.queries import Queries
 from krelax.search.linearised import Kink, Linearised
 from krelax.search.lowest import Forms, Lowest, lowest
+from krelax.watch import now
 
 # Programs for one step, each with so many more kinks among its conditions.
 _ROUNDS, _KINKS = 6, 32
@@ -131,7 +131,7 @@ class Descent:
         x, lower, upper = (t.flatten()[varied] for t in (here.values[0], instance.region.lower, instance.region.upper))
         sides = ((lower - x) / self._unit).clamp(-1, 0), ((upper - x) / self._unit).clamp(0, 1)
         conditions = here.conditions(kinks) if kinks else (goals[0][:0], goals[1][:0])
-        seconds = np.inf if instance.deadline is None else instance.deadline - time.perf_counter()
+        seconds = np.inf if instance.deadline is None else instance.deadline - now()
         asked, kept = (Forms(_array(r[:, varied] * self._unit), _array(v)) for r, v in (goals, conditions))
         return lowest(asked, kept, _array(sides[0]), _array(sides[1]), seconds)
 

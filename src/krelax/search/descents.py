@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +18,7 @@ from krelax.search.attack import Attack, descend, starts
 from krelax.search.descent import Descent
 from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS
+from krelax.watch import PRODUCTS, now
 
 # What a step costs for each node of a network, beside its products: calls of operators.
 _CALLS = 1e-4
@@ -52,10 +51,10 @@ class Descents:
 
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long."""
-        until = time.perf_counter() + seconds
+        until = now() + seconds
         with suppress(OutOfTime):
             for _ in self._steps:
-                if self._probe.found is not None or time.perf_counter() >= until:
+                if self._probe.found is not None or now() >= until:
                     return True
         return False
 

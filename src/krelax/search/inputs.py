@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,8 @@ from krelax.proof.log import Conclusion
 from krelax.search.boxes import InputSplitting, Splitting
 from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS, Course
+from krelax.search.schedule import Course
+from krelax.watch import PRODUCTS, now
 
 # What a batch of boxes costs for each node of a network, beside its products: calls of operators.
 _CALLS = 2e-4
@@ -57,9 +56,9 @@ class Inputs:
             return False
         if self._search is None:
             self._search = InputSplitting(self._instance, self._queries, self._effort, self._refutes)
-        began = time.perf_counter()
+        began = now()
         result = self._search.run(seconds)
-        self.weight = self._course.weight(time.perf_counter() - began, self._search.closed)
+        self.weight = self._course.weight(now() - began, self._search.closed)
         self._show(self._search.least)
         conclusion = self._conclusion(result.cuts) if result.holds and result.cuts is not None else None
         # of boxes that do not hold there is no proof

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from krelax.activations import Activation
-from krelax.network.graph import Network
+from krelax.network.graph import Network, visit
 from krelax.network.ops import Linear
-from krelax.watch import tick
 
 
 class Kink(NamedTuple):
@@ -101,8 +100,8 @@ class Linearised:
         for i in range(node, 0, -1):
             if i not in pending:
                 continue
-            tick()
             part, inner = pending.pop(i), nodes[i]
+            visit(inner.op, inner.shape, len(part))
             if isinstance(inner.op, Linear):
                 pulled = inner.op.adjoint(part, *(nodes[j].shape for j in inner.inputs))
             else:
@@ -116,7 +115,7 @@ class Linearised:
         """Values of the affine function's nodes at another point."""
         result = [x]
         for i, node in enumerate(self.network.nodes[1:], 1):
-            tick()
+            visit(node.op, node.shape, len(x))
             operands = [result[j] for j in node.inputs]
             if isinstance(node.op, Linear):
                 result.append(node.op.forward(*operands))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from krelax.problem.queries import Queries
 from krelax.proof.log import MARGINS, UNSTATED, Forms
 from krelax.search.attack import Attack, best, descend
 from krelax.search.verdict import Counterexample
+from krelax.watch import now
 
 Confirm = Callable[[Tensor], Counterexample | None]
 
@@ -58,9 +58,9 @@ class Margins:
 
     def run(self, seconds: float, whole: bool = True) -> None:
         """Go on for so long. A turn may have several parts: all but the last are not `whole`."""
-        began = time.perf_counter()
+        began = now()
         proved = self._search.run(None if seconds == torch.inf else seconds)
-        spent = time.perf_counter() - began
+        spent = now() - began
         self.seconds += spent
         self.is_done = spent < seconds
         if whole or self.is_done:
@@ -87,11 +87,11 @@ class Margins:
             return False
         if self._search.leaves < judged:
             return True
-        before, now = self._readings[-2:]
+        before, last = self._readings[-2:]
         deadline = self._instance.deadline
-        left = torch.inf if deadline is None else deadline - time.perf_counter()
+        left = torch.inf if deadline is None else deadline - now()
         doublings = min(doublings, math.log2(1 + max(0.0, left) / self.seconds))
-        return now + (now - before) * doublings >= 1
+        return last + (last - before) * doublings >= 1
 
 
 class Probe:

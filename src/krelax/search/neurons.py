@@ -7,7 +7,6 @@ that tightens those is worth any number of leaves.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +27,7 @@ from krelax.search.clauses import Posed
 from krelax.search.contradiction import Contradiction
 from krelax.search.effort import Complete, Pass, SearchResult
 from krelax.search.margins import Margins, Probe
-from krelax.search.schedule import PRODUCTS
+from krelax.watch import PRODUCTS, now
 
 # Margins proven by contradiction are assumed to be at most at so much of what their bounds lack, or of this much.
 _SHARE, _LEAST = 1e-4, 1e-3
@@ -59,11 +58,11 @@ class Neurons:
 
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long, what cannot pause up to `patience`; says whether there is more to do."""
-        now = time.perf_counter()
-        self._patience, self._until, self._latest = patience, now + seconds, now + patience
+        began = now()
+        self._patience, self._until, self._latest = patience, began + seconds, began + patience
         with suppress(OutOfTime):
             for _ in self._steps:
-                if time.perf_counter() >= self._until:
+                if now() >= self._until:
                     return not self.found.decided
         return False
 
@@ -113,7 +112,7 @@ class Neurons:
 
     def _left(self) -> float:
         """Seconds that are left for what cannot pause."""
-        return self._latest - time.perf_counter()
+        return self._latest - now()
 
     def _tighten(self, step: Pass) -> bool:
         """Tighten all layers; says whether that was worth it."""
@@ -141,7 +140,7 @@ class Neurons:
         """Branch for so long, in parts that end where slices of time do."""
         end = search.seconds + seconds
         while True:
-            left, slice_ = end - search.seconds, max(_SHORTEST, self._until - time.perf_counter())
+            left, slice_ = end - search.seconds, max(_SHORTEST, self._until - now())
             search.run(min(left, slice_), slice_ >= left)
             if slice_ >= left or search.is_done:
                 return
@@ -176,14 +175,14 @@ class Neurons:
             worthwhile = True
             while worthwhile:
                 yield from self._rest()
-                began = time.perf_counter()
+                began = now()
                 if search.sweep(effort, self._left()):
                     return search.conclude()
                 self._instance.check()
                 found = Bounded(value, search.bounds, lemmas=nothing)
                 branching = Margins(self._instance, asked, found, self._branching, self._probe)
                 branching.run(0.0)
-                spent, before, reached = time.perf_counter() - began, reached, float(branching.found.value)
+                spent, before, reached = now() - began, reached, float(branching.found.value)
                 worthwhile = reached > (1 - self._effort.worthwhile) * before
                 yield
                 if worthwhile and reached <= 0:
@@ -220,5 +219,5 @@ def _level(value: Tensor) -> float:
 
 def _within(instance: Instance, seconds: float, share: float) -> float:
     """Seconds of a turn: not more than a share of what is left."""
-    left = torch.inf if instance.deadline is None else instance.deadline - time.perf_counter()
+    left = torch.inf if instance.deadline is None else instance.deadline - now()
     return min(seconds, share * left)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from krelax.search.questions import Questions
 from krelax.search.replay import replay
 from krelax.search.run import Report, Run, reason_of
 from krelax.search.verdict import Counterexample, Outcome, Verdict
-from krelax.watch import watched
+from krelax.watch import counted, now, watched
 
 T = TypeVar("T")
 
@@ -73,6 +72,7 @@ def decide(
     each: float | None = None,
     proofs: bool = False,
     required: Tensor | None = None,
+    deterministic: bool = False,
 ) -> None:
     """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
 
@@ -80,8 +80,18 @@ def decide(
     `timeout` (seconds, for the whole batch) end is UNKNOWN, with the reason. A complete search spends at most `each`
     seconds on a question, what was spent on it before included. With `proofs`, outcomes that hold have theirs.
     Bounds are sought above `required`, `(questions,)`, instead of zero; what ends between them holds narrowly.
+    If it is to be `deterministic`, one core works, and seconds are counted as work: the same questions then get the
+    same answers on this machine, however busy it is.
     """
-    deadline = None if timeout is None else time.perf_counter() + timeout
+    with counted(deterministic):
+        _decide(network, questions, plan, report, timeout, device, each, proofs, required)
+
+
+def _decide(
+    network: Network, questions: Questions, plan: Plan, report: Report, timeout: float | None, device: str,
+    each: float | None, proofs: bool, required: Tensor | None,
+) -> None:  # fmt: skip
+    deadline = None if timeout is None else now() + timeout
     network = with_axes(network)
     questions = questions.shaped(network.input_shape)
     asked = questions.queries if required is None else questions.queries.lowered(required)
@@ -170,7 +180,7 @@ def _boxes(run: Run, instance: Instance, effort: Splitting) -> None:
         seconds = run.spent(i) - 2 * run.spent(i, effort.name)
         if boxes is None or boxes.price > seconds:
             continue
-        began = time.perf_counter()
+        began = now()
         try:
             boxes.advance(seconds, seconds)
         except Exception as error:
@@ -197,7 +207,7 @@ def _complete(run: Run, instance: Instance, effort: Complete, each: float | None
 
     def work(i: int, search: Search) -> SearchResult:
         instance.check()
-        began = time.perf_counter()
+        began = now()
         one, queries = _timed(run, instance, i, each), run.queries.select(torch.tensor([i]))
         try:
             result = search(one, queries, run.found.get(i), partial(_counterexample, run, i), run.boxes.get(i))
@@ -243,7 +253,7 @@ def _batches(
 
     def timed(index: Tensor) -> tuple[Tensor, T | str]:
         instance.check()
-        began = time.perf_counter()
+        began = now()
         try:
             result: T | str = work(index)
         except Exception as error:

@@ -39,6 +39,7 @@ from krelax.search.effort import Complete, SearchResult
 from krelax.search.inputs import Inputs
 from krelax.search.margins import Confirm
 from krelax.search.verdict import Counterexample
+from krelax.watch import now
 
 # Decides one question, as `decide_question` does, perhaps without knowing anything about it yet.
 Search = Callable[[Instance, Queries, Bounded | None, Confirm, Inputs | None], SearchResult]
@@ -156,7 +157,7 @@ class Helper:
         process that has not answered soon after the deadline is ended. Raises OutOfTime if the instance is cancelled,
         and what a search here raises.
         """
-        left = None if instance.deadline is None else instance.deadline - time.perf_counter()
+        left = None if instance.deadline is None else instance.deadline - now()
         known = found and replace(found, witness={}, tapes={})
         try:
             message = pickle.dumps((instance.region, queries, known, left, [log.tail() for log in instance.logs]))
@@ -196,7 +197,7 @@ def _look(instance: Instance) -> None:
     """Whether to wait for an answer about an instance. Raises OutOfTime if it is cancelled, _Silent if it is late."""
     if instance.cancelled.is_set():
         raise OutOfTime
-    if instance.deadline is not None and time.perf_counter() > instance.deadline + _GRACE:
+    if instance.deadline is not None and now() > instance.deadline + _GRACE:
         raise _Silent
 
 

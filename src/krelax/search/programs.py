@@ -9,7 +9,6 @@ it closes the other side of that split, too.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ from krelax.proof.log import MARGINS, UNSTATED, Forms
 from krelax.search.clauses import Posed
 from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
-from krelax.search.schedule import PRODUCTS, Course
+from krelax.search.schedule import Course
+from krelax.watch import PRODUCTS, now
 
 # A program takes about so many products for each product of its rows and those of the network.
 _PASSES = 10
@@ -151,20 +151,22 @@ class Programs:
     @property
     def found(self) -> SearchResult:
         """What is proven now."""
-        margin = float(self._queries.margin(self._found.value))
-        reason = "linear programs" if margin > 0 else "timeout" if self._instance.expired() else "nothing is left"
-        return SearchResult(margin, reason, self._probe.found, conclusion=self._found.conclusion())
+        margin, refuted = float(self._queries.margin(self._found.value)), self._probe.found
+        reason = "timeout" if self._instance.expired() else "nothing is left"
+        if margin > 0 or refuted is not None:
+            reason = "linear programs"
+        return SearchResult(margin, reason, refuted, conclusion=self._found.conclusion())
 
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do."""
-        began, deadline = time.perf_counter(), self._instance.deadline
+        began, deadline = now(), self._instance.deadline
         if self._tree is None and deadline is not None and began + self.price > deadline:
             return False
         with suppress(OutOfTime):
             for _ in self._steps:
-                now = time.perf_counter()
-                if now >= began + seconds:
-                    self.weight = self._course.weight(now - began, self._tree.share if self._tree else 0.0)
+                spent = now() - began
+                if spent >= seconds:
+                    self.weight = self._course.weight(spent, self._tree.share if self._tree else 0.0)
                     return True
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -24,7 +23,7 @@ from krelax.search.inputs import Inputs
 from krelax.search.processes import out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Stage, Verdict
-from krelax.watch import watched
+from krelax.watch import now, watched
 
 Report = Callable[[int, Outcome], None]
 
@@ -84,7 +83,7 @@ class Run:
 
     def _proof(self, index: int, log: ProofLog, conclusion: Conclusion | None) -> Question:
         assert conclusion is not None
-        began, one = time.perf_counter(), torch.tensor([index])
+        began, one = now(), torch.tensor([index])
         region, queries = self.questions.region.select(one), self.questions.queries.select(one)
         proof = question(self.network, region, queries, log, conclusion)
         self.charge("proof", [index], began)
@@ -141,7 +140,7 @@ class Run:
 
     def charge(self, name: str, index: Sequence[int], began: float) -> None:
         """Share the time since `began` out among questions that a stage has worked on together."""
-        share = (time.perf_counter() - began) / max(1, len(index))
+        share = (now() - began) / max(1, len(index))
         for i in index:
             self.stages.setdefault(i, []).append(Stage(name, share))
 

@@ -12,15 +12,13 @@ its own progress may give it a larger share than others, or a smaller one, but a
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from krelax.bounds.instance import Instance
 from krelax.search.effort import SearchResult
+from krelax.watch import now
 
-# Products of two numbers in a second, roughly: for prices.
-PRODUCTS = 1e9
 # Seconds of the first slice.
 _FIRST = 0.1
 # The smallest and the largest share of the time of a way whose course is known, of which other ways have one.
@@ -96,9 +94,9 @@ def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
         if instance.expired():
             break
         i = min(going, key=due)
-        began = time.perf_counter()
+        began = now()
         goes_on = ways[i].advance(until(i, going), until(i, proving))
-        spent[i] += time.perf_counter() - began
+        spent[i] += now() - began
         if ways[i].found.decided:
             return ways[i]
         if not goes_on:
