@@ -96,7 +96,8 @@ class Maker:
 
 def _list_kind(values: list[Any]) -> Any:
     """Of what kind an attribute is that has a list, perhaps of nothing."""
-    return onnx.AttributeProto.STRINGS if isinstance(next(iter(values), 0), str) else onnx.AttributeProto.INTS
+    kinds = {str: onnx.AttributeProto.STRINGS, float: onnx.AttributeProto.FLOATS}
+    return kinds.get(type(next(iter(values), 0)), onnx.AttributeProto.INTS)
 
 
 def _axis(m: Maker, rank: int) -> int:
