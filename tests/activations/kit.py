@@ -27,6 +27,7 @@ from krelax.activations import (
     Max,
     Mish,
     Power,
+    Product,
     Reciprocal,
     ReciprocalSqrt,
     Relaxation,
@@ -155,12 +156,14 @@ def _height(entry: Elementwise, lower: float, upper: float) -> Number:
 
 @dataclass(frozen=True)
 class Windowed:
-    """An activation of `size` numbers, which are the last axis of its operand."""
+    """An activation of `size` numbers, which are the last axis of its operand. `height` is how large it can be, by how
+    large they can be."""
 
     name: str
     op: Activation
     act: Callable[[Sequence[Number]], Number]
     size: int
+    height: Callable[[Sequence[Number]], Number] = max
 
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its relaxation over a batch of boxes `(batch, size)`."""
@@ -343,4 +346,7 @@ ELEMENTWISE = [
         lambda l, u: l > 0 or u < 0,
     ),
 ]
-WINDOWED = [Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)]
+WINDOWED = [
+    *(Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)),
+    Windowed("product", Product(), mpmath.fprod, 2, mpmath.fprod),
+]

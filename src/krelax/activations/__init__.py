@@ -8,6 +8,7 @@ from krelax.activations.exponential import ELU, Exp, Log, Softplus
 from krelax.activations.leaky_relu import LeakyReLU
 from krelax.activations.maximum import Max
 from krelax.activations.power import Power, Reciprocal, ReciprocalSqrt, Sqrt, Square
+from krelax.activations.product import Product
 from krelax.activations.relu import ReLU
 from krelax.activations.sigmoid import Sigmoid
 from krelax.activations.steps import Ceil, Floor, Round, Shrink, Sign, Threshold
@@ -15,7 +16,7 @@ from krelax.activations.swish import GELU, HardSwish, Mish, SiLU, TanhGELU
 from krelax.activations.tanh import Tanh
 from krelax.activations.wave import Cos, Sin
 
-_PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Max, Sign, Threshold, Shrink, Floor, Ceil, Round)
+_PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Max, Product, Sign, Threshold, Shrink, Floor, Ceil, Round)
 _BOUNDED: tuple[type[Activation], ...] = (Sigmoid, Tanh, Erf, Atan, Softsign, Sin, Cos)
 _GATED: tuple[type[Activation], ...] = (SiLU, GELU, TanhGELU, Mish, HardSwish)
 _GROWING: tuple[type[Activation], ...] = (Exp, Log, Softplus, ELU)
@@ -41,6 +42,7 @@ __all__ = [
     "Max",
     "Mish",
     "Power",
+    "Product",
     "ReLU",
     "Reciprocal",
     "ReciprocalSqrt",

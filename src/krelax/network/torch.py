@@ -23,6 +23,7 @@ from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network import torch_composites  # noqa: F401 (it fills READERS)
 from krelax.network.check import check_import
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder, Element, Network, Replay, as_element

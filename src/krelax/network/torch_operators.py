@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from krelax.errors import UnsupportedError
-from krelax.network import compose
+from krelax.network import compose, products
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
@@ -55,7 +55,8 @@ _UNARY: dict[str, Callable[[Builder, int], int]] = {
 _BINARY: dict[str, Callable[[Builder, Operand, Operand], int]] = {
     "maximum": compose.maximum,
     "minimum": compose.minimum,
-    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), compose.matmul),
+    "mul": products.multiply,
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), products.matmul),
 }
 
 
@@ -107,24 +108,6 @@ def _scaled(c: Call, operand: Operand, factor: float) -> Operand:
     return scale * operand if isinstance(operand, Constant) else compose.scale_shift(c.builder, operand, scale, None)
 
 
-@_reads("mul")
-def _multiply(c: Call) -> int:
-    a, b = c.pair
-    x, factor = (b, a) if isinstance(a, Constant) else (a, b)
-    if isinstance(x, Constant) or not isinstance(factor, Constant):
-        raise UnsupportedError(
-            "a product of two values that both depend on the input; only products with constants are affine"
-        )
-    return compose.scale_shift(c.builder, x, factor, None)
-
-
-@_reads("div")
-def _divide(c: Call) -> int:
-    if c.arguments.get("rounding_mode") is not None:
-        raise UnsupportedError("division that rounds")
-    return compose.scale_shift(c.builder, c.x, c.constant("other").reciprocal(), None)
-
-
 @_reads("mean", "sum")
 def _reduce(c: Call) -> int:
     reduce = compose.reduce_mean if c.name == "mean" else compose.reduce_sum
@@ -134,7 +117,11 @@ def _reduce(c: Call) -> int:
 
 @_reads("linear")
 def _linear(c: Call) -> int:
-    weight = c.constant("weight")
+    weight = c.operand("weight")
+    if isinstance(weight, int):
+        turned = compose.swap_last(c.builder, weight) if len(c.builder.shape(weight)) > 1 else weight
+        product = products.matmul(c.builder, c.operand("input"), turned)
+        return product if c["bias"] is None else compose.add(c.builder, product, c.operand("bias"))
     if weight.dim() == 2:
         return compose.dense(c.builder, c.x, weight, c.optional("bias"))
     return compose.matmul(c.builder, c.x, weight)  # PyTorch allows no bias with a vector
@@ -142,7 +129,7 @@ def _linear(c: Call) -> int:
 
 @_reads("addmm")
 def _addmm(c: Call) -> int:
-    product = compose.matmul(c.builder, c.operand("mat1"), c.operand("mat2"))
+    product = products.matmul(c.builder, c.operand("mat1"), c.operand("mat2"))
     return compose.add(c.builder, _scaled(c, product, c["alpha"]), _scaled(c, c.operand("self"), c["beta"]))
 
 

@@ -7,6 +7,7 @@ from krelax.certificate.kernel.activations.exponential import ELU, Exp, Log, Sof
 from krelax.certificate.kernel.activations.leaky_relu import LeakyReLU
 from krelax.certificate.kernel.activations.maximum import Maximum
 from krelax.certificate.kernel.activations.power import Power, Reciprocal, Sqrt, Square
+from krelax.certificate.kernel.activations.product import Product
 from krelax.certificate.kernel.activations.relu import ReLU
 from krelax.certificate.kernel.activations.rule import Ends, Rule
 from krelax.certificate.kernel.activations.sigmoid import Sigmoid
@@ -15,7 +16,7 @@ from krelax.certificate.kernel.activations.swish import GELU, HardSwish, Mish, S
 from krelax.certificate.kernel.activations.tanh import Tanh
 from krelax.certificate.kernel.activations.wave import Cos, Sin
 
-# By the names of ONNX's operators. Those that are no dataclasses have no parameters.
+# By the names of ONNX's operators. Those that are no dataclasses are elementwise, and have no parameters.
 RULES: dict[str, type[Rule]] = {
     "Relu": ReLU,
     "LeakyRelu": LeakyReLU,
@@ -29,6 +30,7 @@ RULES: dict[str, type[Rule]] = {
     "Sqrt": Sqrt,
     "Reciprocal": Reciprocal,
     "Pow": Power,
+    "Mul": Product,
     "Erf": Erf,
     "Atan": Atan,
     "Softsign": Softsign,
@@ -52,6 +54,7 @@ __all__ = [
     "LeakyReLU",
     "Maximum",
     "Power",
+    "Product",
     "ReLU",
     "Rule",
     "Shrink",
