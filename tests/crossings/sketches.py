@@ -21,8 +21,8 @@ from krelax.network.onnx_operators import READERS
 # Attributes of an activation's ONNX operator, for activations that have fields.
 _ATTRIBUTES = {"negative_slope": "alpha"}
 
-# Structures put any numbers into their activations, and some are of type float64: these are the curves that are bounded,
-# and that ONNX Runtime has in both types.
+# Structures put any numbers into their activations, and some are of type float64: these curves are bounded, and ONNX
+# Runtime has them in both types.
 _CURVES = {"sin", "cos"}
 ACTIVATIONS: dict[str, Elementwise] = {
     a.name: a for a in ELEMENTWISE if a.op.leak is not None or a.name in {"sigmoid", "tanh"} | _CURVES
