@@ -31,7 +31,10 @@ what is refused of those.
 | Pad | modes other than constant |
 | Cast | casts that round |
 | Clip | limits that are not one number of the file |
-| LeakyRelu | slopes outside [0, 1] |
+| Elu, Selu, Celu | parameters that are not positive |
+| Pow | exponents that are not one constant, or are 0 or 1 |
+| Swish | an alpha other than 1 |
+| Log, Sqrt, Reciprocal, Pow | nothing; where their operand may leave their domain, the verdict is UNKNOWN |
 | Squeeze, ReduceSum, ReduceMean | an empty list of axes where runtimes differ |
 | Slice | steps back from a start before the first entry, where runtimes differ |
 | operators on constants | operators other than those of `krelax.network.onnx_constants`; integers that overflow their type, casts that round, arithmetic in float16 or bfloat16 |

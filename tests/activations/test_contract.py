@@ -10,6 +10,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
+from functools import cache
 from inspect import isabstract
 
 import numpy as np
@@ -121,7 +122,7 @@ def supports(
     columns = list(zip(slope[:, 0].tolist(), coeff[:, 0].tolist(), strict=True))
     for interval, row in zip(intervals, table, strict=True):
         for (s, c), (value, z, a) in zip(columns, row, strict=True):
-            if (abs(s) + abs(c)) * size(interval) < largest:
+            if abs(s) * size(interval) + abs(c) * max(size(interval), entry.height(*interval)) < largest:
                 yield interval, s, c, value, z, a
 
 
@@ -130,16 +131,19 @@ def check_supports(
 ) -> None:
     """No point of the graph lies beyond the support; the point returned is on the graph and attains the value."""
     graph = {i: [(z, entry.act(z)) for z in graph_points(i)] for i in intervals}
+    act = cache(entry.act)
     for interval, slope, coeff, value, z, a in supports(entry, intervals, pairs, dtype):
         case = (interval, slope, coeff, value, z, a)
         assert math.isfinite(value), case
         tol = tolerance(dtype, slope, coeff, size(interval), entry.height(*interval))
-        inner = [(p, entry.act(p)) for p in entry.stationary(slope, coeff) if interval[0] <= p <= interval[1]]
+        inner = [(p, act(p)) for p in entry.stationary(slope, coeff) if interval[0] <= p <= interval[1]]
         beyond = max(slope * p - coeff * b for p, b in (*graph[interval], *inner))
         assert value >= beyond - tol, (case, float(beyond - value), float(tol))
         assert interval[0] <= z <= interval[1], case
-        assert abs(a - entry.act(mpf(z))) <= tolerance(dtype, 0.0, 1.0, 0.0, abs(a)), case
-        assert abs(value - (slope * mpf(z) - coeff * mpf(a))) <= tol, case
+        blur = entry.blur(mpf(z)) * torch.finfo(dtype).eps * abs(a)
+        off = min(abs(a - b) for b in (act(mpf(z)), *entry.limits(mpf(z))))
+        assert off <= tolerance(dtype, 0.0, 1.0, 0.0, abs(a)) + blur, case
+        assert abs(value - (slope * mpf(z) - coeff * mpf(a))) <= tol + 2 * abs(coeff) * blur, case
 
 
 def check_lines(entry: Elementwise, intervals: Sequence[Interval], lines: Lines, dtype: torch.dtype) -> None:
@@ -238,6 +242,8 @@ def test_one_query_outside_the_range_does_not_spoil_the_others(entry: Elementwis
 @elementwise
 def test_a_line_touches_the_graph_where_it_says(entry: Elementwise) -> None:
     """`lower_at` and `upper_at` carry the gradient of the bound: there the lines meet the graph."""
+    if entry.jumps:
+        pytest.skip("the closure of its graph has more points")
     intervals = ordinary(entry)
     relaxation = entry.relax(intervals, torch.float64)
     for rule in Rule:
@@ -289,7 +295,8 @@ def test_neurons_are_split_inside_their_intervals(entry: Elementwise, dtype: tor
     if not entry.total:
         around = (low > 0.1) & (low + 1 < high) & (high < 9)
     assert around.any()
-    assert worth[around].all() == (entry.op.leak != 1)  # which is linear everywhere
+    if not entry.jumps:  # one of whose pieces may have the whole jump
+        assert worth[around].all() == (entry.op.leak != 1)  # which is linear everywhere
     far = torch.tensor([[-torch.inf, torch.inf], [-torch.inf, 1.0], [0.0, torch.inf]], dtype=torch.float64)
     found = entry.op.relax(far[:, :1], far[:, 1:]).splits()
     assert found is not None

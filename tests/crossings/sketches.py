@@ -25,7 +25,8 @@ _ATTRIBUTES = {"negative_slope": "alpha"}
 _WRITTEN: dict[str, Callable[[Sketch, str], str]] = {"square": lambda g, x: g.node("Pow", x, g.constant(2.0))}
 
 # Structures put any numbers into their activations, so these are the ones that are defined for all.
-ACTIVATIONS: dict[str, Elementwise] = {a.name: a for a in ELEMENTWISE if a.total}
+_UNWRITTEN = {"mish", "gelu", "gelu-tanh", "silu"}  # younger than the operator set of sketches
+ACTIVATIONS: dict[str, Elementwise] = {a.name: a for a in ELEMENTWISE if a.total and a.name not in _UNWRITTEN}
 
 
 def representatives() -> list[str]:

@@ -261,7 +261,6 @@ class Deep(nn.Module):
         (Function(lambda x: F.max_pool1d(x, 2, return_indices=True)[0]), "with_indices"),
         (Function(lambda x: F.pad(x, (1, 1), mode="circular")), "."),
         (Function(lambda x: F.linear(x, x)), "."),
-        (Function(lambda x: x @ torch.ones(3, 4, 4)), "stack of constant matrices"),
     ],
 )
 def test_unsupported(module, message):

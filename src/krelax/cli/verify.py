@@ -14,7 +14,9 @@ from krelax.cli.shared import (
     device_option,
     kept,
     method_option,
+    output_option,
     program_began,
+    tell,
     timeout_option,
     warn,
     warn_of_obstacle,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Decide one VNN-LIB property.")
 @click.argument("query", type=FILE)
 @click.option("--network", "networks", multiple=True, required=True, metavar="[NAME=]FILE", help="The ONNX network.")
+@output_option
 @timeout_option("Seconds before giving up.")
 @click.option("--serialise-assignments", "folder", type=FILE, metavar="DIR", help="Also save a counterexample in DIR.")
 @click.option("--certificate", type=FILE, metavar="FILE", help="Write a proof to FILE if the property holds.")
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 def verify(
     query: Path,
     networks: tuple[str, ...],
+    output: str | None,
     timeout: float | None,
     folder: Path | None,
     certificate: Path | None,
@@ -70,12 +74,13 @@ def verify(
     kept(certificate, check, semantics)
     if certificate is not None:
         check_target(certificate)
-    keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
+    keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics, output)
     clock = Clock(None if deterministic else timeout, program_began())
 
-    def load() -> Network:
+    def load(scores: bool) -> Network:
         with Patience(clock.left(), _too_late, TIMED_OUT):
-            network = load_onnx(file)
+            network = load_onnx(file, output=output, scores=scores)
+        tell(file, network.notes)
         warn_of_obstacle(keeper)
         return network
 

@@ -1,6 +1,7 @@
 """The ONNX operators krelax reads: one small function each, collected in `READERS`.
 
-A reader gets the node with its operands resolved and returns the index of the node it built. Attributes that became
+A reader gets the node with its operands resolved and returns the index of the node it built, or those of all results,
+None for one that is not modelled. Attributes that became
 inputs in later operator sets are accepted in both places. What a node may have at all, and which versions of an
 operator are read, says `krelax.network.onnx_schema`.
 """
@@ -26,11 +27,12 @@ from krelax.network.onnx_reader import FLOATS, Kind, Reader
 from krelax.network.ops import Reshape, Transpose
 from krelax.network.pooling import average_pool, max_pool
 
-READERS: dict[str, Callable[[Reader], int]] = {}
+Read = Callable[[Reader], int | list[int | None]]
+READERS: dict[str, Read] = {}
 
 
-def _reads(*names: str) -> Callable[[Callable[[Reader], int]], Callable[[Reader], int]]:
-    def register(function: Callable[[Reader], int]) -> Callable[[Reader], int]:
+def _reads(*names: str) -> Callable[[Read], Read]:
+    def register(function: Read) -> Read:
         READERS.update(dict.fromkeys(names, function))
         return function
 
@@ -247,14 +249,14 @@ def _gather(r: Reader) -> int:
 
 
 @_reads("Split")
-def _split(r: Reader) -> int:
+def _split(r: Reader) -> list[int | None]:
     axis, sizes = geometry.parts(r)
-    results, start = [], 0
+    results: list[int | None] = []
+    start = 0
     for size in sizes:
         results.append(_taken(r, r.value(), axis, np.arange(start, start + size)))
         start += size
-    r.known.values.update(zip(r.node.output, results, strict=True))
-    return results[0]
+    return results
 
 
 def _scalar(r: Reader, position: int) -> float | None:

@@ -103,6 +103,9 @@ VERSIONS: dict[str, set[int]] = {
     "Where": {9, 16},
     "Xor": {7},
 }
+# The same of other domains, of which every operator set up to the newest is taken for that.
+_MOST_OTHER = 5
+_OTHERS = {f"ai.onnx.ml.{op}": {1} for op in ("LinearClassifier", "LinearRegressor", "Normalizer", "Scaler")}
 _KINDS = {f"tensor({name.lower()})": number for name, number in onnx.TensorProto.DataType.items()}
 _NAMES = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
 
@@ -112,14 +115,19 @@ def kind_name(kind: int) -> str:
     return _NAMES.get(kind, f"number {kind}")
 
 
+def full_name(node: onnx.NodeProto) -> str:
+    """The operator with its domain, which is left out for the standard ones."""
+    return node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}.{node.op_type}"
+
+
 def schema_of(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema:
     """The definition of a node's operator in an operator set. Raises UnsupportedError if krelax does not model it."""
-    op = node.op_type
+    op, domain = full_name(node), "" if node.domain == "ai.onnx" else node.domain
     try:
-        schema = onnx.defs.get_schema(op, version, "")
+        schema = onnx.defs.get_schema(node.op_type, version if not domain else _MOST_OTHER, domain)
     except onnx.defs.SchemaError as error:
         raise UnsupportedError(f"operator set {version} has no operator {op}") from error
-    if schema.since_version not in (ONNX[op].versions if op in ONNX else VERSIONS[op]):
+    if schema.since_version not in (ONNX[op].versions if op in ONNX else {**VERSIONS, **_OTHERS}[op]):
         raise UnsupportedError(
             f"{op} as operator set {schema.since_version} defines it; export with another operator set, such as 17"
         )
@@ -141,10 +149,10 @@ def check_node(node: onnx.NodeProto, schema: onnx.defs.OpSchema, version: int) -
             raise InputError(f"attribute {a.name!r} has another type than ONNX gives it")
     context = onnx.checker.C.CheckerContext()
     context.ir_version = onnx.IR_VERSION
-    context.opset_imports = {"": version}
     plain = onnx.NodeProto()
     plain.CopyFrom(node)
-    plain.domain = ""
+    plain.domain = "" if node.domain == "ai.onnx" else node.domain
+    context.opset_imports = {"": version} | ({plain.domain: _MOST_OTHER} if plain.domain else {})
     try:
         onnx.checker.check_node(plain, context)
     except onnx.checker.ValidationError as error:

@@ -20,6 +20,7 @@ from krelax.network.graph import Builder
 from krelax.network.nonlinear import TORCH
 from krelax.network.ops import Take, Transpose
 from krelax.network.pooling import Window, average_pool, max_pool
+from krelax.network.torch_functions import FUNCTIONS
 from krelax.network.torch_reader import Branch, Call
 from krelax.op import Shape
 
@@ -35,6 +36,9 @@ def _reads(*names: str) -> Callable[[_Read], _Read]:
         return read
 
     return register
+
+
+READERS.update(FUNCTIONS)
 
 
 @_reads(*TORCH)

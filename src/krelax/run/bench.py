@@ -168,14 +168,14 @@ def bench(
     Raises InputError for options that no instance could be verified with.
     """
     check_options(options)
-    loaded: dict[Path, Network] = {}
+    loaded: dict[tuple[Path, bool], Network] = {}
     for instance in instances:
 
-        def load(path: Path = instance.onnx) -> Network:
-            if path not in loaded:
+        def load(scores: bool, path: Path = instance.onnx) -> Network:
+            if (path, scores) not in loaded:
                 loaded.clear()
-                loaded[path] = load_onnx(path)
-            return loaded[path]
+                loaded[path, scores] = load_onnx(path, scores=scores)
+            return loaded[path, scores]
 
         keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
         result = _verified(instance, load, options, keeper)
@@ -185,7 +185,7 @@ def bench(
 
 
 def _verified(
-    instance: Instance, load: Callable[[], Network], options: VerifyOptions, keeper: Certificates | None
+    instance: Instance, load: Callable[[bool], Network], options: VerifyOptions, keeper: Certificates | None
 ) -> Result:
     """What comes of one instance."""
     cpu, written = cpu_seconds(), None

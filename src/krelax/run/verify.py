@@ -136,12 +136,13 @@ def verify(
 def verify_file(
     query: Path,
     model: Path,
-    load: Callable[[], Network],
+    load: Callable[[bool], Network],
     options: VerifyOptions,
     certificates: Certificates | None = None,
     name: str | None = None,
 ) -> tuple[Specification | None, Outcome]:
     """As `verify`, for the property in a file and the network that `load` reads from the file `model`, called `name`.
+    `load` is told whether the property only compares outputs: then the scores before a head will do.
 
     Reading counts against the limit of time; if it took all of that, there is no specification. Raises InputError for
     what cannot be read, and for declarations that the network does not match.
@@ -156,22 +157,23 @@ def verify_file(
         raise InputError(f"{query}: is about the network {specification.network}, not {name}; correct one of the names")
     try:
         with watched(lambda: clock.over(_GLANCE)):
-            network = load()
+            network = load(specification.compares)
     except OutOfTime:
         return specification, clock.timeout()
-    _check_labels(query, model, specification)
+    _check_labels(query, model, specification, network)
     left = options.timeout if options.deterministic else clock.left()
     return specification, verify(network, specification, replace(options, timeout=left), certificates)
 
 
-def _check_labels(query: Path, model: Path, specification: Specification) -> None:
+def _check_labels(query: Path, model: Path, specification: Specification, network: Network) -> None:
     """Raises InputError if the network's input and output have other names than a specification says."""
     if specification.labels == (None, None):
         return
     graph = read_model(model)[0].graph
     constants = {constant.name for constant in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in constants]
-    for declared, own in zip(specification.labels, (inputs, [value.name for value in graph.output]), strict=True):
+    outputs = [network.output] if network.output else [value.name for value in graph.output]
+    for declared, own in zip(specification.labels, (inputs, outputs), strict=True):
         if declared is not None and [declared] != own:
             raise InputError(f"{query}: declares {declared!r}, but the network calls it {own[0]!r}; correct the name")
 

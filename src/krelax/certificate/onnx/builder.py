@@ -18,11 +18,13 @@ _MOST_NUMBERS = 10**8
 
 @dataclass(frozen=True)
 class Interface:
-    """What a file calls its input and its output, their shapes, and the type of the input's numbers."""
+    """What a file calls its input and its output, their shapes, and the type of the input's numbers; and the operators
+    of a head that was left out, because questions only compare what it keeps the order of."""
 
     names: tuple[str, str]
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     element: str
+    head: tuple[str, ...] = ()
 
 
 class Builder:
