@@ -74,8 +74,8 @@ def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule
 
     The bounds replace those of interval arithmetic, as the methods are published: closed-form slopes are chosen from
     the bounds, and tighter bounds can choose worse ones. Those of curves and products are intersected: outside of its
-    domain nothing is known of a curve, and products gain more from narrow operands. Where windows of the node see a small part of the network,
-    passes go through their cones.
+    domain nothing is known of a curve, and products gain more from narrow operands. Where windows of the node see a
+    small part of the network, passes go through their cones.
     """
     if interval_is_exact(instance.network, instance.region, node):
         return
