@@ -73,12 +73,15 @@ def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule
     """Bound the undecided entries of a pre-activation by one backward pass with a closed-form rule.
 
     The bounds replace those of interval arithmetic, as the methods are published: closed-form slopes are chosen from
-    the bounds, and tighter bounds can choose worse ones. Where windows of the node see a small part of the network,
-    passes go through their cones.
+    the bounds, and tighter bounds can choose worse ones. Those of curves and products are intersected: outside of its
+    domain nothing is known of a curve, and products gain more from narrow operands. Where windows of the node see a
+    small part of the network, passes go through their cones.
     """
     if interval_is_exact(instance.network, instance.region, node):
         return
     mask = undecided(instance, bounds, node)
+    readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
+    published = all(op.published for op in readers)
     views = _views(instance, bounds, node, rule, mask)
 
     def prove(view: View) -> Tensor:
@@ -90,7 +93,8 @@ def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule
     for view, value in zip(views, side_by_side(prove, views, mask.device), strict=True):
         index, valid = view.portion
         lemmas = record_entries(instance, node, index, valid, value, leaves)
-        bounds.replace(node, *_with(instance.network, bounds, node, index, valid, value, lemmas))
+        put = bounds.replace if published else bounds.tighten
+        put(node, *_with(instance.network, bounds, node, index, valid, value, lemmas))
 
 
 @dataclass(frozen=True, eq=False)
