@@ -37,7 +37,9 @@ Enclosure = tuple[Fraction, Fraction]
 
 _LARGEST, _SMALLEST, _NORMAL = 1.7976931348623157e308, 5e-324, 2.2250738585072014e-308
 # The activations of the contract kit that are not piecewise linear.
-CURVED = {entry.name: entry for entry in ELEMENTWISE if entry.op.leak is None}
+# But only those that rise everywhere, and not faster than their operand, which may be of any size.
+_STEADY = {"sigmoid", "tanh", "erf", "atan", "softsign", "softplus", "elu-0.5-1", "elu-1.5-1.5"}
+CURVED = {entry.name: entry for entry in ELEMENTWISE if entry.name in _STEADY}
 # No node has more entries, no network more entries that have a kink.
 _MOST_ENTRIES, _MOST_KINKS = 6, 7
 
@@ -459,7 +461,7 @@ _SLACK = Fraction(1, 2 ** (_BITS - 40))
 
 def _smooth(op: Op, z: Fraction) -> Enclosure:
     """A curved activation between two dyadic numbers."""
-    (entry,) = (e for e in CURVED.values() if type(e.op) is type(op))
+    (entry,) = (e for e in CURVED.values() if e.op is op)
     with mpmath.workprec(_BITS):
         value = entry.act(mpmath.mpf(z.numerator) / z.denominator)
         digits = int(mpmath.floor(mpmath.ldexp(value, _BITS)))

@@ -31,7 +31,6 @@ from krelax.certificate.format.archive import read, write
 from krelax.certificate.format.schema import Certificate
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
-from krelax.network.nonlinear import ONNX
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region
@@ -48,6 +47,22 @@ _QUICK = Effort(leaves=32, rounds=10**9, depth=24, root=_SHORT, leaf=Ascent(2, 0
 _SWEEPS = tuple(replace(_QUICK, rounds=rounds, partial=True) for rounds in (0, 3, 10))
 _NEURONS = Complete(
     split=("neurons",), branching=_QUICK, passes=(), turn=0.3, between=0.1, sweeps=(Effort(rounds=0, root=_SHORT),)
+)
+
+# Activations that are defined for all numbers, do not grow faster than them, and have no parameters that are needed.
+_TOTAL = (
+    "LeakyRelu",
+    "Sigmoid",
+    "Tanh",
+    "Softplus",
+    "Elu",
+    "Selu",
+    "Erf",
+    "Atan",
+    "Softsign",
+    "HardSwish",
+    "Sin",
+    "Cos",
 )
 
 
@@ -141,7 +156,7 @@ class Author:
         self.shape = (self.shape[0], *((n - k) // stride + 1 for n in self.shape[1:]))
 
     def activation(self) -> None:
-        x, kinds = self.last, ["Relu", "Relu", *ONNX, "Abs", "Clip", "Max", "Mul", "MatMul"]
+        x, kinds = self.last, ["Relu", "Relu", *_TOTAL, "Abs", "Clip", "Max", "Mul", "MatMul"]
         match self.rng.choice(kinds):
             case "LeakyRelu":
                 self.last = self.add("LeakyRelu", x, alpha=float(self.rng.choice([0.01, 0.125, 0.3])))

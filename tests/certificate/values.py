@@ -9,6 +9,8 @@ import numpy as np
 
 from krelax.certificate.kernel.activations import LeakyReLU, Maximum, Product, ReLU, Rule, Sigmoid, Tanh
 from krelax.certificate.kernel.activations.curve import Curve
+from krelax.certificate.kernel.activations.steps import Jumping
+from krelax.certificate.kernel.activations.wave import Sin
 from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.kernel.network import Affine, Network
 
@@ -32,8 +34,14 @@ def evaluate(network: Network, x: Any) -> list[Any]:
             values.append(node.forward(Float64(), inputs))
         else:
             rule = node.rule
-            values.append(rule.act(inputs[0]) if isinstance(rule, Curve) else ACTIVATIONS[type(rule)](rule, *inputs))
+            values.append(_value(rule, inputs[0]))
     return values
+
+
+def _value(rule: Rule, z: Any) -> Any:
+    if isinstance(rule, Curve | Sin):
+        return rule.act(z)
+    return sum(rule.act(z)) if isinstance(rule, Jumping) else ACTIVATIONS[type(rule)](rule, z)
 
 
 def evaluate_exactly(network: Network, x: Any) -> Any | None:

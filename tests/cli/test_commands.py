@@ -486,6 +486,10 @@ def test_supports(krelax: Run) -> None:
     assert krelax("supports", "--onnx-opset-versions").out.split() == [str(v) for v in range(8, 22)]
     assert krelax("supports", "--vnnlib-versions").out.split() == ["1.0", "2.0"]
     assert krelax("supports", "--methods").out.split() == ["auto", *METHODS]
+    page = krelax("supports").out
+    assert all(
+        word in page for word in ("DepthToSpace", "LinearClassifier", "upsample_bilinear2d", "alpha", "--output")
+    )
 
 
 COMMANDS = ("certify", "demo", "verify", "bench", "bounds", "compare", "supports")

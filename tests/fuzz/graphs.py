@@ -316,7 +316,8 @@ def extremum(m: Maker) -> None:
 
 def elementwise(m: Maker) -> None:
     m.begin()
-    op = m.some(*ONNX, "Abs", "Neg", "Identity", "Dropout", "Clip", "Clip", "Cast")
+    total = [op for op in ONNX if op not in {"Log", "Sqrt", "Reciprocal", "Pow"}]
+    op = m.some(*total, "Abs", "Neg", "Identity", "Dropout", "Clip", "Clip", "Cast")
     if op == "LeakyRelu":
         m.apply(op, alpha=m.some(None, 0.1, 0.0, 1.0, 1.5, -0.5))
     elif op == "Clip" and m.version < 11:

@@ -81,7 +81,7 @@ class SiLU(Gated):
 
     name = "silu"
     profile = Profile(
-        "-0+0-", (-2.3993572805154677, 2.3993572805154677), (-1.2784645427610738,), range=(-0.27846454276107385, inf)
+        "-0+0-", (-2.3993572805154677, 2.3993572805154677), (-1.2784645427610738,), range=(-0.278465, inf)
     )
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class GELU(Gated):
 
     name = "gelu"
     profile = Profile(
-        "-0+0-", (-1.4142135623730951, 1.4142135623730951), (-0.7517915246935645,), range=(-0.16997120747990371, inf)
+        "-0+0-", (-1.4142135623730951, 1.4142135623730951), (-0.7517915246935645,), range=(-0.169972, inf)
     )
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class TanhGELU(Gated):
 
     name = "gelu-tanh"
     profile = Profile(
-        "-0+0-", (-1.4185040087908284, 1.4185040087908284), (-0.7524614220710163,), range=(-0.17004075057125409, inf)
+        "-0+0-", (-1.4185040087908284, 1.4185040087908284), (-0.7524614220710163,), range=(-0.170041, inf)
     )
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -147,9 +147,7 @@ class Mish(Gated):
     """`z * tanh(softplus(z))`."""
 
     name = "mish"
-    profile = Profile(
-        "-0+0-", (-2.256376396360793, 1.4905711794854284), (-1.1924312145154952,), range=(-0.30884341301725045, inf)
-    )
+    profile = Profile("-0+0-", (-2.256376396360793, 1.4905711794854284), (-1.1924312145154952,), range=(-0.308844, inf))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * self._gate(inputs[0])

@@ -17,7 +17,7 @@ from krelax.network.contractions import einsum, transpose
 from krelax.network.products import matmul, multiply
 from krelax.network.recurrent import Cell, State, Weights
 from krelax.network.torch_operators import _reads as reads
-from krelax.network.torch_operators import _scaled as scaled
+from krelax.network.torch_operators import scaled
 from krelax.network.torch_reader import Branch, Call
 
 

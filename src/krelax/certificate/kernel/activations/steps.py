@@ -16,7 +16,10 @@ Corner = tuple[Floats, Floats, float | Floats, NDArray[np.bool_]]
 
 
 class Jumping(Rule):
-    """Supports are attained at an end, or at a jump, from one of its sides: at `corners`."""
+    """Supports are attained at an end, or at a jump, from one of its sides: at `corners`.
+
+    Executions in float32 may take what is subnormal for zero, and so be on the other side of a jump there.
+    """
 
     def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         """Its values, in two parts that are exact."""
@@ -71,7 +74,7 @@ class Jumping(Rule):
 class Floor(Jumping):
     """Whole numbers: equal steps rise or fall steadily with `slope`, so the first and the last of them count."""
 
-    name, float32, offset, above = "floor", True, 0.0, 0.0
+    name, offset, above = "floor", 0.0, 0.0
 
     def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         return np.floor(z), 0.0
@@ -95,16 +98,16 @@ class Ceil(Floor):
 
 
 class Round(Floor):
-    """Halves go to the even number."""
+    """Halves go to the even number. Executions in float32 are exact, and no jump is where numbers are subnormal."""
 
-    name, offset, above = "round", 0.5, 0.5
+    name, float32, offset, above = "round", True, 0.5, 0.5
 
     def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         return np.rint(z), 0.0
 
 
 class Sign(Jumping):
-    name, float32 = "sign", True
+    name = "sign"
 
     def act(self, z: Floats) -> tuple[Floats, float | Floats]:
         return np.sign(z), 0.0
@@ -119,7 +122,7 @@ class Sign(Jumping):
 class Threshold(Jumping):
     """z above a limit, else another number."""
 
-    name, float32 = "threshold", True
+    name = "threshold"
     limit: float
     otherwise: float = 0.0
 
