@@ -215,12 +215,12 @@ DECLARED = {"name": "N", "element": "float32", "inputs": "[1,2]", "outputs": "[1
 def test_declarations_are_those_of_the_network(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     path, net = tmp_path / "spec.vnnlib", save(ramp(inputs=2), tmp_path / "net.onnx")
     path.write_text(TENSORS.format(**DECLARED | changes, first="[0,0]", second="[0,1]"), "utf-8")
-    arguments = (path, net, lambda: load_onnx(net), VerifyOptions("crown"))
+    arguments = (path, {"N": net}, load_onnx, VerifyOptions("crown"))
     if message:
         with pytest.raises(InputError, match=message):
-            verify_file(*arguments, name="N")
+            verify_file(*arguments)
     else:
-        assert verify_file(*arguments, name="N")[1].verdict is HOLDS
+        assert verify_file(*arguments)[1].verdict is HOLDS
 
 
 def test_shapes_of_another_order_are_refused(tmp_path: Path) -> None:
@@ -247,10 +247,10 @@ def test_reading_counts_against_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "spec.vnnlib"
     path.write_text(f"(declare-const X_0 Real)(declare-const Y_0 Real)(assert (or {cases}))", "utf-8")
 
-    def load() -> Network:
-        raise AssertionError
+    def load(file: Path) -> Network:
+        raise AssertionError(file)
 
-    specification, outcome = verify_file(path, tmp_path / "net.onnx", load, VerifyOptions(timeout=1e-3))
+    specification, outcome = verify_file(path, {None: tmp_path / "net.onnx"}, load, VerifyOptions(timeout=1e-3))
     assert specification is None
     assert (outcome.verdict, outcome.reason) == (UNKNOWN, "timeout")
 

@@ -8,7 +8,7 @@ result is compared with ONNX Runtime on random inputs before anyone sees it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -75,13 +75,7 @@ def load_onnx(path: str | Path, check: bool = True) -> Network:
 
 def _build(model: onnx.ModelProto, path: Path, source: Path | bytes) -> Network:
     graph = model.graph
-    if model.functions:
-        names = ", ".join(f.name for f in model.functions)
-        raise UnsupportedError(f"{path}: functions of the model's own ({names}); inline them when exporting")
-    if graph.sparse_initializer or model.training_info:
-        raise UnsupportedError(f"{path}: sparse constants or training information; export without them")
-    version = _version(model, path)
-    known = _constants(graph, path)
+    version, known = version_and_constants(model, path)
     inputs = _Inputs.of(graph, known, path)
     if len(graph.output) != 1:
         names = ", ".join(o.name for o in graph.output) or "none"
@@ -89,16 +83,31 @@ def _build(model: onnx.ModelProto, path: Path, source: Path | bytes) -> Network:
     try:
         builder = Builder(inputs.shape)
         known.values[inputs.name], known.kinds[inputs.name] = 0, inputs.kind
-        for node in graph.node:
-            tick()
-            _read_node(builder, node, known, version)
+        read_nodes(builder, graph, known, version)
         network = builder.build(_output(graph.output[0], known, inputs))
-        _check_shapes(network)
+        check_shapes(network)
     except KrelaxError as error:
         hint = "" if isinstance(error, UnsupportedError) else inputs.hint
         raise type(error)(f"{path}: {error}{hint}") from error
     kind: Element = np.float64 if inputs.kind == Kind.DOUBLE else np.float32
     return replace(fuse(network), replay=_session(path, source, inputs, kind), replay_dtype=kind)
+
+
+def version_and_constants(model: onnx.ModelProto, path: Path) -> tuple[int, Known]:
+    """The operator set of a model, and its constants. Raises KrelaxError for models that cannot be read."""
+    if model.functions:
+        names = ", ".join(f.name for f in model.functions)
+        raise UnsupportedError(f"{path}: functions of the model's own ({names}); inline them when exporting")
+    if model.graph.sparse_initializer or model.training_info:
+        raise UnsupportedError(f"{path}: sparse constants or training information; export without them")
+    return _version(model, path), _constants(model.graph, path)
+
+
+def read_nodes(builder: Builder, graph: onnx.GraphProto, known: Known, version: int) -> None:
+    """Append all nodes of a graph whose inputs and constants are known, and add what they compute to what is known."""
+    for node in graph.node:
+        tick()
+        _read_node(builder, node, known, version)
 
 
 def _version(model: onnx.ModelProto, path: Path) -> int:
@@ -149,7 +158,7 @@ class _Inputs:
         if len(used) != 1:
             listed = ", ".join(i.name for i in used) or "none"
             raise UnsupportedError(f"{path}: the network has {len(used)} inputs ({listed}); export it with one")
-        kind, shape, dynamic = _declared(used[0], path)
+        kind, shape, dynamic = declared_input(used[0], path)
         if kind not in FLOATS:
             name = f"input {used[0].name!r} is {kind_name(kind)}"
             raise UnsupportedError(f"{path}: {name}, not float32 or float64; export a float network")
@@ -159,7 +168,7 @@ class _Inputs:
         return cls(used[0].name, kind, shape, hint, {i.name: _zeros(i, path) for i in inputs if i is not used[0]})
 
 
-def _declared(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, ...], list[str]]:
+def declared_input(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, ...], list[str]]:
     """Element type and shape of an input, and which axes of it are dynamic."""
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
@@ -175,7 +184,7 @@ def _declared(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, .
 
 def _zeros(value: onnx.ValueInfoProto, path: Path) -> NDArray[Any]:
     """What an input that nothing reads is given."""
-    kind, shape, _ = _declared(value, path)
+    kind, shape, _ = declared_input(value, path)
     if prod(shape) > MOST_NUMBERS or kind not in onnx.helper.get_all_tensor_dtypes() or kind == Kind.STRING:
         raise UnsupportedError(f"{path}: input {value.name!r}, which nothing reads; export the network without it")
     return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind))
@@ -249,7 +258,7 @@ def _output(value: onnx.ValueInfoProto, known: Known, inputs: _Inputs) -> int:
     return node
 
 
-def _check_shapes(network: Network) -> None:
+def check_shapes(network: Network) -> None:
     """Evaluate the network once, so that operands of unsuitable shape are found where they are."""
     work = sum(prod(n.shape) * n.op.terms for n in network.nodes if isinstance(n.op, Arithmetic))
     laid_out = max((_windows(network, n) for n in network.nodes), default=0)
@@ -286,10 +295,24 @@ def _text(path: Path) -> str:
 
 
 def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -> Replay:
-    """Evaluates the file itself, in its own type, with ONNX Runtime; the session is made at the first call."""
-    sessions: list[Any] = []
+    """Evaluates the file itself, in its own type, with ONNX Runtime."""
+    run = runtime(path, source)
 
     def replay(x: NDArray[Any]) -> NDArray[Any]:
+        return run(None, {inputs.name: as_element(x, kind).reshape(inputs.shape), **inputs.others})[0]
+
+    return replay
+
+
+Runtime = Callable[[list[str] | None, dict[str, NDArray[Any]]], list[NDArray[Any]]]
+
+
+def runtime(path: Path, source: Path | bytes) -> Runtime:
+    """Runs a model, which is in file `path`, with ONNX Runtime: values of outputs, all if none are named, from those of
+    inputs. The session is made at the first call. Raises InputError for what ONNX Runtime does not run."""
+    sessions: list[Any] = []
+
+    def run(outputs: list[str] | None, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         import onnxruntime
 
         if not sessions:
@@ -298,15 +321,13 @@ def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -
             options.intra_op_num_threads = 1
             given = source if isinstance(source, bytes) else _text(source)
             try:  # without the fallback, which prints
-                runtime = onnxruntime.InferenceSession
-                sessions.append(runtime(given, options, ["CPUExecutionProvider"], enable_fallback=0))
+                session = onnxruntime.InferenceSession
+                sessions.append(session(given, options, ["CPUExecutionProvider"], enable_fallback=0))
             except Exception as error:  # ONNX Runtime raises its own types
                 raise InputError(f"{path}: ONNX Runtime cannot run the file ({first_line(error)})") from error
-        feeds = {inputs.name: as_element(x, kind).reshape(inputs.shape), **inputs.others}
         try:
-            result: NDArray[Any] = np.asarray(sessions[0].run(None, feeds)[0])
+            return [np.asarray(value) for value in sessions[0].run(outputs, feeds)]
         except Exception as error:
             raise InputError(f"{path}: ONNX Runtime cannot evaluate the network ({first_line(error)})") from error
-        return result
 
-    return replay
+    return run

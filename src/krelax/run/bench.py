@@ -171,7 +171,7 @@ def bench(
     loaded: dict[Path, Network] = {}
     for instance in instances:
 
-        def load(path: Path = instance.onnx) -> Network:
+        def load(path: Path) -> Network:
             if path not in loaded:
                 loaded.clear()
                 loaded[path] = load_onnx(path)
@@ -185,13 +185,13 @@ def bench(
 
 
 def _verified(
-    instance: Instance, load: Callable[[], Network], options: VerifyOptions, keeper: Certificates | None
+    instance: Instance, load: Callable[[Path], Network], options: VerifyOptions, keeper: Certificates | None
 ) -> Result:
     """What comes of one instance."""
     cpu, written = cpu_seconds(), None
     try:
         limited = replace(options, timeout=instance.timeout)
-        _, outcome = verify_file(instance.vnnlib, instance.onnx, load, limited, keeper)
+        _, outcome = verify_file(instance.vnnlib, {None: instance.onnx}, load, limited, keeper)
         spent = cpu_seconds() - cpu
         if keeper is not None and outcome.reason != EMPTY:
             outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)

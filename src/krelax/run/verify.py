@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from krelax.bounds.instance import OutOfTime
-from krelax.errors import InputError
+from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
 from krelax.network.onnx_file import read_model
 from krelax.problem.query import Specification
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
+from krelax.run.coupling import Files, coupled, matched
 from krelax.search.excluded import without_excluded
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_specification, check_fit
@@ -24,6 +25,8 @@ from krelax.watch import watched
 
 # The reason of what holds because no input satisfies what is assumed.
 EMPTY = "no input can be unsafe"
+
+_NO_CERTIFICATE = "certificates are about one network with one input and one output, and conditions on outputs alone"
 
 # Seconds that a question has even where reading took all of the time.
 _GLANCE = 1.0
@@ -104,15 +107,44 @@ def verify(
     Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, and wherever few inputs vary, but for
         margins of exactly zero.
     """
-    plan, clock = check_options(options), Clock(options.seconds)
     check_fit(network, specification)
-    if not specification.cases:
+    return _verify([(network, specification)], options, certificates)
+
+
+def _verify(
+    pairs: Iterable[tuple[Network, Specification]],
+    options: VerifyOptions,
+    certificates: Certificates | None,
+) -> Outcome:
+    """The answer about specifications, each of a network, that hold if all of them do."""
+    check_options(options)
+    clock = Clock(options.seconds)
+    outcomes: list[Outcome] = []
+    for network, specification in pairs:
+        outcomes += _outcomes(network, specification, options, certificates, clock)
+        if any(outcome.verdict is Verdict.VIOLATED for outcome in outcomes):
+            break
+    if not outcomes:
         return Outcome(Verdict.HOLDS, EMPTY, seconds=clock.seconds)
+    return combine(outcomes, clock.seconds)
+
+
+def _outcomes(
+    network: Network,
+    specification: Specification,
+    options: VerifyOptions,
+    certificates: Certificates | None,
+    clock: Clock,
+) -> list[Outcome]:
+    """What came of the questions of a specification: of all, or of those until one counterexample."""
+    plan = check_options(options)
+    if not specification.cases:
+        return []
     proofs = options.proofs or certificates is not None
     outcomes: list[Outcome] = []
 
     def report(index: int, outcome: Outcome) -> None:
-        outcomes.append(outcome)
+        outcomes.append(_whole(outcome, specification))
         if outcome.verdict is Verdict.VIOLATED:
             raise _Enough
 
@@ -120,31 +152,40 @@ def verify(
         if not proofs:  # certificates are about closures
             specification = without_excluded(network, specification, clock.check)
             if not specification.cases:
-                return Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)
+                return [Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)]
         questions = about_specification(network, specification, clock.check)
     except OutOfTime:
-        return clock.timeout()
+        return [clock.timeout()]
     required = None
     if certificates is not None:
         required, plan = certificates.required_margins(questions), certificates.provable(plan)
     with suppress(_Enough):
         left = options.timeout if options.deterministic else clock.left()
         decide(network, questions, plan, report, left, options.device, None, proofs, required, options.deterministic)
-    return combine(outcomes, clock.seconds)
+    return outcomes
+
+
+def _whole(outcome: Outcome, specification: Specification) -> Outcome:
+    """The outcome with a counterexample that has every input that is declared."""
+    found, places = outcome.counterexample, specification.places
+    if found is None or places is None:
+        return outcome
+    exact = {i: found.exact[place] for i, place in enumerate(places) if place in found.exact}
+    return replace(outcome, counterexample=replace(found, x=specification.given(found.x), exact=exact))
 
 
 def verify_file(
     query: Path,
-    model: Path,
-    load: Callable[[], Network],
+    files: Files,
+    load: Callable[[Path], Network],
     options: VerifyOptions,
     certificates: Certificates | None = None,
-    name: str | None = None,
 ) -> tuple[Specification | None, Outcome]:
-    """As `verify`, for the property in a file and the network that `load` reads from the file `model`, called `name`.
+    """As `verify`, for the property in a file, about the networks in `files`, by the names that it has for them: None
+    where there is but one. `load` reads that where the property is about its one input and its one output.
 
     Reading counts against the limit of time; if it took all of that, there is no specification. Raises InputError for
-    what cannot be read, and for declarations that the network does not match.
+    what cannot be read, and for declarations that a network does not match.
     """
     check_options(options)
     clock = Clock(options.seconds)
@@ -152,16 +193,26 @@ def verify_file(
         specification = read_vnnlib(query, clock.check)
     except OutOfTime:
         return None, clock.timeout()
-    if None not in (name, specification.network) and name != specification.network:
-        raise InputError(f"{query}: is about the network {specification.network}, not {name}; correct one of the names")
+    try:
+        found = matched(specification, files)
+    except InputError as error:
+        raise type(error)(f"{query}: {error}") from error
+    if specification.terms is not None and certificates is not None:
+        raise UnsupportedError(f"{query}: {_NO_CERTIFICATE}; leave the certificate out")
     try:
         with watched(lambda: clock.over(_GLANCE)):
-            network = load()
+            if specification.terms is None:
+                network = load(found[specification.network])
+            else:
+                pairs = list(coupled(specification, found, clock.check))
     except OutOfTime:
         return specification, clock.timeout()
-    _check_labels(query, model, specification)
     left = options.timeout if options.deterministic else clock.left()
-    return specification, verify(network, specification, replace(options, timeout=left), certificates)
+    options = replace(options, timeout=left)
+    if specification.terms is not None:
+        return specification, _verify(pairs, options, None)
+    _check_labels(query, found[specification.network], specification)
+    return specification, verify(network, specification, options, certificates)
 
 
 def _check_labels(query: Path, model: Path, specification: Specification) -> None:

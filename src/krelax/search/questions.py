@@ -175,10 +175,10 @@ def about_specification(
         return Numbers.of(least, most, network.replay_dtype).nearest(x)
 
     def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
-        return any(case.contains(x.flatten(), y.flatten()) for case in groups[i])
+        return any(specification.unsafe(case, x, y) for case in groups[i])
 
     def real(i: int, x: Floats) -> Counterexample | None:
-        return real_counterexample(network, groups[i], x)
+        return real_counterexample(network, specification, groups[i], x)
 
     box = Box(torch.from_numpy(lower), torch.from_numpy(upper))
     return Questions(box, queries, violated, nearest=nearest, real=real)
@@ -186,6 +186,8 @@ def about_specification(
 
 def check_fit(network: Network, specification: Specification) -> None:
     """Raises InputError for a specification of another network."""
+    if specification.terms is not None:  # the network was made for it
+        return
     element = np.dtype(network.replay_dtype).name
     query.check_fit(specification, network.input_shape, network.output_shape, element)
 
