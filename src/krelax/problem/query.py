@@ -9,7 +9,7 @@ computations. They close what is strict, and contain every point of the exact ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from krelax.errors import InputError
-from krelax.problem.interface import Declared, Shape, fits
+from krelax.problem.exact import End, Ends
+from krelax.problem.interface import Declared, Kind, Shape, fits
 
 # Variables that are multiplied, by their codes in increasing order: 2i for input i, 2j + 1 for value j of a network.
 Monomial = tuple[int, ...]
+# Factors of variables, a constant, and whether the sum is less than zero, or at most.
+Inequality = tuple[dict[int, Fraction], Fraction, bool]
 Floats = NDArray[np.float64]
 
 # Stands for the outer side of a box where its inner one is not given.
@@ -54,6 +57,10 @@ def _exact(number: np.floating[Any]) -> Fraction:
     return Fraction(float(number))
 
 
+def _closed(end: np.floating[Any]) -> End | None:
+    return (_exact(end), False) if np.isfinite(end) else None
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Case:
     """One disjunct of the unsafe set: an input in a box whose output lies in every half-space.
@@ -63,7 +70,7 @@ class Case:
     the box is ``lower <= x <= upper``. Cases may share their arrays, so treat them as read-only. Without half-spaces
     every input of the box is unsafe. Where the box has numbers, but none in float64, ``between`` names one of them, by
     the entry. ``equal`` has for every input the first one that it equals, where some are equal; ``source`` is the case
-    that this one was derived from by leaving out the others.
+    that this one was derived from by leaving out the others. ``ends`` are the bounds of the box as they are written.
     """
 
     lower: Floats
@@ -74,6 +81,7 @@ class Case:
     between: Mapping[int, Fraction | str] = field(default_factory=dict)
     equal: tuple[int, ...] | None = None
     source: Case | None = None
+    ends: Ends | None = None
 
     def __post_init__(self) -> None:
         if self.least is _SAME:
@@ -85,6 +93,11 @@ class Case:
     def whole(self) -> Case:
         """The case about all inputs."""
         return self if self.source is None else self.source
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether every input has a bound on both sides."""
+        return bool(np.isfinite(self.lower).all() and np.isfinite(self.upper).all())
 
     def matrix(self, n_out: int) -> tuple[Floats, Floats]:
         """Rows (m, n_out) and offsets (m,) such that y is unsafe only where ``rows @ y + offsets <= 0``.
@@ -148,6 +161,19 @@ class Specification:
         """Whether inputs ``x`` and the outputs, or values, ``y`` that networks answered lie in a case, as written."""
         return case.whole.surrounds(self.given(x)) and self.satisfies(case, x, y)
 
+    def nearly_satisfies(self, case: Case, x: NDArray[Any], y: NDArray[Any], share: float) -> bool:
+        """As `satisfies`, where sides may differ by a share of the largest term of a half-space."""
+        given, values = self.given(x), y.flatten()
+        if not np.isfinite(values).all():
+            return False
+        terms = self.terms or tuple((2 * i + 1,) for i in range(len(values)))
+        for halfspace in case.whole.halfspaces:
+            parts = [factor * self._value(terms[i], given, values) for i, factor in halfspace.coefficients.items()]
+            parts.append(halfspace.constant)
+            if float(sum(parts)) > share * float(max(map(abs, parts))):
+                return False
+        return True
+
     def satisfies(self, case: Case, x: NDArray[Any], y: NDArray[Any]) -> bool:
         """Whether they lie in its half-spaces, wherever ``x`` lies."""
         values = y.flatten()
@@ -163,6 +189,31 @@ class Specification:
     def given(self, x: NDArray[Any]) -> NDArray[Any]:
         """All inputs that are declared, of which ``x`` has one for each of those that are equal."""
         return x.flatten() if self.places is None else x.flatten()[list(self.places)]
+
+    def box_of(self, case: Case) -> Iterator[Inequality]:
+        """The bounds of a case's inputs as they are written: `sum factors[i] x[i] + constant <= 0`, or `< 0`."""
+        whole = case.whole
+        for entry in range(len(whole.lower)):
+            place = entry if self.places is None else self.places[entry]
+            if whole.ends is not None:
+                low, high = whole.ends(entry)
+            else:
+                low, high = (
+                    (_exact(s[entry]), False) if np.isfinite(s[entry]) else None for s in (whole.least, whole.most)
+                )
+            if low is not None:
+                yield {place: Fraction(-1)}, low[0], low[1]
+            if high is not None:
+                yield {place: Fraction(1)}, -high[0], high[1]
+
+    def unbounded(self, case: Case) -> str:
+        """What is wrong with a case some input of which has no bound."""
+        whole = case.whole
+        index = int((np.isinf(whole.lower) | np.isinf(whole.upper)).argmax())
+        side = "lower" if np.isinf(whole.lower[index]) else "upper"
+        inputs = [v for network in self.networks for v in network.of(Kind.INPUT) if v.start <= index]
+        name = inputs[-1].element_name(index - inputs[-1].start) if inputs else f"input {index}"
+        return f"{name} has no {side} bound; bound every input on both sides"
 
     def _value(self, monomial: Monomial, x: NDArray[Any], y: NDArray[Any]) -> Fraction:
         value = Fraction(1)

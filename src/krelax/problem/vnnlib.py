@@ -32,6 +32,7 @@ from krelax.problem._forms import Fault, Form, Node, Source, head, is_word, quot
 from krelax.problem._formulas import Conjunction, Disjunction, Formulas, conjoin
 from krelax.problem._relations import Relations
 from krelax.problem._text import Check
+from krelax.problem.exact import Ends
 from krelax.problem.interface import Declared, Kind
 from krelax.problem.query import Case, Halfspace, Specification
 
@@ -125,8 +126,6 @@ class _Document:
         simple = len(networks) == 1 and networks[0].is_simple
         relations = Relations(self._formulas, simple, self._check)
         cases = tuple(relations.applied(self._cases(conjunctions, boxes, box_of, relations.halfspaces), inputs))
-        if not (np.isfinite(boxes.lower).all() and np.isfinite(boxes.upper).all()):
-            _check_bounded(cases, name)
         empty = () if cases else (_emptiness(boxes, box_of, name),)
         (given, *_), (result, *_) = (networks[0].of(kind) for kind in (Kind.INPUT, Kind.OUTPUT))
         plain = simple and not relations.terms
@@ -153,13 +152,16 @@ class _Document:
         numbers = [[-1 - literal for literal in conjunction if literal < 0] for conjunction in conjunctions]
         common = tuple(halfspaces[number] for number in numbers[0])
         lower, upper, least, most = (list(a) for a in (boxes.lower, boxes.upper, boxes.least, boxes.most))
+        ends: list[Ends | None] = [None] * len(lower)
         for count, (box, own) in enumerate(zip(box_of[1:], numbers[1:], strict=True)):
             if not count & 0xFFF:
                 self._check()
             if box not in boxes.conflicts:
                 parts = common + tuple(halfspaces[number] for number in own)
                 between = boxes.between.get(box, {})
-                yield Case(lower[box], upper[box], parts, least[box], most[box], between), numbers[0], own
+                ends[box] = ends[box] or boxes.ends(box)
+                case = Case(lower[box], upper[box], parts, least[box], most[box], between, ends=ends[box])
+                yield case, numbers[0], own
 
 
 def _misplaced(keyword: str, command: Node) -> tuple[str, Node, type[InputError]]:
@@ -203,16 +205,6 @@ class _Namer:
     def __call__(self, index: int) -> str:
         variable = next(v for v in reversed(self._inputs) if v.start <= index)
         return variable.element_name(index - variable.start)
-
-
-def _check_bounded(cases: Sequence[Case], name: Callable[[int], str]) -> None:
-    """Raise Fault if an input of a case is unbounded."""
-    for case in cases:
-        unbounded = np.isinf(case.lower) | np.isinf(case.upper)
-        if bool(unbounded.any()):
-            variable = int(unbounded.argmax())
-            side = "lower" if np.isinf(case.lower[variable]) else "upper"
-            raise Fault(f"{name(variable)} has no {side} bound; bound every input on both sides")
 
 
 def _emptiness(boxes: Boxes, box_of: Sequence[int], name: Callable[[int], str]) -> str:

@@ -18,13 +18,18 @@ from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
 from krelax.run.coupling import Files, coupled, matched
 from krelax.search.excluded import without_excluded
-from krelax.search.pipeline import Plan, decide
+from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
+from krelax.search.rational import Settled, settled
 from krelax.search.verdict import Outcome, Verdict
 from krelax.watch import watched
 
 # The reason of what holds because no input satisfies what is assumed.
 EMPTY = "no input can be unsafe"
+# The reason of what exact numbers decide, and the work, of a quarter of a second, that is spent on that first.
+EXACT = "exact arithmetic"
+_REAL = "exact arithmetic of real numbers, which the model breaks up to its rounding"
+_WORK = 60_000
 
 _NO_CERTIFICATE = "certificates are about one network with one input and one output, and conditions on outputs alone"
 
@@ -148,20 +153,33 @@ def _outcomes(
         if outcome.verdict is Verdict.VIOLATED:
             raise _Enough
 
+    exact = Settled(specification)
     try:
         if not proofs:  # certificates are about closures
             specification = without_excluded(network, specification, clock.check)
             if not specification.cases:
                 return [Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)]
+            exact = settled(network, specification, _WORK, clock.check)
+            specification = exact.specification
+            if exact.certain:
+                report(0, Outcome(Verdict.VIOLATED, EXACT, seconds=clock.seconds, counterexample=exact.found))
+            if not specification.cases:
+                return [Outcome(Verdict.HOLDS, EXACT, seconds=clock.seconds)]
         questions = about_specification(network, specification, clock.check)
+    except _Enough:
+        return outcomes
     except OutOfTime:
         return [clock.timeout()]
+    if exact.found is not None:  # real numbers break the property, and perhaps numbers of the model's type as well
+        plan = ATTACKS
     required = None
     if certificates is not None:
         required, plan = certificates.required_margins(questions), certificates.provable(plan)
     with suppress(_Enough):
         left = options.timeout if options.deterministic else clock.left()
         decide(network, questions, plan, report, left, options.device, None, proofs, required, options.deterministic)
+        if exact.found is not None:
+            report(0, Outcome(Verdict.VIOLATED, _REAL, seconds=clock.seconds, counterexample=exact.found))
     return outcomes
 
 

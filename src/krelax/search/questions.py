@@ -164,6 +164,9 @@ def about_specification(
     check_fit(network, specification)
     if not specification.cases:
         raise InputError("the specification has no unsafe case, so there is nothing to ask; it holds")
+    for case in specification.cases:
+        if not case.is_bounded:
+            raise InputError(specification.unbounded(case))
     groups = _by_box(specification.cases)
     shape = (len(groups), *network.input_shape)
     lower, upper = (np.stack([getattr(g[0], side) for g in groups]).reshape(shape) for side in ("lower", "upper"))
