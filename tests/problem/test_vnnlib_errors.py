@@ -84,11 +84,6 @@ MALFORMED = {
     "division": (BOUNDED + "(assert (<= (/ Y_0 2) 0))", "is not a term"),
     "empty sum": (BOUNDED + "(assert (<= (+) 0))", "is not a term"),
     "unknown command": (BOUNDED + SAFE + "(check-sat)", "not a supported command"),
-    "no upper bound": (DECLARED + "(assert (= X_0 0))(assert (>= X_1 0))" + SAFE, "X_1 has no upper bound"),
-    "unbounded in a branch": (
-        DECLARED + "(assert (= X_1 0))(assert (or (and (= X_0 0) (<= Y_0 0)) (and (>= X_0 0) (<= Y_0 0))))",
-        "X_0 has no upper bound",
-    ),
     "network without version": (NETWORK.split("\n", 1)[1], "start the file with"),
     "scalars in version 2": ("(vnnlib-version <2.0>)" + DECLARED, "belongs to VNN-LIB 1.0"),
     "late version": (BOUNDED + "(vnnlib-version <2.0>)", "first command"),

@@ -30,7 +30,7 @@ def matched(specification: Specification, files: Files) -> dict[str | None, Path
     called = ", ".join(map(str, names))
     for name in given:
         if name not in names:
-            what = "a network without a name" if name is None else f"network {name}"
+            what = "a network without a name" if name is None else name
             raise InputError(f"is about the network {called}, not {what}; give --network NAME=FILE for each")
     for name in wanted:
         if name not in given:
