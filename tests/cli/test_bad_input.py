@@ -424,7 +424,6 @@ OPTIONS = {
     "bench .": "no such file",
     "bench good.csv --timeout 0": "--timeout",
     "bench good.csv --method guess": "'guess'",
-    "supports": "say what to list",
     "supports --everything": "--everything",
     "frobnicate": "frobnicate",
     "--frobnicate": "--frobnicate",

@@ -499,6 +499,10 @@ def test_supports(krelax: Run) -> None:
     assert krelax("supports", "--optimised-disjunctive-reasoning").out.split() == ["false"]
     assert krelax("supports", "--serialise-assignments").out.split() == ["true"]
     assert krelax("supports", "--unsat-proofs").out.split() == ["false"]
+    page = krelax("supports").out
+    assert all(
+        word in page for word in ("DepthToSpace", "LinearClassifier", "upsample_bilinear2d", "alpha", "--output")
+    )
 
 
 COMMANDS = ("certify", "demo", "verify", "bench", "bounds", "compare", "supports")

@@ -11,11 +11,17 @@ import pytest
 from tests.run.conformance import HIDDEN, ONE, QUERIES, TWO, VERSION, F, G, files
 
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.run.assignment import assigned
 from krelax.run.certificates import Certificates
 from krelax.run.verify import VerifyOptions, verify_file
 from krelax.search.verdict import Outcome, Verdict
+
+
+def read(path: Path, scores: bool) -> Network:
+    return load_onnx(path, scores=scores)
+
 
 ANSWERS = {Verdict.HOLDS: "unsat", Verdict.VIOLATED: "sat", Verdict.UNKNOWN: "unknown"}
 
@@ -29,7 +35,7 @@ def put(folder: Path, text: str, given: dict[str, Path]) -> tuple[dict[str, np.n
     """The answer to a query, and the values of all variables."""
     path = folder / "query.vnnlib"
     path.write_text(VERSION + text, "utf-8")
-    specification, outcome = verify_file(path, given, load_onnx, VerifyOptions(timeout=60))
+    specification, outcome = verify_file(path, given, read, VerifyOptions(timeout=60))
     assert specification is not None
     if outcome.counterexample is None:
         return {}, outcome
@@ -53,7 +59,7 @@ def test_counterexamples_of_two_networks_replay(tmp_path: Path, nets: dict[str, 
     for x, y, network in (("X", "Y", "f"), ("U", "V", "g")):
         session = onnxruntime.InferenceSession(str(paths[network]), providers=["CPUExecutionProvider"])
         np.testing.assert_array_equal(session.run(None, {"x": values[x]})[0], values[y])
-    assert Fraction(float(values["Y"])) - Fraction(float(values["V"])) < Fraction(-9, 1000)
+    assert Fraction(values["Y"].item()) - Fraction(values["V"].item()) < Fraction(-9, 1000)
 
 
 def test_counterexamples_have_hidden_nodes(tmp_path: Path, nets: dict[str, Path]) -> None:
@@ -110,4 +116,4 @@ def test_certificates_of_several_networks_are_refused(tmp_path: Path, nets: dict
     path.write_text(VERSION + QUERIES["a function"][0], "utf-8")
     keeper = Certificates(tmp_path, nets["net"])
     with pytest.raises(UnsupportedError, match="certificates are about one network with one input and one output"):
-        verify_file(path, {"f": nets["net"]}, load_onnx, VerifyOptions(), keeper)
+        verify_file(path, {"f": nets["net"]}, read, VerifyOptions(), keeper)

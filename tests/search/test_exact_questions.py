@@ -37,6 +37,10 @@ def ramp(kind: int = TensorProto.FLOAT, op: str = "Relu", inputs: int = 1) -> on
     return model(nodes, {"one": one}, [tensor("x", shape, kind)], [tensor("y", shape, kind)])
 
 
+def read(path: Path, scores: bool) -> Network:
+    return load_onnx(path, scores=scores)
+
+
 Ask = Callable[..., Outcome]
 
 
@@ -234,7 +238,7 @@ DECLARED = {"name": "N", "element": "float32", "inputs": "[1,2]", "outputs": "[1
 def test_declarations_are_those_of_the_network(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     path, net = tmp_path / "spec.vnnlib", save(ramp(inputs=2), tmp_path / "net.onnx")
     path.write_text(TENSORS.format(**DECLARED | changes, first="[0,0]", second="[0,1]"), "utf-8")
-    arguments = (path, {"N": net}, load_onnx, VerifyOptions("crown"))
+    arguments = (path, {"N": net}, read, VerifyOptions("crown"))
     if message:
         with pytest.raises(InputError, match=message):
             verify_file(*arguments)
@@ -266,8 +270,8 @@ def test_reading_counts_against_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "spec.vnnlib"
     path.write_text(f"(declare-const X_0 Real)(declare-const Y_0 Real)(assert (or {cases}))", "utf-8")
 
-    def load(file: Path) -> Network:
-        raise AssertionError(file)
+    def load(file: Path, scores: bool) -> Network:
+        raise AssertionError(file, scores)
 
     specification, outcome = verify_file(path, {None: tmp_path / "net.onnx"}, load, VerifyOptions(timeout=1e-3))
     assert specification is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from krelax.cli.shared import FILE, device_option, layout_option, region_options
+from krelax.cli.shared import FILE, device_option, layout_option, output_option, region_options, tell
 
 if TYPE_CHECKING:
     from krelax.bounds.bounded import Bounded
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def _image_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in (
         device_option,
+        output_option,
         layout_option,
         region_options,
         click.option("--index", type=click.IntRange(min=0), required=True, metavar="I", help="Which image."),
@@ -80,6 +81,7 @@ def _bound(
     norm: str,
     clip: Any,
     layout: str | None,
+    output: str | None,
     device: str,
 ) -> tuple[Questions, Bounded, float, int]:
     """Questions about one image, what `method` finds, the seconds it took, and the image's label."""
@@ -99,7 +101,8 @@ def _bound(
     if eps is None:
         raise InputError("give the radius of the perturbation with --eps")
     check_device(device)
-    network = load_onnx(model)
+    network = load_onnx(model, output=output, scores=True)
+    tell(model, network.notes)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
     if index >= len(data):
         raise InputError(f"--index {index}: there are only {len(data)} images")

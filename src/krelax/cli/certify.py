@@ -24,7 +24,9 @@ from krelax.cli.shared import (
     kept,
     layout_option,
     method_option,
+    output_option,
     region_options,
+    tell,
     timeout_option,
     warn,
     warn_of_obstacle,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 @click.argument("images", type=FILE, required=False)
 @region_options
 @layout_option
+@output_option
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
 @timeout_option("Seconds for each image.", default=60.0)
@@ -75,6 +78,7 @@ def demo(dense: bool) -> int:
         "norm": "linf",
         "clip": (exactly("0"), exactly("1")),
         "layout": None,
+        "output": None,
         "method": "auto",
         "timeout": 60.0,
         "device": "cpu",
@@ -108,16 +112,17 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
     report = options.pop("report")
-    layout = options.pop("layout")
+    layout, output = options.pop("layout"), options.pop("output")
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     check_journal(journal, resume, overwrite)
     asked = CertifyOptions(**options)
-    network = load_onnx(model)
+    network = load_onnx(model, output=output, scores=True)
+    tell(model, network.notes)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
     indices = chosen(selection, len(data))
     settings = {"model": digest_of_network(model), "images": digest(images), **kept(folder, check, semantics)}
-    settings |= {"layout": layout} if data.turned else {}
-    keeper = None if folder is None else Certificates(folder, model, check, semantics)
+    settings |= ({"layout": layout} if data.turned else {}) | ({} if output is None else {"output": output})
+    keeper = None if folder is None else Certificates(folder, model, check, semantics, output)
     warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,

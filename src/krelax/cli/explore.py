@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from krelax.cli.shared import BUNDLED_EPS, FILE, bundled, exactly, layout_option, region_options
+from krelax.cli.shared import (
+    BUNDLED_EPS,
+    FILE,
+    bundled,
+    exactly,
+    layout_option,
+    output_option,
+    region_options,
+    tell,
+)
 
 if TYPE_CHECKING:
     from krelax.explore.answers import Answers
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, metavar="I", help="Which image.")
 @region_options
 @layout_option
+@output_option
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="P", help="Port of the page; a free one.")
 @click.option("--no-browser", is_flag=True, help="Only say where the page is.")
 @click.option("--export", type=FILE, metavar="FILE", help="Write the page to FILE, which needs no server, and end.")
@@ -52,6 +62,7 @@ def _question(
     norm: str,
     clip: Any,
     layout: str | None,
+    output: str | None,
 ) -> Question:
     import numpy as np
 
@@ -67,7 +78,8 @@ def _question(
         raise InputError("give a file of labelled images (.npz) after the model")
     if eps is None:
         raise InputError("give the radius of the perturbation with --eps")
-    network = load_onnx(model)
+    network = load_onnx(model, output=output, scores=True)
+    tell(model, network.notes)
     data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
     return ask(network, data, index, eps, norm, clip, model.name)
 

@@ -14,7 +14,9 @@ from krelax.cli.shared import (
     device_option,
     kept,
     method_option,
+    output_option,
     program_began,
+    tell,
     timeout_option,
     warn,
     warn_of_obstacle,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Decide one VNN-LIB property.")
 @click.argument("query", type=FILE)
 @click.option("--network", "networks", multiple=True, required=True, metavar="[NAME=]FILE", help="The ONNX network.")
+@output_option
 @timeout_option("Seconds before giving up.")
 @click.option("--serialise-assignments", "folder", type=FILE, metavar="DIR", help="Also save a counterexample in DIR.")
 @click.option("--certificate", type=FILE, metavar="FILE", help="Write a proof to FILE if the property holds.")
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 def verify(
     query: Path,
     networks: tuple[str, ...],
+    output: str | None,
     timeout: float | None,
     folder: Path | None,
     certificate: Path | None,
@@ -74,12 +78,13 @@ def verify(
     if certificate is not None:
         if len(files) > 1:
             raise UnsupportedError("certificates are about one network; leave the certificate out")
-        keeper = Certificates(certificate.parent, next(iter(files.values())), check, semantics)
+        keeper = Certificates(certificate.parent, next(iter(files.values())), check, semantics, output)
     clock = Clock(None if deterministic else timeout, program_began())
 
-    def load(file: Path) -> Network:
+    def load(file: Path, scores: bool) -> Network:
         with Patience(clock.left(), _too_late, TIMED_OUT):
-            network = load_onnx(file)
+            network = load_onnx(file, output=output, scores=scores)
+        tell(file, network.notes)
         warn_of_obstacle(keeper)
         return network
 

@@ -22,9 +22,11 @@ from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.compose import dense, reshape
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder, Element, Network, as_element
-from krelax.network.onnx import Runtime, check_shapes, declared_input, read_nodes, runtime, version_and_constants
+from krelax.network.onnx import check_shapes, declared_input, inlined, read_nodes, version_and_constants
 from krelax.network.onnx_file import read_model
+from krelax.network.onnx_outputs import needed
 from krelax.network.onnx_reader import FLOATS, Kind, Known
+from krelax.network.onnx_replay import Runner, runner_of
 from krelax.network.onnx_schema import kind_name
 from krelax.network.ops import Concat, Take
 from krelax.network.polynomials import Factors, monomials
@@ -60,7 +62,8 @@ class Model:
     @classmethod
     def read(cls, path: Path) -> Model:
         """The model in a file, which may be compressed with gzip. Raises InputError if there is none."""
-        return cls(path, *read_model(path))
+        model, content = read_model(path)
+        return cls(path, inlined(model, path), content)
 
     @cached_property
     def inputs(self) -> list[Given]:
@@ -100,16 +103,9 @@ class Model:
         what = "several results, or several nodes have that name" if named else "no node or result of that name"
         raise InputError(f"{self.path}: {label!r} is {what}; name the result of one node")
 
-    def exposing(self, names: Sequence[str]) -> Runtime:
-        """Runs the model with more of its tensors among its outputs."""
-        hidden = [name for name in names if name not in self.outputs]
-        source: Path | bytes = self.path if self.content is None else self.content
-        if hidden:
-            proto = onnx.ModelProto()
-            proto.CopyFrom(self.proto)
-            proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
-            source = proto.SerializeToString()
-        return runtime(self.path, source)
+    def exposing(self, names: Sequence[str]) -> Runner:
+        """Runs the model as far as these tensors."""
+        return runner_of(self.proto, self.path, self.path if self.content is None else self.content, names)
 
 
 @dataclass(frozen=True)
@@ -171,7 +167,8 @@ def _read(builder: Builder, part: Part, places: Sequence[int]) -> Known:
                 x = 0 if whole else builder.add(Take(torch.tensor(mine)), 0)
                 known.values[given.name] = reshape(builder, x, given.shape)
                 known.kinds[given.name] = given.kind
-        read_nodes(builder, model.proto.graph, known, version)
+        nodes = {place: node for name in part.values for place, node in needed(model.proto.graph, name)}
+        read_nodes(builder, sorted(nodes.items()), known, version, frozenset())
     except KrelaxError as error:
         raise type(error)(f"{model.path}: {error}") from error
     return known
@@ -207,7 +204,7 @@ def _replay(parts: Sequence[Part], places: Sequence[int]) -> dict[str, Any]:
                 start = part.columns.get(given.name)
                 flat = np.zeros(prod(given.shape)) if start is None else every[start : start + prod(given.shape)]
                 feeds[given.name] = flat.astype(given.element).reshape(given.shape)
-            values += [np.asarray(v, np.float64).flatten() for v in run(list(part.values), feeds)]
+            values += [np.asarray(v, np.float64).flatten() for v in run(feeds)]
         return np.concatenate(values)
 
     return {"replay": replay, "replay_dtype": dtype}

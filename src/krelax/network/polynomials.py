@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from krelax.activations import Square
-from krelax.network.compose import scale_shift
-from krelax.network.constants import Constant
+from krelax.activations import Product, Square
+from krelax.network.compose import reshape
 from krelax.network.graph import Builder
-from krelax.network.linear import Add
 from krelax.network.ops import Concat, Take
 
 Factors = tuple[int, ...]
@@ -38,9 +36,8 @@ def _products(builder: Builder, first: int, second: int, squares: Sequence[bool]
     if same:
         parts.append(builder.add(Square(), _take(builder, first, same)))
     if other:
-        one, two = _take(builder, first, other), _take(builder, second, other)
-        total, difference = (builder.add(Square(), builder.add(Add((1, sign)), one, two)) for sign in (1, -1))
-        parts.append(scale_shift(builder, builder.add(Add((1, -1)), total, difference), Constant.of(0.25), None))
+        pair = (reshape(builder, _take(builder, x, other), (len(other), 1)) for x in (first, second))
+        parts.append(builder.add(Product(), builder.add(Concat(1), *pair)))
     both = builder.add(Concat(0), *parts) if len(parts) > 1 else parts[0]
     order = [*same, *other]
     return _take(builder, both, sorted(range(len(order)), key=order.__getitem__))

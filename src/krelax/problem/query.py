@@ -39,6 +39,14 @@ class Halfspace:
     constant: Fraction
     strict: bool = False
 
+    @property
+    def compares(self) -> bool:
+        """Whether it says nothing but which of two outputs is larger."""
+        factors = list(self.coefficients.values())
+        if not any(factors):
+            return True  # which is nothing about outputs at all
+        return self.constant == 0 and len(factors) == 2 and factors[0] == -factors[1] != 0
+
     def holds(self, y: Sequence[float] | NDArray[np.floating]) -> bool:
         """Whether ``y``, shape (n_out,), lies in the half-space, decided without rounding.
 
@@ -156,6 +164,11 @@ class Specification:
     networks: tuple[Declared, ...] = ()
     terms: tuple[Monomial, ...] | None = None
     places: tuple[int, ...] | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether nothing but the order of outputs matters."""
+        return all(h.compares for case in self.cases for h in case.halfspaces)
 
     def unsafe(self, case: Case, x: NDArray[Any], y: NDArray[Any]) -> bool:
         """Whether inputs ``x`` and the outputs, or values, ``y`` that networks answered lie in a case, as written."""

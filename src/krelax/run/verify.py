@@ -60,6 +60,10 @@ def check_options(options: VerifyOptions) -> Plan:
     return Plan.of(options.method)
 
 
+# Reads the network in a file, or the scores before its head.
+Load = Callable[[Path, bool], Network]
+
+
 class Clock:
     """A limit in seconds (None: no limit) that counts from now on, or from when `time.perf_counter()` read `began`."""
 
@@ -195,12 +199,13 @@ def _whole(outcome: Outcome, specification: Specification) -> Outcome:
 def verify_file(
     query: Path,
     files: Files,
-    load: Callable[[Path], Network],
+    load: Load,
     options: VerifyOptions,
     certificates: Certificates | None = None,
 ) -> tuple[Specification | None, Outcome]:
     """As `verify`, for the property in a file, about the networks in `files`, by the names that it has for them: None
-    where there is but one. `load` reads that where the property is about its one input and its one output.
+    where there is but one. `load` reads that where the property is about its one input and its one output. It is
+    told whether the property only compares outputs: then the scores before a head will do.
 
     Reading counts against the limit of time; if it took all of that, there is no specification. Raises InputError for
     what cannot be read, and for declarations that a network does not match.
@@ -220,7 +225,7 @@ def verify_file(
     try:
         with watched(lambda: clock.over(_GLANCE)):
             if specification.terms is None:
-                network = load(found[specification.network])
+                network = load(found[specification.network], specification.compares)
             else:
                 pairs = list(coupled(specification, found, clock.check))
     except OutOfTime:
@@ -229,18 +234,19 @@ def verify_file(
     options = replace(options, timeout=left)
     if specification.terms is not None:
         return specification, _verify(pairs, options, None)
-    _check_labels(query, found[specification.network], specification)
+    _check_labels(query, found[specification.network], specification, network)
     return specification, verify(network, specification, options, certificates)
 
 
-def _check_labels(query: Path, model: Path, specification: Specification) -> None:
+def _check_labels(query: Path, model: Path, specification: Specification, network: Network) -> None:
     """Raises InputError if the network's input and output have other names than a specification says."""
     if specification.labels == (None, None):
         return
     graph = read_model(model)[0].graph
     constants = {constant.name for constant in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in constants]
-    for declared, own in zip(specification.labels, (inputs, [value.name for value in graph.output]), strict=True):
+    outputs = [network.output] if network.output else [value.name for value in graph.output]
+    for declared, own in zip(specification.labels, (inputs, outputs), strict=True):
         if declared is not None and [declared] != own:
             raise InputError(f"{query}: declares {declared!r}, but the network calls it {own[0]!r}; correct the name")
 

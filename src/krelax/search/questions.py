@@ -52,6 +52,13 @@ class Questions:
     def __len__(self) -> int:
         return len(self.region)
 
+    @property
+    def compares(self) -> bool:
+        """Whether they only ask which of two outputs is larger."""
+        rows, offsets = self.queries.rows, self.queries.offsets
+        pairs = ((rows != 0).sum(-1) == 2) & (rows.sum(-1) == 0) & (offsets == 0)
+        return bool((pairs | ~rows.any(-1)).all())
+
     def shaped(self, shape: tuple[int, ...]) -> Questions:
         """The same questions about inputs of another shape, with as many entries."""
         anchors = None if self.anchors is None else self.anchors.reshape(-1, *shape)
