@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import click
 
@@ -17,22 +17,55 @@ _REMEDIES = (
 )
 
 
+# What the VNN-LIB standard asks for by name, and the answers; the theories of each kind, the simplest one first.
+_FACTS = {
+    "onnx-opset-versions": ("8", "21"),
+    "onnx-element-types": ("real", "float32", "float64"),
+    "vnnlib-versions": ("1.0", "2.0"),
+    "hidden-node-theories": ("NH", "H"),
+    "multiple-input-output-theories": ("SIO", "MIO"),
+    "multiple-network-theories": ("SNET", "MNET", "MENET", "MINET"),
+    "multiple-node-comparison-theories": ("SNC", "MNC"),
+    "arithmetic-complexity-theories": ("BND", "OUTC", "LIN", "POLY"),
+    "optimised-disjunctive-reasoning": ("false",),
+    "serialise-assignments": ("true",),
+    "unsat-proofs": ("false",),
+}
+_HELP = {
+    "onnx-opset-versions": "The oldest and the newest operator set the ONNX reader is tested with.",
+    "onnx-element-types": "Element types of inputs, hidden nodes and outputs.",
+    "vnnlib-versions": "The oldest and the newest version of VNN-LIB.",
+    "hidden-node-theories": "Queries without and with hidden nodes.",
+    "multiple-input-output-theories": "Queries with one input and output, or several.",
+    "multiple-network-theories": "Queries about one network, or several.",
+    "multiple-node-comparison-theories": "Comparisons within a node, and between nodes.",
+    "arithmetic-complexity-theories": "Bounds, comparisons of outputs, linear and polynomial arithmetic.",
+    "optimised-disjunctive-reasoning": "Whether disjunctions are more than a list of cases.",
+    "serialise-assignments": "Whether counterexamples are saved as tensors.",
+    "unsat-proofs": "Whether proofs in the standard's format are written.",
+}
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for name, text in reversed(_HELP.items()):
+        command = click.option(f"--{name}", is_flag=True, help=text)(command)
+    return command
+
+
 @click.command()
 @click.option("--onnx-operators", is_flag=True, help="Operators the ONNX reader knows.")
-@click.option("--onnx-opset-versions", is_flag=True, help="Operator sets the ONNX reader is tested with.")
-@click.option("--vnnlib-versions", is_flag=True, help="Versions of VNN-LIB.")
 @click.option("--methods", is_flag=True, help="Bounding methods.")
-def supports(onnx_operators: bool, onnx_opset_versions: bool, vnnlib_versions: bool, methods: bool) -> None:
+@_options
+def supports(onnx_operators: bool, methods: bool, **asked: bool) -> None:
     """List what is supported: everything on one page, or what an option names, one word a line."""
     if onnx_operators:
         click.echo("\n".join(_onnx_operators()))
-    if onnx_opset_versions:
-        click.echo("\n".join(str(version) for version in range(8, 22)))
-    if vnnlib_versions:
-        click.echo("1.0\n2.0")
+    for name, answers in _FACTS.items():
+        if asked[name.replace("-", "_")]:
+            click.echo("\n".join(answers))
     if methods:
         click.echo("\n".join(_methods()))
-    if not (onnx_operators or onnx_opset_versions or vnnlib_versions or methods):
+    if not (onnx_operators or methods or any(asked.values())):
         click.echo("\n".join(_page()))
 
 

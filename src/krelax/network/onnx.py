@@ -8,7 +8,7 @@ result is compared with ONNX Runtime on random inputs before anyone sees it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -77,7 +77,7 @@ def load_onnx(path: str | Path, check: bool = True, output: str | None = None, s
     path = Path(path)
     model, content = read_model(path)
     source = path if content is None else content
-    model = _inlined(model, path)
+    model = inlined(model, path)
     try:
         network, wanted, inputs, head = _build(model, path, output, scores)
     except KeptHeadError:
@@ -92,7 +92,7 @@ def load_onnx(path: str | Path, check: bool = True, output: str | None = None, s
     return network
 
 
-def _inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+def inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """The model without functions of its own: what they are stands where they are called."""
     if not model.functions:
         return model
@@ -109,10 +109,7 @@ def _build(
     model: onnx.ModelProto, path: Path, output: str | None, scores: bool
 ) -> tuple[Network, Wanted, _Inputs, Head]:
     graph = model.graph
-    if graph.sparse_initializer or model.training_info:
-        raise UnsupportedError(f"{path}: sparse constants or training information; export without them")
-    version = _version(model, path)
-    known = _constants(graph, path)
+    version, known = version_and_constants(model, path)
     try:
         wanted = Wanted.of(graph, output, scores)
     except KrelaxError as error:
@@ -122,16 +119,31 @@ def _build(
     try:
         builder = Builder(inputs.shape)
         known.values[inputs.name], known.kinds[inputs.name] = 0, inputs.kind
-        for place, node in nodes:
-            tick()
-            _read_node(builder, node, known, version, place in wanted.head)
+        read_nodes(builder, nodes, known, version, wanted.head)
         network = builder.build(_output(graph, wanted, known, inputs))
         check_label(wanted, network.output_shape)
-        _check_shapes(network)
+        check_shapes(network)
     except KrelaxError as error:
         hint = "" if isinstance(error, UnsupportedError) else inputs.hint
         raise type(error)(f"{path}: {error}{hint}") from error
     return fuse(network), wanted, inputs, known.head
+
+
+def version_and_constants(model: onnx.ModelProto, path: Path) -> tuple[int, Known]:
+    """The operator set of a model, and its constants. Raises KrelaxError for models that cannot be read."""
+    if model.graph.sparse_initializer or model.training_info:
+        raise UnsupportedError(f"{path}: sparse constants or training information; export without them")
+    return _version(model, path), _constants(model.graph, path)
+
+
+def read_nodes(
+    builder: Builder, nodes: Iterable[tuple[int, onnx.NodeProto]], known: Known, version: int, head: frozenset[int]
+) -> None:
+    """Append nodes, each with its place, whose inputs and constants are known, and add what they compute to that. Those
+    in places of `head` are left out."""
+    for place, node in nodes:
+        tick()
+        _read_node(builder, node, known, version, place in head)
 
 
 def _version(model: onnx.ModelProto, path: Path) -> int:
@@ -185,7 +197,7 @@ class _Inputs:
         if len(used) != 1:
             listed = ", ".join(i.name for i in used) or "none"
             raise UnsupportedError(f"{path}: the network has {len(used)} inputs ({listed}); export it with one")
-        kind, shape, dynamic = _declared(used[0], path)
+        kind, shape, dynamic = declared_input(used[0], path)
         if kind not in FLOATS:
             name = f"input {used[0].name!r} is {kind_name(kind)}"
             raise UnsupportedError(f"{path}: {name}, not float32 or float64; export a float network")
@@ -195,7 +207,7 @@ class _Inputs:
         return cls(used[0].name, kind, shape, hint, {i.name: _zeros(i, path) for i in inputs if i is not used[0]})
 
 
-def _declared(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, ...], list[str]]:
+def declared_input(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, ...], list[str]]:
     """Element type and shape of an input, and which axes of it are dynamic."""
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
@@ -211,7 +223,7 @@ def _declared(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, .
 
 def _zeros(value: onnx.ValueInfoProto, path: Path) -> NDArray[Any]:
     """What an input that nothing reads is given."""
-    kind, shape, _ = _declared(value, path)
+    kind, shape, _ = declared_input(value, path)
     if prod(shape) > MOST_NUMBERS or kind not in onnx.helper.get_all_tensor_dtypes() or kind == Kind.STRING:
         raise UnsupportedError(f"{path}: input {value.name!r}, which nothing reads; export the network without it")
     return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind))
@@ -287,7 +299,7 @@ def _output(graph: onnx.GraphProto, wanted: Wanted, known: Known, inputs: _Input
     return node
 
 
-def _check_shapes(network: Network) -> None:
+def check_shapes(network: Network) -> None:
     """Evaluate the network once, so that operands of unsuitable shape are found where they are."""
     work = sum(prod(n.shape) * n.op.terms for n in network.nodes if isinstance(n.op, Arithmetic))
     laid_out = max((_windows(network, n) for n in network.nodes), default=0)

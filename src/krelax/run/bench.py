@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.run.certificates import Certificates, Semantics, Written
 from krelax.run.certify import counterexample_record
-from krelax.run.verify import EMPTY, VerifyOptions, check_options, verify_file
+from krelax.run.verify import EMPTY, Load, VerifyOptions, check_options, verify_file
 from krelax.search.processes import cpu_seconds, out_of_memory
 from krelax.search.verdict import Outcome, Verdict
 
@@ -171,7 +171,7 @@ def bench(
     loaded: dict[tuple[Path, bool], Network] = {}
     for instance in instances:
 
-        def load(scores: bool, path: Path = instance.onnx) -> Network:
+        def load(path: Path, scores: bool) -> Network:
             if (path, scores) not in loaded:
                 loaded.clear()
                 loaded[path, scores] = load_onnx(path, scores=scores)
@@ -184,14 +184,12 @@ def bench(
         yield result
 
 
-def _verified(
-    instance: Instance, load: Callable[[bool], Network], options: VerifyOptions, keeper: Certificates | None
-) -> Result:
+def _verified(instance: Instance, load: Load, options: VerifyOptions, keeper: Certificates | None) -> Result:
     """What comes of one instance."""
     cpu, written = cpu_seconds(), None
     try:
         limited = replace(options, timeout=instance.timeout)
-        _, outcome = verify_file(instance.vnnlib, instance.onnx, load, limited, keeper)
+        _, outcome = verify_file(instance.vnnlib, {None: instance.onnx}, load, limited, keeper)
         spent = cpu_seconds() - cpu
         if keeper is not None and outcome.reason != EMPTY:
             outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)

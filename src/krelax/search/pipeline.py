@@ -65,6 +65,10 @@ class Plan:
         return Plan(tuple(kept))
 
 
+# Where it is known that there is a counterexample of real numbers.
+ATTACKS = Plan((Attack(), THOROUGH))
+
+
 def decide(
     network: Network,
     questions: Questions,
