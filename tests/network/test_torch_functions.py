@@ -42,7 +42,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "floor": torch.floor,
     "gelu": nn.GELU(),
     "gelu-tanh": nn.GELU("tanh"),
-    "hardshrink": nn.Hardshrink(0.3),
     "hardsigmoid": nn.Hardsigmoid(),
     "hardswish": nn.Hardswish(),
     "hardtanh": nn.Hardtanh(-0.5, 0.75),
