@@ -26,17 +26,17 @@ WEIGHTS = np.array([[1.0, 0.5], [-0.75, 1.0]]), np.array([[1.0, -0.5], [0.25, 1.
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The rule of the recipe in docs/extending.md, and its line of the table, which is read when the program starts."""
-    rule = as_module(blocks()[4][0], tmp_path / "softplus.py", "krelax.certificate.kernel.activations.softplus")
+    rule = as_module(blocks()[4][0], tmp_path / "asinh.py", "krelax.certificate.kernel.activations.asinh")
     monkeypatch.delitem(sys.modules, rule.__name__)
-    monkeypatch.setitem(RULES, "Softplus", rule.Softplus)
-    monkeypatch.setitem(OPERATORS, "Softplus", OPERATORS["Relu"])
+    monkeypatch.setitem(RULES, "Asinh", rule.Asinh)
+    monkeypatch.setitem(OPERATORS, "Asinh", OPERATORS["Relu"])
 
 
 def model() -> bytes:
     constants = [numpy_helper.from_array(w.astype(np.float32), f"w{i}") for i, w in enumerate(WEIGHTS)]
     nodes = [
         helper.make_node("Gemm", ["x", "w0"], ["z"], transB=1),
-        helper.make_node("Softplus", ["z"], ["a"]),
+        helper.make_node("Asinh", ["z"], ["a"]),
         helper.make_node("Gemm", ["a", "w1"], ["y"], transB=1),
     ]
     return as_file(nodes, constants, (1, 2), "y")
@@ -48,7 +48,7 @@ REGION = Region("box", np.array([-0.5, -0.25]), np.array([0.75, 1.0]))
 def truth() -> Any:
     """Outputs at points of the region, its corners among them."""
     x = np.stack(np.meshgrid(*(np.linspace(a, b, 41) for a, b in zip(REGION.lower, REGION.upper, strict=True))), -1)
-    return np.logaddexp(x.reshape(-1, 2) @ WEIGHTS[0].T, 0) @ WEIGHTS[1].T
+    return np.arcsinh(x.reshape(-1, 2) @ WEIGHTS[0].T) @ WEIGHTS[1].T
 
 
 def question(offset: float, lines: Any = None, tree: Any = None) -> Question:
@@ -81,11 +81,11 @@ def test_what_it_has_no_pieces_for_is_refused(known: None) -> None:
     for made in (split, grouped, fractions):
         with pytest.raises(Malformed):
             check(certificate(data, made), data)
-    with pytest.raises(Rejected, match="softplus"):
+    with pytest.raises(Rejected, match="asinh"):
         check(certificate(data, question(100.0), semantics="float32"), data)
 
 
 def test_without_its_line_in_the_table_its_networks_are_refused() -> None:
     data = model()
-    with pytest.raises(UnsupportedError, match="not supported by the checker: operator Softplus"):
+    with pytest.raises(UnsupportedError, match="not supported by the checker: operator Asinh"):
         check(certificate(data, question(100.0)), data)

@@ -143,7 +143,7 @@ def test_reading_counts_and_a_glance_is_left(monkeypatch: pytest.MonkeyPatch) ->
 def test_reading_a_network_ends_soon_after_the_limit(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
 
-    def endless(path: Path) -> Any:
+    def endless(path: Path, **about: Any) -> Any:
         while True:
             now[0] += 0.25
             tick()
@@ -202,7 +202,7 @@ import sys, time
 import krelax.network.onnx
 from krelax.cli import main, patience
 patience._GRACE = 0.0
-krelax.network.onnx.load_onnx = lambda file: time.sleep(300)
+krelax.network.onnx.load_onnx = lambda file, **about: time.sleep(300)
 main(["verify", "good.vnnlib", "--network", "good.onnx", "--timeout", "0.1", *sys.argv[1:]])
 """
 
