@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tests.fuzz import converters
 
 from krelax.network.nonlinear import ONNX
 
@@ -62,9 +63,9 @@ class Maker:
         values = self.rng.normal(0, 1, shape)
         return np.where(self.rng.random(shape) < 0.1, 0, values)
 
-    def call(self, op: str, *operands: str, outputs: int = 1, **attributes: Any) -> list[str]:
+    def call(self, op: str, *operands: str, outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
         names = [self.name() for _ in range(outputs)]
-        made = helper.make_node(op, list(operands), names)
+        made = helper.make_node(op, list(operands), names, domain=domain)
         kinds = {k: _list_kind(v) if isinstance(v, list) else None for k, v in attributes.items()}
         made.attribute.extend(
             helper.make_attribute(k, v, attr_type=kinds[k]) for k, v in attributes.items() if v is not None
@@ -85,6 +86,8 @@ class Maker:
         outs = [helper.make_tensor_value_info(self.last, kind, None)]
         graph = helper.make_graph(self.nodes, "g", ends, outs, self.constants)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid(rng.choice(["", "ai.onnx"]), self.version)])
+        if any(n.domain for n in self.nodes):
+            made.opset_import.append(helper.make_opsetid(converters.ML, 3))
         made.ir_version = int(rng.integers(4, 11))
         return bytes(made.SerializeToString())
 
@@ -93,7 +96,8 @@ class Maker:
 
 def _list_kind(values: list[Any]) -> Any:
     """Of what kind an attribute is that has a list, perhaps of nothing."""
-    return onnx.AttributeProto.STRINGS if isinstance(next(iter(values), 0), str) else onnx.AttributeProto.INTS
+    kinds = {str: onnx.AttributeProto.STRINGS, float: onnx.AttributeProto.FLOATS}
+    return kinds.get(type(next(iter(values), 0)), onnx.AttributeProto.INTS)
 
 
 def _axis(m: Maker, rank: int) -> int:
@@ -474,7 +478,7 @@ def constants(m: Maker) -> None:
 PIECES: list[Callable[[Maker], None]] = [
     gemm, matmul, conv, conv_transpose, pool, pool, global_pool, batch_norm, arithmetic, products, composites,
     composites, recurrent, extremum, elementwise, elementwise, reshape, axes_of, axes_of,
-    movement, movement, slices, split, concat, pad, constants,
+    movement, movement, slices, split, concat, pad, constants, *converters.PIECES,
 ]  # fmt: skip
 
 

@@ -61,7 +61,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sin": torch.sin,
     "softplus": nn.Softplus(threshold=50),
     "softplus-beta": nn.Softplus(2.0, 50),
-    "softshrink": nn.Softshrink(0.3),
     "square": torch.square,
     "threshold": nn.Threshold(0.2, -0.1),
 }

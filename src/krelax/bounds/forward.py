@@ -43,6 +43,8 @@ class Forward:
 
         Sound: forms enclose the nodes wherever the bounds of those before do, rounding included.
         """
+        if node < self._known:  # several activations read it
+            return
         room = self._room(bounds, node)
         if room == 0 or room < len(self._varied):
             return

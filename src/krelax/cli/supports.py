@@ -87,8 +87,9 @@ def _page() -> Iterable[str]:
     from krelax.network.onnx_operators import READERS
     from krelax.network.torch import supported_operators
 
+    every = _onnx_operators()  # which fills the table
     own, ml = _parted(READERS, "ai.onnx.ml.")
-    constants = sorted(set(_onnx_operators()) - set(READERS))
+    constants = sorted(set(every) - set(READERS))
     yield from _paragraph("ONNX operators (operator sets 7 to 24)", own)
     yield from _paragraph("ONNX operators of constants only", constants)
     yield from _paragraph("scikit-learn's operators (ai.onnx.ml)", ml)

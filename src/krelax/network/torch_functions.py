@@ -64,10 +64,18 @@ def _number(c: Call, name: str) -> Constant:
     return constant.reshape()
 
 
-FUNCTIONS: dict[str, Callable[[Call], int]] = {
+def _first_of_two(read: Callable[[Call], int]) -> Callable[[Call], list[int]]:
+    """Of operators whose second result is for training alone."""
+    return lambda c: [read(c)] * 2
+
+
+FUNCTIONS: dict[str, Callable[[Call], int | list[int]]] = {
     "softplus": _softplus,
     "log_sigmoid": _log_sigmoid,
+    "log_sigmoid_forward": _first_of_two(_log_sigmoid),
     "leaky_relu": _leaky_relu,
     "prelu": _prelu,
+    "_prelu_kernel": lambda c: prelu(c.builder, c.x, c.constant("weight")),
     "fake_quantize_per_tensor_affine": _fake_quantize,
+    "fake_quantize_per_tensor_affine_cachemask": _first_of_two(_fake_quantize),
 }
