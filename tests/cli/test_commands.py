@@ -26,6 +26,7 @@ from krelax import __version__
 from krelax.bounds.methods import METHODS
 from krelax.certificate.errors import Rejected
 from krelax.cli.shared import BUNDLED_EPS, bundled
+from krelax.network.onnx_constants import FOLDS
 from krelax.network.onnx_operators import READERS
 from krelax.run.bench import read_instances
 
@@ -485,7 +486,7 @@ def test_bounds_and_compare(krelax: Run, few_digits: Path, tmp_path: Path) -> No
 
 def test_supports(krelax: Run) -> None:
     operators = krelax("supports", "--onnx-operators").out.split()
-    assert set(operators) == {*READERS, "Constant", "ConstantOfShape", "Shape"}
+    assert set(operators) == {*READERS, *FOLDS}
     assert operators == sorted(operators)
     assert krelax("supports", "--onnx-opset-versions").out.split() == ["8", "21"]
     assert krelax("supports", "--vnnlib-versions").out.split() == ["1.0", "2.0"]

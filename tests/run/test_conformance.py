@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from tests.run.conformance import HIDDEN, ONE, QUERIES, TWO, VERSION, F, G, files
 
+from krelax.cli.check import check
+from krelax.cli.verify import verify
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
+from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.assignment import assigned
 from krelax.run.certificates import Certificates
 from krelax.run.verify import VerifyOptions, verify_file
@@ -117,3 +122,36 @@ def test_certificates_of_several_networks_are_refused(tmp_path: Path, nets: dict
     keeper = Certificates(tmp_path, nets["net"])
     with pytest.raises(UnsupportedError, match="certificates are about one network with one input and one output"):
         verify_file(path, {"f": nets["net"]}, read, VerifyOptions(), keeper)
+
+
+def test_damaged_queries_are_refused_or_read(tmp_path: Path) -> None:
+    """Whatever is cut out, doubled or exchanged: a specification, or one clear line, and nothing else."""
+    rng, path, whole, refusals = np.random.default_rng(0), tmp_path / "query.vnnlib", 0, list[str]()
+    texts = [VERSION + text for text, _, _ in QUERIES.values()]
+    for number in range(400):
+        words = re.split(r"(\W)", texts[number % len(texts)])
+        place, other = rng.integers(len(words), size=2)
+        change = number % 4
+        words[place : place + 1] = [[], [words[place]] * 2, [words[other]], ["(" * 2000]][change]
+        path.write_text("".join(words), "utf-8")
+        try:
+            whole += bool(read_vnnlib(path).networks)
+        except InputError as error:
+            refusals.append(str(error))
+    assert min(whole, len(refusals)) > 50
+    assert all(text.startswith(str(path)) and "\n" not in text for text in refusals)
+
+
+def test_a_property_of_two_networks_is_proven_by_no_certificate(tmp_path: Path, nets: dict[str, Path]) -> None:
+    """Whatever a certificate says of one network, `krelax check --spec` does not take it for that."""
+    proof, simple, both = (tmp_path / name for name in ("proof.zip", "simple.vnnlib", "both.vnnlib"))
+    simple.write_text(VERSION + F + ONE + "(assert (<= Y[0,0] 0.0))", "utf-8")
+    both.write_text(VERSION + F + ONE + "(assert (<= (+ Y[0,0] X[0,0]) -5.0))", "utf-8")
+    run, model = CliRunner(), ["--network", str(nets["net"])]
+    held = run.invoke(verify, [str(simple), *model, "--certificate", str(proof)], standalone_mode=False)
+    assert held.return_value == 0
+    taken = run.invoke(check, [str(proof), *model, "--spec", str(simple)], standalone_mode=False)
+    assert (taken.exception, taken.return_value) == (None, 0)
+    refused = run.invoke(check, [str(proof), *model, "--spec", str(both)], standalone_mode=False)
+    assert isinstance(refused.exception, UnsupportedError)
+    assert "certificates say nothing of that" in str(refused.exception)

@@ -53,12 +53,16 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
     from krelax.certificate.format.specification import match
     from krelax.certificate.format.statement import is_vacuous, semantics, statement
     from krelax.certificate.onnx.model import read_model
+    from krelax.errors import UnsupportedError
     from krelax.problem.vnnlib import read_vnnlib
 
     began = time.perf_counter()
     certificate = read(path)
     files = read_model(model)
     asked = None if specification is None else read_vnnlib(specification)
+    if asked is not None and asked.terms is not None:
+        what = "relates inputs, or is about hidden nodes, several tensors or several networks, or products"
+        raise UnsupportedError(f"{specification}: {what}; certificates say nothing of that")
     errors = None if asked is None else match(certificate, asked.cases)
     seen: list[Interface] = []
 

@@ -43,8 +43,10 @@ def assigned(specification: Specification, found: Counterexample) -> list[Assign
         if specification.terms is None:
             dtype = array.dtype
         else:
-            dtype = np.dtype(variable.element or array.dtype)
-            array = array.flatten()[variable.start : variable.start + variable.size].astype(dtype)
+            array = array.flatten()[variable.start : variable.start + variable.size]
+            own = found.x.dtype if np.array_equal(array.astype(found.x.dtype), array) else array.dtype
+            dtype = np.dtype(variable.element or own)
+            array = array.astype(dtype)
             array = array.reshape((variable.size,) if variable.shape is None else variable.shape)
         texts = found.exact if given else {}
         numbers = tuple(texts.get(variable.start + i, repr(float(v))) for i, v in enumerate(array.flatten()))
