@@ -12,17 +12,18 @@ import click
 from krelax.cli.shared import (
     BUNDLED_EPS,
     FILE,
+    Asked,
     Range,
     bundled,
     certificate_options,
     check_journal,
     chosen,
+    data_options,
     deterministic_option,
     device_option,
     exactly,
     journal_options,
     kept,
-    layout_option,
     method_option,
     region_options,
     timeout_option,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=FILE, required=False)
 @click.argument("images", type=FILE, required=False)
 @region_options
-@layout_option
+@data_options
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
 @timeout_option("Seconds for each image.", default=60.0)
@@ -48,8 +49,9 @@ if TYPE_CHECKING:
 @device_option
 @deterministic_option
 def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> int:
-    """Certify MODEL (ONNX) on labelled IMAGES (.npz): is every image within EPS classified as its label?
+    """Certify MODEL (ONNX) on labelled IMAGES: is every image within EPS classified as its label?
 
+    IMAGES are a folder of PNG or JPEG files, an .npz or .npy file, or a CSV of features.
     Without MODEL and IMAGES, a bundled digit classifier is certified on real images. Exit code 3 if something
     unforeseen failed on any image, which is unknown then, 0 otherwise.
     """
@@ -59,7 +61,7 @@ def certify(model: Path | None, images: Path | None, selection: slice | None, **
         model, images = bundled("digits_conv.onnx"), bundled("digits_test.npz")
         options["eps"] = exactly(str(BUNDLED_EPS)) if options["eps"] is None else options["eps"]
     if images is None:
-        raise InputError("give a file of labelled images (.npz) after the model")
+        raise InputError("give labelled images after the model: a folder, or a file (.npz, .npy, .csv)")
     if options["eps"] is None:
         raise InputError("give the radius of the perturbation with --eps")
     return run(model, images, selection, options)
@@ -74,7 +76,6 @@ def demo(dense: bool) -> int:
         "eps": exactly(str(BUNDLED_EPS)),
         "norm": "linf",
         "clip": (exactly("0"), exactly("1")),
-        "layout": None,
         "method": "auto",
         "timeout": 60.0,
         "device": "cpu",
@@ -92,37 +93,33 @@ def demo(dense: bool) -> int:
 
 def run(model: Path, images: Path, selection: slice | None, options: dict[str, Any]) -> int:
     """Load, certify with a progress bar, and print the summary. The exit code says whether anything failed."""
-    import numpy as np
-
     from krelax._version import __version__
     from krelax.cli import DONE, SOME_FAILED
     from krelax.cli.printing import certify_summary
     from krelax.cli.report import reporting
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
-    from krelax.problem.images import load_images
     from krelax.run.certificates import Certificates
     from krelax.run.certify import CertifyOptions, identity
     from krelax.run.certify import certify as certify_images
-    from krelax.run.journal import digest, digest_of_network
+    from krelax.run.journal import digest_of_network
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
     report = options.pop("report")
-    layout = options.pop("layout")
+    about = Asked.taken(options)
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     check_journal(journal, resume, overwrite)
-    asked = CertifyOptions(**options)
+    asked = CertifyOptions(**options, scaling=about.scaling)
     network = load_onnx(model)
-    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
+    data = about.load(images, network)
     indices = chosen(selection, len(data))
-    settings = {"model": digest_of_network(model), "images": digest(images), **kept(folder, check, semantics)}
-    settings |= {"layout": layout} if data.turned else {}
+    settings = {"model": digest_of_network(model), **about.facts(images, data), **kept(folder, check, semantics)}
     keeper = None if folder is None else Certificates(folder, model, check, semantics)
     warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
                          overwrite=overwrite, settings=settings, certificates=keeper)  # fmt: skip
-    with reporting(report, model, images, header, indices, journal, folder) as note:
+    with reporting(report, model, images, header, indices, journal, folder, about.files) as note:
         summary = _with_progress(len(indices), note, certifying)
         certify_summary(model, images, asked, summary)
         if keeper is not None:

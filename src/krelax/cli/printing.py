@@ -93,7 +93,8 @@ def certify_summary(model: Path, images: Path, options: CertifyOptions, summary:
         ("violated", f"a counterexample was replayed ({wrong} misclassified as they are)"),
         ("unknown", "neither proven nor refuted" + _why_unknown(summary)),
     ]
-    ball = f"{options.norm} ball of radius {float(options.eps):g}"
+    largest = max(options.eps) if isinstance(options.eps, tuple) else options.eps
+    ball = f"{options.norm} ball of radius {float(largest):g}" + " at most" * isinstance(options.eps, tuple)
     click.echo(f"{model.name} on {images.name}: {total} images, {ball}, method {options.method}")
     for name, meaning in rows:
         count = counts.get(name, 0)
