@@ -105,3 +105,22 @@ def test_options_that_do_not_fit(krelax: Run, good: Path, options: tuple[str, ..
     assert (ran.code, ran.out) == (2, "")
     assert words in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_points_of_other_programs_are_replayed_first(krelax: Run, good: Path) -> None:
+    command = ("certify", "good.onnx", "good.npz", "--eps", "0.5", "--jsonl")
+    assert krelax(*command, "first.jsonl").code == 0
+    found = {r["index"]: r["counterexample"]["x"] for r in records(good / "first.jsonl")[1:] if "counterexample" in r}
+    assert found
+    points = np.array([*found.values(), [0.5, 7.0]])
+    np.savez(good / "points.npz", points=points, index=np.array([*found, next(iter(set(range(3)) - set(found)), 0)]))
+    ran = krelax(*command, "second.jsonl", "--hints", "points.npz", "--method", "interval")
+    assert ran.code == 0
+    second = {r["index"]: r for r in records(good / "second.jsonl")[1:]}
+    assert {i for i, r in second.items() if r["reason"] == "given"} == set(found)
+    if set(range(3)) - set(found):
+        assert "is ignored: it lies outside the region, by 6" in ran.err
+    np.savez(good / "points.npz", points=points[:, :1])
+    ran = krelax(*command, "third.jsonl", "--hints", "points.npz")
+    assert ran.code == 2
+    assert "points must be numbers in the shape of the inputs, [1, 2]" in ran.err

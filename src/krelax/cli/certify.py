@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @journal_options
 @click.option("--report", type=FILE, metavar="FILE", help="Write a page about the run to FILE (HTML).")
 @certificate_options
+@click.option("--hints", type=FILE, metavar="FILE", help="Points (.npz) that may be counterexamples: replayed first.")
 @device_option
 @deterministic_option
 def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> int:
@@ -87,6 +88,7 @@ def demo(dense: bool) -> int:
         "certificates": None,
         "check": False,
         "semantics": "real",
+        "hints": None,
     }
     return run(model, bundled("digits_test.npz"), None, options)
 
@@ -102,10 +104,11 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.run.certificates import Certificates
     from krelax.run.certify import CertifyOptions, identity
     from krelax.run.certify import certify as certify_images
+    from krelax.run.hints import read_hints
     from krelax.run.journal import digest_of_network
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
-    report = options.pop("report")
+    report, hints = options.pop("report"), options.pop("hints")
     about = Asked.taken(options)
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     check_journal(journal, resume, overwrite)
@@ -118,7 +121,8 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
-                         overwrite=overwrite, settings=settings, certificates=keeper)  # fmt: skip
+                         overwrite=overwrite, settings=settings, certificates=keeper,
+                         hints=None if hints is None else read_hints(hints, data), say=_ignored)  # fmt: skip
     with reporting(report, model, images, header, indices, journal, folder, about.files) as note:
         summary = _with_progress(len(indices), note, certifying)
         certify_summary(model, images, asked, summary)
@@ -129,11 +133,15 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     return SOME_FAILED if any(map(failed, summary.reasons.values())) else DONE
 
 
+def _ignored(line: str) -> None:
+    click.echo(f"krelax: {line}", err=True)
+
+
 def _with_progress(
     count: int, note: Callable[[Mapping[str, Any]], None], certifying: Callable[..., Summary]
 ) -> Summary:
     """Certify so many images with a progress bar; `note` is called with each result, too."""
-    from krelax.cli.printing import Progress
+    from krelax.run.progress import Progress
 
     with Progress(count, "certifying") as progress:
 

@@ -21,7 +21,7 @@ _BESIDE = (("images", "labels"), ("image", "label"), ("data", "labels"), ("x", "
 
 def read_archive(path: Path, needs_labels: bool = True) -> Raw:
     """Images and labels of an `.npz` file. Raises InputError."""
-    arrays = _read(path)
+    arrays = read_named(path, (*IMAGES, *LABELS))
     images, labels = (_one_of(arrays, names, path) for names in (IMAGES, LABELS))
     if images is None or (labels is None and needs_labels):
         missing = "images" if images is None else "labels"
@@ -50,7 +50,7 @@ def read_label_array(path: Path) -> NDArray[Any]:
     """Labels in an `.npy` or `.npz` file. Raises InputError."""
     if _begins_with(path, _NPY):
         return _plain(path)
-    arrays = _read(path)
+    arrays = read_named(path, (*IMAGES, *LABELS))
     found = _one_of(arrays, LABELS, path)
     if found is None and len(arrays) == 1:
         (found,) = arrays.values()
@@ -99,13 +99,14 @@ def _one_of(arrays: dict[str, NDArray[Any]], names: tuple[str, ...], path: Path)
     return arrays[found[0]] if found else None
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
+def read_named(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """The arrays of these names in an `.npz` file, or the only one that there is. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an .npz file with `images` and `labels`")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
-            arrays = {name: archive[name] for name in (*IMAGES, *LABELS) if name in names}
+            arrays = {name: archive[name] for name in wanted if name in names}
             if not arrays and len(names) == 1:
                 arrays = {names[0]: archive[names[0]]}
     except Exception as error:

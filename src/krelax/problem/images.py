@@ -80,19 +80,26 @@ def load_images(
     Raises:
         InputError: Anything does not fit.
     """
-    path = Path(path)
-    raws, found = _read(path, labels), list[_Candidate]()
+    return fitted(_read(Path(path), labels), str(path), input_shape, classes, layout, names, agree)
+
+
+def fitted(
+    raws: Sequence[Raw], where: str, input_shape: Shape, classes: int, layout: str | None = None,
+    names: Sequence[str] | None = None, agree: Agreement | None = None,
+) -> Images:  # fmt: skip
+    """As `load_images`, of what a source, called so in messages, may hold."""
+    found = list[_Candidate]()
     for raw in raws:
         try:
-            found += _candidates(raw, path, input_shape, classes, layout, names)
+            found += _candidates(raw, where, input_shape, classes, layout, names)
         except InputError:
             if not found and raw is raws[-1]:
                 raise
     if len(found) == 1 and not found[0].says:
         return found[0].images
     if agree is None:
-        raise InputError(f"{path}: {found[0].remedy}")
-    return _by_trying(found, path, agree, classes)
+        raise InputError(f"{where}: {found[0].remedy}")
+    return _by_trying(found, where, agree, classes)
 
 
 def read_images(path: Path, labels: str | Path | None = None, reading: Mapping[str, Any] = _NOTHING) -> Images:
@@ -135,7 +142,7 @@ def _labelled(raw: Raw, labels: Path) -> Raw:
 
 
 def _candidates(
-    raw: Raw, path: Path, input_shape: Shape, classes: int, layout: str | None, names: Sequence[str] | None
+    raw: Raw, path: str, input_shape: Shape, classes: int, layout: str | None, names: Sequence[str] | None
 ) -> list[_Candidate]:
     """The ways of giving items to a network of so many classes."""
     assert raw.labels is not None
@@ -143,15 +150,15 @@ def _candidates(
         raise InputError(f"{path}: {len(raw.images)} images but {len(raw.labels)} labels")
     if not len(raw.images):
         raise InputError(f"{path}: there are no images")
-    numbers, told, notes = class_numbers(raw.labels, str(path), raw.place, names)
+    numbers, told, notes = class_numbers(raw.labels, path, raw.place, names)
     images, reading = raw.images, {} if raw.column is None else {"column": raw.column}
     if raw.layout is not None and layout is None:
         channels = _channels(images.shape[1:], input_shape)
         if channels is not None:
             images, reading = as_channels(images, channels), reading | {"channels": channels}
     shape = images.shape[1:]
-    known = ways(shape, input_shape, layout or (raw.layout if len(shape) == 3 else None), str(path))
-    check_classes(numbers, told, classes, str(path), raw.place)
+    known = ways(shape, input_shape, layout or (raw.layout if len(shape) == 3 else None), path)
+    check_classes(numbers, told, classes, path, raw.place)
     found = []
     for way in known:
         turned = {} if way.layout is None else {"layout": way.layout}
@@ -179,7 +186,7 @@ def _channels(shape: Shape, input_shape: Shape) -> int | None:
     return 1 if not grey and len(wanted) < 3 else None
 
 
-def _by_trying(found: Sequence[_Candidate], path: Path, agree: Agreement, classes: int) -> Images:
+def _by_trying(found: Sequence[_Candidate], path: str, agree: Agreement, classes: int) -> Images:
     """The reading with which the network classifies most items as labelled, if that is clear. Raises InputError."""
     count = len(found[0].images)
     tried = np.unique(np.linspace(0, count - 1, min(count, _MOST_TRIED)).astype(int))

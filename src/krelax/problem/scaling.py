@@ -72,9 +72,13 @@ class Scaling:
 
     def nearest(self, pixels: NDArray[np.float32], shape: Shape) -> NDArray[np.float32]:
         """What models are given for images `(batch, *shape)`, near the exact numbers in float32."""
+        return self.apply(pixels.astype(np.float64), shape).astype(np.float32)
+
+    def apply(self, pixels: Floats, shape: Shape) -> Floats:
+        """What models are given for images `(..., *shape)`, near the exact numbers in float64."""
         place = self.channels(shape)
         mean, std = (np.array([float(self.numbers(c)[i]) for c in range(self.count)])[place] for i in (0, 1))
-        return np.asarray((pixels.astype(np.float64) - mean) / std, dtype=np.float32)
+        return np.asarray((pixels - mean) / std, dtype=np.float64)
 
     def pixels(self, given: Sequence[float], shape: Shape) -> list[float]:
         """The pixels of which a model was given these numbers, rounded to float64: for pictures."""

@@ -11,6 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+
 from krelax._version import __version__
 from krelax.errors import InputError
 from krelax.problem.images import read_images
@@ -45,14 +48,28 @@ def write_report(
     """
     check_output(output)
     data = read_images(images, labels[0] if labels else None, runs[0][1]).images
-    results = [Results.of(name, header, records, data[0].size, len(data)) for name, header, records in runs]
     hashes = {"model": digest_of_network(model), "images": digest_of_data(images, labels)}
+    _write(output, (model.name, images.name), data, runs, hashes, asked, certificates)
+
+
+def write_page(
+    output: Path, names: tuple[str, str], data: NDArray[np.float32], header: Record, records: Sequence[Record]
+) -> None:
+    """As `write_report`, of one run that is in memory, about a model and images called so. Raises InputError."""
+    check_output(output)
+    _write(output, names, data, [("the results", header, records)], {}, None, None)
+
+
+def _write(
+    output: Path, names: tuple[str, str], data: NDArray[np.float32], runs: Sequence[Run], hashes: Mapping[str, str],
+    asked: Sequence[int] | None, certificates: Path | None,
+) -> None:  # fmt: skip
+    results = [Results.of(name, header, records, data[0].size, len(data)) for name, header, records in runs]
     _check_together([name for name, *_ in runs], results, hashes)
     shared, points = curve(results)
     first = results[0] if asked is None else results[0].only(set(asked))
     about = Subject(
-        model.name,
-        images.name,
+        *names,
         count=len(data),
         asked=None if asked is None else len(asked),
         pictures=drawn(data, first.records, first.settings.get("clip"), _scaling(first.settings)),

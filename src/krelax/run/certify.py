@@ -21,6 +21,7 @@ from krelax.problem.images import Images
 from krelax.problem.layouts import Agreement
 from krelax.problem.scaling import Scaling
 from krelax.run.certificates import Certificates
+from krelax.run.hints import Hints, replayed
 from krelax.run.journal import open_journal
 from krelax.search.around import Number
 from krelax.search.pipeline import Plan, decide
@@ -81,6 +82,8 @@ def certify(
     settings: dict[str, Any] | None = None,
     seen: Seen = lambda record: None,
     certificates: Certificates | None = None,
+    hints: Hints | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Certify images: is every input in the region around each classified as its label says?
 
@@ -95,6 +98,8 @@ def certify(
         settings: What identifies model and data in the journal.
         seen: Is called with each result.
         certificates: Where proofs are written: what holds gets one, `image-INDEX.zip`.
+        hints: Points that may be counterexamples, which are replayed first.
+        say: Is called with a line about each hint that refutes nothing.
 
     Returns:
         How many images have which verdict.
@@ -123,16 +128,20 @@ def certify(
 
         wanted = [i for i in indices if i not in book.done]
         if wanted:
-            _decide(network, images, wanted, options, plan, keep, certificates)
+            _decide(network, images, wanted, options, plan, keep, certificates, hints, say)
     summary.seconds = time.perf_counter() - began
     return summary
 
 
 def _decide(
     network: Network, images: Images, wanted: list[int], options: CertifyOptions, plan: Plan, keep: Seen,
-    certificates: Certificates | None,
+    certificates: Certificates | None, hints: Hints | None, say: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Decide the `wanted` images, and `keep` the record of each as soon as it is settled."""
+    if hints is not None:
+        wanted = _refuted_by(hints, network, images, wanted, options, keep, say)
+    if not wanted:
+        return
     chosen = Images(images.images[wanted], images.labels[wanted])
     questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
     predicted = predictions(network, chosen, options.scaling)
@@ -152,6 +161,22 @@ def _decide(
         required, plan = certificates.required_margins(questions), certificates.provable(plan)
     each, deterministic = options.timeout, options.deterministic
     decide(network, questions, plan, report, limit, options.device, each, proofs, required, deterministic)
+
+
+def _refuted_by(
+    hints: Hints, network: Network, images: Images, wanted: list[int], options: CertifyOptions, keep: Seen,
+    say: Callable[[str], None],
+) -> list[int]:  # fmt: skip
+    """Keep the records of what hints refute; the images that are left."""
+    chosen = Images(images.images[wanted], images.labels[wanted])
+    questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
+    predicted = predictions(network, chosen, options.scaling)
+    done = set()
+    for i, found in replayed(network, questions, hints, wanted, options.scaling, say):
+        outcome = Outcome(Verdict.VIOLATED, "given", counterexample=found)
+        keep(_record(wanted[i], int(chosen.labels[i]), int(predicted[i]), outcome))
+        done.add(wanted[i])
+    return [index for index in wanted if index not in done]
 
 
 def identity(options: CertifyOptions, settings: dict[str, Any] | None = None) -> dict[str, Any]:
