@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import json
 import os
 import re
@@ -93,6 +94,12 @@ PEERS_HEAD = """
 
 Results of other tools on the same instances, on a machine of the same kind and with the same 60 seconds, as far as both
 have one. Where they are CPU seconds, those of krelax are too.
+"""
+
+COMPETITION_HEAD = """
+Published results of competitions on the same instances, of the latest year, within the limits there, which are mostly
+longer. Others had GPUs, but for veristressgt, whose tools had CPUs and 600 s. An answer that contradicts `expected`
+does not count.
 """
 
 IMAGE_PEERS_HEAD = """
@@ -229,6 +236,27 @@ def peer_rows(journals: Path) -> list[tuple[str, ...]]:
     return rows
 
 
+def competition_rows(journals: Path) -> list[tuple[str, ...]]:
+    """A row for every list: how many instances krelax and the best others solved."""
+    with gzip.open(benchmark_folder() / "peers" / "competition.csv.gz", "rt") as lines:
+        others = list(csv.DictReader(lines))
+    rows: list[tuple[str, ...]] = []
+    for path, found in listed(journals):
+        asked = [r for r in others if r["list"] == path.stem]
+        latest = max((r["year"] for r in asked), default="")
+        expected = {(r["onnx"], r["vnnlib"].removesuffix(".gz")): r["expected"] for r in found}
+        counts: Counter[str] = Counter()
+        for r in asked:
+            answer = expected.get((r["onnx"], r["vnnlib"].removesuffix(".gz")))
+            right = answer is not None and r["result"] in ({"sat", "unsat"} if answer == "open" else {answer})
+            counts[r["tool"]] += right and r["year"] == latest
+        if asked:
+            own = sum(r["answer"] in {"sat", "unsat"} for r in found)
+            best = ", ".join(f"{tool.replace('alpha_beta_crown', 'abcrown')} {n}" for tool, n in counts.most_common(4))
+            rows.append((path.stem, latest, str(len(found)), str(own), best))
+    return rows
+
+
 def image_peer_rows(journals: Path) -> list[tuple[str, ...]]:
     """The same for images: complete verifiers' results, with a limit in seconds, beside those of the journals."""
     folder = benchmark_folder() / "peers"
@@ -285,6 +313,8 @@ def page(journals: Path) -> str:
                                 "best %", "bound %", "CPU s an image", "most s"), network_rows(journals)),
         section(PEERS_HEAD, ("list", "other tool", "instances", "it solved", "krelax solved", "its CPU s", "CPU s"),
                 peer_rows(journals)),
+        section(COMPETITION_HEAD, ("list", "year", "instances", "krelax", "the best others"),
+                competition_rows(journals)),
         section(IMAGE_PEERS_HEAD, ("network", "other tool", "images", "it decided", "krelax decided", "its seconds",
                                    "seconds"), image_peer_rows(journals)),
         section(CERTIFICATES_HEAD, ("list or network", "accepted", "refused", "kB, median", "most kB", "found in s",

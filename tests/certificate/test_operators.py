@@ -14,6 +14,9 @@ import onnxruntime
 import pytest
 import torch
 from tests.certificate.values import evaluate
+from tests.network.affine import AFFINE
+from tests.network.cases import Case
+from tests.network.test_onnx_folds import FOLDED, WHOLE, folded, whole
 from tests.run.files import model, node, tensor
 
 import krelax
@@ -192,8 +195,33 @@ def test_a_clip_at_the_largest_numbers_is_none_for_smaller_ones(clip: dict[str, 
             beyond.advanced()
 
 
+@pytest.mark.parametrize("given", AFFINE, ids=str)
+def test_what_converters_write_is_read_as_krelax_reads_it(given: Case, tmp_path: Path) -> None:
+    onnx.save(given.model(), tmp_path / "made.onnx")
+    agree((tmp_path / "made.onnx").read_bytes(), given.shape, 1)
+    agree_on_activations(tmp_path / "made.onnx")
+
+
+@pytest.mark.parametrize("given", FOLDED, ids=str)
+def test_constants_are_computed_exactly_or_refused(given: Case) -> None:
+    data = folded(given).SerializeToString()
+    if not refusal(read_network, data):
+        agree(data, (1,), 1)
+
+
+@pytest.mark.parametrize(("op", "values", "attributes"), WHOLE)
+def test_whole_numbers_are_computed(op: str, values: list[Any], attributes: dict[str, Any]) -> None:
+    data = whole(op, values, attributes).SerializeToString()
+    if not refusal(read_network, data):
+        agree(data, (1,), 1)
+    else:
+        assert op in {"EyeLike", "NonZero", "Compress", "Pad", "ReduceMax"}
+
+
 def test_every_operator_has_a_case() -> None:
     used = {n.op_type for _, nodes, _, _ in CASES.values() for n in nodes}
+    used |= {given.op for given in (*AFFINE, *FOLDED)} | {op for op, _, _ in WHOLE}
+    used -= {"NonZero", "EyeLike"}  # which the checker does not evaluate
     assert set(OPERATORS) == used
 
 

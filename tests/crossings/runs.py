@@ -45,6 +45,8 @@ _SEARCHES = {
     "clips": Complete(split=("neurons",), passes=(), branching=replace(Complete().branching, clips=0.0)),
     "contradictions": Complete(split=("neurons",), passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0),
     "passes": Complete(split=("neurons",), sweeps=(), turn=0.05),
+    "programs": Complete(split=("programs",)),
+    "bottlenecks": Complete(split=("bottleneck",)),
 }
 PLANS: dict[str, Plan] = {
     **{name: Plan.of(name) for name in ("auto", *METHODS)},
@@ -54,6 +56,8 @@ PLANS: dict[str, Plan] = {
 QUICK = PLANS | {name: Plan((short(m), *Plan.of(name).stages[1:])) for name, m in METHODS.items()}
 # Seconds for the questions of one crossing, a quarter of them for each in a complete search. Then the rest is unknown.
 _SECONDS = 1.0
+# Why a search ends without an answer.
+_REASONS_TO_END = {"timeout", "memory", "nothing is left", "nothing is left to split", "a box cannot be split further"}
 # How far the smallest margins are from zero: easily true, hardly true, false.
 _EASY, _HARD, _FALSE = 1.0, 0.01, -0.05
 
@@ -234,6 +238,8 @@ def judge(network: Network, here: Area, question: Asked, outcome: Outcome) -> It
         yield f"holds by {outcome.reason}, but there is an input with margin {question.above}"
     if outcome.verdict is Verdict.VIOLATED and question.holds:
         yield f"violated by {outcome.reason}, but it holds"
+    if outcome.verdict is not Verdict.UNKNOWN and outcome.reason in _REASONS_TO_END:
+        yield f"{outcome.verdict} by {outcome.reason}"
     if outcome.margin is not None and outcome.margin > question.above:
         yield f"margin {outcome.margin} of {outcome.reason}, but some input has {question.above}"
     if outcome.verdict is Verdict.VIOLATED:

@@ -15,19 +15,25 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.activations.kit import ELEMENTWISE, Elementwise
 
+from krelax.activations.curve import Curve
 from krelax.network.onnx_operators import READERS
 
 # Attributes of an activation's ONNX operator, for activations that have fields.
 _ATTRIBUTES = {"negative_slope": "alpha"}
 
-ACTIVATIONS: dict[str, Elementwise] = {a.name: a for a in ELEMENTWISE}
+# How those are written that are no operator by their own name.
+_WRITTEN: dict[str, Callable[[Sketch, str], str]] = {"square": lambda g, x: g.node("Pow", x, g.constant(2.0))}
+
+# Structures put any numbers into their activations, so these are the ones that are defined for all.
+ACTIVATIONS: dict[str, Elementwise] = {a.name: a for a in ELEMENTWISE if a.total}
 
 
 def representatives() -> list[str]:
-    """One activation of every class, the last that the kit lists but for the extremes of a family: the middle one."""
+    """One activation of every class, but of curves, which are all relaxed by one class, only some: the middle one."""
     classes: dict[type, list[str]] = {}
     for name, activation in ACTIVATIONS.items():
-        classes.setdefault(type(activation.op), []).append(name)
+        kind = Curve if isinstance(activation.op, Curve) else type(activation.op)
+        classes.setdefault(kind, []).append(name)
     return [names[len(names) // 2] for names in classes.values()]
 
 
@@ -61,6 +67,8 @@ class Sketch:
 
     def act(self, x: str) -> str:
         op = self._activation.op
+        if self._activation.name in _WRITTEN:
+            return _WRITTEN[self._activation.name](self, x)
         attributes = {_ATTRIBUTES[f.name]: getattr(op, f.name) for f in fields(op)}
         operator = next(name for name in READERS if name.lower() == type(op).__name__.lower())
         return self.node(operator, x, **attributes)
@@ -125,6 +133,13 @@ def float64(g: Sketch, x: str) -> str:
 @structure(1, 3, external=True)
 def external_data(g: Sketch, x: str) -> str:
     return dense(g, x)
+
+
+@structure(1, 3)
+def bottleneck(g: Sketch, x: str) -> str:
+    narrow = g.node("Reshape", g.dense(x, 3, 2), g.ints(2, 1, 1))
+    wide = g.conv(g.node("Transpose", narrow, perm=[1, 0, 2]), 4, 2, 1)
+    return g.dense(g.act(g.flat(wide)), 4, 2)
 
 
 @structure(1, 3)

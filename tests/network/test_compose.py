@@ -251,12 +251,16 @@ def test_matmul_on_the_left(given, constant):
     same(given, lambda b, x: compose.matmul(b, exact(c), x), lambda x: c @ x)
 
 
-def test_products_that_are_not_affine_or_not_one_matrix():
+@pytest.mark.parametrize(("given", "stack"), [((3,), (2, 3, 4)), ((5, 3), (2, 3, 4)), ((2, 5, 3), (4, 1, 3, 2))])
+def test_matmul_with_a_stack_of_matrices(given, stack):
+    c = normal(*stack, seed=3)
+    same(given, lambda b, x: compose.matmul(b, x, exact(c)), lambda x: x @ c)
+
+
+def test_products_that_are_not_affine():
     builder = Builder((3, 3))
     with pytest.raises(UnsupportedError, match="depend on the input"):
         compose.matmul(builder, 0, 0)
-    with pytest.raises(UnsupportedError, match="stack"):
-        compose.matmul(builder, 0, exact(normal(2, 3, 3)))
     with pytest.raises(UnsupportedError, match="constants"):
         compose.add(builder, exact(normal(3)), exact(normal(3)))
 

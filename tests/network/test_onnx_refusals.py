@@ -85,7 +85,7 @@ MALFORMED: dict[str, tuple[onnx.ModelProto, str]] = {
         of("MaxPool", "x", shape=IMAGE, kernel_shape=[2, 2], auto_pad="SAME_UPPER", dilations=[2, 2]), "dilations"),
     "negative pads of a pool": (of("MaxPool", "x", shape=IMAGE, kernel_shape=[2, 2], pads=[-1, 0, 0, 0]), "pads"),
     "pool without a kernel": (of("MaxPool", "x", shape=IMAGE), "kernel_shape"),
-    "padding of a mode": (of("Pad", "x", "p", constants={"p": whole(0, 1, 0, 1)}, mode="reflect"), "mode reflect"),
+    "padding of a mode": (of("Pad", "x", "p", constants={"p": whole(0, 1, 0, 9)}, mode="reflect"), "of mode reflect"),
     "pads of another rank": (of("Pad", "x", "p", constants={"p": whole(0, 1, 0)}), "3 pads for 2 axes"),
     "axis given twice to Pad": (
         of("Pad", "x", "p", "", "a", constants={"p": whole(1, 1, 1, 1), "a": whole(1, -1)}, opset=18), "twice"),

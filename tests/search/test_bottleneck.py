@@ -21,7 +21,7 @@ from krelax.bounds.methods import METHODS
 from krelax.certificate.check import check
 from krelax.certificate.errors import Malformed, Rejected
 from krelax.certificate.format.archive import read, write
-from krelax.certificate.format.schema import Certificate, Question
+from krelax.certificate.format.schema import Boxes, Certificate, Question, Region
 from krelax.network.bottleneck import behind, bottleneck
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
@@ -251,3 +251,43 @@ def test_files_of_other_exporters_have_the_same_bottleneck(first: str, tmp_path:
     assert boxes is not None
     assert boxes.width == 4
     assert check(certificate(data, outcome.proofs[0]), data)[0] > 0
+
+
+@pytest.mark.parametrize("outputs", [2, 3])
+def test_weighed_margins_are_no_bottleneck_of_a_network_without_activations(outputs: int) -> None:
+    """Two margins follow the outputs as one more node with two entries. Behind that nothing would be left that errors
+    of the property's coefficients multiply: the outputs are large."""
+    weight, bias = np.zeros((outputs, 1), np.float32), np.full(outputs, 2.0**20, np.float32)
+    constants = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")]
+    data = as_file([helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)], constants, [1, 1], "y")
+    rows, clause = np.repeat(np.eye(2, outputs)[:1] - np.eye(2, outputs)[1:], 2, 0), np.zeros(2, np.int32)
+    boxes = Boxes(np.array([-1], np.int32), np.zeros(1), np.full((1, 2), 8192, np.int16))
+    region = Region("box", np.zeros(1), np.ones(1))
+    errors = [np.full((2, outputs + 1), 2.0**-30)]
+    for width in (None, 2):
+        proof = Question(region, rows, np.full(2, 2.0**-10), clause, boxes=replace(boxes, width=width))
+        with pytest.raises((Rejected, Malformed)):
+            check(certificate(data, proof), data, errors=errors)
+    few = replace(proof, offsets=proof.offsets + 2.0**-8, boxes=boxes)
+    assert check(certificate(data, few), data, errors=errors)[0] > 0
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_affine_network_is_cut_where_the_search_cuts_it(exact: bool, tmp_path: Path) -> None:
+    """The outputs are as many as the entries of the bottleneck before them."""
+    weights = [np.float32([[1, 1, 0], [0, 1, -1]]), np.float32([[1, 0], [-1, 0]])]
+    constants = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    nodes = [helper.make_node("Gemm", [a, w], [b], transB=1) for a, w, b in (("x", "w0", "u"), ("u", "w1", "y"))]
+    data = as_file(nodes, constants, [1, 3], "y")
+    (tmp_path / "affine.onnx").write_bytes(data)
+    # one of y and -y is above -1/4, though neither always is
+    rows, clause = torch.eye(2, dtype=torch.float64)[None], torch.zeros(1, 2, dtype=torch.int64)
+    queries = Queries(rows, torch.full((1, 2), 0.25, dtype=torch.float64), clause, 1)
+    side = torch.ones(1, 1, 3, dtype=torch.float64)
+    questions = Questions(Box(-side, side), queries, lambda i, x, y: False)
+    outcome = decided(load_onnx(tmp_path / "affine.onnx"), questions, ONLY, proofs=True)
+    assert outcome.verdict is Verdict.HOLDS
+    boxes = outcome.proofs[0].boxes
+    assert boxes is not None
+    assert boxes.width == 2
+    assert check(certificate(data, outcome.proofs[0]), data, exact=exact)[0] > 0

@@ -118,14 +118,15 @@ class Relaxation(ABC):
 
     `reduces` says whether the activation removes the last axis of z (a maximum over windows): its coefficients then
     have one axis less than its slopes. `optimised` says for the lower and the upper line whether its slope is worth
-    optimising, and `step` how large its range is, as a scale for step sizes. `derived` is the rule by which the checker
+    optimising, and `step` how large its range is, as a scale for step sizes: None where that differs from neuron to
+    neuron. `derived` is the rule by which the checker
     of certificates chooses slopes where a certificate names none. Bounds, and with them all that is made of
     them, are laid out row by row, whatever the operators before the activation do with their axes.
     """
 
     reduces = False
     optimised = (False, False)
-    step = 1.0
+    step: float | None = 1.0
     derived = Rule.ADAPTIVE
 
     def __init__(self, op: Activation, lower: Tensor, upper: Tensor) -> None:

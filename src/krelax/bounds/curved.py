@@ -78,7 +78,8 @@ class Curved(Step):
         # leaves lie along the axis of queries, or of the batch, where they have intervals of their own
         self._turned = len(pieces.place) > 0
         low, high = (self._turn(t.unsqueeze(1)) for t in self._own.slope_range())
-        self.lower, self.upper = (Parameter(t, low, high, _SLOPE_STEP * relaxation.step) for t in (lower, upper))
+        free = (Parameter.slope(t, low, high, relaxation.step, _SLOPE_STEP) for t in (lower, upper))
+        self.lower, self.upper = free
         zero = multiplier.new_zeros(())
         self.multiplier = Parameter(multiplier, zero, zero + torch.inf, MULTIPLIER_STEP)
 

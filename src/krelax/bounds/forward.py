@@ -22,9 +22,9 @@ from krelax.network.graph import products
 from krelax.network.ops import Linear
 from krelax.problem.region import Box
 
-# A look is taken where passes would make so many products, with so many times fewer symbols than there are neurons to
-# be bounded; those of one node take at most so many bytes.
-_DEAR, _MANY, _BYTES = 1e8, 8, 64 << 20
+# A look is taken where passes would make so many products, with so many symbols that it makes so many times fewer of
+# them; those of one node take at most so many bytes.
+_DEAR, _MANY, _BYTES = 1e8, 8, 256 << 20
 
 
 class Forward:
@@ -62,9 +62,11 @@ class Forward:
         if not isinstance(region, Box) or interval_is_exact(network, region, node):
             return 0
         open_, nodes = int(undecided(self._instance, bounds, node).sum(1).max()), network.nodes[: node + 1]
-        if 2 * open_ * products(nodes) < _DEAR:
+        passes, ahead = 2 * open_ * products(nodes), nodes[self._known :]
+        if passes < _DEAR:
             return 0
-        return min(open_ // _MANY, _BYTES // (8 * len(region) * max(prod(n.shape) for n in nodes)))
+        worth = passes // (_MANY * max(1, products(ahead)))
+        return min(worth, _BYTES // (8 * len(region) * max(prod(n.shape) for n in ahead)))
 
     def _next(self, bounds: LayerBounds, i: int, room: int) -> Form:
         """The form of a node, from those before, with about so many symbols at most."""

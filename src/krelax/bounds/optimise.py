@@ -125,6 +125,7 @@ class _Climber:
         # the least square keeps subnormal numbers, which are slow, out of the root
         self._first = torch.zeros_like(parameter.value)
         self._second = torch.full_like(parameter.value, self._LEAST)
+        self._width = parameter.high - parameter.low if parameter.relative else None
 
     def climb(self, step: int, rate: float) -> None:
         """One step along the gradient, if the tensor has one."""
@@ -135,7 +136,8 @@ class _Climber:
         self._second.mul_(self._SQUARE).addcmul_(gradient, gradient, value=1 - self._SQUARE)
         first, second = 1 - self._MEAN ** (step + 1), 1 - self._SQUARE ** (step + 1)
         spread = torch.sqrt(self._second, out=gradient)
-        p.value.addcdiv_(self._first, spread, value=p.scale * rate * second**0.5 / first)
+        along = self._first if self._width is None else self._first * self._width
+        p.value.addcdiv_(along, spread, value=p.scale * rate * second**0.5 / first)
         torch.clamp(p.value, p.low, p.high, out=p.value)
         p.gradient = None
 

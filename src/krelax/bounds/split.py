@@ -80,7 +80,7 @@ class Split(SingleNeuron):
         slope = slope if narrowed is None else slope.clamp(low, high)
         # a = own * z at splits, in full precision: a `where` of two Python numbers would be single
         self._own = torch.full_like(side, relaxation.negative_slope).masked_fill_(side > 0, 1.0)
-        self.slope = Parameter(slope, low, high, relaxation.step)
+        self.slope = Parameter.slope(slope, low, high, relaxation.step)
         zero = multiplier.new_zeros(())
         self.multiplier = Parameter(multiplier, zero, zero + torch.inf, MULTIPLIER_STEP)
 

@@ -50,13 +50,20 @@ Tapes = dict[int, Any]
 
 @dataclass
 class Parameter:
-    """A tensor of a witness to be optimised in place, kept between `low` and `high`; `scale` multiplies its steps."""
+    """A tensor of a witness to be optimised in place, kept between `low` and `high`; `scale` multiplies its steps, and
+    if they are `relative`, so does the distance from low to high."""
 
     value: Tensor
     low: Tensor
     high: Tensor
     scale: float
+    relative: bool = False
     gradient: Tensor | None = None
+
+    @classmethod
+    def slope(cls, value: Tensor, low: Tensor, high: Tensor, step: float | None, share: float = 1.0) -> Parameter:
+        """Slopes of lines of a relaxation with such a `step`, which move by a share of it."""
+        return cls(value, low, high, share * (1.0 if step is None else step), step is None)
 
 
 class Step(ABC):
@@ -118,7 +125,7 @@ class Single(SingleNeuron):
     def __init__(self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None) -> None:
         self.relaxation = relaxation
         self._lines = relaxation.lines(lower, upper) if lines is None else lines
-        free = (Parameter(t, *self._range(), relaxation.step) for t in (lower, upper))
+        free = (Parameter.slope(t, *self._range(), relaxation.step) for t in (lower, upper))
         self._lower, self._upper = (
             p if optimised else None for p, optimised in zip(free, relaxation.optimised, strict=True)
         )

@@ -242,16 +242,41 @@ def swap_last(builder: Builder, x: int) -> int:
 
 
 def _times(builder: Builder, x: int, constant: Constant) -> int:
-    """`x @ constant` for a vector, a matrix, or a matrix with leading axes of size one."""
+    """`x @ constant` for a vector, a matrix, or a stack of matrices."""
     if not constant.shape or builder.shape(x)[-1:] != (constant.shape[-2:] or (1,))[:1]:
         raise InputError(f"product of shapes {builder.shape(x)} and {constant.shape}")
     if constant.dim() == 1:
         return reshape(builder, dense(builder, x, constant[None]), builder.shape(x)[:-1])
     if prod(constant.shape[:-2]) != 1:
-        raise UnsupportedError(f"product with a stack of constant matrices, shape {constant.shape}")
+        return _each_times(builder, x, constant)
     product = dense(builder, x, constant.reshape(*constant.shape[-2:]).mT)
     leading = max(0, constant.dim() - max(len(builder.shape(x)), 2))
     return reshape(builder, product, (1,) * leading + builder.shape(product))
+
+
+def _each_times(builder: Builder, x: int, constant: Constant) -> int:
+    """`x @ constant` for a stack of matrices; the leading axes of both are broadcast."""
+    shape = builder.shape(x)
+    matrix = (1,) * (2 - len(shape)) + shape
+    lead = _joint_shape(matrix[:-2], constant.shape[:-2])
+    stacks, (rows, inner), outputs = prod(lead), matrix[-2:], constant.shape[-1]
+    builder.require(stacks * inner * outputs)
+    x = broadcast(builder, reshape(builder, x, matrix), (*lead, rows, inner))
+    x = builder.add(Transpose((1, 0, 2)), reshape(builder, x, (stacks, rows, inner)))
+    weight = constant.expand(*lead, inner, outputs).reshape(stacks, inner, outputs).mT
+    y = builder.add(Transpose((1, 0, 2)), stacked(builder, x, weight))
+    return reshape(builder, y, (*lead, *(shape[-2:-1] and (rows,)), outputs))
+
+
+def stacked(builder: Builder, x: int, weight: Constant) -> int:
+    """`(rows, stacks, inner)` times a matrix `(outputs, inner)` for each stack: `(rows, stacks, outputs)`."""
+    stacks, outputs, inner = weight.shape
+    rows = builder.shape(x)[0]
+    if stacks == 1:
+        return dense(builder, x, weight[0])
+    images, kernel = reshape(builder, x, (rows, stacks * inner, 1)), weight.reshape(stacks * outputs, inner, 1)
+    here = {"stride": (1,), "before": (0,), "after": (0,), "dilation": (1,)}
+    return reshape(builder, convolution(builder, images, kernel, None, groups=stacks, **here), (rows, stacks, outputs))
 
 
 def pad(builder: Builder, x: int, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> int:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network import onnx_affine, onnx_folds  # noqa: F401 (they fill READERS and FOLDS)
 from krelax.network.check import check_import
 from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node, Replay, as_element
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose

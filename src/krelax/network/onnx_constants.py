@@ -28,7 +28,7 @@ Result = Literal | list[Literal]
 FOLDS: dict[str, Callable[[Reader], Result]] = {}
 
 
-def _folds(*names: str) -> Callable[[Callable[[Reader], Result]], Callable[[Reader], Result]]:
+def folds(*names: str) -> Callable[[Callable[[Reader], Result]], Callable[[Reader], Result]]:
     def register(function: Callable[[Reader], Result]) -> Callable[[Reader], Result]:
         FOLDS.update(dict.fromkeys(names, function))
         return function
@@ -40,7 +40,7 @@ def _whole(values: Any) -> Literal:
     return Literal.whole(np.asarray(values, dtype=object))
 
 
-@_folds("Constant")
+@folds("Constant")
 def _constant(r: Reader) -> Literal:
     if len(r.node.attribute) != 1:
         raise InputError(f"{len(r.node.attribute)} values of one constant")
@@ -55,17 +55,17 @@ def _constant(r: Reader) -> Literal:
     raise UnsupportedError(f"a constant given by {item.name}")
 
 
-@_folds("Shape")
+@folds("Shape")
 def _shape(r: Reader) -> Literal:
     return _whole(list(r.shape()[r.attribute("start") or 0 : r.attribute("end")]))
 
 
-@_folds("Size")
+@folds("Size")
 def _size(r: Reader) -> Literal:
     return _whole(prod(r.shape()))
 
 
-@_folds("ConstantOfShape")
+@folds("ConstantOfShape")
 def _constant_of_shape(r: Reader) -> Literal:
     item = next((a.t for a in r.node.attribute if a.name == "value"), None)
     fill = Literal(Kind.FLOAT, Constant.of(torch.zeros(1).double())) if item is None else Literal.read(item)
@@ -76,12 +76,12 @@ def _constant_of_shape(r: Reader) -> Literal:
     return fill.moved(lambda a: np.broadcast_to(a.reshape(()), shape))
 
 
-@_folds("Identity")
+@folds("Identity")
 def _identity(r: Reader) -> Literal:
     return r.given(0)
 
 
-@_folds("Dropout")
+@folds("Dropout")
 def _dropout(r: Reader) -> Literal:
     check_evaluation(r)
     return r.given(0)
@@ -92,33 +92,25 @@ def _moved(r: Reader, shape: Sequence[int], move: Callable[[NDArray[Any]], NDArr
     return r.given(0).moved(move)
 
 
-@_folds("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+@folds("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def _reshape(r: Reader) -> Literal:
     shape = geometry.reshaped(r)
     return _moved(r, shape, lambda a: a.reshape(shape))
 
 
-@_folds("Transpose")
+@folds("Transpose")
 def _transpose(r: Reader) -> Literal:
     order = geometry.permutation(r)
     return _moved(r, r.shape(), lambda a: a.transpose(order))
 
 
-@_folds("Expand")
+@folds("Expand")
 def _expand(r: Reader) -> Literal:
     shape = geometry.expanded(r)
     return _moved(r, shape, lambda a: np.broadcast_to(a, shape))
 
 
-@_folds("Tile")
-def _tile(r: Reader) -> Literal:
-    repeats, shape = r.integers("", 1), r.shape()
-    if repeats is None or len(repeats) != len(shape) or min(repeats, default=0) < 0:
-        raise InputError(f"repeats {repeats} of shape {list(shape)}")
-    return _moved(r, [n * m for n, m in zip(shape, repeats, strict=True)], lambda a: np.tile(a, repeats))
-
-
-@_folds("Slice")
+@folds("Slice")
 def _slice(r: Reader) -> Literal:
     result = r.given(0)
     r.require(result.shape)
@@ -131,7 +123,7 @@ def _picked(literal: Literal, axis: int, index: NDArray[np.int64]) -> Literal:
     return literal.moved(lambda a: np.take(a, index, axis))
 
 
-@_folds("Gather")
+@folds("Gather")
 def _gather(r: Reader) -> Literal:
     axis, index = geometry.gathered(r)
     shape = r.shape()
@@ -139,7 +131,7 @@ def _gather(r: Reader) -> Literal:
     return _picked(r.given(0), axis, index)
 
 
-@_folds("Split")
+@folds("Split")
 def _split(r: Reader) -> list[Literal]:
     r.require(r.shape())
     axis, sizes = geometry.parts(r)
@@ -147,7 +139,7 @@ def _split(r: Reader) -> list[Literal]:
     return [_picked(r.given(0), axis, np.arange(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
 
 
-@_folds("Concat")
+@folds("Concat")
 def _concat(r: Reader) -> Literal:
     operands = [r.given(i) for i in range(len(r.node.input))]
     axis = r.axis(r.attribute("axis"), len(operands[0].shape))
@@ -162,7 +154,7 @@ def _concat(r: Reader) -> Literal:
     return Literal(operands[0].kind, Constant(torch.cat([p.value for p in parts], axis), error))
 
 
-@_folds("Cast")
+@folds("Cast")
 def _cast(r: Reader) -> Literal:
     literal, kind = r.given(0), r.attribute("to")
     if isinstance(literal.data, Constant) and kind in {literal.kind, Kind.DOUBLE}:
@@ -201,7 +193,7 @@ def _held(number: NDArray[Any], kind: int) -> Constant:
     return constant
 
 
-@_folds("Range")
+@folds("Range")
 def _range(r: Reader) -> Literal:
     start, limit, delta = (int(r.given(i).integers.item()) for i in range(3))
     if delta == 0:
@@ -211,10 +203,10 @@ def _range(r: Reader) -> Literal:
     return Literal.whole(list(places), r.given(0).kind)
 
 
-@_folds("Where")
+@folds("Where")
 def _where(r: Reader) -> Literal:
     condition, (x, y) = r.given(0).integers, (r.given(1), r.given(2))
-    r.require(_joint(condition.shape, x.shape, y.shape))
+    r.require(joint(condition.shape, x.shape, y.shape))
     if not isinstance(x.data, Constant):
         return Literal(x.kind, np.where(condition, x.integers, y.integers))
     mask, a, b = torch.from_numpy(condition.copy()), x.floats, y.floats
@@ -222,17 +214,17 @@ def _where(r: Reader) -> Literal:
     return Literal(x.kind, Constant(torch.where(mask, a.value, b.value), error))
 
 
-def _joint(*shapes: Shape) -> Shape:
+def joint(*shapes: Shape) -> Shape:
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         raise InputError(f"shapes {', '.join(map(str, shapes))} do not broadcast to one another") from None
 
 
-@_folds("Equal", "Greater", "Less", "And", "Or")
+@folds("Equal", "Greater", "Less", "And", "Or")
 def _compare(r: Reader) -> Literal:
-    a, b = (_exact(r.given(i)) for i in range(2))
-    r.require(_joint(a.shape, b.shape))
+    a, b = (exact(r.given(i)) for i in range(2))
+    r.require(joint(a.shape, b.shape))
     compare: dict[str, Callable[..., Any]] = {
         "Equal": np.equal,
         "Greater": np.greater,
@@ -243,7 +235,7 @@ def _compare(r: Reader) -> Literal:
     return Literal(Kind.BOOL, np.asarray(compare[r.node.op_type](a, b), np.bool_))
 
 
-def _exact(literal: Literal) -> NDArray[Any]:
+def exact(literal: Literal) -> NDArray[Any]:
     """Entries to compare, which no rounding may have changed."""
     if not isinstance(literal.data, Constant):
         return literal.data
@@ -252,12 +244,12 @@ def _exact(literal: Literal) -> NDArray[Any]:
     return literal.data.value.numpy()
 
 
-@_folds("Not")
+@folds("Not")
 def _not(r: Reader) -> Literal:
     return Literal(Kind.BOOL, ~r.given(0).integers)
 
 
-@_folds("ReduceSum", "ReduceMean", "ReduceProd")
+@folds("ReduceSum", "ReduceMean", "ReduceProd")
 def _reduce(r: Reader) -> Literal:
     given = r.given(0)
     axes, keep = geometry.reduced(r)
@@ -268,7 +260,7 @@ def _reduce(r: Reader) -> Literal:
         return Literal.whole(reduce(given.integers.astype(object), tuple(axes), keepdims=keep), given.kind)
     if r.node.op_type == "ReduceProd":
         raise UnsupportedError("a product of floating-point constants; fold it when exporting")
-    _require_full(r)
+    require_full(r)
     total = given.floats.sum(tuple(axes))
     if r.node.op_type == "ReduceMean":
         total = total / Constant.of(float(prod(given.shape[a] for a in axes)))
@@ -276,7 +268,7 @@ def _reduce(r: Reader) -> Literal:
     return Literal(given.kind, total.reshape(*shape).checked())
 
 
-def _require_full(r: Reader) -> None:
+def require_full(r: Reader) -> None:
     """Real arithmetic is what a float32 or float64 graph means; in narrower types it would not be."""
     if r.given(0).kind not in FLOATS:
         raise UnsupportedError(f"arithmetic of {kind_name(r.given(0).kind)} constants; fold it when exporting")
@@ -315,13 +307,13 @@ _FLOATS: dict[str, Callable[..., Constant]] = {
 }
 
 
-@_folds(*_FLOATS)
+@folds(*_FLOATS)
 def _arithmetic(r: Reader) -> Literal:
     operands = [r.given(i) for i in range(len(r.node.input))]
-    r.require(_joint(*(o.shape for o in operands)))
+    r.require(joint(*(o.shape for o in operands)))
     floats, op = isinstance(operands[0].data, Constant), r.node.op_type
     if floats:
-        _require_full(r)
+        require_full(r)
     compute: Callable[..., Any] | None = _FLOATS[op] if floats else _INTEGERS.get(op)
     if compute is None:
         raise UnsupportedError("arithmetic of integers that krelax does not know; fold it when exporting")
@@ -333,12 +325,12 @@ def _arithmetic(r: Reader) -> Literal:
     return Literal(operands[0].kind, result.checked()) if floats else Literal.whole(result, operands[0].kind)
 
 
-@_folds("MatMul")
+@folds("MatMul")
 def _matmul(r: Reader) -> Literal:
     a, b = r.weight(0), r.weight(1)
-    _require_full(r)
+    require_full(r)
     if not a.shape or not b.shape or a.shape[-1] != b.shape[-2 if len(b.shape) > 1 else 0]:
         raise InputError(f"product of shapes {list(a.shape)} and {list(b.shape)}")
     rows, columns = (s[:-2] for s in (a.shape, b.shape))
-    r.require((*_joint(rows, columns), *a.shape[-2:-1], *b.shape[-1:]))
+    r.require((*joint(rows, columns), *a.shape[-2:-1], *b.shape[-1:]))
     return Literal(r.given(0).kind, a.matmul(b).checked())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -160,6 +161,15 @@ def reduced(r: Reader) -> tuple[list[int], bool]:
 
 def window(r: Reader, kernel: Sequence[int]) -> Window:
     """Geometry of a convolution or a pool, from the node's attributes."""
+    return _window(r, kernel, _pads)
+
+
+def plain_window(r: Reader, kernel: Sequence[int]) -> Window:
+    """Geometry of a window whose pads are as the attribute says, whatever `auto_pad` is."""
+    return _window(r, kernel, lambda r, kernel, stride, dilation: _given_pads(r, kernel))
+
+
+def _window(r: Reader, kernel: Sequence[int], pads: Callable[..., tuple[Shape, Shape]]) -> Window:
     rank, shape = len(kernel), r.shape()
     if rank not in {1, 2, 3}:
         raise UnsupportedError(f"a window over {rank} axes; krelax knows one to three")
@@ -171,19 +181,37 @@ def window(r: Reader, kernel: Sequence[int]) -> Window:
     if len(stride) != rank or len(dilation) != rank or min(*kernel, *stride, *dilation) < 1:
         raise InputError("kernel, strides or dilations do not fit one another")
     ceil = r.attribute("ceil_mode") or 0
-    before, after = _pads(r, kernel, stride, dilation)
+    before, after = pads(r, kernel, stride, dilation)
     if ceil not in {0, 1} or (ceil and r.attribute("auto_pad") != "NOTSET"):
         raise UnsupportedError("ceil_mode together with auto_pad")
     return Window(tuple(kernel), stride, before, after, dilation, bool(ceil))
 
 
+def transposed_window(r: Reader, kernel: Sequence[int]) -> tuple[Window, Shape]:
+    """Geometry of a transposed convolution, with the pads that `auto_pad` or `output_shape` stand for, and what is
+    added behind each axis."""
+    w, auto, wanted = plain_window(r, kernel), r.attribute("auto_pad"), r.attribute("output_shape")
+    rank, extra = len(w.kernel), tuple(r.attribute("output_padding") or [0] * len(w.kernel))
+    if len(extra) != rank or not all(0 <= e < max(s, d) for e, s, d in zip(extra, w.stride, w.dilation, strict=True)):
+        raise UnsupportedError(f"output_padding {list(extra)} that is not below strides or dilations")
+    if wanted is None and auto not in {"SAME_UPPER", "SAME_LOWER"}:
+        return w, extra
+    before, after = [], []
+    for i, (n, k, s, d) in enumerate(zip(r.shape()[2:], w.kernel, w.stride, w.dilation, strict=True)):
+        size = n * s if wanted is None else list(wanted)[-rank:][i]
+        total = s * (n - 1) + extra[i] + d * (k - 1) + 1 - size
+        if total < 0 or size < 1:
+            raise UnsupportedError(f"an output of {size} entries, more than the kernel reaches; use output_padding")
+        small, large = total // 2, total - total // 2
+        upper = auto == "SAME_UPPER"
+        before.append(small if upper else large)
+        after.append(large if upper else small)
+    return replace(w, before=tuple(before), after=tuple(after)), extra
+
+
 def _pads(r: Reader, kernel: Sequence[int], stride: Shape, dilation: Shape) -> tuple[Shape, Shape]:
     """Padding before and after each axis of a window."""
-    rank, pads, auto = len(kernel), r.attribute("pads"), r.attribute("auto_pad")
-    if auto not in {"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"}:
-        raise InputError(f"auto_pad {auto!r}")
-    if auto != "NOTSET" and pads is not None and any(pads):
-        raise UnsupportedError(f"pads together with auto_pad {auto}; export with pads alone")
+    given, auto = _given_pads(r, kernel), r.attribute("auto_pad")
     if auto in {"SAME_UPPER", "SAME_LOWER"}:
         if set(dilation) != {1}:
             raise UnsupportedError(f"dilations together with auto_pad {auto}; export with pads")
@@ -191,6 +219,15 @@ def _pads(r: Reader, kernel: Sequence[int], stride: Shape, dilation: Shape) -> t
         total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in extent]
         small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         return (small, large) if auto == "SAME_UPPER" else (large, small)
+    return given
+
+
+def _given_pads(r: Reader, kernel: Sequence[int]) -> tuple[Shape, Shape]:
+    rank, pads, auto = len(kernel), r.attribute("pads"), r.attribute("auto_pad")
+    if auto not in {"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"}:
+        raise InputError(f"auto_pad {auto!r}")
+    if auto != "NOTSET" and pads is not None and any(pads):
+        raise UnsupportedError(f"pads together with auto_pad {auto}; export with pads alone")
     pads = [0] * 2 * rank if pads is None or auto == "VALID" else list(pads)
     if len(pads) != 2 * rank or min(pads) < 0:
         raise InputError(f"pads {pads} for a window over {rank} axes")

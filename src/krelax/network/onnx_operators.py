@@ -18,7 +18,9 @@ from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
 from krelax.network import onnx_geometry as geometry
 from krelax.network.constants import Constant
+from krelax.network.contractions import take
 from krelax.network.nonlinear import ONNX
+from krelax.network.onnx_moves import MOVES, Move, padding
 from krelax.network.onnx_reader import FLOATS, Kind, Reader
 from krelax.network.ops import Reshape, Transpose
 from krelax.network.pooling import average_pool, max_pool
@@ -118,16 +120,9 @@ def _bias(r: Reader, channels: int) -> Constant | None:
 @_reads("ConvTranspose")
 def _conv_transpose(r: Reader) -> int:
     weight, groups = r.weight(1), r.attribute("group")
-    if r.attribute("auto_pad") not in {"NOTSET", "VALID"} or r.attribute("output_shape") is not None:
-        raise UnsupportedError("auto_pad and output_shape; export with explicit pads")
-    w = geometry.window(r, weight.shape[2:])
     if groups < 1 or r.shape()[1] != weight.shape[0] or weight.shape[0] % groups:
         raise InputError(f"{r.shape()[1]} channels in {groups} groups for a kernel of shape {list(weight.shape)}")
-    extra = tuple(r.attribute("output_padding") or [0] * len(w.kernel))
-    if len(extra) != len(w.kernel) or not all(
-        0 <= e < max(s, d) for e, s, d in zip(extra, w.stride, w.dilation, strict=True)
-    ):
-        raise UnsupportedError(f"output_padding {list(extra)} that is not below strides or dilations")
+    w, extra = geometry.transposed_window(r, weight.shape[2:])
     # crop what asymmetric pads remove beyond the symmetric part
     common = tuple(map(min, w.before, w.after))
     y = compose.transposed_convolution(
@@ -266,15 +261,6 @@ def _split(r: Reader) -> int:
     return results[0]
 
 
-@_reads("Pad")
-def _pad(r: Reader) -> int:
-    if r.attribute("mode") != "constant":
-        raise UnsupportedError(f"padding of mode {r.attribute('mode')}; only constant padding")
-    before, after = geometry.padding(r)
-    fill = r.attribute("value") if r.version < 11 else _scalar(r, 2)
-    return compose.pad(r.builder, r.value(), before, after, 0.0 if fill is None else fill)
-
-
 def _scalar(r: Reader, position: int) -> float | None:
     """A constant operand of one number, which must be exact; None if it is absent."""
     constant = r.constant(position)
@@ -283,6 +269,30 @@ def _scalar(r: Reader, position: int) -> float | None:
     if constant.shape not in {(), (1,)} or constant.error is not None:
         raise UnsupportedError(f"operand {position} that is not one number of the file")
     return float(constant.value.item())
+
+
+@_reads("Pad")
+def _pad(r: Reader) -> int:
+    if r.attribute("mode") != "constant":
+        return moved(r, padding(r))
+    before, after = geometry.padding(r)
+    fill = r.attribute("value") if r.version < 11 else _scalar(r, 2)
+    return compose.pad(r.builder, r.value(), before, after, 0.0 if fill is None else fill)
+
+
+@_reads(*MOVES)
+def _moved(r: Reader) -> int:
+    return moved(r, MOVES[r.node.op_type](r))
+
+
+def moved(r: Reader, move: Move) -> int:
+    """A move of the first operand."""
+    shape, function = move
+    if not prod(shape):
+        raise UnsupportedError("a result without entries")
+    r.builder.require(prod(shape))
+    given = r.shape()
+    return take(r.builder, r.value(), function(np.arange(prod(given)).reshape(given)))
 
 
 @_reads("Expand")

@@ -151,9 +151,11 @@ class Programs:
     @property
     def found(self) -> SearchResult:
         """What is proven now."""
-        margin = float(self._queries.margin(self._found.value))
-        reason = "linear programs" if margin > 0 else "timeout" if self._instance.expired() else "nothing is left"
-        return SearchResult(margin, reason, self._probe.found, conclusion=self._found.conclusion())
+        margin, refuted = float(self._queries.margin(self._found.value)), self._probe.found
+        reason = "timeout" if self._instance.expired() else "nothing is left"
+        if margin > 0 or refuted is not None:
+            reason = "linear programs"
+        return SearchResult(margin, reason, refuted, conclusion=self._found.conclusion())
 
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do."""

@@ -193,7 +193,7 @@ class Boxes:
     weights of a clause add up to 16384. Without, margins are bounded one by one.
 
     With a `width`, entries of a bottleneck are cut in the place of inputs: of the last node with so many entries before
-    the first activation that everything goes through.
+    the first activation, and before the outputs, that everything goes through.
     """
 
     cut: Annotated[NDArray[np.int32], Stored("<i4", "nodes")]

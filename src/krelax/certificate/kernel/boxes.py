@@ -50,9 +50,10 @@ def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
     return worst
 
 
-def behind_bottleneck(context: Context, width: int) -> tuple[Context, int]:
+def behind_bottleneck(context: Context, width: int, outputs: int) -> tuple[Context, int]:
     """The network behind the last node with so many entries before the first activation that everything goes through,
-    over what interval arithmetic says of that node; and its number.
+    over what interval arithmetic says of that node; and its number. It lies before the node `outputs`, whose values
+    errors of margins multiply.
 
     Raises Malformed if there is none, and Rejected for float32: an execution may compute what is before that node
     together with what is behind, and never the node itself. Sound: values of the node lie in its interval.
@@ -61,8 +62,8 @@ def behind_bottleneck(context: Context, width: int) -> tuple[Context, int]:
     if bounds.float32:
         raise Rejected("boxes of a bottleneck in float32 semantics")
     reads = [min(node.inputs, default=0) if node is not None else 0 for node in network.nodes]
-    affine = takewhile(lambda i: isinstance(network.nodes[i], Affine), range(1, len(network.nodes)))
-    found = [i for i in affine if network.size(i) == width and min(reads[i + 1 :], default=i) >= i]
+    affine = takewhile(lambda i: isinstance(network.nodes[i], Affine), range(1, outputs))
+    found = [i for i in affine if network.size(i) == width and min(reads[i + 1 :]) >= i]
     if not found:
         raise Malformed(f"boxes of a bottleneck with {width} entries, which the network does not have")
     node = found[-1]

@@ -80,8 +80,8 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Nodes in the order of the file. Node 0, the input, is None; the last one is the output. `single` says whether all
-    tensors of the file are of type float32."""
+    """Nodes in the order of the file. Node 0, the input, is None; the last one is the output. `single` says whether
+    executions in float32 are known: all tensors of the file are of that type, and no constant is rounded on the way."""
 
     nodes: tuple[Affine | Activation | None, ...]
     input_size: int

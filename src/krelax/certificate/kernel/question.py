@@ -62,7 +62,7 @@ def check_question(
     context = Context(LayerBounds.of(network, Region.of(question.region), ar, float32), asked.rows, asked.offsets)
     if question.boxes is not None:
         if question.boxes.width is not None:
-            context, node = behind_bottleneck(context, question.boxes.width)
+            context, node = behind_bottleneck(context, question.boxes.width, outputs)
             weakest = partial(_weakest, asked, outputs - node)
         return Proof(check_boxes(context, question.boxes, weakest), context)
     context = _layers(context, question.layers)

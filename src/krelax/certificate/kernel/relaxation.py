@@ -111,7 +111,7 @@ def relax(bounds: LayerBounds, j: int, coeff: Array, ends: Ends, choice: Choice,
     terms = zero
     if ar.unit:
         largest = bounds.largest(node.inputs[0])[which][:, columns]
-        terms = ar.dot(abs(slopes) + taken, largest) + ar.dot(abs(coeff), rule.reach(largest))
+        terms = ar.dot(abs(slopes) + taken, largest) + ar.dot(abs(coeff), rule.reach(own_ends))
     slopes = slopes + joint
     if linear.any():
         passed = passed * ar.number((all_ends[0] >= 0).astype(np.float64))

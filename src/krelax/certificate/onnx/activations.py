@@ -11,12 +11,12 @@ from math import prod
 
 import numpy as np
 
-from krelax.certificate.kernel.activations import RULES, LeakyReLU, Maximum, ReLU, Rule
+from krelax.certificate.kernel.activations import RULES, Maximum, Power, ReLU, Rule, Square
 from krelax.certificate.kernel.linear import Scale
 from krelax.certificate.kernel.network import Activation
-from krelax.certificate.onnx.affine import add, scaled
+from krelax.certificate.onnx.affine import add, scaled, whole
 from krelax.certificate.onnx.graph import Shape
-from krelax.certificate.onnx.operator import FLOAT, MANY, Context, Tensor, Value, form, reads, real
+from krelax.certificate.onnx.operator import FLOAT, MANY, Context, Tensor, Value, form, reads
 from krelax.errors import UnsupportedError
 
 # What a clip's bounds are in older versions where there are none, and what exporters write for none. No number in
@@ -35,12 +35,16 @@ def _plain(c: Context) -> Tensor:
     return activation(c, c.value(), RULES[c.call.op](), c.value().shape)
 
 
-@reads("LeakyRelu", forms=[form(7, 1, alpha=real(0.01))])
-def _leaky_relu(c: Context) -> Tensor:
-    slope = float(c.get("alpha"))
-    if not 0 <= slope <= 1:
-        raise UnsupportedError(f"a leaky ReLU with a negative slope of {slope:g}; it must lie in [0, 1]")
-    return activation(c, c.value(), LeakyReLU(slope) if slope else ReLU(), c.value().shape)
+@reads("Pow", forms=[form(7, 2)])
+def _power(c: Context) -> Tensor:
+    """A power whose exponent is one constant, of any type."""
+    exponent = c.operand(1)
+    if isinstance(exponent, Value) or exponent.size != 1 or exponent.ndim > len(c.value().shape):
+        raise UnsupportedError("a power whose exponent is not one constant")
+    number = float(exponent.item())
+    if number in {0, 1} or not np.isfinite(number):
+        raise UnsupportedError(f"a power of exponent {number:g}")
+    return activation(c, c.value(), Square() if number == 2 else Power(number), c.value().shape)
 
 
 @reads("GlobalMaxPool", forms=[form(7, 1)])
@@ -52,14 +56,14 @@ def _global_max_pool(c: Context) -> Tensor:
     return activation(c, x, Maximum(prod(x.shape[2:])), shape)
 
 
-def _maximum(c: Context, a: Tensor, b: Tensor) -> Tensor:
+def maximum(c: Context, a: Tensor, b: Tensor) -> Value:
     """`b + relu(a - b)`; a constant is b."""
     if not isinstance(a, Value):
         a, b = b, a
     return add(c, _positive(c, add(c, a, b, -1)), b, 1)
 
 
-def _minimum(c: Context, a: Tensor, b: Tensor) -> Tensor:
+def minimum(c: Context, a: Tensor, b: Tensor) -> Value:
     """`a - relu(a - b)`; a constant is b."""
     if not isinstance(a, Value):
         a, b = b, a
@@ -72,9 +76,12 @@ def _positive(c: Context, x: Value) -> Value:
 
 @reads("Max", "Min", forms=[form(7, 1, MANY)])
 def _extremum(c: Context) -> Tensor:
-    pick, operands = _maximum if c.call.op == "Max" else _minimum, [c.operand(i) for i in range(len(c.operands))]
+    pick, operands = maximum if c.call.op == "Max" else minimum, [c.operand(i) for i in range(len(c.operands))]
     if c.version < 8 and len({x.shape for x in operands}) != 1:
         raise UnsupportedError("operands of different shapes before version 8 of the operator set")
+    if not any(isinstance(x, Value) for x in operands):
+        best = np.frompyfunc(max if c.call.op == "Max" else min, 2, 1)
+        return reduce(lambda a, b: whole(best, a, b), [x for x in operands if not isinstance(x, Value)])
     present: list[Tensor] = [x if isinstance(x, Value) else c.weight(i) for i, x in enumerate(operands)]
     if not any(isinstance(x, Value) for x in present[:2]):
         raise UnsupportedError("operands that are all constant; fold them when exporting")
@@ -82,9 +89,13 @@ def _extremum(c: Context) -> Tensor:
 
 
 @reads("Abs", forms=[form(7, 1)])
-def _absolute(c: Context) -> Tensor:
+def _abs(c: Context) -> Tensor:
+    x = c.operand(0)
+    return absolute(c, x) if isinstance(x, Value) else whole(abs, x)
+
+
+def absolute(c: Context, x: Value) -> Value:
     """`relu(x) + relu(-x)`."""
-    x = c.value()
     return add(c, _positive(c, x), _positive(c, scaled(c, x, -1.0)), 1)
 
 
@@ -97,12 +108,17 @@ def _clip(c: Context) -> Tensor:
         raise UnsupportedError(f"a clip to [{low:g}, {high:g}], which readers take differently")
     if (low or 0.0) >= _UNBOUNDED or (high or 0.0) <= -_UNBOUNDED:
         raise UnsupportedError("a clip to the largest numbers alone")
-    x: Tensor = c.value()
+    x = c.value()
     limits = [b for b in (-low if low is not None else 0.0, high or 0.0) if b >= _UNBOUNDED]
     if limits:
         x = c.affine([c.value()], [Scale(np.ones(1))], c.value().shape, within=min(limits))
+    return clipped(c, x, low, high)
+
+
+def clipped(c: Context, x: Value, low: float | None, high: float | None) -> Value:
+    """`high - relu(high - max(x, low))`; bounds beyond the largest float32 are none."""
     if low is not None and low > -_UNBOUNDED:
-        x = _maximum(c, x, np.array(low))
+        x = maximum(c, x, np.array(low))
     if high is not None and high < _UNBOUNDED:
         x = add(c, np.array(high), _positive(c, add(c, np.array(high), x, -1)), -1)
     return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.kernel.arithmetic import Floats
-from krelax.certificate.kernel.linear import Dense, Index, Scale
+from krelax.certificate.kernel.linear import Dense, Scale
 from krelax.certificate.onnx.builder import full
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
@@ -36,7 +37,9 @@ ROUNDED = 2.0**-48
 _LEAST, _LARGEST = 2.0**-900, 2.0**900
 # Smaller numbers added to variances may vanish in float32.
 _LEAST_EPSILON = 2.0**-40
-_WHOLE = np.dtype(np.int64), np.dtype(np.int32)
+_WHOLE, _FLOATS = (np.dtype(np.int64), np.dtype(np.int32)), (np.dtype(np.float32), np.dtype(np.float64))
+# Constants that are computed one by one, as fractions.
+_MOST_FRACTIONS = 10**4
 
 
 def computed(x: Any, zero: Any = False) -> Floats:
@@ -65,16 +68,32 @@ def _add(c: Context) -> Tensor:
     return add(c, first, second, 1 if c.call.op == "Add" else -1)
 
 
-def whole(function: Any, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    """Arithmetic of constant integers of one type, exactly."""
-    if a.dtype != b.dtype or a.dtype not in _WHOLE:
-        raise UnsupportedError(f"arithmetic of constants of types {a.dtype} and {b.dtype}; fold them when exporting")
-    broadcast(a.shape, b.shape)
-    result = np.asarray(function(a.astype(object), b.astype(object)), object)
-    info = np.iinfo(a.dtype)
-    if any(not info.min <= v <= info.max for v in result.reshape(-1)):
-        raise UnsupportedError(f"arithmetic of constants of type {a.dtype} beyond its range")
-    return result.astype(a.dtype)
+def whole(function: Any, *operands: NDArray[Any]) -> NDArray[Any]:
+    """Arithmetic of constants of one type, exactly: of integers, and of floats where the result is such a number."""
+    kinds, shape = {x.dtype for x in operands}, broadcast(*(x.shape for x in operands))
+    kind = kinds.pop()
+    if kinds or kind not in {*_WHOLE, *_FLOATS} or (kind in _FLOATS and prod(shape) > _MOST_FRACTIONS):
+        raise UnsupportedError(f"arithmetic of constants of type {kind}; fold it when exporting")
+    exact = [np.vectorize(Fraction, [object])(x) if kind in _FLOATS else x.astype(object) for x in operands]
+    return held(np.asarray(function(*exact), object), kind)
+
+
+def held(result: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Exact numbers in a type, which must hold them."""
+    if kind in _FLOATS:
+        with np.errstate(over="ignore"):
+            stored = result.astype(np.float64).astype(kind)
+        same = (
+            np.isfinite(stored).all()
+            and [Fraction(float(v)) for v in stored.reshape(-1)] == result.reshape(-1).tolist()
+        )
+    else:
+        info = np.iinfo(kind)
+        same = all(info.min <= v <= info.max for v in result.reshape(-1))
+        stored = result.astype(kind) if same else result
+    if not same:
+        raise UnsupportedError(f"arithmetic of constants whose result {kind} does not hold; fold it when exporting")
+    return stored
 
 
 def add(c: Context, a: Tensor, b: Tensor, sign: int) -> Value:
@@ -116,8 +135,10 @@ def _div(c: Context) -> Tensor:
     return whole(np.frompyfunc(_quotient, 2, 1), a, b)
 
 
-def _quotient(a: int, b: int) -> int:
-    """A quotient of integers. Readers round negative ones in different ways."""
+def _quotient(a: Any, b: Any) -> Any:
+    """A quotient of numbers, of integers rounded. Readers round negative ones in different ways."""
+    if isinstance(a, Fraction):
+        return a / b
     if a % b and (a < 0) != (b < 0):
         raise UnsupportedError("a quotient of constants that is negative and no whole number")
     return a // b
@@ -125,7 +146,8 @@ def _quotient(a: int, b: int) -> int:
 
 @reads("Neg", forms=[form(7, 1)])
 def _neg(c: Context) -> Tensor:
-    return scaled(c, c.value(), -1.0)
+    x = c.operand(0)
+    return scaled(c, x, -1.0) if isinstance(x, Value) else whole(operator.neg, x)
 
 
 _EPSILON, _MOMENTUM = real(1e-5), real(0.9)
@@ -163,8 +185,8 @@ def _gemm(c: Context) -> Tensor:
     if bias is not None and broadcast(bias.shape, shape) != shape:
         raise InputError(f"a bias of shape {list(bias.shape)}")
     if alpha == 1 and (beta == 1 or bias is None) and not turned:
-        return _matrix(c, x, weight, bias)
-    y, fuzz = _matrix(c, x, weight), 0.0
+        return matrix(c, x, weight, bias)
+    y, fuzz = matrix(c, x, weight), 0.0
     if turned:
         y = c.moved(numbers(y.shape).T, y)
     if bias is not None and beta != 1:
@@ -186,7 +208,7 @@ def _factors(c: Context) -> tuple[Value, Floats, bool]:
     return x, weight.T if c.get(other) != turned else weight, turned
 
 
-def _matrix(c: Context, x: Value, weight: Floats, bias: Any = None) -> Value:
+def matrix(c: Context, x: Value, weight: Floats, bias: Any = None) -> Value:
     """`x @ weight + bias` for a matrix of constants."""
     if weight.ndim != 2 or not x.shape or x.shape[-1] != weight.shape[0]:
         raise UnsupportedError(f"a product of shapes {list(x.shape)} and {list(weight.shape)}")
@@ -194,55 +216,36 @@ def _matrix(c: Context, x: Value, weight: Floats, bias: Any = None) -> Value:
     return c.affine([x], [dense], (*x.shape[:-1], weight.shape[1]), bias)
 
 
-@reads("MatMul", forms=[form(7, 2)])
-def _matmul(c: Context) -> Tensor:
-    if isinstance(c.operand(0), Value):
-        return _stacked(c, c.value(0), c.weight(1))
-    x, weight = c.value(1), c.weight(0)
-    if len(x.shape) < 2:
-        return _stacked(c, x, weight.T)
-    turned = _stacked(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), weight.T)
-    return turned if weight.ndim == 1 else c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)
+OF_ATTRIBUTES, OF_OPERANDS = {"axes": INTS, "keepdims": ON}, {"keepdims": ON, "noop_with_empty_axes": FLAG}
 
 
-def _stacked(c: Context, x: Value, weight: Floats) -> Value:
-    """`x @ weight`; a vector is a matrix of one column, an axis that the product does not have."""
-    if weight.ndim != 1:
-        return _matrix(c, x, weight)
-    y = _matrix(c, x, weight[:, None])
-    return Value(y.node, y.shape[:-1], y.dtype)
-
-
-def means(c: Context, index: Index, factor: Any, shape: Shape) -> Value:
-    """Sums over the last axis of an array of entries, times constants."""
-    summed = c.affine([c.moved(index, c.value())], [Dense(np.ones((1, 1, 1, index.shape[-1])), prod(shape))], shape)
-    return summed if factor is None else scaled(c, summed, factor, fuzz=ROUNDED)
-
-
-_OF_ATTRIBUTES, _OF_OPERANDS = {"axes": INTS, "keepdims": ON}, {"keepdims": ON, "noop_with_empty_axes": FLAG}
-
-
-@reads("ReduceMean", forms=[form(7, 1, **_OF_ATTRIBUTES), form(18, 1, 2, **_OF_OPERANDS)])
+@reads("ReduceMean", forms=[form(7, 1, **OF_ATTRIBUTES), form(18, 1, 2, **OF_OPERANDS)])
 def _reduce_mean(c: Context) -> Tensor:
-    return _reduced(c, True)
+    axes, shape = reduced(c)
+    return summed(c, c.value(), axes, shape, True)
 
 
-@reads("ReduceSum", forms=[form(7, 1, **_OF_ATTRIBUTES), form(13, 1, 2, **_OF_OPERANDS)])
+@reads("ReduceSum", forms=[form(7, 1, **OF_ATTRIBUTES), form(13, 1, 2, **OF_OPERANDS)])
 def _reduce_sum(c: Context) -> Tensor:
-    return _reduced(c, False)
+    axes, shape = reduced(c)
+    x = c.operand(0)
+    if isinstance(x, Value):
+        return summed(c, x, axes, shape)
+    if x.dtype not in _WHOLE:
+        raise UnsupportedError("a sum of constants; fold it when exporting")
+    return held(np.asarray(np.sum(x.astype(object), tuple(axes)), object).reshape(shape), x.dtype)
 
 
-def _reduced(c: Context, mean: bool) -> Value:
-    x, axes = c.value(), c.integers("axes", 1)
-    rank = len(x.shape)
+def reduced(c: Context) -> tuple[list[int], Shape]:
+    """The axes that a reduction is over, and the shape of its result."""
+    shape, axes = c.shape(0), c.integers("axes", 1)
     if axes is not None and not axes:
         raise UnsupportedError("an empty list of axes, which readers take differently")
     if axes is None:
-        axes = [] if c.get("noop_with_empty_axes") else list(range(rank))
-    axes = sorted(normal_axes(axes, rank, True))
-    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    shape = kept if c.get("keepdims") else tuple(n for i, n in enumerate(x.shape) if i not in axes)
-    return _over(c, axes, shape, mean)
+        axes = [] if c.get("noop_with_empty_axes") else list(range(len(shape)))
+    axes = sorted(normal_axes(axes, len(shape), True))
+    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return axes, kept if c.get("keepdims") else tuple(n for i, n in enumerate(shape) if i not in axes)
 
 
 @reads("GlobalAveragePool", forms=[form(7, 1)])
@@ -250,12 +253,12 @@ def _global_average_pool(c: Context) -> Tensor:
     x = c.value()
     if len(x.shape) < 3:
         raise UnsupportedError(f"a tensor of shape {list(x.shape)}")
-    return _over(c, list(range(2, len(x.shape))), (*x.shape[:2], *[1] * (len(x.shape) - 2)), True)
+    return summed(c, x, list(range(2, len(x.shape))), (*x.shape[:2], *[1] * (len(x.shape) - 2)), True)
 
 
-def _over(c: Context, axes: list[int], shape: Shape, mean: bool) -> Value:
+def summed(c: Context, x: Value, axes: list[int], shape: Shape, mean: bool = False) -> Value:
     """Sums or means over some axes."""
-    x = c.value()
     rank = len(x.shape)
     index = np.moveaxis(numbers(x.shape), axes, range(rank - len(axes), rank)).reshape(*shape, -1)
-    return means(c, index, 1 / index.shape[-1] if mean else None, shape)
+    total = c.affine([c.moved(index, x)], [Dense(np.ones((1, 1, 1, index.shape[-1])), prod(shape))], shape)
+    return scaled(c, total, 1 / index.shape[-1], fuzz=ROUNDED) if mean else total

@@ -31,6 +31,11 @@ class Builder:
     def __init__(self, input_size: int) -> None:
         self._nodes: list[Affine | Activation | None] = [None]
         self._input_size, self._room = input_size, _MOST_NUMBERS
+        self._only_real = False
+
+    def only_real(self) -> None:
+        """Say that nothing is known of what executions in float32 compute."""
+        self._only_real = True
 
     def add(self, node: Affine | Activation) -> int:
         """The number of a node. Raises UnsupportedError for a network of too many numbers."""
@@ -63,7 +68,7 @@ class Builder:
         place = {old: new for new, old in enumerate(sorted(needed))}
         nodes = (self._nodes[i] for i in sorted(needed))
         moved = (n and replace(n, inputs=tuple(place[j] for j in n.inputs)) for n in nodes)
-        return Network(tuple(moved), self._input_size, single)
+        return Network(tuple(moved), self._input_size, single and not self._only_real)
 
 
 def full(constant: Floats, shape: tuple[int, ...]) -> Floats:

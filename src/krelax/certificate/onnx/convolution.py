@@ -14,6 +14,7 @@ from krelax.certificate.kernel.linear import Dense, Index, Scale
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import ROUNDED, scaled
 from krelax.certificate.onnx.graph import Shape
+from krelax.certificate.onnx.moves import padded
 from krelax.certificate.onnx.operator import (
     FLAG,
     INTS,
@@ -42,13 +43,14 @@ def _windows(index: Index, axis: int, places: Index) -> Index:
 
 
 _INTEGERS = np.dtype(np.int64), np.dtype(np.int32)
-_MODE = text("constant")
+_MODE, _OR_WRAP = text("constant", "reflect", "edge"), text("constant", "reflect", "edge", "wrap")
 
 
 @reads("Pad", forms=[
     form(7, 1, mode=_MODE, pads=INTS, value=real(0)),
     form(11, 2, 3, mode=_MODE),
     form(18, 2, 4, mode=_MODE),
+    form(19, 2, 4, mode=_OR_WRAP),
 ])  # fmt: skip
 def _pad(c: Context) -> Tensor:
     x, pads, axes, shape = c.value(), c.integers("pads", 1), c.constant(3, *_INTEGERS), c.value().shape
@@ -56,16 +58,19 @@ def _pad(c: Context) -> Tensor:
     fill = (float(c.get("value")) if c.version < 11 else c.scalar(2)) or 0.0
     if pads is None or len(pads) != 2 * len(places) or (axes is not None and axes.ndim != 1):
         raise InputError(f"pads {pads} of {len(places)} axes")
+    if c.get("mode") != "constant":
+        ends = dict(zip(places, zip(pads, pads[len(places) :], strict=False), strict=False))
+        return padded(c, x, *(tuple(ends.get(i, (0, 0))[side] for i in range(len(shape))) for side in (0, 1)))
     index = numbers(shape)
     for axis, before, after in zip(places, pads, pads[len(places) :], strict=False):
         if before + after <= -shape[axis] or min(before, after) <= -shape[axis]:
             raise UnsupportedError(f"pads {before} and {after} of an axis of size {shape[axis]}")
         check_size((*index.shape[:axis], index.shape[axis] + before + after, *index.shape[axis + 1 :]))
         index = _windows(index, axis, np.arange(-before, shape[axis] + after)[:, None])[..., 0]
-    padded = c.moved(index, x)
+    zeros = c.moved(index, x)
     if fill == 0:
-        return padded
-    return c.affine([padded], [Scale(np.ones(1))], padded.shape, np.where(index < 0, fill, 0.0))
+        return zeros
+    return c.affine([zeros], [Scale(np.ones(1))], zeros.shape, np.where(index < 0, fill, 0.0))
 
 
 def _numbers_of(c: Context, name: str, default: int, count: int, least: int) -> list[int]:
@@ -168,21 +173,37 @@ def _conv(c: Context) -> Tensor:
     return _convolve(c, x, windows, weight, c.weight(2, optional=True))
 
 
-@reads("ConvTranspose", forms=[form(7, 2, 3, **{**_CONVOLUTION, "auto_pad": text("NOTSET"), "output_padding": INTS})])
+@reads("ConvTranspose", forms=[form(7, 2, 3, **_CONVOLUTION, output_padding=INTS, output_shape=INTS)])
 def _conv_transpose(c: Context) -> Tensor:
     x, weight = c.value(), _kernel(c, 0)
     kernel, rank = weight.shape[3:], weight.ndim - 3
     strides, dilations = (_numbers_of(c, name, 1, rank, 1) for name in ("strides", "dilations"))
-    pads, extra = _numbers_of(c, "pads", 0, 2 * rank, 0), _numbers_of(c, "output_padding", 0, rank, 0)
+    extra = _numbers_of(c, "output_padding", 0, rank, 0)
     windows = []
     for i, (n, k, s, d) in enumerate(zip(x.shape[2:], kernel, strides, dilations, strict=True)):
-        size = s * (n - 1) + extra[i] + d * (k - 1) + 1 - pads[i] - pads[rank + i]
+        before, size = _transposed(c, i, rank, s * (n - 1) + extra[i] + d * (k - 1) + 1, n * s)
         if size < 1 or extra[i] >= s:
             raise UnsupportedError(f"an output of {size} entries, of which output_padding makes {extra[i]}")
         check_size((size, k))
-        source = np.arange(size)[:, None] + pads[i] - np.arange(k) * d  # in steps of the stride
+        source = np.arange(size)[:, None] + before - np.arange(k) * d  # in steps of the stride
         windows.append(np.where(source % s == 0, source // s, -1))
     return _convolve(c, x, windows, weight.swapaxes(1, 2), c.weight(2, optional=True))
+
+
+def _transposed(c: Context, i: int, rank: int, whole: int, same: int) -> tuple[int, int]:
+    """How many entries are left out before an axis of a transposed convolution, and how many there are then."""
+    pads, auto, wanted = _numbers_of(c, "pads", 0, 2 * rank, 0), c.get("auto_pad"), c.get("output_shape")
+    if wanted is None and not auto.startswith("SAME"):
+        if auto == "VALID" and any(pads):
+            raise UnsupportedError("auto_pad VALID with pads")
+        return pads[i], whole - pads[i] - pads[rank + i]
+    if any(pads) or (wanted is not None and len(wanted) not in {rank, rank + 2}):
+        raise UnsupportedError(f"output_shape {wanted} or auto_pad {auto} with pads")
+    size = same if wanted is None else wanted[i - rank]
+    if size > whole:
+        raise UnsupportedError(f"an output of {size} entries, more than the kernel reaches")
+    lost = whole - size
+    return lost // 2 if auto == "SAME_UPPER" else lost - lost // 2, size
 
 
 _AVERAGE = {**_WINDOW, "count_include_pad": FLAG}

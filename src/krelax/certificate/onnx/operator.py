@@ -35,6 +35,19 @@ class Value:
     dtype: np.dtype[Any]
 
 
+@dataclass
+class Wide:
+    """A constant whose numbers, in float64, its element type need not hold: dequantised weights. It may be moved about
+    and be the constant factor or summand of something, and nothing else."""
+
+    numbers: NDArray[np.float64]
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> Shape:
+        return self.numbers.shape
+
+
 Tensor = Value | NDArray[Any]
 
 
@@ -91,7 +104,7 @@ def form(since: int, least: int, most: int | None = None, outputs: int = 1, /, *
 class Operator:
     """How an operator is read, and its forms, the oldest first."""
 
-    read: Callable[[Context], Tensor | list[Tensor]]
+    read: Callable[[Context], Tensor | Wide | list[Tensor | Wide]]
     forms: tuple[Form, ...]
 
     def form(self, call: Call, version: int) -> Form:
@@ -132,7 +145,7 @@ class Context:
 
     builder: Builder
     call: Call
-    operands: list[Tensor | None]
+    operands: list[Tensor | Wide | None]
     version: int
     form: Form
 
@@ -144,10 +157,20 @@ class Context:
 
     def operand(self, place: int) -> Tensor:
         """An operand that must be there."""
+        x = self.given(place)
+        if isinstance(x, Wide):
+            raise UnsupportedError(f"operand {place}, a dequantised constant where it is no factor and no summand")
+        return x
+
+    def given(self, place: int) -> Tensor | Wide:
+        """An operand that must be there, dequantised or not."""
         x = self.operands[place] if place < len(self.operands) else None
         if x is None:
             raise InputError(f"operand {place} is missing")
         return x
+
+    def shape(self, place: int) -> Shape:
+        return self.given(place).shape
 
     def value(self, place: int = 0) -> Value:
         """An operand that depends on the input."""
@@ -167,14 +190,19 @@ class Context:
     def constant(self, place: int, *types: np.dtype[Any]) -> NDArray[Any] | None:
         """A constant operand of one of some element types, None if there is none."""
         x = self.operands[place] if place < len(self.operands) else None
-        if isinstance(x, Value):
-            raise UnsupportedError(f"operand {place} is not constant")
+        if isinstance(x, Value | Wide):
+            raise UnsupportedError(f"operand {place} is not a constant of the file")
         if x is not None and x.dtype not in types:
             raise InputError(f"operand {place} of type {x.dtype}, not {' or '.join(map(str, types))}")
         return x
 
     def weight(self, place: int, optional: bool = False) -> Any:
         """A constant operand of the type of the others, in float64; None only if it may be missing, and is."""
+        wide = self.operands[place] if place < len(self.operands) else None
+        if isinstance(wide, Wide):
+            if wide.dtype != self.dtype:
+                raise InputError(f"operand {place} of type {wide.dtype}, not {self.dtype}")
+            return wide.numbers
         x = self.constant(place, self.dtype)
         if x is None and not optional:
             raise InputError(f"operand {place} is missing")

@@ -1,6 +1,6 @@
 """The network in an ONNX file, as the checker sees it: every operator is read by a function of its own.
 
-They lie in four modules: shape operators, affine operators, convolution and pooling, and activations.
+They lie in modules beside this one: operators that move entries, affine ones, activations, and those on constants.
 """
 
 from __future__ import annotations
@@ -10,11 +10,21 @@ from math import prod
 import numpy as np
 
 from krelax.certificate.kernel.network import Network
-from krelax.certificate.onnx import activations, affine, convolution, shapes  # noqa: F401 (each fills OPERATORS)
+from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
+    activations,
+    affine,
+    composed,
+    constants,
+    contraction,
+    convolution,
+    moves,
+    resize,
+    shapes,
+)
 from krelax.certificate.onnx.builder import Builder, Interface
 from krelax.certificate.onnx.graph import Call, Graph, parse
 from krelax.certificate.onnx.model import Model
-from krelax.certificate.onnx.operator import OPERATORS, Context, Tensor, Value
+from krelax.certificate.onnx.operator import OPERATORS, Context, Tensor, Value, Wide
 from krelax.errors import InputError, UnsupportedError, one_line
 
 
@@ -34,7 +44,7 @@ def read_file(model: Model | bytes) -> tuple[Network, Interface]:
 
 def _network(graph: Graph) -> tuple[Network, Interface]:
     builder = Builder(prod(graph.shape))
-    tensors: dict[str, Tensor] = {**graph.constants, graph.input: Value(0, graph.shape, graph.dtype)}
+    tensors: dict[str, Tensor | Wide] = {**graph.constants, graph.input: Value(0, graph.shape, graph.dtype)}
     for name, x in tensors.items():
         _compare(graph, name, x)
     for call in graph.calls:
@@ -50,7 +60,7 @@ def _network(graph: Graph) -> tuple[Network, Interface]:
     return builder.build(output.node, single), interface
 
 
-def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor]) -> None:
+def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor | Wide]) -> None:
     """Add what a call computes to the tensors, each of which has a name of its own."""
     if call.op not in OPERATORS:
         raise UnsupportedError("an operator that is not in its list")
@@ -70,7 +80,7 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor]
             _compare(graph, name, x)
 
 
-def _compare(graph: Graph, name: str, x: Tensor) -> None:
+def _compare(graph: Graph, name: str, x: Tensor | Wide) -> None:
     """Raises UnsupportedError where the file says something else of a tensor than what it is."""
     said = [what for what in graph.declared.get(name, []) if not what.fits(x.dtype, x.shape)]
     if said:

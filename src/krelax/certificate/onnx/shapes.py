@@ -27,6 +27,7 @@ from krelax.certificate.onnx.operator import (
     Form,
     Tensor,
     Value,
+    Wide,
     broadcast,
     check_size,
     form,
@@ -57,12 +58,12 @@ def _constant(c: Context) -> Tensor:
 
 @reads("Shape", forms=[form(7, 1), form(15, 1, start=integer(0), end=INT)])
 def _shape(c: Context) -> Tensor:
-    return np.array(c.operand(0).shape[c.get("start") or 0 : c.get("end")], np.int64)
+    return np.array(c.shape(0)[c.get("start") or 0 : c.get("end")], np.int64)
 
 
 @reads("Identity", forms=[form(7, 1)])
-def _identity(c: Context) -> Tensor:
-    return c.operand(0)
+def _identity(c: Context) -> Tensor | Wide:
+    return c.given(0)
 
 
 @reads("Dropout", forms=[form(7, 1, 1, 2, ratio=real(0.5)), form(12, 1, 3, 2, seed=INT)])
@@ -78,11 +79,14 @@ def moves(*names: str, forms: Sequence[Form]) -> Callable[[Any], Any]:
     """Register an operator that moves entries about: from a context to a function of arrays."""
 
     def register(function: Callable[[Context], Callable[[Any], Any]]) -> Any:
-        def operator(c: Context) -> Tensor | list[Tensor]:
-            x, move = c.operand(0), function(c)
+        def operator(c: Context) -> Tensor | Wide | list[Tensor | Wide]:
+            x, move = c.given(0), function(c)
             if isinstance(x, Value):
                 result = move(numbers(x.shape))
                 return [c.moved(r, x) for r in result] if isinstance(result, list) else c.moved(result, x)
+            if isinstance(x, Wide):
+                result = move(x.numbers)
+                return [Wide(r, x.dtype) for r in result] if isinstance(result, list) else Wide(result, x.dtype)
             return move(x)
 
         return reads(*names, forms=forms)(operator)
@@ -91,12 +95,12 @@ def moves(*names: str, forms: Sequence[Form]) -> Callable[[Any], Any]:
 
 
 def _rank(c: Context) -> int:
-    return len(c.operand(0).shape)
+    return len(c.shape(0))
 
 
 @moves("Reshape", forms=[form(7, 2), form(14, 2, allowzero=FLAG)])
 def _reshape(c: Context) -> Callable[[Any], Any]:
-    shape, target = c.operand(0).shape, c.integers("", 1)
+    shape, target = c.shape(0), c.integers("", 1)
     if target is None or min(target, default=0) < -1 or target.count(-1) > 1:
         raise InputError(f"a target shape {target}")
     if c.get("allowzero") and 0 in target:
@@ -114,7 +118,7 @@ def _reshape(c: Context) -> Callable[[Any], Any]:
 
 @moves("Flatten", forms=[form(7, 1, axis=integer(1))])
 def _flatten(c: Context) -> Callable[[Any], Any]:
-    shape, axis = c.operand(0).shape, c.get("axis")
+    shape, axis = c.shape(0), c.get("axis")
     if not (-len(shape) if c.version >= 11 else 0) <= axis <= len(shape):
         raise InputError(f"axis {axis} of {len(shape)}")
     axis = axis + len(shape) if axis < 0 else axis
@@ -123,7 +127,7 @@ def _flatten(c: Context) -> Callable[[Any], Any]:
 
 @moves("Squeeze", forms=[form(7, 1, axes=INTS), form(13, 1, 2)])
 def _squeeze(c: Context) -> Callable[[Any], Any]:
-    axes, shape = c.integers("axes", 1), c.operand(0).shape
+    axes, shape = c.integers("axes", 1), c.shape(0)
     if axes is None:
         return lambda x: x.squeeze()
     axes = normal_axes(axes, len(shape), c.version >= 11)
@@ -151,7 +155,7 @@ def _transpose(c: Context) -> Callable[[Any], Any]:
 
 @moves("Gather", forms=[form(7, 2, axis=integer(0))])
 def _gather(c: Context) -> Callable[[Any], Any]:
-    index, shape = c.constant(1, *_INDICES), c.operand(0).shape
+    index, shape = c.constant(1, *_INDICES), c.shape(0)
     if index is None or not shape:
         raise InputError("no indices, or nothing to be gathered")
     (axis,) = normal_axes([c.get("axis")], len(shape), True)
@@ -164,7 +168,7 @@ def _gather(c: Context) -> Callable[[Any], Any]:
 
 @moves("Slice", forms=[form(7, 1, axes=INTS, starts=INTS, ends=INTS), form(10, 3, 5)])
 def _slice(c: Context) -> Callable[[Any], Any]:
-    shape = c.operand(0).shape
+    shape = c.shape(0)
     starts, ends, axes = (c.integers(n, i, *_INDICES) for i, n in enumerate(("starts", "ends", "axes"), 1))
     steps = c.integers("", 4, *_INDICES) if c.version >= 10 else None
     if starts is None or ends is None:
@@ -187,7 +191,7 @@ def _slice(c: Context) -> Callable[[Any], Any]:
     form(18, 1, 2, MANY, axis=integer(0), num_outputs=INT),
 ])  # fmt: skip
 def _split(c: Context) -> Callable[[Any], Any]:
-    shape, sizes, parts = c.operand(0).shape, c.integers("split", 1), len(c.call.outputs)
+    shape, sizes, parts = c.shape(0), c.integers("split", 1), len(c.call.outputs)
     (axis,) = normal_axes([c.get("axis")], len(shape), True)
     total = shape[axis]
     if sizes is None:
@@ -213,7 +217,7 @@ def _expand(c: Context) -> Callable[[Any], Any]:
     target = c.integers("", 1)
     if target is None or min(target, default=1) < 1:
         raise UnsupportedError(f"a target shape {target}")
-    shape = broadcast(c.operand(0).shape, tuple(target))
+    shape = broadcast(c.shape(0), tuple(target))
     return lambda x: np.broadcast_to(x, shape)
 
 
@@ -260,11 +264,11 @@ def _concat(c: Context) -> Tensor:
     shape[axis] = sum(x.shape[axis] for x in operands)
     check_size(tuple(shape))
     constants = [x for x in operands if not isinstance(x, Value)]
-    return np.concatenate(constants, axis) if len(constants) == len(operands) else _joined(c, operands, axis)
+    return np.concatenate(constants, axis) if len(constants) == len(operands) else joined(c, operands, axis)
 
 
-def _joined(c: Context, operands: Sequence[Tensor], axis: int) -> Value:
-    """Values and constants one behind the other."""
+def joined(c: Context, operands: Sequence[Tensor], axis: int) -> Value:
+    """Values and constants, at least one of the former, one behind the other."""
     values = [x for x in operands if isinstance(x, Value)]
     nothing = [np.full(x.shape, -1) for x in operands]
     maps: list[Map] = []

@@ -70,5 +70,5 @@ class Maximum(Rule):
         """The maximum of a linear form over the members' intervals."""
         return ar.maximum(*(slope * ar.number(z) for z in (lower, upper))).sum(2)
 
-    def reach(self, largest: Floats) -> Floats:
-        return self._members(largest).max(2)
+    def reach(self, ends: Ends) -> Floats:
+        return np.asarray(self._members(super().reach(ends)).max(2))

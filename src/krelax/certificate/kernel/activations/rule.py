@@ -74,6 +74,6 @@ class Rule:
         """How far a float32 execution can be from the activation; None if it does not round."""
         return None
 
-    def reach(self, largest: Floats) -> Floats:
-        """How large what coefficients are multiplied with can be, for pre-activations up to the largest."""
-        return largest
+    def reach(self, ends: Ends) -> Floats:
+        """How large what coefficients are multiplied with can be."""
+        return np.maximum(abs(ends[0]), abs(ends[1]))

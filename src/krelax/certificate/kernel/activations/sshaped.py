@@ -57,5 +57,5 @@ class SShaped(Rule):
         small = 2 * ratio / (1 + np.sqrt(1 - 4 * ratio))
         return np.where(coeff > 0, 1, -1) * (np.log(small) - np.log1p(-small)) / self.gain
 
-    def reach(self, largest: Floats) -> Floats:
-        return largest + 1
+    def reach(self, ends: Ends) -> Floats:
+        return super().reach(ends) + 1

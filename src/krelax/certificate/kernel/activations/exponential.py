@@ -1,0 +1,56 @@
+"""Curves made of exponentials and logarithms."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+
+from krelax.certificate.kernel.activations.curve import Curve
+from krelax.certificate.kernel.arithmetic import Floats
+
+
+class Exp(Curve):
+    """`exp(z)`."""
+
+    name, range = "exp", (0.0, inf)
+
+    def act(self, z: Floats) -> Floats:
+        return np.exp(z)
+
+    def derivative(self, z: Floats, piece: int) -> Floats:
+        return np.exp(z)
+
+    def stationary(self, slope: Floats, piece: int) -> Floats:
+        return np.log(np.maximum(slope, 0.0))
+
+
+class Log(Curve):
+    """`log(z)`, for positive numbers."""
+
+    name, domain = "log", (0.0, inf)
+
+    def act(self, z: Floats) -> Floats:
+        return np.log(z)
+
+    def derivative(self, z: Floats, piece: int) -> Floats:
+        return 1 / z
+
+    def stationary(self, slope: Floats, piece: int) -> Floats:
+        return np.where(slope > 0, 1 / slope, inf)
+
+
+class Softplus(Curve):
+    """`log(1 + exp(z))`."""
+
+    name, range = "softplus", (0.0, inf)
+
+    def act(self, z: Floats) -> Floats:
+        return np.logaddexp(z, 0.0)
+
+    def derivative(self, z: Floats, piece: int) -> Floats:
+        return np.exp(-np.logaddexp(-z, 0.0))
+
+    def stationary(self, slope: Floats, piece: int) -> Floats:
+        share = np.clip(slope, 0.0, 1.0)
+        return np.log(share) - np.log1p(-share)

@@ -1,0 +1,144 @@
+"""Sums of products with constants over some axes: matrix products, cumulative sums, Einstein's summation."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.linear import Dense
+from krelax.certificate.onnx.affine import matrix
+from krelax.certificate.onnx.graph import Shape
+from krelax.certificate.onnx.operator import (
+    FLAG,
+    Attribute,
+    Context,
+    Tensor,
+    Value,
+    broadcast,
+    check_size,
+    form,
+    normal_axes,
+    numbers,
+    reads,
+)
+from krelax.errors import InputError, UnsupportedError
+
+
+@reads("MatMul", forms=[form(7, 2)])
+def _matmul(c: Context) -> Tensor:
+    first = isinstance(c.given(0), Value)
+    x, weight = (c.value(0), c.weight(1)) if first else (c.value(1), c.weight(0))
+    if prod(weight.shape[:-2]) != 1:
+        return _each(c, x, weight, first)
+    if first:
+        return _stacked(c, x, weight)
+    if len(x.shape) < 2:
+        return _stacked(c, x, weight.T)
+    turned = _stacked(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), weight.T)
+    return turned if weight.ndim == 1 else c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)
+
+
+def _stacked(c: Context, x: Value, weight: Floats) -> Value:
+    """`x @ weight`; a vector is a matrix of one column, an axis that the product does not have."""
+    if weight.ndim != 1:
+        return matrix(c, x, weight)
+    y = matrix(c, x, weight[:, None])
+    return Value(y.node, y.shape[:-1], y.dtype)
+
+
+def _each(c: Context, x: Value, weight: Floats, first: bool) -> Value:
+    """A product with a stack of constant matrices; the axes before the last two are broadcast."""
+    left, right = (x.shape, weight.shape) if first else (weight.shape, x.shape)
+    if not left or not right or left[-1] != right[-2 if len(right) > 1 else -1]:
+        raise InputError(f"a product of shapes {list(left)} and {list(right)}")
+    lead = "".join(chr(ord("a") + i) for i in range(max(len(left), len(right)) - 2))
+    rows, columns = "X"[: len(left) - 1], "Z"[: len(right) - 1]
+    first_labels = lead[len(lead) - max(len(left) - 2, 0) :] + rows + "Y"
+    second_labels = lead[len(lead) - max(len(right) - 2, 0) :] + "Y" + columns
+    own, other = (first_labels, second_labels) if first else (second_labels, first_labels)
+    return contracted(c, x, own, weight, other, lead + rows + columns)
+
+
+@reads("CumSum", forms=[form(11, 2, exclusive=FLAG, reverse=FLAG)])
+def _cumulative(c: Context) -> Tensor:
+    x, given = c.value(), c.constant(1, np.dtype(np.int64), np.dtype(np.int32))
+    if given is None or given.size != 1:
+        raise InputError("no axis")
+    (axis,) = normal_axes([int(given.item())], len(x.shape), True)
+    n = x.shape[axis]
+    check_size((n, n))
+    row, column = np.indices((n, n))
+    before = row - column if not c.get("reverse") else column - row
+    matrix = np.asarray(before > 0 if c.get("exclusive") else before >= 0, np.float64)
+    labels = "".join(chr(ord("a") + i) for i in range(len(x.shape)))
+    return contracted(c, x, labels, matrix, f"Z{labels[axis]}", labels.replace(labels[axis], "Z"))
+
+
+@reads("Einsum", forms=[form(12, 1, 2, equation=Attribute("string"))])
+def _einsum(c: Context) -> Tensor:
+    values = [i for i, x in enumerate(c.operands) if isinstance(x, Value)]
+    if len(values) != 1:
+        raise UnsupportedError("a product of two operands that depend on the input, or of constants")
+    parts, result = _labels(c.get("equation") or "", [len(c.shape(i)) for i in range(len(c.operands))])
+    (place,) = values
+    if len(parts) == 1:
+        return contracted(c, c.value(), parts[0], np.ones(()), "", result)
+    return contracted(c, c.value(place), parts[place], c.weight(1 - place), parts[1 - place], result)
+
+
+def _labels(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """A letter for every axis of the operands and of the result."""
+    text = equation.replace(" ", "")
+    left, arrow, result = text.partition("->")
+    parts = left.split(",")
+    if len(parts) != len(ranks) or any(
+        p.count(".") not in {0, 3} or ("." in p) != ("..." in p) for p in (*parts, result)
+    ):
+        raise InputError(f"equation {equation!r} for {len(ranks)} operands")
+    hidden = [rank - len(p.replace("...", "")) for p, rank in zip(parts, ranks, strict=True)]
+    if any(n < 0 or (n and "..." not in p) for n, p in zip(hidden, parts, strict=True)):
+        raise InputError(f"equation {equation!r} for operands of {ranks} axes")
+    more = "".join(chr(0x3B1 + i) for i in range(max(hidden)))
+    whole_parts = [p.replace("...", more[len(more) - n :]) for p, n in zip(parts, hidden, strict=True)]
+    if not arrow:
+        letters = [x for p in parts for x in p.replace("...", "")]
+        result = more + "".join(sorted(x for x in set(letters) if letters.count(x) == 1))
+    result = result.replace("...", more)
+    if any(len(set(p)) < len(p) for p in (*whole_parts, result)) or not set(result) <= set("".join(whole_parts)):
+        raise UnsupportedError(f"equation {equation!r}, with an axis twice, or that no operand has")
+    return whole_parts, result
+
+
+def contracted(c: Context, x: Value, labels: str, weight: Floats, others: str, result: str) -> Value:
+    """Sums of products over the axes that the result does not have: `(rows, groups, inputs)` by matrices of groups."""
+    sizes: dict[str, int] = {}
+    for label, n in (*zip(labels, x.shape, strict=True), *zip(others, weight.shape, strict=True)):
+        if n != 1 and sizes.get(label, 1) not in {1, n}:
+            raise InputError(f"shapes {list(x.shape)} and {list(weight.shape)}, which do not fit")
+        sizes[label] = max(n, sizes.get(label, 1))
+    if lost := set(others) - set(labels) - set(result):
+        raise UnsupportedError(
+            f"a sum over axes {', '.join(sorted(lost))} of the constant alone; fold it when exporting"
+        )
+    rows = [k for k in labels if k in result and k not in others]
+    groups = [k for k in labels if k in result and k in others]
+    inputs, outputs = [k for k in labels if k not in result], [k for k in others if k not in labels]
+
+    def size(part: list[str]) -> Shape:
+        return tuple(sizes[k] for k in part)
+
+    check_size((prod(size(groups)), prod(size(outputs)), prod(size(inputs))))
+    own = broadcast(x.shape, size(list(labels)))
+    index = np.broadcast_to(numbers(x.shape), own).transpose([labels.index(k) for k in rows + groups + inputs])
+    matrix = np.broadcast_to(weight, size(list(others))).transpose(
+        [others.index(k) for k in groups + outputs + inputs if k in others]
+    )
+    matrix = matrix.reshape(*(1 if k not in others else sizes[k] for k in groups + outputs + inputs))
+    matrix = np.broadcast_to(matrix, size(groups + outputs + inputs))
+    matrix = matrix.reshape(1, prod(size(groups)), prod(size(outputs)), prod(size(inputs)))
+    dense = Dense(np.ascontiguousarray(matrix, np.float64), prod(size(rows)))
+    y = c.affine([c.moved(index.reshape(-1), x)], [dense], size(rows + groups + outputs))
+    order = rows + groups + outputs
+    return c.moved(numbers(y.shape).transpose([order.index(k) for k in result]), y)

@@ -1,0 +1,186 @@
+"""Sums of products with a constant along some axes, and choices between operands, built as in `krelax.network.compose`.
+
+A contraction is what an equation of Einstein's summation says: the axes of both operands have labels, and those that
+the result does not have are summed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from krelax.activations import LeakyReLU, Max, ReLU
+from krelax.errors import InputError, UnsupportedError
+from krelax.network.compose import (
+    Operand,
+    add,
+    broadcast,
+    concat,
+    dense,
+    negate,
+    reduce_sum,
+    reshape,
+    scale_shift,
+    stacked,
+)
+from krelax.network.constants import Constant
+from krelax.network.graph import Builder
+from krelax.network.ops import Take, Transpose, normal_axes
+
+
+def transpose(builder: Builder, x: int, order: Sequence[int]) -> int:
+    """`x` with its axes in another order; no node if that is the order they have."""
+    return x if list(order) == list(range(len(order))) else builder.add(Transpose(tuple(order)), x)
+
+
+def take(builder: Builder, x: int, places: NDArray[np.int64]) -> int:
+    """Entries of the flattened `x` at `places`, in their shape; no more than a reshape if that is all of them in
+    order."""
+    if np.array_equal(places.reshape(-1), np.arange(prod(builder.shape(x)))):
+        return reshape(builder, x, places.shape)
+    return builder.add(Take(torch.from_numpy(np.ascontiguousarray(places))), x)
+
+
+def contract(builder: Builder, x: int, labels: str, constant: Constant, others: str, result: str) -> int:
+    """The contraction of `x`, whose axes are called `labels`, with a constant whose axes are called `others`.
+
+    Axes of size one of either are repeated. Raises UnsupportedError for a label that an operand has twice.
+    """
+    if len(set(labels)) < len(labels) or len(set(others)) < len(others) or len(set(result)) < len(result):
+        raise UnsupportedError("an axis that an operand has twice; take the diagonal when exporting")
+    x, constant = _same_sizes(builder, x, labels, constant, others)
+    only = [a for a, label in enumerate(labels) if label not in others and label not in result]
+    x, labels = reduce_sum(builder, x, only, False) if only else x, _without(labels, only)
+    lost = tuple(a for a, label in enumerate(others) if label not in labels and label not in result)
+    total = constant.sum(lost).moved(lambda t: t.squeeze(lost)) if lost else constant
+    others = _without(others, lost)
+    free = [c for c in labels if c not in others]
+    both, summed = (
+        [c for c in labels if c in others and c in result],
+        [c for c in labels if c not in free + list(result)],
+    )
+    new = [c for c in others if c not in labels]
+    sizes = dict(zip(labels, builder.shape(x), strict=True)) | dict(zip(others, total.shape, strict=True))
+    rows, stacks, inner, outputs = ([sizes[c] for c in part] for part in (free, both, summed, new))
+    x = transpose(builder, x, [labels.index(c) for c in free + both + summed])
+    weight = total.moved(lambda t: t.permute([others.index(c) for c in both + new + summed]))
+    weight = weight.reshape(prod(stacks), prod(outputs), prod(inner))
+    y = stacked(builder, reshape(builder, x, (prod(rows), prod(stacks), prod(inner))), weight)
+    y = reshape(builder, y, (*rows, *stacks, *outputs))
+    own = free + both + new
+    return transpose(builder, y, [own.index(c) for c in result])
+
+
+def _without(labels: str, axes: Sequence[int]) -> str:
+    return "".join(label for a, label in enumerate(labels) if a not in axes)
+
+
+def _same_sizes(builder: Builder, x: int, labels: str, constant: Constant, others: str) -> tuple[int, Constant]:
+    """Both operands with axes of the same label of the same size."""
+    shape, own = builder.shape(x), constant.shape
+    if len(shape) != len(labels) or len(own) != len(others):
+        raise InputError(f"operands of shapes {list(shape)} and {list(own)} for axes {labels} and {others}")
+    sizes: dict[str, int] = {}
+    for label, n in (*zip(labels, shape, strict=True), *zip(others, own, strict=True)):
+        if n not in {1, sizes.get(label, n)} and sizes[label] != 1:
+            raise InputError(f"operands of shapes {list(shape)} and {list(own)} do not fit along {label}")
+        sizes[label] = max(n, sizes.get(label, n))
+    whole = tuple(sizes[label] for label in others)
+    return broadcast(builder, x, [sizes[label] for label in labels]), constant.expand(*whole)
+
+
+def einsum(builder: Builder, equation: str, operands: Sequence[Operand]) -> int:
+    """What an equation of Einstein's summation says of one node, or of a node and a constant, in either order."""
+    shapes = [o.shape if isinstance(o, Constant) else builder.shape(o) for o in operands]
+    labels, result = _labels(equation, [len(s) for s in shapes])
+    nodes = [i for i, o in enumerate(operands) if not isinstance(o, Constant)]
+    if len(operands) > 2 or len(nodes) != 1:
+        raise UnsupportedError(
+            f"a product of {len(nodes)} operands that depend on the input and {len(operands) - len(nodes)} constants; "
+            "write it as products of two"
+        )
+    x, other = operands[nodes[0]], Constant.of(1.0) if len(operands) == 1 else operands[1 - nodes[0]]
+    assert isinstance(x, int)
+    assert isinstance(other, Constant)
+    return contract(builder, x, labels[nodes[0]], other, "" if len(operands) == 1 else labels[1 - nodes[0]], result)
+
+
+def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """Labels of the axes of the operands and of the result; the axes of an ellipsis have letters of their own."""
+    left, arrow, result = equation.replace(" ", "").partition("->")
+    parts = left.split(",")
+    if len(parts) != len(ranks):
+        raise InputError(f"equation {equation!r} for {len(ranks)} operands")
+    hidden = [rank - len(part.replace("...", "")) for part, rank in zip(parts, ranks, strict=True)]
+    if any((n and "..." not in part) or n < 0 for n, part in zip(hidden, parts, strict=True)):
+        raise InputError(f"equation {equation!r} for operands of {', '.join(map(str, ranks))} axes")
+    most = max(hidden)
+    digits = [chr(ord("\u0100") + i) for i in range(most)]
+    named = [p.replace("...", "".join(digits[most - n :])) for p, n in zip(parts, hidden, strict=True)]
+    if not arrow:
+        every = left.replace(",", "").replace(".", "")
+        result = "".join(digits) + "".join(sorted(c for c in set(every) if every.count(c) == 1))
+    result = result.replace("...", "".join(digits))
+    if not set(result) <= set("".join(named)):
+        raise InputError(f"equation {equation!r}, whose result has an axis that no operand has")
+    return named, result
+
+
+def along(builder: Builder, x: int, axis: int, weight: Constant) -> int:
+    """The product of a matrix `(out, in)` with every vector along an axis of `x`."""
+    rank = len(builder.shape(x))
+    order = [*(a for a in range(rank) if a != axis), axis]
+    y = dense(builder, transpose(builder, x, order), weight)
+    return transpose(builder, y, [order.index(a) for a in range(rank)])
+
+
+def prelu(builder: Builder, x: int, slope: Constant) -> int:
+    """`x` where it is positive, and elsewhere `slope * x`: `slope * x + (1 - slope) * relu(x)`.
+
+    One slope in [0, 1] for all entries is a leaky ReLU.
+    """
+    first = slope.value.reshape(-1)[:1]
+    if slope.error is None and bool((slope.value == first).all()) and 0 <= first.item() <= 1:
+        shape = np.broadcast_shapes(builder.shape(x), slope.shape)
+        return builder.add(LeakyReLU(first.item()), broadcast(builder, x, shape))
+    bent = scale_shift(builder, builder.add(ReLU(), x), Constant.of(1.0) - slope, None)
+    return add(builder, scale_shift(builder, x, slope, None), bent)
+
+
+def reduce_max(builder: Builder, x: int, axes: Sequence[int], keepdims: bool, sign: int = 1) -> int:
+    """Largest entries over `axes`, for `sign` -1 the smallest ones (no axes at all leave `x`)."""
+    shape = builder.shape(x)
+    reduced = normal_axes(axes, len(shape)) if axes else ()
+    kept = tuple(n for i, n in enumerate(shape) if i not in reduced)
+    if prod(shape[a] for a in reduced) > 1:
+        x = transpose(builder, x, [*(a for a in range(len(shape)) if a not in reduced), *reduced])
+        x = reshape(builder, x, (*kept, prod(shape[a] for a in reduced)))
+        x = builder.add(Max(), x) if sign > 0 else negate(builder, builder.add(Max(), negate(builder, x)))
+    return reshape(builder, x, [1 if i in reduced else n for i, n in enumerate(shape)] if keepdims else kept)
+
+
+def where(builder: Builder, mask: NDArray[np.bool_], x: Operand, y: Operand) -> int:
+    """Entries of `x` where a constant mask is true, of `y` elsewhere; all three are broadcast."""
+    shapes = [mask.shape, *(o.shape if isinstance(o, Constant) else builder.shape(o) for o in (x, y))]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise InputError(f"shapes {', '.join(map(str, shapes))} do not broadcast to one another") from None
+    builder.require(2 * prod(shape))
+    both = [o.expand(*shape) if isinstance(o, Constant) else broadcast(builder, o, shape) for o in (x, y)]
+    return choose(builder, both, np.where(mask, 0, 1) * prod(shape) + np.arange(prod(shape)).reshape(shape))
+
+
+def choose(builder: Builder, operands: Sequence[Operand], places: NDArray[np.int64]) -> int:
+    """Entries of the flattened operands, one behind the other, at `places`, in their shape; constants that nothing
+    takes are left out."""
+    flat = [
+        o.reshape(-1) if isinstance(o, Constant) else reshape(builder, o, (prod(builder.shape(o)),)) for o in operands
+    ]
+    joined = flat[0] if len(flat) == 1 else concat(builder, flat, 0)
+    assert isinstance(joined, int)
+    return take(builder, joined, places)
