@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from krelax.api.bounding import bound as bound
     from krelax.api.certifying import Certified as Certified
     from krelax.api.certifying import certify as certify
+    from krelax.api.radii import Radii as Radii
+    from krelax.api.radii import radius as radius
     from krelax.api.verifying import Verified as Verified
     from krelax.api.verifying import verify as verify
     from krelax.bounds.branching import Effort as Effort
@@ -49,6 +51,8 @@ _HOMES = {
     "certify": "api.certifying",
     "Certified": "api.certifying",
     "VerifyOptions": "run.verify",
+    "radius": "api.radii",
+    "Radii": "api.radii",
     "verify": "api.verifying",
     "Verified": "api.verifying",
     "Outcome": "search.verdict",

@@ -89,6 +89,24 @@ def test_a_table_for_a_tabular_model(krelax: Run, good: Path) -> None:
     assert "data.csv: which column has the labels" in ran.err
 
 
+def test_radii_of_their_own_and_fixed_inputs(krelax: Run, good: Path) -> None:
+    (good / "eps.csv").write_text("first,category\n1/100,0\n")
+    command = ("certify", "good.onnx", "good.npz", "--eps-file", "eps.csv", "--jsonl")
+    assert krelax(*command, "run.jsonl").code == 0
+    header, *results = records(good / "run.jsonl")
+    assert (header["eps"], header["radii"]) == (0.01, [0.01, 0.0])
+    for found in (r["counterexample"]["x"] for r in results if "counterexample" in r):
+        assert found[1] == 0.5
+    for text, words in (
+        ("1,2,3", "3 radii for 2 inputs"), ("1,-2", "eps.csv, line 1: '-2' is not a radius"), ("", "no rows"),
+    ):  # fmt: skip
+        (good / "eps.csv").write_text(text)
+        ran = krelax(*command, "other.jsonl")
+        assert (ran.code, ran.out) == (2, "")
+        assert words in ran.err
+    assert "give one of them" in krelax(*command, "other.jsonl", "--eps", "0.1").err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

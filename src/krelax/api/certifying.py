@@ -191,7 +191,7 @@ def certify(
     ends = None if clip is None else as_range(clip)
     whole = radius if isinstance(eps, list | tuple | np.ndarray) else radius[0]
     options = CertifyOptions(whole, norm, ends, method, timeout, device, deterministic, scaling)
-    settings = {"model": _digest(model, network), "images": hashlib.sha256(images.images.tobytes()).hexdigest()}
+    settings = digests(model, network, images)
     records: dict[int, Mapping[str, Any]] = {}
     with Progress(len(images), "certifying", progress) as bar:
 
@@ -208,7 +208,7 @@ def certify(
             resume=resume,
             settings=settings,
             seen=seen,
-            certificates=_keeper(certificates, model),
+            certificates=keeper(certificates, model),
             hints=None if counterexamples is None else _hints(counterexamples, images),
             say=_warn,
         )
@@ -219,14 +219,20 @@ def certify(
         records |= {r["index"]: r for r in read_journal(Path(journal))[1]}
     header = {"krelax": __version__, **identity(options, settings)}
     ordered = tuple(records[i] for i in range(len(images)))
-    return Certified(ordered, images, header, summary.seconds, (_name(model), _name(x, "x")))
+    return Certified(ordered, images, header, summary.seconds, (name_of(model), name_of(x, "x")))
 
 
 def as_range(clip: Any) -> tuple[Fraction, Fraction]:
+    """The two ends of a range. Raises InputError for anything else."""
     ends = numbers("clip", clip)
     if len(ends) != 2 or not ends[0] < ends[1]:
         raise InputError(f"clip must be two numbers, the smaller one first, or None, got {clip!r}")
     return ends[0], ends[1]
+
+
+def digests(model: Model, network: Network, images: Images) -> dict[str, str]:
+    """What a journal says of a model and items."""
+    return {"model": _digest(model, network), "images": hashlib.sha256(images.images.tobytes()).hexdigest()}
 
 
 def _digest(model: Model, network: Network) -> str:
@@ -243,13 +249,15 @@ def _digest(model: Model, network: Network) -> str:
     return found.hexdigest()
 
 
-def _name(thing: Any, other: str = "model") -> str:
+def name_of(thing: Any, other: str = "model") -> str:
+    """What pages call a model, or items: their file, or the type of a model in memory."""
     if isinstance(thing, str | Path):
         return Path(thing).name
     return type(thing).__name__ if other == "model" else other
 
 
-def _keeper(folder: str | Path | None, model: Model) -> Certificates | None:
+def keeper(folder: str | Path | None, model: Model) -> Certificates | None:
+    """Where proofs go; None where none are asked for. Raises InputError for a model that is no file."""
     if folder is None:
         return None
     if not isinstance(model, str | Path):

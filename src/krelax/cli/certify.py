@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 @click.argument("model", type=FILE, required=False)
 @click.argument("images", type=FILE, required=False)
 @region_options
+@click.option(
+    "--eps-file", type=FILE, metavar="FILE", help="A radius for each input (CSV), 0 for those that are fixed."
+)
 @data_options
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
@@ -49,7 +53,9 @@ if TYPE_CHECKING:
 @click.option("--hints", type=FILE, metavar="FILE", help="Points (.npz) that may be counterexamples: replayed first.")
 @device_option
 @deterministic_option
-def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> int:
+def certify(
+    model: Path | None, images: Path | None, eps_file: Path | None, selection: slice | None, **options: Any
+) -> int:
     """Certify MODEL (ONNX) on labelled IMAGES: is every image within EPS classified as its label?
 
     IMAGES are a folder of PNG or JPEG files, an .npz or .npy file, or a CSV of features.
@@ -63,9 +69,30 @@ def certify(model: Path | None, images: Path | None, selection: slice | None, **
         options["eps"] = exactly(str(BUNDLED_EPS)) if options["eps"] is None else options["eps"]
     if images is None:
         raise InputError("give labelled images after the model: a folder, or a file (.npz, .npy, .csv)")
+    if eps_file is not None:
+        if options["eps"] is not None:
+            raise InputError("--eps is one radius, --eps-file one for each input; give one of them")
+        options["eps"] = _radii(eps_file)
     if options["eps"] is None:
         raise InputError("give the radius of the perturbation with --eps")
     return run(model, images, selection, options)
+
+
+def _radii(path: Path) -> tuple[Fraction, ...]:
+    """The radii in a table, row by row, behind a header if there is one. Raises InputError, which names the row."""
+    from krelax.errors import InputError
+    from krelax.problem.tables import Table
+
+    table = Table.read(path)
+    begin = int(len(table.rows) > 1 and all(exactly(cell) is None for cell in table.rows[0]))
+    found: list[Fraction] = []
+    for number in range(begin, len(table.rows)):
+        for cell in table.rows[number]:
+            radius = exactly(cell)
+            if radius is None or radius < 0:
+                raise InputError(f"{table.where(number)}: {cell!r} is not a radius, a number >= 0")
+            found.append(radius)
+    return tuple(found)
 
 
 @click.command(short_help="Certify a bundled network on real images.")

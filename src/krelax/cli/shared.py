@@ -135,6 +135,12 @@ def warn_of_obstacle(certificates: Certificates | None) -> None:
 
 def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """How far the adversary may go."""
+    text = "Radius of the perturbation on the scale of the images, as 8/255."
+    return click.option("--eps", type=Exact(), metavar="E", help=text)(ball_options(function))
+
+
+def ball_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Which balls there are, but for their radius."""
     for option in (
         click.option(
             "--clip",
@@ -145,9 +151,6 @@ def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Range of pixel values, or none.",
         ),
         click.option("--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", show_default=True),
-        click.option(
-            "--eps", type=Exact(), metavar="E", help="Radius of the perturbation on the scale of the images, as 8/255."
-        ),
     ):
         function = option(function)
     return function

@@ -78,7 +78,7 @@ def _write(
         shared=shared,
         made=_versions(),
     )
-    _replace(output, page(first, about))
+    write_text(output, page(first, about))
 
 
 def _scaling(settings: Record) -> Scaling | None:
@@ -147,7 +147,7 @@ def _versions() -> dict[str, str]:
     return made | {"Python": platform.python_version(), **libraries}
 
 
-def _replace(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write at once, so that what is killed leaves no half page."""
     try:
         with replacing(path) as file:
