@@ -129,6 +129,19 @@ def test_a_property_in_one_call(tmp_path: Path) -> None:
         krelax.verify(MODEL, unsafe)
 
 
+def test_radii_in_one_call(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    radii = krelax.radius(MODEL, X[:5], Y[:5], accuracy=0.05)
+    assert (radii.refuted <= 1.05 * radii.certified + 1e-12).all()
+    assert repr(radii).startswith("5 items, linf radii: median certified")
+    page = radii.report(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<tr>") == 6
+    assert radii.plot().axes
+    half = krelax.certify(MODEL, X[:5], Y[:5], eps=float(radii.certified.min()) / 2)
+    assert half.certified.all()
+
+
 def two_types() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3).double()).eval()
 

@@ -142,3 +142,19 @@ def test_points_of_other_programs_are_replayed_first(krelax: Run, good: Path) ->
     ran = krelax(*command, "third.jsonl", "--hints", "points.npz")
     assert ran.code == 2
     assert "points must be numbers in the shape of the inputs, [1, 2]" in ran.err
+
+
+def test_radii_with_a_page_and_a_figure(krelax: Run, good: Path) -> None:
+    pytest.importorskip("matplotlib")
+    command = ("radius", "good.onnx", "good.npz", "--accuracy", "5%", "--jsonl", "run.jsonl")
+    ran = krelax(*command, "--report", "page.html", "--figure", "curve.svg")
+    assert ran.code == 0
+    assert ran.out.startswith("good.onnx on good.npz: 3 images, linf radii to 5 %")
+    assert (good / "page.html").read_bytes().startswith(b"<!doctype html>")
+    assert (good / "curve.svg").stat().st_size > 1000
+    header, *results = records(good / "run.jsonl")
+    assert (header["kind_of_run"], len(results)) == ("radius", 3)
+    assert krelax(*command, "--resume").out.splitlines()[:6] == ran.out.splitlines()[:6]
+    ran = krelax("radius", "good.onnx", "good.npz", "--accuracy", "0%")
+    assert ran.code == 2
+    assert "not a positive share" in ran.err

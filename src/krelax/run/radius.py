@@ -153,7 +153,7 @@ def radius(
         wanted = [i for i in indices if i not in book.done]
         if wanted:
             _Radii(network, images, options, plan, keep, certificates).find(wanted)
-    return results
+    return {i: results[i] for i in indices}
 
 
 @dataclass
