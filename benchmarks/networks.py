@@ -16,29 +16,47 @@ from krelax.network.check import import_error
 HEAD = """# Networks that krelax reads
 
 krelax reads ONNX files and PyTorch modules if it models every operator in them exactly. It refuses the rest, in one line
-that names the operator, its node and what to do. `krelax supports --onnx-operators` lists the operators. The table says
-what is refused of those.
+that names the operator, its node and what to do. `krelax supports` lists the operators. The table says what is
+refused of those.
 
 | operators | refused |
 |---|---|
-| all | operator sets before 7, versions of an operator that krelax does not list, attributes, operands and element types that ONNX does not give the operator, a name that is defined twice, control flow, functions of the model's own, sparse constants, strings |
+| all | operator sets before 7, versions of an operator that krelax does not list, attributes, operands and element types that ONNX does not give the operator, a name that is defined twice, control flow, sparse constants, strings (functions of the model's own are inlined) |
 | all | results in float16, bfloat16 or integers that depend on the input; results without entries |
-| Add, Sub, Mul, Div, MatMul, Gemm | products and quotients of two branches that depend on the input; a stack of constant matrices |
+| Add, Sub, Mul, Div, MatMul, Gemm | products and quotients of two branches that depend on the input |
 | BatchNormalization, Dropout | training mode; statistics for every entry (`spatial=0`); a negative variance |
 | Conv, MaxPool, AveragePool | more than three spatial axes; `auto_pad` together with pads, dilations or `ceil_mode`; negative pads; windows that lie wholly in the padding |
-| ConvTranspose | `auto_pad`, `output_shape`; an output padding as large as the stride and dilation |
+| ConvTranspose | an `output_shape` beyond what the kernel reaches; an output padding as large as the stride and dilation |
 | MaxPool | the indices of the maxima |
-| Pad | modes other than constant |
+| Pad | pads of modes reflect and wrap that are longer than the axis; negative pads of modes other than constant |
+| Resize, Upsample | `antialias`, `tf_crop_and_resize`, `keep_aspect_ratio_policy`; mode nearest where rounding in float32 decides which entry is nearest |
+| Einsum | an axis that an operand has twice; two operands that both depend on the input, unless products are read |
+| Where, GatherND, GatherElements, Compress | conditions and indices that depend on the input |
+| DequantizeLinear | activations; scales for blocks of an axis |
+| Softmax, LogSoftmax, Normalizer, LinearClassifier at the end | nothing, where only the order of outputs is asked for: then they are left out |
+| ArgMax | where more than its scores is asked for |
 | Cast | casts that round |
 | Clip | limits that are not one number of the file |
-| LeakyRelu | slopes outside [0, 1] |
+| Elu, Selu, Celu | parameters that are not positive |
+| Pow | exponents that are not one constant, or are 0 or 1 |
+| Swish | an alpha other than 1 |
+| Log, Sqrt, Reciprocal, Pow | nothing; where their operand may leave their domain, the verdict is UNKNOWN |
 | Squeeze, ReduceSum, ReduceMean | an empty list of axes where runtimes differ |
 | Slice | steps back from a start before the first entry, where runtimes differ |
 | operators on constants | operators other than those of `krelax.network.onnx_constants`; integers that overflow their type, casts that round, arithmetic in float16 or bfloat16 |
 
-Only one input may be used, and there must be one output. Dynamic axes count as one. A file may be compressed with gzip, or
+Only one input may be used. Of several outputs one is chosen, by `--output` or because it alone has floating-point numbers,
+as scikit-learn's table of probabilities. Dynamic axes count as one. A file may be compressed with gzip, or
 keep its weights in other files of its folder, but not both. The size of constants and activations is limited, and looked at
 before they are computed. PyTorch modules must compute in float32 or float64 throughout.
+
+## Heads
+
+A softmax, its logarithm, and a division of all scores by their norm change no order: `y[i] > y[j]` if and only if that is
+so of the scores before them, in real numbers. So `certify`, `bounds`, `compare` and `explore`, and `verify` where a property
+only compares outputs, are about these scores, and say so on stderr; in Python `load_onnx(path, scores=True)` is. The same
+holds of a label that is the place of the largest score. Counterexamples are replayed in the whole file, whose own
+numbers decide. The checker sees for itself that questions only compare, and that the head keeps the order.
 
 ## The benchmark networks
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tests.activations.kit import ELEMENTWISE
 from tests.exact_cells import Forms, affine, least_margin
 
-from krelax.activations import LeakyReLU, Max, ReLU
+from krelax.activations import LeakyReLU, Max, Product, ReLU
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum
 from krelax.network.ops import Concat, Expand, Gather, Linear, Pad, Reshape, Take, Transpose
@@ -37,7 +37,9 @@ Enclosure = tuple[Fraction, Fraction]
 
 _LARGEST, _SMALLEST, _NORMAL = 1.7976931348623157e308, 5e-324, 2.2250738585072014e-308
 # The activations of the contract kit that are not piecewise linear.
-CURVED = {entry.name: entry for entry in ELEMENTWISE if entry.op.leak is None}
+# But only those that rise everywhere, and not faster than their operand, which may be of any size.
+_STEADY = {"sigmoid", "tanh", "erf", "atan", "softsign", "softplus", "elu-0.5-1", "elu-1.5-1.5"}
+CURVED = {entry.name: entry for entry in ELEMENTWISE if entry.name in _STEADY}
 # No node has more entries, no network more entries that have a kink.
 _MOST_ENTRIES, _MOST_KINKS = 6, 7
 
@@ -197,11 +199,14 @@ class _Grower:
     def activation(self, node: int) -> None:
         rng, shape = self.rng, self.builder.shape(node)
         share = [0.2 / len(CURVED)] * len(CURVED)
-        kind = rng.choice(["relu", "leaky", "max", *CURVED], p=[0.45, 0.15, 0.2, *share])
+        kind = rng.choice(["relu", "leaky", "max", "product", *CURVED], p=[0.4, 0.1, 0.2, 0.1, *share])
         if kind in CURVED:
             self.add(CURVED[kind].op, node)
             return
         count = prod(shape)
+        if kind == "product":
+            self._product(node, shape)
+            return
         if self.kinks + count > _MOST_KINKS:
             return
         self.kinks += count
@@ -212,6 +217,15 @@ class _Grower:
         else:
             slopes = [0.01, 0.5, 1.0, 1e-300, 1 - 2.0**-53]
             self.add(ReLU() if kind == "relu" else LeakyReLU(float(rng.choice(slopes))), node)
+
+    def _product(self, node: int, shape: Shape) -> None:
+        """With another node of its shape, or itself."""
+        if 2 * prod(shape) > _MOST_ENTRIES:
+            return
+        other = int(self.rng.choice([i for i in self.nodes if self.builder.shape(i) == shape]))
+        pair = [self.builder.add(Reshape((*shape, 1)), i) for i in (node, other)]
+        self.add(Concat(len(shape)), *pair)
+        self.add(Product(), self.nodes[-1])
 
 
 def _network(source: _Source) -> Network:
@@ -292,7 +306,7 @@ def random_case(seed: int) -> Case:
 
 
 def _is_piecewise(network: Network) -> bool:
-    curved = {type(entry.op) for entry in CURVED.values()}
+    curved = {Product, *(type(entry.op) for entry in CURVED.values())}
     return not any(type(node.op) in curved for node in network.nodes)
 
 
@@ -418,6 +432,9 @@ def _activated(op: Op, middle: Forms, radius: Forms, shape: Shape) -> tuple[Form
         width = middle.digits.shape[-1]
         windows = [ends[i : i + width] for i in range(0, len(ends), width)]
         found = [(max(a for a, _ in w), max(b for _, b in w)) for w in windows]
+    elif isinstance(op, Product):
+        corners = [[a * b for a in one for b in two] for one, two in zip(ends[::2], ends[1::2], strict=True)]
+        found = [(min(c), max(c)) for c in corners]
     else:
         found = [_increasing(op, a, b) for a, b in ends]
     if all(a == b for a, b in found):
@@ -444,7 +461,7 @@ _SLACK = Fraction(1, 2 ** (_BITS - 40))
 
 def _smooth(op: Op, z: Fraction) -> Enclosure:
     """A curved activation between two dyadic numbers."""
-    (entry,) = (e for e in CURVED.values() if type(e.op) is type(op))
+    (entry,) = (e for e in CURVED.values() if e.op is op)
     with mpmath.workprec(_BITS):
         value = entry.act(mpmath.mpf(z.numerator) / z.denominator)
         digits = int(mpmath.floor(mpmath.ldexp(value, _BITS)))

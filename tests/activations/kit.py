@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import mpmath
 import torch
 from torch import Tensor
 
 from krelax.activations import (
+    ELU,
+    GELU,
     Activation,
+    Atan,
+    Ceil,
+    Cos,
+    Erf,
     Exp,
+    Floor,
+    HardSwish,
     LeakyReLU,
     Log,
     Max,
+    Mish,
     Power,
+    Product,
     Reciprocal,
     ReciprocalSqrt,
     Relaxation,
     ReLU,
+    Round,
+    Shrink,
     Sigmoid,
+    Sign,
+    SiLU,
+    Sin,
     Softplus,
+    Softsign,
     Sqrt,
     Square,
     Tanh,
+    TanhGELU,
+    Threshold,
 )
+from krelax.activations.swish import Gated
 
 mpmath.mp.prec = 200
 mpf = mpmath.mpf
@@ -58,6 +79,14 @@ def _stationary(steepest: float, gain: float) -> Callable[[float, float], list[N
     return points
 
 
+def _exactly(z: Number) -> Number:
+    return mpf(0)
+
+
+def _no_limits(z: Number) -> list[Number]:
+    return []
+
+
 def _everywhere(lower: float, upper: float) -> bool:
     return True
 
@@ -65,6 +94,7 @@ def _everywhere(lower: float, upper: float) -> bool:
 def _slope(inverse: Callable[[Number], list[Number]]) -> Callable[[float, float], list[Number]]:
     """Stationary points of an act, by where its derivative has a given value."""
 
+    @cache
     def points(slope: float, coeff: float) -> list[Number]:
         return inverse(mpf(slope) / mpf(coeff)) if coeff else []
 
@@ -74,27 +104,43 @@ def _slope(inverse: Callable[[Number], list[Number]]) -> Callable[[float, float]
 @dataclass(frozen=True)
 class Elementwise:
     """An activation of one number: `act` is its exact value, `stationary(slope, coeff)` where the support may lie, and
-    `defined` says over which intervals it is defined."""
+    `defined` says over which intervals it is defined.
+
+    Computed values may be off by `blur` units more, of which supports know. `limits` are one-sided ones where it jumps.
+    Points are listed up to the `furthest` one.
+    """
 
     name: str
     op: Activation
     act: Callable[[Number], Number]
     stationary: Callable[[float, float], list[Number]] = _no_points
     defined: Callable[[float, float], bool] = _everywhere
+    blur: Callable[[Number], Number] = _exactly
+    limits: Callable[[Number], list[Number]] = _no_limits
+    furthest: float = math.inf
 
     @property
     def total(self) -> bool:
         """Whether it is defined for every number."""
         return self.defined is _everywhere
 
+    @property
+    def jumps(self) -> bool:
+        """Whether it jumps somewhere: the closure of its graph has more points than the graph."""
+        return self.limits is not _no_limits
+
     def height(self, lower: float, upper: float) -> Number:
         """Largest |act(z)| in an interval."""
-        flat = [z for z in self.stationary(0.0, 1.0) if lower <= z <= upper]
-        return max(abs(self.act(z)) for z in (mpf(lower), mpf(upper), *flat))
+        return _height(self, lower, upper)
+
+    def values(self, z: Number) -> list[Number]:
+        """Its value, and what it comes near to from either side."""
+        return [self.act(z), *self.limits(z)]
 
     def takes(self, lower: float, upper: float, dtype: torch.dtype) -> bool:
         """Whether its values over an interval are numbers, and far from overflow."""
-        return self.defined(lower, upper) and self.height(lower, upper) < torch.finfo(dtype).max / 64
+        within = max(abs(lower), abs(upper)) <= self.furthest
+        return within and self.defined(lower, upper) and self.height(lower, upper) < torch.finfo(dtype).max / 64
 
     def relax(self, intervals: Sequence[tuple[float, float]], dtype: torch.dtype) -> Relaxation:
         """Its relaxation over a batch of intervals: bounds of shape `(len(intervals), 1)`."""
@@ -102,14 +148,22 @@ class Elementwise:
         return self.op.relax(lower, upper)
 
 
+@cache
+def _height(entry: Elementwise, lower: float, upper: float) -> Number:
+    flat = [z for z in entry.stationary(0.0, 1.0) if lower <= z <= upper]
+    return max(abs(entry.act(z)) for z in (mpf(lower), mpf(upper), *flat))
+
+
 @dataclass(frozen=True)
 class Windowed:
-    """An activation of `size` numbers, which are the last axis of its operand."""
+    """An activation of `size` numbers, which are the last axis of its operand. `height` is how large it can be, by how
+    large they can be."""
 
     name: str
     op: Activation
     act: Callable[[Sequence[Number]], Number]
     size: int
+    height: Callable[[Sequence[Number]], Number] = max
 
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its relaxation over a batch of boxes `(batch, size)`."""
@@ -137,11 +191,140 @@ def _logit(share: Number) -> list[Number]:
     return [mpmath.log(share / (1 - share))] if 0 < share < 1 else []
 
 
+def _both(root: Number) -> list[Number]:
+    return [root, -root]
+
+
+def _elu(alpha: float, scale: float, stretch: float) -> Elementwise:
+    a, b, c = mpf(alpha), mpf(scale), mpf(stretch)
+
+    def act(z: Number) -> Number:
+        return b * z if z > 0 else b * a * mpmath.expm1(z / c)
+
+    def points(slope: Number) -> list[Number]:
+        return [z for z in ([c * mpmath.log(slope * c / (a * b))] if slope > 0 else []) if z < 0]
+
+    return Elementwise(f"elu-{alpha:g}-{stretch:g}", ELU(alpha, scale, stretch), act, _slope(points))
+
+
+def _normal(z: Number) -> Number:
+    return mpmath.erfc(-z / mpmath.sqrt(2)) / 2
+
+
+def _inner(z: Number) -> Number:
+    return 2 * mpmath.sqrt(2 / mpmath.pi) * (z + mpf(0.044715) * z**3)
+
+
+def _inner_rise(z: Number) -> Number:
+    return 2 * mpmath.sqrt(2 / mpmath.pi) * (1 + 3 * mpf(0.044715) * z * z)
+
+
+def _gated(
+    name: str,
+    op: Gated,
+    gate: Callable[[Number], Number],
+    rise: Callable[[Number], Number],
+    blur: Callable[[Number], Number] = _exactly,
+) -> Elementwise:
+    """z times a gate, which has the derivative `rise`."""
+    turns = op.profile.turns
+
+    def derivative(z: Number) -> Number:
+        return gate(z) + z * rise(z)
+
+    def points(slope: Number) -> list[Number]:
+        found = []
+        for low, high in zip((mpf(-300), *map(mpf, turns)), (*map(mpf, turns), mpf(60)), strict=True):
+            first, last = derivative(low) - slope, derivative(high) - slope
+            if first * last < 0:
+                missing = lambda z: derivative(z) - slope  # noqa: E731
+                found.append(mpmath.findroot(missing, (low, high), solver="ridder", tol=1e-80, verify=False))
+        return found
+
+    return Elementwise(name, op, lambda z: z * gate(z), _slope(points), blur=blur)
+
+
+def _mish_gate(z: Number) -> Number:
+    return mpmath.tanh(mpmath.log1p(mpmath.exp(z)))
+
+
+def _hard_swish(z: Number) -> Number:
+    return z * min(max(z + 3, mpf(0)), mpf(6)) / 6
+
+
+def _periods(angles: Callable[[Number], list[Number]]) -> Callable[[float, float], list[Number]]:
+    def points(ratio: Number) -> list[Number]:
+        return [z + 2 * mpmath.pi * k for z in (angles(ratio) if abs(ratio) <= 1 else []) for k in range(-8, 9)]
+
+    return _slope(points)
+
+
+def _jumps(
+    name: str, op: Activation, act: Callable[[Number], Number], places: Sequence[float], *, whole: bool = False
+) -> Elementwise:
+    """A function that jumps at some places, or at whole numbers from the first of them."""
+    tiny = mpf(2) ** -150
+    every = [mpf(p) + k for p in places for k in range(-4, 5)] if whole else [mpf(p) for p in places]
+    near = [z + side * tiny for z in every for side in (-1, 0, 1)]
+
+    def limits(z: Number) -> list[Number]:
+        jumps = (z - mpf(places[0])) == int(z - mpf(places[0])) if whole else z in every
+        return [act(z - abs(z) * tiny - tiny), act(z + abs(z) * tiny + tiny)] if jumps else []
+
+    return Elementwise(name, op, act, lambda slope, coeff: near, limits=limits)
+
+
+def _shrunk(limit: float, bias: float) -> Callable[[Number], Number]:
+    return lambda z: z - bias * mpmath.sign(z) if abs(z) > limit else mpf(0)
+
+
 ELEMENTWISE = [
     Elementwise("relu", ReLU(), _piecewise(0.0)),
     *(Elementwise(f"leaky-{s:g}", LeakyReLU(s), _piecewise(s)) for s in (0.0, 1e-9, 0.01, 0.3, 1.0)),
     Elementwise("sigmoid", Sigmoid(), _sigmoid, _stationary(0.25, 1)),
     Elementwise("tanh", Tanh(), mpmath.tanh, _stationary(1.0, 2)),
+    Elementwise(
+        "erf",
+        Erf(),
+        mpmath.erf,
+        _slope(lambda s: _both(mpmath.sqrt(-mpmath.log(s * mpmath.sqrt(mpmath.pi) / 2))) if 0 < s < 1.128 else []),
+    ),
+    Elementwise("atan", Atan(), mpmath.atan, _slope(lambda s: _both(mpmath.sqrt(1 / s - 1)) if 0 < s <= 1 else [])),
+    Elementwise(
+        "softsign",
+        Softsign(),
+        lambda z: z / (1 + abs(z)),
+        _slope(lambda s: _both(1 / mpmath.sqrt(s) - 1) if 0 < s <= 1 else []),
+    ),
+    _gated("silu", SiLU(), _sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
+    _gated("gelu", GELU(), _normal, mpmath.npdf, lambda z: z * z if z < 0 else mpf(0)),
+    _gated(
+        "gelu-tanh",
+        TanhGELU(),
+        lambda z: _sigmoid(_inner(z)),
+        lambda z: (
+            2
+            * mpmath.sqrt(2 / mpmath.pi)
+            * (1 + 3 * mpf(0.044715) * z * z)
+            * _sigmoid(_inner(z))
+            * _sigmoid(-_inner(z))
+        ),
+        lambda z: max(-4 * _inner(z), mpf(0)),
+    ),
+    _gated("mish", Mish(), _mish_gate, lambda z: (1 - _mish_gate(z) ** 2) * _sigmoid(z)),
+    Elementwise("hard-swish", HardSwish(), _hard_swish, _slope(lambda s: [3 * s - mpf(1.5)])),
+    Elementwise("sin", Sin(), mpmath.sin, _periods(lambda s: _both(mpmath.acos(s))), furthest=20.0),
+    Elementwise(
+        "cos", Cos(), mpmath.cos, _periods(lambda s: [-mpmath.asin(s), mpmath.pi + mpmath.asin(s)]), furthest=20.0
+    ),
+    _jumps("floor", Floor(), mpmath.floor, [0.0], whole=True),
+    _jumps("ceil", Ceil(), mpmath.ceil, [0.0], whole=True),
+    _jumps("round", Round(), mpmath.nint, [0.5], whole=True),
+    _jumps("sign", Sign(), mpmath.sign, [0.0]),
+    _jumps("threshold", Threshold(0.25, 0.125), lambda z: z if z > 0.25 else mpf(0.125), [0.25]),
+    _jumps("shrink-hard", Shrink(0.5), _shrunk(0.5, 0.0), [-0.5, 0.5]),
+    _jumps("shrink-soft", Shrink(0.5, 0.5), _shrunk(0.5, 0.5), [-0.5, 0.5]),
+    *(_elu(*numbers) for numbers in ((1.0, 1.0, 1.0), (2.0, 1.05, 1.0), (0.5, 1.0, 1.0), (1.5, 1.0, 1.5))),
     Elementwise("exp", Exp(), mpmath.exp, _slope(lambda s: [mpmath.log(s)] if s > 0 else [])),
     Elementwise("log", Log(), mpmath.log, _slope(lambda s: [1 / s] if s > 0 else []), lambda l, u: l > 0),
     Elementwise("softplus", Softplus(), lambda z: mpmath.log1p(mpmath.exp(z)), _slope(_logit)),
@@ -163,4 +346,7 @@ ELEMENTWISE = [
         lambda l, u: l > 0 or u < 0,
     ),
 ]
-WINDOWED = [Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)]
+WINDOWED = [
+    *(Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)),
+    Windowed("product", Product(), mpmath.fprod, 2, mpmath.fprod),
+]

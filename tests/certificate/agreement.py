@@ -31,7 +31,6 @@ from krelax.certificate.format.archive import read, write
 from krelax.certificate.format.schema import Certificate
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
-from krelax.network.nonlinear import ONNX
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
 from krelax.problem.region import Ball, Box, Region
@@ -48,6 +47,22 @@ _QUICK = Effort(leaves=32, rounds=10**9, depth=24, root=_SHORT, leaf=Ascent(2, 0
 _SWEEPS = tuple(replace(_QUICK, rounds=rounds, partial=True) for rounds in (0, 3, 10))
 _NEURONS = Complete(
     split=("neurons",), branching=_QUICK, passes=(), turn=0.3, between=0.1, sweeps=(Effort(rounds=0, root=_SHORT),)
+)
+
+# Activations that are defined for all numbers, do not grow faster than them, and have no parameters that are needed.
+_TOTAL = (
+    "LeakyRelu",
+    "Sigmoid",
+    "Tanh",
+    "Softplus",
+    "Elu",
+    "Selu",
+    "Erf",
+    "Atan",
+    "Softsign",
+    "HardSwish",
+    "Sin",
+    "Cos",
 )
 
 
@@ -141,7 +156,7 @@ class Author:
         self.shape = (self.shape[0], *((n - k) // stride + 1 for n in self.shape[1:]))
 
     def activation(self) -> None:
-        x, kinds = self.last, ["Relu", "Relu", *ONNX, "Abs", "Clip", "Max"]
+        x, kinds = self.last, ["Relu", "Relu", *_TOTAL, "Abs", "Clip", "Max", "Mul", "MatMul"]
         match self.rng.choice(kinds):
             case "LeakyRelu":
                 self.last = self.add("LeakyRelu", x, alpha=float(self.rng.choice([0.01, 0.125, 0.3])))
@@ -151,8 +166,21 @@ class Author:
             case "Max":
                 other = self.add("Mul", x, self.constant(np.float32(-0.5)))
                 self.last = self.add("Max", x, other)
+            case "Mul":
+                other = self.add("Relu", self.add("Add", x, self.constant(self.weights(*self.shape))))
+                self.last = self.add("Mul", x, other)
+            case "MatMul":
+                self._outer()
             case kind:
                 self.last = self.add(str(kind), x)
+
+    def _outer(self) -> None:
+        """All products of the entries of a vector, summed up along both axes after a step."""
+        if len(self.shape) == 3:
+            return
+        column = self.add("Transpose", self.last, perm=[1, 0])
+        every = self.add("MatMul", column, self.last)
+        self.last = self.add("MatMul", self.last, self.add("Relu", every))
 
     def block(self) -> None:
         before, shape = self.last, self.shape
@@ -161,7 +189,7 @@ class Author:
         if len(self.shape) == 3 and self.rng.random() < 0.5:
             self.pool()
         if self.shape == shape and before != "x" and self.rng.random() < 0.6:
-            self.last = self.add("Add", self.last, before)
+            self.last = self.add(str(self.rng.choice(["Add", "Add", "Mul"])), self.last, before)
 
     def write(self, path: Path) -> None:
         for _ in range(int(self.rng.integers(1, 4))):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tests.certificate.values import ACTIVATIONS
 
-from krelax.certificate.kernel.activations import LeakyReLU, Maximum, ReLU, Rule, Sigmoid, Tanh
+from krelax.certificate.errors import Rejected
+from krelax.certificate.kernel.activations import LeakyReLU, Maximum, Product, ReLU, Rule, Sigmoid, Tanh
 from krelax.certificate.kernel.arithmetic import Exact, Fixed, Float64
 
 RULES_TRIED = {"relu": ReLU(), "leaky": LeakyReLU(0.125), "sigmoid": Sigmoid(), "tanh": Tanh()}
@@ -99,3 +100,48 @@ def test_a_mixture_of_members_costs_nothing(ar: Any) -> None:
         price = ar.floats(rule.price(ar, behind, ar.number(slope), (lower, upper))).sum()
         z = lower + (upper - lower) * np.round(rng.random((500, 3)) * 4) / 4
         assert (z @ slope[0] - coeff[0, 0] * z.max(1)).max() - 1e-12 <= price <= 1e-12
+
+
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
+def test_the_price_of_a_product_is_attained_at_a_corner(ar: Any) -> None:
+    rng = np.random.default_rng(5)
+    lower, upper = (end.reshape(-1, 4) for end in ends(rng, 400))  # two products in a row
+    coeff, rule = rng.normal(0, 1, (100, 2)), Product()
+    behind = rule.behind(ar.number(coeff))
+    lines = [rule.lines((lower, upper), parallel) for parallel in (False, True)]
+    chosen = [np.where(ar.floats(behind) > 0, *both) * ar.floats(behind) for both in lines]
+    share = rng.integers(0, 5, (200, 1, 4)) / 4
+    share[:4] = np.array([[a, b, a, b] for a in (0, 1) for b in (0, 1)])[:, None]
+    z = (lower + share * (upper - lower)).clip(lower, upper)
+    for slope in (rng.normal(0, 1, (100, 4)), *chosen):
+        price = ar.floats(rule.price(ar, behind, ar.number(slope), (lower, upper)))
+        searched = (slope * z).reshape(200, 100, 2, 2).sum(3) - coeff * z[..., 0::2] * z[..., 1::2]
+        assert (price >= searched.max(0) - 1e-12 * (1 + abs(price))).all()
+        assert np.allclose(price, searched.max(0))
+    low, high = rule.interval((lower, upper), False)
+    values = z[..., 0::2] * z[..., 1::2]
+    assert (low <= values).all()
+    assert (values <= high).all()
+    for below, above in lines:  # neither kind of lines is worse than what intervals say
+        middle = (lower + upper) / 2
+        for slope, sign in ((below, 1.0), (above, -1.0)):
+            one = np.full((100, 4), sign)
+            bound = (slope * sign * middle).reshape(100, 2, 2).sum(2) - rule.price(
+                Float64(), one, sign * slope, (lower, upper)
+            )
+            assert (bound >= np.where(sign > 0, low, -high) - 1e-9).all()
+
+
+def test_a_product_that_float32_may_not_hold_is_rejected() -> None:
+    ends = np.array([[1.0, 1.0]]), np.array([[2.0**80, 2.0**60]])
+    assert Product().interval(ends, False)[1][0, 0] >= 2.0**140
+    with pytest.raises(Rejected, match="may overflow"):
+        Product().interval(ends, True)
+
+
+def test_the_sign_of_a_product_is_known_however_small_it_is() -> None:
+    tiny = np.array([[1e-300, 1e-300]]), np.array([[2e-300, 3e-300]])
+    assert (Product().interval(tiny, False)[0] >= 0).all()
+    none = np.array([[0.0, -np.inf]]), np.array([[1.0, np.inf]])
+    with np.errstate(all="ignore"):
+        assert [end.item() for end in Product().interval(none, False)] == [-np.inf, np.inf]

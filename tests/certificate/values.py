@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from krelax.certificate.kernel.activations import LeakyReLU, Maximum, ReLU, Rule, Sigmoid, Tanh
+from krelax.certificate.kernel.activations import LeakyReLU, Maximum, Product, ReLU, Rule, Sigmoid, Tanh
+from krelax.certificate.kernel.activations.curve import Curve
+from krelax.certificate.kernel.activations.steps import Jumping
+from krelax.certificate.kernel.activations.wave import Sin
 from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.kernel.network import Affine, Network
 
@@ -16,6 +19,7 @@ ACTIVATIONS: dict[type[Rule], Callable[[Any, Any], Any]] = {
     LeakyReLU: lambda rule, z: np.maximum(z, rule.negative_slope * z),
     Sigmoid: lambda rule, z: 0.5 + 0.5 * np.tanh(z / 2),
     Tanh: lambda rule, z: np.tanh(z),
+    Product: lambda rule, z: z[:, 0::2] * z[:, 1::2],
     Maximum: lambda rule, z: z.reshape(len(z), -1, rule.window).max(2),
 }
 
@@ -29,8 +33,15 @@ def evaluate(network: Network, x: Any) -> list[Any]:
         if isinstance(node, Affine):
             values.append(node.forward(Float64(), inputs))
         else:
-            values.append(ACTIVATIONS[type(node.rule)](node.rule, *inputs))
+            rule = node.rule
+            values.append(_value(rule, inputs[0]))
     return values
+
+
+def _value(rule: Rule, z: Any) -> Any:
+    if isinstance(rule, Curve | Sin):
+        return rule.act(z)
+    return sum(rule.act(z)) if isinstance(rule, Jumping) else ACTIVATIONS[type(rule)](rule, z)
 
 
 def evaluate_exactly(network: Network, x: Any) -> Any | None:

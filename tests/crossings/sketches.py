@@ -21,11 +21,12 @@ from krelax.network.onnx_operators import READERS
 # Attributes of an activation's ONNX operator, for activations that have fields.
 _ATTRIBUTES = {"negative_slope": "alpha"}
 
-# How those are written that are no operator by their own name.
-_WRITTEN: dict[str, Callable[[Sketch, str], str]] = {"square": lambda g, x: g.node("Pow", x, g.constant(2.0))}
-
-# Structures put any numbers into their activations, so these are the ones that are defined for all.
-ACTIVATIONS: dict[str, Elementwise] = {a.name: a for a in ELEMENTWISE if a.total}
+# Structures put any numbers into their activations, and some are of type float64: these curves are bounded, and ONNX
+# Runtime has them in both types.
+_CURVES = {"sin", "cos"}
+ACTIVATIONS: dict[str, Elementwise] = {
+    a.name: a for a in ELEMENTWISE if a.op.leak is not None or a.name in {"sigmoid", "tanh"} | _CURVES
+}
 
 
 def representatives() -> list[str]:
@@ -67,8 +68,6 @@ class Sketch:
 
     def act(self, x: str) -> str:
         op = self._activation.op
-        if self._activation.name in _WRITTEN:
-            return _WRITTEN[self._activation.name](self, x)
         attributes = {_ATTRIBUTES[f.name]: getattr(op, f.name) for f in fields(op)}
         operator = next(name for name in READERS if name.lower() == type(op).__name__.lower())
         return self.node(operator, x, **attributes)

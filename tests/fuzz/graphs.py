@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tests.fuzz import converters
 
 from krelax.network.nonlinear import ONNX
 
@@ -62,10 +63,10 @@ class Maker:
         values = self.rng.normal(0, 1, shape)
         return np.where(self.rng.random(shape) < 0.1, 0, values)
 
-    def call(self, op: str, *operands: str, outputs: int = 1, **attributes: Any) -> list[str]:
+    def call(self, op: str, *operands: str, outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
         names = [self.name() for _ in range(outputs)]
-        made = helper.make_node(op, list(operands), names)
-        kinds = {k: onnx.AttributeProto.INTS if isinstance(v, list) else None for k, v in attributes.items()}
+        made = helper.make_node(op, list(operands), names, domain=domain)
+        kinds = {k: _list_kind(v) if isinstance(v, list) else None for k, v in attributes.items()}
         made.attribute.extend(
             helper.make_attribute(k, v, attr_type=kinds[k]) for k, v in attributes.items() if v is not None
         )
@@ -85,10 +86,18 @@ class Maker:
         outs = [helper.make_tensor_value_info(self.last, kind, None)]
         graph = helper.make_graph(self.nodes, "g", ends, outs, self.constants)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid(rng.choice(["", "ai.onnx"]), self.version)])
+        if any(n.domain for n in self.nodes):
+            made.opset_import.append(helper.make_opsetid(converters.ML, 3))
         made.ir_version = int(rng.integers(4, 11))
         return bytes(made.SerializeToString())
 
     input_shape: list[int]
+
+
+def _list_kind(values: list[Any]) -> Any:
+    """Of what kind an attribute is that has a list, perhaps of nothing."""
+    kinds = {str: onnx.AttributeProto.STRINGS, float: onnx.AttributeProto.FLOATS}
+    return kinds.get(type(next(iter(values), 0)), onnx.AttributeProto.INTS)
 
 
 def _axis(m: Maker, rank: int) -> int:
@@ -224,6 +233,82 @@ def arithmetic(m: Maker) -> None:
     m.last = m.call(op, *pair)[0]
 
 
+def products(m: Maker) -> None:
+    """Of two branches, or of one and itself."""
+    m.begin()
+    op = m.some("Mul", "Mul", "MatMul", "MatMul", "Gemm")
+    other = m.last if m.rng.random() < 0.3 else m.call(m.some("Relu", "Neg"), m.last)[0]
+    if m.rng.random() < 0.2:
+        other = m.call("Add", other, m.constant(_like(m)))[0]
+    if m.rng.random() < (0.2 if op == "Mul" else 0.7):
+        other = m.call("Transpose", other)[0]
+    more: dict[str, Any] = {}
+    if op == "Gemm":
+        more = {"alpha": m.some(None, 0.5), "transA": m.some(None, 1), "transB": m.some(None, 1)}
+    needed = op == "Gemm" and (m.version < 11 or m.rng.random() < 0.3)
+    bias = [m.constant(m.floats(1))] if needed else []
+    m.last = m.call(op, *m.some([m.last, other], [other, m.last]), *bias, **more)[0]
+
+
+def composites(m: Maker) -> None:
+    """Quotients, softmax, normalisations, norms."""
+    m.begin()
+    op = m.some("Div", "Div", "Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization",
+                "GroupNormalization", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "Einsum")  # fmt: skip
+    rank = len(m.shape)
+    if op == "Div":
+        positive = m.call("Add", m.call("Abs", m.last)[0], m.constant(0.5))[0]
+        below = m.some(positive, m.call("Sqrt", positive)[0])
+        m.last = m.call("Div", m.some(m.last, m.constant(_like(m))), below)[0]
+    elif op in {"Softmax", "LogSoftmax"}:
+        m.apply(op, axis=m.some(None, _axis(m, rank)))
+    elif op.endswith("Normalization"):
+        _normalised(m, op)
+    elif op == "Einsum":
+        equations = ("ij,kj->ik", "ij,ij->i", "...i,...i", "i,j->ij", "ijk,ijl->ikl", "ij,jk", "ij,kl->ik")
+        m.last = m.call(op, m.last, m.call("Neg", m.last)[0], equation=m.some(*equations))[0]
+    else:
+        keep, axes = m.some(None, 0, 1), _axes(m, rank) or None
+        if m.version >= 18:
+            m.apply(op, *([m.whole(*axes)] if axes else []), keepdims=keep)
+        else:
+            m.apply(op, axes=axes, keepdims=keep)
+
+
+def _normalised(m: Maker, op: str) -> None:
+    rank = len(m.shape)
+    if op == "LayerNormalization":
+        axis = _axis(m, rank)
+        shape = m.shape[axis:] if -rank <= axis < rank else m.shape
+        more = [m.constant(m.floats(*shape))] if m.rng.random() < 0.5 else []
+        m.apply(op, m.constant(m.floats(*m.some(shape, shape[-1:]))), *more, axis=axis, epsilon=m.some(None, 0.01))
+        return
+    channels = m.shape[1] if rank > 1 else 1
+    groups = m.some(1, channels)
+    size = groups if op[0] == "G" and m.version < 21 else channels
+    attributes = {"num_groups": groups} if op[0] == "G" else {}
+    m.apply(op, m.constant(m.floats(size)), m.constant(m.floats(size)), **attributes)
+
+
+def recurrent(m: Maker) -> None:
+    m.shape = [int(n) for n in m.rng.integers(1, 4, 3)]
+    m.begin()
+    kind, size = m.some("LSTM", "GRU", "RNN"), int(m.rng.integers(1, 4))
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    direction = m.some(None, "forward", "reverse", "bidirectional")
+    ways = 2 if direction == "bidirectional" else 1
+    layout = m.some(None, None, 0) if m.version >= 14 else None
+    weights = [m.constant(m.floats(ways, gates * size, n)) for n in (m.shape[2], size)]
+    bias = [m.constant(m.floats(ways, 2 * gates * size))] if m.rng.random() < 0.7 else []
+    more: dict[str, Any] = {"linear_before_reset": m.some(None, 0, 1)} if kind == "GRU" else {}
+    if m.rng.random() < 0.2:
+        usual = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": [m.some("Tanh", "Relu")]}
+        more["activations"] = usual[kind] * ways
+    names = m.call(kind, m.last, *weights, *bias, outputs=3 if kind == "LSTM" else 2,
+                   direction=direction, layout=layout, hidden_size=size, **more)  # fmt: skip
+    m.last = m.some(*names)
+
+
 def extremum(m: Maker) -> None:
     m.begin()
     others = [m.constant(_like(m)) for _ in range(m.rng.integers(0, 3))]
@@ -235,7 +320,8 @@ def extremum(m: Maker) -> None:
 
 def elementwise(m: Maker) -> None:
     m.begin()
-    op = m.some(*ONNX, "Abs", "Neg", "Identity", "Dropout", "Clip", "Clip", "Cast")
+    total = [op for op in ONNX if op not in {"Log", "Sqrt", "Reciprocal", "Pow"}]
+    op = m.some(*total, "Abs", "Neg", "Identity", "Dropout", "Clip", "Clip", "Cast")
     if op == "LeakyRelu":
         m.apply(op, alpha=m.some(None, 0.1, 0.0, 1.0, 1.5, -0.5))
     elif op == "Clip" and m.version < 11:
@@ -390,8 +476,9 @@ def constants(m: Maker) -> None:
 
 
 PIECES: list[Callable[[Maker], None]] = [
-    gemm, matmul, conv, conv_transpose, pool, pool, global_pool, batch_norm, arithmetic, extremum, elementwise,
-    elementwise, reshape, axes_of, axes_of, movement, movement, slices, split, concat, pad, constants,
+    gemm, matmul, conv, conv_transpose, pool, pool, global_pool, batch_norm, arithmetic, products, composites,
+    composites, recurrent, extremum, elementwise, elementwise, reshape, axes_of, axes_of,
+    movement, movement, slices, split, concat, pad, constants, *converters.PIECES,
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
+from krelax.activations import LeakyReLU, Max, Product, ReLU, Sigmoid, Tanh
 from krelax.bounds.backward import neurons
 from krelax.errors import UnsupportedError
 from krelax.network.graph import Builder
@@ -210,6 +210,7 @@ ACTIVATIONS = {
     "leaky": (LeakyReLU(0.2), lambda z: torch.where(z > 0, z, 0.2 * z)),
     "sigmoid": (Sigmoid(), lambda z: 1 / (1 + torch.exp(-z))),
     "tanh": (Tanh(), lambda z: 2 / (1 + torch.exp(-2 * z)) - 1),
+    "product": (Product(), lambda z: z[..., :2].prod(-1)),
     "max": (Max(), lambda z: z.sort(-1).values[..., -1]),
 }
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tests.problem.texts import BOUNDED, DECLARED, NETWORK
 
 from krelax.problem.exact import Limit, enclosure
-from krelax.problem.query import Case, Halfspace, element_name
+from krelax.problem.interface import element_name
+from krelax.problem.query import Case, Halfspace
 from krelax.problem.vnnlib import read_vnnlib
 
 REPOSITORY = Path(__file__).resolve().parents[2]

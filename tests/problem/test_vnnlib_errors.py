@@ -84,11 +84,6 @@ MALFORMED = {
     "division": (BOUNDED + "(assert (<= (/ Y_0 2) 0))", "is not a term"),
     "empty sum": (BOUNDED + "(assert (<= (+) 0))", "is not a term"),
     "unknown command": (BOUNDED + SAFE + "(check-sat)", "not a supported command"),
-    "no upper bound": (DECLARED + "(assert (= X_0 0))(assert (>= X_1 0))" + SAFE, "X_1 has no upper bound"),
-    "unbounded in a branch": (
-        DECLARED + "(assert (= X_1 0))(assert (or (and (= X_0 0) (<= Y_0 0)) (and (>= X_0 0) (<= Y_0 0))))",
-        "X_0 has no upper bound",
-    ),
     "network without version": (NETWORK.split("\n", 1)[1], "start the file with"),
     "scalars in version 2": ("(vnnlib-version <2.0>)" + DECLARED, "belongs to VNN-LIB 1.0"),
     "late version": (BOUNDED + "(vnnlib-version <2.0>)", "first command"),
@@ -120,10 +115,16 @@ MALFORMED = {
         "declares no output",
     ),
 }
+# Terms of a sum, no two of which are alike, and networks like the first one.
+WIDE = (
+    "(+ "
+    + " ".join(f"(* {'Y_0 ' * (i % 16 + 1)} {'X_0 ' * (i // 16 % 16)} {'X_1 ' * (i // 256)} 1)" for i in range(500))
+    + ")"
+)
+TWIN = "(declare-network f{n} (equal-to net) (declare-input A{n} float32 [1,2]) (declare-output B{n} float32 [2]))"
 UNSUPPORTED = {
-    "inputs and outputs": (BOUNDED + "(assert (<= X_0 Y_0))", ":10: a constraint on both"),
-    "several inputs": (BOUNDED + "(assert (<= (+ X_0 X_1) 0))", ":10: a constraint on several inputs"),
-    "product of outputs": (BOUNDED + "(assert (<= (* Y_0 Y_1) 0))", "product of two variables"),
+    "product of sums": (BOUNDED + f"(assert (<= (* {WIDE} {WIDE}) 0))", "a product of 500 by 500 terms"),
+    "high degree": (BOUNDED + f"(assert (<= (* {'Y_0 ' * 33}) 0))", "a polynomial of degree 33"),
     "implication": (BOUNDED + "(assert (=> (<= Y_0 0) (<= Y_1 0)))", "is not a comparison"),
     "annotation": (BOUNDED + "(assert (! (<= Y_0 0) :named a))", "is not a comparison"),
     "logic": ("(set-logic QF_LRA)" + BOUNDED, "not a supported command"),
@@ -131,17 +132,11 @@ UNSUPPORTED = {
     "function of something": ("(declare-fun Z_0 () Real)", "call inputs X_0"),
     "mixed types": (DECLARED + "(declare-const X_2 Float32)", "another type"),
     "version 3": ("(vnnlib-version <3.0>)", "only \\(vnnlib-version <2.0>\\)"),
-    "two networks": (NETWORK + NETWORK.split("\n", 1)[1], ":3: several networks"),
-    "two inputs": (
-        "(vnnlib-version <2.0>)(declare-network f (declare-input A Real [1])(declare-input B Real [1]))",
-        "several inputs",
+    "an input from the file": (
+        "(vnnlib-version <2.1>)(declare-network f (declare-input A Real [1] initialized)(declare-output B Real [1]))",
+        "\\(initialized\\) is not supported",
     ),
-    "hidden layer": (
-        '(vnnlib-version <2.0>)(declare-network f (declare-hidden Z float32 [1] "z"))',
-        "'\\(declare-hidden ...\\)' in a network declaration is not supported",
-    ),
-    "equal networks": ("(vnnlib-version <2.0>)(declare-network f (equal-to g))", "equal-to g"),
-    "isomorphic networks": ("(vnnlib-version <2.0>)(declare-network f (isomorphic-to g))", "isomorphic-to g"),
+    "too many networks": (NETWORK + "".join(TWIN.format(n=n) for n in range(200)), "more than 200 networks"),
     "integer tensor": (
         "(vnnlib-version <2.0>)(declare-network f (declare-input X int8 [1]))",
         "element type int8",

@@ -14,7 +14,8 @@ from tests.problem.test_vnnlib import halfspaces
 from tests.problem.texts import BOUNDED, BOUNDED_2
 
 from krelax.errors import InputError
-from krelax.problem.query import Case, Halfspace, fits
+from krelax.problem.interface import fits
+from krelax.problem.query import Case, Halfspace
 from krelax.problem.vnnlib import read_vnnlib
 
 SAFE = "(assert (<= Y_0 0))"

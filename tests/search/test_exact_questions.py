@@ -37,6 +37,10 @@ def ramp(kind: int = TensorProto.FLOAT, op: str = "Relu", inputs: int = 1) -> on
     return model(nodes, {"one": one}, [tensor("x", shape, kind)], [tensor("y", shape, kind)])
 
 
+def read(path: Path, scores: bool) -> Network:
+    return load_onnx(path, scores=scores)
+
+
 Ask = Callable[..., Outcome]
 
 
@@ -44,8 +48,10 @@ Ask = Callable[..., Outcome]
 def ask(tmp_path: Path) -> Ask:
     """The outcome of a property with one input and one output."""
 
-    def put(proto: onnx.ModelProto, *asserts: str, inputs: int = 1, method: str = "crown") -> Outcome:
-        lines = [f"(declare-const {name}_{i} Real)" for name in "XY" for i in range(inputs)]
+    def put(
+        proto: onnx.ModelProto, *asserts: str, inputs: int = 1, method: str = "crown", kind: str = "Real"
+    ) -> Outcome:
+        lines = [f"(declare-const {name}_{i} {kind})" for name in "XY" for i in range(inputs)]
         (tmp_path / "spec.vnnlib").write_text("\n".join([*lines, *(f"(assert {a})" for a in asserts)]), "utf-8")
         network = load_onnx(save(proto, tmp_path / "net.onnx"))
         return verify(network, read_vnnlib(tmp_path / "spec.vnnlib"), VerifyOptions(method, timeout=20))
@@ -76,9 +82,9 @@ def point(outcome: Outcome) -> tuple[Fraction, Fraction]:
         (["(= X_0 0.1)", "(>= Y_0 0.05)"], VIOLATED),
         (["(= X_0 1e-45)", "(> Y_0 0)"], VIOLATED),
         (["(> X_0 0.1)", "(< X_0 0.1000000000000000001)", "(<= Y_0 0.2)"], VIOLATED),
-        # the nearest float32 is unsafe, which is above 0.1, and 0.1 is not, or nobody can tell
+        # the nearest float32 is unsafe, which is above 0.1, and 0.1 is not, or just so
         (["(= X_0 0.1)", "(>= Y_0 0.1000000001)"], HOLDS),
-        (["(= X_0 0.1)", "(>= Y_0 0.1)"], UNKNOWN),
+        (["(= X_0 0.1)", "(>= Y_0 0.1)"], VIOLATED),
         (["(> X_0 1)", "(<= X_0 1.00000011920928955078125)", "(>= Y_0 0.5)"], VIOLATED),
         (["(>= X_0 1e-46)", "(<= X_0 1e-44)", "(> Y_0 0)"], VIOLATED),  # subnormal numbers
         (["(>= X_0 -1)", "(<= X_0 1)", "(>= Y_0 1)"], VIOLATED),
@@ -140,18 +146,35 @@ def satisfied(text: str, x: Fraction, y: Fraction) -> bool:
         ["(>= X_0 -1)", "(<= X_0 -0.5)", "(> Y_0 0)"],
         ["(>= X_0 -1)", "(< X_0 1)", "(>= Y_0 1)"],
         ["(> X_0 0)", "(<= X_0 1)", "(<= Y_0 0)"],
-        ["(>= X_0 0)", "(<= X_0 1)", "(= Y_0 0.1)"],
     ],
 )
 def test_what_only_the_closure_allows_is_never_violated(ask: Ask, asserts: Sequence[str]) -> None:
-    """Strict inequalities at ties, in outputs and in inputs, and an output that no float32 is."""
+    """Strict inequalities at ties, in outputs and in inputs."""
     assert ask(ramp(), *asserts, method="alpha").verdict is not VIOLATED
 
 
+def test_an_output_that_no_float_is_is_a_question_about_real_numbers(ask: Ask) -> None:
+    """Exact numbers find the input where variables are declared real; declared float32, none is known."""
+    asserts = ["(>= X_0 0)", "(<= X_0 1)", "(= Y_0 0.1)"]
+    outcome = ask(ramp(), *asserts)
+    assert outcome.verdict is VIOLATED
+    assert point(outcome)[0] == Fraction("0.1")
+    assert ask(ramp(), *asserts, method="alpha", kind="Float32").verdict is UNKNOWN
+
+
 def test_a_region_without_numbers_says_so(ask: Ask) -> None:
-    outcome = ask(ramp(), "(= X_0 0.1)", "(>= Y_0 0.1)")
-    assert "holds no float32 point" in outcome.reason
-    assert "holds no float64 point" in ask(ramp(TensorProto.DOUBLE), "(= X_0 0.1)", "(>= Y_0 0.1)").reason
+    asserts = ["(= X_0 0.1)", "(>= Y_0 0.1)"]
+    assert "holds no float32 point" in ask(ramp(), *asserts, kind="Float32").reason
+    assert "holds no float64 point" in ask(ramp(TensorProto.DOUBLE), *asserts, kind="Float64").reason
+
+
+def test_inputs_without_bounds_are_decided_exactly_or_refused_by_name(ask: Ask) -> None:
+    assert ask(ramp(), "(>= X_0 0)", "(< Y_0 0)").verdict is HOLDS
+    assert ask(ramp(), "(>= X_0 0)", "(>= Y_0 1e30)").verdict is VIOLATED
+    with pytest.raises(InputError, match="X_0 has no upper bound; bound every input on both sides"):
+        ask(ramp(op="Sigmoid"), "(>= X_0 0)", "(<= Y_0 0.25)")
+    with pytest.raises(InputError, match="X_0 has no lower bound"):
+        ask(ramp(op="Sigmoid"), "(or (and (= X_0 0) (<= Y_0 0)) (and (<= X_0 0) (>= Y_0 0.75)))")
 
 
 def test_a_float64_network_is_judged_in_float64(ask: Ask) -> None:
@@ -215,12 +238,12 @@ DECLARED = {"name": "N", "element": "float32", "inputs": "[1,2]", "outputs": "[1
 def test_declarations_are_those_of_the_network(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     path, net = tmp_path / "spec.vnnlib", save(ramp(inputs=2), tmp_path / "net.onnx")
     path.write_text(TENSORS.format(**DECLARED | changes, first="[0,0]", second="[0,1]"), "utf-8")
-    arguments = (path, net, lambda: load_onnx(net), VerifyOptions("crown"))
+    arguments = (path, {"N": net}, read, VerifyOptions("crown"))
     if message:
         with pytest.raises(InputError, match=message):
-            verify_file(*arguments, name="N")
+            verify_file(*arguments)
     else:
-        assert verify_file(*arguments, name="N")[1].verdict is HOLDS
+        assert verify_file(*arguments)[1].verdict is HOLDS
 
 
 def test_shapes_of_another_order_are_refused(tmp_path: Path) -> None:
@@ -247,10 +270,10 @@ def test_reading_counts_against_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "spec.vnnlib"
     path.write_text(f"(declare-const X_0 Real)(declare-const Y_0 Real)(assert (or {cases}))", "utf-8")
 
-    def load() -> Network:
-        raise AssertionError
+    def load(file: Path, scores: bool) -> Network:
+        raise AssertionError(file, scores)
 
-    specification, outcome = verify_file(path, tmp_path / "net.onnx", load, VerifyOptions(timeout=1e-3))
+    specification, outcome = verify_file(path, {None: tmp_path / "net.onnx"}, load, VerifyOptions(timeout=1e-3))
     assert specification is None
     assert (outcome.verdict, outcome.reason) == (UNKNOWN, "timeout")
 

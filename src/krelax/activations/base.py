@@ -90,6 +90,7 @@ class Activation(Op):
     """
 
     name: ClassVar[str]
+    published: ClassVar[bool] = False  # whether bounds of layers by closed-form slopes replace those by intervals
     work: ClassVar[float] = 500.0  # products of two numbers that crossing one neuron takes as long as
 
     def shape(self, *inputs: Shape) -> Shape:
@@ -118,10 +119,10 @@ class Relaxation(ABC):
 
     `reduces` says whether the activation removes the last axis of z (a maximum over windows): its coefficients then
     have one axis less than its slopes. `optimised` says for the lower and the upper line whether its slope is worth
-    optimising, and `step` how large its range is, as a scale for step sizes: None where that differs from neuron to
-    neuron. `derived` is the rule by which the checker
-    of certificates chooses slopes where a certificate names none. Bounds, and with them all that is made of
-    them, are laid out row by row, whatever the operators before the activation do with their axes.
+    optimising, and `step` how large its range is, as a scale for step sizes; None if slopes have ranges of their own.
+    `derived` is the rule by which the checker of certificates chooses slopes where a certificate names none. Bounds,
+    and with them all that is made of them, are laid out row by row, whatever the operators before the activation do
+    with their axes.
     """
 
     reduces = False
@@ -251,6 +252,10 @@ class Relaxation(ABC):
         for lower in (True, False):
             for rule in (Rule.FIXED_0, Rule.FIXED_1, Rule.ADAPTIVE):
                 yield lower, self.slopes(rule)[0 if lower else 1]
+
+    def behind(self, coeff: Tensor) -> Tensor:
+        """Coefficients of the activation, with an axis of one where its pre-activations have another one."""
+        return coeff.unsqueeze(-1) if self.reduces else coeff
 
     def matters(self) -> Tensor:
         """Which pre-activations the value can depend on at all, `(batch, *shape of z)`."""

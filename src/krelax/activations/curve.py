@@ -70,6 +70,15 @@ class Curve(Activation):
         """All points where the derivative may be `slope`, but for rounding: the derivative there, or the point itself,
         is within a few units of roundoff. Anything where there is none."""
 
+    def found(self, slope: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """The same, and how much higher than the tangent at such a point others near it may be that have this very
+        slope, by the coefficient; None if that is only rounding."""
+        return [(z, None) for z in self.stationary(slope)]
+
+    def blur(self, z: Tensor) -> Tensor | None:
+        """How many more units of rounding (of the type's eps) values may be off, relatively."""
+        return None
+
     def inside(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Whether it is defined all over an interval."""
         first, last = self.profile.domain
@@ -110,9 +119,10 @@ class CurveHull(Relaxation):
 
     def interval(self) -> tuple[Tensor, Tensor]:
         profile, limits = self.op.profile, torch.finfo(self.lower.dtype)
-        values = torch.stack([*self._at, *(self.op.forward(self._constant(t)) for t in profile.extrema)])
-        low, high, slack = values.amin(0), values.amax(0), _ULPS * limits.eps
-        low, high = low - slack * low.abs() - limits.tiny, high + slack * high.abs() + limits.tiny
+        points = torch.stack([*self._ends, *(self._constant(t) for t in profile.extrema)])
+        values, blur = self.op.forward(points), self.op.blur(points)
+        error = (_ULPS + (0.0 if blur is None else blur)) * limits.eps * values.abs() + limits.tiny
+        low, high = (values - error).amin(0), (values + error).amax(0)
         if not self._all_known:
             low, high = torch.where(self._known, low, -inf), torch.where(self._known, high, inf)
             defined = self.op.inside(self.lower, self.upper)
@@ -125,19 +135,29 @@ class CurveHull(Relaxation):
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         low, high = (t.unsqueeze(1) for t in self._ends)
         points = [self._constant(t).unsqueeze(1) for t in self.op.profile.kinks]
-        points += [p.nan_to_num().clamp(low, high) for p in self._stationary(slope / coeff)]
+        found = self._found(slope / coeff)
+        points += [p.nan_to_num().clamp(low, high) for p, _ in found]
         at = [t.unsqueeze(1) for t in self._at] + [self.op.forward(p) for p in points]
         shape = torch.broadcast_shapes(low.shape, slope.shape, coeff.shape)
         z, a = (torch.stack([t.expand(shape) for t in ts]) for ts in ([low, high, *points], at))
-        value, arg = (slope * z - coeff * a).max(0, keepdim=True)
+        values = slope * z - coeff * a
+        for i, (_, missed) in enumerate(found, start=len(z) - len(found)):
+            if missed is not None:
+                values[i] += coeff.abs() * missed
+        if (blur := self.op.blur(z)) is not None:
+            values += (coeff * a).abs() * blur * torch.finfo(a.dtype).eps
+        value, arg = values.max(0, keepdim=True)
         value, z, a = value[0], z.gather(0, arg)[0], a.gather(0, arg)[0]
-        if not self._all_known:
-            nothing = ~self._known.unsqueeze(1)
-            value = torch.where(nothing, torch.where((slope == 0) & (coeff == 0), 0.0, inf), value)
-        return Support(value, z, a)
+        return Support(self._unless_lost(value, slope, coeff), z, a)
 
-    def _stationary(self, slope: Tensor) -> tuple[Tensor, ...]:
-        return self.op.stationary(slope)
+    def _unless_lost(self, value: Tensor, slope: Tensor, coeff: Tensor) -> Tensor:
+        """There is no support where nothing is known, unless nothing is asked."""
+        if self._all_known:
+            return value
+        return torch.where(self._known.unsqueeze(1), value, torch.where((slope == 0) & (coeff == 0), 0.0, inf))
+
+    def _found(self, slope: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        return self.op.found(slope)
 
     def _candidates(self) -> list[Tensor]:
         """Where it turns, so that pieces are convex or concave."""

@@ -1,4 +1,4 @@
-"""Curves made of exponentials and logarithms: exp, log, softplus."""
+"""Curves made of exponentials and logarithms: exp, log, softplus, ELU and its kin."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from krelax.activations.curve import Curve, Profile
+from krelax.errors import UnsupportedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,38 @@ class Softplus(Curve):
 
     def stationary(self, slope: Tensor) -> tuple[Tensor, ...]:
         return (logit(slope),)
+
+
+@dataclass(frozen=True, eq=False)
+class ELU(Curve):
+    """`scale * z` where z is not negative, else `scale * alpha * (exp(z / stretch) - 1)`; UnsupportedError unless all
+    three are positive. ELU has `alpha` alone, SELU a `scale`, too, and of CELU alpha is the `stretch`."""
+
+    alpha: float
+    scale: float = 1.0
+    stretch: float = 1.0
+
+    name = "elu"
+
+    def __post_init__(self) -> None:
+        if not all(0 < number < inf for number in (self.alpha, self.scale, self.stretch)):
+            raise UnsupportedError("an ELU whose parameters are not positive")
+
+    @property
+    def profile(self) -> Profile:  # type: ignore[override]
+        bend = "0" if self.alpha == self.stretch else "+" if self.alpha < self.stretch else "-"
+        return Profile(f"+{bend}0", (0.0,))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        negative = self.scale * (self.alpha * (inputs[0].clamp(max=0) / self.stretch).expm1())
+        return self.scale * inputs[0].clamp(min=0) + negative
+
+    def derivative(self, z: Tensor) -> Tensor:
+        below = (self.scale * self.alpha / self.stretch) * (z / self.stretch).clamp(max=0).exp()
+        return torch.where(z < 0, below, self.scale)
+
+    def stationary(self, slope: Tensor) -> tuple[Tensor, ...]:
+        return (self.stretch * (slope * (self.stretch / (self.scale * self.alpha))).log(),)
 
 
 def logit(share: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class LeakyReLU(Activation):
     negative_slope: float
 
     name = "leaky-relu"
+    published = True
     work = 50.0
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ class Max(Activation):
     """Largest entry along the last axis, which disappears (max pooling, after `Take` laid out the windows)."""
 
     name = "max"
+    published = True
     work = 50.0
 
     def shape(self, *inputs: Shape) -> Shape:

@@ -15,6 +15,7 @@ class ReLU(Activation):
     """`max(z, 0)`."""
 
     name = "relu"
+    published = True
     work = 50.0
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -21,11 +21,11 @@ class SShaped(Relaxation):
 
     optimised = (True, True)
     derived = Rule.PARALLEL
+    step = None
 
     def __init__(self, op: Activation, lower: Tensor, upper: Tensor, scale: float, gain: float, offset: float) -> None:
         super().__init__(op, lower, upper)
         self.scale, self.gain, self.offset = scale, gain, offset
-        self.step = scale * gain / 4
 
     def _act(self, z: Tensor) -> Tensor:
         return z.tanh() if self.offset else z.sigmoid()
@@ -72,8 +72,9 @@ class SShaped(Relaxation):
         return (torch.where(self.upper <= 0, 0.0, below), torch.where(self.lower >= 0, 0.0, above)), (first, second)
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
-        steepest = self._derivative(torch.zeros_like(self.lower).clamp(self.lower, self.upper))
-        return torch.zeros_like(self.lower), steepest
+        """Those of the curve: the best lines touch it, or are chords."""
+        flattest = torch.minimum(self._derivative(self.lower), self._derivative(self.upper))
+        return flattest, self._derivative(torch.zeros_like(self.lower).clamp(self.lower, self.upper))
 
     def _chord(self) -> Tensor:
         width = self.upper - self.lower

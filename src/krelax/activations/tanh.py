@@ -15,6 +15,7 @@ class Tanh(Activation):
     """Hyperbolic tangent."""
 
     name = "tanh"
+    published = True
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].tanh()

@@ -33,12 +33,13 @@ Number = float | Fraction
 _FLOATS = (torch.float32, torch.float64)
 
 
-def as_network(model: Model, shape: Sequence[int]) -> Network:
-    """The network in a model; a module is captured for items of a shape. Raises InputError."""
+def as_network(model: Model, shape: Sequence[int], scores: bool = False) -> Network:
+    """The network in a model; a module is captured for items of a shape. With `scores` only the order of the
+    outputs counts. Raises InputError."""
     if isinstance(model, Network):
         return model
     if isinstance(model, str | Path):
-        return load_onnx(model)
+        return load_onnx(model, scores=scores)
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model is a {type(model).__name__}; give a torch module or the path of an ONNX file")
     example = torch.zeros(1, *shape, dtype=_type_of(model), device=_device_of(model))
@@ -89,13 +90,13 @@ def taken(
     if isinstance(x, str | Path):
         if isinstance(model, torch.nn.Module):
             raise InputError("items from a file need a model with a shape: give krelax.from_torch(module, example)")
-        network = as_network(model, ())
+        network = as_network(model, (), scores=True)
         labels = None if y is None else _path(y)
         agree = agreement(network, scaling)
         return network, load_images(x, network.input_shape, prod(network.output_shape), layout, labels, agree=agree)
     items, classes = _arrays(x, y)
     raw = Raw(_pixels(items), classes, [f"item {i}" for i in range(len(items))])
-    network = as_network(model, items.shape[1:])
+    network = as_network(model, items.shape[1:], scores=True)
     _check_classifier(network)
     agree = agreement(network, scaling)
     return network, fitted([raw], "x", network.input_shape, prod(network.output_shape), layout, agree=agree)

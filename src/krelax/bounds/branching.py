@@ -21,7 +21,7 @@ from krelax.bounds.backward import Form
 from krelax.bounds.clips import Clips
 from krelax.bounds.compression import without_inactive
 from krelax.bounds.evaluator import Evaluator
-from krelax.bounds.floors import Floors
+from krelax.bounds.floors import UNNOTICED, Floors
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance, OutOfTime, chunk_queries, helpers, memory_budget, pieces, workers
 from krelax.bounds.intermediate import ASCENT_COPIES
@@ -29,6 +29,7 @@ from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import COLUMNS, Leaves
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.order import WorstFirst
+from krelax.bounds.pace import SAMPLE, Pace
 from krelax.bounds.recorder import Recorder
 from krelax.bounds.tree import Tree, once
 from krelax.errors import InputError
@@ -145,6 +146,7 @@ class Branching:
         can = isinstance(instance.region, Box) and start.device.type == "cpu"
         self._clips_after = effort.clips if can and effort.clips is not None else torch.inf
         self._order, self._spent = WorstFirst(self._weight), 0.0
+        self._pace = Pace(self._evaluator, effort.leaf)
         self._until: float | None = None
         self._tree, self._size = self._plant(target)
         self.leaves, self._fresh = len(self._tree), True
@@ -258,6 +260,8 @@ class Branching:
         rows = rows[: self._tree.free // 2]
         if not len(rows):
             return []
+        if self._pace.is_due(self.leaves) and not self._effort.partial:
+            self._pace.look(self._tree.open.select(rows[:SAMPLE]), self._tree.target)
         self._begun += 1
         portion, cores = self._size // 2, workers(rows.device)
         if cores > 1 and self._evaluator.compiled:  # which holds no lock: one part for each core
@@ -267,12 +271,26 @@ class Branching:
     def _split(self, parents: Leaves) -> Split:
         """Both children of leaves. Changes nothing else: runs beside others."""
         children = parents.children()
-        points, middle = self._evaluator.improve(children, self._effort.leaf)
+        points, middle = self._evaluator.improve(children, self._pace.ascent)
+        self._take_back(parents, children)
         self._floors.inherit(parents, children)
         self._floors.prove_done(children)
         if self._clips.begun:
             self._clips.apply(children, middle)
         return Split(children, points)
+
+    def _take_back(self, parents: Leaves, children: Leaves) -> None:
+        """Children that optimising has made worse than their parents go on from the choices of these, which are worth
+        no less in either half."""
+        slack = UNNOTICED * (1 + parents.value.abs())
+        worse = (children.value.view(2, -1) < parents.value - slack).any(0).nonzero()[:, 0]
+        if not len(worse):
+            return
+        again = parents.select(worse).children().wide(children.neuron.shape[1])
+        self._evaluator.improve(again, self._pace.kept)
+        place = torch.cat([worse, worse + len(parents)])
+        better = (again.value > children.value[place]).nonzero()[:, 0]
+        children.write(place[better], again.select(better))
 
     def _begin_clips(self) -> None:
         open_ = self._among_open(self._tree.open.branch >= 0)

@@ -51,8 +51,7 @@ class Pieces:
 
     def worth(self, own: Relaxation) -> Splits:
         """What it is worth to split the split neurons of the leaves again, `(splits,)` each."""
-        lower, upper = (t.flatten()[self.place][None] for t in (own.lower, own.upper))
-        return Splits(*(t[0] for t in worth_splitting(own.over(lower, upper))))
+        return worth_at(own, self.place)
 
 
 class _Tape(NamedTuple):
@@ -103,8 +102,8 @@ class Curved(Step):
 
     def backward(self, coeff: Tensor) -> Relaxed:
         positive = torch.gt(coeff, 0, out=torch.empty_like(coeff))
-        line = torch.lerp(self.upper.value, self.lower.value, positive)
-        slopes = coeff * line
+        line = torch.lerp(self.upper.value, self.lower.value, self.relaxation.behind(positive))
+        slopes = self.relaxation.behind(coeff) * line
         if len(self.pieces.place):
             slopes.view(-1).index_add_(0, self.pieces.place, -self.pieces.side * self.multiplier.value)
         found = self._own.support(self._turn(slopes), self._turn(coeff))
@@ -112,26 +111,34 @@ class Curved(Step):
         return Relaxed(slopes, value.flatten(2).sum(-1), tape=_Tape(positive, line, z, a))
 
     def forward(self, coeff: Tensor, before: Tensor, tape: _Tape) -> Tensor:
-        moved = before - tape.z
-        self.lower.gradient = coeff.clamp(min=0) * moved
-        self.upper.gradient = coeff.clamp(max=0) * moved
+        moved, behind = before - tape.z, self.relaxation.behind(coeff)
+        self.lower.gradient = behind.clamp(min=0) * moved
+        self.upper.gradient = behind.clamp(max=0) * moved
         if len(self.pieces.place):
             along = -self.pieces.side * moved.reshape(-1)[self.pieces.place]
             self.multiplier.gradient = along * self.pieces.ends(self._own)
+        if self.relaxation.reduces:
+            return tape.a + (tape.line * moved).sum(-1)
         return torch.addcmul(tape.a, tape.line, moved)
 
     def prices(self, coeff: Tensor) -> Tensor:
         """What splitting each neuron is expected to be worth, `(leaves, neurons)`: what its line loses, less what the
         line of the worse piece will lose."""
         found = self._worth(coeff.shape[1])
-        coeff = coeff[0].flatten(1)
+        coeff = self._entrywise(coeff)
         return torch.maximum(coeff * found.lower, -coeff * found.upper)
 
     def points(self, coeff: Tensor, neuron: Tensor) -> Tensor:
         """Where to split a neuron of each leaf, `(leaves,)`, for the sake of the line that its coefficient takes."""
         found, neuron = self._worth(coeff.shape[1]), neuron[:, None]
-        coeff, lower, upper = (t.gather(1, neuron)[:, 0] for t in (coeff[0].flatten(1), found.at_lower, found.at_upper))
+        parts = (self._entrywise(coeff), found.at_lower, found.at_upper)
+        coeff, lower, upper = (t.gather(1, neuron)[:, 0] for t in parts)
         return torch.where(coeff > 0, lower, upper)
+
+    def _entrywise(self, coeff: Tensor) -> Tensor:
+        """For every neuron of every leaf the coefficient behind the activation, `(leaves, neurons)`."""
+        behind = self.relaxation.behind(coeff[0])
+        return behind.expand(len(behind), *self.relaxation.lower.shape[1:]).flatten(1)
 
     def _worth(self, leaves: int) -> Splits:
         """What splits are worth, `(leaves, neurons)` each."""
@@ -153,3 +160,14 @@ def worth_splitting(relaxation: Relaxation) -> Splits:
     inside = [(relaxation.lower < t) & (t < relaxation.upper) for t in (at_lower, at_upper)]
     low, high = (torch.where(i, t, 0.0) for i, t in zip(inside, (found.lower, found.upper), strict=True))
     return Splits(at_lower, low, at_upper, high)
+
+
+def worth_at(relaxation: Relaxation, place: Tensor) -> Splits:
+    """The same of some neurons, by their places in a tensor `(leaves, *shape)`, flattened; `(neurons,)` each. Of an
+    activation of several numbers all of them count."""
+    width = relaxation.lower.shape[-1] if relaxation.reduces else 1
+    windows = (t.reshape(-1, width)[place // width] for t in (relaxation.lower, relaxation.upper))
+    lower, upper = (t if relaxation.reduces else t[:, 0] for t in windows)
+    found = worth_splitting(relaxation.over(lower[None], upper[None]))
+    member = (place % width)[:, None]
+    return Splits(*(t[0].reshape(-1, width).gather(1, member)[:, 0] for t in found))

@@ -21,7 +21,7 @@ from krelax.bounds.leaves import Leaves
 from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, climb
 from krelax.bounds.site_table import Sites
-from krelax.bounds.sites import alone
+from krelax.bounds.sites import Anywhere, alone
 from krelax.bounds.steps import Witness
 from krelax.problem.region import dot
 from krelax.problem.region import middle as middle_of
@@ -65,6 +65,11 @@ class Evaluator:
         convex = convex_activations(instance.fast_network, fast) if assumed is None else set()
         none = exact.constant.new_zeros(0, dtype=torch.bool)
         self._convex = torch.cat([none, *(none.new_full((s.count,), i in convex) for i, s in self.sites.splittable())])
+
+    @property
+    def splits_curves(self) -> bool:
+        """Whether there are neurons that can be split anywhere."""
+        return any(isinstance(site, Anywhere) for site in self.sites.every.values())
 
     @property
     def compiled(self) -> bool:

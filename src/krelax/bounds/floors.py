@@ -13,7 +13,7 @@ from krelax.bounds.recorder import Recorder
 from krelax.watch import now
 
 # A child that falls below its parent by less, relatively, is not worth a proof of the parent.
-_UNNOTICED = 1e-3
+UNNOTICED = 1e-3
 
 
 class Floors:
@@ -62,7 +62,7 @@ class Floors:
         """No child is below its parent. Where its own choices would be, what it inherits is proven with those of the
         parent."""
         inherited = parents.value.repeat(2)
-        slack = _UNNOTICED * (1 + inherited.abs())
+        slack = UNNOTICED * (1 + inherited.abs())
         lost = (children.value < inherited - slack).view(2, -1).any(0).nonzero()[:, 0]
         self.prove(parents, lost)
         self.keep_proofs(parents)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from krelax.activations import Rule
+from krelax.bounds.copies import shared
 from krelax.bounds.forms import Form, absolutes, activate, affine, band_of, inputs, interval, spread_of
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import interval_is_exact, undecided
@@ -42,6 +43,8 @@ class Forward:
 
         Sound: forms enclose the nodes wherever the bounds of those before do, rounding included.
         """
+        if node < self._known:  # several activations read it
+            return
         room = self._room(bounds, node)
         if room == 0 or room < len(self._varied):
             return
@@ -111,5 +114,5 @@ def record_parallel(instance: Instance, bounds: LayerBounds, node: int, lower: T
     leaves = chosen(instance, parallel(instance, bounds), 1)
     lemmas = record_entries(instance, node, every, mask, both, leaves)
     assert lemmas is not None
-    below, above = lemmas.chunk(2, 1)
-    return below.reshape(lower.shape), above.reshape(lower.shape)
+    below, above = (shared(instance.network, node, t.reshape(lower.shape)) for t in lemmas.chunk(2, 1))
+    return below, above

@@ -12,6 +12,7 @@ from torch import Tensor
 from krelax.activations import Activation, Rule
 from krelax.bounds.backward import lower_bound, neurons, signed
 from krelax.bounds.cones import Cone, cones, entries
+from krelax.bounds.copies import copies, shared
 from krelax.bounds.instance import Instance, chunk_queries, side_by_side
 from krelax.bounds.layers import LayerBounds, Lemmas
 from krelax.bounds.optimise import Ascent, ascend
@@ -37,12 +38,19 @@ def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def undecided(instance: Instance, bounds: LayerBounds, node: int) -> Tensor:
-    """Entries of the pre-activation `node` whose bounds matter to an activation that reads it, and to the questions:
-    `(batch, n)`."""
+    """Entries of the pre-activation `node` whose bounds matter to an activation that reads it, and to the questions; of
+    copies of one number the first: `(batch, n)`."""
     readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
     masks = [op.relax(bounds.lower[node], bounds.upper[node]).unstable() for op in readers]
     mask = torch.stack(masks).any(0).flatten(1)
-    return mask & instance.seen[node] if node in instance.seen else mask
+    mask = mask & instance.seen[node] if node in instance.seen else mask
+    places = copies(instance.network, node)
+    if places is None:
+        return mask
+    places = places.to(mask.device)
+    # a copy that matters makes the first one matter
+    found = torch.zeros_like(mask, dtype=torch.uint8)
+    return found.scatter_reduce_(1, places.expand(len(mask), -1), mask.to(torch.uint8), "amax").bool()
 
 
 _RESHAPING = (Reshape, Transpose, Pad, Scale)
@@ -65,12 +73,15 @@ def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule
     """Bound the undecided entries of a pre-activation by one backward pass with a closed-form rule.
 
     The bounds replace those of interval arithmetic, as the methods are published: closed-form slopes are chosen from
-    the bounds, and tighter bounds can choose worse ones. Where windows of the node see a small part of the network,
-    passes go through their cones.
+    the bounds, and tighter bounds can choose worse ones. Those of curves and products are intersected: outside of its
+    domain nothing is known of a curve, and products gain more from narrow operands. Where windows of the node see a
+    small part of the network, passes go through their cones.
     """
     if interval_is_exact(instance.network, instance.region, node):
         return
     mask = undecided(instance, bounds, node)
+    readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
+    published = all(op.published for op in readers)
     views = _views(instance, bounds, node, rule, mask)
 
     def prove(view: View) -> Tensor:
@@ -82,7 +93,8 @@ def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule
     for view, value in zip(views, side_by_side(prove, views, mask.device), strict=True):
         index, valid = view.portion
         lemmas = record_entries(instance, node, index, valid, value, leaves)
-        bounds.replace(node, *_with(bounds, node, index, valid, value, lemmas))
+        put = bounds.replace if published else bounds.tighten
+        put(node, *_with(instance.network, bounds, node, index, valid, value, lemmas))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +183,7 @@ def tighten_by_ascent(instance: Instance, bounds: LayerBounds, node: int, ascent
 
     portions = _portions(instance, bounds, node, ASCENT_COPIES)
     for portion, proven in zip(portions, side_by_side(prove, portions, bounds.lower[0].device), strict=True):
-        bounds.tighten(node, *_with(bounds, node, *portion, *proven))
+        bounds.tighten(node, *_with(instance.network, bounds, node, *portion, *proven))
 
 
 # Entries of a pre-activation, and which of them are no padding, `(batch, m)` each.
@@ -197,7 +209,7 @@ def _widest(nodes: Sequence[Node]) -> int:
 
 
 def _with(
-    bounds: LayerBounds, node: int, index: Tensor, valid: Tensor, value: Tensor, lemmas: Tensor | None
+    network: Network, bounds: LayerBounds, node: int, index: Tensor, valid: Tensor, value: Tensor, lemmas: Tensor | None
 ) -> tuple[Tensor, Tensor, Lemmas | None]:
     """A node's bounds with those of some entries exchanged, and their lemmas: `value` holds lower bounds of the entries
     and of their negatives, `(batch, 2 m)`, and `lemmas` what proves them."""
@@ -205,7 +217,8 @@ def _with(
 
     def exchanged(old: Tensor, new: Tensor) -> Tensor:
         flat = old.flatten(1)
-        return flat.scatter(1, index, torch.where(valid, new, flat.gather(1, index))).reshape(old.shape)
+        changed = flat.scatter(1, index, torch.where(valid, new, flat.gather(1, index))).reshape(old.shape)
+        return shared(network, node, changed)
 
     lower, upper = exchanged(bounds.lower[node], below), exchanged(bounds.upper[node], -above)
     if lemmas is None:

@@ -100,10 +100,9 @@ class LayerBounds:
         return (self.lemmas or {}).get(node, (none, none))
 
     def changed(self, before: LayerBounds, node: int) -> Tensor:
-        """The lemmas, one after the other, that prove bounds of a node, and did not prove those that were there
-        before."""
+        """The lemmas, in order, that prove bounds of a node, and did not prove those that were there before."""
         pairs = zip(self.lemmas_of(node), before.lemmas_of(node), strict=True)
-        return torch.cat([new[(new != old) & (new > DERIVED)] for new, old in pairs])
+        return torch.cat([new[(new != old) & (new > DERIVED)] for new, old in pairs]).unique()
 
     def copy(self, nodes: int | None = None) -> LayerBounds:
         """The same bounds, of the first nodes or all, which change by themselves; without groups."""

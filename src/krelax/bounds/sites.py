@@ -12,7 +12,7 @@ from torch import Tensor
 
 from krelax.activations import Relaxation, Rule
 from krelax.activations.triangle import Triangle
-from krelax.bounds.curved import Curved, Pieces, worth_splitting
+from krelax.bounds.curved import Curved, Pieces, worth_at, worth_splitting
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
 from krelax.bounds.split import Narrowed, Split
@@ -235,10 +235,9 @@ class Anywhere(Splittable):
 
     def points(self, neuron: Tensor, row: Tensor, splits: Splits, leaves: int) -> Tensor:
         """Where some of so many leaves, `row`, best split one of their neurons, `(m,)` each."""
-        own, place = self.pieces(splits).over(self.relaxation, leaves), neuron - self.first
-        lower, upper = (t.flatten(1).expand(leaves, -1)[row, place][None] for t in (own.lower, own.upper))
-        found = worth_splitting(own.over(lower, upper))
-        return torch.where(found.lower > found.upper, found.at_lower, found.at_upper)[0]
+        own = self.pieces(splits).over(self.relaxation, leaves)
+        found = worth_at(own, neuron - self.first + row * self.count * (len(own.lower) > 1))
+        return torch.where(found.lower > found.upper, found.at_lower, found.at_upper)
 
     def worth_again(self, splits: Splits, leaves: int) -> Tensor:
         pieces = self.pieces(splits)

@@ -161,15 +161,15 @@ class Single(SingleNeuron):
         price = -dot(negative, lines.above)
         if lines.below is not None:
             price = price + dot(positive, lines.below)
-        if self.relaxation.reduces:
-            positive, negative = positive.unsqueeze(-1), negative.unsqueeze(-1)
+        positive, negative = self.relaxation.behind(positive), self.relaxation.behind(negative)
         return Relaxed(torch.addcmul(positive * lines.lower, negative, lines.upper), price, tape=lines)
 
     def forward(self, coeff: Tensor, before: Tensor, tape: Lines) -> Tensor:
+        behind = self.relaxation.behind(coeff)
         if self._lower is not None:
-            self._lower.gradient = coeff.clamp(min=0) * (before if tape.lower_at is None else before - tape.lower_at)
+            self._lower.gradient = behind.clamp(min=0) * (before if tape.lower_at is None else before - tape.lower_at)
         if self._upper is not None:
-            self._upper.gradient = coeff.clamp(max=0) * (before if tape.upper_at is None else before - tape.upper_at)
+            self._upper.gradient = behind.clamp(max=0) * (before if tape.upper_at is None else before - tape.upper_at)
         return self._follow(coeff, before, tape)
 
     def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:

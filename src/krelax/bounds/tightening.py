@@ -7,6 +7,7 @@ from torch import Tensor
 
 from krelax.bounds.backward import neurons, signed
 from krelax.bounds.branching import Branching, Effort
+from krelax.bounds.copies import shared
 from krelax.bounds.instance import Instance
 from krelax.bounds.intermediate import interval_is_exact, undecided
 from krelax.bounds.layers import LayerBounds, Lemmas
@@ -50,7 +51,9 @@ def tighten_layer(
     size = 1 + torch.maximum(lower[0, index[0]].abs(), upper[0, index[0]].abs())
     lower, upper = lower.index_copy(1, index[0], below[None]), upper.index_copy(1, index[0], -above[None])
     lemmas = None if found.lemmas is None else _among(bounds, node, index[0], found.lemmas)
-    bounds.tighten(node, lower.view_as(bounds.lower[node]), upper.view_as(bounds.upper[node]), lemmas)
+    sides = (t.view_as(bounds.lower[node]) for t in (lower, upper))
+    everywhere = [shared(instance.network, node, t) for t in (*sides, *(lemmas or ()))]
+    bounds.tighten(node, everywhere[0], everywhere[1], (everywhere[2], everywhere[3]) if lemmas else None)
     return bool((below + above > _CLEARLY * size).any())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from krelax.cli.shared import FILE, Asked, data_options, device_option, region_options
+from krelax.cli.shared import FILE, Asked, data_options, device_option, output_option, region_options, tell
 
 if TYPE_CHECKING:
     from krelax.bounds.bounded import Bounded
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def _image_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in (
         device_option,
+        output_option,
         data_options,
         region_options,
         click.option("--index", type=click.IntRange(min=0), required=True, metavar="I", help="Which image."),
@@ -79,6 +80,7 @@ def _bound(
     eps: Fraction | None,
     norm: str,
     clip: Any,
+    output: str | None,
     device: str,
     **about: Any,
 ) -> tuple[Questions, Bounded, float, int]:
@@ -98,7 +100,8 @@ def _bound(
     if eps is None:
         raise InputError("give the radius of the perturbation with --eps")
     check_device(device)
-    network = load_onnx(model)
+    network = load_onnx(model, output=output, scores=True)
+    tell(model, network.notes)
     asked = Asked.taken(about)
     data = asked.load(images, network)
     if index >= len(data):

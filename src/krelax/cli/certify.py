@@ -26,7 +26,9 @@ from krelax.cli.shared import (
     journal_options,
     kept,
     method_option,
+    output_option,
     region_options,
+    tell,
     timeout_option,
     warn,
     warn_of_obstacle,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     "--eps-file", type=FILE, metavar="FILE", help="A radius for each input (CSV), 0 for those that are fixed."
 )
 @data_options
+@output_option
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
 @timeout_option("Seconds for each image.", default=60.0)
@@ -104,6 +107,7 @@ def demo(dense: bool) -> int:
         "eps": exactly(str(BUNDLED_EPS)),
         "norm": "linf",
         "clip": (exactly("0"), exactly("1")),
+        "output": None,
         "method": "auto",
         "timeout": 60.0,
         "device": "cpu",
@@ -135,16 +139,18 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.run.journal import digest_of_network
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
-    report, hints = options.pop("report"), options.pop("hints")
+    report, hints, output = (options.pop(name) for name in ("report", "hints", "output"))
     about = Asked.taken(options)
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     check_journal(journal, resume, overwrite)
     asked = CertifyOptions(**options, scaling=about.scaling)
-    network = load_onnx(model)
+    network = load_onnx(model, output=output, scores=True)
+    tell(model, network.notes)
     data = about.load(images, network)
     indices = chosen(selection, len(data))
     settings = {"model": digest_of_network(model), **about.facts(images, data), **kept(folder, check, semantics)}
-    keeper = None if folder is None else Certificates(folder, model, check, semantics)
+    settings |= {} if output is None else {"output": output}
+    keeper = None if folder is None else Certificates(folder, model, check, semantics, output)
     warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,10 +60,15 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
     files = read_model(model)
     asked = None if specification is None else read_vnnlib(specification)
     errors = None if asked is None else match(certificate, asked.cases)
-    margins = check_certificate(
-        certificate, files, exact, errors, None if asked is None else partial(_check_fit, asked)
-    )
-    lines = [f"network {certificate.network}", semantics(certificate)]
+    seen: list[Interface] = []
+
+    def fits(interface: Interface) -> None:
+        seen.append(interface)
+        if asked is not None:
+            _check_fit(asked, interface)
+
+    margins = check_certificate(certificate, files, exact, errors, fits)
+    lines = [f"network {certificate.network}", *_about(certificate.output, seen[0]), semantics(certificate)]
     shown = len(margins) if full else _MOST_QUESTIONS
     for number, (question, margin) in enumerate(zip(certificate.questions[:shown], margins, strict=False)):
         clauses = int(question.clause.max()) + 1
@@ -85,6 +89,17 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
         f"{time.perf_counter() - began:.2f} s",
     ]
     return [*lines, "accepted: " + ", ".join(filter(None, facts))]
+
+
+def _about(output: str | None, file: Interface) -> list[str]:
+    """Which output, if the certificate says so, and what of it was proven."""
+    from krelax.errors import one_line
+
+    named = [] if output is None else [one_line(f"output {output!r}")]
+    if not file.head:
+        return named
+    left = ", ".join(op.rpartition(".")[2] for op in file.head)
+    return [*named, f"proven of the scores before {left}: y[i] > y[j] if and only if that is so of the scores"]
 
 
 def _specification(path: Path | None, asked: Specification | None) -> tuple[str, list[str]]:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from krelax.cli.shared import BUNDLED_EPS, FILE, Asked, bundled, data_options, exactly, region_options
+from krelax.cli.shared import (
+    BUNDLED_EPS,
+    FILE,
+    Asked,
+    bundled,
+    data_options,
+    exactly,
+    output_option,
+    region_options,
+    tell,
+)
 
 if TYPE_CHECKING:
     from krelax.explore.answers import Answers
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, metavar="I", help="Which image.")
 @region_options
 @data_options
+@output_option
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="P", help="Port of the page; a free one.")
 @click.option("--no-browser", is_flag=True, help="Only say where the page is.")
 @click.option("--export", type=FILE, metavar="FILE", help="Write the page to FILE, which needs no server, and end.")
@@ -51,6 +62,7 @@ def _question(
     eps: Fraction | None,
     norm: str,
     clip: Any,
+    output: str | None,
     **about: Any,
 ) -> Question:
     from krelax.errors import InputError
@@ -64,7 +76,8 @@ def _question(
         raise InputError("give labelled images after the model: a folder, or a file (.npz, .npy, .csv)")
     if eps is None:
         raise InputError("give the radius of the perturbation with --eps")
-    network = load_onnx(model)
+    network = load_onnx(model, output=output, scores=True)
+    tell(model, network.notes)
     asked = Asked.taken(about)
     return ask(network, asked.load(images, network), index, eps, norm, clip, model.name, asked.scaling)
 

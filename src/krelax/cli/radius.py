@@ -23,6 +23,8 @@ from krelax.cli.shared import (
     journal_options,
     kept,
     method_option,
+    output_option,
+    tell,
     timeout_option,
     warn,
     warn_of_obstacle,
@@ -52,6 +54,7 @@ class Share(click.ParamType[Fraction]):
     "--accuracy", type=Share(), default="1%", show_default=True, metavar="A", help="How near the two radii are to be."
 )
 @data_options
+@output_option
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
 @timeout_option("Seconds for each image.", default=60.0)
@@ -78,17 +81,20 @@ def radius(model: Path, images: Path, selection: slice | None, **options: Any) -
     from krelax.run.radius import radius as find
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
-    report, figure, about = options.pop("report"), options.pop("figure"), Asked.taken(options)
+    report, figure, output = (options.pop(name) for name in ("report", "figure", "output"))
+    about = Asked.taken(options)
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     check_journal(journal, resume, overwrite)
     if report is not None:
         check_output(report)
     asked = RadiusOptions(**options, scaling=about.scaling)
-    network = load_onnx(model)
+    network = load_onnx(model, output=output, scores=True)
+    tell(model, network.notes)
     data = about.load(images, network)
     indices = chosen(selection, len(data))
     settings = {"model": digest_of_network(model), **about.facts(images, data), **kept(folder, check, semantics)}
-    keeper = None if folder is None else Certificates(folder, model, check, semantics)
+    settings |= {} if output is None else {"output": output}
+    keeper = None if folder is None else Certificates(folder, model, check, semantics, output)
     warn_of_obstacle(keeper)
     with Progress(len(indices), "radii") as bar:
 

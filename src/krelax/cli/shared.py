@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,21 @@ def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, An
     if certificates is None:
         return {}
     return {"certificates": "checked" if check else "written", "semantics": semantics}
+
+
+def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Which output of the network is meant."""
+    text = "Which output of the network, by name, if it has several."
+    return click.option("--output", metavar="NAME", help=text)(function)
+
+
+@cache
+def tell(model: Path | str, notes: tuple[str, ...]) -> None:
+    """Say on stderr, once, what was chosen of a network, and what was left out."""
+    from krelax.errors import one_line
+
+    for note in notes:
+        click.echo(f"krelax: {model}: {one_line(note)}", err=True)
 
 
 def warn(name: str, reason: str) -> None:

@@ -14,7 +14,9 @@ from krelax.cli.shared import (
     device_option,
     kept,
     method_option,
+    output_option,
     program_began,
+    tell,
     timeout_option,
     warn,
     warn_of_obstacle,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Decide one VNN-LIB property.")
 @click.argument("query", type=FILE)
 @click.option("--network", "networks", multiple=True, required=True, metavar="[NAME=]FILE", help="The ONNX network.")
+@output_option
 @timeout_option("Seconds before giving up.")
 @click.option("--serialise-assignments", "folder", type=FILE, metavar="DIR", help="Also save a counterexample in DIR.")
 @click.option("--certificate", type=FILE, metavar="FILE", help="Write a proof to FILE if the property holds.")
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 def verify(
     query: Path,
     networks: tuple[str, ...],
+    output: str | None,
     timeout: float | None,
     folder: Path | None,
     certificate: Path | None,
@@ -57,25 +61,30 @@ def verify(
     """
     from krelax.cli import DONE, INTERNAL_ERROR, TIMED_OUT, UNKNOWN, VIOLATED
     from krelax.cli.patience import Patience
-    from krelax.errors import UnsupportedError
+    from krelax.errors import InputError, UnsupportedError
     from krelax.network.onnx import load_onnx
     from krelax.run.certificates import Certificates, check_target
     from krelax.run.verify import Clock, VerifyOptions, verify_file
 
-    if len(networks) > 1:
-        raise UnsupportedError("several networks in one query are not supported; give one --network")
-    called, file = _named(networks[0])
+    files = dict(map(_named, networks))
+    if len(files) < len(networks):
+        raise InputError("--network is given twice for one name; give NAME=FILE, each name once")
     if folder is not None:
         _make(folder)
     kept(certificate, check, semantics)
     if certificate is not None:
         check_target(certificate)
-    keeper = None if certificate is None else Certificates(certificate.parent, Path(file), check, semantics)
+    keeper = None
+    if certificate is not None:
+        if len(files) > 1:
+            raise UnsupportedError("certificates are about one network; leave the certificate out")
+        keeper = Certificates(certificate.parent, next(iter(files.values())), check, semantics, output)
     clock = Clock(None if deterministic else timeout, program_began())
 
-    def load() -> Network:
+    def load(file: Path, scores: bool) -> Network:
         with Patience(clock.left(), _too_late, TIMED_OUT):
-            network = load_onnx(file)
+            network = load_onnx(file, output=output, scores=scores)
+        tell(file, network.notes)
         warn_of_obstacle(keeper)
         return network
 
@@ -83,7 +92,7 @@ def verify(
     with Patience(clock.left() if keeper is None else None, _too_late, TIMED_OUT):
         left = timeout if deterministic else clock.left()
         options = VerifyOptions(method, left, device, deterministic=deterministic)
-        specification, outcome = verify_file(query, Path(file), load, options, keeper, called)
+        specification, outcome = verify_file(query, files, load, options, keeper)
     for warning in () if specification is None else specification.warnings:
         click.echo(f"krelax: {query}: warning: {warning}", err=True)
     if keeper is not None and certificate is not None:
@@ -99,16 +108,18 @@ def _show(outcome: Outcome, specification: Specification | None, folder: Path | 
     word = answer(outcome)
     click.echo("unknown" if word == "error" else word)
     if outcome.counterexample is not None and specification is not None:
-        _assignments((specification.input_name, specification.output_name), outcome.counterexample, folder)
+        _assignments(specification, outcome.counterexample, folder)
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
     click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
     return word
 
 
-def _named(network: str) -> tuple[str | None, str]:
+def _named(network: str) -> tuple[str | None, Path]:
     """The name and the file of `NAME=FILE`; a file that is there has no name, whatever it is called."""
     name, _, file = network.partition("=")
-    return (name, file) if file and name.isidentifier() and not Path(network).exists() else (None, network)
+    if file and name.isidentifier() and not Path(network).exists():
+        return name, Path(file)
+    return None, Path(network)
 
 
 def _keep(keeper: Certificates, certificate: Path, query: Path, outcome: Outcome) -> Outcome:
@@ -139,18 +150,17 @@ def _make(folder: Path) -> None:
         raise InputError(f"--serialise-assignments {folder}: cannot be a folder ({error.strerror})") from error
 
 
-def _assignments(names: tuple[str, str], found: Counterexample, folder: Path | None) -> None:
-    """Save the counterexample, one value a line, every number exactly; then print it, and what it cannot say."""
-    texts = []
-    for name, array, exact in zip(names, (found.x, found.y), (found.exact, {}), strict=True):
-        lines = [
-            f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]",
-            *(exact.get(i, repr(float(v))) for i, v in enumerate(array.flatten())),
-        ]
-        texts.append("\n".join(lines))
+def _assignments(specification: Specification, found: Counterexample, folder: Path | None) -> None:
+    """Save the counterexample, a tensor each; then print it, one value a line, every number exactly, and what it cannot
+    say."""
+    from krelax.run.assignment import assigned
+
+    tensors = assigned(specification, found)
+    for tensor in tensors:
         if folder is not None:
-            (folder / f"{name}.txt").write_text(texts[-1] + "\n", encoding="utf-8")
-    click.echo("\n".join(texts))
+            (folder / f"{tensor.name}.pb").write_bytes(tensor.proto())
+        click.echo("\n".join([f"{tensor.name} {tensor.element} [{','.join(map(str, tensor.shape))}]", *tensor.numbers]))
     if found.exact:
         kind = found.x.dtype.name
+        names = [" and ".join(t.name for t in tensors if t.given is given) for given in (True, False)]
         click.echo(f"krelax: {names[0]} lies between {kind} numbers; {names[1]} is for the nearest ones", err=True)

@@ -36,8 +36,8 @@ def reshape(builder: Builder, x: int, shape: Sequence[int]) -> int:
     return x if builder.shape(x) == target else builder.add(Reshape(target), x)
 
 
-def _joint_shape(*shapes: Shape) -> Shape:
-    """The shape that all `shapes` broadcast to."""
+def joint_shape(*shapes: Shape) -> Shape:
+    """The shape that all `shapes` broadcast to. Raises InputError if there is none."""
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
@@ -92,7 +92,7 @@ def scale_shift(builder: Builder, x: int, factor: Constant | None, shift: Consta
     constants = [c for c in (factor, shift) if c is not None]
     if not constants:
         return x
-    shape = _joint_shape(builder.shape(x), *(c.shape for c in constants))
+    shape = joint_shape(builder.shape(x), *(c.shape for c in constants))
     return builder.add(
         Scale(_value(factor), _value(shift), _error(factor), _error(shift)), broadcast(builder, x, shape)
     )
@@ -123,7 +123,7 @@ def add(builder: Builder, a: Operand, b: Operand, sign: int = 1) -> int:
         return scale_shift(builder, _node(a), None, b if sign > 0 else -b)
     if isinstance(a, Constant):
         return scale_shift(builder, b if sign > 0 else negate(builder, b), None, a)
-    shape = _joint_shape(builder.shape(a), builder.shape(b))
+    shape = joint_shape(builder.shape(a), builder.shape(b))
     branches = (broadcast(builder, a, shape), broadcast(builder, b, shape))
     return builder.add(Add((1, sign)), *branches)
 
@@ -226,9 +226,7 @@ def matmul(builder: Builder, a: Operand, b: Operand) -> int:
     if isinstance(b, Constant):
         return _times(builder, _node(a), b)
     if not isinstance(a, Constant):
-        raise UnsupportedError(
-            "product of two branches that both depend on the input; only products with constants are affine"
-        )
+        raise UnsupportedError("a product of two branches where one of them must be constant")
     if len(builder.shape(b)) == 1:
         return _times(builder, b, a if a.dim() == 1 else a.mT)
     b = swap_last(builder, b)
@@ -258,7 +256,7 @@ def _each_times(builder: Builder, x: int, constant: Constant) -> int:
     """`x @ constant` for a stack of matrices; the leading axes of both are broadcast."""
     shape = builder.shape(x)
     matrix = (1,) * (2 - len(shape)) + shape
-    lead = _joint_shape(matrix[:-2], constant.shape[:-2])
+    lead = joint_shape(matrix[:-2], constant.shape[:-2])
     stacks, (rows, inner), outputs = prod(lead), matrix[-2:], constant.shape[-1]
     builder.require(stacks * inner * outputs)
     x = broadcast(builder, reshape(builder, x, matrix), (*lead, rows, inner))

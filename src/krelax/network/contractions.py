@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from krelax.activations import LeakyReLU, Max, ReLU
 from krelax.errors import InputError, UnsupportedError
+from krelax.network import products
 from krelax.network.compose import (
     Operand,
     add,
@@ -94,10 +95,13 @@ def _same_sizes(builder: Builder, x: int, labels: str, constant: Constant, other
 
 
 def einsum(builder: Builder, equation: str, operands: Sequence[Operand]) -> int:
-    """What an equation of Einstein's summation says of one node, or of a node and a constant, in either order."""
+    """What an equation of Einstein's summation says of one node, of a node and a constant in either order, or of two
+    nodes."""
     shapes = [o.shape if isinstance(o, Constant) else builder.shape(o) for o in operands]
     labels, result = _labels(equation, [len(s) for s in shapes])
     nodes = [i for i, o in enumerate(operands) if not isinstance(o, Constant)]
+    if len(operands) == 2 and isinstance(operands[0], int) and isinstance(operands[1], int):
+        return products.contract(builder, operands[0], labels[0], operands[1], labels[1], result)
     if len(operands) > 2 or len(nodes) != 1:
         raise UnsupportedError(
             f"a product of {len(nodes)} operands that depend on the input and {len(operands) - len(nodes)} constants; "

@@ -53,13 +53,16 @@ class Network:
     Node 0 is the input, the last node is the output, and every node's inputs come before it. `replay`, where there
     is one, evaluates the model this network was read from in the model's own type, one input of `input_shape` at a
     time. That type is `replay_dtype`; the input must hold numbers of it, in whatever type they are given.
-    `converted` is the type that `to` gave it.
+    `converted` is the type that `to` gave it. `notes` say what of the model the network is, where that is not
+    plain, and `output` what the model calls its output, where it has names.
     """
 
     nodes: tuple[Node, ...]
     replay: Replay | None = field(default=None, repr=False)
     replay_dtype: Element = np.float32
     converted: torch.dtype | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
+    output: str = field(default="", repr=False)
 
     @property
     def input_shape(self) -> Shape:
@@ -164,6 +167,10 @@ class Builder:
         """Put another operator of the same shape in the place of one already added."""
         self._nodes[index] = replace(self._nodes[index], op=op)
         return index
+
+    def node(self, index: int) -> Node:
+        """A node already added."""
+        return self._nodes[index]
 
     def shape(self, index: int) -> Shape:
         """Shape of a node already added."""

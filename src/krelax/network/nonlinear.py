@@ -7,25 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp, prod
+from math import prod
 from typing import TYPE_CHECKING
 
-import torch
-
 from krelax.activations import (
+    ELU,
+    GELU,
     Activation,
+    Atan,
+    Ceil,
+    Cos,
+    Erf,
     Exp,
+    Floor,
+    HardSwish,
     LeakyReLU,
     Log,
+    Mish,
     Power,
     Reciprocal,
     ReciprocalSqrt,
     ReLU,
+    Round,
+    Shrink,
     Sigmoid,
+    Sign,
+    SiLU,
+    Sin,
     Softplus,
+    Softsign,
     Sqrt,
     Square,
     Tanh,
+    TanhGELU,
+    Threshold,
 )
 from krelax.errors import UnsupportedError
 from krelax.network.constants import Constant
@@ -50,6 +65,20 @@ def _pow(r: Reader) -> Activation:
     return power(float(number.item()))
 
 
+def _swish(r: Reader) -> Activation:
+    if r.attribute("alpha") != 1:
+        raise UnsupportedError("a swish with an alpha other than 1; export it as a product with a sigmoid")
+    return SiLU()
+
+
+def gelu(approximate: str) -> Activation:
+    """GELU, exactly or as `tanh` approximates it."""
+    forms: dict[str, Activation] = {"none": GELU(), "tanh": TanhGELU()}
+    if approximate not in forms:
+        raise UnsupportedError(f"GELU as {approximate!r} approximates it; krelax reads 'none' and 'tanh'")
+    return forms[approximate]
+
+
 @dataclass(frozen=True)
 class Onnx:
     """An ONNX operator: the `versions` of its definition that are read, by the operator set that brought them, and the
@@ -70,22 +99,47 @@ ONNX: dict[str, Onnx] = {
     "Reciprocal": Onnx(frozenset({6, 13}), lambda r: Reciprocal()),
     "Pow": Onnx(frozenset({7, 12, 13, 15}), _pow),
     "Softplus": Onnx(frozenset({1, 22}), lambda r: Softplus()),
+    "Elu": Onnx(frozenset({6, 22}), lambda r: ELU(r.attribute("alpha"))),
+    "Selu": Onnx(frozenset({6, 22}), lambda r: ELU(r.attribute("alpha"), r.attribute("gamma"))),
+    "Celu": Onnx(frozenset({12}), lambda r: ELU(r.attribute("alpha"), 1.0, r.attribute("alpha"))),
+    "Erf": Onnx(frozenset({9, 13}), lambda r: Erf()),
+    "Atan": Onnx(frozenset({7, 22}), lambda r: Atan()),
+    "Softsign": Onnx(frozenset({1, 22}), lambda r: Softsign()),
+    "Gelu": Onnx(frozenset({20}), lambda r: gelu(r.attribute("approximate"))),
+    "Swish": Onnx(frozenset({24}), _swish),
+    "HardSwish": Onnx(frozenset({14, 22}), lambda r: HardSwish()),
+    "Mish": Onnx(frozenset({18, 22}), lambda r: Mish()),
+    "Sin": Onnx(frozenset({7, 22}), lambda r: Sin()),
+    "Cos": Onnx(frozenset({7, 22}), lambda r: Cos()),
+    "Floor": Onnx(frozenset({6, 13}), lambda r: Floor()),
+    "Ceil": Onnx(frozenset({6, 13}), lambda r: Ceil()),
+    "Round": Onnx(frozenset({11, 22}), lambda r: Round()),
+    "Sign": Onnx(frozenset({9, 13}), lambda r: Sign()),
+    "ThresholdedRelu": Onnx(frozenset({10, 22}), lambda r: Threshold(r.attribute("alpha"))),
+    "Shrink": Onnx(frozenset({9}), lambda r: Shrink(r.attribute("lambd"), r.attribute("bias"))),
 }
 
 
-def _softplus(c: Call) -> Activation:
-    """Above its threshold the module computes z: that must be softplus to the last digit of its type."""
-    if c["beta"] != 1:
-        raise UnsupportedError("softplus with a beta other than 1")
-    if exp(-c["threshold"]) > torch.finfo(c.dtype).eps:
-        raise UnsupportedError(f"softplus with a threshold of {c['threshold']:g}, which its type can tell; set 40")
-    return Softplus()
+def _given(c: Call, name: str) -> float:
+    """A number in the type of the result."""
+    return float(c.number(c[name]).value.item())
+
+
+def _elu(c: Call) -> Activation:
+    if c["input_scale"] != 1:
+        raise UnsupportedError("an ELU that scales its operand")
+    return ELU(_given(c, "alpha"), _given(c, "scale"))
+
+
+def _round(c: Call) -> Activation:
+    if c.arguments.get("decimals"):
+        raise UnsupportedError("rounding to decimals; multiply, round to whole numbers, and divide")
+    return Round()
 
 
 # Operators of aten, by name without overload; what they do not mean as an activation they raise UnsupportedError for.
 TORCH: dict[str, Callable[[Call], Activation]] = {
     "relu": lambda c: ReLU(),
-    "leaky_relu": lambda c: LeakyReLU(c.number(c["negative_slope"]).value.item()),
     "sigmoid": lambda c: Sigmoid(),
     "tanh": lambda c: Tanh(),
     "exp": lambda c: Exp(),
@@ -93,7 +147,26 @@ TORCH: dict[str, Callable[[Call], Activation]] = {
     "sqrt": lambda c: Sqrt(),
     "reciprocal": lambda c: Reciprocal(),
     "rsqrt": lambda c: ReciprocalSqrt(),
-    "pow": lambda c: power(c.number(c["exponent"]).value.item()),
+    "pow": lambda c: power(_given(c, "exponent")),
     "square": lambda c: Square(),
-    "softplus": _softplus,
+    "elu": _elu,
+    "selu": lambda c: ELU(*(float(c.number(x).value.item()) for x in (1.6732632423543772, 1.0507009873554805))),
+    "celu": lambda c: ELU(_given(c, "alpha"), 1.0, _given(c, "alpha")),
+    "erf": lambda c: Erf(),
+    "atan": lambda c: Atan(),
+    "arctan": lambda c: Atan(),
+    "gelu": lambda c: gelu(c["approximate"]),
+    "silu": lambda c: SiLU(),
+    "hardswish": lambda c: HardSwish(),
+    "mish": lambda c: Mish(),
+    "sin": lambda c: Sin(),
+    "cos": lambda c: Cos(),
+    "floor": lambda c: Floor(),
+    "ceil": lambda c: Ceil(),
+    "round": _round,
+    "sign": lambda c: Sign(),
+    "sgn": lambda c: Sign(),
+    "threshold": lambda c: Threshold(_given(c, "threshold"), _given(c, "value")),
+    "hardshrink": lambda c: Shrink(_given(c, "lambd")),
+    "softshrink": lambda c: Shrink(_given(c, "lambd"), _given(c, "lambd")),
 }

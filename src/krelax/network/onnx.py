@@ -8,8 +8,9 @@ result is compared with ONNX Runtime on random inputs before anyone sees it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,21 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx.inliner import inline_local_functions
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
-from krelax.network import onnx_affine, onnx_folds  # noqa: F401 (they fill READERS and FOLDS)
-from krelax.network.check import check_import
-from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node, Replay, as_element
+from krelax.network import onnx_affine, onnx_composites, onnx_folds, onnx_ml  # noqa: F401 (they fill READERS and FOLDS)
+from krelax.network.check import Head, check_import
+from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
 from krelax.network.onnx_constants import FOLDS
 from krelax.network.onnx_file import first_line, read_model
 from krelax.network.onnx_operators import READERS
+from krelax.network.onnx_outputs import HEADS, KeptHeadError, Wanted, check_label, needed
 from krelax.network.onnx_reader import FLOATS, Kind, Known, Literal, Reader
-from krelax.network.onnx_schema import check_node, kind_name, results, schema_of
+from krelax.network.onnx_recurrent import RECURRENT
+from krelax.network.onnx_replay import replay_of
+from krelax.network.onnx_schema import check_node, full_name, kind_name, results, schema_of
 from krelax.network.simplify import fuse
 from krelax.watch import tick
 
@@ -48,16 +53,20 @@ _FOREIGN = (
 _STANDARD = {"", "ai.onnx"}
 
 
-def load_onnx(path: str | Path, check: bool = True) -> Network:
+def load_onnx(path: str | Path, check: bool = True, output: str | None = None, scores: bool = False) -> Network:
     """The network in an ONNX file, with float64 constants and a `replay` through ONNX Runtime.
 
     Args:
-        path: The file, which may be compressed with gzip. Of its inputs one floating-point input may be used, and it
-            must have one output.
+        path: The file, which may be compressed with gzip. Of its inputs one floating-point input may be used.
         check: Whether values are compared with ONNX Runtime's at random inputs (1e-4 of the largest output).
+        output: Which output; it may be left out where there is one, or one of floating-point numbers.
+        scores: Whether only the order of outputs is asked for. Then a head that keeps it (a softmax, its logarithm, the
+            place of the largest) is left out, and the network is that of the scores before it. Its `replay` is still
+            of the output itself, if that is a table of numbers.
 
     Returns:
-        The network, a function from `(batch, *input_shape)` to `(batch, *output_shape)`.
+        The network, a function from `(batch, *input_shape)` to `(batch, *output_shape)`; its `notes` say which output
+        it is, and what was left out.
 
     Raises:
         InputError: The file cannot be used.
@@ -67,38 +76,74 @@ def load_onnx(path: str | Path, check: bool = True) -> Network:
     """
     path = Path(path)
     model, content = read_model(path)
-    network = _build(model, path, path if content is None else content)
+    source = path if content is None else content
+    model = inlined(model, path)
+    try:
+        network, wanted, inputs, head = _build(model, path, output, scores)
+    except KeptHeadError:
+        network, wanted, inputs, head = _build(model, path, output, False)
+    replay = partial(replay_of, model, path, source, inputs.feeds)
+    kind: Element = np.float64 if inputs.kind == Kind.DOUBLE else np.float32
+    network = replace(
+        network, replay=replay(wanted.name, kind), replay_dtype=kind, notes=wanted.notes, output=wanted.output
+    )
     if check:
-        check_import(network, str(path))
+        check_import(network, str(path), head=head)
     return network
 
 
-def _build(model: onnx.ModelProto, path: Path, source: Path | bytes) -> Network:
-    graph = model.graph
-    if model.functions:
+def inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The model without functions of its own: what they are stands where they are called."""
+    if not model.functions:
+        return model
+    try:
+        return inline_local_functions(model)
+    except Exception as error:  # onnx raises types of its own
         names = ", ".join(f.name for f in model.functions)
-        raise UnsupportedError(f"{path}: functions of the model's own ({names}); inline them when exporting")
-    if graph.sparse_initializer or model.training_info:
-        raise UnsupportedError(f"{path}: sparse constants or training information; export without them")
-    version = _version(model, path)
-    known = _constants(graph, path)
-    inputs = _Inputs.of(graph, known, path)
-    if len(graph.output) != 1:
-        names = ", ".join(o.name for o in graph.output) or "none"
-        raise UnsupportedError(f"{path}: the network has {len(graph.output)} outputs ({names}); export it with one")
+        raise UnsupportedError(
+            f"{path}: functions of the model's own ({names}) that cannot be inlined ({first_line(error)})"
+        ) from error
+
+
+def _build(
+    model: onnx.ModelProto, path: Path, output: str | None, scores: bool
+) -> tuple[Network, Wanted, _Inputs, Head]:
+    graph = model.graph
+    version, known = version_and_constants(model, path)
+    try:
+        wanted = Wanted.of(graph, output, scores)
+    except KrelaxError as error:
+        raise type(error)(f"{path}: {error}") from error
+    nodes = needed(graph, wanted.name)
+    inputs = _Inputs.of(graph, {name for _, node in nodes for name in node.input} | {wanted.name}, known, path)
     try:
         builder = Builder(inputs.shape)
         known.values[inputs.name], known.kinds[inputs.name] = 0, inputs.kind
-        for node in graph.node:
-            tick()
-            _read_node(builder, node, known, version)
-        network = builder.build(_output(graph.output[0], known, inputs))
-        _check_shapes(network)
+        read_nodes(builder, nodes, known, version, wanted.head)
+        network = builder.build(_output(graph, wanted, known, inputs))
+        check_label(wanted, network.output_shape)
+        check_shapes(network)
     except KrelaxError as error:
         hint = "" if isinstance(error, UnsupportedError) else inputs.hint
         raise type(error)(f"{path}: {error}{hint}") from error
-    kind: Element = np.float64 if inputs.kind == Kind.DOUBLE else np.float32
-    return replace(fuse(network), replay=_session(path, source, inputs, kind), replay_dtype=kind)
+    return fuse(network), wanted, inputs, known.head
+
+
+def version_and_constants(model: onnx.ModelProto, path: Path) -> tuple[int, Known]:
+    """The operator set of a model, and its constants. Raises KrelaxError for models that cannot be read."""
+    if model.graph.sparse_initializer or model.training_info:
+        raise UnsupportedError(f"{path}: sparse constants or training information; export without them")
+    return _version(model, path), _constants(model.graph, path)
+
+
+def read_nodes(
+    builder: Builder, nodes: Iterable[tuple[int, onnx.NodeProto]], known: Known, version: int, head: frozenset[int]
+) -> None:
+    """Append nodes, each with its place, whose inputs and constants are known, and add what they compute to that. Those
+    in places of `head` are left out."""
+    for place, node in nodes:
+        tick()
+        _read_node(builder, node, known, version, place in head)
 
 
 def _version(model: onnx.ModelProto, path: Path) -> int:
@@ -138,18 +183,21 @@ class _Inputs:
     hint: str
     others: dict[str, NDArray[Any]]
 
+    def feeds(self, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """What the runtime is given for an input."""
+        return {self.name: x.reshape(self.shape), **self.others}
+
     @classmethod
-    def of(cls, graph: onnx.GraphProto, known: Known, path: Path) -> _Inputs:
+    def of(cls, graph: onnx.GraphProto, read: set[str], known: Known, path: Path) -> _Inputs:
         names = [i.name for i in graph.input]
         if len(set(names)) < len(names):
             raise InputError(f"{path}: an input that is listed twice; export the network again")
         inputs = [i for i in graph.input if i.name not in known.constants]
-        read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
         used = [i for i in inputs if i.name in read] if len(inputs) > 1 else inputs
         if len(used) != 1:
             listed = ", ".join(i.name for i in used) or "none"
             raise UnsupportedError(f"{path}: the network has {len(used)} inputs ({listed}); export it with one")
-        kind, shape, dynamic = _declared(used[0], path)
+        kind, shape, dynamic = declared_input(used[0], path)
         if kind not in FLOATS:
             name = f"input {used[0].name!r} is {kind_name(kind)}"
             raise UnsupportedError(f"{path}: {name}, not float32 or float64; export a float network")
@@ -159,7 +207,7 @@ class _Inputs:
         return cls(used[0].name, kind, shape, hint, {i.name: _zeros(i, path) for i in inputs if i is not used[0]})
 
 
-def _declared(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, ...], list[str]]:
+def declared_input(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, ...], list[str]]:
     """Element type and shape of an input, and which axes of it are dynamic."""
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
@@ -175,48 +223,50 @@ def _declared(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, .
 
 def _zeros(value: onnx.ValueInfoProto, path: Path) -> NDArray[Any]:
     """What an input that nothing reads is given."""
-    kind, shape, _ = _declared(value, path)
+    kind, shape, _ = declared_input(value, path)
     if prod(shape) > MOST_NUMBERS or kind not in onnx.helper.get_all_tensor_dtypes() or kind == Kind.STRING:
         raise UnsupportedError(f"{path}: input {value.name!r}, which nothing reads; export the network without it")
     return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind))
 
 
-def _read_node(builder: Builder, node: onnx.NodeProto, known: Known, version: int) -> None:
+def _read_node(builder: Builder, node: onnx.NodeProto, known: Known, version: int, head: bool) -> None:
     place = f"node {(node.name or node.output[0]) if node.output else node.name!r} ({node.op_type})"
     try:
-        _interpret(builder, node, known, version)
+        _interpret(builder, node, known, version, HEADS if head else None)
     except KrelaxError as error:
         raise type(error)(f"{place}: {error}") from error
     except _FOREIGN as error:
         raise InputError(f"{place}: malformed ({first_line(error)}); export the network again") from error
 
 
-def _interpret(builder: Builder, node: onnx.NodeProto, known: Known, version: int) -> None:
-    """Add what a node computes to what is known."""
+def _interpret(
+    builder: Builder, node: onnx.NodeProto, known: Known, version: int, heads: Mapping[str, Any] | None
+) -> None:
+    """Add what a node computes to what is known: as the operator, or as a part of a head."""
     operands = [_kind(name, known) for name in node.input]
     constant = all(name in known.constants for name in node.input if name) or node.op_type in {"Shape", "Size"}
-    table: Mapping[str, Any] = FOLDS if constant else READERS
-    if node.domain not in _STANDARD or node.op_type not in table:
-        name = node.op_type if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
+    table: Mapping[str, Any] = FOLDS if constant else heads or READERS
+    op = full_name(node)
+    if op not in table:
         if constant and node.domain in _STANDARD:
-            raise UnsupportedError(f"operator {name} of constants is not evaluated; fold it when exporting")
-        listed = "`krelax supports --onnx-operators` lists those that are"
-        raise UnsupportedError(f"operator {name} is not supported; {listed}")
+            raise UnsupportedError(f"operator {op} of constants is not evaluated; fold it when exporting")
+        raise UnsupportedError(f"operator {op} is not supported; {remedy(op)}")
     schema = schema_of(node, version)
     check_node(node, schema, version)
     names = [name for name in node.output if name]
-    if not names or not node.output[0]:
+    if not names or (not node.output[0] and node.op_type not in RECURRENT):
         raise InputError("a node without a result")
     if len(set(names)) < len(names) or any(n in known.values or n in known.constants for n in names):
         raise InputError("a result whose name is defined already; export the network again")
     kinds = results(schema, operands, len(node.output))
     reader = Reader(builder, node, known, schema)
-    result = table[node.op_type](reader)
+    result = table[op](reader)
+    several = result if isinstance(result, list) else [result]
     if constant:
-        for name, literal in zip(node.output, result if isinstance(result, list) else [result], strict=False):
+        for name, literal in zip(node.output, several, strict=False):
             known.constants[name] = literal
         return
-    known.values[node.output[0]] = result
+    known.values.update((name, v) for name, v in zip(node.output, several, strict=False) if name and v is not None)
     for name, kind in zip(node.output, kinds, strict=True):
         if name in known.values:
             known.kinds[name] = _float(reader.attribute("to") if kind is None else kind)
@@ -239,17 +289,17 @@ def _float(kind: int) -> int:
     return kind
 
 
-def _output(value: onnx.ValueInfoProto, known: Known, inputs: _Inputs) -> int:
-    node = known.values.get(value.name)
+def _output(graph: onnx.GraphProto, wanted: Wanted, known: Known, inputs: _Inputs) -> int:
+    node = known.values.get(wanted.name)
     if node is None:
-        raise InputError(f"the output {value.name!r} does not depend on the input {inputs.name!r}")
-    declared = value.type.tensor_type.elem_type
-    if declared not in {Kind.UNDEFINED, known.kinds[value.name]}:
-        raise InputError(f"the output {value.name!r} is declared {kind_name(declared)}, but has another type")
+        raise InputError(f"the output {wanted.name!r} does not depend on the input {inputs.name!r}")
+    declared = next((o.type.tensor_type.elem_type for o in graph.output if o.name == wanted.name), Kind.UNDEFINED)
+    if declared not in {Kind.UNDEFINED, known.kinds[wanted.name]}:
+        raise InputError(f"the output {wanted.name!r} is declared {kind_name(declared)}, but has another type")
     return node
 
 
-def _check_shapes(network: Network) -> None:
+def check_shapes(network: Network) -> None:
     """Evaluate the network once, so that operands of unsuitable shape are found where they are."""
     work = sum(prod(n.shape) * n.op.terms for n in network.nodes if isinstance(n.op, Arithmetic))
     laid_out = max((_windows(network, n) for n in network.nodes), default=0)
@@ -277,36 +327,27 @@ def _windows(network: Network, node: Node) -> int:
     return 0
 
 
-def _text(path: Path) -> str:
-    """A path as ONNX Runtime takes it."""
-    try:
-        return str(path).encode().decode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{path}: a path that is not UTF-8, which ONNX Runtime does not open; rename it") from error
+def supported_operators() -> list[str]:
+    """The operators that are read, of activations or of constants."""
+    return sorted({*READERS, *FOLDS})
 
 
-def _session(path: Path, source: Path | bytes, inputs: _Inputs, kind: Element) -> Replay:
-    """Evaluates the file itself, in its own type, with ONNX Runtime; the session is made at the first call."""
-    sessions: list[Any] = []
+def remedy(op: str) -> str:
+    """What to do about an operator that is not read."""
+    return _REMEDIES.get(op, "`krelax supports` lists those that are")
 
-    def replay(x: NDArray[Any]) -> NDArray[Any]:
-        import onnxruntime
 
-        if not sessions:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4
-            options.intra_op_num_threads = 1
-            given = source if isinstance(source, bytes) else _text(source)
-            try:  # without the fallback, which prints
-                runtime = onnxruntime.InferenceSession
-                sessions.append(runtime(given, options, ["CPUExecutionProvider"], enable_fallback=0))
-            except Exception as error:  # ONNX Runtime raises its own types
-                raise InputError(f"{path}: ONNX Runtime cannot run the file ({first_line(error)})") from error
-        feeds = {inputs.name: as_element(x, kind).reshape(inputs.shape), **inputs.others}
-        try:
-            result: NDArray[Any] = np.asarray(sessions[0].run(None, feeds)[0])
-        except Exception as error:
-            raise InputError(f"{path}: ONNX Runtime cannot evaluate the network ({first_line(error)})") from error
-        return result
-
-    return replay
+_REMEDIES = {
+    "ArgMax": "it gives a label: certify the scores before it, which `krelax certify` does by itself",
+    "TopK": "certify the scores before it",
+    "NonMaxSuppression": "certify the scores before it",
+    "QuantizeLinear": "export the network before it is quantised",
+    "DynamicQuantizeLinear": "export the network before it is quantised",
+    "ai.onnx.ml.TreeEnsembleClassifier": "krelax is about neural networks and linear models, not trees",
+    "ai.onnx.ml.TreeEnsembleRegressor": "krelax is about neural networks and linear models, not trees",
+    "Loop": "unroll the loop when exporting",
+    "Scan": "unroll the loop when exporting",
+    "If": "export the branch that is taken",
+    "RandomNormal": "export the network in evaluation mode",
+    "RandomUniform": "export the network in evaluation mode",
+}

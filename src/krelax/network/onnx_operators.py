@@ -1,6 +1,7 @@
 """The ONNX operators krelax reads: one small function each, collected in `READERS`.
 
-A reader gets the node with its operands resolved and returns the index of the node it built. Attributes that became
+A reader gets the node with its operands resolved and returns the index of the node it built, or those of all results,
+None for one that is not modelled. Attributes that became
 inputs in later operator sets are accepted in both places. What a node may have at all, and which versions of an
 operator are read, says `krelax.network.onnx_schema`.
 """
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from krelax.activations import Max
 from krelax.errors import InputError, UnsupportedError
-from krelax.network import compose
+from krelax.network import compose, products
 from krelax.network import onnx_geometry as geometry
+from krelax.network.composites import divide
 from krelax.network.constants import Constant
 from krelax.network.contractions import take
 from krelax.network.nonlinear import ONNX
@@ -25,11 +27,12 @@ from krelax.network.onnx_reader import FLOATS, Kind, Reader
 from krelax.network.ops import Reshape, Transpose
 from krelax.network.pooling import average_pool, max_pool
 
-READERS: dict[str, Callable[[Reader], int]] = {}
+Read = Callable[[Reader], int | list[int | None]]
+READERS: dict[str, Read] = {}
 
 
-def _reads(*names: str) -> Callable[[Callable[[Reader], int]], Callable[[Reader], int]]:
-    def register(function: Callable[[Reader], int]) -> Callable[[Reader], int]:
+def _reads(*names: str) -> Callable[[Read], Read]:
+    def register(function: Read) -> Read:
         READERS.update(dict.fromkeys(names, function))
         return function
 
@@ -47,7 +50,7 @@ def _gemm(r: Reader) -> int:
         bias = _multiplied(r.weight(2), beta)
     if isinstance(left, int) and isinstance(right, Constant) and (bias is not None or not r.has(2)):
         return _affine(r, left, _multiplied(right, alpha), bias)
-    product = compose.matmul(r.builder, left, right)
+    product = products.matmul(r.builder, left, right)
     product = product if alpha.value == 1 else compose.scale_shift(r.builder, product, alpha, None)
     if not r.has(2):
         return product
@@ -88,7 +91,7 @@ def _check_third(r: Reader, given: tuple[int, ...], shape: tuple[int, ...]) -> N
 
 @_reads("MatMul")
 def _matmul(r: Reader) -> int:
-    return compose.matmul(r.builder, r.operand(0), r.operand(1))
+    return products.matmul(r.builder, r.operand(0), r.operand(1))
 
 
 @_reads("Conv")
@@ -168,17 +171,12 @@ def _add(r: Reader) -> int:
 
 @_reads("Mul")
 def _mul(r: Reader) -> int:
-    constant = 1 if r.is_constant(1) else 0
-    if not r.is_constant(constant):
-        raise UnsupportedError("product of two activations; only products with constants are affine")
-    return compose.scale_shift(r.builder, r.value(1 - constant), r.weight(constant), None)
+    return products.multiply(r.builder, r.operand(0), r.operand(1))
 
 
 @_reads("Div")
 def _div(r: Reader) -> int:
-    if not r.is_constant(1):
-        raise UnsupportedError("division by an activation; only division by constants is affine")
-    return compose.scale_shift(r.builder, r.value(), r.weight(1).reciprocal(), None)
+    return divide(r.builder, r.operand(0), r.operand(1))
 
 
 @_reads("Neg")
@@ -251,14 +249,14 @@ def _gather(r: Reader) -> int:
 
 
 @_reads("Split")
-def _split(r: Reader) -> int:
+def _split(r: Reader) -> list[int | None]:
     axis, sizes = geometry.parts(r)
-    results, start = [], 0
+    results: list[int | None] = []
+    start = 0
     for size in sizes:
         results.append(_taken(r, r.value(), axis, np.arange(start, start + size)))
         start += size
-    r.known.values.update(zip(r.node.output, results, strict=True))
-    return results[0]
+    return results
 
 
 def _scalar(r: Reader, position: int) -> float | None:

@@ -23,7 +23,6 @@ VERSIONS: dict[str, set[int]] = {
     "AveragePool": {7, 10, 11, 19, 22},
     "BatchNormalization": {7, 9, 14, 15},
     "Cast": {6, 9, 13, 19, 21, 23, 24, 25},
-    "Ceil": {6, 13},
     "Clip": {6, 11, 12, 13},
     "Compress": {9, 11},
     "Concat": {4, 11, 13},
@@ -41,19 +40,24 @@ VERSIONS: dict[str, set[int]] = {
     "Expand": {8, 13},
     "EyeLike": {9, 22},
     "Flatten": {1, 9, 11, 13, 21, 23, 24, 25},
-    "Floor": {6, 13},
     "Gather": {1, 11, 13},
     "GatherElements": {11, 13},
+    "GRU": {7, 14, 22},
     "GatherND": {11, 12, 13},
     "Gemm": {7, 9, 11, 13},
     "GlobalAveragePool": {1, 22},
     "GlobalMaxPool": {1, 22},
     "Greater": {7, 9, 13},
     "GreaterOrEqual": {12, 16},
+    "GroupNormalization": {18, 21},
     "HardSigmoid": {6, 22},
     "Identity": {1, 13, 14, 16, 19, 21, 23, 24, 25},
+    "InstanceNormalization": {6, 22},
+    "LSTM": {7, 14, 22},
+    "LayerNormalization": {17},
     "Less": {7, 9, 13},
     "LessOrEqual": {12, 16},
+    "LogSoftmax": {1, 11, 13},
     "MatMul": {1, 9, 13},
     "Max": {6, 8, 12, 13},
     "MaxPool": {1, 8, 10, 11, 12, 22},
@@ -67,18 +71,23 @@ VERSIONS: dict[str, set[int]] = {
     "Or": {7},
     "PRelu": {7, 9, 16},
     "Pad": {2, 11, 13, 18, 19, 21, 23, 24, 25},
+    "RNN": {7, 14, 22},
     "Range": {11},
     "ReduceL1": {1, 11, 13, 18},
+    "ReduceL2": {1, 11, 13, 18},
+    "ReduceLogSumExp": {1, 11, 13, 18},
     "ReduceMax": {1, 11, 12, 13, 18, 20},
     "ReduceMean": {1, 11, 13, 18},
     "ReduceMin": {1, 11, 12, 13, 18, 20},
     "ReduceProd": {1, 11, 13, 18},
     "ReduceSum": {1, 11, 13},
+    "ReduceSumSquare": {1, 11, 13, 18},
     "Reshape": {5, 13, 14, 19, 21, 23, 24, 25},
     "Resize": {10, 11, 13, 18, 19},
     "Shape": {1, 13, 15, 19, 21, 23, 24, 25},
     "Size": {1, 13, 19, 21, 23, 24, 25},
     "Slice": {1, 10, 11, 13},
+    "Softmax": {1, 11, 13},
     "SpaceToDepth": {1, 13},
     "Split": {2, 11, 13, 18},
     "Squeeze": {1, 11, 13, 21, 23, 24, 25},
@@ -92,6 +101,9 @@ VERSIONS: dict[str, set[int]] = {
     "Where": {9, 16},
     "Xor": {7},
 }
+# The same of other domains, of which every operator set up to the newest is taken for that.
+_MOST_OTHER = 5
+_OTHERS = {f"ai.onnx.ml.{op}": {1} for op in ("LinearClassifier", "LinearRegressor", "Normalizer", "Scaler")}
 _KINDS = {f"tensor({name.lower()})": number for name, number in onnx.TensorProto.DataType.items()}
 _NAMES = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
 
@@ -101,14 +113,19 @@ def kind_name(kind: int) -> str:
     return _NAMES.get(kind, f"number {kind}")
 
 
+def full_name(node: onnx.NodeProto) -> str:
+    """The operator with its domain, which is left out for the standard ones."""
+    return node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}.{node.op_type}"
+
+
 def schema_of(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema:
     """The definition of a node's operator in an operator set. Raises UnsupportedError if krelax does not model it."""
-    op = node.op_type
+    op, domain = full_name(node), "" if node.domain == "ai.onnx" else node.domain
     try:
-        schema = onnx.defs.get_schema(op, version, "")
+        schema = onnx.defs.get_schema(node.op_type, version if not domain else _MOST_OTHER, domain)
     except onnx.defs.SchemaError as error:
         raise UnsupportedError(f"operator set {version} has no operator {op}") from error
-    if schema.since_version not in (ONNX[op].versions if op in ONNX else VERSIONS[op]):
+    if schema.since_version not in (ONNX[op].versions if op in ONNX else {**VERSIONS, **_OTHERS}[op]):
         raise UnsupportedError(
             f"{op} as operator set {schema.since_version} defines it; export with another operator set, such as 17"
         )
@@ -130,10 +147,10 @@ def check_node(node: onnx.NodeProto, schema: onnx.defs.OpSchema, version: int) -
             raise InputError(f"attribute {a.name!r} has another type than ONNX gives it")
     context = onnx.checker.C.CheckerContext()
     context.ir_version = onnx.IR_VERSION
-    context.opset_imports = {"": version}
     plain = onnx.NodeProto()
     plain.CopyFrom(node)
-    plain.domain = ""
+    plain.domain = "" if node.domain == "ai.onnx" else node.domain
+    context.opset_imports = {"": version} | ({plain.domain: _MOST_OTHER} if plain.domain else {})
     try:
         onnx.checker.check_node(plain, context)
     except onnx.checker.ValidationError as error:

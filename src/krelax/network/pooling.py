@@ -64,7 +64,13 @@ def max_pool(builder: Builder, x: int, window: Window) -> int:
     shape, rank = builder.shape(x), len(window.kernel)
     lead, spatial = shape[:-rank], shape[-rank:]
     _require_room(builder, lead, spatial, window)
-    axes = [_inside(p, n) for p, n in zip(window.places(spatial), spatial, strict=True)]
+    return max_over(builder, x, [_inside(p, n) for p, n in zip(window.places(spatial), spatial, strict=True)])
+
+
+def max_over(builder: Builder, x: int, axes: Sequence[NDArray[np.int64]]) -> int:
+    """Largest entry of each window over the last axes, which is at the places `(windows, kernel)` of every axis."""
+    shape, rank = builder.shape(x), len(axes)
+    lead, spatial = shape[:-rank], shape[-rank:]
     flat = np.arange(prod(lead)).reshape(-1, 1)  # (windows, entries) over the axes so far
     for places, size in zip(axes, spatial, strict=True):
         grid = flat[:, None, :, None] * size + places[None, :, None, :]

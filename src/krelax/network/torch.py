@@ -7,9 +7,7 @@ keyed by the name of its aten operator. The result is compared with the module a
 
 from __future__ import annotations
 
-import copy
 import operator
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network import torch_affine, torch_composites, torch_moves  # noqa: F401 (they fill READERS)
 from krelax.network.check import check_import
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder, Element, Network, Replay, as_element
 from krelax.network.simplify import fuse
+from krelax.network.torch_capture import capture, only_tensor
 from krelax.network.torch_constants import evaluate
 from krelax.network.torch_operators import READERS
 from krelax.network.torch_reader import Branch, Call, name_of
@@ -55,7 +54,7 @@ def from_torch(module: torch.nn.Module, example: Tensor) -> Network:
     """
     if example.dtype not in (torch.float32, torch.float64):
         raise InputError(f"the example has type {example.dtype}; give a tensor of float32 or float64")
-    frozen, program = _export(module, example)
+    frozen, program = capture(module, example)
     builder = Builder(tuple(example.shape))
     kind = np.float64 if example.dtype == torch.float64 else np.float32
     plain = fuse(builder.build(_walk(builder, program)))
@@ -70,28 +69,10 @@ def supported_operators() -> list[str]:
     return sorted(f"aten.{name}" for name in READERS)
 
 
-def _export(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, ExportedProgram]:
-    """A copy of the module in evaluation mode, and its graph without in-place operators."""
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            frozen = copy.deepcopy(module).eval()
-            result = frozen(example)
-            program = torch.export.export(frozen, (example,)).run_decompositions({})
-    except Exception as error:  # the module's own code runs here, and torch has a type for every failure
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"torch.export cannot capture the module: {reason}") from error
-    if not isinstance(result, Tensor):
-        raise InputError(f"the module returns a {type(result).__name__}; wrap it to return one tensor")
-    if any(s.kind is not OutputKind.USER_OUTPUT for s in program.graph_signature.output_specs):
-        raise UnsupportedError("the module changes its buffers or its input; remove what writes to them")
-    return frozen, program
-
-
 def _replay(module: torch.nn.Module, example: Tensor, kind: Element) -> Replay:
     def replay(x: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
-            result = module(torch.from_numpy(as_element(x, kind)).to(example))
+            result = only_tensor(module(torch.from_numpy(as_element(x, kind)).to(example)))
         values: NDArray[Any] = result.cpu().numpy()
         return values
 
@@ -114,7 +95,8 @@ def _walk(builder: Builder, program: ExportedProgram) -> int:
         elif node.op == "call_function":
             values[node] = _value(builder, node, values)
         elif node.op == "output":
-            result = values.get(node.args[0][0])
+            outputs = [values.get(n) for n in tree_leaves(node.args[0]) if isinstance(n, torch.fx.Node)]
+            result = next((v for v in outputs if isinstance(v, Branch)), None)
     if not isinstance(result, Branch):
         raise InputError("the output of the module does not depend on its input")
     return result.index
@@ -190,14 +172,17 @@ def _read(builder: Builder, node: torch.fx.Node, args: Sequence[Any], kwargs: di
     read = READERS.get(name_of(node))
     if read is None:
         raise UnsupportedError(
-            "krelax does not support this operator; write the module with those in "
-            "krelax.network.torch.supported_operators()"
+            "krelax does not support this operator; write the module with those that `krelax supports` lists"
         )
     target: Any = node.target
     defaults = {a.name: a.default_value for a in target._schema.arguments}
     given = dict(zip(defaults, args, strict=False))
     _require_same_type(node)
-    result = read(Call(builder, node, defaults | given | kwargs))
+    try:
+        result = read(Call(builder, node, defaults | given | kwargs))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what torch raises for shapes it cannot tell
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UnsupportedError(f"not as krelax reads it ({reason})") from error
     return Branch(result) if isinstance(result, int) else tuple(Branch(i) for i in result)
 
 

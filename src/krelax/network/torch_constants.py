@@ -24,7 +24,8 @@ MOVES = {
     "unflatten", "squeeze", "unsqueeze", "expand", "permute", "transpose", "t", "movedim", "slice", "select",
     "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index_select", "index", "gather",
     "flip", "roll", "repeat", "repeat_interleave", "unfold", "pixel_shuffle", "pixel_unshuffle", "cat", "stack",
-    "tril", "triu", "diagonal", "zeros", "zeros_like", "new_zeros", "dropout",
+    "tril", "triu", "diagonal", "embedding", "tile", "where", "hstack",
+    "vstack", "rot90", "diag_embed", "type_as", "zeros", "zeros_like", "new_zeros", "dropout",
 }  # fmt: skip
 # They write numbers that stand in the module: what PyTorch makes of them, in the module's own type, is the constant.
 MAKES = {

@@ -7,19 +7,20 @@ or a list of nodes for an operator with several; what it cannot express raises `
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isinf, prod
+from math import isinf
 
 import torch
 from torch import Tensor
 
 from krelax.errors import UnsupportedError
-from krelax.network import compose
+from krelax.network import compose, products
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
 from krelax.network.nonlinear import TORCH
-from krelax.network.ops import Take, Transpose
+from krelax.network.ops import Transpose
 from krelax.network.pooling import Window, average_pool, max_pool
+from krelax.network.torch_functions import FUNCTIONS
 from krelax.network.torch_reader import Branch, Call
 from krelax.op import Shape
 
@@ -37,6 +38,9 @@ def _reads(*names: str) -> Callable[[_Read], _Read]:
     return register
 
 
+READERS.update(FUNCTIONS)
+
+
 @_reads(*TORCH)
 def _activation(c: Call) -> int:
     return c.add(TORCH[c.name](c))
@@ -51,7 +55,8 @@ _UNARY: dict[str, Callable[[Builder, int], int]] = {
 _BINARY: dict[str, Callable[[Builder, Operand, Operand], int]] = {
     "maximum": compose.maximum,
     "minimum": compose.minimum,
-    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), compose.matmul),
+    "mul": products.multiply,
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), products.matmul),
 }
 
 
@@ -92,33 +97,15 @@ def _clamp(c: Call) -> int:
 @_reads("add", "sub", "rsub")
 def _add(c: Call) -> int:
     a, b = reversed(c.pair) if c.name == "rsub" else c.pair
-    return compose.add(c.builder, a, _scaled(c, b, c["alpha"]), 1 if c.name == "add" else -1)
+    return compose.add(c.builder, a, scaled(c, b, c["alpha"]), 1 if c.name == "add" else -1)
 
 
-def _scaled(c: Call, operand: Operand, factor: float) -> Operand:
+def scaled(c: Call, operand: Operand, factor: float) -> Operand:
     """`factor * operand`."""
     if factor == 1:
         return operand
     scale = c.number(factor)
     return scale * operand if isinstance(operand, Constant) else compose.scale_shift(c.builder, operand, scale, None)
-
-
-@_reads("mul")
-def _multiply(c: Call) -> int:
-    a, b = c.pair
-    x, factor = (b, a) if isinstance(a, Constant) else (a, b)
-    if isinstance(x, Constant) or not isinstance(factor, Constant):
-        raise UnsupportedError(
-            "a product of two values that both depend on the input; only products with constants are affine"
-        )
-    return compose.scale_shift(c.builder, x, factor, None)
-
-
-@_reads("div")
-def _divide(c: Call) -> int:
-    if c.arguments.get("rounding_mode") is not None:
-        raise UnsupportedError("division that rounds")
-    return compose.scale_shift(c.builder, c.x, c.constant("other").reciprocal(), None)
 
 
 @_reads("mean", "sum")
@@ -130,7 +117,11 @@ def _reduce(c: Call) -> int:
 
 @_reads("linear")
 def _linear(c: Call) -> int:
-    weight = c.constant("weight")
+    weight = c.operand("weight")
+    if isinstance(weight, int):
+        turned = compose.swap_last(c.builder, weight) if len(c.builder.shape(weight)) > 1 else weight
+        product = products.matmul(c.builder, c.operand("input"), turned)
+        return product if c["bias"] is None else compose.add(c.builder, product, c.operand("bias"))
     if weight.dim() == 2:
         return compose.dense(c.builder, c.x, weight, c.optional("bias"))
     return compose.matmul(c.builder, c.x, weight)  # PyTorch allows no bias with a vector
@@ -138,8 +129,8 @@ def _linear(c: Call) -> int:
 
 @_reads("addmm")
 def _addmm(c: Call) -> int:
-    product = compose.matmul(c.builder, c.operand("mat1"), c.operand("mat2"))
-    return compose.add(c.builder, _scaled(c, product, c["alpha"]), _scaled(c, c.operand("self"), c["beta"]))
+    product = products.matmul(c.builder, c.operand("mat1"), c.operand("mat2"))
+    return compose.add(c.builder, scaled(c, product, c["alpha"]), scaled(c, c.operand("self"), c["beta"]))
 
 
 @_reads("conv1d", "conv2d", "conv3d")
@@ -213,23 +204,24 @@ def _batch_norm(c: Call) -> list[int]:
     return [result]
 
 
-def _pool_rank(c: Call) -> int:
+def pool_rank(c: Call) -> int:
     return int(c.name[c.name.index("pool") + 4])
 
 
-def _window(c: Call) -> Window:
-    rank = _pool_rank(c)
+def window(c: Call) -> Window:
+    rank = pool_rank(c)
     kernel, padding = c.sizes("kernel_size", rank), c.sizes("padding", rank)
     stride = c.sizes("stride", rank) if c["stride"] else kernel
     dilation = c.sizes("dilation", rank) if "dilation" in c.arguments else (1,) * rank
     return Window(kernel, stride, padding, padding, dilation, c["ceil_mode"])
 
 
-def _adaptive_window(c: Call) -> Window:
-    rank = _pool_rank(c)
+def adaptive_window(c: Call) -> Window | None:
+    """The window of an adaptive pool, None where windows differ."""
+    rank = pool_rank(c)
     given, wanted = c.input_shape[-rank:], c.shape[-rank:]
     if any(n % m for n, m in zip(given, wanted, strict=True)):
-        raise UnsupportedError(f"adaptive pooling of {list(given)} to {list(wanted)}, which does not divide it")
+        return None
     kernel = tuple(n // m for n, m in zip(given, wanted, strict=True))
     zeros, ones = (0,) * rank, (1,) * rank
     return Window(kernel, kernel, zeros, zeros, ones)
@@ -237,18 +229,13 @@ def _adaptive_window(c: Call) -> Window:
 
 @_reads("max_pool1d", "max_pool2d", "max_pool3d")
 def _max_pool(c: Call) -> int:
-    return max_pool(c.builder, c.x, _window(c))
+    return max_pool(c.builder, c.x, window(c))
 
 
 @_reads("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def _average_pool(c: Call) -> int:
     counted, divisor = c["count_include_pad"], c.arguments.get("divisor_override")
-    return average_pool(c.builder, c.x, _window(c), count_padding=counted, divisor=divisor)
-
-
-@_reads("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
-def _adaptive_average_pool(c: Call) -> int:
-    return average_pool(c.builder, c.x, _adaptive_window(c))
+    return average_pool(c.builder, c.x, window(c), count_padding=counted, divisor=divisor)
 
 
 @_reads("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
@@ -256,7 +243,20 @@ def _reshape(c: Call) -> int:
     return compose.reshape(c.builder, c.x, c.shape)
 
 
-@_reads("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "_to_copy", "to", "dropout")
+@_reads(
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "lift_fresh_copy",
+    "_to_copy",
+    "to",
+    "type_as",
+    "dropout",
+    "feature_dropout",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+)
 def _same(c: Call) -> int:
     if c.arguments.get("train") or not c.node.meta["val"].is_floating_point():
         raise UnsupportedError("dropout outside evaluation mode, or a conversion to integers")
@@ -289,17 +289,9 @@ def _along_axis(c: Call) -> int | list[int]:
     return part(places) if isinstance(places, Tensor) else [part(index) for index in places]
 
 
-@_reads("index", "flip", "roll", "repeat", "pixel_shuffle", "pixel_unshuffle", "unfold")
-def _move(c: Call) -> int:
-    """Any operator that only moves or repeats entries: it is applied to their positions."""
-    places = torch.arange(prod(c.input_shape)).reshape(c.input_shape)
-    return compose.reshape(c.builder, c.add(Take(c.run(places).reshape(-1))), c.shape)
-
-
-@_reads("constant_pad_nd", "pad")
-def _pad(c: Call) -> int:
-    if c.arguments.get("mode", "constant") != "constant":
-        raise UnsupportedError(f"padding of mode {c['mode']!r}; only constant padding is supported")
+@_reads("constant_pad_nd")
+def pad_by_number(c: Call) -> int:
+    """Padding by one number."""
     pads = [*c["pad"], *[0] * (2 * len(c.input_shape) - len(c["pad"]))]  # pairs, last axis first
     return compose.pad(c.builder, c.x, pads[-2::-2], pads[::-2], c.number(c["value"] or 0.0).value.item())
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.problem.exact import Floats, Limit, enclosure
+from krelax.problem.exact import End, Ends, Floats, Limit, enclosure
 
 
 class Bound(NamedTuple):
@@ -50,6 +50,20 @@ class Boxes:
     most: Floats
     conflicts: Mapping[int, Conflict]
     between: Mapping[int, Mapping[int, Fraction | str]]
+    cuts: tuple[NDArray[np.int32], NDArray[np.int32]]
+    limits: Sequence[Limit]
+
+    def ends(self, box: int) -> Ends:
+        """The bounds of a box as they are written."""
+        lower, upper = (cuts[box] for cuts in self.cuts)
+
+        def ends(entry: int) -> tuple[End | None, End | None]:
+            low, high = int(lower[entry]), int(upper[entry])
+            least = None if low < 0 else (self.limits[low // 2].value, low % 2 == 1)
+            most = None if high == 2 * len(self.limits) else (self.limits[high // 2].value, high % 2 == 0)
+            return least, most
+
+        return ends
 
 
 def intersect_bounds(
@@ -84,7 +98,7 @@ def intersect_bounds(
                 entry: _inside(int(lower[box, entry]), int(upper[box, entry]), limits)
                 for entry in np.flatnonzero(missing[box]).tolist()
             }
-    return Boxes(outer[0][lower], outer[1][upper], least, most, conflicts, between)
+    return Boxes(outer[0][lower], outer[1][upper], least, most, conflicts, between, (lower, upper), limits)
 
 
 def _conflicts(lower: NDArray[np.int32], upper: NDArray[np.int32], limits: Sequence[Limit]) -> dict[int, Conflict]:

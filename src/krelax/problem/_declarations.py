@@ -1,4 +1,4 @@
-"""What a VNN-LIB file declares: numbered scalars (1.0), or one network with an input and an output (2.0)."""
+"""What a VNN-LIB file declares: numbered scalars (1.0), or networks with inputs, hidden nodes and outputs (2.0)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from krelax.errors import UnsupportedError
 from krelax.problem._forms import Fault, Form, head, is_word, items, quote
 from krelax.problem._terms import Place
-from krelax.problem.query import Shape
+from krelax.problem.interface import Declared, Kind, Shape, Variable, numbered
 
 _MAX_ELEMENTS = 10_000_000
+_MAX_NETWORKS = 200
 
 _SCALAR = re.compile(r"([XYxy])_(0|[1-9][0-9]{0,8})")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _SUBSCRIPTED = re.compile(r"([A-Za-z][A-Za-z0-9_]*)[ \t\n]*\[([^\]]*)\]")
 _NATURAL = re.compile(r"[0-9]{1,9}")
-# Types, and the one type of a network's input that they fit; None where they fit every floating-point type.
+# Types, and the one type of a network's tensor that they fit; None where they fit every floating-point type.
 _SCALAR_TYPES = {"Real": None, "Float": None, "Float32": "float32", "Float64": "float64"}
 _TENSOR_TYPES = {
     "Real": None,
@@ -29,20 +29,8 @@ _TENSOR_TYPES = {
     "double": "float64",
     "float64": "float64",
 }
-
-
-class Tensor(NamedTuple):
-    """A declared input or output.
-
-    ``shape`` is None for numbered scalars, ``element`` is the only type of a network that fits (None: any), and
-    ``label`` is what the network's file calls it, where the declaration says so.
-    """
-
-    name: str
-    shape: Shape | None
-    size: int
-    element: str | None = None
-    label: str | None = None
+_KINDS = {"declare-input": Kind.INPUT, "declare-hidden": Kind.HIDDEN, "declare-output": Kind.OUTPUT}
+_RELATIONS = ("equal-to", "isomorphic-to")
 
 
 def _naturals(text: str, where: Form) -> Shape:
@@ -53,16 +41,16 @@ def _naturals(text: str, where: Form) -> Shape:
     return tuple(int(word) for word in words)
 
 
-def _place(tensor: Tensor, is_output: bool, indices: Shape, where: Form) -> Place:
+def _place(variable: Variable, indices: Shape, where: Form) -> Place:
     """The place of the element at ``indices``; raises Fault outside the shape."""
-    shape = tensor.shape or ()
+    shape = variable.shape or ()
     inside = len(indices) == len(shape) and all(map(int.__lt__, indices, shape))
     if not inside:
-        raise Fault(f"index {list(indices)} is outside {tensor.name} of shape {list(shape)}", where)
+        raise Fault(f"index {list(indices)} is outside {variable.name} of shape {list(shape)}", where)
     flat = 0
     for index, size in zip(indices, shape, strict=True):
         flat = flat * size + index
-    return Place(is_output, flat)
+    return Place(variable.kind is not Kind.INPUT, variable.start + flat)
 
 
 @dataclass(slots=True)
@@ -72,8 +60,8 @@ class Declarations:
     scalars: dict[str, Place] = field(default_factory=dict)
     letters: dict[bool, str] = field(default_factory=dict)  # of scalars, by is_output
     elements: dict[bool, str | None] = field(default_factory=dict)  # types of scalars, by is_output
-    tensors: dict[bool, Tensor] = field(default_factory=dict)  # by is_output
-    network: str | None = None
+    networks: list[Declared] = field(default_factory=list)
+    variables: dict[str, Variable] = field(default_factory=dict)
 
     def declare_scalar(self, keyword: str, operands: Sequence[Form], where: Form) -> None:
         """Process the operands of ``(declare-const X_0 Real)`` or ``(declare-fun X_0 () Real)``."""
@@ -100,40 +88,53 @@ class Declarations:
         self.scalars[name] = Place(is_output, int(match[2]))
 
     def declare_network(self, operands: Sequence[Form], where: Form) -> None:
-        """Process the operands of ``(declare-network NAME (declare-input ...) (declare-output ...))``."""
-        if self.network is not None:
-            raise Fault("several networks are not supported; declare one", where, UnsupportedError)
+        """Process the operands of ``(declare-network NAME [RELATION] (declare-input ...) ... (declare-output ...))``.
+
+        Raises Fault for what is not one input or more, hidden nodes, and one output or more, in this order.
+        """
         if not operands or not is_word(operands[0]) or not _NAME.fullmatch(operands[0]):
             raise Fault("the network has no name; write (declare-network NAME ...)", where)
-        self.network = operands[0]
+        if len(self.networks) >= _MAX_NETWORKS:
+            raise Fault(f"more than {_MAX_NETWORKS} networks; split the specification", where, UnsupportedError)
+        name = operands[0]
+        if name in self.variables or any(name == network.name for network in self.networks):
+            raise Fault(f"{name} is declared twice; rename one of the two", where)
+        relation: str | None = None
+        other: str | None = None
+        variables: list[Variable] = []
         for statement in operands[1:]:
-            self._declare_tensor(statement, where if is_word(statement) else statement)
+            keyword = head(statement)[0]
+            if keyword in _RELATIONS:
+                if relation or variables:
+                    message = f"{keyword} must come first in the declaration of a network, and only once"
+                    raise Fault(f"{message}; move or remove it", statement)
+                relation, other = keyword, self._related(statement, where)
+                continue
+            variable = _variable(statement, where if is_word(statement) else statement)
+            if variables and list(Kind).index(variables[-1].kind) > list(Kind).index(variable.kind):
+                message = (
+                    f"{variable.name} comes after {variables[-1].name}; declare inputs, then hidden nodes, outputs"
+                )
+                raise Fault(message, where if is_word(statement) else statement)
+            if variable.name in {v.name for v in (*self.variables.values(), *variables)} | {name}:
+                raise Fault(f"{variable.name} is declared twice; rename one of the two", statement)
+            variables.append(variable)
+        network = Declared(name, tuple(variables), relation, other)
+        _check_declared(network, next((n for n in self.networks if n.name == other), None), where)
+        self.networks = list(numbered([*self.networks, network]))
+        self.variables.update({v.name: v for v in self.networks[-1].variables})
 
-    def _declare_tensor(self, statement: Form, where: Form) -> None:
-        keyword, operands = head(statement)
-        if keyword not in ("declare-input", "declare-output"):
-            message = f"{quote(statement)} in a network declaration is not supported; remove it"
-            raise Fault(message, where, UnsupportedError)
-        words = [operand if is_word(operand) else "" for operand in operands]
-        match = _SUBSCRIPTED.fullmatch(words[1]) if len(words) in (2, 3) else None
-        named = words[2:]
-        if match is None or not _NAME.fullmatch(words[0]) or not all(len(w) > 1 and w[0] == '"' for w in named):
-            raise Fault(f"a tensor must be declared as ({keyword} NAME float32 [SHAPE])", where)
-        if match[1] not in _TENSOR_TYPES:
-            raise Fault(f"element type {match[1]} is not supported; use float32", where, UnsupportedError)
-        shape, own = _naturals(match[2], where), named[0][1:-1] if named else None
-        tensor = Tensor(words[0], shape, math.prod(shape), _TENSOR_TYPES[match[1]], own)
-        self._add(tensor, keyword == "declare-output", where)
-
-    def _add(self, tensor: Tensor, is_output: bool, where: Form) -> None:
-        if any(tensor.name == other.name for other in self.tensors.values()):
-            raise Fault(f"{tensor.name} is declared twice; rename one of the two", where)
-        if is_output in self.tensors:
-            kind = "outputs" if is_output else "inputs"
-            raise Fault(f"several {kind} are not supported; declare one", where, UnsupportedError)
-        if not 1 <= tensor.size <= _MAX_ELEMENTS:
-            raise Fault(f"{tensor.name} has {tensor.size} elements; use 1 to {_MAX_ELEMENTS}", where)
-        self.tensors[is_output] = tensor
+    def _related(self, statement: Form, where: Form) -> str:
+        keyword, names = head(statement)
+        if len(names) != 1 or not is_word(names[0]):
+            raise Fault(f"write ({keyword} NAME) with the name of a network declared before", statement)
+        found = next((n for n in self.networks if n.name == names[0]), None)
+        if found is None:
+            raise Fault(f"{quote(names[0])} in ({keyword} {names[0]}) is no network declared before", statement)
+        if found.relation:
+            message = f"{names[0]} is itself {found.relation} {found.other}, and such statements do not chain"
+            raise Fault(f"{message}; name {found.other} instead", statement)
+        return names[0]
 
     def place(self, word: str, where: Form) -> Place | None:
         """The variable that ``word`` denotes, None if it denotes none."""
@@ -141,21 +142,75 @@ class Declarations:
             return self.scalars[word]
         match = _SUBSCRIPTED.fullmatch(word)
         name, subscript = (match[1], match[2]) if match else (word, "")
-        for is_output, tensor in self.tensors.items():
-            if tensor.name == name:
-                return _place(tensor, is_output, _naturals(subscript, where), where)
-        return None
+        variable = self.variables.get(name)
+        return None if variable is None else _place(variable, _naturals(subscript, where), where)
 
-    def side(self, is_output: bool) -> Tensor:
-        """The input or the output; raises Fault if it is not declared whole."""
-        if is_output in self.tensors:
-            return self.tensors[is_output]
-        name, what = ("Y", "output") if is_output else ("X", "input")
-        name = self.letters.get(is_output, name)
+    def declared(self) -> tuple[Declared, ...]:
+        """The networks; raises Fault if there is none, or scalars are not declared whole."""
+        if self.networks:
+            return tuple(self.networks)
+        return numbered([Declared(None, (self._side(Kind.INPUT), self._side(Kind.OUTPUT)))])
+
+    def _side(self, kind: Kind) -> Variable:
+        is_output = kind is Kind.OUTPUT
+        name = self.letters.get(is_output, "Y" if is_output else "X")
         size = sum(place.is_output is is_output for place in self.scalars.values())
         if not size:
-            raise Fault(f"declares no {what}; declare the variables that the assertions constrain")
+            raise Fault(f"declares no {kind}; declare the variables that the assertions constrain")
         missing = next((i for i in range(size) if f"{name}_{i}" not in self.scalars), None)
         if missing is not None:
-            raise Fault(f"{name}_{missing} is not declared; number the {what}s from 0 without gaps")
-        return Tensor(name, None, size, self.elements[is_output])
+            raise Fault(f"{name}_{missing} is not declared; number the {kind}s from 0 without gaps")
+        return Variable(name, kind, None, size, self.elements[is_output])
+
+
+def _variable(statement: Form, where: Form) -> Variable:
+    """The variable that a statement in a network's declaration declares; raises Fault if it is no such statement."""
+    keyword, operands = head(statement)
+    if keyword not in _KINDS:
+        message = f"{quote(statement)} in a network declaration is not supported; remove it"
+        raise Fault(message, where, UnsupportedError)
+    kind = _KINDS[keyword]
+    words = [operand if is_word(operand) else "" for operand in operands]
+    match = _SUBSCRIPTED.fullmatch(words[1]) if len(words) in (2, 3) else None
+    named = words[2:]
+    if named == ["initialized"] and kind is Kind.INPUT:
+        message = "an input that keeps the value in the network's file (initialized) is not supported"
+        raise Fault(f"{message}; leave it out of the declaration", where, UnsupportedError)
+    is_hidden = kind is Kind.HIDDEN
+    if (
+        match is None
+        or not _NAME.fullmatch(words[0])
+        or len(named) < is_hidden
+        or not all(len(w) > 2 and w[0] == w[-1] == '"' for w in named)
+    ):
+        ending = ' "NODE"' if is_hidden else ""
+        raise Fault(f"a tensor must be declared as ({keyword} NAME float32 [SHAPE]{ending})", where)
+    if match[1] not in _TENSOR_TYPES:
+        message = f"element type {match[1]} is not supported; use real, float32 or float64"
+        raise Fault(message, where, UnsupportedError)
+    shape, label = _naturals(match[2], where), named[0][1:-1] if named else None
+    size = math.prod(shape)
+    if not 1 <= size <= _MAX_ELEMENTS:
+        raise Fault(f"{words[0]} has {size} elements; use 1 to {_MAX_ELEMENTS}", where)
+    return Variable(words[0], kind, shape, size, _TENSOR_TYPES[match[1]], label)
+
+
+def _check_declared(network: Declared, other: Declared | None, where: Form) -> None:
+    """Raises Fault for a network without an input or an output, some of which only have names in the file, or that is
+    not declared like the one that it is related to."""
+    for kind in (Kind.INPUT, Kind.OUTPUT):
+        if not network.of(kind):
+            raise Fault(f"network {network.name} declares no {kind}; declare its inputs and outputs", where)
+    ends = network.of(Kind.INPUT, Kind.OUTPUT)
+    if len({v.label is None for v in ends}) > 1 and len(ends) > 2:
+        message = f"only some inputs and outputs of {network.name} have the name of a node in the file"
+        raise Fault(f"{message}; name all of them, or none", where)
+    if other is None:
+        return
+    for one, two in zip(ends, others := other.of(Kind.INPUT, Kind.OUTPUT), strict=False):
+        if (one.kind, one.shape, one.element) != (two.kind, two.shape, two.element):
+            message = f"{one.name} is not declared like {two.name} of {other.name}, to which {network.name} is related"
+            raise Fault(f"{message}; give both the same kind, type and shape", where)
+    if len(ends) != len(others):
+        message = f"{network.name} has {len(ends)} inputs and outputs, {other.name}, to which it is related, has"
+        raise Fault(f"{message} {len(others)}; declare the same", where)

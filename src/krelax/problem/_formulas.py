@@ -12,9 +12,9 @@ from krelax.errors import InputError, UnsupportedError
 from krelax.problem._boxes import Bound
 from krelax.problem._declarations import Declarations
 from krelax.problem._forms import Fault, Form, head, is_word, quote
-from krelax.problem._terms import Linear, Terms, check_range, is_number, total
+from krelax.problem._terms import Polynomial, Terms, check_range, is_number, total
 from krelax.problem.exact import Limit
-from krelax.problem.query import Halfspace
+from krelax.problem.query import Halfspace, Monomial
 
 _MAX_CASES = 5_000_000
 _MAX_LITERALS = 50_000_000
@@ -49,7 +49,9 @@ class Formulas:
 
     def __init__(self, declarations: Declarations, check: Callable[[], None]) -> None:
         self.bounds: list[Bound] = []
+        # Of a half-space, j >= 0 stands for value number j, and -1 - k for the k-th of ``others``.
         self.halfspaces: list[Halfspace] = []
+        self.others: dict[Monomial, int] = {}
         self._declarations = declarations
         self._check = check
         self._terms = Terms(declarations.place, check)
@@ -143,20 +145,24 @@ class Formulas:
         self.bounds.append(Bound(variable, is_upper, limit, strict))
         return len(self.bounds) - 1
 
-    def _literal(self, linear: Linear, strict: bool, where: Form) -> int:
-        """The literal that says that ``linear`` is at most zero, or less if ``strict``."""
-        check_range((*linear.inputs.values(), *linear.outputs.values(), linear.constant), where)
-        if not linear.inputs:
-            self.halfspaces.append(Halfspace(linear.outputs, linear.constant, strict))
-            return -len(self.halfspaces)
-        if linear.outputs or len(linear.inputs) > 1:
-            what = "both inputs and outputs" if linear.outputs else "several inputs"
-            message = f"a constraint on {what} is not supported; bound each input by constants"
-            raise Fault(message, where, UnsupportedError)
-        ((variable, factor),) = linear.inputs.items()
-        limit = -linear.constant / factor
-        check_range((limit,), where)
-        return self._bound(variable, factor > 0, Limit.of(limit), strict)
+    def _literal(self, polynomial: Polynomial, strict: bool, where: Form) -> int:
+        """The literal that says that ``polynomial`` is at most zero, or less if ``strict``."""
+        check_range(polynomial.terms.values(), where)
+        variables = [monomial for monomial in polynomial.terms if monomial]
+        if len(variables) == 1 and len(variables[0]) == 1 and variables[0][0] % 2 == 0:
+            factor = polynomial.terms[variables[0]]
+            limit = -polynomial.constant / factor
+            check_range((limit,), where)
+            return self._bound(variables[0][0] // 2, factor > 0, Limit.of(limit), strict)
+        factors = {self._term(monomial): polynomial.terms[monomial] for monomial in variables}
+        self.halfspaces.append(Halfspace(factors, polynomial.constant, strict))
+        return -len(self.halfspaces)
+
+    def _term(self, monomial: Monomial) -> int:
+        """The number by which half-spaces call a monomial."""
+        if len(monomial) == 1 and monomial[0] % 2:
+            return monomial[0] // 2
+        return -1 - self.others.setdefault(monomial, len(self.others))
 
 
 def _all_true(difference: Fraction, required: Sequence[tuple[int, bool]]) -> bool:

@@ -1,4 +1,4 @@
-"""Numbers and linear terms over declared variables, in exact arithmetic."""
+"""Numbers and polynomials over declared variables, in exact arithmetic."""
 
 from __future__ import annotations
 
@@ -7,63 +7,60 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from itertools import product
 from typing import NamedTuple
 
 from krelax.errors import UnsupportedError
 from krelax.problem._forms import Fault, Form, head, is_word, quote
+from krelax.problem.query import Monomial
 
 _MAX_WORD = 1000
 _MAX_EXPONENT = 400
 _MAX_FRACTION_BITS = 20_000
 _MAX_FLOAT = 2.0**1023
+_MAX_MONOMIALS = 200_000
+_MAX_DEGREE = 32
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?")
 
 
 @dataclass(slots=True)
-class Linear:
-    """``sum_i inputs[i] * x_i + sum_j outputs[j] * y_j + constant``; sums of terms are made in place."""
+class Polynomial:
+    """A sum of products of variables, exact: a factor for each monomial, none of them zero. Sums are made in place.
 
-    inputs: dict[int, Fraction]
-    outputs: dict[int, Fraction]
-    constant: Fraction
+    A monomial is the codes of its variables (`Place.code`) in increasing order; the empty one is the constant.
+    """
 
-    def negated(self) -> Linear:
+    terms: dict[Monomial, Fraction]
+
+    @property
+    def constant(self) -> Fraction:
+        """The part without a variable."""
+        return self.terms.get((), _ZERO)
+
+    def negated(self) -> Polynomial:
         """The same with the other sign."""
-        inputs = {i: -value for i, value in self.inputs.items()}
-        return Linear(inputs, {j: -value for j, value in self.outputs.items()}, -self.constant)
-
-    def scaled(self, factor: Fraction) -> Linear:
-        """The product with a number."""
-        inputs = {i: factor * value for i, value in self.inputs.items()}
-        outputs = {j: factor * value for j, value in self.outputs.items()}
-        return Linear(inputs, outputs, factor * self.constant)
+        return Polynomial({monomial: -value for monomial, value in self.terms.items()})
 
     def is_constant(self) -> bool:
         """Whether no variable is left in it."""
-        return not (self.inputs or self.outputs)
+        return not self.terms or (len(self.terms) == 1 and () in self.terms)
 
-    def size(self) -> int:
-        """How many variables it has."""
-        return len(self.inputs) + len(self.outputs)
-
-    def add(self, term: Linear) -> None:
-        """Add another one to this one; variables that cancel are gone."""
-        if term.constant:
-            self.constant += term.constant
-        for sums, addends in ((self.inputs, term.inputs), (self.outputs, term.outputs)):
-            for index, value in addends.items():
-                result = sums[index] + value if index in sums else value
-                if result:
-                    sums[index] = result
-                else:
-                    sums.pop(index, None)
+    def add(self, term: Polynomial) -> None:
+        """Add another one to this one; monomials that cancel are gone."""
+        sums = self.terms
+        for monomial, value in term.terms.items():
+            result = sums[monomial] + value if monomial in sums else value
+            if result:
+                sums[monomial] = result
+            else:
+                sums.pop(monomial, None)
 
 
-def total(terms: Sequence[Linear]) -> Linear:
+def total(terms: Sequence[Polynomial]) -> Polynomial:
     """The sum of the terms, which becomes the largest one of them."""
-    largest = max(range(len(terms)), key=lambda i: terms[i].size())
+    largest = max(range(len(terms)), key=lambda i: len(terms[i].terms))
     for i, term in enumerate(terms):
         if i != largest:
             terms[largest].add(term)
@@ -98,10 +95,15 @@ def number(word: str, where: Form) -> Fraction | None:
 
 
 class Place(NamedTuple):
-    """A scalar input or output: which of the two, and its number in row-major order."""
+    """A scalar: whether it is a value that a network computes, rather than an input, and its number among those."""
 
     is_output: bool
     element: int
+
+    @property
+    def code(self) -> int:
+        """The number of the variable in a monomial."""
+        return 2 * self.element + self.is_output
 
 
 class Terms:
@@ -111,7 +113,7 @@ class Terms:
         self._place = place
         self._check = check
 
-    def value(self, form: Form, where: Form) -> Linear:
+    def value(self, form: Form, where: Form) -> Polynomial:
         """The value of a term, however deeply it is nested; ``where`` is the list around it. Raises Fault."""
         if is_word(form):
             return self._atom(form, where)
@@ -132,16 +134,15 @@ class Terms:
                 return value
             open_[-1].values.append(value)
 
-    def _atom(self, word: str, where: Form) -> Linear:
+    def _atom(self, word: str, where: Form) -> Polynomial:
         place = self._place(word, where)
         if place is not None:
-            one = {place.element: _ONE}
-            return Linear({}, one, _ZERO) if place.is_output else Linear(one, {}, _ZERO)
+            return Polynomial({(place.code,): _ONE})
         value = number(word, where)
         if value is None:
             message = f"{quote(word)} is neither a declared variable nor a finite decimal number"
             raise Fault(f"{message}; declare or correct it", where)
-        return Linear({}, {}, value)
+        return Polynomial({(): value} if value else {})
 
 
 @dataclass(slots=True)
@@ -151,7 +152,7 @@ class _Open:
     form: Form
     operator: str
     waiting: list[Form]
-    values: list[Linear]
+    values: list[Polynomial]
 
     @classmethod
     def of(cls, form: Form) -> _Open:
@@ -160,7 +161,7 @@ class _Open:
             raise Fault(f"{quote(form)} is not a term; use numbers, variables, +, - and *", form)
         return cls(form, operator, list(reversed(operands)), [])
 
-    def value(self) -> Linear:
+    def value(self) -> Polynomial:
         first, *rest = self.values
         if self.operator == "+":
             return total(self.values)
@@ -171,14 +172,16 @@ class _Open:
         return first
 
 
-def _multiplied(left: Linear, right: Linear, where: Form) -> Linear:
-    if left.is_constant():
-        left, right = right, left
-    if not right.is_constant():
-        message = "a product of two variables is not supported; only linear terms are"
-        raise Fault(f"{message}, so bound the factors by constants instead", where, UnsupportedError)
-    if not right.constant:
-        return Linear({}, {}, _ZERO)
-    result = left.scaled(right.constant)
-    check_range((*result.inputs.values(), *result.outputs.values(), result.constant), where)
-    return result
+def _multiplied(left: Polynomial, right: Polynomial, where: Form) -> Polynomial:
+    if len(left.terms) * len(right.terms) > _MAX_MONOMIALS:
+        message = f"a product of {len(left.terms)} by {len(right.terms)} terms; at most {_MAX_MONOMIALS} terms in all"
+        raise Fault(f"{message} are supported, so state its factors by themselves", where, UnsupportedError)
+    result: dict[Monomial, Fraction] = {}
+    for (one, a), (other, b) in product(left.terms.items(), right.terms.items()):
+        monomial = tuple(sorted(one + other)) if one and other else one or other
+        result[monomial] = result.get(monomial, _ZERO) + a * b
+    if max(map(len, result), default=0) > _MAX_DEGREE:
+        message = f"a polynomial of degree {max(map(len, result))}; at most {_MAX_DEGREE} is supported"
+        raise Fault(f"{message}, so use a lower one", where, UnsupportedError)
+    check_range(result.values(), where)
+    return Polynomial({monomial: value for monomial, value in result.items() if value})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+# An end of an interval, and whether it is open; and the lower and the upper end for an entry, None where there is none.
+End = tuple[Fraction, bool]
+Ends = Callable[[int], tuple[End | None, End | None]]
 
 
 class Limit(NamedTuple):

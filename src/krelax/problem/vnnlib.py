@@ -2,7 +2,8 @@
 
 What a file means here
     The assertions are a conjunction and describe the *unsafe* set, which is brought into disjunctive normal form, one
-    :class:`Case` per disjunct. Inputs may be bounded by single-variable comparisons, outputs by linear ones. Numbers
+    :class:`Case` per disjunct. Comparisons of single inputs with numbers bound a box; all others, of polynomials in
+    inputs, hidden nodes and outputs of one or several networks, are half-spaces over their monomials. Numbers
     are the exact decimals that are written, and strict inequalities are strict. Disjuncts that no input can satisfy,
     judged exactly, are dropped; if none is left the specification has no cases, and holds.
 
@@ -26,11 +27,14 @@ import numpy as np
 
 from krelax.errors import InputError, UnsupportedError
 from krelax.problem._boxes import Bound, Boxes, Conflict, intersect_bounds
-from krelax.problem._declarations import Declarations, Tensor
+from krelax.problem._declarations import Declarations
 from krelax.problem._forms import Fault, Form, Node, Source, head, is_word, quote
 from krelax.problem._formulas import Conjunction, Disjunction, Formulas, conjoin
+from krelax.problem._relations import Relations
 from krelax.problem._text import Check
-from krelax.problem.query import Case, Specification, element_name
+from krelax.problem.exact import Ends
+from krelax.problem.interface import Declared, Kind
+from krelax.problem.query import Case, Halfspace, Specification
 
 _MAX_BOX_ENTRIES = 50_000_000
 
@@ -112,40 +116,52 @@ class _Document:
 
     def specification(self) -> Specification:
         """What the commands amount to; raises Fault if anything is missing."""
-        given, result = self._declarations.side(is_output=False), self._declarations.side(is_output=True)
+        networks = self._declarations.declared()
+        inputs = sum(v.size for network in networks for v in network.of(Kind.INPUT))
         conjunctions = [self._common, *conjoin(self._choices)]
         self._check()
-        boxes, box_of = _boxes(self._formulas.bounds, conjunctions, given.size)
+        boxes, box_of = _boxes(self._formulas.bounds, conjunctions, inputs)
         self._check()
-        name = _Namer(given)
-        used = {box for box in box_of[1:] if box not in boxes.conflicts}
-        _check_bounded(boxes, used, name)
+        name = _Namer(networks)
+        simple = len(networks) == 1 and networks[0].is_simple
+        relations = Relations(self._formulas, simple, self._check)
+        cases = tuple(relations.applied(self._cases(conjunctions, boxes, box_of, relations.halfspaces), inputs))
+        empty = () if cases else (_emptiness(boxes, box_of, name),)
+        (given, *_), (result, *_) = (networks[0].of(kind) for kind in (Kind.INPUT, Kind.OUTPUT))
+        plain = simple and not relations.terms
         return Specification(
-            inputs=given.size,
-            outputs=result.size,
-            cases=tuple(self._cases(conjunctions, boxes, box_of)),
+            inputs=inputs,
+            outputs=result.size if plain else len(relations.terms),
+            cases=cases,
             input_name=given.name,
             output_name=result.name,
             input_shape=given.shape,
             output_shape=result.shape,
-            network=self._declarations.network,
+            network=networks[0].name,
             element=given.element,
             labels=(given.label, result.label),
-            warnings=() if used else (_emptiness(boxes, box_of, name),),
+            warnings=empty,
+            networks=networks,
+            terms=None if plain else relations.terms,
         )
 
-    def _cases(self, conjunctions: Disjunction, boxes: Boxes, box_of: list[int]) -> Iterable[Case]:
-        halfspaces = self._formulas.halfspaces
-        common, *own = (
-            tuple(halfspaces[-1 - literal] for literal in conjunction if literal < 0) for conjunction in conjunctions
-        )
+    def _cases(
+        self, conjunctions: Disjunction, boxes: Boxes, box_of: list[int], halfspaces: Sequence[Halfspace]
+    ) -> Iterable[tuple[Case, Sequence[int], Sequence[int]]]:
+        """The cases, with the numbers of the half-spaces of all of them, and of their own."""
+        numbers = [[-1 - literal for literal in conjunction if literal < 0] for conjunction in conjunctions]
+        common = tuple(halfspaces[number] for number in numbers[0])
         lower, upper, least, most = (list(a) for a in (boxes.lower, boxes.upper, boxes.least, boxes.most))
-        for count, (box, parts) in enumerate(zip(box_of[1:], own, strict=True)):
+        ends: list[Ends | None] = [None] * len(lower)
+        for count, (box, own) in enumerate(zip(box_of[1:], numbers[1:], strict=True)):
             if not count & 0xFFF:
                 self._check()
             if box not in boxes.conflicts:
+                parts = common + tuple(halfspaces[number] for number in own)
                 between = boxes.between.get(box, {})
-                yield Case(lower[box], upper[box], common + parts, least[box], most[box], between)
+                ends[box] = ends[box] or boxes.ends(box)
+                case = Case(lower[box], upper[box], parts, least[box], most[box], between, ends=ends[box])
+                yield case, numbers[0], own
 
 
 def _misplaced(keyword: str, command: Node) -> tuple[str, Node, type[InputError]]:
@@ -183,29 +199,22 @@ def _boxes(bounds: Sequence[Bound], conjunctions: Disjunction, inputs: int) -> t
 class _Namer:
     """How the file spells its inputs."""
 
-    def __init__(self, given: Tensor) -> None:
-        self._given = given
+    def __init__(self, networks: Sequence[Declared]) -> None:
+        self._inputs = [v for network in networks for v in network.of(Kind.INPUT)]
 
     def __call__(self, index: int) -> str:
-        return element_name(self._given.name, self._given.shape, index)
-
-
-def _check_bounded(boxes: Boxes, used: set[int], name: Callable[[int], str]) -> None:
-    """Raise Fault if a box that is used is unbounded."""
-    unbounded = np.isinf(boxes.lower) | np.isinf(boxes.upper)
-    for box in np.flatnonzero(unbounded.any(axis=1)).tolist():
-        if box in used:
-            variable = int(unbounded[box].argmax())
-            side = "lower" if np.isinf(boxes.lower[box, variable]) else "upper"
-            raise Fault(f"{name(variable)} has no {side} bound; bound every input on both sides")
+        variable = next(v for v in reversed(self._inputs) if v.start <= index)
+        return variable.element_name(index - variable.start)
 
 
 def _emptiness(boxes: Boxes, box_of: Sequence[int], name: Callable[[int], str]) -> str:
     """Why no input satisfies the assertions."""
     if 0 in boxes.conflicts:
         return f"no input satisfies the assertions: {_describe(boxes.conflicts[0], name)}"
-    if len(box_of) > 1:
+    if len(box_of) > 1 and box_of[1] in boxes.conflicts:
         return f"no input satisfies the assertions: {_describe(boxes.conflicts[box_of[1]], name)}"
+    if len(box_of) > 1:
+        return "no input satisfies the assertions: what they say of several inputs excludes each other"
     return "no input and output satisfy the assertions: they contradict each other whatever the network is"
 
 

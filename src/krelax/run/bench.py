@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.run.certificates import Certificates, Semantics, Written
 from krelax.run.certify import counterexample_record
-from krelax.run.verify import EMPTY, VerifyOptions, check_options, verify_file
+from krelax.run.verify import EMPTY, Load, VerifyOptions, check_options, verify_file
 from krelax.search.processes import cpu_seconds, out_of_memory
 from krelax.search.verdict import Outcome, Verdict
 
@@ -168,14 +168,14 @@ def bench(
     Raises InputError for options that no instance could be verified with.
     """
     check_options(options)
-    loaded: dict[Path, Network] = {}
+    loaded: dict[tuple[Path, bool], Network] = {}
     for instance in instances:
 
-        def load(path: Path = instance.onnx) -> Network:
-            if path not in loaded:
+        def load(path: Path, scores: bool) -> Network:
+            if (path, scores) not in loaded:
                 loaded.clear()
-                loaded[path] = load_onnx(path)
-            return loaded[path]
+                loaded[path, scores] = load_onnx(path, scores=scores)
+            return loaded[path, scores]
 
         keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
         result = _verified(instance, load, options, keeper)
@@ -184,14 +184,12 @@ def bench(
         yield result
 
 
-def _verified(
-    instance: Instance, load: Callable[[], Network], options: VerifyOptions, keeper: Certificates | None
-) -> Result:
+def _verified(instance: Instance, load: Load, options: VerifyOptions, keeper: Certificates | None) -> Result:
     """What comes of one instance."""
     cpu, written = cpu_seconds(), None
     try:
         limited = replace(options, timeout=instance.timeout)
-        _, outcome = verify_file(instance.vnnlib, instance.onnx, load, limited, keeper)
+        _, outcome = verify_file(instance.vnnlib, {None: instance.onnx}, load, limited, keeper)
         spent = cpu_seconds() - cpu
         if keeper is not None and outcome.reason != EMPTY:
             outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)

@@ -17,8 +17,9 @@ from krelax.certificate.format.archive import is_certificate, read, write
 from krelax.certificate.format.schema import Certificate
 from krelax.certificate.kernel.arithmetic import Exact
 from krelax.certificate.kernel.bounds import check_executable
+from krelax.certificate.kernel.network import Network
 from krelax.certificate.onnx.model import model_hash, read_model
-from krelax.certificate.onnx.reader import read_network
+from krelax.certificate.onnx.reader import read_file
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.run.journal import digest
 from krelax.run.required import required_for_float32, required_for_real
@@ -58,7 +59,8 @@ def check_target(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Certificates:
-    """Where certificates about the network in file `model` are written, and whether to check them at once.
+    """Where certificates about the network in file `model` are written, about its output called `output`, or the only
+    one of numbers, and whether to check them at once.
 
     Certificates with `semantics` "float32" are about every execution of the network in float32, in any order of
     summation. Proofs are found for the function of real numbers, with margins that leave something for rounding, and
@@ -70,6 +72,7 @@ class Certificates:
     model: Path
     check: bool = False
     semantics: Semantics = "real"
+    output: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -82,13 +85,13 @@ class Certificates:
         """Whether certificates are checked as they are written."""
         return self.check or self.semantics == "float32"
 
-    def obstacle(self) -> str | None:
-        """Why no certificate about this network can be accepted; None if nothing is known to be in the way, and where
-        none is checked."""
+    def obstacle(self, scores: bool = True) -> str | None:
+        """Why no certificate about this network can be accepted, or about its `scores`, which questions only compare;
+        None if nothing is known to be in the way, and where none is checked."""
         if not self.checks:
             return None
         try:
-            network, exact = read_network(read_model(self.model)), Exact()
+            network, exact = self._read(scores), Exact()
             if self.semantics == "float32":
                 check_executable(network.over(exact), exact)
         except KrelaxError as error:
@@ -105,9 +108,13 @@ class Certificates:
         find them positive. None for a network that the checker does not read."""
         try:
             required = required_for_real if self.semantics == "real" else required_for_float32
-            return required(read_model(self.model), questions)
+            return required(self._read(questions.compares), questions)
         except KrelaxError:
             return None
+
+    def _read(self, scores: bool) -> Network:
+        """The network as the checker reads it for questions that only compare outputs, or for others."""
+        return read_file(read_model(self.model), self.output, scores)[0]
 
     @cached_property
     def _hash(self) -> str:
@@ -118,7 +125,7 @@ class Certificates:
             return digest(self.model)
 
     def _certificate(self, outcome: Outcome) -> Certificate:
-        return Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs))
+        return Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs), self.output)
 
     def write(self, name: str, outcome: Outcome) -> tuple[Outcome, Written | None]:
         """Write the certificate of an outcome that holds in file `name`. The outcome becomes UNKNOWN if it is to be

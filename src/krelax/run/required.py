@@ -10,8 +10,6 @@ from krelax.certificate.format.schema import Layer, Lemma, Question, Region
 from krelax.certificate.kernel.arithmetic import Arithmetic, Float64, Unbounded
 from krelax.certificate.kernel.network import Network
 from krelax.certificate.kernel.question import check_question
-from krelax.certificate.onnx.model import Model
-from krelax.certificate.onnx.reader import read_network
 from krelax.problem.region import middle
 from krelax.search.questions import Questions
 
@@ -23,24 +21,20 @@ _AMPLE, _LOOKED_AT = 1000.0, 4
 _MOST_MARGINS = 100
 
 
-def required_for_float32(model: Model | bytes, questions: Questions) -> Tensor:
+def required_for_float32(network: Network, questions: Questions) -> Tensor:
     """What the smallest margin of each question should be above, `(questions,)`, to be positive for float32, too.
 
-    The checker's own charge for rounding at the middle of the region, several times. Raises InputError for a network
-    that the checker does not read.
+    The checker's own charge for rounding at the middle of the region, several times.
     """
-    network = read_network(model)
     charges = [_charge(network, questions, i, _EXECUTED) for i in range(len(questions))]
     return _RELAXED * torch.tensor(charges, dtype=torch.float64)
 
 
-def required_for_real(model: Model | bytes, questions: Questions) -> Tensor:
+def required_for_real(network: Network, questions: Questions) -> Tensor:
     """What the smallest margin of each question should be above, `(questions,)`, to be positive for a checker that
     charges for the rounding of float64: many times the charge at the middle of some regions, which is next to nothing.
-
-    Raises InputError for a network that the checker does not read.
     """
-    network, step = read_network(model), max(1, -(-len(questions) // _LOOKED_AT))
+    step = max(1, -(-len(questions) // _LOOKED_AT))
     charges = [_charge(network, questions, i, _CHECKED) for i in range(0, len(questions), step)]
     return torch.full((len(questions),), _AMPLE * max(charges, default=0.0), dtype=torch.float64)
 

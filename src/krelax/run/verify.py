@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from krelax.bounds.instance import OutOfTime
-from krelax.errors import InputError
+from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
 from krelax.network.onnx_file import read_model
 from krelax.problem.query import Specification
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
+from krelax.run.coupling import Files, coupled, matched
 from krelax.search.excluded import without_excluded
-from krelax.search.pipeline import Plan, decide
+from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
+from krelax.search.rational import Settled, settled
 from krelax.search.verdict import Outcome, Verdict
 from krelax.watch import watched
 
 # The reason of what holds because no input satisfies what is assumed.
 EMPTY = "no input can be unsafe"
+# The reason of what exact numbers decide, and the work, of a quarter of a second, that is spent on that first.
+EXACT = "exact arithmetic"
+_REAL = "exact arithmetic of real numbers, which the model breaks up to its rounding"
+_WORK = 60_000
+
+_NO_CERTIFICATE = "certificates are about one network with one input and one output, and conditions on outputs alone"
 
 # Seconds that a question has even where reading took all of the time.
 _GLANCE = 1.0
@@ -50,6 +58,10 @@ def check_options(options: VerifyOptions) -> Plan:
     """The plan behind the options. Raises InputError for an unknown method and a device that is not there."""
     check_device(options.device)
     return Plan.of(options.method)
+
+
+# Reads the network in a file, or the scores before its head.
+Load = Callable[[Path, bool], Network]
 
 
 class Clock:
@@ -104,47 +116,99 @@ def verify(
     Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, and wherever few inputs vary, but for
         margins of exactly zero.
     """
-    plan, clock = check_options(options), Clock(options.seconds)
     check_fit(network, specification)
-    if not specification.cases:
+    return _verify([(network, specification)], options, certificates)
+
+
+def _verify(
+    pairs: Iterable[tuple[Network, Specification]],
+    options: VerifyOptions,
+    certificates: Certificates | None,
+) -> Outcome:
+    """The answer about specifications, each of a network, that hold if all of them do."""
+    check_options(options)
+    clock = Clock(options.seconds)
+    outcomes: list[Outcome] = []
+    for network, specification in pairs:
+        outcomes += _outcomes(network, specification, options, certificates, clock)
+        if any(outcome.verdict is Verdict.VIOLATED for outcome in outcomes):
+            break
+    if not outcomes:
         return Outcome(Verdict.HOLDS, EMPTY, seconds=clock.seconds)
+    return combine(outcomes, clock.seconds)
+
+
+def _outcomes(
+    network: Network,
+    specification: Specification,
+    options: VerifyOptions,
+    certificates: Certificates | None,
+    clock: Clock,
+) -> list[Outcome]:
+    """What came of the questions of a specification: of all, or of those until one counterexample."""
+    plan = check_options(options)
+    if not specification.cases:
+        return []
     proofs = options.proofs or certificates is not None
     outcomes: list[Outcome] = []
 
     def report(index: int, outcome: Outcome) -> None:
-        outcomes.append(outcome)
+        outcomes.append(_whole(outcome, specification))
         if outcome.verdict is Verdict.VIOLATED:
             raise _Enough
 
+    exact = Settled(specification)
     try:
         if not proofs:  # certificates are about closures
             specification = without_excluded(network, specification, clock.check)
             if not specification.cases:
-                return Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)
+                return [Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)]
+            exact = settled(network, specification, _WORK, clock.check)
+            specification = exact.specification
+            if exact.certain:
+                report(0, Outcome(Verdict.VIOLATED, EXACT, seconds=clock.seconds, counterexample=exact.found))
+            if not specification.cases:
+                return [Outcome(Verdict.HOLDS, EXACT, seconds=clock.seconds)]
         questions = about_specification(network, specification, clock.check)
+    except _Enough:
+        return outcomes
     except OutOfTime:
-        return clock.timeout()
+        return [clock.timeout()]
+    if exact.found is not None:  # real numbers break the property, and perhaps numbers of the model's type as well
+        plan = ATTACKS
     required = None
     if certificates is not None:
         required, plan = certificates.required_margins(questions), certificates.provable(plan)
     with suppress(_Enough):
         left = options.timeout if options.deterministic else clock.left()
         decide(network, questions, plan, report, left, options.device, None, proofs, required, options.deterministic)
-    return combine(outcomes, clock.seconds)
+        if exact.found is not None:
+            report(0, Outcome(Verdict.VIOLATED, _REAL, seconds=clock.seconds, counterexample=exact.found))
+    return outcomes
+
+
+def _whole(outcome: Outcome, specification: Specification) -> Outcome:
+    """The outcome with a counterexample that has every input that is declared."""
+    found, places = outcome.counterexample, specification.places
+    if found is None or places is None:
+        return outcome
+    exact = {i: found.exact[place] for i, place in enumerate(places) if place in found.exact}
+    return replace(outcome, counterexample=replace(found, x=specification.given(found.x), exact=exact))
 
 
 def verify_file(
     query: Path,
-    model: Path,
-    load: Callable[[], Network],
+    files: Files,
+    load: Load,
     options: VerifyOptions,
     certificates: Certificates | None = None,
-    name: str | None = None,
 ) -> tuple[Specification | None, Outcome]:
-    """As `verify`, for the property in a file and the network that `load` reads from the file `model`, called `name`.
+    """As `verify`, for the property in a file, about the networks in `files`, by the names that it has for them: None
+    where there is but one. `load` reads that where the property is about its one input and its one output. It is
+    told whether the property only compares outputs: then the scores before a head will do.
 
     Reading counts against the limit of time; if it took all of that, there is no specification. Raises InputError for
-    what cannot be read, and for declarations that the network does not match.
+    what cannot be read, and for declarations that a network does not match.
     """
     check_options(options)
     clock = Clock(options.seconds)
@@ -152,26 +216,37 @@ def verify_file(
         specification = read_vnnlib(query, clock.check)
     except OutOfTime:
         return None, clock.timeout()
-    if None not in (name, specification.network) and name != specification.network:
-        raise InputError(f"{query}: is about the network {specification.network}, not {name}; correct one of the names")
+    try:
+        found = matched(specification, files)
+    except InputError as error:
+        raise type(error)(f"{query}: {error}") from error
+    if specification.terms is not None and certificates is not None:
+        raise UnsupportedError(f"{query}: {_NO_CERTIFICATE}; leave the certificate out")
     try:
         with watched(lambda: clock.over(_GLANCE)):
-            network = load()
+            if specification.terms is None:
+                network = load(found[specification.network], specification.compares)
+            else:
+                pairs = list(coupled(specification, found, clock.check))
     except OutOfTime:
         return specification, clock.timeout()
-    _check_labels(query, model, specification)
     left = options.timeout if options.deterministic else clock.left()
-    return specification, verify(network, specification, replace(options, timeout=left), certificates)
+    options = replace(options, timeout=left)
+    if specification.terms is not None:
+        return specification, _verify(pairs, options, None)
+    _check_labels(query, found[specification.network], specification, network)
+    return specification, verify(network, specification, options, certificates)
 
 
-def _check_labels(query: Path, model: Path, specification: Specification) -> None:
+def _check_labels(query: Path, model: Path, specification: Specification, network: Network) -> None:
     """Raises InputError if the network's input and output have other names than a specification says."""
     if specification.labels == (None, None):
         return
     graph = read_model(model)[0].graph
     constants = {constant.name for constant in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in constants]
-    for declared, own in zip(specification.labels, (inputs, [value.name for value in graph.output]), strict=True):
+    outputs = [network.output] if network.output else [value.name for value in graph.output]
+    for declared, own in zip(specification.labels, (inputs, outputs), strict=True):
         if declared is not None and [declared] != own:
             raise InputError(f"{query}: declares {declared!r}, but the network calls it {own[0]!r}; correct the name")
 

@@ -32,7 +32,7 @@ def without_excluded(network: Network, specification: Specification, check: Call
     kept: list[Case] = []
     box, outputs = None, None
     for case in specification.cases:
-        if any(h.strict for h in case.halfspaces):
+        if case.is_bounded and any(h.strict for h in case.halfspaces):
             check()
             if box is None or outputs is None or case.lower is not box[0] or case.upper is not box[1]:
                 box, outputs = (case.lower, case.upper), output_intervals(network, case.lower, case.upper)
@@ -44,13 +44,18 @@ def without_excluded(network: Network, specification: Specification, check: Call
 
 def output_intervals(network: Network, lower: Floats, upper: Floats) -> tuple[Floats, Floats]:
     """Lower and upper bounds of the flattened outputs over a box of flattened inputs, rigorous."""
+    least, most = intervals(network, lower, upper)[-1]
+    return least.flatten(), most.flatten()
+
+
+def intervals(network: Network, lower: Floats, upper: Floats) -> list[tuple[Floats, Floats]]:
+    """As `output_intervals`, of every node in its shape."""
     sides = (torch.from_numpy(np.array(side)).reshape(1, *network.input_shape) for side in (lower, upper))
     instance = Instance.of(network, Box(*sides), torch.float64)
     bounds = start(instance.region)
     for _ in instance.network.nodes[1:]:
         advance(instance.network, bounds)
-    least, most = (side[-1][0].flatten().numpy() for side in (bounds.lower, bounds.upper))
-    return least, most
+    return [(low[0].numpy(), high[0].numpy()) for low, high in zip(bounds.lower, bounds.upper, strict=True)]
 
 
 def includes(halfspace: Halfspace, lower: Floats, upper: Floats) -> bool:

@@ -33,6 +33,9 @@ from krelax.watch import counted, now, watched
 
 T = TypeVar("T")
 
+# Questions are searched again if they have so many seconds then, and so many times more than before.
+_WORTHWHILE, _MORE = 1.0, 1.5
+
 # For what nothing else has settled.
 THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
 
@@ -60,6 +63,10 @@ class Plan:
             for s in self.stages
         )
         return Plan(tuple(kept))
+
+
+# Where it is known that there is a counterexample of real numbers.
+ATTACKS = Plan((Attack(), THOROUGH))
 
 
 def decide(
@@ -203,7 +210,8 @@ def _boxes_of(run: Run, instance: Instance, i: int, effort: Splitting) -> Inputs
 
 
 def _complete(run: Run, instance: Instance, effort: Complete, each: float | None) -> None:
-    """A complete search on every question still open, the most promising ones first."""
+    """A complete search on every question still open, the most promising ones first. Those that are not decided in
+    their shares of the time are searched again with larger ones, if others have left some."""
 
     def work(i: int, search: Search) -> SearchResult:
         instance.check()
@@ -217,9 +225,26 @@ def _complete(run: Run, instance: Instance, effort: Complete, each: float | None
         return result
 
     asked = run.remaining().tolist()
-    with SideBySide(instance, effort, min(workers(run.device), len(asked))) as searches:
-        for i, found in searches.map(work, asked):
-            _conclude(run, i, found)
+    while asked:
+        share, late = _share(run, instance), dict[int, SearchResult]()
+        with SideBySide(instance, effort, min(workers(run.device), len(asked))) as searches:
+            for i, found in searches.map(work, asked):
+                if each is None and found.reason == "timeout" and not found.decided:
+                    late[i] = found
+                else:
+                    _conclude(run, i, found)
+        asked = [i for i in asked if i in late]
+        if _share(run, instance) < max(_WORTHWHILE, _MORE * share):
+            for i in asked:
+                _conclude(run, i, late[i])
+            return
+
+
+def _share(run: Run, instance: Instance) -> float:
+    """Seconds for each open question, if all have the same."""
+    if instance.deadline is None:
+        return torch.inf
+    return (instance.deadline - now()) * workers(run.device) / max(1, int(run.open.sum()))
 
 
 def _timed(run: Run, instance: Instance, i: int, each: float | None) -> Instance:

@@ -48,6 +48,13 @@ class Questions:
     def __len__(self) -> int:
         return len(self.region)
 
+    @property
+    def compares(self) -> bool:
+        """Whether they only ask which of two outputs is larger."""
+        rows, offsets = self.queries.rows, self.queries.offsets
+        pairs = ((rows != 0).sum(-1) == 2) & (rows.sum(-1) == 0) & (offsets == 0)
+        return bool((pairs | ~rows.any(-1)).all())
+
     def shaped(self, shape: tuple[int, ...]) -> Questions:
         """The same questions about inputs of another shape, with as many entries."""
         anchors = None if self.anchors is None else self.anchors.reshape(-1, *shape)
@@ -111,6 +118,9 @@ def about_specification(
     check_fit(network, specification)
     if not specification.cases:
         raise InputError("the specification has no unsafe case, so there is nothing to ask; it holds")
+    for case in specification.cases:
+        if not case.is_bounded:
+            raise InputError(specification.unbounded(case))
     groups = _by_box(specification.cases)
     shape = (len(groups), *network.input_shape)
     lower, upper = (np.stack([getattr(g[0], side) for g in groups]).reshape(shape) for side in ("lower", "upper"))
@@ -122,10 +132,10 @@ def about_specification(
         return Numbers.of(least, most, network.replay_dtype).nearest(x)
 
     def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
-        return any(case.contains(x.flatten(), y.flatten()) for case in groups[i])
+        return any(specification.unsafe(case, x, y) for case in groups[i])
 
     def real(i: int, x: Floats) -> Counterexample | None:
-        return real_counterexample(network, groups[i], x)
+        return real_counterexample(network, specification, groups[i], x)
 
     box = Box(torch.from_numpy(lower), torch.from_numpy(upper))
     return Questions(box, queries, violated, nearest=nearest, real=real)
@@ -133,6 +143,8 @@ def about_specification(
 
 def check_fit(network: Network, specification: Specification) -> None:
     """Raises InputError for a specification of another network."""
+    if specification.terms is not None:  # the network was made for it
+        return
     element = np.dtype(network.replay_dtype).name
     query.check_fit(specification, network.input_shape, network.output_shape, element)
 

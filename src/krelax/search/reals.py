@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from krelax.network.graph import Network
 from krelax.problem.exact import Floats, Numbers
-from krelax.problem.query import Case
+from krelax.problem.query import Case, Specification
 from krelax.search.excluded import includes, output_intervals
 from krelax.search.verdict import Counterexample
 
 
-def real_counterexample(network: Network, cases: Sequence[Case], x: Floats) -> Counterexample | None:
+def real_counterexample(
+    network: Network, specification: Specification, cases: Sequence[Case], x: Floats
+) -> Counterexample | None:
     """A point of the box that all of these cases have, near `x`, `(*input_shape)`, as a counterexample: None if it is
     not proven that the network, as a function of real numbers, is unsafe there, or the model is not unsafe nearby.
 
@@ -36,7 +38,7 @@ def real_counterexample(network: Network, cases: Sequence[Case], x: Floats) -> C
     y = network.replay(point.near.reshape(network.input_shape))
     for case in cases:
         proven = all(includes(halfspace, *outputs) for halfspace in case.halfspaces)
-        if proven and np.isfinite(y).all() and all(halfspace.holds(y.flatten()) for halfspace in case.halfspaces):
+        if proven and specification.satisfies(case, point.near, y):
             return Counterexample(point.near.reshape(network.input_shape), y, point.exact(case))
     return None
 

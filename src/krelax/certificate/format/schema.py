@@ -227,9 +227,11 @@ class Question:
 
 @dataclass
 class Certificate:
-    """Questions about one network, the file with the hash `network` (SHA-256, hexadecimal)."""
+    """Questions about one network, the file with the hash `network` (SHA-256, hexadecimal), and its output of the name
+    `output`; that may be missing where there is one, or one of numbers."""
 
     network: str
     semantics: Literal["real", "float32"]
     tool: str
     questions: list[Question]
+    output: str | None = None

@@ -15,11 +15,14 @@ from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.closed_form import bound_entries, bound_forms
 from krelax.certificate.kernel.context import Context
+from krelax.certificate.kernel.forms import PushedForms
 from krelax.certificate.kernel.network import Activation, Affine
 from krelax.certificate.kernel.region import Region
 
 # Boxes that are cut although the certificate does not: at most so many, and no more than a few beside its own number.
 _MOST_CUTS, _FEW_CUTS = 1000, 16
+# Affine forms may take so many times the memory of one portion of rows.
+_FORMS = 4
 
 # The weakest clause in each region, from what is proven of the margins there, `(regions, margins)`.
 Weakest = Callable[[LayerBounds, Floats], Floats]
@@ -35,8 +38,9 @@ def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
     cuts = min(_MOST_CUTS, _FEW_CUTS + len(boxes.cut))
     shares: Iterator[Floats | None] = repeat(None) if boxes.weights is None else iter(boxes.weights / UNIT)
     leaves, waiting, worst = zip(leaves_of_boxes(boxes, root), shares, strict=False), list[_Leaf](), np.inf
-    while part := waiting[: context.portion] or list(islice(leaves, context.portion)):
-        del waiting[: context.portion]
+    portion = _portion(context)
+    while part := waiting[:portion] or list(islice(leaves, portion)):
+        del waiting[:portion]
         lower, upper = (np.array(side) for side in zip(*(box for box, _ in part), strict=True))
         weights = None if boxes.weights is None else np.array([w for _, w in part])
         margins = _in_boxes(context, Region(lower, upper), weights, weakest)
@@ -75,6 +79,12 @@ def behind_bottleneck(context: Context, width: int, outputs: int) -> tuple[Conte
     return replace(context, bounds=LayerBounds.of(behind, region, bounds.ar, False)), node
 
 
+def _portion(context: Context) -> int:
+    """How many boxes to look at together, if every neuron leaves a gap between its lines."""
+    network = context.network
+    return max(1, _FORMS * context.portion // (network.size(0) + int(network.offsets[-1])))
+
+
 def _halves(box: Box, root: Box) -> tuple[Box, Box]:
     """A box cut across the input that is widest there, compared with the region."""
     (lower, upper), widths = box, (root[1] - root[0]).clip(2.0**-1000)
@@ -101,12 +111,15 @@ def _derived(context: Context, boxes: Region) -> Context:
     more or not, so that lines are those of the search that cut the boxes. What overflows stays as it is."""
     network, ar, float32 = context.network, context.bounds.ar, context.bounds.float32
     here = replace(context, bounds=LayerBounds.of(network, boxes, ar, float32))
-    for node in network.nodes[1:]:
+    forms = PushedForms(here.bounds)
+    for i, node in enumerate(network.nodes[1:], start=1):
         if isinstance(node, Activation):
             z = node.inputs[0]
-            old = here.bounds.lower[z], here.bounds.upper[z]
-            sides = bound_entries(here, z, np.nonzero(np.ones(old[0].shape, bool)), True)
+            old, sides = (here.bounds.lower[z], here.bounds.upper[z]), forms.interval(ar, z)
+            if sides is None:
+                sides = bound_entries(here, z, np.nonzero(np.ones(old[0].shape, bool)), True)
             better = (np.where(np.isfinite(new), new, known) for new, known in zip(sides, old, strict=True))
             here = replace(here, bounds=here.bounds.replaced(z, *better))
         here = replace(here, bounds=here.bounds.advanced())
+        forms.push(here.bounds, i)
     return here

@@ -45,10 +45,13 @@ class Affine:
     def adjoint_terms(self) -> int:
         return max(m.adjoint_terms for m in self.maps) + self.size
 
-    @property
+    @cached_property
     def moves_only(self) -> bool:
         """Whether entries are copied, and nothing is computed."""
-        return len(self.maps) == 1 and isinstance(self.maps[0], Pick) and self.bias is None
+        picks = [m for m in self.maps if isinstance(m, Pick)]
+        if len(picks) < len(self.maps) or self.bias is not None:
+            return False
+        return len(picks) == 1 or bool((np.sum([m.index >= 0 for m in picks], 0) <= 1).all())
 
     def forward(self, ar: Arithmetic, x: Sequence[Array]) -> Array:
         """Values from values of the inputs."""
@@ -105,6 +108,22 @@ class Network:
     def before(self, number: int) -> int:
         """The pre-activation of an activation."""
         return self.activation(number).inputs[0]
+
+    def copies(self, node: int) -> Index | None:
+        """For every entry of a node that only picks entries of others the first entry that is the same number; None
+        for another node. Zeros are one number."""
+        here = self.nodes[node]
+        if not isinstance(here, Affine) or not here.moves_only:
+            return None
+        begin = np.cumsum([0, *(self.size(j) for j in here.inputs)])
+        number_of = {j: int(begin[here.inputs.index(j)]) for j in here.inputs}
+        each = [
+            np.where(m.index < 0, 0, m.index + 1 + number_of[j])
+            for j, m in zip(here.inputs, here.maps, strict=True)
+            if isinstance(m, Pick)
+        ]
+        _, first, inverse = np.unique(np.sum(each, 0), return_index=True, return_inverse=True)
+        return np.asarray(first[inverse.reshape(-1)], np.int64)
 
     @cached_property
     def offsets(self) -> Index:

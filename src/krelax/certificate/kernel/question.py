@@ -129,9 +129,12 @@ def check_layer(context: Context, j: int, layer: Layer) -> Context:
     """
     z, rule, forms = context.network.before(j), context.network.activation(j).rule, dict[Key, float]()
     if layer.base != "interval":
-        undecided = np.nonzero(rule.undecided(context.ends(j)))
-        sides = bound_entries(context, z, undecided, layer.base == "parallel")
-        context = replace(context, bounds=context.bounds.tightened(z, *sides))
+        undecided = rule.undecided(context.ends(j))
+        if (places := context.network.copies(z)) is not None:
+            every, undecided = undecided, np.zeros_like(undecided)
+            np.logical_or.at(undecided.T, places, every.T)
+        sides = bound_entries(context, z, np.nonzero(undecided), layer.base == "parallel")
+        context = replace(context, bounds=context.bounds.tightened(z, *_of_copies(context.network, z, *sides)))
     for lemma in layer.claims:
         context, others = _learnt(context, z, lemma, check_lemma(context, lemma, j))
         forms |= {name: max(bound, forms.get(name, -np.inf)) for name, bound in others.items()}
@@ -139,6 +142,18 @@ def check_layer(context: Context, j: int, layer: Layer) -> Context:
     lower, upper = (end[0] for end in context.ends(j))
     sets = tuple(polytopes(s, forms, (lower, upper), rule.pieces or (0.0, 0.0)) for s in layer.groups)
     return replace(context, lines=lines, groups=(*context.groups, sets))
+
+
+def _of_copies(network: Network, node: int, lower: Floats, upper: Floats) -> tuple[Floats, Floats]:
+    """Bounds of entries that are copies of one number hold for all of them."""
+    if (places := network.copies(node)) is None:
+        return lower, upper
+    sides = []
+    for side, better in ((lower, np.maximum), (upper, np.minimum)):
+        best = side.copy()
+        better.at(best.T, places, side.T)
+        sides.append(best[:, places])
+    return sides[0], sides[1]
 
 
 def _learnt(context: Context, node: int, lemma: Lemma, found: Floats) -> tuple[Context, dict[Key, float]]:
@@ -152,6 +167,7 @@ def _learnt(context: Context, node: int, lemma: Lemma, found: Floats) -> tuple[C
     below, above = single & (sign > 0), single & (sign < 0)
     np.fmax.at(lower[0], entry[below], found[below])
     np.fmin.at(upper[0], entry[above], -found[above])
+    lower, upper = _of_copies(context.network, node, lower, upper)
     others: dict[Key, float] = {}
     for i in np.flatnonzero(~single):
         terms = slice(starts[i], starts[i + 1])

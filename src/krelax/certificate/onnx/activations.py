@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from krelax.certificate.kernel.activations import RULES, Maximum, Power, ReLU, Rule, Square
+from krelax.certificate.kernel.activations import RULES, Maximum, ReLU, Rule
 from krelax.certificate.kernel.linear import Scale
 from krelax.certificate.kernel.network import Activation
 from krelax.certificate.onnx.affine import add, scaled, whole
@@ -33,18 +33,6 @@ def activation(c: Context, x: Value, rule: Rule, shape: Shape) -> Value:
 def _plain(c: Context) -> Tensor:
     """An activation without attributes."""
     return activation(c, c.value(), RULES[c.call.op](), c.value().shape)
-
-
-@reads("Pow", forms=[form(7, 2)])
-def _power(c: Context) -> Tensor:
-    """A power whose exponent is one constant, of any type."""
-    exponent = c.operand(1)
-    if isinstance(exponent, Value) or exponent.size != 1 or exponent.ndim > len(c.value().shape):
-        raise UnsupportedError("a power whose exponent is not one constant")
-    number = float(exponent.item())
-    if number in {0, 1} or not np.isfinite(number):
-        raise UnsupportedError(f"a power of exponent {number:g}")
-    return activation(c, c.value(), Square() if number == 2 else Power(number), c.value().shape)
 
 
 @reads("GlobalMaxPool", forms=[form(7, 1)])

@@ -29,6 +29,7 @@ from krelax.certificate.onnx.operator import (
     reads,
     real,
 )
+from krelax.certificate.onnx.products import of_matrices, products, reciprocal
 from krelax.errors import InputError, UnsupportedError
 
 # Relative error of a coefficient computed in float64 by a few operations.
@@ -114,13 +115,16 @@ def add(c: Context, a: Tensor, b: Tensor, sign: int) -> Value:
 def _mul(c: Context) -> Tensor:
     a, b = c.operand(0), c.operand(1)
     if isinstance(a, Value):
-        return scaled(c, a, c.weight(1))
+        return products(c, a, b) if isinstance(b, Value) else scaled(c, a, c.weight(1))
     return scaled(c, b, c.weight(0)) if isinstance(b, Value) else whole(operator.mul, a, b)
 
 
 @reads("Div", forms=[form(7, 2)])
 def _div(c: Context) -> Tensor:
     a, b = c.operand(0), c.operand(1)
+    if isinstance(b, Value):
+        inverse = reciprocal(c, b)
+        return products(c, a, inverse) if isinstance(a, Value) else scaled(c, inverse, c.weight(0))
     if isinstance(a, Value):
         divisor = c.weight(1)
         if not divisor.all():
@@ -128,8 +132,6 @@ def _div(c: Context) -> Tensor:
         with np.errstate(over="ignore"):
             factor = computed(1 / divisor)
         return scaled(c, a, factor, fuzz=ROUNDED, made_of=float(np.max(np.abs(divisor))))
-    if isinstance(b, Value):
-        raise UnsupportedError("a division by what depends on the input")
     if not b.all():
         raise InputError("division by zero")
     return whole(np.frompyfunc(_quotient, 2, 1), a, b)
@@ -180,6 +182,8 @@ _GEMM = {"alpha": real(1), "beta": real(1), "transA": FLAG, "transB": FLAG}
 def _gemm(c: Context) -> Tensor:
     """`alpha * (a @ b) + beta * bias`: products with alpha come afterwards, so that none of them rounds."""
     bias, alpha, beta = c.weight(2, optional=True), c.get("alpha"), c.get("beta")
+    if isinstance(c.given(0), Value) and isinstance(c.given(1), Value):
+        return _gemm_of_two(c, bias, float(alpha), float(beta))
     x, weight, turned = _factors(c)
     shape = (weight.shape[1], x.shape[0]) if turned else (x.shape[0], weight.shape[1])
     if bias is not None and broadcast(bias.shape, shape) != shape:
@@ -193,6 +197,23 @@ def _gemm(c: Context) -> Tensor:
         double = c.dtype == np.float64  # products of float32 numbers are float64 numbers
         bias, fuzz = computed(bias * float(beta), (bias == 0) | (beta == 0)), ROUNDED * double
     return scaled(c, y, float(alpha), bias, fuzz=fuzz)
+
+
+def _gemm_of_two(c: Context, bias: Any, alpha: float, beta: float) -> Tensor:
+    """The same of two matrices that depend on the input."""
+    turned = [c.value(i) if not c.get(name) else _turned(c, c.value(i)) for i, name in enumerate(("transA", "transB"))]
+    if any(len(x.shape) != 2 for x in turned):
+        raise InputError(f"operands of shapes {', '.join(str(list(x.shape)) for x in turned)}, not two matrices")
+    y = of_matrices(c, *turned)
+    if bias is not None and broadcast(bias.shape, y.shape) != y.shape:
+        raise InputError(f"a bias of shape {list(bias.shape)}")
+    if bias is not None and beta != 1:
+        raise UnsupportedError("a product of two matrices that depend on the input, with beta")
+    return y if alpha == 1 and bias is None else scaled(c, y, alpha, bias)
+
+
+def _turned(c: Context, x: Value) -> Value:
+    return c.moved(numbers(x.shape).swapaxes(-1, -2), x) if len(x.shape) > 1 else x
 
 
 def _factors(c: Context) -> tuple[Value, Floats, bool]:

@@ -18,11 +18,13 @@ _MOST_NUMBERS = 10**8
 
 @dataclass(frozen=True)
 class Interface:
-    """What a file calls its input and its output, their shapes, and the type of the input's numbers."""
+    """What a file calls its input and its output, their shapes, and the type of the input's numbers; and the operators
+    of a head that was left out, because questions only compare what it keeps the order of."""
 
     names: tuple[str, str]
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     element: str
+    head: tuple[str, ...] = ()
 
 
 class Builder:
@@ -45,6 +47,10 @@ class Builder:
         self._nodes.append(node)
         return len(self._nodes) - 1
 
+    def node(self, node: int) -> Affine | Activation | None:
+        """A node; None for the input."""
+        return self._nodes[node]
+
     def size(self, node: int) -> int:
         there = self._nodes[node]
         return self._input_size if there is None else there.size
@@ -54,7 +60,8 @@ class Builder:
         flat, before = index.reshape(-1), self._nodes[x]
         if np.array_equal(flat, np.arange(self.size(x))):
             return x
-        if isinstance(before, Affine) and before.moves_only and isinstance(inner := before.maps[0], Pick):
+        alone = isinstance(before, Affine) and before.bias is None and len(before.maps) == 1
+        if alone and isinstance(before, Affine) and isinstance(inner := before.maps[0], Pick):
             return self.pick(before.inputs[0], np.where(flat < 0, -1, inner.index[flat]))
         return self.add(Affine((x,), (Pick(flat, self.size(x)),), flat.size))
 

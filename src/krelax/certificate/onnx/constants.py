@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.certificate.kernel.activations import RULES
+from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import held, reduced, whole
 from krelax.certificate.onnx.operator import (
     INTS,
@@ -134,6 +136,8 @@ def _not(c: Context) -> Tensor:
 
 @reads("Floor", "Ceil", forms=[form(7, 1)])
 def _rounded(c: Context) -> Tensor:
+    if isinstance(c.operand(0), Value):
+        return activation(c, c.value(), RULES[c.call.op](), c.value().shape)
     x = _plain(c, 0)
     if x.dtype not in {_SINGLE, _DOUBLE}:
         raise InputError(f"operand of type {x.dtype}")

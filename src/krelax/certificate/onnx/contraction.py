@@ -23,11 +23,16 @@ from krelax.certificate.onnx.operator import (
     numbers,
     reads,
 )
+from krelax.certificate.onnx.products import contracted as of_two
+from krelax.certificate.onnx.products import of_matrices
 from krelax.errors import InputError, UnsupportedError
 
 
 @reads("MatMul", forms=[form(7, 2)])
 def _matmul(c: Context) -> Tensor:
+    a, b = c.given(0), c.given(1)
+    if isinstance(a, Value) and isinstance(b, Value):
+        return of_matrices(c, a, b)
     first = isinstance(c.given(0), Value)
     x, weight = (c.value(0), c.weight(1)) if first else (c.value(1), c.weight(0))
     if prod(weight.shape[:-2]) != 1:
@@ -79,9 +84,11 @@ def _cumulative(c: Context) -> Tensor:
 @reads("Einsum", forms=[form(12, 1, 2, equation=Attribute("string"))])
 def _einsum(c: Context) -> Tensor:
     values = [i for i, x in enumerate(c.operands) if isinstance(x, Value)]
+    parts, result = _labels(c.get("equation") or "", [len(c.shape(i)) for i in range(len(c.operands))])
+    if len(values) == 2:
+        return of_two(c, c.value(0), parts[0], c.value(1), parts[1], result)
     if len(values) != 1:
         raise UnsupportedError("a product of two operands that depend on the input, or of constants")
-    parts, result = _labels(c.get("equation") or "", [len(c.shape(i)) for i in range(len(c.operands))])
     (place,) = values
     if len(parts) == 1:
         return contracted(c, c.value(), parts[0], np.ones(()), "", result)

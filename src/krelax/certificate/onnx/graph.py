@@ -1,4 +1,4 @@
-"""The graph in an ONNX file: one input, one output, constants, and calls of operators in order.
+"""The graph in an ONNX file: one input, one of its outputs, constants, and calls of operators in order.
 
 Every constant keeps its element type. Nothing is guessed: versions, types and encodings that are not listed here are
 UnsupportedErrors, and so is everything that is neither read nor without meaning (names and descriptions have none).
@@ -7,7 +7,7 @@ UnsupportedErrors, and so is everything that is neither read nor without meaning
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.certificate.onnx.functions import Functions
+from krelax.certificate.onnx.heads import Wanted, before_head, needed
 from krelax.certificate.onnx.model import EXTERNAL, Model, external_entry
 from krelax.certificate.onnx.protobuf import Message, decode
 from krelax.errors import InputError, UnsupportedError
@@ -34,10 +36,11 @@ _TYPES: dict[int, tuple[np.dtype[Any], str]] = {
 _FIELDS = {"raw_data", "float_data", "int32_data", "int64_data", "double_data", "string_data", "uint64_data"}
 # AttributeProto.AttributeType: what is read, and the field that holds it.
 _ATTRIBUTES = {1: ("float", "f"), 2: ("int", "i"), 3: ("string", "s"), 4: ("tensor", "t"), 6: ("floats", "floats"),
-               7: ("ints", "ints")}  # fmt: skip
+               7: ("ints", "ints"), 8: ("strings", "strings")}  # fmt: skip
 _VALUES = {"f", "i", "s", "t", "g", "floats", "ints", "strings", "tensors", "graphs", "tp", "type_protos",
            "sparse_tensor", "sparse_tensors"}  # fmt: skip
-_MISSING: dict[str, Any] = {"float": np.float32(0), "int": 0, "string": b"", "floats": [], "ints": []}
+_MISSING: dict[str, Any] = {"float": np.float32(0), "int": 0, "string": b"", "floats": [], "ints": [], "strings": []}
+_STANDARD, _TABLE = {"", "ai.onnx"}, "ai.onnx.ml.ZipMap"
 OLDEST, NEWEST = 7, 24
 _OLDEST_IR, _NEWEST_IR = 3, 13
 # Of one tensor. What lays out windows has twice as many axes, and NumPy no more than 64.
@@ -62,6 +65,17 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Pending:
+    """A node before its attributes are read: that is done only where it is needed."""
+
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+    node: Message
+    given: Mapping[str, tuple[str, Any]]
+
+
+@dataclass(frozen=True)
 class Declared:
     """What a file says of a tensor: its element type and its axes, None where it does not say."""
 
@@ -80,8 +94,9 @@ class Declared:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph of one input, with its element type and shape (unknown axes count as one), and one output. `declared` is
-    what the file says of tensors by their names."""
+    """A graph of one input, with its element type and shape (unknown axes count as one). `declared` is what the file
+    says of tensors by their names. `output` is the tensor that is read, for the output that is `called` so: for
+    questions that only compare, `head` are the tensors whose calls are left out, and `label` is what comes behind."""
 
     version: int
     calls: list[Call]
@@ -91,25 +106,92 @@ class Graph:
     shape: Shape
     output: str
     declared: dict[str, list[Declared]]
+    called: str = ""
+    head: tuple[str, ...] = ()
+    label: Call | None = None
 
 
-def parse(model: Model | bytes) -> Graph:
-    """The graph in an ONNX file. InputError for what is no such file, UnsupportedError for what is not read."""
+def parse(model: Model | bytes, output: str | None = None, scores: bool = False) -> Graph:
+    """The graph in an ONNX file: of its output of that name, or of the only one of numbers; with `scores` without a
+    head that keeps their order. InputError for what is no such file, UnsupportedError for what is not read."""
     files = model if isinstance(model, Model) else Model(model)
     message = decode("Model", files.data)
     if not _OLDEST_IR <= message.get("ir_version", 0) <= _NEWEST_IR:
         raise UnsupportedError(f"IR version {message.get('ir_version', 'none')}, not {_OLDEST_IR} to {_NEWEST_IR}")
-    _without(message, "training_info", "functions", "configuration")
+    _without(message, "training_info", "configuration")
     graph = message.get("graph")
     if graph is None:
         raise InputError("no graph; give the path of an ONNX network")
     _without(graph, "quantization_annotation", "sparse_initializer")
-    constants = _constants(graph, files.external)
-    (name, dtype, shape), output, declared = _ends(graph, constants)
-    calls = [_call(node, files.external) for node in graph.all("node")]
-    if not any(output in call.inputs for call in calls):  # what is said of the shape of the result changes nothing
-        declared[output] = [Declared(what.dtype, None) for what in declared[output]]
-    return Graph(_version(message), calls, constants, name, dtype, shape, output, declared)
+    constants, version = _constants(graph, files.external), _version(message)
+    pending = list(_expanded(graph.all("node"), Functions(message, version)))
+    made = {name: p for p in pending for name in p.outputs if name}
+    if sum(len([n for n in p.outputs if n]) for p in pending) != len(made) or made.keys() & constants.keys():
+        raise UnsupportedError("a name that is defined twice")
+    called = _chosen(graph, made, output)
+    name = made[called].inputs[0] if called in made and made[called].op == _TABLE and made[called].inputs else called
+    calls = [_call(p, files.external) for p in needed(pending, name)]
+    by_name = {n: call for call in calls for n in call.outputs}
+    wanted = before_head(name, by_name) if scores else Wanted(name)
+    label = by_name.get(wanted.label)
+    calls = needed(calls, wanted.name)
+    read = {n for call in calls for n in call.inputs} | {wanted.name}
+    (own, dtype, shape), declared = _ends(graph, constants, read)
+    if not any(wanted.name in call.inputs for call in calls):  # what is said of the shape of the result changes nothing
+        declared[wanted.name] = [Declared(what.dtype, None) for what in declared.get(wanted.name, [])]
+    return Graph(version, calls, constants, own, dtype, shape, wanted.name, declared, called, wanted.head, label)
+
+
+def _chosen(graph: Message, made: Mapping[str, Pending], output: str | None) -> str:
+    """The name of the output that is meant."""
+    outputs = {o.get("name", ""): o for o in graph.all("output")}
+    if len(outputs) != len(graph.all("output")) or not outputs:
+        raise UnsupportedError("no outputs, or several of the same name")
+    if output is not None:
+        if output not in outputs:
+            raise InputError(f"no output {output!r}, but {', '.join(outputs)}")
+        return output
+    numbers = [n for n, o in outputs.items() if len(outputs) == 1 or _has_numbers(o, made.get(n))]
+    if len(numbers) != 1:
+        raise UnsupportedError(f"{len(outputs)} outputs, {len(numbers)} of numbers; name the one that is meant")
+    return numbers[0]
+
+
+def _has_numbers(output: Message, made: Pending | None) -> bool:
+    said = output.get("type")
+    tensor_type = None if said is None else said.get("tensor_type")
+    if tensor_type is not None:
+        return tensor_type.get("elem_type", 0) in {1, 11}
+    return made is not None and made.op == _TABLE
+
+
+def _expanded(nodes: Sequence[Message], functions: Functions) -> Iterator[Pending]:
+    """The nodes, with functions replaced by what they are."""
+    yield from _bodies(nodes, functions, lambda name: name, {}, 0)
+
+
+def _bodies(
+    nodes: Sequence[Message],
+    functions: Functions,
+    called: Callable[[str], str],
+    given: Mapping[str, tuple[str, Any]],
+    depth: int,
+) -> Iterator[Pending]:
+    for node in nodes:
+        domain, op = node.get("domain", ""), node.get("op_type", "")
+        operands, results = ([called(n) for n in node.all(side)] for side in ("input", "output"))
+        if not functions.names(node):
+            yield Pending(op if domain in _STANDARD else f"{domain}.{op}", operands, results, node, given)
+            continue
+        inner = Message("Node", {**{k: node.get(k) for k in node.present()}, "input": operands, "output": results})
+        function, renamed = functions.body(inner, depth)
+        handed = {**_defaults(function), **_call(Pending(op, operands, results, node, given), {}).attributes}
+        yield from _bodies(function.all("node"), functions, renamed, handed, depth + 1)
+
+
+def _defaults(function: Message) -> dict[str, tuple[str, Any]]:
+    """Attributes of a function that its calls may leave out."""
+    return {item.get("name", ""): _attribute(item, {}) for item in function.all("attribute_proto")}
 
 
 def _without(message: Message, *fields: str) -> None:
@@ -140,20 +222,26 @@ def _constants(graph: Message, external: Mapping[str, bytes]) -> dict[str, NDArr
 
 
 def _ends(
-    graph: Message, constants: Mapping[str, NDArray[Any]]
-) -> tuple[tuple[str, np.dtype[Any], Shape], str, dict[str, list[Declared]]]:
-    """The input with its type and shape, the output, and what is said of them and of other tensors."""
+    graph: Message, constants: Mapping[str, NDArray[Any]], read: set[str]
+) -> tuple[tuple[str, np.dtype[Any], Shape], dict[str, list[Declared]]]:
+    """The input that is read, with its type and shape, and what is said of tensors."""
     inputs, outputs = graph.all("input"), graph.all("output")
-    own = [i for i in inputs if i.get("name", "") not in constants]
-    if len(own) != 1 or len(outputs) != 1:
-        raise UnsupportedError(f"{len(own)} inputs and {len(outputs)} outputs; only one of each is supported")
+    free = [i for i in inputs if i.get("name", "") not in constants]
+    own = [i for i in free if i.get("name", "") in read] if len(free) > 1 else free
+    if len(own) != 1:
+        raise UnsupportedError(f"{len(own)} inputs that are read; only one is supported")
     if len({i.get("name", "") for i in inputs}) != len(inputs):
         raise UnsupportedError("inputs of the same name")
-    said = [(i.get("name", ""), _declared(i)) for i in (*inputs, *outputs, *graph.all("value_info"))]
+    said = [
+        (i.get("name", ""), _declared(i))
+        for i in (*inputs, *outputs, *graph.all("value_info"))
+        if i.get("name", "") in read
+    ]
     declared: dict[str, list[Declared]] = {}
     for name, what in said:
         declared.setdefault(name, []).append(what)
-    name, output = own[0].get("name", ""), outputs[0].get("name", "")
+    name = own[0].get("name", "")
+    declared.setdefault(name, [_declared(own[0])])
     dtype, axes = declared[name][0].dtype, declared[name][0].shape
     if dtype is None or dtype not in {np.dtype(np.float32), np.dtype(np.float64)}:
         raise UnsupportedError(f"an input of type {dtype}; only float32 and float64 are supported")
@@ -162,7 +250,7 @@ def _ends(
     shape = tuple(1 if n is None else n for n in axes)
     if prod(shape) > MOST_NUMBERS or min(shape, default=1) < 1 or len(shape) > MOST_AXES:
         raise UnsupportedError(f"an input of shape {list(shape)}")
-    return (name, dtype, shape), output, declared
+    return (name, dtype, shape), declared
 
 
 def _declared(info: Message) -> Declared:
@@ -186,10 +274,10 @@ def _axis(dim: Message, where: str) -> int | None:
     return size
 
 
-def _call(node: Message, external: Mapping[str, bytes]) -> Call:
-    op = node.get("op_type", "")
-    if node.get("domain", "") not in {"", "ai.onnx"} or node.get("overload", ""):
-        raise UnsupportedError(f"operator {op} of domain {node.get('domain', '')!r}")
+def _call(pending: Pending, external: Mapping[str, bytes]) -> Call:
+    node, op = pending.node, pending.op
+    if node.get("overload", ""):
+        raise UnsupportedError(f"operator {op}, overloaded")
     _without(node, "device_configurations")
     attributes: dict[str, tuple[str, Any]] = {}
     for item in node.all("attribute"):
@@ -197,10 +285,15 @@ def _call(node: Message, external: Mapping[str, bytes]) -> Call:
         if name in attributes:
             raise UnsupportedError(f"operator {op} with two attributes {name!r}")
         try:
-            attributes[name] = _attribute(item, external)
+            if reference := item.get("ref_attr_name", ""):
+                if (item.present() & _VALUES) or reference not in pending.given:
+                    raise UnsupportedError(f"a value that is {reference!r} of a function, which is not there")
+                attributes[name] = pending.given[reference]
+            else:
+                attributes[name] = _attribute(item, external)
         except InputError as error:
             raise type(error)(f"operator {op}, attribute {name!r}: {error}") from error
-    return Call(op, list(node.all("input")), list(node.all("output")), attributes)
+    return Call(op, pending.inputs, pending.outputs, attributes)
 
 
 def _attribute(item: Message, external: Mapping[str, bytes]) -> tuple[str, Any]:

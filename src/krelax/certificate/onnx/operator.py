@@ -61,7 +61,7 @@ class Attribute:
 
 
 INT, INTS, FLOAT, FLOATS = Attribute("int"), Attribute("ints"), Attribute("float"), Attribute("floats")
-TENSOR = Attribute("tensor")
+TENSOR, STRINGS = Attribute("tensor"), Attribute("strings")
 FLAG = Attribute("int", 0, frozenset({0, 1}))
 ON = Attribute("int", 1, frozenset({0, 1}))
 
@@ -104,7 +104,7 @@ def form(since: int, least: int, most: int | None = None, outputs: int = 1, /, *
 class Operator:
     """How an operator is read, and its forms, the oldest first."""
 
-    read: Callable[[Context], Tensor | Wide | list[Tensor | Wide]]
+    read: Callable[[Context], Tensor | Wide | Sequence[Tensor | Wide | None]]
     forms: tuple[Form, ...]
 
     def form(self, call: Call, version: int) -> Form:

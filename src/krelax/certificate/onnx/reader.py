@@ -5,6 +5,7 @@ They lie in modules beside this one: operators that move entries, affine ones, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -14,17 +15,22 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     activations,
     affine,
     composed,
+    composites,
     constants,
     contraction,
     convolution,
+    curves,
+    learned,
     moves,
+    recurrent,
     resize,
     shapes,
 )
 from krelax.certificate.onnx.builder import Builder, Interface
 from krelax.certificate.onnx.graph import Call, Graph, parse
 from krelax.certificate.onnx.model import Model
-from krelax.certificate.onnx.operator import OPERATORS, Context, Tensor, Value, Wide
+from krelax.certificate.onnx.operator import OPERATORS, Context, Operator, Tensor, Value, Wide
+from krelax.certificate.onnx.outputs import HEADS, ChangedOrder, check_label
 from krelax.errors import InputError, UnsupportedError, one_line
 
 
@@ -33,10 +39,22 @@ def read_network(model: Model | bytes) -> Network:
     return read_file(model)[0]
 
 
-def read_file(model: Model | bytes) -> tuple[Network, Interface]:
-    """The network in an ONNX file, and what the file calls its input and its output. Raises as `read_network` does."""
+def read_file(model: Model | bytes, output: str | None = None, scores: bool = False) -> tuple[Network, Interface]:
+    """The network in an ONNX file, and what the file calls its input and its output.
+
+    Args:
+        model: The file.
+        output: Which output; it may be left out where there is one, or one of numbers.
+        scores: Whether only the order of outputs is asked for: then a head that keeps it is left out.
+
+    Raises as `read_network` does.
+    """
     try:
-        return _network(parse(model))
+        graph = parse(model, output, scores)
+        try:
+            return _network(graph)
+        except ChangedOrder:
+            return _network(parse(model, output))
     except InputError as error:  # names in a file may hold anything, messages are one line
         kind = "not supported by the checker: " if isinstance(error, UnsupportedError) else ""
         raise type(error)(one_line(f"{kind}{error}")) from error
@@ -55,16 +73,24 @@ def _network(graph: Graph) -> tuple[Network, Interface]:
     output = tensors.get(graph.output)
     if not isinstance(output, Value):
         raise InputError("the output does not depend on the input, or does not exist")
+    check_label(graph.label, output)
     single = all(x.dtype == np.float32 for x in tensors.values() if isinstance(x, Value))
-    interface = Interface((graph.input, graph.output), (graph.shape, output.shape), graph.dtype.name)
+    left_out = [call.op for call in graph.calls if set(call.outputs) & set(graph.head)]
+    interface = Interface(
+        (graph.input, graph.called),
+        (graph.shape, output.shape),
+        graph.dtype.name,
+        (*left_out, *([graph.label.op] if graph.label else [])),
+    )
     return builder.build(output.node, single), interface
 
 
 def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor | Wide]) -> None:
     """Add what a call computes to the tensors, each of which has a name of its own."""
-    if call.op not in OPERATORS:
+    head = HEADS.get(call.op) if set(call.outputs) & set(graph.head) else None
+    if head is None and call.op not in OPERATORS:
         raise UnsupportedError("an operator that is not in its list")
-    operator = OPERATORS[call.op]
+    operator = OPERATORS[call.op] if head is None else Operator(*head)
     form = operator.form(call, graph.version)
     names = [name for name in call.outputs if name]
     if missing := [name for name in call.inputs if name and name not in tensors]:
@@ -73,9 +99,9 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor 
         raise UnsupportedError("a name that is defined twice")
     operands = [tensors[name] if name else None for name in call.inputs]
     results = operator.read(Context(builder, call, operands, graph.version, form))
-    several = results if isinstance(results, list) else [results]
+    several = results if isinstance(results, Sequence) else [results]
     for name, x in zip(call.outputs, several, strict=False):
-        if name:
+        if name and x is not None:
             tensors[name] = x
             _compare(graph, name, x)
 

@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.certificate.kernel.activations.rule import Ends, Rule
+from krelax.certificate.kernel.activations.rule import Ends, Rule, unless_lost
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 
 # Intervals that are narrower, relatively, take the derivative in their middle for the slope of their chord.
@@ -87,7 +87,7 @@ class Curve(Rule):
                 best = value if best is None else ar.maximum(best, value)
             size = np.maximum(size, sum(abs(self.act(z)) for z in (point, first, last)) + abs(steep) * (last - first))
         best = best + abs(coeff) * ar.number(4 * (self.error * size + self.absolute * (1 + abs(lower) + abs(upper))))
-        return self._unless_lost(ar, best, coeff, slope, known)
+        return unless_lost(ar, best, coeff, slope, known)
 
     def _point(self, ratio: Floats, piece: int, first: Floats, last: Floats) -> Floats:
         """Where a piece has a slope, or the end of it that is nearest to that; in the interval from first to last."""
@@ -110,15 +110,6 @@ class Curve(Rule):
         known = self.inside(ends) & np.isfinite(upper - lower)
         known = known & np.isfinite(self.act(lower)) & np.isfinite(self.act(upper))
         return known, (np.where(known, lower, self.somewhere), np.where(known, upper, self.somewhere))
-
-    def _unless_lost(self, ar: Arithmetic, price: Array, coeff: Array, slope: Array, known: _Known) -> Array:
-        """There is no price for what is not known, unless nothing is asked of it."""
-        if known.all():
-            return price
-        nothing = ~(ar.positive(abs(coeff)) | ar.positive(abs(slope)))
-        price = ar.where(known, price, ar.number(np.zeros(())))
-        lost = ~(known | nothing)
-        return ar.where(lost, ar.number(np.full((), inf)), price) if lost.any() else price
 
     def reach(self, ends: Ends) -> Floats:
         lower, upper = self.interval(ends, False)

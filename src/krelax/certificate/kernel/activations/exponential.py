@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
@@ -54,3 +55,24 @@ class Softplus(Curve):
     def stationary(self, slope: Floats, piece: int) -> Floats:
         share = np.clip(slope, 0.0, 1.0)
         return np.log(share) - np.log1p(-share)
+
+
+@dataclass(frozen=True)
+class ELU(Curve):
+    """`scale * z` above zero, else `scale * alpha * (exp(z / stretch) - 1)`; of positive numbers."""
+
+    name, turns = "ELU", (0.0,)
+    alpha: float
+    scale: float = 1.0
+    stretch: float = 1.0
+
+    def act(self, z: Floats) -> Floats:
+        return np.where(z > 0, self.scale * z, self.scale * self.alpha * np.expm1(np.minimum(z, 0.0) / self.stretch))
+
+    def derivative(self, z: Floats, piece: int) -> Floats:
+        if piece:
+            return np.full(np.shape(z), self.scale)
+        return self.scale * self.alpha / self.stretch * np.exp(np.minimum(z, 0.0) / self.stretch)
+
+    def stationary(self, slope: Floats, piece: int) -> Floats:
+        return self.stretch * np.log(np.maximum(slope * (self.stretch / (self.scale * self.alpha)), 0.0))

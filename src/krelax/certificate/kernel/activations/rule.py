@@ -77,3 +77,14 @@ class Rule:
     def reach(self, ends: Ends) -> Floats:
         """How large what coefficients are multiplied with can be."""
         return np.maximum(abs(ends[0]), abs(ends[1]))
+
+
+def unless_lost(ar: Arithmetic, price: Array, coeff: Array, slope: Array, known: NDArray[np.bool_]) -> Array:
+    """Prices where something is `known` of the activation over its interval. Elsewhere there is none, unless nothing is
+    asked of it."""
+    if known.all():
+        return price
+    nothing = ~(ar.positive(abs(coeff)) | ar.positive(abs(slope)))
+    price = ar.where(known, price, ar.number(np.zeros(())))
+    lost = ~(known | nothing)
+    return ar.where(lost, ar.number(np.full((), np.inf)), price) if lost.any() else price

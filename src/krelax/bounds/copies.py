@@ -1,0 +1,57 @@
+"""Entries of a node that are copies of one number.
+
+All products of two matrices take every number of theirs many times. Bounds are found for one of the copies, and are
+those of all.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+
+import torch
+from torch import Tensor
+
+from krelax.network.graph import Network
+from krelax.network.ops import Linear
+
+# Nodes whose copies are remembered, which are asked for with every bound.
+_REMEMBERED = 64
+
+
+@lru_cache(_REMEMBERED)
+def copies(network: Network, node: int) -> Tensor | None:
+    """For every entry of a node the first entry that is the same number, `(n,)`; None if no number is there twice."""
+    if not _moves(network, node):
+        return None
+    numbers = _numbers(network, node, {}).flatten()
+    _, inverse = numbers.unique(return_inverse=True)
+    count = int(inverse.max()) + 1
+    if count == len(numbers):
+        return None
+    places = torch.arange(len(numbers))
+    first = torch.full((count,), len(numbers)).scatter_reduce_(0, inverse, places, "amin")
+    return first[inverse]
+
+
+def _moves(network: Network, node: int) -> bool:
+    op = network.nodes[node].op
+    return isinstance(op, Linear) and op.moves_only
+
+
+def _numbers(network: Network, node: int, known: dict[int, Tensor]) -> Tensor:
+    """A whole number for every entry, `(1, *shape)`: the same for copies, and zero for zero."""
+    if node not in known:
+        here = network.nodes[node]
+        if _moves(network, node) and isinstance(here.op, Linear):
+            known[node] = here.op.linear(*(_numbers(network, j, known) for j in here.inputs))
+        else:
+            begin = 1 + sum(prod(n.shape) for n in network.nodes[:node])
+            known[node] = torch.arange(begin, begin + prod(here.shape)).reshape(1, *here.shape)
+    return known[node]
+
+
+def shared(network: Network, node: int, values: Tensor) -> Tensor:
+    """Values of a node's entries, `(batch, *shape)`, those of first copies for all copies."""
+    places = copies(network, node)
+    return values if places is None else values.flatten(1)[:, places.to(values.device)].view_as(values)

@@ -1,0 +1,142 @@
+"""Bounds of pre-activations in many boxes at a time, by the rule "parallel": affine forms, pushed forward.
+
+Every entry of a node is `centre + sum_s symbols[s] e_s` up to `error`, with all e_s between -1 and 1: one for each
+input that varies, and one for each neuron whose lines leave a gap (zonotopes, Singh et al. 2018). Backward passes by
+the same rule say as much, but there is one for each entry, and far fewer symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from krelax.certificate.kernel.activations import Ends
+from krelax.certificate.kernel.arithmetic import Arithmetic, Array, gamma
+from krelax.certificate.kernel.bounds import OVERHEAD, LayerBounds
+from krelax.certificate.kernel.linear import Index, Pick
+from krelax.certificate.kernel.network import Activation, Affine
+
+# Numbers of the symbols of one node, at most.
+_MOST_NUMBERS = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Forms:
+    """Forms of a node's entries in some boxes: `centre` and `error`, `(boxes, size)`, and `symbols`, `(symbols, boxes,
+    size)`. Sound: whatever rounds is part of the error."""
+
+    centre: Array
+    symbols: Array
+    error: Array
+
+    @classmethod
+    def of(cls, bounds: LayerBounds) -> Forms:
+        """The inputs of boxes."""
+        ar, lower, upper = bounds.ar, bounds.lower[0], bounds.upper[0]
+        varied = lower < upper
+        centre = np.where(varied, lower / 2 + upper / 2, lower)
+        radius = np.where(varied, np.nextafter(np.maximum(upper - centre, centre - lower), np.inf), 0.0)
+        symbols = _apart(ar, ar.number(radius), np.flatnonzero(varied.any(0)))
+        return cls(ar.number(centre), symbols, ar.number(np.zeros(lower.shape)))
+
+    def largest(self) -> Array:
+        """The sums of the absolute terms of each entry."""
+        return abs(self.centre) + abs(self.symbols).sum(0) + self.error
+
+    def interval(self, ar: Arithmetic) -> Ends:
+        """What the forms say of each entry; infinite where that is nothing."""
+        spread = abs(self.symbols).sum(0) + self.error
+        if ar.unit:
+            spread = spread + gamma(len(self.symbols) + OVERHEAD, ar.unit) * self.largest()
+        return ar.down(self.centre - spread), -ar.down(-(self.centre + spread))
+
+
+class PushedForms:
+    """The forms of the nodes of a network over boxes, node by node; of those that are still to be read. Symbols are
+    numbered through all nodes."""
+
+    def __init__(self, bounds: LayerBounds) -> None:
+        inputs = Forms.of(bounds)
+        self._known: dict[int, Forms] | None = {0: inputs}
+        self._count = len(inputs.symbols)
+        nodes = bounds.network.nodes
+        self._last = {j: i for i, node in enumerate(nodes) if node is not None for j in node.inputs}
+
+    def interval(self, ar: Arithmetic, node: int) -> Ends | None:
+        """What is known of the entries of a node; None if forms would take too much memory."""
+        return None if self._known is None else self._known[node].interval(ar)
+
+    def push(self, bounds: LayerBounds, i: int) -> None:
+        """Go on to node i, the last one that has bounds."""
+        node, known = bounds.network.nodes[i], self._known
+        if known is None or i not in self._last:
+            return
+        if isinstance(node, Activation):
+            made = activated(bounds, node, known[node.inputs[0]], self._count)
+            self._count = len(made.symbols)
+        else:
+            assert isinstance(node, Affine)
+            made = affine(bounds, i, node, [known[j] for j in node.inputs])
+        known |= {i: made}
+        for j in node.inputs:
+            if self._last[j] == i:
+                known.pop(j, None)
+        if len(made.symbols) * made.centre.shape[0] * made.centre.shape[1] > _MOST_NUMBERS:
+            self._known = None
+
+
+def affine(bounds: LayerBounds, i: int, node: Affine, operands: Sequence[Forms]) -> Forms:
+    """The forms of affine node i, of which the magnitude is known."""
+    ar, count = bounds.ar, max(len(form.symbols) for form in operands)
+    centre = node.forward(ar, [form.centre for form in operands])
+    rows = (_padded(ar, form.symbols, count).reshape(-1, form.centre.shape[1]) for form in operands)
+    symbols = reduce(add, (m.forward(ar, x) for m, x in zip(node.maps, rows, strict=True)))
+    error = node.spread(ar, [form.error for form in operands])
+    if ar.unit:
+        magnitude = node.magnitude(ar, [form.largest() for form in operands])
+        error = error + gamma(node.terms + OVERHEAD, ar.unit) * magnitude + node.terms * (count + 2) * ar.tiny
+    if slack := bounds.slack(node, node.terms):
+        error = error + slack * ar.number(bounds.magnitude[i])
+    return Forms(centre, symbols.reshape(count, *centre.shape), error)
+
+
+def activated(bounds: LayerBounds, node: Activation, form: Forms, count: int) -> Forms:
+    """The forms of an activation, of which the pre-activation's bounds are known: between two lines of one slope, which
+    may be any. Half of the gap is a symbol of its own, behind the `count` symbols that there are."""
+    ar, rule, z = bounds.ar, node.rule, node.inputs[0]
+    ends = bounds.lower[z], bounds.upper[z]
+    members = Pick(rule.behind(np.arange(node.size)[None])[0], node.size)  # whose coefficients come from which entry
+    slope = ar.choice(rule.lines(ends, True)[0])
+    one = ar.number(np.ones(ends[0].shape))
+    below, above = (rule.price(ar, side * one, side * slope, ends) for side in (1.0, -1.0))
+    shift, radius = 0.5 * (above - below), 0.5 * (above + below)
+    error = members.adjoint(ar, abs(slope) * form.error)
+    if ar.unit:
+        terms = members.adjoint(ar, abs(slope) * (form.largest() + bounds.largest(z))) + rule.reach(ends)
+        most = OVERHEAD + ends[0].shape[1]
+        error = error + gamma(most, ar.unit) * terms + most * (count + 2) * ar.tiny
+    executed = rule.executed(ends) if bounds.float32 else None
+    if executed is not None:
+        error = error + ar.number(executed)
+    symbols = _padded(ar, form.symbols, count) * slope
+    symbols = members.adjoint(ar, symbols.reshape(-1, ends[0].shape[1])).reshape(count, *radius.shape)
+    gaps = _apart(ar, radius, np.flatnonzero(ar.positive(abs(radius)).any(0)))
+    return Forms(members.adjoint(ar, form.centre * slope) + shift, ar.join([symbols, gaps]), error)
+
+
+def _apart(ar: Arithmetic, radius: Array, entries: Index) -> Array:
+    """A symbol for each of some entries, `(symbols, boxes, size)`, with the radii `(boxes, size)`."""
+    symbols = ar.number(np.zeros((len(entries), *radius.shape)))
+    if len(entries):
+        symbols[np.arange(len(entries)), :, entries] = radius[:, entries].swapaxes(0, 1)
+    return symbols
+
+
+def _padded(ar: Arithmetic, symbols: Array, count: int) -> Array:
+    """At least so many symbols: those that came later are zero."""
+    missing = count - len(symbols)
+    return ar.join([symbols, ar.number(np.zeros((missing, *symbols.shape[1:])))]) if missing > 0 else symbols

@@ -1,0 +1,130 @@
+"""Softmax, normalisations by statistics of the input, norms: composed as krelax composes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from krelax.certificate.kernel.activations import Power, Rule, Square
+from krelax.certificate.kernel.activations.exponential import Exp, Log
+from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
+from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.linear import Dense
+from krelax.certificate.onnx.activations import activation
+from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, add, reduced, scaled, summed
+from krelax.certificate.onnx.graph import Shape
+from krelax.certificate.onnx.operator import (
+    Context,
+    Tensor,
+    Value,
+    broadcast,
+    form,
+    integer,
+    normal_axes,
+    numbers,
+    only,
+    reads,
+    real,
+)
+from krelax.certificate.onnx.products import products
+from krelax.errors import InputError, UnsupportedError
+
+
+@reads("Softmax", "LogSoftmax", forms=[form(7, 1, axis=integer(1)), form(13, 1, axis=integer(-1))])
+def _softmax(c: Context) -> Tensor:
+    """Before version 13 along all axes from one on, as if they were one."""
+    x, logarithm = c.value(), c.call.op == "LogSoftmax"
+    (axis,) = normal_axes([c.get("axis")], len(x.shape), c.version >= 11)
+    if c.version >= 13:
+        return _along(c, x, axis, logarithm)
+    flat = Value(x.node, (prod(x.shape[:axis]), prod(x.shape[axis:])), x.dtype)
+    return Value(_along(c, flat, 1, logarithm).node, x.shape, x.dtype)
+
+
+def _along(c: Context, x: Value, axis: int, logarithm: bool) -> Value:
+    """`1 / t` or `-log(t)`, where t is one and the sum of `exp(x_j - x_i)` over the others, beginning behind i."""
+    index = np.moveaxis(numbers(x.shape), axis, -1)
+    n, one = x.shape[axis], np.ones(())
+    if n == 1:
+        total = scaled(c, c.moved(index, x), 0.0, one)
+    else:
+        others = index[..., (np.arange(n)[:, None] + np.arange(1, n)) % n]
+        own = np.broadcast_to(index[..., None], others.shape)
+        terms = _act(c, add(c, c.moved(others, x), c.moved(own, x), -1), Exp())
+        ones = Dense(np.ones((1, 1, 1, n - 1)), prod(index.shape))
+        total = c.affine([terms], [ones], index.shape, one)
+    result = scaled(c, _act(c, total, Log()), -1.0) if logarithm else _act(c, total, Reciprocal())
+    return c.moved(np.moveaxis(numbers(result.shape), -1, axis), result)
+
+
+def _act(c: Context, x: Value, rule: Rule) -> Value:
+    return activation(c, x, rule, x.shape)
+
+
+def _normalised(c: Context, x: Value, axes: Sequence[int], epsilon: float) -> Value:
+    """`(x - mean) / sqrt(mean((x - mean)^2) + epsilon)` over some axes."""
+    if epsilon < 0:
+        raise InputError("a negative epsilon")
+    kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    centred = add(c, x, summed(c, x, list(axes), kept, True), -1)
+    square = summed(c, _act(c, centred, Square()), list(axes), kept, True)
+    inverse = _act(c, scaled(c, square, 1.0, epsilon), Power(-0.5))
+    return products(c, centred, inverse)
+
+
+@reads("LayerNormalization", forms=[form(17, 2, 3, axis=integer(-1), epsilon=real(1e-5), stash_type=only(1))])
+def _layer_norm(c: Context) -> Tensor:
+    x, weight, bias = c.value(), c.weight(1), c.weight(2, optional=True)
+    (axis,) = normal_axes([c.get("axis")], len(x.shape), True)
+    for given in (weight, bias):
+        if given is not None and broadcast(given.shape, x.shape) != x.shape:
+            raise InputError(f"a scale or shift of shape {list(given.shape)}")
+    y = _normalised(c, x, range(axis, len(x.shape)), float(c.get("epsilon")))
+    return scaled(c, y, weight, bias)
+
+
+@reads("InstanceNormalization", forms=[form(7, 3, epsilon=real(1e-5))])
+def _instance_norm(c: Context) -> Tensor:
+    return _grouped(c, c.shape(0)[1:2], 1)
+
+
+@reads("GroupNormalization", forms=[
+    form(18, 3, epsilon=real(1e-5), num_groups=integer(0)),
+    form(21, 3, epsilon=real(1e-5), num_groups=integer(0), stash_type=only(1)),
+])  # fmt: skip
+def _group_norm(c: Context) -> Tensor:
+    groups, channels = c.get("num_groups"), c.shape(0)[1:2]
+    if groups < 1 or not channels or channels[0] % groups:
+        raise InputError(f"{groups} groups of channels of a tensor of shape {list(c.shape(0))}")
+    return _grouped(c, (groups,), channels[0] // groups if c.version < 21 else 1)
+
+
+def _grouped(c: Context, groups: Shape, repeats: int) -> Value:
+    """Normalised over groups of channels; scales and shifts count for so many channels each."""
+    x, weight, bias = c.value(), c.weight(1), c.weight(2)
+    if len(x.shape) < 2:
+        raise InputError(f"a normalisation of a tensor of shape {list(x.shape)}")
+    flat = Value(x.node, (x.shape[0], *groups, prod(x.shape[1:]) // groups[0]), x.dtype)
+    y = _normalised(c, flat, (2,), float(c.get("epsilon")))
+    return scaled(c, Value(y.node, x.shape, y.dtype), *(_of_channels(p, x.shape, repeats) for p in (weight, bias)))
+
+
+def _of_channels(parameter: Floats, shape: Shape, repeats: int) -> Floats:
+    if parameter.shape != (shape[1] // repeats,):
+        raise InputError(f"a scale or shift of shape {list(parameter.shape)} for {shape[1]} channels")
+    return np.repeat(parameter, repeats).reshape(-1, *[1] * (len(shape) - 2))
+
+
+@reads("ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", forms=[
+    form(7, 1, **OF_ATTRIBUTES), form(18, 1, 2, **OF_OPERANDS),
+])  # fmt: skip
+def _reduced(c: Context) -> Tensor:
+    axes, shape = reduced(c)
+    if not isinstance(c.operand(0), Value):
+        raise UnsupportedError("a reduction of constants; fold it when exporting")
+    inner = Exp() if c.call.op == "ReduceLogSumExp" else Square()
+    total = summed(c, _act(c, c.value(), inner), axes, shape)
+    outer = {"ReduceL2": Sqrt(), "ReduceLogSumExp": Log()}.get(c.call.op)
+    return total if outer is None else _act(c, total, outer)

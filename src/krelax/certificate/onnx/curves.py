@@ -1,0 +1,72 @@
+"""Activations with parameters, and those whose name says only part of what they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krelax.certificate.kernel.activations import ELU, GELU, Power, Rule, Shrink, SiLU, Square, TanhGELU, Threshold
+from krelax.certificate.onnx.activations import activation
+from krelax.certificate.onnx.operator import Context, Tensor, Value, form, reads, real, text
+from krelax.errors import UnsupportedError
+
+
+def _made(c: Context, rule: Rule) -> Value:
+    return activation(c, c.value(), rule, c.value().shape)
+
+
+def _elu_of(c: Context, alpha: float, scale: float = 1.0, stretch: float = 1.0) -> Value:
+    if not all(0 < x < np.inf for x in (alpha, scale, stretch)):
+        raise UnsupportedError("an ELU whose parameters are not positive")
+    return _made(c, ELU(alpha, scale, stretch))
+
+
+@reads("Elu", forms=[form(7, 1, alpha=real(1.0))])
+def _elu(c: Context) -> Tensor:
+    return _elu_of(c, float(c.get("alpha")))
+
+
+@reads("Selu", forms=[form(7, 1, alpha=real(1.67326319217681884765625), gamma=real(1.05070102214813232421875))])
+def _selu(c: Context) -> Tensor:
+    return _elu_of(c, float(c.get("alpha")), float(c.get("gamma")))
+
+
+@reads("Celu", forms=[form(12, 1, alpha=real(1.0))])
+def _celu(c: Context) -> Tensor:
+    return _elu_of(c, float(c.get("alpha")), 1.0, float(c.get("alpha")))
+
+
+@reads("Gelu", forms=[form(20, 1, approximate=text("none", "tanh"))])
+def _gelu(c: Context) -> Tensor:
+    return _made(c, TanhGELU() if c.get("approximate") == "tanh" else GELU())
+
+
+@reads("Swish", forms=[form(24, 1, alpha=real(1.0))])
+def _swish(c: Context) -> Tensor:
+    if c.get("alpha") != 1:
+        raise UnsupportedError("a swish with an alpha other than 1")
+    return _made(c, SiLU())
+
+
+@reads("ThresholdedRelu", forms=[form(10, 1, alpha=real(1.0))])
+def _threshold(c: Context) -> Tensor:
+    return _made(c, Threshold(float(c.get("alpha"))))
+
+
+@reads("Shrink", forms=[form(9, 1, lambd=real(0.5), bias=real(0.0))])
+def _shrink(c: Context) -> Tensor:
+    limit = float(c.get("lambd"))
+    if not 0 <= limit < np.inf:
+        raise UnsupportedError(f"a shrinkage with a limit of {limit:g}")
+    return _made(c, Shrink(limit, float(c.get("bias"))))
+
+
+@reads("Pow", forms=[form(7, 2)])
+def _power(c: Context) -> Tensor:
+    """A power whose exponent is one constant, of any type."""
+    exponent = c.operand(1)
+    if isinstance(exponent, Value) or exponent.size != 1 or exponent.ndim > len(c.value().shape):
+        raise UnsupportedError("a power whose exponent is not one constant")
+    number = float(exponent.item())
+    if number in {0, 1} or not np.isfinite(number):
+        raise UnsupportedError(f"a power of exponent {number:g}")
+    return _made(c, Square() if number == 2 else Power(number))

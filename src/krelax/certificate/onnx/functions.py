@@ -1,0 +1,52 @@
+"""Functions of the model's own, whose bodies stand where they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from krelax.certificate.onnx.protobuf import Message
+from krelax.errors import InputError, UnsupportedError
+
+Attributes = Mapping[str, tuple[str, Any]]
+# Nodes of all bodies together.
+_MOST_NODES, _MOST_NESTED = 10**5, 16
+
+
+class Functions:
+    """The functions of a model, by domain and name."""
+
+    def __init__(self, model: Message, version: int) -> None:
+        self._known: dict[tuple[str, str], Message] = {}
+        self._room, self._count = _MOST_NODES, 0
+        for function in model.all("functions"):
+            key = function.get("domain", ""), function.get("name", "")
+            if key in self._known or function.get("overload", "") or key[0] in {"", "ai.onnx"}:
+                raise UnsupportedError(f"functions of the name {key[1]!r}, overloaded or of ONNX's own domain")
+            sets = [(o.get("domain", ""), o.get("version", 0)) for o in function.all("opset_import")]
+            if any(v != version for domain, v in sets if domain in {"", "ai.onnx"}):
+                raise UnsupportedError(f"a function {key[1]!r} of another version of the operator set")
+            self._known[key] = function
+
+    def names(self, node: Message) -> bool:
+        """Whether a node is a call of a function."""
+        return (node.get("domain", ""), node.get("op_type", "")) in self._known
+
+    def body(self, node: Message, depth: int) -> tuple[Message, Callable[[str], str]]:
+        """The function that a node calls, and how its tensors are called there: by the node's own names where they are
+        operands and results, elsewhere by new ones."""
+        function = self._known[node.get("domain", ""), node.get("op_type", "")]
+        self._room -= len(function.all("node"))
+        if self._room < 0 or depth > _MOST_NESTED:
+            raise UnsupportedError(f"functions of more than {_MOST_NODES} nodes, or {_MOST_NESTED} levels")
+        own: dict[str, str] = {}
+        for side in ("input", "output"):
+            formal, actual = function.all(side), node.all(side)
+            names = [*actual, *[""] * (len(formal) - len(actual))]
+            if len(names) != len(formal) or len({*formal, *own}) < len(formal) + len(own):
+                raise InputError(f"a call of {function.get('name', '')} with {len(actual)} operands or results")
+            # results that nobody wants have names inside all the same
+            own |= {f: name for f, name in zip(formal, names, strict=True) if name or side == "input"}
+        self._count += 1
+        prefix = f"{function.get('name', '')} {self._count} "
+        return function, lambda name: own[name] if name in own else name and prefix + name

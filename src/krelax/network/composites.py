@@ -1,0 +1,158 @@
+"""What is composed of products and functions of one number: quotients, softmax, normalisations, attention.
+
+Built as in `krelax.network.compose`, so that every part is relaxed by itself. Softmax has no product in it: an output
+is `1 / (1 + sum exp(x_j - x_i))` over the others, which lies between 0 and 1 whatever is known of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from krelax.activations import Exp, Log, Reciprocal, ReciprocalSqrt, Sqrt, Square
+from krelax.errors import InputError, UnsupportedError
+from krelax.network.compose import (
+    Operand,
+    add,
+    broadcast,
+    negate,
+    reduce_mean,
+    reduce_sum,
+    reshape,
+    scale_shift,
+    swap_last,
+)
+from krelax.network.constants import Constant
+from krelax.network.contractions import transpose
+from krelax.network.graph import Builder
+from krelax.network.linear import Add
+from krelax.network.ops import Gather, normal_axes
+from krelax.network.products import matmul, multiply, plain, require
+
+
+def divide(builder: Builder, a: Operand, b: Operand) -> int:
+    """`a / b`, elementwise; at least one operand is a node. The reciprocal of a square root is one activation."""
+    if isinstance(b, Constant):
+        if isinstance(a, Constant):
+            raise UnsupportedError("both operands are constants; fold them before importing")
+        return scale_shift(builder, a, b.reciprocal(), None)
+    root = builder.node(plain(builder, b))
+    if isinstance(root.op, Sqrt):
+        inverse = reshape(builder, builder.add(ReciprocalSqrt(), *root.inputs), builder.shape(b))
+    else:
+        inverse = builder.add(Reciprocal(), b)
+    return multiply(builder, a, inverse)
+
+
+def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: NDArray[np.bool_] | None = None) -> int:
+    """Softmax along an axis, or its logarithm. With a mask, of the shape of `x`, only entries where it is true take
+    part, and others become zero."""
+    shape = builder.shape(x)
+    order = [*(a for a in range(len(shape)) if a != axis), axis]
+    last = transpose(builder, x, order)
+    kept = None if mask is None else np.broadcast_to(mask, shape).transpose(order)
+    total = _relative_sum(builder, last, kept)
+    result = negate(builder, builder.add(Log(), total)) if logarithm else builder.add(Reciprocal(), total)
+    if kept is not None:
+        result = scale_shift(builder, result, Constant.of(torch.from_numpy(kept * 1.0)), None)
+    return transpose(builder, result, [order.index(a) for a in range(len(shape))])
+
+
+def _relative_sum(builder: Builder, x: int, kept: NDArray[np.bool_] | None) -> int:
+    """For every entry along the last axis the sum of all exponentials, divided by its own: one, and those of the
+    differences to the others, beginning behind it."""
+    *lead, n = builder.shape(x)
+    if n == 1:
+        return scale_shift(builder, x, Constant.of(0.0), Constant.of(1.0))
+    require(builder, prod(lead) * n * (n - 1))
+    place = (np.arange(n)[:, None] + np.arange(1, n)) % n
+    shape = (*lead, n, n - 1)
+    others = reshape(builder, builder.add(Gather(len(lead), torch.from_numpy(place.reshape(-1))), x), shape)
+    own = broadcast(builder, reshape(builder, x, (*lead, n, 1)), shape)
+    terms = builder.add(Exp(), builder.add(Add((1, -1)), others, own))
+    if kept is not None:
+        terms = scale_shift(builder, terms, Constant.of(torch.from_numpy(kept[..., place] * 1.0)), None)
+    return scale_shift(builder, reduce_sum(builder, terms, (-1,), False), None, Constant.of(1.0))
+
+
+def log_sum_exp(builder: Builder, x: int, axes: Sequence[int], keepdims: bool) -> int:
+    """The logarithm of the sum of exponentials over some axes."""
+    return builder.add(Log(), reduce_sum(builder, builder.add(Exp(), x), axes, keepdims))
+
+
+def variance(builder: Builder, x: int, axes: Sequence[int], keepdims: bool, correction: float = 0.0) -> int:
+    """The mean square of the distance from the mean over some axes; the count is less by the correction."""
+    centred = add(builder, x, reduce_mean(builder, x, axes, True), -1)
+    count = prod(builder.shape(x)[a] for a in normal_axes(axes, len(builder.shape(x)))) - correction
+    if count <= 0:
+        raise InputError("a variance of too few numbers")
+    total = reduce_sum(builder, builder.add(Square(), centred), axes, keepdims)
+    return scale_shift(builder, total, Constant.of(float(count)).reciprocal(), None)
+
+
+def norm(builder: Builder, x: int, axes: Sequence[int], keepdims: bool) -> int:
+    """The root of the sum of squares over some axes."""
+    return builder.add(Sqrt(), reduce_sum(builder, builder.add(Square(), x), axes, keepdims))
+
+
+def normalise(
+    builder: Builder,
+    x: int,
+    axes: Sequence[int],
+    eps: float,
+    weight: Constant | None,
+    bias: Constant | None,
+    centred: bool = True,
+) -> int:
+    """`x` less its mean over some axes, unless it is not to be `centred`, divided by its root mean square; then scaled
+    and shifted by constants that broadcast with it."""
+    if eps < 0:
+        raise InputError("a normalisation with a negative epsilon")
+    if centred:
+        x = add(builder, x, reduce_mean(builder, x, axes, True), -1)
+    square = reduce_mean(builder, builder.add(Square(), x), axes, True)
+    inverse = builder.add(ReciprocalSqrt(), scale_shift(builder, square, None, Constant.of(eps)))
+    return scale_shift(builder, multiply(builder, x, inverse), weight, bias)
+
+
+def layer_norm(builder: Builder, x: int, axis: int, eps: float, weight: Constant | None, bias: Constant | None) -> int:
+    """Normalisation over the axes from one on."""
+    return normalise(builder, x, range(axis, len(builder.shape(x))), eps, weight, bias)
+
+
+def group_norm(
+    builder: Builder, x: int, groups: int, eps: float, weight: Constant | None, bias: Constant | None
+) -> int:
+    """Normalisation over groups of channels, with as many groups as channels for instances. Weight and bias are
+    `(channels,)`, or `(groups,)`."""
+    shape = builder.shape(x)
+    if len(shape) < 2 or groups < 1 or shape[1] % groups:
+        raise InputError(f"{groups} groups of channels of a tensor of shape {list(shape)}")
+    flat = reshape(builder, x, (shape[0], groups, prod(shape[1:]) // groups))
+    y = reshape(builder, normalise(builder, flat, (2,), eps, None, None), shape)
+    return scale_shift(builder, y, *(_of_channels(c, shape[1], groups, len(shape)) for c in (weight, bias)))
+
+
+def _of_channels(constant: Constant | None, channels: int, groups: int, rank: int) -> Constant | None:
+    if constant is None:
+        return None
+    if constant.shape not in {(channels,), (groups,)}:
+        raise InputError(f"a scale or shift of shape {list(constant.shape)} for {channels} channels")
+    repeats = channels // constant.shape[0]
+    return constant.moved(lambda t: t.repeat_interleave(repeats)).reshape(-1, *[1] * (rank - 2))
+
+
+def attention(
+    builder: Builder, query: int, key: int, value: Operand, scale: Constant, mask: Constant | NDArray[np.bool_] | None
+) -> int:
+    """`softmax(scale * query @ key.T + mask) @ value`; where a mask of booleans is false, nothing is attended to."""
+    scores = scale_shift(builder, matmul(builder, query, swap_last(builder, key)), scale, None)
+    if isinstance(mask, Constant):
+        scores = scale_shift(builder, scores, None, mask)
+    axis = len(builder.shape(scores)) - 1
+    weights = softmax(builder, scores, axis, mask=None if isinstance(mask, Constant) else mask)
+    return matmul(builder, weights, value)

@@ -1,0 +1,223 @@
+"""Several ONNX models, or several tensors of one, as a single network: models side by side over one vector of inputs.
+
+The network's output are products of its inputs and of the models' values, each a term that a question is about. Its
+`replay` gives the values of the models, each as ONNX Runtime computes it in the model's own type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.network.compose import dense, reshape
+from krelax.network.constants import Constant
+from krelax.network.graph import Builder, Element, Network, as_element
+from krelax.network.onnx import check_shapes, declared_input, inlined, read_nodes, version_and_constants
+from krelax.network.onnx_file import read_model
+from krelax.network.onnx_outputs import needed
+from krelax.network.onnx_reader import FLOATS, Kind, Known
+from krelax.network.onnx_replay import Runner, runner_of
+from krelax.network.onnx_schema import kind_name
+from krelax.network.ops import Concat, Take
+from krelax.network.polynomials import Factors, monomials
+from krelax.network.simplify import fuse
+from krelax.op import Shape
+
+# How far values may be off ONNX Runtime's at a random input, of the largest value.
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Given:
+    """A tensor of a model: its name, shape and element type."""
+
+    name: str
+    shape: Shape
+    kind: int
+
+    @property
+    def element(self) -> str:
+        """The name of the element type."""
+        return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.kind)).name)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX file and its interface."""
+
+    path: Path
+    proto: onnx.ModelProto
+    content: bytes | None
+
+    @classmethod
+    def read(cls, path: Path) -> Model:
+        """The model in a file, which may be compressed with gzip. Raises InputError if there is none."""
+        model, content = read_model(path)
+        return cls(path, inlined(model, path), content)
+
+    @cached_property
+    def inputs(self) -> list[Given]:
+        """The inputs that are no constants of the file, in order."""
+        constants = {tensor.name for tensor in self.proto.graph.initializer}
+        result = []
+        for value in self.proto.graph.input:
+            if value.name not in constants:
+                kind, shape, _ = declared_input(value, self.path)
+                if kind not in FLOATS:
+                    name = f"input {value.name!r} is {kind_name(kind)}"
+                    raise UnsupportedError(f"{self.path}: {name}, not float32 or float64; export a float network")
+                result.append(Given(value.name, shape, kind))
+        return result
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the outputs, in order."""
+        return [value.name for value in self.proto.graph.output]
+
+    @property
+    def used(self) -> list[Given]:
+        """The inputs that something reads."""
+        graph = self.proto.graph
+        read = {name for node in graph.node for name in node.input} | set(self.outputs)
+        return [given for given in self.inputs if given.name in read]
+
+    def tensor(self, label: str) -> str:
+        """The tensor that is called so, or that the node of this name computes. Raises InputError if there is none."""
+        graph = self.proto.graph
+        results = [name for node in graph.node for name in node.output if name]
+        if label in results:
+            return label
+        named = [node for node in graph.node if node.name == label]
+        if len(named) == 1 and len([name for name in named[0].output if name]) == 1:
+            return str(named[0].output[0])
+        what = "several results, or several nodes have that name" if named else "no node or result of that name"
+        raise InputError(f"{self.path}: {label!r} is {what}; name the result of one node")
+
+    def exposing(self, names: Sequence[str]) -> Runner:
+        """Runs the model as far as these tensors."""
+        return runner_of(self.proto, self.path, self.path if self.content is None else self.content, names)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A use of a model: the columns of its inputs, by name, among all inputs, and the tensors whose values count."""
+
+    model: Model
+    columns: Mapping[str, int]
+    values: tuple[str, ...]
+
+
+def joint(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]) -> tuple[Network, list[Given]]:
+    """The network of several models, and what their values are.
+
+    Args:
+        parts: The models. Their values, flattened, are numbered one after the other.
+        places: For each of all inputs the number of the network's input that it is.
+        terms: What the network's outputs are: products of variables 2i, which is input i of all, and 2j + 1, value j.
+
+    Raises:
+        InputError: A model cannot be used.
+        UnsupportedError: It has something that krelax does not model exactly.
+
+    Sound: yes, as `krelax.network.onnx.load_onnx`.
+    """
+    builder = Builder((max(places) + 1,))
+    values: list[Given] = []
+    nodes: list[int] = []
+    for part in parts:
+        known = _read(builder, part, places)
+        for name in part.values:
+            node = _value(builder, name, known, part.model.path)
+            kind = known.constants[name].kind if name in known.constants else known.kinds[name]
+            values.append(Given(name, builder.shape(node), kind))
+            nodes.append(reshape(builder, node, (prod(builder.shape(node)),)))
+    codes = sorted({code for term in terms for code in term})
+    index = [code // 2 + builder.shape(0)[0] if code % 2 else places[code // 2] for code in codes]
+    everything = builder.add(Concat(0), 0, *nodes)
+    base = builder.add(Take(torch.tensor(index)), everything)
+    place = {code: i for i, code in enumerate(codes)}
+    output = monomials(builder, base, [tuple(place[code] for code in term) for term in terms])
+    network = builder.build(output)
+    check_shapes(network)
+    result = replace(fuse(network), **_replay(parts, places))
+    _check(builder.build(everything), result, builder.shape(0)[0])
+    return result, values
+
+
+def _read(builder: Builder, part: Part, places: Sequence[int]) -> Known:
+    """Append the nodes of a model; what is known of its tensors."""
+    model = part.model
+    version, known = version_and_constants(model.proto, model.path)
+    try:
+        for given in model.inputs:
+            if given.name in part.columns:
+                start = part.columns[given.name]
+                mine = list(places[start : start + prod(given.shape)])
+                whole = mine == list(range(builder.shape(0)[0]))
+                x = 0 if whole else builder.add(Take(torch.tensor(mine)), 0)
+                known.values[given.name] = reshape(builder, x, given.shape)
+                known.kinds[given.name] = given.kind
+        nodes = {place: node for name in part.values for place, node in needed(model.proto.graph, name)}
+        read_nodes(builder, sorted(nodes.items()), known, version, frozenset())
+    except KrelaxError as error:
+        raise type(error)(f"{model.path}: {error}") from error
+    return known
+
+
+def _value(builder: Builder, name: str, known: Known, path: Path) -> int:
+    """The node of a tensor, which may be a constant."""
+    if name in known.values:
+        return known.values[name]
+    literal = known.constants.get(name)
+    if literal is None:
+        raise InputError(f"{path}: {name!r} is not computed by any node; export the network again")
+    if literal.kind not in FLOATS:
+        raise UnsupportedError(f"{path}: {name!r} is a constant of type {kind_name(literal.kind)}; export it as floats")
+    count, inputs = prod(literal.shape), builder.shape(0)[0]
+    weight = Constant(torch.zeros(count, inputs, dtype=torch.float64))
+    return reshape(builder, dense(builder, 0, weight, literal.floats.reshape(count)), literal.shape)
+
+
+def _replay(parts: Sequence[Part], places: Sequence[int]) -> dict[str, Any]:
+    """The fields of a network that evaluates the models themselves. Where types differ, inputs are float32, which all
+    types hold."""
+    kinds = {g.kind for part in parts for g in part.model.inputs if g.name in part.columns}
+    dtype: Element = np.float64 if kinds == {Kind.DOUBLE} else np.float32
+    runs = [part.model.exposing(part.values) for part in parts]
+
+    def replay(x: NDArray[Any]) -> NDArray[Any]:
+        every = as_element(x, dtype).flatten()[list(places)]
+        values = []
+        for part, run in zip(parts, runs, strict=True):
+            feeds = {}
+            for given in part.model.inputs:
+                start = part.columns.get(given.name)
+                flat = np.zeros(prod(given.shape)) if start is None else every[start : start + prod(given.shape)]
+                feeds[given.name] = flat.astype(given.element).reshape(given.shape)
+            values += [np.asarray(v, np.float64).flatten() for v in run(feeds)]
+        return np.concatenate(values)
+
+    return {"replay": replay, "replay_dtype": dtype}
+
+
+def _check(everything: Network, network: Network, inputs: int) -> None:
+    """Raises InputError where values differ from ONNX Runtime's at random inputs."""
+    assert network.replay is not None
+    generator = torch.Generator().manual_seed(0)
+    own = torch.float64 if network.replay_dtype is np.float64 else torch.float32
+    for x in torch.rand(3, inputs, generator=generator, dtype=own):
+        ours, theirs = everything(x[None].double())[0, inputs:].numpy(), network.replay(x.numpy())
+        scale = max(float(np.abs(theirs).max(initial=0)), 1e-30)
+        worst = float(np.abs(ours - theirs).max(initial=0)) / scale if ours.shape == theirs.shape else np.inf
+        if not worst <= _TOLERANCE:
+            raise InputError(f"import check failed: values are off ONNX Runtime's by {worst:.2g} of the largest")

@@ -1,0 +1,86 @@
+"""Evaluates an ONNX file itself, in its own type, with ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from krelax.errors import InputError
+from krelax.network.graph import Element, Replay, as_element
+from krelax.network.onnx_file import first_line
+
+Feeds = Callable[[NDArray[Any]], dict[str, NDArray[Any]]]
+
+
+# The values of some tensors, from those of all inputs by name.
+Runner = Callable[[dict[str, NDArray[Any]]], list[NDArray[Any]]]
+
+
+def replay_of(
+    model: onnx.ModelProto, path: Path, source: Path | bytes, feeds: Feeds, tensor: str, kind: Element
+) -> Replay:
+    """Values of a tensor of the model in the file `path`, whose content is `source`; the session is made at the first
+    call. Of a tensor that is not the only output, the model is run up to there."""
+    run = runner_of(model, path, source, [tensor])
+
+    def replay(x: NDArray[Any]) -> NDArray[Any]:
+        return run(feeds(as_element(x, kind)))[0]
+
+    return replay
+
+
+def runner_of(model: onnx.ModelProto, path: Path, source: Path | bytes, tensors: Sequence[str]) -> Runner:
+    """As `replay_of`, for several tensors."""
+    sessions: list[Any] = []
+
+    def run(feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        if not sessions:
+            sessions.append(_session(path, _up_to(model, tensors, source)))
+        wanted = {given.name for given in sessions[0].get_inputs()}
+        try:
+            found = sessions[0].run(list(tensors), {name: x for name, x in feeds.items() if name in wanted})
+        except Exception as error:  # ONNX Runtime raises its own types
+            raise InputError(f"{path}: ONNX Runtime cannot evaluate the network ({first_line(error)})") from error
+        return [np.asarray(value) for value in found]
+
+    return run
+
+
+def _up_to(model: onnx.ModelProto, tensors: Sequence[str], source: Path | bytes) -> str | bytes:
+    """What ONNX Runtime is given: the file as it is, or the model with other outputs."""
+    if {o.name for o in model.graph.output} == set(tensors):
+        return source if isinstance(source, bytes) else _text(source)
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    own = [o for o in model.graph.output if o.name in tensors]
+    declared = {o.name for o in own}
+    del other.graph.output[:]
+    other.graph.output.extend(
+        [*own, *(onnx.ValueInfoProto(name=t) for t in dict.fromkeys(tensors) if t not in declared)]
+    )
+    return other.SerializeToString()
+
+
+def _session(path: Path, given: str | bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:  # without the fallback, which prints
+        return onnxruntime.InferenceSession(given, options, ["CPUExecutionProvider"], enable_fallback=0)
+    except Exception as error:
+        raise InputError(f"{path}: ONNX Runtime cannot run the file ({first_line(error)})") from error
+
+
+def _text(path: Path) -> str:
+    """A path as ONNX Runtime takes it."""
+    try:
+        return str(path).encode().decode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: a path that is not UTF-8, which ONNX Runtime does not open; rename it") from error

@@ -1,0 +1,92 @@
+"""Captures a PyTorch module as a graph: what users hand over, made plain first.
+
+The module is copied. Its weights are what PyTorch computes of their parametrisations (weight norm, spectral norm).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.utils._pytree import tree_leaves
+
+from krelax.errors import InputError, UnsupportedError
+
+_HALF = {torch.float16, torch.bfloat16}
+
+
+def capture(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, ExportedProgram]:
+    """A copy of the module in evaluation mode, and its graph without in-place operators.
+
+    Raises InputError for a module that cannot be captured, or gives several tensors, UnsupportedError for one that
+    writes to its buffers or its input, or computes in half precision.
+    """
+    _require_full(module)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            frozen = _plain(_copied(module)).eval()
+            result = frozen(example)
+            program = _exported(frozen, example).run_decompositions({})
+    except Exception as error:  # the module's own code runs here, and torch has a type for every failure
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"torch.export cannot capture the module: {reason}") from error
+    if sum(isinstance(leaf, Tensor) for leaf in tree_leaves(result)) != 1:
+        raise InputError(f"the module returns a {type(result).__name__}; wrap it to return one tensor")
+    written = {OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION}
+    if any(s.kind in written for s in program.graph_signature.output_specs):
+        raise UnsupportedError("the module changes its buffers or its input; remove what writes to them")
+    return frozen, program
+
+
+def only_tensor(result: Any) -> Tensor:
+    """The tensor that a module returns, alone or in a container."""
+    return next(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+
+def _require_full(module: torch.nn.Module) -> None:
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    half = [name for name, t in tensors if t.dtype in _HALF]
+    if half and len(half) == sum(t.is_floating_point() for _, t in tensors):
+        raise UnsupportedError(
+            f"a module in half precision, which rounds every result ({half[0]}); give copy.deepcopy(module).float(), "
+            "whose weights are the same numbers"
+        )
+
+
+def _copied(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy. Weights that are computed of others, as older parametrisations keep them, are copied as they are."""
+    kept = {id(t): t.detach().clone() for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor)}
+    return copy.deepcopy(module, dict(kept))
+
+
+def _plain(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with plain weights."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    for part in list(module.modules()):
+        if parametrize.is_parametrized(part):
+            part.eval()
+            for name in list(part.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+        for hook in list(part._forward_pre_hooks.values()):
+            kind, name = type(hook).__name__, getattr(hook, "name", "weight")
+            if kind == "WeightNorm":
+                remove_weight_norm(part, name)
+            elif kind == "SpectralNorm":
+                remove_spectral_norm(part, name)
+    return module
+
+
+def _exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
+    if not isinstance(module, torch.jit.ScriptModule):
+        return torch.export.export(module, (example,))
+    from torch._export.converter import TS2EPConverter
+
+    return TS2EPConverter(module, (example,)).convert()

@@ -1,0 +1,52 @@
+"""Counterexamples as VNN-LIB wants them: a tensor for each variable, in the order in which they are declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from krelax.problem.interface import Kind, Shape
+from krelax.problem.query import Specification
+from krelax.search.verdict import Counterexample
+
+
+@dataclass(frozen=True, eq=False)
+class Assigned:
+    """The value of a variable: whether it is an input, its name and element type, the array, and all numbers as text,
+    of which those of an input that lies between the numbers of its type are exact."""
+
+    given: bool
+    name: str
+    element: str
+    array: NDArray[Any]
+    numbers: tuple[str, ...]
+
+    @property
+    def shape(self) -> Shape:
+        return self.array.shape
+
+    def proto(self) -> bytes:
+        """As a serialised tensor of ONNX."""
+        return numpy_helper.from_array(np.ascontiguousarray(self.array), self.name).SerializeToString()
+
+
+def assigned(specification: Specification, found: Counterexample) -> list[Assigned]:
+    """The values that a counterexample has for all variables of a specification."""
+    result = []
+    for variable in (v for network in specification.networks for v in network.variables):
+        given = variable.kind is Kind.INPUT
+        array = found.x if given else found.y
+        if specification.terms is None:
+            dtype = array.dtype
+        else:
+            dtype = np.dtype(variable.element or array.dtype)
+            array = array.flatten()[variable.start : variable.start + variable.size].astype(dtype)
+            array = array.reshape((variable.size,) if variable.shape is None else variable.shape)
+        texts = found.exact if given else {}
+        numbers = tuple(texts.get(variable.start + i, repr(float(v))) for i, v in enumerate(array.flatten()))
+        result.append(Assigned(given, variable.name, dtype.name, array, numbers))
+    return result

@@ -1,0 +1,127 @@
+"""The networks that a specification names, as one network for each way in which their inputs are tied together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from krelax.errors import InputError
+from krelax.network.graph import Network
+from krelax.network.onnx_joint import Given, Model, Part, joint
+from krelax.problem.interface import Declared, Kind, Variable, check_tensor
+from krelax.problem.query import Case, Specification, merged
+
+Files = Mapping[str | None, Path]
+
+
+def matched(specification: Specification, files: Files) -> dict[str | None, Path]:
+    """The file of every network that a specification declares.
+
+    Where there is one network to be given, its file may come without a name. A network that is equal to another one has
+    that one's file. Raises InputError for files that are missing, or not asked for.
+    """
+    wanted = [n.name for n in specification.networks if n.relation != "equal-to"]
+    names = [n.name for n in specification.networks]
+    given = dict(files)
+    if len(wanted) == 1 and len(given) == 1 and (None in given or wanted == [None]):
+        given = {wanted[0]: next(iter(given.values()))}
+    called = ", ".join(map(str, names))
+    for name in given:
+        if name not in names:
+            what = "a network without a name" if name is None else name
+            raise InputError(f"is about the network {called}, not {what}; give --network NAME=FILE for each")
+    for name in wanted:
+        if name not in given:
+            raise InputError(f"is about the network {name}, too; add --network {name}=FILE")
+    result: dict[str | None, Path] = {}
+    for network in specification.networks:
+        own = given.pop(network.name, None)
+        result[network.name] = own or result[network.other]
+        if network.relation == "equal-to" and own is not None and not _same(own, result[network.other]):
+            raise InputError(
+                f"{own}: given for the network {network.name}, which is declared equal to {network.other} and is not; "
+                "leave it out, or correct the declaration"
+            )
+    return result
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other) or one.read_bytes() == other.read_bytes()
+    except OSError as error:
+        raise InputError(f"{one}: cannot be read ({error.strerror}); give an ONNX file") from error
+
+
+def coupled(
+    specification: Specification, files: Files, check: Callable[[], None]
+) -> Iterator[tuple[Network, Specification]]:
+    """The networks of a specification as one, with the specification of that, for each way in which inputs are equal.
+
+    Every unsafe case is one of those of one of them, and the specification holds if all of these do. Raises InputError
+    for models that cannot be used, or are not as they are declared.
+    """
+    models: dict[Path, Model] = {}
+    for path in files.values():
+        if path not in models:
+            check()
+            models[path] = Model.read(path)
+    parts = [_part(network, models[files[network.name]]) for network in specification.networks]
+    groups: dict[tuple[int, ...] | None, list[Case]] = defaultdict(list)
+    for case in specification.cases:
+        groups[case.equal].append(case)
+    for cases in groups.values():
+        check()
+        found = [pair for case in cases if (pair := merged(case)) is not None]
+        if found:
+            places = found[0][1]
+            network, values = joint(parts, places, specification.terms or ())
+            _check_values(specification, values)
+            own = tuple(case for case, _ in found)
+            inputs = len(own[0].lower)
+            yield network, replace(specification, inputs=inputs, cases=own, places=tuple(places))
+
+
+def _part(network: Declared, model: Model) -> Part:
+    """The use that a declared network makes of a model."""
+    inputs, outputs = network.of(Kind.INPUT), network.of(Kind.OUTPUT)
+    available = model.inputs if len(inputs) == len(model.inputs) else model.used
+    names = _names(network, inputs, [given.name for given in available], model)
+    columns = {}
+    for variable, name in zip(inputs, names, strict=True):
+        given = next(g for g in available if g.name == name)
+        check_tensor(variable, given.shape, given.element)
+        columns[name] = variable.start
+    left = [given.name for given in model.used if given.name not in columns]
+    if left:
+        raise InputError(f"{model.path}: its input {left[0]!r} is not declared in {network.name}; declare all inputs")
+    results = dict(zip([v.name for v in outputs], _names(network, outputs, model.outputs, model), strict=True))
+    for variable in network.of(Kind.HIDDEN):
+        results[variable.name] = model.tensor(variable.label or "")
+    return Part(model, columns, tuple(results[v.name] for v in network.of(Kind.HIDDEN, Kind.OUTPUT)))
+
+
+def _names(network: Declared, variables: list[Variable], own: list[str], model: Model) -> list[str]:
+    """What the file calls variables: their labels, or its own names in order."""
+    kind = f"{variables[0].kind}s"
+    if any(v.label is not None for v in variables):
+        names = [v.label or "" for v in variables]
+        unknown = [name for name in names if name not in own]
+        if unknown or len(set(names)) < len(names):
+            what = f"no {kind[:-1]} {unknown[0]!r}" if unknown else f"two variables for one of its {kind}"
+            raise InputError(f"{model.path}: has {what}, only {', '.join(map(repr, own))}; correct the name")
+        return names
+    if len(own) != len(variables):
+        raise InputError(
+            f"{model.path}: has {len(own)} {kind} ({', '.join(own)}), but {network.name or 'the specification'} "
+            f"declares {len(variables)}; declare all of them, in the order of the file"
+        )
+    return own
+
+
+def _check_values(specification: Specification, values: list[Given]) -> None:
+    """Raises InputError for values that are not of the declared shapes and types."""
+    declared = [v for network in specification.networks for v in network.of(Kind.HIDDEN, Kind.OUTPUT)]
+    for variable, value in zip(declared, values, strict=True):
+        check_tensor(variable, value.shape, value.element)

@@ -1,0 +1,113 @@
+"""The checker's rules of functions of one number: prices are support functions, ranges contain every value."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.activations.kit import ELEMENTWISE, Elementwise, mpf
+
+from krelax.certificate.errors import TooLarge
+from krelax.certificate.kernel.activations import (
+    ELU,
+    GELU,
+    RULES,
+    Power,
+    Rule,
+    Shrink,
+    SiLU,
+    Square,
+    TanhGELU,
+    Threshold,
+)
+from krelax.certificate.kernel.arithmetic import Exact, Float64
+
+KIT = {entry.name: entry for entry in ELEMENTWISE}
+PLAIN = ("Exp", "Log", "Softplus", "Sqrt", "Reciprocal", "Erf", "Atan", "Softsign", "Mish", "Sin", "Cos")
+# By the names of the kit.
+OURS: dict[str, Rule] = {
+    **{name.lower(): RULES[name]() for name in (*PLAIN, "Floor", "Ceil", "Round", "Sign")},
+    **{f"power-{p:g}": Power(p) for p in (3.0, 4.0, -3.0, -2.0, 1.5, 0.3, -0.7)},
+    "hard-swish": RULES["HardSwish"](),
+    "square": Square(),
+    "silu": SiLU(),
+    "gelu": GELU(),
+    "gelu-tanh": TanhGELU(),
+    "elu-2-1": ELU(2.0, 1.05, 1.0),
+    "elu-0.5-1": ELU(0.5, 1.0, 1.0),
+    "elu-1.5-1.5": ELU(1.5, 1.0, 1.5),
+    "threshold": Threshold(0.25, 0.125),
+    "shrink-hard": Shrink(0.5),
+    "shrink-soft": Shrink(0.5, 0.5),
+}
+
+
+def intervals(entry: Elementwise, rows: int) -> tuple[Any, Any]:
+    """Random intervals of every width on which it is defined, points among them, and some that end at a jump."""
+    rng = np.random.default_rng(2)
+    lower = rng.normal(0, 3, 8 * rows)
+    upper = lower + rng.exponential(2, 8 * rows) * rng.choice([0.0, 1e-9, 0.1, 1.0, 5.0], 8 * rows)
+    lower[::7] = np.round(2 * lower[::7]) / 2
+    upper = np.maximum(upper, lower)
+    good = [i for i in range(len(lower)) if entry.takes(lower[i], upper[i], torch.float64)][:rows]
+    return lower[good, None], upper[good, None]
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
+def test_prices_are_support_functions(name: str, ar: Any) -> None:
+    """Never below what a search of the interval finds, but for rounding, and hardly above it."""
+    entry, rule, rng = KIT[name], OURS[name], np.random.default_rng(1)
+    lower, upper = intervals(entry, 150)
+    coeff, slope = rng.normal(0, 1, lower.shape), rng.normal(0, 0.5, lower.shape)
+    coeff[:10], slope[10:20] = 0.0, 0.0
+    slope[20:40] = coeff[20:40]
+    with np.errstate(all="ignore"):  # as checks do
+        price = ar.floats(rule.price(ar, ar.number(coeff), ar.number(slope), (lower, upper)))
+    share = (1 - np.cos(np.linspace(0, np.pi, 2001))) / 2
+    z = np.clip(lower + (upper - lower) * share, lower, upper)
+    with np.errstate(all="ignore"):
+        act = entry.op.forward(torch.from_numpy(z)).numpy()
+    values = slope * z - coeff * act
+    size = np.abs(slope * z).max(1) + np.abs(coeff * act).max(1)
+    assert (price[:, 0] >= values.max(1) - 1e-15 * size).all()
+    step = np.abs(np.diff(values, axis=1)).max(1)
+    assert (price[:, 0] <= values.max(1) + step + 1e-12 * (1 + size)).all() or entry.jumps
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_ranges_contain_every_value(name: str) -> None:
+    """To 60 digits, without tolerance; and coefficients are not multiplied with more than they reach."""
+    entry, rule = KIT[name], OURS[name]
+    ends = intervals(entry, 60)
+    with np.errstate(all="ignore"):
+        low, high = rule.interval(ends, False)
+        reach = rule.reach(ends)
+    for l, u, a, b, most in zip(*(t[:, 0].tolist() for t in (*ends, low, high, reach)), strict=True):
+        inner = [z for z in entry.stationary(0.0, 1.0) if l <= z <= u]
+        for z in (mpf(l), mpf(u), (mpf(l) + mpf(u)) / 2, *inner):
+            assert a <= entry.act(z) <= b, (l, u, float(z))
+            assert abs(entry.act(z)) <= most
+
+
+@pytest.mark.parametrize("name", [n for n in OURS if not KIT[n].total or n in {"exp", "sin", "floor", "gelu"}])
+def test_there_is_no_price_where_nothing_is_known(name: str) -> None:
+    """Of intervals that are not bounded, or not in the domain: unless nothing is asked of them."""
+    rule = OURS[name]
+    ends = np.array([[-1.0, -math.inf, 0.5]]), np.array([[2.0, 1.0, 1.5]])
+    coeff, slope = np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]), np.array([[0.1, 0.1, 0.1], [0.0, 0.0, 0.1]])
+    with np.errstate(all="ignore"):
+        low, high = rule.interval(ends, False)
+        price = rule.price(Float64(), coeff, slope, ends)
+        assert not np.isnan(low).any()
+        assert not np.isnan(high).any()
+        assert price[0, 1] == np.inf
+        assert np.isfinite(price[0, 2])
+        assert (price[1, :2] == 0).all() or KIT[name].total
+        if not KIT[name].total:
+            assert (low[0, 0], high[0, 0], price[0, 0]) == (-np.inf, np.inf, np.inf)
+        with pytest.raises(TooLarge):
+            rule.price(Exact(), Exact().number(coeff), Exact().number(slope), ends)

@@ -1,0 +1,119 @@
+"""Every construct of VNN-LIB 2.0 is decided, rightly, and counterexamples are what they say."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from tests.run.conformance import HIDDEN, ONE, QUERIES, TWO, VERSION, F, G, files
+
+from krelax.errors import InputError, UnsupportedError
+from krelax.network.graph import Network
+from krelax.network.onnx import load_onnx
+from krelax.run.assignment import assigned
+from krelax.run.certificates import Certificates
+from krelax.run.verify import VerifyOptions, verify_file
+from krelax.search.verdict import Outcome, Verdict
+
+
+def read(path: Path, scores: bool) -> Network:
+    return load_onnx(path, scores=scores)
+
+
+ANSWERS = {Verdict.HOLDS: "unsat", Verdict.VIOLATED: "sat", Verdict.UNKNOWN: "unknown"}
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return files(tmp_path_factory.mktemp("nets"))
+
+
+def put(folder: Path, text: str, given: dict[str, Path]) -> tuple[dict[str, np.ndarray], Outcome]:
+    """The answer to a query, and the values of all variables."""
+    path = folder / "query.vnnlib"
+    path.write_text(VERSION + text, "utf-8")
+    specification, outcome = verify_file(path, given, read, VerifyOptions(timeout=60))
+    assert specification is not None
+    if outcome.counterexample is None:
+        return {}, outcome
+    return {t.name: t.array for t in assigned(specification, outcome.counterexample)}, outcome
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_constructs_are_decided(tmp_path: Path, nets: dict[str, Path], name: str) -> None:
+    text, given, answer = QUERIES[name]
+    _, outcome = put(tmp_path, text, {network: nets[file] for network, file in given.items()})
+    assert ANSWERS[outcome.verdict] == answer, outcome.reason
+
+
+def test_counterexamples_of_two_networks_replay(tmp_path: Path, nets: dict[str, Path]) -> None:
+    """Judged by ONNX Runtime and fractions from the values alone: inputs that are equal, outputs of each network."""
+    text, given, _ = QUERIES["isomorphic, different"]
+    paths = {network: nets[file] for network, file in given.items()}
+    values, _ = put(tmp_path, text, paths)
+    assert list(values) == ["X", "Y", "U", "V"]
+    np.testing.assert_array_equal(values["X"], values["U"])
+    for x, y, network in (("X", "Y", "f"), ("U", "V", "g")):
+        session = onnxruntime.InferenceSession(str(paths[network]), providers=["CPUExecutionProvider"])
+        np.testing.assert_array_equal(session.run(None, {"x": values[x]})[0], values[y])
+    assert Fraction(values["Y"].item()) - Fraction(values["V"].item()) < Fraction(-9, 1000)
+
+
+def test_counterexamples_have_hidden_nodes(tmp_path: Path, nets: dict[str, Path]) -> None:
+    values, _ = put(tmp_path, QUERIES["hidden"][0], {"f": nets["net"]})
+    a, b = values["X"].flatten().tolist()
+    expected = [max(0.0, v) for v in (a + 2 * b, 3 * a - b + 0.5, (a + b) / 2 - 1)]
+    np.testing.assert_allclose(values["Z"].flatten(), expected, rtol=1e-6)
+    assert values["Z"].shape == (1, 3)
+
+
+WRONG = {
+    "a network without a file": (F + G + ONE, {"f": "net"}, "is about the network g, too; add --network g=FILE"),
+    "a file without a network": (F + ONE, {"f": "net", "g": "net"}, "is about the network f, not g"),
+    "files without names": (F + G + ONE, {None: "net"}, "is about the network f, g, not a network without a name"),
+    "equal to another file": (
+        F + G.replace("isomorphic-to", "equal-to") + ONE,
+        {"f": "net", "g": "near"},
+        "declared equal to f and is not",
+    ),
+    "a node that is not there": (HIDDEN + ONE + "(assert (> Z[0,0] 0))", {"f": "net"}, "'NODE' is no node"),
+    "a hidden node of another shape": (
+        HIDDEN.replace("NODE", "a").replace("[1,3]", "[3,3]") + ONE,
+        {"f": "net"},
+        r"declares Z of shape \[3, 3\], the network has \[1, 3\]",
+    ),
+    "one of two inputs": (
+        TWO.replace(" (declare-input T float32 [2])", ""),
+        {"f": "two"},
+        r"has 2 inputs \(s, t\), but f declares 1",
+    ),
+    "another type": (
+        TWO.replace("D float32", "D float64"),
+        {"f": "two"},
+        "declares D as float64, the network has float32",
+    ),
+    "a name that is not there": (
+        TWO.replace("[2])", '[2] "s")', 1).replace("T float32 [2]", 'T float32 [2] "q"').replace(
+            "A float32 [2]", 'A float32 [2] "a"').replace("D float32 [2]", 'D float32 [2] "d"'),
+        {"f": "two"},
+        "has no input 'q', only 's', 't'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_networks_that_are_not_as_declared_are_refused(tmp_path: Path, nets: dict[str, Path], name: str) -> None:
+    text, given, message = WRONG[name]
+    with pytest.raises(InputError, match=message):
+        put(tmp_path, text, {network: nets[file] for network, file in given.items()})
+
+
+def test_certificates_of_several_networks_are_refused(tmp_path: Path, nets: dict[str, Path]) -> None:
+    path = tmp_path / "query.vnnlib"
+    path.write_text(VERSION + QUERIES["a function"][0], "utf-8")
+    keeper = Certificates(tmp_path, nets["net"])
+    with pytest.raises(UnsupportedError, match="certificates are about one network with one input and one output"):
+        verify_file(path, {"f": nets["net"]}, read, VerifyOptions(), keeper)
