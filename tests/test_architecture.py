@@ -22,6 +22,7 @@ ALLOWED = {
     "search": {"network", "problem", "hull", "activations", "proof", "bounds", "certificate"},
     "run": {"network", "problem", "activations", "bounds", "search", "certificate"},
     "report": {"problem", "run"},
+    "api": {"network", "problem", "bounds", "search", "run", "report", "picture"},
     "certificate": set(),
     "picture": {"network", "problem", "hull", "activations", "bounds", "search", "certificate"},
     "explore": {"network", "problem", "hull", "activations", "proof", "bounds", "search", "picture"},

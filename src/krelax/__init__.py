@@ -12,11 +12,18 @@ from krelax._version import __version__
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 
 if TYPE_CHECKING:
+    from krelax.api.bounding import Bounds as Bounds
+    from krelax.api.bounding import bound as bound
+    from krelax.api.certifying import Certified as Certified
+    from krelax.api.certifying import certify as certify
+    from krelax.api.radii import Radii as Radii
+    from krelax.api.radii import radius as radius
+    from krelax.api.verifying import Verified as Verified
+    from krelax.api.verifying import verify as verify
     from krelax.bounds.branching import Effort as Effort
     from krelax.bounds.instance import Instance as Instance
     from krelax.bounds.methods import METHODS as METHODS
     from krelax.bounds.methods import Method as Method
-    from krelax.bounds.methods import bound as bound
     from krelax.bounds.multineuron import MultiNeuron as MultiNeuron
     from krelax.hull.grouping import Grouping as Grouping
     from krelax.hull.grouping import Strategy as Strategy
@@ -32,19 +39,22 @@ if TYPE_CHECKING:
     from krelax.problem.region import ball as ball
     from krelax.problem.vnnlib import read_vnnlib as read_vnnlib
     from krelax.run.certify import CertifyOptions as CertifyOptions
-    from krelax.run.certify import certify as certify
     from krelax.run.verify import VerifyOptions as VerifyOptions
-    from krelax.run.verify import verify as verify
     from krelax.search.verdict import Outcome as Outcome
     from krelax.search.verdict import Verdict as Verdict
 
 _HOMES = {
     "Instance": "bounds.instance",
-    "bound": "bounds.methods",
+    "bound": "api.bounding",
+    "Bounds": "api.bounding",
     "CertifyOptions": "run.certify",
-    "certify": "run.certify",
+    "certify": "api.certifying",
+    "Certified": "api.certifying",
     "VerifyOptions": "run.verify",
-    "verify": "run.verify",
+    "radius": "api.radii",
+    "Radii": "api.radii",
+    "verify": "api.verifying",
+    "Verified": "api.verifying",
     "Outcome": "search.verdict",
     "Verdict": "search.verdict",
     "METHODS": "bounds.methods",

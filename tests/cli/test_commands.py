@@ -299,19 +299,24 @@ def test_bundled_network_and_images(krelax: Run, few_digits: Path, command: list
 COLOURS = model([node("GlobalAveragePool", "x", "p"), node("Flatten", "p", "y")], None, [tensor("x", [1, 3, 4, 5])])
 
 
-def test_images_of_another_layout_are_refused_or_turned(krelax: Run, good: Path) -> None:
-    """Channels last for a network that takes them first: not reshaped, but turned if the option says so."""
+def test_images_of_another_layout_are_turned_or_refused(krelax: Run, good: Path) -> None:
+    """Channels last for a network that takes them first: not reshaped, but turned if the option says so, or if the
+    network classifies them as labelled then."""
     save(COLOURS, good / "net.onnx")
     pixels = np.random.default_rng(0).random((3, 3, 4, 5), dtype=np.float32)
     labels = pixels.mean((2, 3)).argmax(1)
     images(good / "first.npz", pixels, labels)
     images(good / "last.npz", pixels.transpose(0, 2, 3, 1), labels)
     command = ("certify", "net.onnx", "last.npz", "--eps", "0.001", "--method", "crown")
-    for options in ((), ("--layout", "nchw")):
-        ran = krelax(*command, *options)
+    images(good / "wrong.npz", pixels.transpose(0, 2, 3, 1), (labels + 1) % 3)
+    for options in ((*command[:3], "--layout", "nchw"), ("certify", "net.onnx", "wrong.npz")):
+        ran = krelax(*options, *command[3:])
         assert (ran.code, ran.out) == (2, "")
         assert "[4, 5, 3] do not fit the network's input [1, 3, 4, 5]" in ran.err
-    assert "--layout nchw or nhwc" in krelax(*command).err
+    assert "--layout nchw or nhwc" in ran.err
+    found = krelax(*command, "--jsonl", "found.jsonl")
+    assert found.code == 0
+    assert "layout nhwc: the network classifies 3 of 3 items as labelled" in found.err
     right = krelax("certify", "net.onnx", "first.npz", *command[3:], "--jsonl", "first.jsonl")
     turned = krelax(*command, "--layout", "nhwc", "--jsonl", "last.jsonl")
     assert right.code == turned.code == 0
@@ -319,6 +324,7 @@ def test_images_of_another_layout_are_refused_or_turned(krelax: Run, good: Path)
     assert [r["verdict"] for r in first[1:]] == [r["verdict"] for r in last[1:]]
     assert [r["margin"] for r in first[1:]] == [r["margin"] for r in last[1:]]
     assert ("layout" in first[0], last[0]["layout"]) == (False, "nhwc")
+    assert read_records(good / "found.jsonl")[0] == last[0]
     # those that fit both ways are not guessed at
     images(good / "cube.npz", np.zeros((1, 3, 3, 3), np.float32), [0])
     save(model(COLOURS.graph.node, None, [tensor("x", [1, 3, 3, 3])]), good / "cube.onnx")

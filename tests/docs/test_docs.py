@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import torch
 from tests.docs.snippets import run
@@ -56,6 +58,24 @@ def test_snippets_run_and_print_what_they_say(tmp_path: Path, monkeypatch: pytes
 
     run(DOCS / "library.md", same)
     assert len(blocks) > 5
+
+
+def test_the_lines_for_newcomers_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand in the README, in a folder with the bundled files."""
+    monkeypatch.chdir(tmp_path)
+    for file in (Path(krelax.__file__).parent / "data").iterdir():
+        shutil.copy(file, tmp_path)
+    images = np.load("digits_test.npz")
+    np.savez("digits_test.npz", images=images["images"][:8], labels=images["labels"][:8])
+    printed = []
+
+    def kept(output: str, written: str) -> str:
+        printed.append(output)
+        return written
+
+    run(ROOT / "README.md", kept)
+    assert "8 items, linf ball of radius 0.0313725" in printed[0]
+    assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

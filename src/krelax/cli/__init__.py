@@ -33,6 +33,7 @@ INTERNAL_ERROR, INTERRUPTED, NO_READER, TERMINATED = 70, 130, 141, 143
 _COMMANDS = {
     "certify": "krelax.cli.certify:certify",
     "demo": "krelax.cli.certify:demo",
+    "radius": "krelax.cli.radius:radius",
     "verify": "krelax.cli.verify:verify",
     "bench": "krelax.cli.bench:bench",
     "bounds": "krelax.cli.bounds:bounds",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from krelax.cli.shared import FILE, device_option, layout_option, output_option, region_options, tell
+from krelax.cli.shared import FILE, Asked, data_options, device_option, output_option, region_options, tell
 
 if TYPE_CHECKING:
     from krelax.bounds.bounded import Bounded
@@ -21,7 +21,7 @@ def _image_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in (
         device_option,
         output_option,
-        layout_option,
+        data_options,
         region_options,
         click.option("--index", type=click.IntRange(min=0), required=True, metavar="I", help="Which image."),
         click.argument("images", type=FILE),
@@ -80,21 +80,20 @@ def _bound(
     eps: Fraction | None,
     norm: str,
     clip: Any,
-    layout: str | None,
     output: str | None,
     device: str,
+    **about: Any,
 ) -> tuple[Questions, Bounded, float, int]:
     """Questions about one image, what `method` finds, the seconds it took, and the image's label."""
     import time
 
-    import numpy as np
     import torch
 
     from krelax.bounds.instance import Instance
     from krelax.bounds.methods import bound
     from krelax.errors import InputError
     from krelax.network.onnx import load_onnx
-    from krelax.problem.images import Images, load_images
+    from krelax.problem.images import Images
     from krelax.run.certify import check_device
     from krelax.search.questions import about_images
 
@@ -103,11 +102,12 @@ def _bound(
     check_device(device)
     network = load_onnx(model, output=output, scores=True)
     tell(model, network.notes)
-    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
+    asked = Asked.taken(about)
+    data = asked.load(images, network)
     if index >= len(data):
         raise InputError(f"--index {index}: there are only {len(data)} images")
     one = Images(data.images[index : index + 1], data.labels[index : index + 1])
-    questions = about_images(network, one, eps, norm, clip)
+    questions = about_images(network, one, eps, norm, clip, asked.scaling)
     instance = Instance.of(network, questions.region.to(torch.float64, device))
     began = time.perf_counter()
     found = bound(instance, questions.queries.to(torch.float64, device), method)

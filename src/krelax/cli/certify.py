@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,18 @@ import click
 from krelax.cli.shared import (
     BUNDLED_EPS,
     FILE,
+    Asked,
     Range,
     bundled,
     certificate_options,
     check_journal,
     chosen,
+    data_options,
     deterministic_option,
     device_option,
     exactly,
     journal_options,
     kept,
-    layout_option,
     method_option,
     output_option,
     region_options,
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
 @click.argument("model", type=FILE, required=False)
 @click.argument("images", type=FILE, required=False)
 @region_options
-@layout_option
+@click.option(
+    "--eps-file", type=FILE, metavar="FILE", help="A radius for each input (CSV), 0 for those that are fixed."
+)
+@data_options
 @output_option
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
 @method_option
@@ -48,11 +53,15 @@ if TYPE_CHECKING:
 @journal_options
 @click.option("--report", type=FILE, metavar="FILE", help="Write a page about the run to FILE (HTML).")
 @certificate_options
+@click.option("--hints", type=FILE, metavar="FILE", help="Points (.npz) that may be counterexamples: replayed first.")
 @device_option
 @deterministic_option
-def certify(model: Path | None, images: Path | None, selection: slice | None, **options: Any) -> int:
-    """Certify MODEL (ONNX) on labelled IMAGES (.npz): is every image within EPS classified as its label?
+def certify(
+    model: Path | None, images: Path | None, eps_file: Path | None, selection: slice | None, **options: Any
+) -> int:
+    """Certify MODEL (ONNX) on labelled IMAGES: is every image within EPS classified as its label?
 
+    IMAGES are a folder of PNG or JPEG files, an .npz or .npy file, or a CSV of features.
     Without MODEL and IMAGES, a bundled digit classifier is certified on real images. Exit code 3 if something
     unforeseen failed on any image, which is unknown then, 0 otherwise.
     """
@@ -62,10 +71,31 @@ def certify(model: Path | None, images: Path | None, selection: slice | None, **
         model, images = bundled("digits_conv.onnx"), bundled("digits_test.npz")
         options["eps"] = exactly(str(BUNDLED_EPS)) if options["eps"] is None else options["eps"]
     if images is None:
-        raise InputError("give a file of labelled images (.npz) after the model")
+        raise InputError("give labelled images after the model: a folder, or a file (.npz, .npy, .csv)")
+    if eps_file is not None:
+        if options["eps"] is not None:
+            raise InputError("--eps is one radius, --eps-file one for each input; give one of them")
+        options["eps"] = _radii(eps_file)
     if options["eps"] is None:
         raise InputError("give the radius of the perturbation with --eps")
     return run(model, images, selection, options)
+
+
+def _radii(path: Path) -> tuple[Fraction, ...]:
+    """The radii in a table, row by row, behind a header if there is one. Raises InputError, which names the row."""
+    from krelax.errors import InputError
+    from krelax.problem.tables import Table
+
+    table = Table.read(path)
+    begin = int(len(table.rows) > 1 and all(exactly(cell) is None for cell in table.rows[0]))
+    found: list[Fraction] = []
+    for number in range(begin, len(table.rows)):
+        for cell in table.rows[number]:
+            radius = exactly(cell)
+            if radius is None or radius < 0:
+                raise InputError(f"{table.where(number)}: {cell!r} is not a radius, a number >= 0")
+            found.append(radius)
+    return tuple(found)
 
 
 @click.command(short_help="Certify a bundled network on real images.")
@@ -77,7 +107,6 @@ def demo(dense: bool) -> int:
         "eps": exactly(str(BUNDLED_EPS)),
         "norm": "linf",
         "clip": (exactly("0"), exactly("1")),
-        "layout": None,
         "output": None,
         "method": "auto",
         "timeout": 60.0,
@@ -90,44 +119,44 @@ def demo(dense: bool) -> int:
         "certificates": None,
         "check": False,
         "semantics": "real",
+        "hints": None,
     }
     return run(model, bundled("digits_test.npz"), None, options)
 
 
 def run(model: Path, images: Path, selection: slice | None, options: dict[str, Any]) -> int:
     """Load, certify with a progress bar, and print the summary. The exit code says whether anything failed."""
-    import numpy as np
-
     from krelax._version import __version__
     from krelax.cli import DONE, SOME_FAILED
     from krelax.cli.printing import certify_summary
     from krelax.cli.report import reporting
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
-    from krelax.problem.images import load_images
     from krelax.run.certificates import Certificates
     from krelax.run.certify import CertifyOptions, identity
     from krelax.run.certify import certify as certify_images
-    from krelax.run.journal import digest, digest_of_network
+    from krelax.run.hints import read_hints
+    from krelax.run.journal import digest_of_network
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
-    report = options.pop("report")
-    layout, output = options.pop("layout"), options.pop("output")
+    report, hints, output = (options.pop(name) for name in ("report", "hints", "output"))
+    about = Asked.taken(options)
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     check_journal(journal, resume, overwrite)
-    asked = CertifyOptions(**options)
+    asked = CertifyOptions(**options, scaling=about.scaling)
     network = load_onnx(model, output=output, scores=True)
     tell(model, network.notes)
-    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
+    data = about.load(images, network)
     indices = chosen(selection, len(data))
-    settings = {"model": digest_of_network(model), "images": digest(images), **kept(folder, check, semantics)}
-    settings |= ({"layout": layout} if data.turned else {}) | ({} if output is None else {"output": output})
+    settings = {"model": digest_of_network(model), **about.facts(images, data), **kept(folder, check, semantics)}
+    settings |= {} if output is None else {"output": output}
     keeper = None if folder is None else Certificates(folder, model, check, semantics, output)
     warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
-                         overwrite=overwrite, settings=settings, certificates=keeper)  # fmt: skip
-    with reporting(report, model, images, header, indices, journal, folder) as note:
+                         overwrite=overwrite, settings=settings, certificates=keeper,
+                         hints=None if hints is None else read_hints(hints, data), say=_ignored)  # fmt: skip
+    with reporting(report, model, images, header, indices, journal, folder, about.files) as note:
         summary = _with_progress(len(indices), note, certifying)
         certify_summary(model, images, asked, summary)
         if keeper is not None:
@@ -137,11 +166,15 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     return SOME_FAILED if any(map(failed, summary.reasons.values())) else DONE
 
 
+def _ignored(line: str) -> None:
+    click.echo(f"krelax: {line}", err=True)
+
+
 def _with_progress(
     count: int, note: Callable[[Mapping[str, Any]], None], certifying: Callable[..., Summary]
 ) -> Summary:
     """Certify so many images with a progress bar; `note` is called with each result, too."""
-    from krelax.cli.printing import Progress
+    from krelax.run.progress import Progress
 
     with Progress(count, "certifying") as progress:
 

@@ -11,9 +11,10 @@ import click
 from krelax.cli.shared import (
     BUNDLED_EPS,
     FILE,
+    Asked,
     bundled,
+    data_options,
     exactly,
-    layout_option,
     output_option,
     region_options,
     tell,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("images", type=FILE, required=False)
 @click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, metavar="I", help="Which image.")
 @region_options
-@layout_option
+@data_options
 @output_option
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="P", help="Port of the page; a free one.")
 @click.option("--no-browser", is_flag=True, help="Only say where the page is.")
@@ -61,27 +62,24 @@ def _question(
     eps: Fraction | None,
     norm: str,
     clip: Any,
-    layout: str | None,
     output: str | None,
+    **about: Any,
 ) -> Question:
-    import numpy as np
-
     from krelax.errors import InputError
     from krelax.explore.model import ask
     from krelax.network.onnx import load_onnx
-    from krelax.problem.images import load_images
 
     if model is None:
         model, images = bundled("digits_dense.onnx"), bundled("digits_test.npz")
         eps = exactly(str(BUNDLED_EPS)) if eps is None else eps
     if images is None:
-        raise InputError("give a file of labelled images (.npz) after the model")
+        raise InputError("give labelled images after the model: a folder, or a file (.npz, .npy, .csv)")
     if eps is None:
         raise InputError("give the radius of the perturbation with --eps")
     network = load_onnx(model, output=output, scores=True)
     tell(model, network.notes)
-    data = load_images(images, network.input_shape, int(np.prod(network.output_shape)), layout)
-    return ask(network, data, index, eps, norm, clip, model.name)
+    asked = Asked.taken(about)
+    return ask(network, asked.load(images, network), index, eps, norm, clip, model.name, asked.scaling)
 
 
 def _write(answers: Answers, path: Path) -> None:

@@ -1,60 +1,15 @@
-"""What the commands print: progress on stderr when it is a terminal, results on stdout."""
+"""What the commands print: results on stdout."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from krelax.run.certify import CertifyOptions, Summary
-
-_PATIENCE = 2.0  # seconds before a progress bar appears
-
-
-class Progress:
-    """A progress bar with the counts of verdicts so far; silent unless stderr is a terminal and the run is long."""
-
-    def __init__(self, total: int, title: str) -> None:
-        self._total, self._title = total, title
-        self._done: dict[str, int] = {}
-        self._began = time.perf_counter()
-        self._bar: Any = None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def seen(self, record: dict[str, Any]) -> None:
-        """Count a result."""
-        verdict = str(record.get("verdict") or record.get("answer"))
-        self._done[verdict] = self._done.get(verdict, 0) + 1
-        if self._bar is None and time.perf_counter() - self._began > _PATIENCE:
-            self._start()
-        if self._bar is not None:
-            words = "  ".join(f"{count} {name}" for name, count in sorted(self._done.items()))
-            self._bar.update(0, completed=sum(self._done.values()), words=words)
-
-    def _start(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        console = Console(stderr=True)
-        if console.is_terminal:
-            columns = (TextColumn(self._title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Bar(*columns, TextColumn("{task.fields[words]}"), console=console, transient=True)
-            self._bar.add_task("", total=self._total, words="")
-            self._bar.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -93,7 +48,8 @@ def certify_summary(model: Path, images: Path, options: CertifyOptions, summary:
         ("violated", f"a counterexample was replayed ({wrong} misclassified as they are)"),
         ("unknown", "neither proven nor refuted" + _why_unknown(summary)),
     ]
-    ball = f"{options.norm} ball of radius {float(options.eps):g}"
+    largest = max(options.eps) if isinstance(options.eps, tuple) else options.eps
+    ball = f"{options.norm} ball of radius {float(largest):g}" + " at most" * isinstance(options.eps, tuple)
     click.echo(f"{model.name} on {images.name}: {total} images, {ball}, method {options.method}")
     for name, meaning in rows:
         count = counts.get(name, 0)

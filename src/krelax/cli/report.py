@@ -15,10 +15,20 @@ from krelax.cli.shared import FILE
 @click.command(short_help="Make a page of the results of a data-set run.")
 @click.argument("results", metavar="RESULTS...", type=FILE, nargs=-1, required=True)
 @click.option("--network", "model", type=FILE, required=True, metavar="FILE", help="The ONNX network of the run.")
-@click.option("--images", type=FILE, required=True, metavar="FILE", help="Its labelled images (.npz).")
+@click.option("--images", type=FILE, required=True, metavar="PATH", help="Its labelled images, a file or a folder.")
+@click.option("--labels", type=FILE, metavar="FILE", help="Its file of labels, if there was one.")
+@click.option("--classes", type=FILE, metavar="FILE", help="Its file of names of classes, if there was one.")
 @click.option("--output", type=FILE, required=True, metavar="FILE", help="Write the page to FILE (HTML).")
 @click.option("--certificates", type=FILE, metavar="DIR", help="The folder of the run's certificates, to link to them.")
-def report(results: Sequence[Path], model: Path, images: Path, output: Path, certificates: Path | None) -> None:
+def report(
+    results: Sequence[Path],
+    model: Path,
+    images: Path,
+    labels: Path | None,
+    classes: Path | None,
+    output: Path,
+    certificates: Path | None,
+) -> None:
     """Make a page of RESULTS, what `krelax certify --jsonl` wrote, whether that run has finished or not.
 
     With results of several radii it has a curve of the certified share, and shows the images of the first.
@@ -27,7 +37,8 @@ def report(results: Sequence[Path], model: Path, images: Path, output: Path, cer
     from krelax.run.journal import read_journal
 
     runs = [(str(path), *read_journal(path)) for path in results]
-    write_report(output, model, images, runs, certificates=certificates)
+    beside = [path for path in (labels, classes) if path is not None]
+    write_report(output, model, images, runs, certificates=certificates, labels=beside)
     click.echo(f"report in {output}")
 
 
@@ -40,6 +51,7 @@ def reporting(
     asked: Sequence[int],
     journal: Path | None,
     certificates: Path | None,
+    labels: Sequence[Path] = (),
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Write a page about the run that hands its results to what this yields, also if it is interrupted; do nothing
     without an `output`. A `journal` has the results that an earlier run had found, too."""
@@ -57,7 +69,9 @@ def reporting(
 
     def finish() -> None:
         found = (header, records) if journal is None else read_journal(journal)
-        write_report(output, model, images, [(str(output), *found)], asked=asked, certificates=certificates)
+        write_report(
+            output, model, images, [(str(output), *found)], asked=asked, certificates=certificates, labels=labels
+        )
 
     try:
         yield records.append

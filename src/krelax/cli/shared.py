@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from krelax.network.graph import Network
+    from krelax.problem.images import Images
+    from krelax.problem.scaling import Scaling
     from krelax.run.certificates import Certificates
 
 FILE = click.Path(path_type=Path)
@@ -147,6 +151,12 @@ def warn_of_obstacle(certificates: Certificates | None) -> None:
 
 def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """How far the adversary may go."""
+    text = "Radius of the perturbation on the scale of the images, as 8/255."
+    return click.option("--eps", type=Exact(), metavar="E", help=text)(ball_options(function))
+
+
+def ball_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Which balls there are, but for their radius."""
     for option in (
         click.option(
             "--clip",
@@ -157,9 +167,30 @@ def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Range of pixel values, or none.",
         ),
         click.option("--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", show_default=True),
+    ):
+        function = option(function)
+    return function
+
+
+def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How labelled images are read, and what the model is given for them."""
+    for option in (
         click.option(
-            "--eps", type=Exact(), metavar="E", help="Radius of the perturbation, on the model's input scale."
+            "--std", type=Exacts(), metavar="S,S,...", help="Divided by this: one number, or one for each channel."
         ),
+        click.option(
+            "--mean",
+            type=Exacts(),
+            metavar="M,M,...",
+            help="What is subtracted before the model: one, or for channels.",
+        ),
+        click.option("--classes", type=FILE, metavar="FILE", help="Names of the classes in their order, one a line."),
+        click.option(
+            "--labels",
+            metavar="FILE",
+            help="Labels of the images (.csv, .npy, .npz), or the column of a CSV with them.",
+        ),
+        layout_option,
     ):
         function = option(function)
     return function
@@ -168,8 +199,60 @@ def region_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def layout_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where the channels of the images are."""
     choice = click.Choice(["nchw", "nhwc"])
-    text = "Layout of the images, if it is not the network's: channels first or last."
+    text = "Layout of the images: channels first or last. Found by trying the labels, if it is not the network's."
     return click.option("--layout", type=choice, help=text)(function)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options say of the data: a file of labels, or its column, names of classes, layout and scaling."""
+
+    layout: str | None = None
+    labels: str | None = None
+    classes: Path | None = None
+    mean: tuple[Fraction, ...] | None = None
+    std: tuple[Fraction, ...] | None = None
+
+    @classmethod
+    def taken(cls, options: dict[str, Any]) -> Asked:
+        """Of the options of a command, from which they are taken away."""
+        return cls(**{f.name: options.pop(f.name, None) for f in fields(cls)})
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """What the model is given for pixels; None if that is the pixels."""
+        if self.mean is None and self.std is None:
+            return None
+        from krelax.problem.scaling import Scaling
+
+        return Scaling(self.mean or (Fraction(0),), self.std or (Fraction(1),))
+
+    @property
+    def files(self) -> list[Path]:
+        """Files beside that of the images."""
+        given = [None if self.labels is None else Path(self.labels), self.classes]
+        return [path for path in given if path is not None and path.is_file()]
+
+    def load(self, images: Path, network: Network) -> Images:
+        """The images in a file or folder, for a network; what was understood without being told is said on stderr."""
+        from math import prod
+
+        from krelax.problem.images import load_images
+        from krelax.problem.labels import read_names
+        from krelax.run.certify import agreement
+
+        names = None if self.classes is None else read_names(self.classes)
+        agree, outputs = agreement(network, self.scaling), prod(network.output_shape)
+        found = load_images(images, network.input_shape, outputs, self.layout, self.labels, names, agree)
+        for note in found.notes:
+            click.echo(f"krelax: {note}", err=True)
+        return found
+
+    def facts(self, images: Path, data: Images) -> dict[str, Any]:
+        """What a journal says of the data."""
+        from krelax.run.journal import digest_of_data
+
+        return {"images": digest_of_data(images, self.files), **data.reading}
 
 
 class NonNegative(click.ParamType[float]):
@@ -203,15 +286,33 @@ class Positive(NonNegative):
         return number > 0
 
 
+class Exacts(click.ParamType[tuple[Fraction, ...]]):
+    """Finite numbers with commas between them, exactly as they are written."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Fraction, ...]:
+        if isinstance(value, tuple):
+            return value
+        numbers = [exactly(part) for part in str(value).split(",")]
+        if any(number is None for number in numbers):
+            self.fail(f"{value!r} is not a number, or numbers with commas between them", param, ctx)
+        return tuple(number for number in numbers if number is not None)
+
+
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _MOST_CHARACTERS = 400
 
 
 def exactly(text: str) -> Fraction | None:
-    """The number that is written, None if it is not a decimal that float64 can be near to."""
-    if len(text) > _MOST_CHARACTERS or not _DECIMAL.fullmatch(text.strip()):
+    """The number that is written, a decimal or a fraction of two; None if it is not one that float64 can be near to."""
+    parts = [part.strip() for part in text.split("/")]
+    if len(text) > _MOST_CHARACTERS or len(parts) > 2 or not all(map(_DECIMAL.fullmatch, parts)):
         return None
-    number = Fraction(text.strip())
+    whole, *divisor = map(Fraction, parts)
+    if divisor == [0]:
+        return None
+    number = whole / divisor[0] if divisor else whole
     return number if abs(number) <= sys.float_info.max else None
 
 

@@ -20,9 +20,11 @@ from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries
+from krelax.problem.scaling import Scaling
 from krelax.proof.choices import Shared
+from krelax.search.around import Number
 from krelax.search.attack import Attack, search
-from krelax.search.questions import Number, about_images
+from krelax.search.questions import about_images
 
 GROUPS_SHOWN = 60  # of a layer, those that gained most
 _NEURONS_SHOWN = 1024  # of a layer
@@ -39,20 +41,36 @@ class Question:
     image: Tensor
     label: int
     words: dict[str, Any]
+    pixels: Tensor
 
 
 def ask(
-    network: Network, images: Images, index: int, eps: Number, norm: str, clip: tuple[Number, Number] | None, name: str
+    network: Network,
+    images: Images,
+    index: int,
+    eps: Number,
+    norm: str,
+    clip: tuple[Number, Number] | None,
+    name: str,
+    scaling: Scaling | None = None,
 ) -> Question:
-    """The question about image `index`; `name` is what the page calls the network. InputError if there is no such
-    image, or for what `about_images` refuses."""
+    """The question about image `index`, of which the network is given what `scaling` makes; `name` is what the page
+    calls the network. InputError if there is no such image, or for what `about_images` refuses."""
     if index >= len(images):
         raise InputError(f"--index {index}: there are only {len(images)} images")
     one = Images(images.images[index : index + 1], images.labels[index : index + 1])
-    questions = about_images(network, one, eps, norm, clip)
+    questions = about_images(network, one, eps, norm, clip, scaling)
     words = {"name": name, "index": index, "eps": float(eps), "norm": norm}
     instance = Instance.of(network, questions.region)
-    return Question(instance, questions.queries, torch.from_numpy(one.images[0]), int(one.labels[0]), words)
+    given = one.images if scaling is None else scaling.nearest(one.images, one.images.shape[1:])
+    return Question(
+        instance,
+        questions.queries,
+        torch.from_numpy(given[0]),
+        int(one.labels[0]),
+        words,
+        torch.from_numpy(one.images[0]),
+    )
 
 
 def summary(question: Question) -> dict[str, Any]:
@@ -63,7 +81,7 @@ def summary(question: Question) -> dict[str, Any]:
         "label": question.label,
         "predicted": int(scores.argmax()),
         "classes": len(scores),
-        "pixels": _pixels(question.image),
+        "pixels": _pixels(question.pixels),
     }
 
 

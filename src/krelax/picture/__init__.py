@@ -10,7 +10,7 @@ from krelax.picture.neuron import neuron
 from krelax.picture.pair import octagon, pair, pick, projections
 from krelax.picture.progress import progress, watched
 from krelax.picture.reachable import certified, reachable, sampled
-from krelax.picture.robust import radius, shares
+from krelax.picture.robust import margins, radius, shares
 from krelax.picture.roof import roofs
 from krelax.picture.style import save
 from krelax.picture.tree import tree, trees
@@ -19,6 +19,7 @@ __all__ = [
     "LOOKS",
     "certified",
     "layers",
+    "margins",
     "neuron",
     "octagon",
     "pair",

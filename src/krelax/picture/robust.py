@@ -51,6 +51,26 @@ def _bars(axes: Axes, radii: Mapping[str, float], attacked: float | None) -> Non
         axes.set_title(f"an attack succeeds at {number(attacked, 3)}")
 
 
+_VERDICTS = {"holds": "alpha", "violated": "krelu", "unknown": "interval"}  # whose colours these have
+
+
+@drawn
+def margins(values: Sequence[float], verdicts: Sequence[str]) -> Figure:
+    """The margin that is known of each image, from the smallest to the largest, coloured by its verdict; none where
+    nothing was bounded."""
+    figure = sheet(6.4, 3.2)
+    axes = figure.subplots()
+    order = np.argsort(np.array(values, dtype=float))
+    for verdict, look in _VERDICTS.items():
+        place = [i for i, j in enumerate(order) if verdicts[j] == verdict]
+        heights = [values[order[i]] for i in place]
+        axes.bar(place, heights, 1.0, color=LOOKS[look].colour, label=f"{verdict} ({len(place)})")
+    axes.axhline(0.0, color="black", linewidth=0.8)
+    axes.set(xlabel="images, by margin", ylabel="lower bound of the margin", yscale="symlog")
+    axes.legend(loc="upper left")
+    return figure
+
+
 @drawn
 def shares(
     table: Mapping[str, Sequence[tuple[float, float]]],

@@ -46,11 +46,11 @@ def page(results: Results, about: Subject) -> str:
     """The HTML of a report."""
     ball = f"{results.settings['norm']} ball of radius {results.settings['eps']:g}"
     seen = f"{len(results.records)} of the {about.count} images of {about.images}"
-    template = Template(_file("page.html"))
+    template = Template(file_text("page.html"))
     return template.substitute(
         title=join(f"{about.model} on {about.images}"),
-        style=Template(_file("page.css")).substitute(COLOURS),
-        script=_file("page.js"),
+        style=Template(file_text("page.css")).substitute(COLOURS),
+        script=file_text("page.js"),
         subject=join(f"{about.model} on {seen}, {ball}, method {results.settings['method']}"),
         summary=_summary(results, about),
         answers=_answers(results),
@@ -62,7 +62,8 @@ def page(results: Results, about: Subject) -> str:
     )
 
 
-def _file(name: str) -> str:
+def file_text(name: str) -> str:
+    """One of the files that pages are made of."""
     return (files("krelax.report") / name).read_text(encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from krelax._version import __version__
 from krelax.errors import InputError
-from krelax.problem.images import LAYOUTS, other_layout, read_images
+from krelax.problem.images import read_images
+from krelax.problem.scaling import Scaling
 from krelax.report.page import Subject, page
 from krelax.report.pictures import drawn
 from krelax.report.results import Record, Results, curve
 from krelax.run.files import replacing
-from krelax.run.journal import digest, digest_of_network
+from krelax.run.journal import digest_of_data, digest_of_network
 
 Run = tuple[str, Record, Sequence[Record]]  # a name for messages, header and results as in a journal
 
@@ -35,36 +37,59 @@ def write_report(
     *,
     asked: Sequence[int] | None = None,
     certificates: Path | None = None,
+    labels: Sequence[Path] = (),
 ) -> None:
     """Write the page of the first of the runs, which are about the network and images of two files, to `output`: of the
     images `asked` for, or of all that have results, with a curve if the other runs are at other radii.
 
-    `certificates` is the folder of the first run's certificates. Raises InputError if the runs do not fit the files or
+    `certificates` is the folder of the first run's certificates, `labels` are files of labels, and of names of classes,
+    where they do not lie with the images. Raises InputError if the runs do not fit the files or
     each other, or the page cannot be written.
     """
     check_output(output)
-    data = read_images(images)
-    results = [Results.of(name, header, records, data.images[0].size, len(data)) for name, header, records in runs]
-    _check_together([name for name, *_ in runs], results, {"model": digest_of_network(model), "images": digest(images)})
+    data = read_images(images, labels[0] if labels else None, runs[0][1]).images
+    hashes = {"model": digest_of_network(model), "images": digest_of_data(images, labels)}
+    _write(output, (model.name, images.name), data, runs, hashes, asked, certificates)
+
+
+def write_page(
+    output: Path, names: tuple[str, str], data: NDArray[np.float32], header: Record, records: Sequence[Record]
+) -> None:
+    """As `write_report`, of one run that is in memory, about a model and images called so. Raises InputError."""
+    check_output(output)
+    _write(output, names, data, [("the results", header, records)], {}, None, None)
+
+
+def _write(
+    output: Path, names: tuple[str, str], data: NDArray[np.float32], runs: Sequence[Run], hashes: Mapping[str, str],
+    asked: Sequence[int] | None, certificates: Path | None,
+) -> None:  # fmt: skip
+    results = [Results.of(name, header, records, data[0].size, len(data)) for name, header, records in runs]
+    _check_together([name for name, *_ in runs], results, hashes)
     shared, points = curve(results)
     first = results[0] if asked is None else results[0].only(set(asked))
     about = Subject(
-        model.name,
-        images.name,
+        *names,
         count=len(data),
         asked=None if asked is None else len(asked),
-        pictures=drawn(_shown(data.images, first.settings.get("layout")), first.records, first.settings.get("clip")),
+        pictures=drawn(data, first.records, first.settings.get("clip"), _scaling(first.settings)),
         links=_links(first.records, certificates, output),
         points=points,
         shared=shared,
         made=_versions(),
     )
-    _replace(output, page(first, about))
+    write_text(output, page(first, about))
 
 
-def _shown(images: NDArray[np.float32], layout: str | None) -> NDArray[np.float32]:
-    """The images as the network saw them, if the run turned them."""
-    return images if layout not in LAYOUTS or images.ndim != 4 else other_layout(images, layout)
+def _scaling(settings: Record) -> Scaling | None:
+    """What the network was given for pixels, as far as pictures need it; None for these themselves."""
+    mean, std = settings.get("mean"), settings.get("std")
+    if not mean or not std:
+        return None
+    try:
+        return Scaling(tuple(map(Fraction, mean)), tuple(map(Fraction, std)))
+    except (TypeError, ValueError) as error:
+        raise InputError("the settings of the run are damaged (mean and std); run `krelax certify` again") from error
 
 
 def check_output(path: Path, what: str = "report") -> None:
@@ -122,7 +147,7 @@ def _versions() -> dict[str, str]:
     return made | {"Python": platform.python_version(), **libraries}
 
 
-def _replace(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write at once, so that what is killed leaves no half page."""
     try:
         with replacing(path) as file:

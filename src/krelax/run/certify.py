@@ -13,29 +13,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from krelax.errors import InputError, one_line
 from krelax.network.graph import Network
 from krelax.problem.images import Images
+from krelax.problem.layouts import Agreement
+from krelax.problem.scaling import Scaling
 from krelax.run.certificates import Certificates
+from krelax.run.hints import Hints, replayed
 from krelax.run.journal import open_journal
+from krelax.search.around import Number
 from krelax.search.pipeline import Plan, decide
-from krelax.search.questions import Number, about_images
+from krelax.search.questions import about_images
 from krelax.search.verdict import Counterexample, Outcome, Stage, Verdict
 
 
 @dataclass(frozen=True)
 class CertifyOptions:
     """What is asked of every image, and with what effort. `timeout` is in seconds for each image (None: no limit),
-    of work where the run is `deterministic`. `eps` and `clip` are exactly the numbers given: fractions, or floats."""
+    of work where the run is `deterministic`. `eps` and `clip` are exactly the numbers given: fractions, or floats;
+    `eps` is one for all inputs, or one for each. They are on the scale of the images. The model is given what `scaling`
+    makes of these."""
 
-    eps: Number
+    eps: Number | tuple[Number, ...]
     norm: str = "linf"
     clip: tuple[Number, Number] | None = (0.0, 1.0)
     method: str = "auto"
     timeout: float | None = 60.0
     device: str = "cpu"
     deterministic: bool = False
+    scaling: Scaling | None = None
 
 
 @dataclass
@@ -74,6 +82,8 @@ def certify(
     settings: dict[str, Any] | None = None,
     seen: Seen = lambda record: None,
     certificates: Certificates | None = None,
+    hints: Hints | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Certify images: is every input in the region around each classified as its label says?
 
@@ -88,6 +98,8 @@ def certify(
         settings: What identifies model and data in the journal.
         seen: Is called with each result.
         certificates: Where proofs are written: what holds gets one, `image-INDEX.zip`.
+        hints: Points that may be counterexamples, which are replayed first.
+        say: Is called with a line about each hint that refutes nothing.
 
     Returns:
         How many images have which verdict.
@@ -116,19 +128,23 @@ def certify(
 
         wanted = [i for i in indices if i not in book.done]
         if wanted:
-            _decide(network, images, wanted, options, plan, keep, certificates)
+            _decide(network, images, wanted, options, plan, keep, certificates, hints, say)
     summary.seconds = time.perf_counter() - began
     return summary
 
 
 def _decide(
     network: Network, images: Images, wanted: list[int], options: CertifyOptions, plan: Plan, keep: Seen,
-    certificates: Certificates | None,
+    certificates: Certificates | None, hints: Hints | None, say: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Decide the `wanted` images, and `keep` the record of each as soon as it is settled."""
+    if hints is not None:
+        wanted = _refuted_by(hints, network, images, wanted, options, keep, say)
+    if not wanted:
+        return
     chosen = Images(images.images[wanted], images.labels[wanted])
-    questions = about_images(network, chosen, options.eps, options.norm, options.clip)
-    predicted = predictions(network, chosen)
+    questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
+    predicted = predictions(network, chosen, options.scaling)
 
     def report(position: int, outcome: Outcome) -> None:
         index, written = wanted[position], None
@@ -147,11 +163,32 @@ def _decide(
     decide(network, questions, plan, report, limit, options.device, each, proofs, required, deterministic)
 
 
+def _refuted_by(
+    hints: Hints, network: Network, images: Images, wanted: list[int], options: CertifyOptions, keep: Seen,
+    say: Callable[[str], None],
+) -> list[int]:  # fmt: skip
+    """Keep the records of what hints refute; the images that are left."""
+    chosen = Images(images.images[wanted], images.labels[wanted])
+    questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
+    predicted = predictions(network, chosen, options.scaling)
+    done = set()
+    for i, found in replayed(network, questions, hints, wanted, options.scaling, say):
+        outcome = Outcome(Verdict.VIOLATED, "given", counterexample=found)
+        keep(_record(wanted[i], int(chosen.labels[i]), int(predicted[i]), outcome))
+        done.add(wanted[i])
+    return [index for index in wanted if index not in done]
+
+
 def identity(options: CertifyOptions, settings: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a journal's header says of a run."""
     facts = asdict(options)
+    del facts["scaling"]
     if not options.deterministic:  # as in journals of runs that could not be
         del facts["deterministic"]
+    if options.scaling is not None:
+        facts |= {"mean": options.scaling.mean, "std": options.scaling.std}
+    if isinstance(options.eps, tuple):
+        facts |= {"eps": max(options.eps, default=0.0), "radii": options.eps}
     return {**(settings or {}), **_jsonable(facts)}
 
 
@@ -163,10 +200,20 @@ def check_device(device: str) -> None:
         raise InputError(f"unknown device {device!r}: use cpu or cuda")
 
 
-def predictions(network: Network, images: Images) -> np.ndarray[Any, np.dtype[np.int64]]:
+def agreement(network: Network, scaling: Scaling | None = None) -> Agreement:
+    """How many of some images the network classifies as labelled."""
+
+    def agree(images: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
+        return int((predictions(network, Images(images, labels), scaling) == labels).sum())
+
+    return agree
+
+
+def predictions(network: Network, images: Images, scaling: Scaling | None = None) -> NDArray[np.int64]:
     """Class of the largest score of every image."""
+    given = images.images if scaling is None else scaling.nearest(images.images, images.images.shape[1:])
     with torch.no_grad():
-        parts = torch.from_numpy(images.images).double().split(64)
+        parts = torch.from_numpy(np.ascontiguousarray(given)).double().split(64)
         return torch.cat([network(x).reshape(len(x), -1).argmax(1) for x in parts]).numpy()
 
 

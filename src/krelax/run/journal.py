@@ -57,6 +57,20 @@ def digest_of_network(path: str | Path) -> str:
         return hashlib.sha256("\n".join([digest(path), *map(digest, files_beside(Path(path)))]).encode()).hexdigest()
 
 
+def digest_of_data(path: Path, others: Iterable[Path] = ()) -> str:
+    """A digest of labelled images: of their file, or of all files of a folder with their names; and of other files that
+    are about them, if there are any. Raises InputError if a file cannot be read."""
+    own = digest(path) if not path.is_dir() else _of_folder(path)
+    more = [digest(other) for other in others if other.is_file()]
+    return hashlib.sha256("\n".join([own, *more]).encode()).hexdigest() if more else own
+
+
+def _of_folder(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(folder).as_posix()} {digest(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
 def digest_of_all(networks: Iterable[Path], others: Iterable[Path]) -> str:
     """One digest of many networks and other files, in order. What cannot be read has one, too: it may appear later."""
     lines = [_of_each(networks, digest_of_network), _of_each(others, digest)]

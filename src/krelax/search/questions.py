@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,21 +15,19 @@ from torch import Tensor
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem import query
-from krelax.problem.exact import Floats, Limit, Numbers, enclosure, within
+from krelax.problem.exact import Floats, Numbers
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
 from krelax.problem.query import Case, Specification
-from krelax.problem.region import Box, Region, ball
+from krelax.problem.region import Box, Region
+from krelax.problem.scaling import Scaling
+from krelax.search.around import Around, Number, exact, radii_of
 from krelax.search.reals import real_counterexample
 from krelax.search.verdict import Counterexample
 
-Number = float | Fraction
 Violated = Callable[[int, NDArray[Any], NDArray[Any]], bool]
 Nearest = Callable[[int, NDArray[np.float64]], NDArray[Any] | None]
 Real = Callable[[int, NDArray[np.float64]], Counterexample | None]
-
-# Boxes of so many questions are remembered, which are asked for again and again while one is being searched.
-_REMEMBERED = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,91 +69,42 @@ class Questions:
 
 
 def about_images(
-    network: Network, images: Images, eps: Number, norm: str, clip: tuple[Number, Number] | None
+    network: Network,
+    images: Images,
+    eps: Number | Sequence[Number],
+    norm: str,
+    clip: tuple[Number, Number] | None,
+    scaling: Scaling | None = None,
 ) -> Questions:
     """Is every image classified as its label within `eps`? One question for each image.
 
     The region is exact: the float32 pixels are its centre, `eps` and `clip` are the numbers that are given, fractions
-    or floats. Bounds are computed over an enclosure of it, and counterexamples lie in the region itself.
+    or floats, on the scale of pixels; `eps` may be one for each input. The network is given what `scaling` makes of
+    pixels. Bounds are computed over an enclosure of it, and counterexamples lie in the region itself.
     Raises InputError for images outside `clip` and networks whose output is not a vector of at least two scores.
     """
+    ends = None if clip is None else (exact(clip[0]), exact(clip[1]))
+    around = Around(images.images, radii_of(eps, len(images)), norm, ends, scaling)
+    return about_surroundings(network, images.labels, around)
+
+
+def about_surroundings(network: Network, labels: NDArray[np.int64], around: Around) -> Questions:
+    """As `about_images`, with the regions as they are. Raises InputError for networks whose output is not a vector of
+    at least two scores."""
     classes = int(np.prod(network.output_shape))
     if classes < 2:
         raise InputError(f"the network's output {list(network.output_shape)} is not a vector of class scores")
-    if not 0 <= eps < float("inf"):
-        raise InputError(f"eps must be a finite number >= 0, got {float(eps)}")
-    radius = _exact(eps)
-    ends = None if clip is None else (_exact(clip[0]), _exact(clip[1]))
-    centre = torch.tensor(images.images, dtype=torch.float64)
-    region = ball(centre, _outward(radius, up=True), norm, _range(images, ends))
-    queries = classification(torch.tensor(images.labels), classes)
-    p = {"l1": 1, "l2": 2}.get(norm)
-
-    @lru_cache(_REMEMBERED)
-    def box(i: int) -> tuple[Floats, Floats]:
-        return _box_around(images.images[i], radius, ends)
-
-    def inside(i: int, x: NDArray[Any]) -> bool:
-        least, most = box(i)
-        return bool(((least <= x) & (x <= most)).all()) and (p is None or within(x, images.images[i], radius, p))
 
     def nearest(i: int, x: Floats) -> NDArray[Any] | None:
-        numbers = Numbers.of(*box(i), network.replay_dtype)
-        point = numbers.nearest(x)
-        if point is None or p is None or inside(i, point):
-            return point
-        return numbers.nearest(_towards(images.images[i], x, float(radius), p, network.replay_dtype))
+        return around.nearest(i, x, network.replay_dtype)
 
     def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
-        scores, label = y.flatten(), int(images.labels[i])
-        return inside(i, x) and bool(np.delete(scores, label).max() >= scores[label])
+        scores, label = y.flatten(), int(labels[i])
+        return around.contains(i, x) and bool(np.delete(scores, label).max() >= scores[label])
 
-    return Questions(region, queries, violated, centre, nearest)
-
-
-def _exact(number: Number) -> Fraction:
-    return number if isinstance(number, Fraction) else Fraction(float(number))
-
-
-def _outward(number: Fraction, up: bool) -> float:
-    """The float64 next to a number, on one side."""
-    found = enclosure([Limit.of(number)])
-    return float((found.up if up else found.down)[0])
-
-
-def _range(images: Images, ends: tuple[Fraction, Fraction] | None) -> tuple[float, float] | None:
-    """The range of pixels, rounded outward. Raises InputError for images that are not in it."""
-    if ends is None:
-        return None
-    least, most = _outward(ends[0], up=True), _outward(ends[1], up=False)
-    pixels = images.images.astype(np.float64)
-    if bool(((pixels < least) | (pixels > most)).any()):
-        shown = [float(end) for end in ends]
-        raise InputError(f"inputs lie outside the range {shown}: scale them, or give another range")
-    return _outward(ends[0], up=False), _outward(ends[1], up=True)
-
-
-def _box_around(
-    centre: NDArray[np.float32], eps: Fraction, ends: tuple[Fraction, Fraction] | None
-) -> tuple[Floats, Floats]:
-    """The least and the largest float64 numbers within `eps` of each pixel and in the range."""
-    pixels, place = np.unique(centre, return_inverse=True)
-    low, high = ([Fraction(float(v)) + step for v in pixels] for step in (-eps, eps))
-    if ends is not None:
-        low, high = [max(v, ends[0]) for v in low], [min(v, ends[1]) for v in high]
-    least, most = enclosure([Limit.of(v) for v in low]).up, enclosure([Limit.of(v) for v in high]).down
-    return np.asarray(least[place]).reshape(centre.shape), np.asarray(most[place]).reshape(centre.shape)
-
-
-def _towards(centre: NDArray[np.float32], x: Floats, radius: float, p: int, dtype: type[Any]) -> Floats:
-    """A point of the ball near `x`, of numbers of a type that has the centre's: moved towards the centre, which is in
-    the box as well, and rounded towards it, so that no step grows."""
-    step = x - centre
-    norm = float(np.linalg.norm(step.flatten(), ord=p))
-    aim = centre + step * min(1.0, radius * (1 - 1e-9) / norm if norm > 0 else 0.0)
-    near = aim.astype(dtype)
-    too_far = np.abs(near - centre.astype(np.float64)) > np.abs(aim - centre)
-    return np.where(too_far, np.nextafter(near, centre.astype(dtype)), near)
+    centre = torch.tensor(around.given(), dtype=torch.float64)
+    queries = classification(torch.tensor(labels), classes)
+    return Questions(around.region(), queries, violated, centre, nearest)
 
 
 def about_specification(

@@ -1,0 +1,156 @@
+"""What a call is given, as krelax needs it: a model of any kind, and items with labels in whatever holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from krelax.errors import InputError
+from krelax.network.graph import Network
+from krelax.network.onnx import load_onnx
+from krelax.network.torch import from_torch
+from krelax.problem.images import Images, fitted, load_images
+from krelax.problem.raw import Raw, as_pixels
+from krelax.problem.scaling import Scaling
+from krelax.run.certify import agreement
+
+# A torch module in evaluation mode, a network, or the path of an ONNX file.
+Model = torch.nn.Module | Network | str | Path
+# Arrays or tensors `(n, *shape)`, a DataLoader of `(x, y)`, or the path of a file or a folder.
+Items = ArrayLike | Tensor | Iterable[Any] | str | Path
+# `(n,)` integers, `(n, classes)` one-hot, or names of classes; the path of a file of labels.
+Labels = ArrayLike | Tensor | Sequence[str] | str | Path
+# A number exactly as it is: a float is its binary value.
+Number = float | Fraction
+_FLOATS = (torch.float32, torch.float64)
+
+
+def as_network(model: Model, shape: Sequence[int], scores: bool = False) -> Network:
+    """The network in a model; a module is captured for items of a shape. With `scores` only the order of the
+    outputs counts. Raises InputError."""
+    if isinstance(model, Network):
+        return model
+    if isinstance(model, str | Path):
+        return load_onnx(model, scores=scores)
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; give a torch module or the path of an ONNX file")
+    example = torch.zeros(1, *shape, dtype=_type_of(model), device=_device_of(model))
+    return from_torch(model, example)
+
+
+def _type_of(module: torch.nn.Module) -> torch.dtype:
+    """The type of a module's weights, and of its input. Raises InputError for what is not ready."""
+    if module.training:
+        raise InputError("the module is in training mode; call model.eval() first")
+    types = {p.dtype for p in [*module.parameters(), *module.buffers()] if p.is_floating_point()}
+    if len(types) > 1 or not types <= set(_FLOATS):
+        held = " and ".join(sorted(str(t).removeprefix("torch.") for t in types))
+        raise InputError(f"the module's weights are {held}; krelax reads float32 or float64: call model.float()")
+    return types.pop() if types else torch.float32
+
+
+def _device_of(module: torch.nn.Module) -> torch.device:
+    devices = {p.device for p in [*module.parameters(), *module.buffers()]}
+    if len(devices) > 1 or torch.device("meta") in devices:
+        held = " and ".join(sorted(map(str, devices)))
+        raise InputError(f"the module's weights are on {held}; move the model to one device: model.to('cpu')")
+    return devices.pop() if devices else torch.device("cpu")
+
+
+def as_scaling(mean: Any, std: Any) -> Scaling | None:
+    """What a model is given for pixels; None if that is the pixels. Raises InputError for what are no numbers."""
+    if mean is None and std is None:
+        return None
+    return Scaling(numbers("mean", 0 if mean is None else mean), numbers("std", 1 if std is None else std))
+
+
+def numbers(name: str, given: Any) -> tuple[Fraction, ...]:
+    """One number or several, as they are. Raises InputError, with the name of the argument, for anything else."""
+    entries = given if isinstance(given, list | tuple) else np.asarray(given, dtype=object).flatten().tolist()
+    if isinstance(given, Tensor):
+        entries = given.detach().flatten().tolist()
+    try:
+        return tuple(n if isinstance(n, Fraction) else Fraction(float(n)) for n in entries)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} must be a finite number, or some of them, got {given!r}"[:200]) from error
+
+
+def taken(
+    model: Model, x: Items, y: Labels | None, scaling: Scaling | None, layout: str | None
+) -> tuple[Network, Images]:
+    """The network and the labelled items of a call. Raises InputError, in one line, for what does not fit."""
+    if isinstance(x, str | Path):
+        if isinstance(model, torch.nn.Module):
+            raise InputError("items from a file need a model with a shape: give krelax.from_torch(module, example)")
+        network = as_network(model, (), scores=True)
+        labels = None if y is None else _path(y)
+        agree = agreement(network, scaling)
+        return network, load_images(x, network.input_shape, prod(network.output_shape), layout, labels, agree=agree)
+    items, classes = _arrays(x, y)
+    raw = Raw(_pixels(items), classes, [f"item {i}" for i in range(len(items))])
+    network = as_network(model, items.shape[1:], scores=True)
+    _check_classifier(network)
+    agree = agreement(network, scaling)
+    return network, fitted([raw], "x", network.input_shape, prod(network.output_shape), layout, agree=agree)
+
+
+def _check_classifier(network: Network) -> None:
+    if prod(network.output_shape) < 2:
+        raise InputError(f"the model's output {list(network.output_shape)} is not a vector of class scores")
+
+
+def _path(y: Labels) -> str | Path:
+    if not isinstance(y, str | Path):
+        raise InputError("x is a path, so y must be the path of a file of labels, or the name of a column, or nothing")
+    return y
+
+
+def _arrays(x: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Items `(n, *shape)` and labels, of arrays, tensors, or batches of both."""
+    if isinstance(x, Tensor | np.ndarray | list | tuple) or hasattr(x, "__array__"):
+        if y is None:
+            raise InputError("give the labels of the items, y")
+        items, labels = as_array(x, "x"), as_array(y, "y")
+        return (items[None], labels[None]) if labels.ndim == 0 else (items, labels)
+    if y is not None or not isinstance(x, Iterable):
+        raise InputError(f"x is a {type(x).__name__}; give an array, a tensor, a path, or a DataLoader (without y)")
+    batches = []
+    for batch in x:
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            raise InputError("batches of the DataLoader must be pairs of items and labels")
+        batches.append((as_array(batch[0], "x"), np.atleast_1d(as_array(batch[1], "y"))))
+    if not batches:
+        raise InputError("the DataLoader has no batches")
+    try:
+        return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
+    except ValueError as error:
+        raise InputError(f"the batches of the DataLoader have items of several shapes ({error})") from error
+
+
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    if isinstance(values, Tensor):
+        if values.is_sparse or values.is_quantized or values.device.type == "meta":
+            raise InputError(f"{name} is a sparse, quantised or meta tensor; give an ordinary one")
+        values = values.detach().cpu()
+        return (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} is not an array: its rows have different lengths") from error
+    if array.dtype == object:
+        raise InputError(f"{name} is an array of Python objects; give numbers")
+    return array
+
+
+def _pixels(items: NDArray[Any]) -> NDArray[np.float32]:
+    if items.ndim < 2:
+        raise InputError(f"x has the shape {list(items.shape)}; it needs one axis for the items, and their own")
+    return as_pixels(items.astype(np.float32) if items.dtype == np.float16 else items, "x", "the array")

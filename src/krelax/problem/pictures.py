@@ -1,0 +1,127 @@
+"""Folders of PNG and JPEG files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.errors import InputError
+from krelax.problem.raw import Raw, as_pixels
+from krelax.problem.tables import Table, label_column
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+_LABELS = "labels.csv"
+
+
+def read_pictures(folder: Path, labels: Table | None, needs_labels: bool = True) -> Raw:
+    """All PNG and JPEG files of a folder, in the order of their paths, or of the rows of a table of labels.
+
+    Without a table, labels are those of `labels.csv` in the folder, or else the names of the folders in it that the
+    files lie in. Raises InputError, which names the file or the row.
+    """
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+    if not files:
+        raise InputError(f"{folder}: there are no PNG or JPEG files in this folder")
+    if labels is None and (folder / _LABELS).is_file():
+        labels = Table.read(folder / _LABELS)
+    if labels is not None:
+        files, names = _listed(folder, files, labels)
+    elif needs_labels:
+        names = [_class_of(path, folder) for path in files]
+    places = [path.relative_to(folder).as_posix() for path in files]
+    images = as_pixels(_stacked(files, folder), str(folder))
+    found: NDArray[Any] | None = None
+    if needs_labels or labels is not None:
+        found = np.array(names)
+    return Raw(images, found, places, layout="nhwc")
+
+
+def _class_of(path: Path, folder: Path) -> str:
+    parts = path.relative_to(folder).parts
+    if len(parts) < 2:
+        raise InputError(
+            f"{path}: has no label; put images in a folder for each class, or give a CSV of file and label (--labels)"
+        )
+    return parts[0]
+
+
+def _listed(folder: Path, files: Sequence[Path], table: Table) -> tuple[list[Path], list[str]]:
+    """The files that a table lists, in its order, and their labels."""
+    known = {path.relative_to(folder).as_posix(): path for path in files}
+    for path in files:  # by less than the path, where that is one file
+        for short in (path.relative_to(folder).with_suffix("").as_posix(), path.name, path.stem):
+            known[short] = path if known.get(short, path) == path else Path()
+
+    def place(row: Sequence[str]) -> int | None:
+        return next((j for j, cell in enumerate(row) if known.get(cell, Path()) != Path()), None)
+
+    header = place(table.rows[0]) is None and len(table.rows) > 1
+    rows = table.rows[1:] if header else table.rows
+    column = place(rows[0])
+    if column is None:
+        raise InputError(f"{table.where(int(header))}: names no file of {folder}; give the file and the label in a row")
+    label = label_column(table, table.rows[0] if header else None, {column})
+    found: dict[Path, str] = {}
+    for number, row in enumerate(rows, start=int(header)):
+        path = known.get(row[column], Path())
+        if path == Path():
+            raise InputError(f"{table.where(number)}: {row[column]!r} is not a file of {folder}, or several of them")
+        if path in found:
+            raise InputError(f"{table.where(number)}: {row[column]!r} is there twice")
+        found[path] = row[label]
+    return list(found), list(found.values())
+
+
+def _stacked(files: Sequence[Path], folder: Path) -> NDArray[np.uint8]:
+    """The pixels of pictures of one size, `(n, height, width)`, or `(n, height, width, 3)` if any has colours."""
+    pixels = [_pixels(path) for path in files]
+    sizes = {p.shape[:2] for p in pixels}
+    if len(sizes) > 1:
+        first = pixels[0].shape[:2]
+        other = next(i for i, p in enumerate(pixels) if p.shape[:2] != first)
+        here, there = (f"{h} x {w}" for h, w in (pixels[other].shape[:2], first))
+        raise InputError(f"{files[other]}: is {here} pixels, {files[0].name} is {there}; give images of one size")
+    if len({p.ndim for p in pixels}) > 1:  # as colours, grey is red, green and blue alike
+        pixels = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pixels]
+    return np.stack(pixels)
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    """One picture's bytes, grey `(height, width)` or colours `(height, width, 3)`."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise InputError(f"{path}: reading PNG and JPEG needs Pillow; pip install 'krelax[pictures]'") from error
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            image.load()
+            return _plain(image, path)
+    except InputError:
+        raise
+    except Exception as error:  # Pillow has many types for what a damaged file can be
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(f"{path}: is not a picture that can be read ({reason})") from error
+
+
+def _plain(image: Image, path: Path) -> NDArray[np.uint8]:
+    if image.mode in {"1", "L"}:
+        return np.asarray(image.convert("L"), dtype=np.uint8)
+    if image.mode in {"P", "PA", "LA", "RGBA", "RGB"}:
+        full = np.asarray(image.convert("RGBA"), dtype=np.uint8)
+        if (full[..., 3] != 255).any():
+            raise InputError(f"{path}: is transparent in places; save it without transparency")
+        colours = full[..., :3]
+        grey = image.mode == "LA" or (image.mode == "P" and (colours == colours[..., :1]).all())
+        return colours[..., 0] if grey else colours
+    raise InputError(f"{path}: has pixels of the kind {image.mode}; save it as 8-bit grey or RGB")

@@ -1,0 +1,69 @@
+"""The page of radii: the robustness curve of a data set, and the radius of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from krelax.report import charts
+from krelax.report.axes import number
+from krelax.report.html import Html, element, join
+from krelax.report.page import COLOURS, file_text
+from krelax.report.results import Point, Record
+from krelax.report.writing import check_output, write_text
+
+_MOST_POINTS = 60
+
+
+def curve(records: Sequence[Record], method: str) -> list[Point]:
+    """The certified share of images, and the share that nothing refutes, at the radii where either changes."""
+    certified = [r["certified"] or 0.0 for r in records]
+    refuted = [float("inf") if r["refuted"] is None else r["refuted"] for r in records]
+    radii = sorted({0.0, *certified, *(r for r in refuted if r < float("inf"))})
+    step = -(-len(radii) // _MOST_POINTS)
+    kept = sorted({*radii[::step], radii[-1]})
+    count = len(records)
+    return [
+        Point(eps, method, sum(c >= eps and c > 0 for c in certified) / count, sum(r > eps for r in refuted) / count)
+        for eps in kept
+    ]
+
+
+def write_radii(output: Path, names: tuple[str, str], settings: Record, records: Sequence[Record]) -> None:
+    """Write the page of radii of some images, found with the settings of a journal, about a model and images called
+    so. Raises InputError where it cannot be written."""
+    check_output(output)
+    points = curve(records, str(settings["method"]))
+    title = f"{names[0]} on {names[1]}: radii of {len(records)} images, {settings['norm']}"
+    rows = [_row(r) for r in records]
+    head = element("tr", *(element("th", name) for name in ("image", "label", "certified", "refuted", "why it ended")))
+    words = (
+        "To the left of the lower line every image is proven robust at the radius; above the upper one it is refuted."
+    )
+    body = join(
+        element("h1", title),
+        element("p", f"Accuracy {100 * settings['accuracy']:g} %, method {settings['method']}. {words}"),
+        charts.certified(points),
+        element("table", element("thead", head), element("tbody", *rows)),
+    )
+    style = Html(Template(file_text("page.css")).substitute(COLOURS))
+    page = join(
+        Html("<!doctype html>\n"),
+        element(
+            "html",
+            element("head", Html('<meta charset="utf-8">'), element("title", title), element("style", style)),
+            element("body", element("main", body)),
+            lang="en",
+        ),
+    )
+    write_text(output, page)
+
+
+def _row(record: Record) -> Html:
+    def said(value: Any) -> str:
+        return "none" if value is None else number(value)
+
+    cells = (str(record["index"]), str(record["label"]), said(record["certified"]), said(record["refuted"]))
+    return element("tr", *(element("td", cell) for cell in (*cells, record["reason"])))

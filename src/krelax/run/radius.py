@@ -1,0 +1,334 @@
+"""How robust is each image: the largest radius that is certified, and the smallest one that is refuted.
+
+Attacks come first, because they are cheap: each starts from the nearest counterexample that is known, and they end when
+none finds a nearer one. Then the radius just below that is certified, which is all if it holds. Where it does not, what
+the search found is the next counterexample. Where it gives up, smaller radii are tried with what is left of the time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from krelax.errors import InputError, one_line
+from krelax.network.graph import Network
+from krelax.problem.images import Images
+from krelax.problem.scaling import Scaling
+from krelax.run.attacked import Refuted, attacked, between, from_counterexample, rounded
+from krelax.run.certificates import Certificates, check_target
+from krelax.run.certify import CertifyOptions, Seen, check_device, counterexample_record, identity, predictions
+from krelax.run.journal import open_journal
+from krelax.search.around import Around, Number, exact
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import about_surroundings
+from krelax.search.verdict import Outcome, Verdict
+
+# A try at a radius may take such a part of the time that is left for an image.
+_PART = 0.5
+# By such a factor the first radii below one that stays open are apart.
+_STEP = Fraction(5, 4)
+_LEAST_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class RadiusOptions:
+    """What is asked of every image: its radius, to a relative `accuracy`, in a norm and range, and with what effort.
+    `timeout` is in seconds for each image (None: no limit)."""
+
+    accuracy: Fraction = Fraction(1, 100)
+    norm: str = "linf"
+    clip: tuple[Number, Number] | None = (0.0, 1.0)
+    method: str = "auto"
+    timeout: float | None = 60.0
+    device: str = "cpu"
+    deterministic: bool = False
+    scaling: Scaling | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.accuracy <= 10:
+            raise InputError(f"the accuracy must be above 0 and at most 10, got {float(self.accuracy):g}")
+
+    @property
+    def ends(self) -> tuple[Fraction, Fraction] | None:
+        """The range, exactly."""
+        return None if self.clip is None else (exact(self.clip[0]), exact(self.clip[1]))
+
+    @property
+    def digits(self) -> int:
+        """How many digits radii have, so that rounding takes little of the accuracy."""
+        return max(3, 2 + math.ceil(-math.log10(self.accuracy)))
+
+
+@dataclass
+class _State:
+    """What is known of one image: radii that are certified, refuted, and were given up, and the time it took."""
+
+    index: int
+    label: int
+    predicted: int
+    certified: Fraction | None = None
+    refuted: Refuted | None = None
+    open: Fraction | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    certificate: dict[str, object] | None = None
+    tries: list[dict[str, Any]] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """For a journal."""
+        found: dict[str, Any] = {
+            "index": self.index,
+            "label": self.label,
+            "predicted": self.predicted,
+            "certified": None if self.certified is None else float(self.certified),
+            "refuted": None if self.refuted is None else float(self.refuted.radius),
+            "reason": one_line(self.reason),
+            "seconds": round(self.seconds, 4),
+            "tries": self.tries,
+        }
+        if self.refuted is not None:
+            found["counterexample"] = counterexample_record(self.refuted.found)
+        return found | ({} if self.certificate is None else {"certificate": self.certificate})
+
+
+def radius(
+    network: Network,
+    images: Images,
+    indices: range,
+    options: RadiusOptions,
+    *,
+    journal: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    settings: dict[str, Any] | None = None,
+    seen: Seen = lambda record: None,
+    certificates: Certificates | None = None,
+) -> dict[int, dict[str, Any]]:
+    """The radius of images: the largest that is certified, and the smallest that is refuted.
+
+    Args:
+        network: The classifier.
+        images: Images `(n, *input_shape)` and labels `(n,)`.
+        indices: Which of them.
+        options: The norm, the accuracy, and with what effort.
+        journal: A file to which each result is written as it comes.
+        resume: Whether results that the journal holds are kept and not computed again.
+        overwrite: Whether results that the journal holds, of whatever run, are deleted.
+        settings: What identifies model and data in the journal.
+        seen: Is called with each result.
+        certificates: Where proofs are written: that of the largest certified radius, `image-INDEX.zip`.
+
+    Returns:
+        The results by index: `certified` and `refuted` are radii, None where there is none.
+
+    Raises:
+        InputError: Options or images do not fit, or the journal is that of another run.
+
+    Sound: yes. What is certified is proven, what is refuted has a counterexample at that distance, which was replayed.
+    Complete: as `krelax.certify` at the radius.
+    """
+    check_device(options.device)
+    plan = Plan.of(options.method)
+    facts = identity(CertifyOptions(0, options.norm, options.clip, options.method, options.timeout, options.device,
+                                    options.deterministic, options.scaling), settings)  # fmt: skip
+    del facts["eps"]
+    header = {**facts, "accuracy": float(options.accuracy), "kind_of_run": "radius"}
+    results: dict[int, dict[str, Any]] = {}
+    with open_journal(journal, header, resume, {"reason": None}, overwrite) as book:
+        results |= {i: dict(book.done[i]) for i in indices if i in book.done}
+
+        def keep(state: _State) -> None:
+            record = state.record()
+            book.write(record)
+            results[state.index] = record
+            seen(record)
+
+        wanted = [i for i in indices if i not in book.done]
+        if wanted:
+            _Radii(network, images, options, plan, keep, certificates).find(wanted)
+    return {i: results[i] for i in indices}
+
+
+@dataclass
+class _Radii:
+    """The search for the radii of some images."""
+
+    network: Network
+    images: Images
+    options: RadiusOptions
+    plan: Plan
+    keep: Callable[[_State], None]
+    certificates: Certificates | None
+
+    @property
+    def largest(self) -> Fraction | None:
+        """A radius at which regions are all of the range; None if there is no such one."""
+        ends = self.options.ends
+        if ends is None:
+            return None
+        size, width = self.images.images[0].size, ends[1] - ends[0]
+        return {"linf": width, "l1": width * size, "l2": width * (math.isqrt(size) + 1)}[self.options.norm]
+
+    @property
+    def least(self) -> Fraction:
+        """Counterexamples that are nearer are the image itself, as the model is given it."""
+        return (self.largest or Fraction(1)) / 10**6
+
+    def around(self, states: Sequence[_State], radii: Sequence[Fraction]) -> Around:
+        """The regions of images, each of its own radius."""
+        chosen = self.images.images[[s.index for s in states]]
+        return Around(chosen, tuple(radii), self.options.norm, self.options.ends, self.options.scaling)
+
+    def find(self, wanted: list[int]) -> None:
+        """Find the radii of images, and keep each as soon as it is known."""
+        chosen = Images(self.images.images[wanted], self.images.labels[wanted])
+        predicted = predictions(self.network, chosen, self.options.scaling).tolist()
+        labels = chosen.labels.tolist()
+        states = [_State(*each) for each in zip(wanted, labels, predicted, strict=True)]
+        if self.options.ends is not None:  # raises for images that lie outside
+            self.around(states, [Fraction(0)] * len(states)).region()
+        self.attack(states, None)
+        states = self.settled(states)
+        while states:
+            targets = [self.target(s) for s in states]
+            refuted = self.certify(states, targets)
+            self.attack(refuted, [s.refuted for s in refuted])
+            states = self.settled(states)
+
+    def settled(self, states: list[_State]) -> list[_State]:
+        """Keep what is known well enough, or for which there is no time; what is left."""
+        left = []
+        for state in states:
+            why = self.end(state)
+            if why:
+                state.reason = why
+                self.keep(state)
+            else:
+                left.append(state)
+        return left
+
+    def end(self, state: _State) -> str:
+        """Why nothing more is to be done about an image; empty if there is."""
+        factor = 1 + self.options.accuracy
+        if state.refuted is not None and state.refuted.radius <= self.least:
+            return "misclassified"
+        if state.certified is not None and self.largest is not None and state.certified >= self.largest:
+            return "everywhere"
+        if state.certified is not None and state.refuted is not None:
+            if state.refuted.radius <= factor * state.certified:
+                return "found"
+            if state.open is not None and state.open <= factor * state.certified:
+                return "open in between"
+        if self.options.timeout is not None and state.seconds >= self.options.timeout - _LEAST_SECONDS:
+            return "timeout"
+        return "the method is too weak" if state.open is not None and state.open < self.smallest(state) else ""
+
+    def smallest(self, state: _State) -> Fraction:
+        """Radii below it are not tried."""
+        top = state.refuted.radius if state.refuted is not None else self.largest or Fraction(1)
+        return top / 10**4
+
+    def target(self, state: _State) -> Fraction:
+        """The radius to certify next: just below the smallest refuted one, or between what is known."""
+        top = state.refuted.radius if state.refuted is not None else self.largest
+        if state.open is not None and (top is None or state.open < top):
+            low = state.certified or state.open / (_STEP ** (2 * len(state.tries)))
+            return between(low, state.open, self.options.digits)
+        if state.refuted is not None:
+            return rounded(state.refuted.radius / (1 + self.options.accuracy), self.options.digits, up=True)
+        if top is not None:
+            return top
+        return 2 * state.certified if state.certified is not None else Fraction(1)
+
+    def certify(self, states: list[_State], radii: list[Fraction]) -> list[_State]:
+        """Try to certify a radius of each image; those that are refuted there."""
+        refuted: list[_State] = []
+        for group in self.groups(states):
+            refuted += self._certify([states[i] for i in group], [radii[i] for i in group])
+        return refuted
+
+    def groups(self, states: list[_State]) -> list[list[int]]:
+        """Images to be worked on together: with about as much time left; one by one where balls need that."""
+        if self.options.norm != "linf":
+            return [[i] for i in range(len(states))]
+        found: dict[int, list[int]] = {}
+        for i, state in enumerate(states):
+            left = 1.0 if self.options.timeout is None else self.options.timeout - state.seconds
+            found.setdefault(math.floor(math.log2(max(left, _LEAST_SECONDS))), []).append(i)
+        return [found[size] for size in sorted(found)]
+
+    def _certify(self, states: list[_State], radii: list[Fraction]) -> list[_State]:
+        around, refuted = self.around(states, radii), []
+        labels = np.array([s.label for s in states])
+        questions = about_surroundings(self.network, labels, around)
+        plan, required, proofs = self.plan, None, self.certificates is not None
+        if self.certificates is not None:
+            required, plan = self.certificates.required_margins(questions), self.certificates.provable(plan)
+
+        def report(i: int, outcome: Outcome) -> None:
+            state = states[i]
+            state.seconds += outcome.seconds
+            outcome = self.written(state, outcome)
+            state.tries.append({"radius": float(radii[i]), "verdict": outcome.verdict.value, "reason": outcome.reason})
+            if outcome.verdict is Verdict.HOLDS:
+                state.certified = radii[i]
+            elif outcome.counterexample is not None:
+                found = from_counterexample(around, i, outcome.counterexample, self.options.digits)
+                state.refuted = found
+                state.open = None if state.open is None or state.open >= found.radius else state.open
+                refuted.append(state)
+            else:
+                state.open = radii[i]
+
+        each = self.seconds(states)
+        total = None if each is None else each * len(states)
+        deterministic = self.options.deterministic
+        decide(self.network, questions, plan, report, total, self.options.device, each, proofs, required, deterministic)
+        return refuted
+
+    def written(self, state: _State, outcome: Outcome) -> Outcome:
+        """The outcome with its certificate, which takes the place of that of a smaller radius if it is accepted."""
+        if self.certificates is None:
+            return outcome
+        outcome, written = self.certificates.write(f"image-{state.index}.next.zip", outcome)
+        if written is not None and outcome.verdict is Verdict.HOLDS:
+            path = written.path.with_name(f"image-{state.index}.zip")
+            check_target(path)
+            written.path.replace(path)
+            state.certificate = replace(written, path=path).record()
+        elif written is not None:
+            written.path.unlink()
+        return outcome
+
+    def seconds(self, states: list[_State]) -> float | None:
+        """How long a try may take for an image: a part of what is left."""
+        if self.options.timeout is None:
+            return None
+        left = min(self.options.timeout - s.seconds for s in states)
+        return max(_LEAST_SECONDS, _PART * left)
+
+    def attack(self, states: list[_State], known: Sequence[Refuted | None] | None) -> None:
+        """Look for counterexamples nearer than those that are known, of images that may have such."""
+        if not states:
+            return
+        began = time.perf_counter()
+        labels = np.array([s.label for s in states])
+        found = attacked(
+            self.network,
+            labels,
+            lambda index, radii: self.around([states[i] for i in index], radii),
+            known or [None] * len(states),
+            [s.certified for s in states],
+            (self.least, self.largest),
+            self.options,
+        )
+        for state, refuted in zip(states, found, strict=True):
+            state.refuted = refuted
+            state.seconds += (time.perf_counter() - began) / len(states)

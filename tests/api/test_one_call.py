@@ -1,0 +1,200 @@
+"""One call takes what people have, and says in one line what does not fit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.run.files import random_dense, save, specification
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import krelax
+from krelax.run.certify import CertifyOptions
+from krelax.run.certify import certify as long_way
+
+torch.manual_seed(0)
+MODEL = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
+X = np.random.default_rng(0).random((30, 4), dtype=np.float32)
+Y = MODEL(torch.from_numpy(X)).argmax(1).numpy()
+EPS = Fraction(1, 10)
+
+
+def ways(folder: Path) -> dict[str, tuple[Any, Any, Any]]:
+    """The same question, asked in as many ways."""
+    np.savez(folder / "data.npz", images=X, labels=Y)
+    network = krelax.from_torch(MODEL, torch.zeros(1, 4))
+    data = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    return {
+        "arrays": (MODEL, X, Y),
+        "tensors": (MODEL, torch.from_numpy(X).requires_grad_(), torch.from_numpy(Y)),
+        "lists": (MODEL, X.astype(float).tolist(), Y.tolist()),
+        "one-hot": (MODEL, X, np.eye(3)[Y]),
+        "loader": (MODEL, DataLoader(data, batch_size=7), None),
+        "network": (network, X, Y),
+        "file": (network, folder / "data.npz", None),
+        "double": (nn.Sequential(*MODEL).eval(), X.astype(np.float64), Y.astype(np.uint8)),
+    }
+
+
+def test_every_way_gives_the_same_verdicts(tmp_path: Path) -> None:
+    network = krelax.from_torch(MODEL, torch.zeros(1, 4))
+    images = krelax.Images(X[:, None], Y)
+    wanted = long_way(network, images, range(30), CertifyOptions(EPS)).verdicts
+    assert set(wanted.values()) == {"holds", "violated"}
+    for name, (model, x, y) in ways(tmp_path).items():
+        found = krelax.certify(model, x, y, eps=EPS)
+        assert dict(enumerate(map(str, found.verdicts))) == wanted, name
+    assert len(found) == 30
+    assert found.accuracy == 1.0
+    assert found.certified.sum() + found.violated.sum() == 30
+    for i, point in found.counterexamples.items():
+        assert MODEL(torch.tensor(point, dtype=torch.float32)).argmax() != Y[i] or found[i]["margin"] is not None
+        assert np.abs(point[0] - X[i]).max() <= 0.1 + 1e-6
+
+
+def test_results_print_and_are_kept(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    results = krelax.certify(MODEL, X, Y, eps=EPS)
+    text = repr(results)
+    assert text.startswith("30 items, linf ball of radius 0.1: 100.0 % classified as labelled")
+    assert f"holds     {int(results.certified.sum())}" in text
+    assert "<table>" in results._repr_html_()
+    assert results.report(tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert len(results.plot().axes) == 1
+    bounds = krelax.bound(MODEL, X, Y, eps=EPS)
+    assert repr(bounds).splitlines()[0] == f"alpha: {int(bounds.certified.sum())} of 30 items proven robust"
+    assert not (bounds.certified & results.violated).any()
+    assert bounds.values.shape == (30, 2)
+    assert bounds.plot().axes
+
+
+def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
+    first = krelax.certify(MODEL, X, Y, eps=EPS, journal=tmp_path / "run.jsonl")
+    again = krelax.certify(MODEL, X, Y, eps=EPS, journal=tmp_path / "run.jsonl", resume=True)
+    assert [dict(r) for r in first] == [{k: v for k, v in r.items() if k not in {"kind", "run"}} for r in again]
+    other = nn.Sequential(nn.Linear(4, 3)).eval()
+    with pytest.raises(krelax.InputError, match="model"):
+        krelax.certify(other, X, Y, eps=EPS, journal=tmp_path / "run.jsonl", resume=True)
+
+
+def test_counterexamples_of_others_are_replayed(recwarn: pytest.WarningsRecorder) -> None:
+    results = krelax.certify(MODEL, X, Y, eps=EPS)
+    points = {i: x[0] for i, x in results.counterexamples.items()}
+    again = krelax.certify(MODEL, X, Y, eps=EPS, method="interval", counterexamples=points)
+    assert {r["index"] for r in again if r["reason"] == "given"} == set(points)
+    assert not recwarn.list
+    whole = torch.from_numpy(X)  # the items themselves are none, and what lies outside is none
+    for point, words in ((whole, "classifies it as labelled"), (whole + 1, "outside the region, by 0.9")):
+        with pytest.warns(UserWarning, match=words):
+            same = krelax.certify(MODEL, X, Y, eps=EPS, counterexamples=point)
+        assert same.verdicts == results.verdicts
+    with pytest.raises(krelax.InputError, match="29 points for 30 images"):
+        krelax.certify(MODEL, X, Y, eps=EPS, counterexamples=X[:29])
+    with pytest.raises(krelax.InputError, match="about image 30"):
+        krelax.certify(MODEL, X, Y, eps=EPS, counterexamples={30: X[0]})
+
+
+def test_normalised_inputs_and_radii_of_their_own() -> None:
+    scaled = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
+    with torch.no_grad():
+        scaled[0].weight.copy_(MODEL[0].weight / 2)
+        scaled[0].bias.copy_(MODEL[0].bias + MODEL[0].weight.sum(1) / 2)
+        scaled[2].load_state_dict(MODEL[2].state_dict())
+    plain = krelax.certify(MODEL, X, Y, eps=EPS)
+    right = krelax.certify(scaled, X, Y, eps=EPS, mean=0.5, std=[0.5])
+    assert right.verdicts == plain.verdicts
+    fixed = krelax.certify(MODEL, X, Y, eps=[0.0, 0.0, 0.0, 0.1])
+    assert fixed.certified.sum() > plain.certified.sum()
+    assert krelax.certify(MODEL, X, Y, eps=[0.1] * 4).verdicts == krelax.certify(MODEL, X, Y, eps=0.1).verdicts
+
+
+def test_a_property_in_one_call(tmp_path: Path) -> None:
+    save(random_dense([2, 4, 2]), tmp_path / "net.onnx")
+    text = specification([0, 0], [1, 1], "(assert (<= Y_0 -100))")
+    (tmp_path / "p.vnnlib").write_text(text, encoding="utf-8")
+    found = krelax.verify(tmp_path / "net.onnx", tmp_path / "p.vnnlib", certificate=tmp_path / "proof.zip")
+    assert (found.answer, found.verdict) == ("unsat", krelax.Verdict.HOLDS)
+    assert (tmp_path / "proof.zip").is_file()
+    assert "unsat" in repr(found)
+    unsafe = krelax.read_vnnlib(tmp_path / "p.vnnlib")
+    assert krelax.verify(krelax.load_onnx(tmp_path / "net.onnx"), unsafe).reason == found.reason
+    with pytest.raises(krelax.InputError, match="path of an ONNX file"):
+        krelax.verify(MODEL, unsafe)
+
+
+def test_radii_in_one_call(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    radii = krelax.radius(MODEL, X[:5], Y[:5], accuracy=0.05)
+    assert (radii.refuted <= 1.05 * radii.certified + 1e-12).all()
+    assert repr(radii).startswith("5 items, linf radii: median certified")
+    page = radii.report(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<tr>") == 6
+    assert radii.plot().axes
+    half = krelax.certify(MODEL, X[:5], Y[:5], eps=float(radii.certified.min()) / 2)
+    assert half.certified.all()
+
+
+def two_types() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3).double()).eval()
+
+
+def on_meta() -> nn.Module:
+    return nn.Linear(4, 3, device="meta").eval()
+
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "a label": (lambda: krelax.certify(MODEL, X, Y + 2, eps=0.1), "is not a class 0 to 2"),
+    "a negative label": (lambda: krelax.certify(MODEL, X, Y.astype(int) - 1, eps=0.1), "negative; classes count"),
+    "fractions as labels": (lambda: krelax.certify(MODEL, X, Y / 2, eps=0.1), "list of integers"),
+    "no labels": (lambda: krelax.certify(MODEL, X, eps=0.1), "give the labels"),
+    "too few labels": (lambda: krelax.certify(MODEL, X, Y[:3], eps=0.1), "30 images but 3 labels"),
+    "NaN": (lambda: krelax.certify(MODEL, np.where(X > 0.9, np.nan, X), Y, eps=0.1), "NaN"),
+    "range": (lambda: krelax.certify(MODEL, X * 3, Y, eps=0.1), "outside the range"),
+    "shape": (lambda: krelax.certify(MODEL, X[:, :3], Y, eps=0.1), "capture"),
+    "shape of a network": (
+        lambda: krelax.certify(krelax.from_torch(MODEL, torch.zeros(1, 4)), X[:, :3], Y, eps=0.1),
+        "do not fit the network's input",
+    ),
+    "no axis": (lambda: krelax.certify(MODEL, X[0, 0], Y[0], eps=0.1), "one axis for the items"),
+    "whole numbers": (lambda: krelax.certify(MODEL, X.astype(np.int64), Y, eps=0.1), "int64"),
+    "ragged": (lambda: krelax.certify(MODEL, [[0.1, 0.2], [0.3]], [0, 1], eps=0.1), "different lengths"),
+    "training": (lambda: krelax.certify(nn.Linear(4, 3), X, Y, eps=0.1), "model.eval()"),
+    "half": (lambda: krelax.certify(nn.Linear(4, 3).half().eval(), X, Y, eps=0.1), "float16"),
+    "two types": (lambda: krelax.certify(two_types(), X, Y, eps=0.1), "float32 and float64"),
+    "no device": (lambda: krelax.certify(on_meta(), X, Y, eps=0.1), "meta"),
+    "no model": (lambda: krelax.certify(7, X, Y, eps=0.1), "model is a int"),  # type: ignore[arg-type]
+    "no file": (lambda: krelax.certify("none.onnx", X, Y, eps=0.1), "none.onnx: no such file"),
+    "eps": (lambda: krelax.certify(MODEL, X, Y, eps="wide"), "eps must be a finite number"),  # type: ignore[arg-type]
+    "negative eps": (lambda: krelax.certify(MODEL, X, Y, eps=-1), "eps must be a finite number >= 0"),
+    "infinite eps": (lambda: krelax.certify(MODEL, X, Y, eps=float("inf")), "eps must be a finite number"),
+    "norm": (lambda: krelax.certify(MODEL, X, Y, eps=0.1, norm="l3"), "unknown norm"),  # type: ignore[arg-type]
+    "clip": (lambda: krelax.certify(MODEL, X, Y, eps=0.1, clip=(1, 0)), "clip must be two numbers"),
+    "method": (lambda: krelax.certify(MODEL, X, Y, eps=0.1, method="best"), "unknown method"),
+    "bound's method": (lambda: krelax.bound(MODEL, X, Y, eps=0.1, method="auto"), "unknown method"),
+    "scores": (lambda: krelax.certify(nn.Linear(4, 1).eval(), X, Y, eps=0.1), "not a vector of class scores"),
+    "certificates": (lambda: krelax.certify(MODEL, X, Y, eps=0.1, certificates="p"), "path of an ONNX file"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_is_one_line(name: str) -> None:
+    call, words = WRONG[name]
+    with pytest.raises(krelax.InputError) as caught:
+        call()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_public_name_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "library.md").read_text(encoding="utf-8")
+    for name in krelax.__all__:
+        assert name == "__version__" or f"`{name}" in page or f"krelax.{name}" in page, name
+        assert name == "__version__" or inspect.getdoc(getattr(krelax, name)), name

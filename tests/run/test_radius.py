@@ -1,0 +1,119 @@
+"""Radii are certified and refuted where they are said to be, and near to each other."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.run.files import random_dense, save
+
+from krelax.network.onnx import load_onnx
+from krelax.problem.images import Images
+from krelax.problem.scaling import Scaling
+from krelax.run.attacked import from_counterexample, rounded
+from krelax.run.certificates import Certificates
+from krelax.run.certify import CertifyOptions, certify
+from krelax.run.journal import read_journal
+from krelax.run.radius import RadiusOptions, radius
+from krelax.search.around import Around
+from krelax.search.verdict import Counterexample
+
+RNG = np.random.default_rng(0)
+COUNT = 4
+
+
+def linear(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Two scores that are linear in three inputs, whose radii are known."""
+    from tests.run.files import dense
+
+    weight = np.array([[1.0, -0.5, 0.25], [-0.5, 0.75, 0.5]], np.float32)
+    save(dense((weight, np.array([0.0, 0.125], np.float32)), shape=(1, 3)), path)
+    return weight[0] - weight[1], np.array([-0.125])
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2), ("l1", np.inf)])
+@pytest.mark.parametrize("accuracy", [Fraction(1, 100), Fraction(1, 1000)])
+def test_radii_of_a_linear_classifier_are_those_of_the_formula(
+    tmp_path: Path, norm: str, dual: float, accuracy: Fraction
+) -> None:
+    row, offset = linear(tmp_path / "net.onnx")
+    network = load_onnx(tmp_path / "net.onnx")
+    x = RNG.random((COUNT, 1, 3), dtype=np.float32)
+    values = x[:, 0].astype(np.float64) @ row + offset
+    labels = np.where(values > 0, 0, 1)
+    options = RadiusOptions(accuracy, norm, clip=None)
+    found = radius(network, Images(x, labels), range(COUNT), options)
+    for i, value in enumerate(values):
+        true = abs(value) / np.linalg.norm(row, ord=dual)
+        record = found[i]
+        assert record["certified"] <= true * (1 + 1e-6)
+        assert record["refuted"] >= true * (1 - 1e-6)
+        assert record["refuted"] <= record["certified"] * (1 + float(accuracy)) * (1 + 1e-12), record
+        assert record["reason"] == "found"
+
+
+@pytest.mark.parametrize("scaling", [None, Scaling((Fraction(1, 4),), (Fraction(1, 2),))])
+def test_radii_are_proven_and_refuted(tmp_path: Path, scaling: Scaling | None) -> None:
+    """Certificates are about the radius that is given, which certifying confirms; the model is wrong at the other."""
+    network = load_onnx(save(random_dense([4, 16, 16, 3], seed=1), tmp_path / "net.onnx"))
+    x = RNG.random((COUNT, 1, 4), dtype=np.float32)
+    given = x if scaling is None else scaling.nearest(x, (1, 4))
+    labels = network(torch.from_numpy(given).double())[:, 0].argmax(1).numpy()
+    labels[0] = (labels[0] + 1) % 3
+    images, journal = Images(x, labels), tmp_path / "run.jsonl"
+    options = RadiusOptions(scaling=scaling)
+    proofs = Certificates(tmp_path / "proofs", tmp_path / "net.onnx", check=True)
+    found = radius(network, images, range(COUNT), options, journal=journal, certificates=proofs)
+    assert found[0]["certified"] is None
+    for i, record in found.items():
+        if record["certified"] is not None:
+            eps = Fraction(repr(record["certified"]))
+            again = certify(network, images, range(i, i + 1), CertifyOptions(eps, scaling=scaling))
+            assert again.verdicts[i] == "holds", record
+        if record["refuted"] is None:
+            assert record["reason"] == "everywhere"
+            continue
+        around = Around(x[[i]], (Fraction(repr(record["refuted"])),), "linf", (Fraction(0), Fraction(1)), scaling)
+        point = np.array(record["counterexample"]["x"], np.float32).reshape(1, 4)
+        assert around.contains(0, point)
+        assert network.replay is not None
+        scores = network.replay(point).flatten()
+        assert np.delete(scores, labels[i]).max() >= scores[labels[i]]
+        assert record["certified"] is None or (tmp_path / "proofs" / record["certificate"]["file"]).is_file()
+    resumed = radius(network, images, range(COUNT), options, journal=journal, resume=True)
+    assert [r["certified"] for r in resumed.values()] == [r["certified"] for r in found.values()]
+    assert len(read_journal(journal)[1]) == COUNT
+
+
+def test_a_weak_method_gives_what_it_can(tmp_path: Path) -> None:
+    network = load_onnx(save(random_dense([4, 16, 16, 3], seed=1), tmp_path / "net.onnx"))
+    x = RNG.random((COUNT, 1, 4), dtype=np.float32)
+    labels = network(torch.from_numpy(x).double())[:, 0].argmax(1).numpy()
+    weak = radius(network, Images(x, labels), range(COUNT), RadiusOptions(method="interval"))
+    strong = radius(network, Images(x, labels), range(COUNT), RadiusOptions())
+    for i in range(COUNT):
+        assert 0 < weak[i]["certified"] < strong[i]["refuted"]
+        assert weak[i]["certified"] < weak[i]["refuted"]
+    assert {r["reason"] for r in weak.values()} & {"open in between", "found"}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_distances_are_rounded_up(norm: str) -> None:
+    image = RNG.random((1, 1, 5), dtype=np.float32)
+    x = image[0] + np.float32(0.01) * RNG.normal(size=(1, 5)).astype(np.float32)
+    around = Around(image, (Fraction(1),), norm)
+    found = from_counterexample(around, 0, Counterexample(x, np.zeros(2)), 4)
+    steps = np.abs(x.astype(np.float64) - image[0])
+    size = np.linalg.norm(steps.flatten(), ord={"linf": np.inf, "l2": 2, "l1": 1}[norm])
+    assert size <= float(found.radius) <= size * 1.0011
+    assert Around(image, (found.radius,), norm).contains(0, x)
+
+
+def test_rounding() -> None:
+    assert rounded(Fraction(12345, 10**7), 3, up=True) == Fraction("0.00124")
+    assert rounded(Fraction(12345, 10**7), 3, up=False) == Fraction("0.00123")
+    assert rounded(Fraction(5), 3, up=True) == 5
+    assert rounded(Fraction(0), 3, up=True) == 0
