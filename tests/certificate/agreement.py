@@ -29,6 +29,7 @@ from krelax.certificate.check import check
 from krelax.certificate.errors import Malformed, Rejected
 from krelax.certificate.format.archive import read, write
 from krelax.certificate.format.schema import Certificate
+from krelax.certificate.onnx.reader import read_network
 from krelax.hull.grouping import Grouping
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
@@ -273,7 +274,7 @@ def case_of(seed: int, folder: Path) -> Case:
 def decided(case: Case, seconds: float) -> Outcome:
     """As a run decides it that writes certificates."""
     outcomes: list[Outcome] = []
-    required = required_for_real(case.path.read_bytes(), case.questions)
+    required = required_for_real(read_network(case.path.read_bytes()), case.questions)
     decide(
         case.network,
         case.questions,

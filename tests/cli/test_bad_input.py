@@ -108,7 +108,7 @@ NETWORKS: dict[str, tuple[Content, str]] = {
     "zeros": (bytes(1000), "not an ONNX file"),
     "gzip of text": (gzip.compress(b"this is no network\n"), "not an ONNX file"),
     "truncated gzip": (gzip.compress(GOOD)[:-9], "gzip"),
-    "unsupported operator": (model([node("Softmax", "x", "y")]), "Softmax is not supported"),
+    "unsupported operator": (model([node("Tan", "x", "y")]), "Tan is not supported"),
     "unknown operator": (model([node("Frobnicate", "x", "y")]), "Frobnicate is not supported"),
     "operator of another domain": (model([node("Relu", "x", "y", domain="com.example")]), "Relu is not supported"),
     "constant of another domain": (
@@ -285,7 +285,7 @@ def test_specifications(krelax: Run, good: Path, name: str) -> None:
     assert not isinstance(content, onnx.ModelProto)
     (good / "bad.vnnlib").write_bytes(content.encode() if isinstance(content, str) else content)
     ran = krelax("verify", "bad.vnnlib", "--network", "good.onnx")
-    check_refusal(ran, word, "specification" if name.startswith("other") else "bad.vnnlib")
+    check_refusal(ran, word, "bad.vnnlib")
 
 
 @pytest.mark.parametrize(("path", "word"), [("missing.vnnlib", "does not exist"), (".", "not a regular file")])
@@ -361,9 +361,9 @@ def test_images(krelax: Run, good: Path, name: str) -> None:
     assert "allow_pickle" not in ran.err
 
 
-@pytest.mark.parametrize("path", ["missing.npz", "."])
-def test_images_that_are_no_files(krelax: Run, good: Path, path: str) -> None:
-    check_refusal(krelax("certify", "good.onnx", path, "--eps", "0.1"), path, "no such file")
+@pytest.mark.parametrize(("path", "word"), [("missing.npz", "no such file"), (".", "no PNG or JPEG files")])
+def test_images_that_are_not_there(krelax: Run, good: Path, path: str, word: str) -> None:
+    check_refusal(krelax("certify", "good.onnx", path, "--eps", "0.1"), path, word)
 
 
 def test_networks_that_classify_nothing(krelax: Run, good: Path) -> None:
@@ -414,7 +414,7 @@ OPTIONS = {
     f"{VERIFY}": "--network",
     "verify": "'QUERY'",
     f"{VERIFY} --network": "--network",
-    f"{VERIFY} --network good.onnx --network good.onnx": "several networks",
+    f"{VERIFY} --network good.onnx --network good.onnx": "given twice",
     f"{VERIFY} --network net=missing.onnx": "missing.onnx",
     f"{VERIFY} --network good.onnx --timeout 0": "--timeout",
     f"{VERIFY} --network good.onnx --method guess": "'guess'",

@@ -68,7 +68,7 @@ def test_why_no_certificate_is_accepted_is_said(
     def unread(*_: Any) -> Any:
         raise InputError("not supported: operator Something")
 
-    for name in ("read_network", "check"):
+    for name in ("read_file", "check"):
         monkeypatch.setattr(f"krelax.run.certificates.{name}", unread)
     path, network = loaded("dense", "relu", tmp_path)
     x = np.full((2, *network.input_shape), 0.5, np.float32)

@@ -44,7 +44,9 @@ def _numbers(network: Network, node: int, known: dict[int, Tensor]) -> Tensor:
     if node not in known:
         here = network.nodes[node]
         if _moves(network, node) and isinstance(here.op, Linear):
-            known[node] = here.op.linear(*(_numbers(network, j, known) for j in here.inputs))
+            op = here.op.to(network.dtype, "cpu")
+            assert isinstance(op, Linear)
+            known[node] = op.linear(*(_numbers(network, j, known) for j in here.inputs))
         else:
             begin = 1 + sum(prod(n.shape) for n in network.nodes[:node])
             known[node] = torch.arange(begin, begin + prod(here.shape)).reshape(1, *here.shape)

@@ -236,6 +236,10 @@ def verify_file(
     if specification.terms is not None:
         return specification, _verify(pairs, options, None)
     _check_labels(query, found[specification.network], specification, network)
+    try:
+        check_fit(network, specification)
+    except InputError as error:
+        raise InputError(f"{query}: {error}") from error
     return specification, verify(network, specification, options, certificates)
 
 
