@@ -66,7 +66,8 @@ def test_what_splits_decide_is_accepted(kinds: str, seed: int, tmp_path: Path) -
     lemma = kept.questions[0].margins
     assert lemma is not None
     assert lemma.points is not None
-    assert len(np.unique(lemma.points)) > 2
+    assert len(lemma.points) > 1
+    assert (lemma.points != 0).any()  # elsewhere than at the inflection, too
     for exact in (False, True):
         margins = check(kept, model, exact=exact)
         assert 0 < min(margins) <= float(case.margins(case.inputs(100000)).min())
