@@ -95,8 +95,9 @@ def test_a_weak_method_gives_what_it_can(tmp_path: Path) -> None:
     weak = radius(network, Images(x, labels), range(COUNT), RadiusOptions(method="interval"))
     strong = radius(network, Images(x, labels), range(COUNT), RadiusOptions())
     for i in range(COUNT):
-        assert 0 < weak[i]["certified"] < strong[i]["refuted"]
-        assert weak[i]["certified"] < weak[i]["refuted"]
+        assert weak[i]["certified"] > 0
+        for refuted in (weak[i]["refuted"], strong[i]["refuted"]):
+            assert refuted is None or weak[i]["certified"] < refuted
     assert {r["reason"] for r in weak.values()} & {"open in between", "found"}
 
 

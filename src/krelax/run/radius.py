@@ -224,8 +224,8 @@ class _Radii:
         if state.certified is not None and state.refuted is not None:
             if state.refuted.radius <= factor * state.certified:
                 return "found"
-            if state.open is not None and state.open <= factor * state.certified:
-                return "open in between"
+        if state.certified is not None and state.open is not None and state.open <= factor * state.certified:
+            return "open in between"
         if self.options.timeout is not None and state.seconds >= self.options.timeout - _LEAST_SECONDS:
             return "timeout"
         return "the method is too weak" if state.open is not None and state.open < self.smallest(state) else ""
@@ -238,7 +238,7 @@ class _Radii:
     def target(self, state: _State) -> Fraction:
         """The radius to certify next: just below the smallest refuted one, or between what is known."""
         top = state.refuted.radius if state.refuted is not None else self.largest
-        if state.open is not None and (top is None or state.open < top):
+        if state.open is not None and (top is None or state.open <= top):
             low = state.certified or state.open / (_STEP ** (2 * len(state.tries)))
             return between(low, state.open, self.options.digits)
         if state.refuted is not None:
