@@ -124,7 +124,7 @@ def test_a_property_in_one_call(tmp_path: Path) -> None:
     assert (tmp_path / "proof.zip").is_file()
     assert "unsat" in repr(found)
     unsafe = krelax.read_vnnlib(tmp_path / "p.vnnlib")
-    assert krelax.verify(krelax.load_onnx(tmp_path / "net.onnx"), unsafe).reason == found.reason
+    assert krelax.verify(krelax.load_onnx(tmp_path / "net.onnx"), unsafe).verdict == found.verdict
     with pytest.raises(krelax.InputError, match="path of an ONNX file"):
         krelax.verify(MODEL, unsafe)
 

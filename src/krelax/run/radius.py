@@ -221,11 +221,12 @@ class _Radii:
             return "misclassified"
         if state.certified is not None and self.largest is not None and state.certified >= self.largest:
             return "everywhere"
-        if state.certified is not None and state.refuted is not None:
-            if state.refuted.radius <= factor * state.certified:
+        if state.certified is not None:
+            near = factor * state.certified
+            if state.refuted is not None and state.refuted.radius <= near:
                 return "found"
-        if state.certified is not None and state.open is not None and state.open <= factor * state.certified:
-            return "open in between"
+            if state.open is not None and state.open <= near:
+                return "open in between"
         if self.options.timeout is not None and state.seconds >= self.options.timeout - _LEAST_SECONDS:
             return "timeout"
         return "the method is too weak" if state.open is not None and state.open < self.smallest(state) else ""
