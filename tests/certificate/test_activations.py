@@ -145,3 +145,14 @@ def test_the_sign_of_a_product_is_known_however_small_it_is() -> None:
     none = np.array([[0.0, -np.inf]]), np.array([[1.0, np.inf]])
     with np.errstate(all="ignore"):
         assert [end.item() for end in Product().interval(none, False)] == [-np.inf, np.inf]
+
+
+def test_products_with_a_slope_that_underflow_are_charged() -> None:
+    """What coefficients are multiplied with is at least so large that a unit of rounding of it is more than is lost."""
+    rule, z = LeakyReLU(0.3), np.array([[-5 * 2.0**-1074]])
+    coeff, ends = np.array([[-(2.0**300)]]), (z, z)
+    price = Float64().floats(rule.price(Float64(), coeff, np.zeros((1, 1)), ends))
+    exact = Exact()
+    true = exact.floats(rule.price(exact, exact.number(coeff), exact.number(np.zeros((1, 1))), ends))
+    assert price.item() != true.item()
+    assert abs(price - true).item() <= 2.0**-53 * (abs(coeff) * rule.reach(ends)).item()

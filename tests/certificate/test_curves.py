@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -111,3 +112,13 @@ def test_there_is_no_price_where_nothing_is_known(name: str) -> None:
             assert (low[0, 0], high[0, 0], price[0, 0]) == (-np.inf, np.inf, np.inf)
         with pytest.raises(TooLarge):
             rule.price(Exact(), Exact().number(coeff), Exact().number(slope), ends)
+
+
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
+def test_values_that_no_float_tells_from_zero_are_charged(ar: Any) -> None:
+    """The exponential of the upper end is rounded to zero, and no margin may come of that."""
+    lower, upper = np.array([[-760.0]]), np.array([[-745.2]])
+    assert np.exp(upper) == 0
+    with np.errstate(all="ignore"):  # as checks do
+        price = RULES["Exp"]().price(ar, ar.number(-np.ones((1, 1))), ar.number(np.zeros((1, 1))), (lower, upper))
+    assert mpf(float(ar.floats(price).item())) >= mpmath.exp(mpf(upper.item()))

@@ -36,7 +36,7 @@ def copies(network: Network, node: int) -> Tensor | None:
 
 def _moves(network: Network, node: int) -> bool:
     op = network.nodes[node].op
-    return isinstance(op, Linear) and op.moves_only
+    return isinstance(op, Linear) and op.moves_only and op.constant() is None
 
 
 def _numbers(network: Network, node: int, known: dict[int, Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from krelax.network import contractions as of
 from krelax.network import onnx_geometry as geometry
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
-from krelax.network.onnx_operators import _reads as reads
+from krelax.network.onnx_operators import reads
 from krelax.network.onnx_reader import Reader
 from krelax.network.onnx_resize import resized
 

@@ -8,7 +8,7 @@ from krelax.activations import Square
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose, composites
 from krelax.network import onnx_geometry as geometry
-from krelax.network.onnx_operators import _reads as reads
+from krelax.network.onnx_operators import reads
 from krelax.network.onnx_reader import Reader
 
 

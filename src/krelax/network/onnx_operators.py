@@ -31,7 +31,7 @@ Read = Callable[[Reader], int | list[int | None]]
 READERS: dict[str, Read] = {}
 
 
-def _reads(*names: str) -> Callable[[Read], Read]:
+def reads(*names: str) -> Callable[[Read], Read]:
     def register(function: Read) -> Read:
         READERS.update(dict.fromkeys(names, function))
         return function
@@ -39,7 +39,7 @@ def _reads(*names: str) -> Callable[[Read], Read]:
     return register
 
 
-@_reads("Gemm")
+@reads("Gemm")
 def _gemm(r: Reader) -> int:
     shapes = [r.shape(0), r.shape(1)]
     if any(len(s) != 2 for s in shapes):
@@ -89,12 +89,12 @@ def _check_third(r: Reader, given: tuple[int, ...], shape: tuple[int, ...]) -> N
         raise InputError(f"operand C of shape {list(given)} for a product of shape {list(shape)}")
 
 
-@_reads("MatMul")
+@reads("MatMul")
 def _matmul(r: Reader) -> int:
     return products.matmul(r.builder, r.operand(0), r.operand(1))
 
 
-@_reads("Conv")
+@reads("Conv")
 def _conv(r: Reader) -> int:
     weight, groups = r.weight(1), r.attribute("group")
     w = geometry.window(r, weight.shape[2:])
@@ -120,7 +120,7 @@ def _bias(r: Reader, channels: int) -> Constant | None:
     return bias
 
 
-@_reads("ConvTranspose")
+@reads("ConvTranspose")
 def _conv_transpose(r: Reader) -> int:
     weight, groups = r.weight(1), r.attribute("group")
     if groups < 1 or r.shape()[1] != weight.shape[0] or weight.shape[0] % groups:
@@ -143,7 +143,7 @@ def _conv_transpose(r: Reader) -> int:
     return compose.pad(r.builder, y, (0, 0, *crop[0]), (0, 0, *crop[1]))
 
 
-@_reads("BatchNormalization")
+@reads("BatchNormalization")
 def _batch_norm(r: Reader) -> int:
     if r.attribute("training_mode") or len(r.node.output) > 1:
         raise UnsupportedError("batch normalisation in training mode; export the network in evaluation mode")
@@ -164,32 +164,32 @@ def _batch_norm(r: Reader) -> int:
     )
 
 
-@_reads("Add", "Sub")
+@reads("Add", "Sub")
 def _add(r: Reader) -> int:
     return compose.add(r.builder, r.operand(0), r.operand(1), 1 if r.node.op_type == "Add" else -1)
 
 
-@_reads("Mul")
+@reads("Mul")
 def _mul(r: Reader) -> int:
     return products.multiply(r.builder, r.operand(0), r.operand(1))
 
 
-@_reads("Div")
+@reads("Div")
 def _div(r: Reader) -> int:
     return divide(r.builder, r.operand(0), r.operand(1))
 
 
-@_reads("Neg")
+@reads("Neg")
 def _neg(r: Reader) -> int:
     return compose.negate(r.builder, r.value())
 
 
-@_reads("Identity")
+@reads("Identity")
 def _identity(r: Reader) -> int:
     return r.value()
 
 
-@_reads("Dropout")
+@reads("Dropout")
 def _dropout(r: Reader) -> int:
     check_evaluation(r)
     return r.value()
@@ -202,7 +202,7 @@ def check_evaluation(r: Reader) -> None:
         raise UnsupportedError("dropout in training mode; export the network in evaluation mode")
 
 
-@_reads("Cast")
+@reads("Cast")
 def _cast(r: Reader) -> int:
     source, target = r.known.kinds[r.node.input[0]], r.attribute("to")
     if target not in FLOATS or (source == Kind.DOUBLE and target == Kind.FLOAT):
@@ -210,23 +210,23 @@ def _cast(r: Reader) -> int:
     return r.value()
 
 
-@_reads("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+@reads("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def _reshape(r: Reader) -> int:
     return r.add(Reshape(geometry.reshaped(r)), r.value())
 
 
-@_reads("Transpose")
+@reads("Transpose")
 def _transpose(r: Reader) -> int:
     return r.add(Transpose(geometry.permutation(r)), r.value())
 
 
-@_reads("Concat")
+@reads("Concat")
 def _concat(r: Reader) -> int:
     operands = [r.operand(i) for i in range(len(r.node.input))]
     return compose.concat(r.builder, operands, r.axis(r.attribute("axis"), len(r.shape())))
 
 
-@_reads("Slice")
+@reads("Slice")
 def _slice(r: Reader) -> int:
     x = r.value()
     for axis, index in geometry.slices(r):
@@ -240,7 +240,7 @@ def _taken(r: Reader, x: int, axis: int, index: NDArray[np.int64]) -> int:
     return compose.take_slice(r.builder, x, axis, index)
 
 
-@_reads("Gather")
+@reads("Gather")
 def _gather(r: Reader) -> int:
     shape = r.shape()
     axis, index = geometry.gathered(r)
@@ -248,7 +248,7 @@ def _gather(r: Reader) -> int:
     return r.add(Reshape((*shape[:axis], *index.shape, *shape[axis + 1 :])), x)
 
 
-@_reads("Split")
+@reads("Split")
 def _split(r: Reader) -> list[int | None]:
     axis, sizes = geometry.parts(r)
     results: list[int | None] = []
@@ -269,7 +269,7 @@ def _scalar(r: Reader, position: int) -> float | None:
     return float(constant.value.item())
 
 
-@_reads("Pad")
+@reads("Pad")
 def _pad(r: Reader) -> int:
     if r.attribute("mode") != "constant":
         return moved(r, padding(r))
@@ -278,7 +278,7 @@ def _pad(r: Reader) -> int:
     return compose.pad(r.builder, r.value(), before, after, 0.0 if fill is None else fill)
 
 
-@_reads(*MOVES)
+@reads(*MOVES)
 def _moved(r: Reader) -> int:
     return moved(r, MOVES[r.node.op_type](r))
 
@@ -293,19 +293,19 @@ def moved(r: Reader, move: Move) -> int:
     return take(r.builder, r.value(), function(np.arange(prod(given)).reshape(given)))
 
 
-@_reads("Expand")
+@reads("Expand")
 def _expand(r: Reader) -> int:
     return compose.broadcast(r.builder, r.value(), geometry.expanded(r))
 
 
-@_reads("AveragePool")
+@reads("AveragePool")
 def _average_pool(r: Reader) -> int:
     window = geometry.window(r, r.attribute("kernel_shape"))
     counted = bool(r.attribute("count_include_pad"))
     return average_pool(r.builder, r.value(), window, count_padding=counted)
 
 
-@_reads("MaxPool")
+@reads("MaxPool")
 def _max_pool(r: Reader) -> int:
     if len(r.node.output) > 1:
         raise UnsupportedError("the indices of a maximum as a second output")
@@ -319,39 +319,39 @@ def _spatial(r: Reader) -> int:
     return len(shape) - 2
 
 
-@_reads("GlobalAveragePool")
+@reads("GlobalAveragePool")
 def _global_average(r: Reader) -> int:
     return compose.reduce_mean(r.builder, r.value(), tuple(range(2, 2 + _spatial(r))), True)
 
 
-@_reads("GlobalMaxPool")
+@reads("GlobalMaxPool")
 def _global_max(r: Reader) -> int:
     shape, rank = r.shape(), _spatial(r)
     flat = r.add(Reshape((*shape[:2], prod(shape[2:]))), r.value())
     return r.add(Reshape((*shape[:2], *[1] * rank)), r.add(Max(), flat))
 
 
-@_reads("ReduceSum")
+@reads("ReduceSum")
 def _reduce_sum(r: Reader) -> int:
     return compose.reduce_sum(r.builder, r.value(), *geometry.reduced(r))
 
 
-@_reads("ReduceMean")
+@reads("ReduceMean")
 def _reduce_mean(r: Reader) -> int:
     return compose.reduce_mean(r.builder, r.value(), *geometry.reduced(r))
 
 
-@_reads(*ONNX)
+@reads(*ONNX)
 def _activation(r: Reader) -> int:
     return r.add(ONNX[r.node.op_type].read(r), r.value())
 
 
-@_reads("Abs")
+@reads("Abs")
 def _abs(r: Reader) -> int:
     return compose.absolute(r.builder, r.value())
 
 
-@_reads("Clip")
+@reads("Clip")
 def _clip(r: Reader) -> int:
     if r.version < 11:
         low, high = r.attribute("min"), r.attribute("max")
@@ -362,7 +362,7 @@ def _clip(r: Reader) -> int:
     return compose.clip(r.builder, r.value(), low, high)
 
 
-@_reads("Max", "Min")
+@reads("Max", "Min")
 def _extremum(r: Reader) -> int:
     pick = compose.maximum if r.node.op_type == "Max" else compose.minimum
     operands = [r.operand(i) for i in range(len(r.node.input))]

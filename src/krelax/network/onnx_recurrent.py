@@ -13,7 +13,7 @@ from krelax.network import recurrent
 from krelax.network.compose import Operand, reshape, take_slice
 from krelax.network.constants import Constant
 from krelax.network.contractions import transpose
-from krelax.network.onnx_operators import _reads as reads
+from krelax.network.onnx_operators import reads
 from krelax.network.onnx_reader import Reader
 from krelax.network.recurrent import Cell, State, Weights
 

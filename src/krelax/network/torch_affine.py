@@ -17,8 +17,7 @@ from krelax.network import interpolation as by
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
 from krelax.network.pooling import average_pool, max_over, max_pool
-from krelax.network.torch_operators import _reads as reads
-from krelax.network.torch_operators import adaptive_window, pool_rank, scaled, window
+from krelax.network.torch_operators import adaptive_window, pool_rank, reads, scaled, window
 from krelax.network.torch_reader import Call
 
 

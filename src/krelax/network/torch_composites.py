@@ -16,8 +16,7 @@ from krelax.network.constants import Constant
 from krelax.network.contractions import einsum, transpose
 from krelax.network.products import matmul, multiply
 from krelax.network.recurrent import Cell, State, Weights
-from krelax.network.torch_operators import _reads as reads
-from krelax.network.torch_operators import scaled
+from krelax.network.torch_operators import reads, scaled
 from krelax.network.torch_reader import Branch, Call
 
 

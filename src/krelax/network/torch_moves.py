@@ -17,8 +17,7 @@ from krelax.errors import UnsupportedError
 from krelax.network import contractions as of
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
-from krelax.network.torch_operators import _reads as reads
-from krelax.network.torch_operators import pad_by_number
+from krelax.network.torch_operators import pad_by_number, reads
 from krelax.network.torch_reader import Branch, Call
 
 # Arguments that are numbers which stand in the result.

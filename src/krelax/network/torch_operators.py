@@ -28,7 +28,7 @@ _Read = Callable[[Call], int | list[int]]
 READERS: dict[str, _Read] = {}
 
 
-def _reads(*names: str) -> Callable[[_Read], _Read]:
+def reads(*names: str) -> Callable[[_Read], _Read]:
     """Register a reader for the aten operators `names`, all their overloads included."""
 
     def register(read: _Read) -> _Read:
@@ -41,7 +41,7 @@ def _reads(*names: str) -> Callable[[_Read], _Read]:
 READERS.update(FUNCTIONS)
 
 
-@_reads(*TORCH)
+@reads(*TORCH)
 def _activation(c: Call) -> int:
     return c.add(TORCH[c.name](c))
 
@@ -60,17 +60,17 @@ _BINARY: dict[str, Callable[[Builder, Operand, Operand], int]] = {
 }
 
 
-@_reads(*_UNARY)
+@reads(*_UNARY)
 def _unary(c: Call) -> int:
     return _UNARY[c.name](c.builder, c.x)
 
 
-@_reads(*_BINARY)
+@reads(*_BINARY)
 def _binary(c: Call) -> int:
     return _BINARY[c.name](c.builder, *c.pair)
 
 
-@_reads("hardtanh")
+@reads("hardtanh")
 def _hardtanh(c: Call) -> int:
     return _clipped(c, c["min_val"], c["max_val"])
 
@@ -85,7 +85,7 @@ def _limit(c: Call, bound: float) -> float:
     return bound if isinf(bound) else float(c.number(bound).value.item())
 
 
-@_reads("clamp", "clip", "clamp_min", "clamp_max")
+@reads("clamp", "clip", "clamp_min", "clamp_max")
 def _clamp(c: Call) -> int:
     low, high = (c.arguments.get(name) for name in ("min", "max"))
     if not any(isinstance(bound, Tensor | Constant | Branch) for bound in (low, high)):
@@ -94,7 +94,7 @@ def _clamp(c: Call) -> int:
     return x if high is None else compose.minimum(c.builder, x, c.operand("max"))
 
 
-@_reads("add", "sub", "rsub")
+@reads("add", "sub", "rsub")
 def _add(c: Call) -> int:
     a, b = reversed(c.pair) if c.name == "rsub" else c.pair
     return compose.add(c.builder, a, scaled(c, b, c["alpha"]), 1 if c.name == "add" else -1)
@@ -108,14 +108,14 @@ def scaled(c: Call, operand: Operand, factor: float) -> Operand:
     return scale * operand if isinstance(operand, Constant) else compose.scale_shift(c.builder, operand, scale, None)
 
 
-@_reads("mean", "sum")
+@reads("mean", "sum")
 def _reduce(c: Call) -> int:
     reduce = compose.reduce_mean if c.name == "mean" else compose.reduce_sum
     axes = c.arguments.get("dim") or range(len(c.input_shape))
     return reduce(c.builder, c.x, axes, c.arguments.get("keepdim", False))
 
 
-@_reads("linear")
+@reads("linear")
 def _linear(c: Call) -> int:
     weight = c.operand("weight")
     if isinstance(weight, int):
@@ -127,13 +127,13 @@ def _linear(c: Call) -> int:
     return compose.matmul(c.builder, c.x, weight)  # PyTorch allows no bias with a vector
 
 
-@_reads("addmm")
+@reads("addmm")
 def _addmm(c: Call) -> int:
     product = products.matmul(c.builder, c.operand("mat1"), c.operand("mat2"))
     return compose.add(c.builder, scaled(c, product, c["alpha"]), scaled(c, c.operand("self"), c["beta"]))
 
 
-@_reads("conv1d", "conv2d", "conv3d")
+@reads("conv1d", "conv2d", "conv3d")
 def _convolution(c: Call) -> int:
     weight = c.constant("weight")
     rank = weight.dim() - 2
@@ -168,7 +168,7 @@ def _images(c: Call, rank: int) -> int:
     return compose.reshape(c.builder, c.x, shape if len(shape) == rank + 2 else (1, *shape))
 
 
-@_reads("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@reads("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _transposed_convolution(c: Call) -> int:
     weight = c.constant("weight")
     rank = weight.dim() - 2
@@ -190,7 +190,7 @@ def _transposed_convolution(c: Call) -> int:
     return compose.reshape(c.builder, x, c.shape)
 
 
-@_reads("_native_batch_norm_legit_no_training")
+@reads("_native_batch_norm_legit_no_training")
 def _batch_norm(c: Call) -> list[int]:
     result = compose.batch_norm(
         c.builder,
@@ -227,23 +227,23 @@ def adaptive_window(c: Call) -> Window | None:
     return Window(kernel, kernel, zeros, zeros, ones)
 
 
-@_reads("max_pool1d", "max_pool2d", "max_pool3d")
+@reads("max_pool1d", "max_pool2d", "max_pool3d")
 def _max_pool(c: Call) -> int:
     return max_pool(c.builder, c.x, window(c))
 
 
-@_reads("avg_pool1d", "avg_pool2d", "avg_pool3d")
+@reads("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def _average_pool(c: Call) -> int:
     counted, divisor = c["count_include_pad"], c.arguments.get("divisor_override")
     return average_pool(c.builder, c.x, window(c), count_padding=counted, divisor=divisor)
 
 
-@_reads("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+@reads("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 def _reshape(c: Call) -> int:
     return compose.reshape(c.builder, c.x, c.shape)
 
 
-@_reads(
+@reads(
     "alias",
     "clone",
     "contiguous",
@@ -263,12 +263,12 @@ def _same(c: Call) -> int:
     return c.x
 
 
-@_reads("expand")
+@reads("expand")
 def _expand(c: Call) -> int:
     return compose.broadcast(c.builder, c.x, c.shape)
 
 
-@_reads("permute", "transpose", "t", "movedim")
+@reads("permute", "transpose", "t", "movedim")
 def _permute(c: Call) -> int:
     rank = len(c.input_shape)
     # Sizes that name their axis, so that the operator itself says where each one goes.
@@ -276,7 +276,7 @@ def _permute(c: Call) -> int:
     return c.add(Transpose(tuple(n - 2 for n in moved.shape)))
 
 
-@_reads("slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index_select")
+@reads("slice", "select", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index_select")
 def _along_axis(c: Call) -> int | list[int]:
     shape = c.input_shape
     axis = c["dim"] % len(shape)
@@ -289,19 +289,19 @@ def _along_axis(c: Call) -> int | list[int]:
     return part(places) if isinstance(places, Tensor) else [part(index) for index in places]
 
 
-@_reads("constant_pad_nd")
+@reads("constant_pad_nd")
 def pad_by_number(c: Call) -> int:
     """Padding by one number."""
     pads = [*c["pad"], *[0] * (2 * len(c.input_shape) - len(c["pad"]))]  # pairs, last axis first
     return compose.pad(c.builder, c.x, pads[-2::-2], pads[::-2], c.number(c["value"] or 0.0).value.item())
 
 
-@_reads("cat")
+@reads("cat")
 def _concat(c: Call) -> int:
     return compose.concat(c.builder, c.operands("tensors"), c["dim"] % len(c.shape))
 
 
-@_reads("stack")
+@reads("stack")
 def _stack(c: Call) -> int:
     axis = c["dim"] % len(c.shape)
     shape = (*c.shape[:axis], 1, *c.shape[axis + 1 :])

@@ -226,18 +226,19 @@ def _complete(run: Run, instance: Instance, effort: Complete, each: float | None
 
     asked = run.remaining().tolist()
     while asked:
-        share, late = _share(run, instance), dict[int, SearchResult]()
+        share, again = _share(run, instance), list[int]()
         with SideBySide(instance, effort, min(workers(run.device), len(asked))) as searches:
             for i, found in searches.map(work, asked):
                 if each is None and found.reason == "timeout" and not found.decided:
-                    late[i] = found
+                    run.bounded(i, found.margin, found.conclusion)
+                    again.append(i)
                 else:
                     _conclude(run, i, found)
-        asked = [i for i in asked if i in late]
         if _share(run, instance) < max(_WORTHWHILE, _MORE * share):
-            for i in asked:
-                _conclude(run, i, late[i])
+            for i in again:
+                run.give_up(i, "timeout")
             return
+        asked = again
 
 
 def _share(run: Run, instance: Instance) -> float:

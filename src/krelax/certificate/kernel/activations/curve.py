@@ -19,9 +19,10 @@ _Known = NDArray[np.bool_]
 class Curve(Rule):
     """Convex or concave on each piece, which lie between the `turns`; monotone between `extrema`.
 
-    Values and derivatives come from the C library, which is trusted to a relative `error`, and an `absolute` one for
-    functions that cancel, in both arithmetics. Turns may be rounded: what bends the other way over a unit of rounding
-    is far below that. All values lie in `range`; it is defined on `domain`, in which `somewhere` is a point.
+    Values and derivatives come from the C library, which is trusted to a relative `error`, and an `absolute` one, for
+    functions that cancel and for what is subnormal, in both arithmetics. Turns may be rounded: what bends the other way
+    over a unit of rounding is far below that. All values lie in `range`; it is defined on `domain`, which has the point
+    `somewhere`.
     """
 
     turns: tuple[float, ...] = ()
@@ -29,7 +30,7 @@ class Curve(Rule):
     range: tuple[float, float] = (-inf, inf)
     domain: tuple[float, float] = (-inf, inf)
     somewhere = 1.0
-    error, absolute = 2.0**-46, 0.0
+    error, absolute = 2.0**-46, _TINY
 
     def act(self, z: Floats) -> Floats:
         raise NotImplementedError
@@ -50,7 +51,7 @@ class Curve(Rule):
         known, ends = self._known(ends)
         values = [self.act(np.clip(np.asarray(z), *ends)) for z in (*ends, *self.extrema)]
         low, high = np.minimum.reduce(values), np.maximum.reduce(values)
-        low, high = (z + side * (self.error * abs(z) + self.absolute + _TINY) for z, side in ((low, -1), (high, 1)))
+        low, high = (z + side * (self.error * abs(z) + self.absolute) for z, side in ((low, -1), (high, 1)))
         low, high = np.maximum(low, self.range[0]), np.minimum(high, self.range[1])
         return np.where(known, low, -inf), np.where(known, high, inf)
 

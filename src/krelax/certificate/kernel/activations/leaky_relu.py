@@ -42,6 +42,10 @@ class LeakyReLU(ReLU):
     def executed(self, ends: Ends) -> Floats:
         return 2.0**-23 * self.negative_slope * np.maximum(-ends[0], 0) + 2.0**-120
 
+    def reach(self, ends: Ends) -> Floats:
+        """With something for products with the slope that underflow."""
+        return super().reach(ends) + 2.0**-900
+
     def _value(self, ar: Arithmetic, z: Floats) -> Array:
         negative = ar.number(np.asarray(self.negative_slope)) * ar.number(np.minimum(z, 0.0))
         return ar.number(np.maximum(z, 0.0)) + negative
