@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.activations.kit import ELEMENTWISE, Elementwise, mpf
+from tests.certificate.test_activations import shrunk
 
 from krelax.certificate.errors import TooLarge
 from krelax.certificate.kernel.activations import (
@@ -24,7 +25,7 @@ from krelax.certificate.kernel.activations import (
     TanhGELU,
     Threshold,
 )
-from krelax.certificate.kernel.arithmetic import Exact, Float64
+from krelax.certificate.kernel.arithmetic import Exact, Fixed, Float64
 
 KIT = {entry.name: entry for entry in ELEMENTWISE}
 PLAIN = ("Exp", "Log", "Softplus", "Sqrt", "Reciprocal", "Erf", "Atan", "Softsign", "Mish", "Sin", "Cos")
@@ -122,3 +123,19 @@ def test_values_that_no_float_tells_from_zero_are_charged(ar: Any) -> None:
     with np.errstate(all="ignore"):  # as checks do
         price = RULES["Exp"]().price(ar, ar.number(-np.ones((1, 1))), ar.number(np.zeros((1, 1))), (lower, upper))
     assert mpf(float(ar.floats(price).item())) >= mpmath.exp(mpf(upper.item()))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_prices_of_coefficients_that_no_float_tells_from_zero(name: str) -> None:
+    entry, rule, rng = KIT[name], OURS[name], np.random.default_rng(6)
+    lower, upper = intervals(entry, 200)
+    coeff, slope = rng.normal(0, 1, lower.shape), rng.normal(0, 0.4, lower.shape)
+    with np.errstate(all="ignore"):  # as checks do
+        price = rule.price(Exact(), shrunk(coeff), shrunk(slope), (lower, upper))
+    z = lower + (upper - lower) * np.linspace(0, 1, 400)
+    z = np.clip(z, lower, upper)
+    with np.errstate(all="ignore"):
+        values = slope * z - coeff * entry.op.forward(torch.from_numpy(z)).numpy()
+    size = np.abs(slope * z).max(1) + np.abs(values).max(1)
+    found = Exact().floats(Fixed(price.ints, price.exponent + 1200))
+    assert (found[:, 0] >= values.max(1) - 1e-12 * (1 + size)).all()

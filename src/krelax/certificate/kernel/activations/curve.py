@@ -95,7 +95,7 @@ class Curve(Rule):
         found = self.stationary(ratio, piece)
         if found is None:
             found = self._bisected(ratio, piece, first, last)
-        return np.clip(np.where(np.isnan(found), first, found), first, last)
+        return np.clip(np.where(np.isnan(found), first / 2 + last / 2, found), first, last)
 
     def _bisected(self, ratio: Floats, piece: int, first: Floats, last: Floats) -> Floats:
         rising = self.derivative(last, piece) > self.derivative(first, piece)

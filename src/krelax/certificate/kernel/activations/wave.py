@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from krelax.certificate.kernel.activations.rule import Ends, Rule, unless_lost
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 
-_PERIOD = 2 * pi
+_PERIOD, _LEAST = 2 * pi, 2.0**-900
 _Known = NDArray[np.bool_]
 
 
@@ -58,6 +58,9 @@ class Sin(Rule):
         peak = slope * ar.number(np.where(s > 0, last, first)) + ar.root(square) + abs(slope) * ar.number(2 * shift)
         best = ar.maximum(*(slope * ar.number(z) - coeff * ar.number(self.act(z)) for z in (lower, upper)))
         best = ar.where(there, ar.maximum(best, peak), best) + abs(coeff) * ar.number(np.full((), 4 * self.error))
+        # what no float tells from zero says nothing of the place; no value is larger than one
+        steepest = ar.maximum(*(slope * ar.number(z) for z in (lower, upper)))
+        best = ar.where(abs(c) < _LEAST, steepest + abs(coeff), best)
         return unless_lost(ar, best, coeff, slope, known)
 
     def reach(self, ends: Ends) -> Floats:
