@@ -45,7 +45,7 @@ Record = dict[str, Any]
 # What `--lists all` means.
 LISTS = ("acasxu", "rl_benchmarks", "collins_rul_cnn", "verivital", "tllverifybench", "mnist_fc", "oval21",
          "sri_resnet_a", "sri_resnet_b", "eran", "cersyve", "safenlp", "linearizenn", "dist_shift", "cora", "cgan",
-         "yolo", "veristressgt")  # fmt: skip
+         "yolo", "veristressgt", "ml4acopf", "ml4acopf_2024", "lsnc", "nn4sys", "traffic_signs", "vit")  # fmt: skip
 
 # Radius; best published share of correctly classified images certified, and the attack's upper bound, in percent:
 # beta-CROWN (GPU, up to 300 s, first 1000 images) for the first five, BICCOS and Clip-and-Verify (GPUs, 200 s, all 200
