@@ -23,7 +23,7 @@ def in_boxes(network: Network, boxes: Region, ar: Arithmetic, float32: bool = Fa
     root = Region(boxes.lower.min(0, keepdims=True), boxes.upper.max(0, keepdims=True))
     bounds = LayerBounds.of(network.over(ar), root, ar, float32)
     with np.errstate(all="ignore"):
-        return checked._derived(Context(bounds, np.zeros((0, 0)), np.zeros(0)), boxes)
+        return checked._derived(Context(bounds, np.zeros((0, 0)), np.zeros(0)), boxes)[0]
 
 
 def drawn(rng: np.random.Generator, count: int, size: int) -> Region:

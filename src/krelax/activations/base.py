@@ -109,6 +109,12 @@ class Activation(Op):
         z, `(batch, *shape)`. None for any other."""
         return None
 
+    def factors(self, slope: Tensor) -> tuple[Tensor, Tensor] | None:
+        """For an activation of degree two what is left of it beyond a line: p and q, `(batch, *shape)`, with
+        `a - slope * z = (z0 - p)(z1 - q) - p q`. Both factors are of z itself if z is one number. None for any other.
+        """
+        return None
+
     @abstractmethod
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its single-neuron relaxation over `lower <= z <= upper`, both `(batch, *shape)`."""

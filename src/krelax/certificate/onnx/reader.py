@@ -27,6 +27,7 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     shapes,
 )
 from krelax.certificate.onnx.builder import Builder, Interface
+from krelax.certificate.onnx.enclosures import folded, folds
 from krelax.certificate.onnx.graph import Call, Graph, parse
 from krelax.certificate.onnx.model import Model
 from krelax.certificate.onnx.operator import OPERATORS, Context, Operator, Tensor, Value, Wide
@@ -98,7 +99,8 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor 
     if len(set(names)) != len(names) or any(name in tensors for name in names):
         raise UnsupportedError("a name that is defined twice")
     operands = [tensors[name] if name else None for name in call.inputs]
-    results = operator.read(Context(builder, call, operands, graph.version, form))
+    context = Context(builder, call, operands, graph.version, form)
+    results = folded(context) if folds(context) else operator.read(context)
     several = results if isinstance(results, Sequence) else [results]
     for name, x in zip(call.outputs, several, strict=False):
         if name and x is not None:

@@ -86,7 +86,10 @@ def moves(*names: str, forms: Sequence[Form]) -> Callable[[Any], Any]:
                 return [c.moved(r, x) for r in result] if isinstance(result, list) else c.moved(result, x)
             if isinstance(x, Wide):
                 result = move(x.numbers)
-                return [Wide(r, x.dtype) for r in result] if isinstance(result, list) else Wide(result, x.dtype)
+                errors = None if x.error is None else move(x.error)
+                if isinstance(result, list):
+                    return [Wide(r, x.dtype, None if errors is None else errors[i]) for i, r in enumerate(result)]
+                return Wide(result, x.dtype, errors)
             return move(x)
 
         return reads(*names, forms=forms)(operator)

@@ -24,6 +24,9 @@ class Product(Rule):
 
     name, float32 = "product", True
 
+    def factors(self, slope: Array) -> tuple[Array, Array]:
+        return slope[:, 1::2], slope[:, 0::2]
+
     def interval(self, ends: Ends, float32: bool) -> Ends:
         """Where operands cannot have different signs, or equal ones, the product has one, however small it is."""
         x, y = ([z[:, i::2] for z in ends] for i in (0, 1))

@@ -41,6 +41,11 @@ class Rule:
         """Why nothing is known of its executions in float32; None if their error is known."""
         return None if self.float32 else f"{self.name}, whose executions are not known"
 
+    def factors(self, slope: Array) -> tuple[Array, Array] | None:
+        """Of an activation of degree two p and q with `act(z) - slope z = (z0 - p)(z1 - q) - p q`, where both operands
+        are z if it has one; None for others."""
+        return None
+
     def interval(self, ends: Ends, float32: bool) -> Ends:
         """The range of the activation, as it is or as float32 executes it."""
         raise NotImplementedError
