@@ -12,7 +12,7 @@ from krelax.problem._boxes import Bound
 from krelax.problem._declarations import Declarations
 from krelax.problem._forms import Fault, Form, head, is_word, quote
 from krelax.problem._normal import Conjunction, Disjunction, Formula, all_of, any_of, cases_of
-from krelax.problem._terms import Polynomial, Terms, check_range, is_number, total
+from krelax.problem._terms import Place, Polynomial, Terms, check_range, exact, is_number, total
 from krelax.problem.exact import Limit
 from krelax.problem.query import Halfspace, Monomial
 
@@ -33,6 +33,7 @@ _COMPARISONS = {
 _OPPOSITES = {"<=": ">", "<": ">=", ">=": "<", ">": "<=", "=": "!=", "==": "!=", "distinct": "=", "!=": "="}
 # Conjunctions of no more comparisons are left as they are.
 _FEW = 16
+_SIGNS = {1: Fraction(1), -1: Fraction(-1)}
 Direction = tuple[tuple[int, Fraction], ...]
 _CONSTANTS = {"true": True, "false": False}
 _REFUSED = {"=>", "xor", "ite", "let", "!"}
@@ -143,10 +144,9 @@ class Formulas:
             raise Fault(message, form, UnsupportedError if operator in _REFUSED else InputError)
         alternatives = _COMPARISONS[_OPPOSITES[operator] if negated else operator]
         left, right = operands
-        plain = self._plain_bound(left, right, form)
+        plain = self._plain(left, right, form)
         if plain is not None:
-            index, limit = plain
-            return [[self._bound(index, sign > 0, limit, strict) for sign, strict in all_] for all_ in alternatives]
+            return [[self._limited(*plain, sign, strict) for sign, strict in all_] for all_ in alternatives]
         difference = total([self._terms.value(left, form), self._terms.value(right, form).negated()])
         if difference.is_constant():
             check_range((difference.constant,), form)
@@ -156,14 +156,20 @@ class Formulas:
             for all_ in alternatives
         ]
 
-    def _plain_bound(self, left: Form, right: Form, where: Form) -> tuple[int, Limit] | None:
-        """Index and limit if an input is compared with a number, which most comparisons do."""
+    def _plain(self, left: Form, right: Form, where: Form) -> tuple[Place, str] | None:
+        """The variable and the number if one is compared with the other, which most comparisons do."""
         if not (is_word(left) and is_word(right)):
             return None
         place = self._declarations.place(left, where)
-        if place is None or place.is_output or not is_number(right, where):
-            return None
-        return place.element, Limit.of(right)
+        return (place, right) if place is not None and is_number(right, where) else None
+
+    def _limited(self, place: Place, limit: str, sign: int, strict: bool) -> int:
+        """The literal that says that ``sign`` times a variable is at most that of the limit, or less if ``strict``."""
+        if not place.is_output:
+            return self._bound(place.element, sign > 0, Limit.of(limit), strict)
+        value = exact(limit)
+        self.halfspaces.append(Halfspace({place.element: _SIGNS[sign]}, -value if sign > 0 else value, strict))
+        return -len(self.halfspaces)
 
     def _bound(self, variable: int, is_upper: bool, limit: Limit, strict: bool) -> int:
         self.bounds.append(Bound(variable, is_upper, limit, strict))
@@ -208,6 +214,8 @@ class Formulas:
         halfspace = self.halfspaces[-1 - literal]
         factors = sorted(halfspace.coefficients.items())
         scale = abs(factors[0][1])
+        if scale == 1:
+            return tuple(factors), halfspace.constant, halfspace.strict
         return tuple((i, factor / scale) for i, factor in factors), halfspace.constant / scale, halfspace.strict
 
     def _term(self, monomial: Monomial) -> int:
