@@ -28,6 +28,8 @@ Operand = int | Constant
 """A node of the builder, or a constant."""
 
 _UNBOUNDED = float(np.finfo(np.float32).max)
+# The part of the mean of weights that is taken from each where they are those of entries that add up to one.
+_NEARLY_ALL = 1 - 2.0**-10
 
 
 def reshape(builder: Builder, x: int, shape: Sequence[int]) -> int:
@@ -112,7 +114,15 @@ def negate(builder: Builder, x: int) -> int:
 
 
 def dense(builder: Builder, x: int, weight: Constant, bias: Constant | None = None) -> int:
-    """`x @ weight.T + bias` on the last axis; weight `(out, in)`."""
+    """`x @ weight.T + bias` on the last axis; weight `(out, in)`.
+
+    Entries that add up to one count by how much their weights differ from the mean: so it is a sum of small products,
+    of whose relaxation little is lost. A small part of the mean stays, which tells where they are not defined.
+    """
+    if x in builder.shares:
+        near = (weight.value.mean(1) * _NEARLY_ALL).float().double()
+        mean = Constant(torch.where(near.isfinite(), near, 0.0))
+        weight, bias = weight - mean.reshape(-1, 1), mean if bias is None else bias + mean
     op = Dense(weight.checked().value.contiguous(), _value(bias), weight.error, _error(bias))
     return builder.add(op, x)
 

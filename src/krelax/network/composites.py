@@ -29,7 +29,7 @@ from krelax.network.compose import (
 from krelax.network.constants import Constant
 from krelax.network.contractions import transpose
 from krelax.network.graph import Builder
-from krelax.network.linear import Add
+from krelax.network.linear import Add, Sum
 from krelax.network.ops import Gather, normal_axes
 from krelax.network.products import matmul, multiply, plain, require
 
@@ -45,7 +45,20 @@ def divide(builder: Builder, a: Operand, b: Operand) -> int:
         inverse = reshape(builder, builder.add(ReciprocalSqrt(), *root.inputs), builder.shape(b))
     else:
         inverse = builder.add(Reciprocal(), b)
-    return multiply(builder, a, inverse)
+    result = multiply(builder, a, inverse)
+    if not isinstance(a, Constant) and _adds_up(builder, a, b):
+        builder.shares.add(result)
+    return result
+
+
+def _adds_up(builder: Builder, a: int, b: int) -> bool:
+    """Whether `b` is the sum of `a` along the last axis."""
+    shape, total = builder.shape(a), builder.node(plain(builder, b))
+    if not isinstance(total.op, Sum) or total.op.axes != (len(shape) - 1,):
+        return False
+    (summed,) = total.inputs
+    alike = builder.shape(summed) == shape and builder.shape(b) == (*shape[:-1], 1)
+    return alike and plain(builder, summed) == plain(builder, a)
 
 
 def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: NDArray[np.bool_] | None = None) -> int:
@@ -59,6 +72,8 @@ def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: 
     result = negate(builder, builder.add(Log(), total)) if logarithm else builder.add(Reciprocal(), total)
     if kept is not None:
         result = scale_shift(builder, result, Constant.of(torch.from_numpy(kept * 1.0)), None)
+    if axis == len(shape) - 1 and kept is None and not logarithm:
+        builder.shares.add(result)
     return transpose(builder, result, [order.index(a) for a in range(len(shape))])
 
 

@@ -137,10 +137,12 @@ class Builder:
     """Collects nodes in evaluation order; importers and tests write networks with it.
 
     Raises InputError before a network takes more numbers than `MOST_NUMBERS` for one evaluation, or more axes than
-    `MOST_AXES` for one tensor.
+    `MOST_AXES` for one tensor. `shares` are nodes whose entries add up to one along the last axis, wherever they are
+    defined.
     """
 
     def __init__(self, input_shape: Shape) -> None:
+        self.shares = set[int]()
         self._nodes = [Node(Source(), (), tuple(input_shape), "input")]
         self._numbers = 0
         _check_axes(input_shape)

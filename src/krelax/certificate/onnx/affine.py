@@ -136,7 +136,12 @@ def _div(c: Context) -> Tensor:
     a, b = c.given(0), c.given(1)
     if isinstance(b, Value):
         inverse = reciprocal(c, b)
-        return products(c, a, inverse) if isinstance(a, Value) else scaled(c, inverse, c.factor(0))
+        if not isinstance(a, Value):
+            return scaled(c, inverse, c.factor(0))
+        result = products(c, a, inverse)
+        if a.shape and b.shape == (*a.shape[:-1], 1) and c.builder.sums.get(b.node) == (a.node, a.shape):
+            c.builder.shares.add((result.node, a.shape[-1]))
+        return result
     if isinstance(a, Value):
         divisor = c.weight(1)
         if not divisor.all():
@@ -240,7 +245,29 @@ def _factors(c: Context) -> tuple[Value, Floats, bool]:
 
 
 def matrix(c: Context, x: Value, weight: Any, bias: Any = None) -> Value:
-    """`x @ weight + bias` for a matrix of constants."""
+    """`x @ weight + bias` for a matrix of constants. Entries that add up to one count by how much their weights differ
+    from most of the mean, which is a constant then."""
+    if (x.node, np.shape(counted(weight)[0])[0]) in c.builder.shares and x.shape:
+        return _of_shares(c, x, weight, bias)
+    return _product(c, x, weight, bias)
+
+
+def _of_shares(c: Context, x: Value, weight: Any, bias: Any) -> Value:
+    """The same where entries of x add up to one along the last axis; in real numbers."""
+    c.builder.only_real()
+    numbers_of, given = counted(weight)
+    with np.errstate(over="ignore"):
+        near = (numbers_of.mean(0) * (1 - 2.0**-10)).astype(np.float32).astype(np.float64)
+    mean = np.where(np.isfinite(near), near, 0.0)
+    rest = numbers_of - mean
+    back = rest - numbers_of  # the error of a difference, exactly
+    lost = abs((numbers_of - (rest - back)) - (mean + back))
+    lost = lost if given is None else (lost + weight.error) * (1 + 2.0**-40)
+    y = _product(c, x, Wide(rest, x.dtype, lost) if lost.any() else rest, mean)
+    return y if bias is None else scaled(c, y, 1.0, bias)
+
+
+def _product(c: Context, x: Value, weight: Any, bias: Any) -> Value:
     weight, sizes = counted(weight)
     if weight.ndim != 2 or not x.shape or x.shape[-1] != weight.shape[0]:
         raise UnsupportedError(f"a product of shapes {list(x.shape)} and {list(weight.shape)}")
@@ -298,4 +325,6 @@ def summed(c: Context, x: Value, axes: list[int], shape: Shape, mean: bool = Fal
     rank = len(x.shape)
     index = np.moveaxis(numbers(x.shape), axes, range(rank - len(axes), rank)).reshape(*shape, -1)
     total = c.affine([c.moved(index, x)], [Dense(np.ones((1, 1, 1, index.shape[-1])), prod(shape))], shape)
+    if not mean and axes == [rank - 1]:
+        c.builder.sums[total.node] = x.node, x.shape
     return scaled(c, total, 1 / index.shape[-1], fuzz=ROUNDED) if mean else total

@@ -56,6 +56,8 @@ def _along(c: Context, x: Value, axis: int, logarithm: bool) -> Value:
         ones = Dense(np.ones((1, 1, 1, n - 1)), prod(index.shape))
         total = c.affine([terms], [ones], index.shape, one)
     result = scaled(c, _act(c, total, Log()), -1.0) if logarithm else _act(c, total, Reciprocal())
+    if axis == len(x.shape) - 1 and not logarithm:
+        c.builder.shares.add((result.node, n))
     return c.moved(np.moveaxis(numbers(result.shape), -1, axis), result)
 
 
