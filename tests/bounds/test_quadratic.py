@@ -13,7 +13,8 @@ from krelax.activations import ReLU
 from krelax.bounds import boxed
 from krelax.bounds.boxed import Bounder
 from krelax.bounds.instance import Instance
-from krelax.bounds.mixtures import UNIT, whole
+from krelax.bounds.mixtures import UNIT, improve, whole
+from krelax.bounds.quadratic import Rows
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.network.ops import Concat
@@ -113,3 +114,15 @@ def test_weights_are_whole_numbers_of_the_same_sum() -> None:
     assert (weights == weights.round()).all()
     assert (weights >= 0).all()
     assert (weights.sum(1) == UNIT).all()
+
+
+@pytest.mark.parametrize("given", [[UNIT, 0], [0, UNIT], [UNIT // 2, UNIT // 2], [UNIT - 1, 1]])
+@pytest.mark.parametrize("steep", [1.0, 300.0])
+def test_the_best_mixture_is_found_from_any_weights(given: list[int], steep: float) -> None:
+    """`steep e` and `0.5 - e` for e in [-1, 1]: a mixture without e is `0.5 steep / (1 + steep)` everywhere."""
+    none = torch.zeros(1, 2).double()
+    margins = Rows(torch.tensor([[0, 0.5]]).double(), torch.tensor([[[steep, -1.0]]]).double(), none)
+    members, shares = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 1, 1).double()
+    best, weights = improve(margins, torch.tensor([given]).double(), members, [], shares)
+    assert 0.4 * steep / (1 + steep) < float(best.value) <= 0.5 * steep / (1 + steep)
+    assert float(weights.sum()) == UNIT

@@ -37,21 +37,19 @@ def improve(
     def worth(weights: Tensor) -> Tensor:
         return lowest(_mixed(margins, weights), products, shares, _SWEEPS).value
 
-    def keep(weights: Tensor, value: Tensor) -> None:
-        best.copy_(torch.where((value > most).unsqueeze(1), weights, best))
-        most.copy_(torch.maximum(value, most))
-
-    best = given.clone()
-    most = worth(best)
-    for j in range(members.shape[1] if members.shape[1] > 1 else 0):
+    if members.shape[1] == 1:
+        return lowest(_mixed(margins, given), products, shares), given
+    mixture = torch.zeros_like(given)
+    mixture[:, 0] = UNIT
+    most = worth(mixture)
+    for j in range(1, members.shape[1]):
         one = torch.zeros_like(given)
         one[:, j] = UNIT
-        alone = torch.where(members[:, j], worth(one), -torch.inf)
-        if j:
-            there, between = _between(worth, best, one, size)
-            keep(there, torch.where(members[:, j], between, -torch.inf))
-        keep(one, alone)
-    return lowest(_mixed(margins, best), products, shares), best
+        for weights, value in (_between(worth, mixture, one, size), (one, worth(one))):
+            better = members[:, j] & (value > most)
+            mixture, most = torch.where(better.unsqueeze(1), weights, mixture), torch.where(better, value, most)
+    mixture = torch.where((worth(given) > most).unsqueeze(1), given, mixture)
+    return lowest(_mixed(margins, mixture), products, shares), mixture
 
 
 def _between(worth: Callable[[Tensor], Tensor], first: Tensor, second: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
