@@ -162,6 +162,13 @@ CASES: dict[str, tuple[list[int], list[Any], dict[str, Any], int]] = {
     **{op: ([2, 1, 3], [node(op, "x", "w", "r", "y", hidden_size=2)],
             {"w": w(1, 2 * gates, 3), "r": w(1, 2 * gates, 2)}, 17)
        for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1))},
+    **{f"{op}, from a state {more}": (
+        [2, 1, 3], [onnx.helper.make_node(op, ["x", "w", "r", "b", "", "h", *last], ["y"], hidden_size=2,
+                                          direction="bidirectional", **more)],
+        {"w": w(2, 2 * gates, 3), "r": w(2, 2 * gates, 2), "b": w(2, 4 * gates),
+         "h": w(2, 1, 2), **{n: w(2, 1, 2) for n in last}}, 17)
+       for op, gates, last, more in (
+           ("LSTM", 4, ["c"], {}), ("GRU", 3, [], {}), ("GRU", 3, [], {"linear_before_reset": 1}), ("RNN", 1, [], {}))},
     "dropout": (IMAGE, [node("Dropout", "x", "t"), node("Identity", "t", "y")], {}, 17),
     "shape arithmetic": (IMAGE, [
         node("Shape", "x", "s"), node("Gather", "s", "i", "n"), node("Unsqueeze", "n", "z", "u"),
