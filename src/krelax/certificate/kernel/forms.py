@@ -21,8 +21,8 @@ from krelax.certificate.kernel.linear import Index, Pick
 from krelax.certificate.kernel.network import Activation, Affine
 from krelax.certificate.kernel.quadratic import MOST, Beyond, lowest
 
-# Numbers of the symbols of one node, at most.
-_MOST_NUMBERS = 1 << 22
+# Numbers of the symbols of one node, at most. The smallest gaps for which there are no more symbols are errors.
+_MOST_NUMBERS = 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,10 @@ class PushedForms:
         nodes = bounds.network.nodes
         self._last = {j: i for i, node in enumerate(nodes) if node is not None for j in node.inputs}
         self._last[len(nodes) - 1] = len(nodes)
+        largest = max(bounds.network.size(i) for i in range(len(nodes)))
+        self._most = _MOST_NUMBERS // (max(1, len(bounds.lower[0])) * largest)
+        if self._inputs > self._most:
+            self._known = None
 
     def interval(self, ar: Arithmetic, node: int) -> Ends | None:
         """What is known of the entries of a node; None if forms would take too much memory."""
@@ -95,7 +99,8 @@ class PushedForms:
         if known is None or i not in self._last:
             return
         if isinstance(node, Activation):
-            made, beyond = activated(bounds, node, known[node.inputs[0]], self._count, self._inputs)
+            counts = self._count, self._inputs, self._most
+            made, beyond = activated(bounds, node, known[node.inputs[0]], *counts)
             self._count = len(made.symbols)
             self._products += [] if beyond is None else [beyond]
         else:
@@ -105,8 +110,6 @@ class PushedForms:
         for j in node.inputs:
             if self._last[j] == i:
                 known.pop(j, None)
-        if len(made.symbols) * made.centre.shape[0] * made.centre.shape[1] > _MOST_NUMBERS:
-            self._known = None
 
 
 def affine(bounds: LayerBounds, i: int, node: Affine, operands: Sequence[Forms]) -> Forms:
@@ -125,11 +128,11 @@ def affine(bounds: LayerBounds, i: int, node: Affine, operands: Sequence[Forms])
 
 
 def activated(
-    bounds: LayerBounds, node: Activation, form: Forms, count: int, inputs: int
+    bounds: LayerBounds, node: Activation, form: Forms, count: int, inputs: int, allowed: int
 ) -> tuple[Forms, Beyond | None]:
     """The forms of an activation, of which the pre-activation's bounds are known: between two lines of one slope, which
-    may be any. Half of the gap is a symbol of its own, behind the `count` symbols that there are. Also what these stand
-    for, if that is known."""
+    may be any. Half of the gap is a symbol of its own, behind the `count` symbols that there are, so many of which are
+    `allowed`. Also what these stand for, if that is known."""
     ar, rule, z = bounds.ar, node.rule, node.inputs[0]
     ends = bounds.lower[z], bounds.upper[z]
     members = Pick(rule.behind(np.arange(node.size)[None])[0], node.size)  # whose coefficients come from which entry
@@ -147,7 +150,8 @@ def activated(
         error = error + ar.number(executed)
     symbols = _padded(ar, form.symbols, count) * slope
     symbols = members.adjoint(ar, symbols.reshape(-1, ends[0].shape[1])).reshape(count, *radius.shape)
-    entries = np.flatnonzero(ar.positive(abs(radius)).any(0))
+    entries, rest = _largest(ar, radius, max(0, allowed - count))
+    error = error if rest is None else error + abs(rest)
     gaps = _apart(ar, radius, entries)
     beyond = _beyond(ar, node, form, slope, (shift, radius), entries, (inputs, count))
     return Forms(members.adjoint(ar, form.centre * slope) + shift, ar.join([symbols, gaps]), error), beyond
@@ -184,6 +188,18 @@ def _beyond(
         size = (x + others[0] + abs(p)) * (y + others[1] + abs(q)) + abs(shift)
         rest = rest + gamma(4 * (count + OVERHEAD), ar.unit) * size + 16 * count * ar.tiny
     return Beyond(count, radius, own[0], own[1], rest)
+
+
+def _largest(ar: Arithmetic, radius: Array, room: int) -> tuple[Index, Array | None]:
+    """Entries whose gaps get symbols, the largest ones, and the gaps of others."""
+    entries = np.flatnonzero(ar.positive(abs(radius)).any(0))
+    if len(entries) <= room:
+        return entries, None
+    sizes = np.nan_to_num(np.abs(ar.floats(radius)).max(0)[entries])
+    kept = np.sort(entries[np.argsort(-sizes, kind="stable")[:room]])
+    others = np.ones(radius.shape)
+    others[:, kept] = 0
+    return kept, radius * ar.number(others)
 
 
 def _apart(ar: Arithmetic, radius: Array, entries: Index) -> Array:
