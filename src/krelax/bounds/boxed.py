@@ -21,7 +21,7 @@ from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.forms import Band, Form, absolutes, activate, affine, band_of, inputs, interval, spread_of
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.layers import LayerBounds
-from krelax.bounds.mixtures import UNIT, improve
+from krelax.bounds.mixtures import UNIT, improve, most_rows
 from krelax.bounds.quadratic import Products, Rows
 from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
@@ -120,8 +120,15 @@ class Bounder:
 
     def _second_order(self, found: Bounds, output: Form, shares: Tensor, products: list[Products]) -> None:
         """Better bounds of clauses that are open, if what products are beyond lines makes them better, and the weights
-        that they are of."""
-        box, clause = (~(found.value > 0)).nonzero(as_tuple=True)
+        that they are of. Boxes with few open clauses come first, and no more than can be done quickly."""
+        open_ = ~(found.value > 0)
+        count = torch.where(open_.any(1), open_.sum(1), open_.numel())
+        order = count.argsort(stable=True)
+        affordable = count[order].cumsum(0) <= most_rows(len(self.varied), self._table.shape[1])
+        open_[order[~affordable]] = False
+        box, clause = open_.nonzero(as_tuple=True)
+        if not len(box):
+            return
         place = self._table[clause]
         margins = self._rows_of(output, box, place.clamp(min=0))
         given = torch.full(place.shape, float(UNIT), dtype=margins.centre.dtype, device=place.device)

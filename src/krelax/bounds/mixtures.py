@@ -12,15 +12,23 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from krelax.bounds.quadratic import Lowest, Products, Rows, lowest
+from krelax.bounds.quadratic import DECOMPOSING, Lowest, Products, Rows, lowest
 
 # Weights are so many times smaller than they are written.
 UNIT = 1 << 14
 # Binary orders of magnitude that one form may count less than another one of the same size, and steps of a search.
 _ORDERS, _STEPS = 12.0, 8
 _GOLDEN = (5**0.5 - 1) / 2
+# Products that the clauses of one batch of boxes may take.
+_MOST = 1 << 28
 # Sweeps of the minimisation while weights are sought.
 _SWEEPS = 8
+
+
+def most_rows(varied: int, members: int) -> int:
+    """How many clauses, each over a box, to look at together: what takes so many products."""
+    tried = 1 if members == 1 else 2 + (members - 1) * (_STEPS + 3)
+    return _MOST // (tried * DECOMPOSING * max(1, varied) ** 3)
 
 
 def improve(

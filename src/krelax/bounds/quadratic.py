@@ -29,7 +29,7 @@ _MOST = 1 << 20
 # Sweeps over the inputs when the convex part is minimised.
 _SWEEPS = 24
 # An eigenvalue decomposition takes as long as so many products for the cube of its size.
-_DECOMPOSING = 50
+DECOMPOSING = 50
 # Room for the rounding of a few operations on numbers that only have to be large enough.
 _UP = 1 + 2.0**-40
 
@@ -105,7 +105,7 @@ def lowest(rows: Rows, products: Sequence[Products], shares: Tensor, sweeps: int
     """Bounds of forms over boxes in which products are known as `products`; `shares`, `(rows, symbols, varied)`, are
     those of the inputs in the symbols. Everything has a row for each form."""
     varied, count = shares.shape[2], rows.symbols.shape[1]
-    tick(len(rows.centre) * varied**3 * _DECOMPOSING)
+    tick(len(rows.centre) * varied**3 * DECOMPOSING)
     linear, alone = rows.symbols[:, :varied], torch.nn.functional.pad(rows.symbols.abs(), (0, 1))
     alone[:, :varied] = 0
     curvature = linear.new_zeros(len(linear), varied, varied)
