@@ -23,7 +23,7 @@ from krelax.cli import cli
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 GUIDES = sorted((DOCS / "guides").glob("*.md"))
 CHAPTERS = sorted((DOCS / "tutorial").glob("*.md"))
 METHOD_PAGES = sorted((DOCS / "methods").glob("*.md"))
