@@ -11,18 +11,21 @@ from krelax.activations.power import Power, Reciprocal, ReciprocalSqrt, Sqrt, Sq
 from krelax.activations.product import Product
 from krelax.activations.relu import ReLU
 from krelax.activations.sigmoid import Sigmoid
-from krelax.activations.steps import Ceil, Floor, Round, Shrink, Sign, Threshold
+from krelax.activations.steps import Ceil, Floor, Quantise, Round, Shrink, Sign, Threshold
 from krelax.activations.swish import GELU, HardSwish, Mish, SiLU, TanhGELU
 from krelax.activations.tanh import Tanh
 from krelax.activations.wave import Cos, Sin
 
-_PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Max, Product, Sign, Threshold, Shrink, Floor, Ceil, Round)
+_PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Max, Product)
+_JUMPING: tuple[type[Activation], ...] = (Sign, Threshold, Shrink, Floor, Ceil, Round, Quantise)
 _BOUNDED: tuple[type[Activation], ...] = (Sigmoid, Tanh, Erf, Atan, Softsign, Sin, Cos)
 _GATED: tuple[type[Activation], ...] = (SiLU, GELU, TanhGELU, Mish, HardSwish)
 _GROWING: tuple[type[Activation], ...] = (Exp, Log, Softplus, ELU)
 _POWERS: tuple[type[Activation], ...] = (Square, Sqrt, Reciprocal, ReciprocalSqrt, Power)
 
-ACTIVATIONS: dict[str, type[Activation]] = {a.name: a for a in (*_PIECEWISE, *_BOUNDED, *_GATED, *_GROWING, *_POWERS)}
+ACTIVATIONS: dict[str, type[Activation]] = {
+    a.name: a for a in (*_PIECEWISE, *_JUMPING, *_BOUNDED, *_GATED, *_GROWING, *_POWERS)
+}
 
 __all__ = [
     "ACTIVATIONS",
@@ -43,6 +46,7 @@ __all__ = [
     "Mish",
     "Power",
     "Product",
+    "Quantise",
     "ReLU",
     "Reciprocal",
     "ReciprocalSqrt",

@@ -140,6 +140,38 @@ class Round(Staircase):
         return inputs[0].round()
 
 
+@dataclass(frozen=True, eq=False)
+class Quantise(Round):
+    """The nearest whole number from `low` to `high`, an even one where two are as near; both limits are whole.
+    UnsupportedError for limits that are not two whole numbers."""
+
+    low: float
+    high: float
+
+    name = "quantise"
+
+    def __post_init__(self) -> None:
+        if not (self.low < self.high and self.low.is_integer() and self.high.is_integer()):
+            raise UnsupportedError(f"a grid from {self.low:g} to {self.high:g}; it needs two whole numbers or more")
+
+    @property
+    def profile(self) -> Profile:  # type: ignore[override]
+        return Profile("0", range=(self.low, self.high))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].round().clamp(self.low, self.high)
+
+    def corners(self, lower: Tensor, upper: Tensor) -> list[Corner]:
+        first, last = self.low + 0.5, self.high - 0.5
+        inside = [c._replace(z=c.z.clamp(first, last)) for c in super().corners(lower, upper)]
+        sides = [-0.5] * 2 + [0.5] * 2
+        there = [
+            (lower < c.z) & (c.z <= upper) if s < 0 else (lower <= c.z) & (c.z < upper)
+            for c, s in zip(inside, sides, strict=True)
+        ]
+        return [Corner(c.z, c.z + s, t) for c, s, t in zip(inside, sides, there, strict=True)]
+
+
 class _Broken(Jumping):
     """Straight pieces `slopes * z + shifts`, between `breaks`."""
 

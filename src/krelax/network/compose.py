@@ -153,6 +153,21 @@ def absolute(builder: Builder, x: int) -> int:
     return builder.add(Add((1, 1)), builder.add(ReLU(), x), builder.add(ReLU(), negate(builder, x)))
 
 
+def of_absolute(builder: Builder, x: int) -> int | None:
+    """The node whose absolute value x is; None if it is none."""
+    node = builder.node(x)
+    if not (isinstance(node.op, Add) and node.op.signs == (1, 1)):
+        return None
+    sides = [builder.node(i) for i in node.inputs]
+    if not all(isinstance(side.op, ReLU) for side in sides):
+        return None
+    (z,), (turned,) = (side.inputs for side in sides)
+    other = builder.node(turned)
+    if not isinstance(other.op, Scale) or other.op.shift is not None or other.op.factor is None:
+        return None
+    return z if other.inputs == (z,) and bool((other.op.factor == -1).all()) else None
+
+
 def clip(builder: Builder, x: int, low: float | None, high: float | None) -> int:
     """`min(max(x, low), high)`; None or an infinity is no bound.
 

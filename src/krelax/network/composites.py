@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from krelax.activations import Exp, Log, Reciprocal, ReciprocalSqrt, Sqrt, Square
 from krelax.errors import InputError, UnsupportedError
+from krelax.network import recognise
 from krelax.network.compose import (
     Operand,
     add,
@@ -31,21 +32,35 @@ from krelax.network.contractions import transpose
 from krelax.network.graph import Builder
 from krelax.network.linear import Add
 from krelax.network.ops import Gather, normal_axes
-from krelax.network.products import matmul, multiply, plain, require
+from krelax.network.products import matmul, multiply, require
+from krelax.network.recognise import plain
 
 
 def divide(builder: Builder, a: Operand, b: Operand) -> int:
-    """`a / b`, elementwise; at least one operand is a node. The reciprocal of a square root is one activation."""
+    """`a / b`, elementwise; at least one operand is a node."""
     if isinstance(b, Constant):
         if isinstance(a, Constant):
             raise UnsupportedError("both operands are constants; fold them before importing")
         return scale_shift(builder, a, b.reciprocal(), None)
+    if isinstance(a, int) and (known := recognise.quotient(builder, a, b)) is not None:
+        return known
+    return multiply(builder, a, reciprocal(builder, b))
+
+
+def reciprocal(builder: Builder, b: int) -> int:
+    """`1 / b`. Of a square root, or of one and an exponential, it is one activation."""
+    if (known := recognise.reciprocal(builder, b)) is not None:
+        return known
     root = builder.node(plain(builder, b))
     if isinstance(root.op, Sqrt):
-        inverse = reshape(builder, builder.add(ReciprocalSqrt(), *root.inputs), builder.shape(b))
-    else:
-        inverse = builder.add(Reciprocal(), b)
-    return multiply(builder, a, inverse)
+        return reshape(builder, builder.add(ReciprocalSqrt(), *root.inputs), builder.shape(b))
+    return builder.add(Reciprocal(), b)
+
+
+def logarithm(builder: Builder, x: int) -> int:
+    """`log(x)`, which of some functions is another one."""
+    known = recognise.logarithm(builder, x)
+    return builder.add(Log(), x) if known is None else known
 
 
 def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: NDArray[np.bool_] | None = None) -> int:

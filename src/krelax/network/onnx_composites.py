@@ -65,3 +65,13 @@ def _norm(r: Reader) -> int:
 def _log_sum_exp(r: Reader) -> int:
     axes, keep = geometry.reduced(r)
     return composites.log_sum_exp(r.builder, r.value(), axes, keep)
+
+
+@reads("Reciprocal")
+def _reciprocal(r: Reader) -> int:
+    return composites.reciprocal(r.builder, r.value())
+
+
+@reads("Log")
+def _logarithm(r: Reader) -> int:
+    return composites.logarithm(r.builder, r.value())

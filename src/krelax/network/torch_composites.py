@@ -8,7 +8,7 @@ from math import sqrt
 import numpy as np
 import torch
 
-from krelax.activations import ReLU, Sigmoid, Sqrt, Tanh
+from krelax.activations import Erf, Exp, ReLU, Sigmoid, Sqrt, Tanh
 from krelax.errors import UnsupportedError
 from krelax.network import compose, composites, recurrent
 from krelax.network.compose import Operand
@@ -206,3 +206,28 @@ def _cell(c: Call) -> int | list[int]:
     gates = compose.dense(c.builder, x, cell.weights.inputs, cell.weights.input_bias)
     found = [s for s in cell.step(c.builder, gates, tuple(states)) if isinstance(s, int)]
     return found if len(found) > 1 else found[0]
+
+
+@reads("reciprocal")
+def _reciprocal(c: Call) -> int:
+    return composites.reciprocal(c.builder, c.x)
+
+
+@reads("log", "log2", "log10", "log1p")
+def _logarithm(c: Call) -> int:
+    """Logarithms of another base are divided by that of the base."""
+    x = compose.scale_shift(c.builder, c.x, None, Constant.of(1.0)) if c.name == "log1p" else c.x
+    y, base = composites.logarithm(c.builder, x), {"log2": 2.0, "log10": 10.0}.get(c.name)
+    return (
+        y if base is None else compose.scale_shift(c.builder, y, Constant.of(base).function("log").reciprocal(), None)
+    )
+
+
+@reads("exp2", "expm1", "erfc")
+def _shifted(c: Call) -> int:
+    """`exp(log(2) z)`, `exp(z) - 1`, `1 - erf(z)`."""
+    if c.name == "exp2":
+        return c.add(Exp(), compose.scale_shift(c.builder, c.x, Constant.of(2.0).function("log"), None))
+    if c.name == "expm1":
+        return compose.scale_shift(c.builder, c.add(Exp()), None, Constant.of(-1.0))
+    return compose.scale_shift(c.builder, c.add(Erf()), Constant.of(-1.0), Constant.of(1.0))

@@ -30,6 +30,7 @@ from krelax.certificate.onnx.operator import (
     real,
 )
 from krelax.certificate.onnx.products import of_matrices, products, reciprocal
+from krelax.certificate.onnx.recognise import quotient
 from krelax.errors import InputError, UnsupportedError
 
 # Relative error of a coefficient computed in float64 by a few operations.
@@ -123,6 +124,8 @@ def _mul(c: Context) -> Tensor:
 def _div(c: Context) -> Tensor:
     a, b = c.operand(0), c.operand(1)
     if isinstance(b, Value):
+        if isinstance(a, Value) and (known := quotient(c, a, b)) is not None:
+            return known
         inverse = reciprocal(c, b)
         return products(c, a, inverse) if isinstance(a, Value) else scaled(c, inverse, c.weight(0))
     if isinstance(a, Value):

@@ -12,6 +12,7 @@ from krelax.certificate.kernel.activations.exponential import Exp, Log
 from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense
+from krelax.certificate.onnx import recognise
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, add, reduced, scaled, summed
 from krelax.certificate.onnx.graph import Shape
@@ -28,7 +29,7 @@ from krelax.certificate.onnx.operator import (
     reads,
     real,
 )
-from krelax.certificate.onnx.products import products
+from krelax.certificate.onnx.products import products, reciprocal
 from krelax.errors import InputError, UnsupportedError
 
 
@@ -128,3 +129,15 @@ def _reduced(c: Context) -> Tensor:
     total = summed(c, _act(c, c.value(), inner), axes, shape)
     outer = {"ReduceL2": Sqrt(), "ReduceLogSumExp": Log()}.get(c.call.op)
     return total if outer is None else _act(c, total, outer)
+
+
+@reads("Reciprocal", forms=[form(7, 1)])
+def _reciprocal(c: Context) -> Tensor:
+    return reciprocal(c, c.value())
+
+
+@reads("Log", forms=[form(7, 1)])
+def _logarithm(c: Context) -> Tensor:
+    x = c.value()
+    known = recognise.logarithm(c, x)
+    return _act(c, x, Log()) if known is None else known

@@ -23,7 +23,6 @@ from krelax.certificate.onnx.operator import (
     broadcast,
     check_size,
     form,
-    integer,
     normal_axes,
     only,
     reads,
@@ -43,14 +42,8 @@ def _plain(c: Context, place: int) -> NDArray[Any]:
     return x
 
 
-@reads("DequantizeLinear", forms=[
-    form(10, 2, 3),
-    form(13, 2, 3, axis=integer(1)),
-    form(21, 2, 3, axis=integer(1), block_size=only(0)),
-    form(23, 2, 3, axis=integer(1), block_size=only(0), output_dtype=only(0)),
-])  # fmt: skip
-def _dequantised(c: Context) -> Wide:
-    """`(x - zero) * scale`: integers of 33 bits times float32 numbers are float64 numbers."""
+def dequantised_constant(c: Context) -> Wide:
+    """Of a constant: `(x - zero) * scale`: integers of 33 bits times float32 numbers are float64 numbers."""
     stored, scale = _plain(c, 0), c.constant(1, _SINGLE)
     zero = c.constant(2, stored.dtype)
     if scale is None or stored.dtype not in _STORED or (zero is not None and zero.shape != scale.shape):

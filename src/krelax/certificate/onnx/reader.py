@@ -22,6 +22,7 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     curves,
     learned,
     moves,
+    quantised,
     recurrent,
     resize,
     shapes,
@@ -98,12 +99,26 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor 
     if len(set(names)) != len(names) or any(name in tensors for name in names):
         raise UnsupportedError("a name that is defined twice")
     operands = [tensors[name] if name else None for name in call.inputs]
+    _check_whole(call, operands)
     results = operator.read(Context(builder, call, operands, graph.version, form))
     several = results if isinstance(results, Sequence) else [results]
     for name, x in zip(call.outputs, several, strict=False):
         if name and x is not None:
             tensors[name] = x
             _compare(graph, name, x)
+
+
+# Operators that take whole numbers which depend on the input, and keep them as they are.
+_WHOLE = {
+    "Cast", "Concat", "ConvInteger", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "MatMulInteger",
+    "MaxPool", "QLinearConv", "QLinearMatMul", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+def _check_whole(call: Call, operands: Sequence[Tensor | Wide | None]) -> None:
+    """Integers wrap around, so only some operators are read of them."""
+    if call.op not in _WHOLE and any(isinstance(x, Value) and x.dtype.kind != "f" for x in operands):
+        raise UnsupportedError("arithmetic of integers that depend on the input")
 
 
 def _compare(graph: Graph, name: str, x: Tensor | Wide) -> None:

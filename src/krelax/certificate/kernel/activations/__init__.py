@@ -11,7 +11,7 @@ from krelax.certificate.kernel.activations.product import Product
 from krelax.certificate.kernel.activations.relu import ReLU
 from krelax.certificate.kernel.activations.rule import Ends, Rule
 from krelax.certificate.kernel.activations.sigmoid import Sigmoid
-from krelax.certificate.kernel.activations.steps import Ceil, Floor, Round, Shrink, Sign, Threshold
+from krelax.certificate.kernel.activations.steps import Ceil, Floor, Quantise, Round, Shrink, Sign, Threshold
 from krelax.certificate.kernel.activations.swish import GELU, HardSwish, Mish, SiLU, TanhGELU
 from krelax.certificate.kernel.activations.tanh import Tanh
 from krelax.certificate.kernel.activations.wave import Cos, Sin
@@ -44,6 +44,7 @@ RULES: dict[str, type[Rule]] = {
     "Sign": Sign,
     "ThresholdedRelu": Threshold,
     "Shrink": Shrink,
+    "QuantizeLinear": Quantise,
 }
 
 __all__ = [
@@ -51,10 +52,13 @@ __all__ = [
     "GELU",
     "RULES",
     "Ends",
+    "HardSwish",
     "LeakyReLU",
     "Maximum",
+    "Mish",
     "Power",
     "Product",
+    "Quantise",
     "ReLU",
     "Rule",
     "Shrink",
