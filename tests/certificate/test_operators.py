@@ -16,7 +16,7 @@ import torch
 from tests.certificate.values import evaluate
 from tests.network.affine import AFFINE
 from tests.network.cases import Case
-from tests.network.functions import FUNCTIONS
+from tests.network.functions import BETWEEN, FUNCTIONS
 from tests.network.quantised import QUANTISED
 from tests.network.recognised import FORMS
 from tests.network.recognised import form as recognised
@@ -219,7 +219,7 @@ def test_what_converters_write_is_read_as_krelax_reads_it(given: Case, tmp_path:
     agree_on_activations(tmp_path / "made.onnx")
 
 
-@pytest.mark.parametrize("given", FUNCTIONS, ids=str)
+@pytest.mark.parametrize("given", [*FUNCTIONS, *BETWEEN], ids=str)
 def test_functions_of_one_number_are_read_as_krelax_reads_them(given: Case, tmp_path: Path) -> None:
     onnx.save(given.model(), tmp_path / "made.onnx")
     agree((tmp_path / "made.onnx").read_bytes(), given.shape, 1)
@@ -262,8 +262,9 @@ def test_whole_numbers_are_computed(op: str, values: list[Any], attributes: dict
 def test_every_operator_has_a_case() -> None:
     used = {n.op_type for _, nodes, _, _ in CASES.values() for n in nodes}
     used |= {given.op for given in (*AFFINE, *FOLDED)} | {op for op, _, _ in WHOLE}
-    used |= {given.op for given in FUNCTIONS} | {"Swish"}  # which no runtime here has
+    used |= {given.op for given in (*FUNCTIONS, *BETWEEN)} | {"Swish"}  # which no runtime here has
     used |= {n.op_type for made in QUANTISED.values() for n in made.graph.node}
+    used |= {n.op_type for nodes, _ in FORMS.values() for n in nodes}
     used -= {"NonZero", "EyeLike"}  # which the checker does not evaluate
     assert {op for op in OPERATORS if not op.startswith("ai.onnx.ml.")} == used
 

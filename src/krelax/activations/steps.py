@@ -210,6 +210,20 @@ class Sign(_Broken):
 
 
 @dataclass(frozen=True, eq=False)
+class Step(_Broken):
+    """1 above zero, 0 below; at zero `at`, which is one of them."""
+
+    at: float = 0.0
+
+    name, breaks, shifts, slopes = "step", (0.0,), (0.0, 1.0), (0.0, 0.0)
+    profile = Profile("0", range=(0.0, 1.0))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        above = inputs[0] > 0 if self.at == 0 else inputs[0] >= 0
+        return above.to(inputs[0])
+
+
+@dataclass(frozen=True, eq=False)
 class Threshold(_Broken):
     """z above a limit, else another number."""
 

@@ -7,13 +7,13 @@ is `1 / (1 + sum exp(x_j - x_i))` over the others, which lies between 0 and 1 wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import pi, prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from krelax.activations import Exp, Log, Reciprocal, ReciprocalSqrt, Sqrt, Square
+from krelax.activations import Asin, Exp, Log, Reciprocal, ReciprocalSqrt, Sqrt, Square
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import recognise
 from krelax.network.compose import (
@@ -61,6 +61,12 @@ def logarithm(builder: Builder, x: int) -> int:
     """`log(x)`, which of some functions is another one."""
     known = recognise.logarithm(builder, x)
     return builder.add(Log(), x) if known is None else known
+
+
+def arc_cosine(builder: Builder, x: int) -> int:
+    """`acos(x) = pi / 2 - asin(x)`."""
+    quarter = Constant(torch.tensor(pi / 2, dtype=torch.float64), torch.tensor(2.0**-53, dtype=torch.float64))
+    return scale_shift(builder, builder.add(Asin(), x), Constant.of(-1.0), quarter)
 
 
 def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: NDArray[np.bool_] | None = None) -> int:

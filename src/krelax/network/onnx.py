@@ -25,6 +25,8 @@ from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network import (  # noqa: F401 (they fill READERS and FOLDS)
     onnx_affine,
     onnx_composites,
+    onnx_computed,
+    onnx_decisions,
     onnx_folds,
     onnx_ml,
     onnx_quantised,
@@ -33,6 +35,7 @@ from krelax.network.check import Head, check_import
 from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
 from krelax.network.onnx_constants import FOLDS
+from krelax.network.onnx_decisions import DECIDING
 from krelax.network.onnx_file import first_line, read_model
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_outputs import HEADS, KeptHeadError, Wanted, check_label, needed
@@ -292,7 +295,8 @@ def _kind(name: str, known: Known) -> int | None:
 
 def _kept(op: str, kind: int) -> int:
     """The element type of a result, which must be one in which it is not rounded."""
-    if kind not in FLOATS and not (kind in LIMITS and op in KEEPING | QUANTISED):
+    whole = kind in LIMITS and op in KEEPING | QUANTISED
+    if kind not in FLOATS and not whole and not (kind == Kind.BOOL and op in KEEPING | DECIDING):
         raise UnsupportedError(f"a result of type {kind_name(kind)}; krelax reads networks in float32 or float64")
     return kind
 

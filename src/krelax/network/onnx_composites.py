@@ -75,3 +75,8 @@ def _reciprocal(r: Reader) -> int:
 @reads("Log")
 def _logarithm(r: Reader) -> int:
     return composites.logarithm(r.builder, r.value())
+
+
+@reads("Acos")
+def _arc_cosine(r: Reader) -> int:
+    return composites.arc_cosine(r.builder, r.value())

@@ -18,6 +18,7 @@ from krelax.network.nonlinear import ONNX
 # Operator: versions of its definition, by the operator set that brought it. Those of activations are in `ONNX`.
 VERSIONS: dict[str, set[int]] = {
     "Abs": {6, 13},
+    "Acos": {7, 22},
     "Add": {7, 13, 14},
     "And": {7},
     "AveragePool": {7, 10, 11, 19, 22},

@@ -29,6 +29,7 @@ from krelax.activations import (
     Softplus,
     Softsign,
     Square,
+    Step,
     Tanh,
     TanhGELU,
 )
@@ -130,7 +131,7 @@ def gated(builder: Builder, a: int, b: int) -> int | None:
     for z, gate in ((one, two), (two, one)):
         if not z.through_zero or prod(builder.shape(z.x)) != prod(builder.shape(gate.x)):
             continue
-        for rule in (_logistic, _half, _of_mish, _of_hard_swish, _cubic):
+        for rule in (_logistic, _half, _of_mish, _of_hard_swish, _cubic, _stepped):
             found = rule(builder, z, gate, shape)
             if found is not None:
                 return found
@@ -254,6 +255,21 @@ def _cubic(builder: Builder, z: Line, gate: Line, shape: tuple[int, ...]) -> int
         return None
     total = compose.add(builder, x, compose.scale_shift(builder, cube, gate.factor / gate.shift, None))
     return compose.scale_shift(builder, total, gate.shift * z.factor, None)
+
+
+def _stepped(builder: Builder, z: Line, gate: Line, shape: tuple[int, ...]) -> int | None:
+    """`z (s + f step(k z))` is `s z + f relu(z)`, and for negative k `(s + f) z - f relu(z)`."""
+    k = None if (inside := _operand(builder, gate.x, Step)) is None else _same(builder, z, inside)
+    return None if k is None else bent(builder, z, gate.shift, gate.factor, float(k.value) > 0, shape)
+
+
+def bent(builder: Builder, z: Line, base: Constant, more: Constant, above: bool, shape: tuple[int, ...]) -> int:
+    """`base * z`, and `more * z` besides where z.x is positive (for `above`), or negative; `z` is without a shift."""
+    slope, bend = (base, more) if above else (base + more, -more)
+    x = compose.reshape(builder, z.x, shape)
+    y = compose.scale_shift(builder, builder.add(ReLU(), x), bend * z.factor, None)
+    linear = slope * z.factor
+    return y if _is(linear, 0.0) else compose.add(builder, compose.scale_shift(builder, x, linear, None), y)
 
 
 def reciprocal(builder: Builder, x: int) -> int | None:

@@ -31,7 +31,7 @@ def capture(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, 
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            frozen = _plain(_copied(module)).eval()
+            frozen = _with_fixed_scales(_plain(_copied(module))).eval()
             result = frozen(example)
             program = _exported(frozen, example).run_decompositions({})
     except Exception as error:  # the module's own code runs here, and torch has a type for every failure
@@ -81,6 +81,35 @@ def _plain(module: torch.nn.Module) -> torch.nn.Module:
                 remove_weight_norm(part, name)
             elif kind == "SpectralNorm":
                 remove_spectral_norm(part, name)
+    return module
+
+
+class _Quantised(torch.nn.Module):
+    """Fake quantisation with the scales that a module has now."""
+
+    def __init__(self, part: Any) -> None:
+        super().__init__()
+        self.scale, self.zero = part.scale.detach().clone(), part.zero_point.detach().clone()
+        self.limits, self.axis = (int(part.quant_min), int(part.quant_max)), int(getattr(part, "ch_axis", -1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.axis >= 0 and self.scale.numel() > 1:
+            zero = self.zero.to(torch.int32)
+            return torch.fake_quantize_per_channel_affine(x, self.scale, zero, self.axis, *self.limits)
+        return torch.fake_quantize_per_tensor_affine(x, float(self.scale), int(self.zero), *self.limits)
+
+
+def _with_fixed_scales(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with fake quantisation as it is now: what would observe the data no longer does."""
+    from torch.ao.quantization import FakeQuantizeBase, ObserverBase
+
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, FakeQuantizeBase):
+                on = bool(child.fake_quant_enabled[0])
+                setattr(part, name, _Quantised(child) if on else torch.nn.Identity())
+            elif isinstance(child, ObserverBase):
+                setattr(part, name, torch.nn.Identity())
     return module
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from krelax.certificate.kernel.activations import Power, Rule, Square
 from krelax.certificate.kernel.activations.exponential import Exp, Log
+from krelax.certificate.kernel.activations.hyperbolic import Asin
 from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense
 from krelax.certificate.onnx import recognise
 from krelax.certificate.onnx.activations import activation
-from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, add, reduced, scaled, summed
+from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, ROUNDED, add, reduced, scaled, summed
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     Context,
@@ -141,3 +142,11 @@ def _logarithm(c: Context) -> Tensor:
     x = c.value()
     known = recognise.logarithm(c, x)
     return _act(c, x, Log()) if known is None else known
+
+
+@reads("Acos", forms=[form(7, 1)])
+def _arc_cosine(c: Context) -> Tensor:
+    """`pi / 2 - asin(x)`; pi / 2 is off by less than its rounding."""
+    x = c.value()
+    c.builder.only_real()
+    return scaled(c, _act(c, x, Asin()), -1.0, np.array(np.pi / 2), fuzz=ROUNDED)

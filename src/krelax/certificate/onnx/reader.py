@@ -20,6 +20,7 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     contraction,
     convolution,
     curves,
+    decisions,
     learned,
     moves,
     quantised,
@@ -108,6 +109,8 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor 
             _compare(graph, name, x)
 
 
+# Operators that take truths which depend on the input.
+_TRUTHS = {"And", "Cast", "Expand", "Identity", "Not", "Or", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Where"}
 # Operators that take whole numbers which depend on the input, and keep them as they are.
 _WHOLE = {
     "Cast", "Concat", "ConvInteger", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "MatMulInteger",
@@ -117,8 +120,9 @@ _WHOLE = {
 
 def _check_whole(call: Call, operands: Sequence[Tensor | Wide | None]) -> None:
     """Integers wrap around, so only some operators are read of them."""
-    if call.op not in _WHOLE and any(isinstance(x, Value) and x.dtype.kind != "f" for x in operands):
-        raise UnsupportedError("arithmetic of integers that depend on the input")
+    kinds = {x.dtype.kind for x in operands if isinstance(x, Value)}
+    if ("b" in kinds and call.op not in _TRUTHS) or (kinds & set("iu") and call.op not in _WHOLE):
+        raise UnsupportedError("arithmetic of integers or truths that depend on the input")
 
 
 def _compare(graph: Graph, name: str, x: Tensor | Wide) -> None:

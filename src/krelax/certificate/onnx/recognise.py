@@ -11,7 +11,19 @@ from math import nan, prod, sqrt
 
 import numpy as np
 
-from krelax.certificate.kernel.activations import GELU, HardSwish, Mish, Power, ReLU, Rule, SiLU, Square, Tanh, TanhGELU
+from krelax.certificate.kernel.activations import (
+    GELU,
+    HardSwish,
+    Mish,
+    Power,
+    ReLU,
+    Rule,
+    SiLU,
+    Square,
+    Step,
+    Tanh,
+    TanhGELU,
+)
 from krelax.certificate.kernel.activations.bounded import Erf, Softsign
 from krelax.certificate.kernel.activations.exponential import Exp, Softplus
 from krelax.certificate.kernel.activations.sigmoid import Sigmoid
@@ -33,7 +45,7 @@ class Line:
         self.x, self.factor, self.shift, self.exact = x, factor, shift, exact
 
 
-def _line(c: Context, x: int) -> Line:
+def line_of(c: Context, x: int) -> Line:
     factor, shift, exact = 1.0, 0.0, True
     for _ in range(_MOST):
         node = c.builder.node(x)
@@ -96,13 +108,13 @@ def gated(c: Context, a: Value, b: Value) -> Value | None:
     """The product of two values as a function of one number, None if it is none that is known."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return None
-    one, two = _line(c, a.node), _line(c, b.node)
+    one, two = line_of(c, a.node), line_of(c, b.node)
     if one.x == two.x:
         return _quadratic(c, one, two, a)
     for z, gate in ((one, two), (two, one)):
         if z.shift or c.builder.size(z.x) != c.builder.size(gate.x):
             continue
-        for rule in (_logistic, _half, _mish, _hard_swish, _cubic):
+        for rule in (_logistic, _half, _mish, _hard_swish, _cubic, _stepped):
             found = rule(c, z, gate, a)
             if found is not None:
                 return found
@@ -113,7 +125,7 @@ def _factor(c: Context, z: Line, node: int | None) -> float | None:
     """k where a node is `k * z.x`."""
     if node is None:
         return None
-    inner = _line(c, node)
+    inner = line_of(c, node)
     return inner.factor if inner.x == z.x and not inner.shift and inner.factor else None
 
 
@@ -149,13 +161,13 @@ def _half(c: Context, z: Line, gate: Line, like: Value) -> Value | None:
 
 
 def _tanh_form(c: Context, z: Line, inside: int) -> TanhGELU | None:
-    total = _line(c, inside)
+    total = line_of(c, inside)
     node = c.builder.node(total.x)
     if not isinstance(node, Affine) or len(node.maps) != 2 or total.shift or node.bias is not None or node.fuzz:
         return None
     if not all(isinstance(m, Scale) and (np.asarray(m.factor) == 1).all() for m in node.maps):
         return None
-    parts = [_line(c, x) for x in node.inputs]
+    parts = [line_of(c, x) for x in node.inputs]
     linear, cubic = parts if parts[0].x == z.x else parts[::-1]
     there = c.builder.node(cubic.x)
     if linear.x != z.x or linear.shift or cubic.shift or not isinstance(there, Activation):
@@ -175,11 +187,11 @@ def _mish(c: Context, z: Line, gate: Line, like: Value) -> Value | None:
 
 def _hard_swish(c: Context, z: Line, gate: Line, like: Value) -> Value | None:
     outer = _inside(c, gate.x, ReLU)
-    middle = None if outer is None else _line(c, outer)
+    middle = None if outer is None else line_of(c, outer)
     inner = None if middle is None else _inside(c, middle.x, ReLU)
     if middle is None or inner is None:
         return None
-    start, height = _line(c, inner), middle.shift
+    start, height = line_of(c, inner), middle.shift
     exact = gate.exact and middle.exact and start.exact
     if start.x != z.x or middle.factor != -1 or not exact or start.factor <= 0 or height <= 0:
         return None
@@ -225,9 +237,31 @@ def _plainly(c: Context, x: int, factor: float, size: int) -> int:
     return x if factor == 1 else c.builder.add(Affine((x,), (Scale(np.array([factor])),), size))
 
 
+def _stepped(c: Context, z: Line, gate: Line, like: Value) -> Value | None:
+    """`z (s + f step(k z))` is `s z + f relu(z)`, and for negative k `(s + f) z - f relu(z)`."""
+    k = _factor(c, z, _inside(c, gate.x, Step))
+    if k is None or not gate.exact:
+        return None
+    return bent(c, z, (gate.shift, gate.factor) if k > 0 else (gate.shift + gate.factor, -gate.factor), like)
+
+
+def bent(c: Context, z: Line, slopes: tuple[float, float], like: Value) -> Value:
+    """The first slope times z, and the second one times relu(z.x): both are right but for one rounding."""
+    slope, bend = slopes
+    if not np.isfinite([slope, bend]).all():
+        raise UnsupportedError("a bend whose slopes overflow")
+    size = prod(like.shape)
+    c.builder.only_real()
+    y = _scaled(c, c.builder.add(Activation((z.x,), ReLU(), size)), bend * z.factor, size)
+    if slope:
+        one = Scale(np.ones(1))
+        y = c.builder.add(Affine((_scaled(c, z.x, slope * z.factor, size), y), (one, one), size))
+    return Value(y, like.shape, like.dtype)
+
+
 def reciprocal(c: Context, x: Value) -> Value | None:
     """`1 / (f (1 + exp(z))) = sigmoid(-z) / f`."""
-    below = _line(c, x.node)
+    below = line_of(c, x.node)
     z = _inside(c, below.x, Exp)
     if z is None or _side(below) != 1:
         return None
@@ -238,7 +272,7 @@ def quotient(c: Context, a: Value, b: Value) -> Value | None:
     """`z / (1 + k |z|)`: softsign of `k z`, divided by k."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return None
-    above, below = _line(c, a.node), _line(c, b.node)
+    above, below = line_of(c, a.node), line_of(c, b.node)
     inside = _of_absolute(c, below.x)
     k = None if inside is None else _factor(c, above, inside)
     if k is None or above.shift or below.shift != 1 or not below.exact or k * below.factor <= 0:
@@ -264,7 +298,7 @@ def _of_absolute(c: Context, x: int) -> int | None:
 
 def logarithm(c: Context, x: Value) -> Value | None:
     """`log(1 + exp(z))` is softplus, and `log(sigmoid(z))` is minus softplus of `-z`."""
-    inside = _line(c, x.node)
+    inside = line_of(c, x.node)
     z = _inside(c, inside.x, Exp)
     if z is not None and inside.exact and (inside.factor, inside.shift) == (1.0, 1.0):
         return _made(c, Softplus(), z, 1.0, 1.0, x)

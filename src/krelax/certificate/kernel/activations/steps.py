@@ -149,6 +149,21 @@ class Sign(Jumping):
 
 
 @dataclass(frozen=True)
+class Step(Jumping):
+    """1 above zero, 0 below, and at zero one of them."""
+
+    name = "step"
+    at: float = 0.0
+
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
+        return np.where((z > 0) | ((z == 0) & (self.at == 1)), 1.0, 0.0), 0.0
+
+    def corners(self, lower: Floats, upper: Floats) -> list[Corner]:
+        zero = np.zeros(lower.shape)
+        return [(zero, zero, 0.0, (lower <= 0) & (upper >= 0)), (zero, zero + 1, 0.0, (lower <= 0) & (upper >= 0))]
+
+
+@dataclass(frozen=True)
 class Threshold(Jumping):
     """z above a limit, else another number."""
 
