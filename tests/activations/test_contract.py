@@ -89,7 +89,8 @@ def representable(entry: Elementwise, dtype: torch.dtype) -> list[Interval]:
 def ordinary(entry: Elementwise) -> list[Interval]:
     """A few intervals, neither small nor large."""
     if not entry.total:
-        return [(0.5, 3.0), (0.25, 1.0), (2.0, 2.5)]
+        some = [(0.5, 3.0), (0.25, 1.0), (2.0, 2.5), (-0.5, 0.75), (0.125, 0.875)]
+        return [i for i in some if entry.takes(*i, torch.float64)][:3]
     return [(-2.0, 3.0), (-1.0, 0.5), (0.25, 1.0), (-4.0, -0.5)]
 
 

@@ -34,6 +34,11 @@ class Jumping(Curve):
 
     slopes: tuple[float, ...] = (0.0,)
     profile = Profile("0")
+    jumps = True
+
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        """Of steps of height and width 1 that is z."""
+        return z
 
     @abstractmethod
     def corners(self, lower: Tensor, upper: Tensor) -> list[Corner]:
@@ -161,6 +166,9 @@ class Quantise(Round):
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].round().clamp(self.low, self.high)
 
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        return z.clamp(self.low, self.high)
+
     def corners(self, lower: Tensor, upper: Tensor) -> list[Corner]:
         first, last = self.low + 0.5, self.high - 0.5
         inside = [c._replace(z=c.z.clamp(first, last)) for c in super().corners(lower, upper)]
@@ -183,6 +191,13 @@ class _Broken(Jumping):
         for t, slope in zip(self.breaks, self.slopes[1:], strict=True):
             steep = torch.where(z >= t, slope, steep)
         return steep
+
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        ramp = self.derivative(z) * z
+        for i, t in enumerate(self.breaks):
+            rise = (self.slopes[i + 1] - self.slopes[i]) * t + self.shifts[i + 1] - self.shifts[i]
+            ramp = ramp + rise * ((z - t) / width).clamp(-1, 1) / 2
+        return ramp
 
     def corners(self, lower: Tensor, upper: Tensor) -> list[Corner]:
         corners = []
