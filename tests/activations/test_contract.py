@@ -308,6 +308,8 @@ def test_neurons_are_split_inside_their_intervals(entry: Elementwise, dtype: tor
     around = (low < -0.1) & (high > 0.1) & (high - low < 20)
     if not entry.total:
         around = (low > 0.1) & (low + 1 < high) & (high < 9)
+        if not around.any():  # a short domain
+            around = (low < -0.1) & (high > 0.1)
     assert around.any()
     if not entry.jumps:  # one of whose pieces may have the whole jump
         assert worth[around].all() == (entry.op.leak != 1)  # which is linear everywhere

@@ -28,6 +28,7 @@ def capture(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, 
     writes to its buffers or its input, or computes in half precision.
     """
     _require_full(module)
+    _require_floats(module)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -58,6 +59,16 @@ def _require_full(module: torch.nn.Module) -> None:
             f"a module in half precision, which rounds every result ({half[0]}); give copy.deepcopy(module).float(), "
             "whose weights are the same numbers"
         )
+
+
+def _require_floats(module: torch.nn.Module) -> None:
+    """Modules of quantised numbers are no graphs that PyTorch can export."""
+    for name, part in module.named_modules():
+        if ".quantized" in type(part).__module__:
+            raise UnsupportedError(
+                f"{name or 'the module'} computes with quantised numbers; give the module with fake quantisation, "
+                "before it is converted, or export it as ONNX"
+            )
 
 
 def _copied(module: torch.nn.Module) -> torch.nn.Module:
