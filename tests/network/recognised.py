@@ -69,6 +69,10 @@ FORMS: dict[str, tuple[list[NodeProto], list[str]]] = {
     "sigmoid, reciprocal": (_nodes("n = Neg(x)", "e = Exp(n)", "p = Add(e, 1)", "y = Reciprocal(p)"), ["Sigmoid"]),
     "softsign": (_nodes("b = Abs(x)", "p = Add(b, 1)", "y = Div(x, p)"), ["Softsign"]),
     "softsign, scaled": (_nodes("k = Mul(x, 2)", "b = Abs(k)", "p = Add(b, 1)", "y = Div(x, p)"), ["Softsign"]),
+    "power of a base": (_nodes("y = Pow(2, x)"), ["Exp"]),
+    "unit length": ([node("LpNormalization", "x", "y")], ["Square", "ReciprocalSqrt", "Product"]),
+    "unit sum": ([node("LpNormalization", "x", "y", axis=0, p=1)], ["ReLU", "ReLU", "Reciprocal", "Product"]),
+    "logarithm of a sum": ([*_nodes("e = Exp(x)"), node("ReduceLogSum", "e", "y", axes=[1])], ["Exp", "Log"]),
     "step": (_nodes("c = Greater(x, 0.1)", "y = Where(c, 1, -1)"), ["Step"]),
     "step, not below": (_nodes("c = GreaterOrEqual(x, 0.5)", "d = Not(c)", "y = Where(d, 2, 1)"), ["Step"]),
     "both": (

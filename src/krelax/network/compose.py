@@ -93,9 +93,19 @@ def scale_shift(builder: Builder, x: int, factor: Constant | None, shift: Consta
     if not constants:
         return x
     shape = joint_shape(builder.shape(x), *(c.shape for c in constants))
+    if shift is not None and bool((shift.value == -inf).any()):
+        kept, finite = masked(shift, shape)
+        return builder.hide(scale_shift(builder, x, factor, finite), kept)
     return builder.add(
         Scale(_value(factor), _value(shift), _error(factor), _error(shift)), broadcast(builder, x, shape)
     )
+
+
+def masked(shift: Constant, shape: Shape) -> tuple[NDArray[np.bool_], Constant]:
+    """Where a constant in a shape is not minus infinity, and the constant with zeros there."""
+    kept = shift.value != -inf
+    finite = Constant(torch.where(kept, shift.value, 0.0), None if shift.error is None else shift.errors())
+    return np.broadcast_to(kept.numpy(), shape), finite
 
 
 def _value(constant: Constant | None) -> Tensor | None:

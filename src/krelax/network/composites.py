@@ -71,8 +71,10 @@ def arc_cosine(builder: Builder, x: int) -> int:
 
 def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: NDArray[np.bool_] | None = None) -> int:
     """Softmax along an axis, or its logarithm. With a mask, of the shape of `x`, only entries where it is true take
-    part, and others become zero."""
+    part, and others become zero; so do minus infinities."""
+    x, finite = builder.shown(x)
     shape = builder.shape(x)
+    mask = finite if mask is None else mask if finite is None else finite & mask
     order = [*(a for a in range(len(shape)) if a != axis), axis]
     last = transpose(builder, x, order)
     kept = None if mask is None else np.broadcast_to(mask, shape).transpose(order)

@@ -122,7 +122,7 @@ def _constants(program: ExportedProgram) -> dict[str, Any]:
 
 
 def _finite(tensor: Tensor, name: str) -> Any:
-    if not tensor.isfinite().all():
+    if not (tensor.isfinite() | tensor.isneginf()).all():
         raise InputError(f"tensor {name!r} holds NaN or infinity; train or load the module again")
     plain = tensor.detach().cpu().clone()  # no memory shared with the module
     return Constant.of(plain) if plain.is_floating_point() else plain

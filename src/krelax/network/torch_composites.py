@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod, sqrt
+from math import inf, prod, sqrt
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from krelax.errors import UnsupportedError
 from krelax.network import compose, composites, decisions, recurrent
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
-from krelax.network.contractions import einsum, transpose
+from krelax.network.contractions import einsum, transpose, where
 from krelax.network.products import matmul, multiply
 from krelax.network.recurrent import Cell, State, Weights
 from krelax.network.torch_moves import move
@@ -264,7 +264,9 @@ def _choose(c: Call) -> int | list[int]:
     """Entries of two tensors by a truth; one that does not depend on the input only moves them."""
     name = "mask" if c.name == "masked_fill" else "condition"
     if not isinstance(c[name], Branch):
-        return move(c)
+        a, b = (c.operand(n) for n in (("value", "self") if c.name == "masked_fill" else ("self", "other")))
+        endless = any(isinstance(o, Constant) and bool((o.value == -inf).all()) for o in (a, b))
+        return where(c.builder, np.asarray(c[name].numpy(), np.bool_), a, b) if endless else move(c)
     if c.name == "masked_fill":
         return decisions.choose(c.builder, c[name].index, c.operand("value"), c.operand("self"))
     return decisions.choose(c.builder, c[name].index, c.operand("self"), c.operand("other"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ MAKES = {
 
 def number(value: float, dtype: torch.dtype) -> Constant:
     """A Python number of a module. It takes part in the type of the tensors it meets, so it is rounded to that."""
-    return Constant.of(torch.tensor(value, dtype=dtype if dtype.is_floating_point else torch.float64)).checked()
+    constant = Constant.of(torch.tensor(value, dtype=dtype if dtype.is_floating_point else torch.float64))
+    return constant if value == -inf else constant.checked()  # which masks have
 
 
 def evaluate(

@@ -14,10 +14,11 @@ from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense
 from krelax.certificate.onnx import recognise
-from krelax.certificate.onnx.activations import activation
+from krelax.certificate.onnx.activations import absolute, activation
 from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, ROUNDED, add, reduced, scaled, summed
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
+    Attribute,
     Context,
     Tensor,
     Value,
@@ -117,6 +118,25 @@ def _of_channels(parameter: Floats, shape: Shape, repeats: int) -> Floats:
     if parameter.shape != (shape[1] // repeats,):
         raise InputError(f"a scale or shift of shape {list(parameter.shape)} for {shape[1]} channels")
     return np.repeat(parameter, repeats).reshape(-1, *[1] * (len(shape) - 2))
+
+
+@reads("LpNormalization", forms=[form(7, 1, axis=integer(-1), p=Attribute("int", 2, frozenset({1, 2})))])
+def _lp_normalised(c: Context) -> Tensor:
+    x = c.value()
+    (axis,) = normal_axes([c.get("axis")], len(x.shape), True)
+    shape = tuple(1 if i == axis else n for i, n in enumerate(x.shape))
+    terms = absolute(c, x) if c.get("p") == 1 else _act(c, x, Square())
+    total = summed(c, terms, [axis], shape)
+    total = total if c.get("p") == 1 else _act(c, total, Sqrt())
+    return products(c, x, reciprocal(c, total))
+
+
+@reads("ReduceLogSum", forms=[form(7, 1, **OF_ATTRIBUTES), form(18, 1, 2, **OF_OPERANDS)])
+def _log_sum(c: Context) -> Tensor:
+    axes, shape = reduced(c)
+    total = summed(c, c.value(), axes, shape)
+    known = recognise.logarithm(c, total)
+    return _act(c, total, Log()) if known is None else known
 
 
 @reads("ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", forms=[
