@@ -73,6 +73,10 @@ FORMS: dict[str, tuple[list[NodeProto], list[str]]] = {
     "unit length": ([node("LpNormalization", "x", "y")], ["Square", "ReciprocalSqrt", "Product"]),
     "unit sum": ([node("LpNormalization", "x", "y", axis=0, p=1)], ["ReLU", "ReLU", "Reciprocal", "Product"]),
     "logarithm of a sum": ([*_nodes("e = Exp(x)"), node("ReduceLogSum", "e", "y", axes=[1])], ["Exp", "Log"]),
+    "tangent": (_nodes("t = Tanh(x)", "y = Tan(t)"), ["Tanh", "Tan"]),
+    "inverse sine": (_nodes("t = Tanh(x)", "y = Asin(t)"), ["Tanh", "Asin"]),
+    "inverse cosine": (_nodes("t = Tanh(x)", "y = Acos(t)"), ["Tanh", "Asin"]),
+    "inverse hyperbolic tangent": (_nodes("t = Sin(x)", "h = Mul(t, 0.5)", "y = Atanh(h)"), ["Sin", "Atanh"]),
     "step": (_nodes("c = Greater(x, 0.1)", "y = Where(c, 1, -1)"), ["Step"]),
     "step, not below": (_nodes("c = GreaterOrEqual(x, 0.5)", "d = Not(c)", "y = Where(d, 2, 1)"), ["Step"]),
     "both": (

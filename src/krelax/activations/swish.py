@@ -156,7 +156,7 @@ class TanhGELU(Gated):
     def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.clamp(-_SATURATED, _SATURATED)  # where infinity times zero is not yet near
         gate = self._inner(z).sigmoid()
-        inner, curve = 2 * self.gain * (1 + 3 * self.cube * z.square()), 12 * self.gain * self.cube * z
+        inner, curve = 2 * self.gain * (1 + 3 * self.cube * z.square()), 6 * (2 * self.gain) * self.cube * z
         bend = gate * (1 - gate)
         first, second = bend * inner, bend * (curve + inner.square() * (1 - 2 * gate))
         return gate + z * first, 2 * first + z * second
@@ -172,6 +172,8 @@ class TanhGELU(Gated):
 @cache
 def _shape_of(gain: float, cube: float) -> tuple[tuple[float, float], float, float]:
     """Where the tanh form with such constants turns and where it is least, by bisection, and its value there."""
+    if (gain, cube) == (_TANH_GAIN, _TANH_CUBE):
+        return (-1.4185040087908284, 1.4185040087908284), -0.7524614220710163, -0.17004075
     curve = TanhGELU(gain, cube)
 
     def zero(order: int, low: float, high: float) -> float:
