@@ -15,9 +15,12 @@ from krelax.activations import (
     ELU,
     GELU,
     Activation,
+    Asin,
     Atan,
+    Atanh,
     Ceil,
     Cos,
+    Cosh,
     Erf,
     Exp,
     Floor,
@@ -28,6 +31,7 @@ from krelax.activations import (
     Mish,
     Power,
     Product,
+    Quantise,
     Reciprocal,
     ReciprocalSqrt,
     Relaxation,
@@ -38,10 +42,13 @@ from krelax.activations import (
     Sign,
     SiLU,
     Sin,
+    Sinh,
     Softplus,
     Softsign,
     Sqrt,
     Square,
+    Step,
+    Tan,
     Tanh,
     TanhGELU,
     Threshold,
@@ -211,12 +218,19 @@ def _normal(z: Number) -> Number:
     return mpmath.erfc(-z / mpmath.sqrt(2)) / 2
 
 
-def _inner(z: Number) -> Number:
-    return 2 * mpmath.sqrt(2 / mpmath.pi) * (z + mpf(0.044715) * z**3)
+# The constants of the tanh form of GELU, and what they are in float32 and beside that.
+_GAIN, _CUBE = mpmath.sqrt(2 / mpmath.pi), mpf(0.044715)
+_OTHERS = ((0.7978845834732056, 0.044714998453855515), (0.7925, 0.04503))
 
 
-def _inner_rise(z: Number) -> Number:
-    return 2 * mpmath.sqrt(2 / mpmath.pi) * (1 + 3 * mpf(0.044715) * z * z)
+def _tanh_gelu(name: str, op: TanhGELU, gain: Number, cube: Number) -> Elementwise:
+    def inner(z: Number) -> Number:
+        return 2 * gain * (z + cube * z**3)
+
+    def rise(z: Number) -> Number:
+        return 2 * gain * (1 + 3 * cube * z * z) * _sigmoid(inner(z)) * _sigmoid(-inner(z))
+
+    return _gated(name, op, lambda z: _sigmoid(inner(z)), rise, lambda z: max(-4 * inner(z), mpf(0)))
 
 
 def _gated(
@@ -298,29 +312,46 @@ ELEMENTWISE = [
     ),
     _gated("silu", SiLU(), _sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
     _gated("gelu", GELU(), _normal, mpmath.npdf, lambda z: z * z if z < 0 else mpf(0)),
-    _gated(
-        "gelu-tanh",
-        TanhGELU(),
-        lambda z: _sigmoid(_inner(z)),
-        lambda z: (
-            2
-            * mpmath.sqrt(2 / mpmath.pi)
-            * (1 + 3 * mpf(0.044715) * z * z)
-            * _sigmoid(_inner(z))
-            * _sigmoid(-_inner(z))
-        ),
-        lambda z: max(-4 * _inner(z), mpf(0)),
-    ),
+    _tanh_gelu("gelu-tanh", TanhGELU(), _GAIN, _CUBE),
+    *(_tanh_gelu(f"gelu-tanh-{g:g}", TanhGELU(g, c), mpf(g), mpf(c)) for g, c in _OTHERS),
     _gated("mish", Mish(), _mish_gate, lambda z: (1 - _mish_gate(z) ** 2) * _sigmoid(z)),
     Elementwise("hard-swish", HardSwish(), _hard_swish, _slope(lambda s: [3 * s - mpf(1.5)])),
     Elementwise("sin", Sin(), mpmath.sin, _periods(lambda s: _both(mpmath.acos(s))), furthest=20.0),
     Elementwise(
         "cos", Cos(), mpmath.cos, _periods(lambda s: [-mpmath.asin(s), mpmath.pi + mpmath.asin(s)]), furthest=20.0
     ),
+    Elementwise(
+        "sinh", Sinh(), mpmath.sinh, _slope(lambda s: _both(mpmath.acosh(s)) if s >= 1 else []), furthest=600.0
+    ),
+    Elementwise("cosh", Cosh(), mpmath.cosh, _slope(lambda s: [mpmath.asinh(s)]), furthest=600.0),
+    Elementwise(
+        "tan",
+        Tan(),
+        mpmath.tan,
+        _slope(lambda s: _both(mpmath.atan(mpmath.sqrt(s - 1))) if s >= 1 else []),
+        lambda l, u: l > -1.57 and u < 1.57,
+    ),
+    Elementwise(
+        "asin",
+        Asin(),
+        mpmath.asin,
+        _slope(lambda s: _both(mpmath.sqrt(1 - 1 / s**2)) if s >= 1 else []),
+        lambda l, u: l >= -1 and u <= 1,
+    ),
+    Elementwise(
+        "atanh",
+        Atanh(),
+        mpmath.atanh,
+        _slope(lambda s: _both(mpmath.sqrt(1 - 1 / s)) if s >= 1 else []),
+        lambda l, u: l > -1 and u < 1,
+    ),
     _jumps("floor", Floor(), mpmath.floor, [0.0], whole=True),
     _jumps("ceil", Ceil(), mpmath.ceil, [0.0], whole=True),
     _jumps("round", Round(), mpmath.nint, [0.5], whole=True),
+    _jumps("quantise", Quantise(-2.0, 3.0), lambda z: min(max(mpmath.nint(z), mpf(-2)), mpf(3)), [0.5], whole=True),
     _jumps("sign", Sign(), mpmath.sign, [0.0]),
+    _jumps("step", Step(), lambda z: mpf(z > 0), [0.0]),
+    _jumps("step-1", Step(1.0), lambda z: mpf(z >= 0), [0.0]),
     _jumps("threshold", Threshold(0.25, 0.125), lambda z: z if z > 0.25 else mpf(0.125), [0.25]),
     _jumps("shrink-hard", Shrink(0.5), _shrunk(0.5, 0.0), [-0.5, 0.5]),
     _jumps("shrink-soft", Shrink(0.5, 0.5), _shrunk(0.5, 0.5), [-0.5, 0.5]),

@@ -16,7 +16,10 @@ import torch
 from tests.certificate.values import evaluate
 from tests.network.affine import AFFINE
 from tests.network.cases import Case
-from tests.network.functions import FUNCTIONS
+from tests.network.functions import BETWEEN, FUNCTIONS
+from tests.network.quantised import QUANTISED
+from tests.network.recognised import FORMS
+from tests.network.recognised import form as recognised
 from tests.network.test_onnx_folds import FOLDED, WHOLE, folded, whole
 from tests.run.files import model, node, tensor
 
@@ -180,6 +183,7 @@ CASES: dict[str, tuple[list[int], list[Any], dict[str, Any], int]] = {
 def run(data: bytes, x: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(data, options)
     kind = np.float64 if "double" in session.get_inputs()[0].type else np.float32
     return session.run(None, {session.get_inputs()[0].name: x.astype(kind)})[0]
@@ -222,10 +226,27 @@ def test_what_converters_write_is_read_as_krelax_reads_it(given: Case, tmp_path:
     agree_on_activations(tmp_path / "made.onnx")
 
 
-@pytest.mark.parametrize("given", FUNCTIONS, ids=str)
+@pytest.mark.parametrize("given", [*FUNCTIONS, *BETWEEN], ids=str)
 def test_functions_of_one_number_are_read_as_krelax_reads_them(given: Case, tmp_path: Path) -> None:
     onnx.save(given.model(), tmp_path / "made.onnx")
     agree((tmp_path / "made.onnx").read_bytes(), given.shape, 1)
+    agree_on_activations(tmp_path / "made.onnx")
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_quantised_operators_are_read_as_krelax_reads_them(name: str, tmp_path: Path) -> None:
+    onnx.save(QUANTISED[name], tmp_path / "made.onnx")
+    data = (tmp_path / "made.onnx").read_bytes()
+    agree(data, parse(data).shape, 1)
+    agree_on_activations(tmp_path / "made.onnx")
+    assert not read_network(data).single
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_functions_that_are_written_with_others_are_read_as_krelax_reads_them(name: str, tmp_path: Path) -> None:
+    onnx.save(recognised(name), tmp_path / "made.onnx")
+    data = (tmp_path / "made.onnx").read_bytes()
+    agree(data, parse(data).shape, 1)
     agree_on_activations(tmp_path / "made.onnx")
 
 
@@ -248,7 +269,9 @@ def test_whole_numbers_are_computed(op: str, values: list[Any], attributes: dict
 def test_every_operator_has_a_case() -> None:
     used = {n.op_type for _, nodes, _, _ in CASES.values() for n in nodes}
     used |= {given.op for given in (*AFFINE, *FOLDED)} | {op for op, _, _ in WHOLE}
-    used |= {given.op for given in FUNCTIONS} | {"Swish"}  # which no runtime here has
+    used |= {given.op for given in (*FUNCTIONS, *BETWEEN)} | {"Swish"}  # which no runtime here has
+    used |= {n.op_type for made in QUANTISED.values() for n in made.graph.node}
+    used |= {n.op_type for nodes, _ in FORMS.values() for n in nodes}
     used -= {"NonZero", "EyeLike"}  # which the checker does not evaluate
     assert {op for op in OPERATORS if not op.startswith("ai.onnx.ml.")} == used
 

@@ -5,33 +5,41 @@ from __future__ import annotations
 from krelax.activations.base import Activation, Lines, Relaxation, Rule, Splits, Support
 from krelax.activations.bounded import Atan, Erf, Softsign
 from krelax.activations.exponential import ELU, Exp, Log, Softplus
+from krelax.activations.hyperbolic import Asin, Atanh, Cosh, Sinh, Tan
 from krelax.activations.leaky_relu import LeakyReLU
 from krelax.activations.maximum import Max
 from krelax.activations.power import Power, Reciprocal, ReciprocalSqrt, Sqrt, Square
 from krelax.activations.product import Product
 from krelax.activations.relu import ReLU
 from krelax.activations.sigmoid import Sigmoid
-from krelax.activations.steps import Ceil, Floor, Round, Shrink, Sign, Threshold
+from krelax.activations.steps import Ceil, Floor, Quantise, Round, Shrink, Sign, Step, Threshold
 from krelax.activations.swish import GELU, HardSwish, Mish, SiLU, TanhGELU
 from krelax.activations.tanh import Tanh
 from krelax.activations.wave import Cos, Sin
 
-_PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Max, Product, Sign, Threshold, Shrink, Floor, Ceil, Round)
+_PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Max, Product)
+_JUMPING: tuple[type[Activation], ...] = (Sign, Threshold, Shrink, Floor, Ceil, Round, Quantise, Step)
 _BOUNDED: tuple[type[Activation], ...] = (Sigmoid, Tanh, Erf, Atan, Softsign, Sin, Cos)
 _GATED: tuple[type[Activation], ...] = (SiLU, GELU, TanhGELU, Mish, HardSwish)
+_HYPERBOLIC: tuple[type[Activation], ...] = (Sinh, Cosh, Tan, Asin, Atanh)
 _GROWING: tuple[type[Activation], ...] = (Exp, Log, Softplus, ELU)
 _POWERS: tuple[type[Activation], ...] = (Square, Sqrt, Reciprocal, ReciprocalSqrt, Power)
 
-ACTIVATIONS: dict[str, type[Activation]] = {a.name: a for a in (*_PIECEWISE, *_BOUNDED, *_GATED, *_GROWING, *_POWERS)}
+ACTIVATIONS: dict[str, type[Activation]] = {
+    a.name: a for a in (*_PIECEWISE, *_JUMPING, *_BOUNDED, *_GATED, *_GROWING, *_HYPERBOLIC, *_POWERS)
+}
 
 __all__ = [
     "ACTIVATIONS",
     "ELU",
     "GELU",
     "Activation",
+    "Asin",
     "Atan",
+    "Atanh",
     "Ceil",
     "Cos",
+    "Cosh",
     "Erf",
     "Exp",
     "Floor",
@@ -43,6 +51,7 @@ __all__ = [
     "Mish",
     "Power",
     "Product",
+    "Quantise",
     "ReLU",
     "Reciprocal",
     "ReciprocalSqrt",
@@ -54,12 +63,15 @@ __all__ = [
     "Sigmoid",
     "Sign",
     "Sin",
+    "Sinh",
     "Softplus",
     "Softsign",
     "Splits",
     "Sqrt",
     "Square",
+    "Step",
     "Support",
+    "Tan",
     "Tanh",
     "TanhGELU",
     "Threshold",

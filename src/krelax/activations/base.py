@@ -91,6 +91,7 @@ class Activation(Op):
 
     name: ClassVar[str]
     published: ClassVar[bool] = False  # whether bounds of layers by closed-form slopes replace those by intervals
+    jumps: ClassVar[bool] = False  # whether descents need what `smeared` says
     work: ClassVar[float] = 500.0  # products of two numbers that crossing one neuron takes as long as
 
     def shape(self, *inputs: Shape) -> Shape:
@@ -114,6 +115,11 @@ class Activation(Op):
         `a - slope * z = (z0 - p)(z1 - q) - p q`. Both factors are of z itself if z is one number. None for any other.
         """
         return None
+
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        """Something with a gradient that goes on where the function jumps: ramps, so wide to either side of a jump. A
+        proposal."""
+        return self.forward(z)
 
     @abstractmethod
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:

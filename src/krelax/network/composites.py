@@ -7,14 +7,15 @@ is `1 / (1 + sum exp(x_j - x_i))` over the others, which lies between 0 and 1 wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import pi, prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from krelax.activations import Exp, Log, Reciprocal, ReciprocalSqrt, Sqrt, Square
+from krelax.activations import Asin, Exp, Log, Reciprocal, ReciprocalSqrt, Sqrt, Square
 from krelax.errors import InputError, UnsupportedError
+from krelax.network import recognise
 from krelax.network.compose import (
     Operand,
     add,
@@ -31,24 +32,44 @@ from krelax.network.contractions import transpose
 from krelax.network.graph import Builder
 from krelax.network.linear import Add, Sum
 from krelax.network.ops import Gather, normal_axes
-from krelax.network.products import matmul, multiply, plain, require
+from krelax.network.products import matmul, multiply, require
+from krelax.network.recognise import plain
 
 
 def divide(builder: Builder, a: Operand, b: Operand) -> int:
-    """`a / b`, elementwise; at least one operand is a node. The reciprocal of a square root is one activation."""
+    """`a / b`, elementwise; at least one operand is a node."""
     if isinstance(b, Constant):
         if isinstance(a, Constant):
             raise UnsupportedError("both operands are constants; fold them before importing")
         return scale_shift(builder, a, b.reciprocal(), None)
-    root = builder.node(plain(builder, b))
-    if isinstance(root.op, Sqrt):
-        inverse = reshape(builder, builder.add(ReciprocalSqrt(), *root.inputs), builder.shape(b))
-    else:
-        inverse = builder.add(Reciprocal(), b)
-    result = multiply(builder, a, inverse)
+    if isinstance(a, int) and (known := recognise.quotient(builder, a, b)) is not None:
+        return known
+    result = multiply(builder, a, reciprocal(builder, b))
     if not isinstance(a, Constant) and _adds_up(builder, a, b):
         builder.shares.add(result)
     return result
+
+
+def reciprocal(builder: Builder, b: int) -> int:
+    """`1 / b`. Of a square root, or of one and an exponential, it is one activation."""
+    if (known := recognise.reciprocal(builder, b)) is not None:
+        return known
+    root = builder.node(plain(builder, b))
+    if isinstance(root.op, Sqrt):
+        return reshape(builder, builder.add(ReciprocalSqrt(), *root.inputs), builder.shape(b))
+    return builder.add(Reciprocal(), b)
+
+
+def logarithm(builder: Builder, x: int) -> int:
+    """`log(x)`, which of some functions is another one."""
+    known = recognise.logarithm(builder, x)
+    return builder.add(Log(), x) if known is None else known
+
+
+def arc_cosine(builder: Builder, x: int) -> int:
+    """`acos(x) = pi / 2 - asin(x)`."""
+    quarter = Constant(torch.tensor(pi / 2, dtype=torch.float64), torch.tensor(2.0**-53, dtype=torch.float64))
+    return scale_shift(builder, builder.add(Asin(), x), Constant.of(-1.0), quarter)
 
 
 def _adds_up(builder: Builder, a: int, b: int) -> bool:
@@ -63,8 +84,10 @@ def _adds_up(builder: Builder, a: int, b: int) -> bool:
 
 def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: NDArray[np.bool_] | None = None) -> int:
     """Softmax along an axis, or its logarithm. With a mask, of the shape of `x`, only entries where it is true take
-    part, and others become zero."""
+    part, and others become zero; so do minus infinities."""
+    x, finite = builder.shown(x)
     shape = builder.shape(x)
+    mask = finite if mask is None else mask if finite is None else finite & mask
     order = [*(a for a in range(len(shape)) if a != axis), axis]
     last = transpose(builder, x, order)
     kept = None if mask is None else np.broadcast_to(mask, shape).transpose(order)

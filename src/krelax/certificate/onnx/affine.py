@@ -31,6 +31,7 @@ from krelax.certificate.onnx.operator import (
     real,
 )
 from krelax.certificate.onnx.products import of_matrices, products, reciprocal
+from krelax.certificate.onnx.recognise import quotient
 from krelax.errors import InputError, UnsupportedError
 
 # Relative error of a coefficient computed in float64 by a few operations.
@@ -135,6 +136,8 @@ def _mul(c: Context) -> Tensor:
 def _div(c: Context) -> Tensor:
     a, b = c.given(0), c.given(1)
     if isinstance(b, Value):
+        if isinstance(a, Value) and (known := quotient(c, a, b)) is not None:
+            return known
         inverse = reciprocal(c, b)
         if not isinstance(a, Value):
             return scaled(c, inverse, c.factor(0))

@@ -9,13 +9,16 @@ import numpy as np
 
 from krelax.certificate.kernel.activations import Power, Rule, Square
 from krelax.certificate.kernel.activations.exponential import Exp, Log
+from krelax.certificate.kernel.activations.hyperbolic import Asin
 from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense
-from krelax.certificate.onnx.activations import activation
-from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, add, reduced, scaled, summed
+from krelax.certificate.onnx import recognise
+from krelax.certificate.onnx.activations import absolute, activation
+from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, ROUNDED, add, reduced, scaled, summed
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
+    Attribute,
     Context,
     Tensor,
     Value,
@@ -28,7 +31,7 @@ from krelax.certificate.onnx.operator import (
     reads,
     real,
 )
-from krelax.certificate.onnx.products import products
+from krelax.certificate.onnx.products import products, reciprocal
 from krelax.errors import InputError, UnsupportedError
 
 
@@ -119,6 +122,25 @@ def _of_channels(parameter: Floats, shape: Shape, repeats: int) -> Floats:
     return np.repeat(parameter, repeats).reshape(-1, *[1] * (len(shape) - 2))
 
 
+@reads("LpNormalization", forms=[form(7, 1, axis=integer(-1), p=Attribute("int", 2, frozenset({1, 2})))])
+def _lp_normalised(c: Context) -> Tensor:
+    x = c.value()
+    (axis,) = normal_axes([c.get("axis")], len(x.shape), True)
+    shape = tuple(1 if i == axis else n for i, n in enumerate(x.shape))
+    terms = absolute(c, x) if c.get("p") == 1 else _act(c, x, Square())
+    total = summed(c, terms, [axis], shape)
+    total = total if c.get("p") == 1 else _act(c, total, Sqrt())
+    return products(c, x, reciprocal(c, total))
+
+
+@reads("ReduceLogSum", forms=[form(7, 1, **OF_ATTRIBUTES), form(18, 1, 2, **OF_OPERANDS)])
+def _log_sum(c: Context) -> Tensor:
+    axes, shape = reduced(c)
+    total = summed(c, c.value(), axes, shape)
+    known = recognise.logarithm(c, total)
+    return _act(c, total, Log()) if known is None else known
+
+
 @reads("ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", forms=[
     form(7, 1, **OF_ATTRIBUTES), form(18, 1, 2, **OF_OPERANDS),
 ])  # fmt: skip
@@ -130,3 +152,23 @@ def _reduced(c: Context) -> Tensor:
     total = summed(c, _act(c, c.value(), inner), axes, shape)
     outer = {"ReduceL2": Sqrt(), "ReduceLogSumExp": Log()}.get(c.call.op)
     return total if outer is None else _act(c, total, outer)
+
+
+@reads("Reciprocal", forms=[form(7, 1)])
+def _reciprocal(c: Context) -> Tensor:
+    return reciprocal(c, c.value())
+
+
+@reads("Log", forms=[form(7, 1)])
+def _logarithm(c: Context) -> Tensor:
+    x = c.value()
+    known = recognise.logarithm(c, x)
+    return _act(c, x, Log()) if known is None else known
+
+
+@reads("Acos", forms=[form(7, 1)])
+def _arc_cosine(c: Context) -> Tensor:
+    """`pi / 2 - asin(x)`; pi / 2 is off by less than its rounding."""
+    x = c.value()
+    c.builder.only_real()
+    return scaled(c, _act(c, x, Asin()), -1.0, np.array(np.pi / 2), fuzz=ROUNDED)

@@ -229,7 +229,7 @@ def _cast(c: Context) -> Tensor:
     x, to = c.operand(0), element_type(c.get("to") or 0)
     if not isinstance(x, Value):
         return _converted(x, to)
-    if to not in _FLOATS:
+    if to not in _FLOATS and not (to == np.int32 and x.dtype.kind in "iu"):
         raise UnsupportedError(f"a cast of what depends on the input to {to}; only float32 and float64 are supported")
     return Value(x.node, x.shape, to)
 
