@@ -32,9 +32,10 @@ _ROUNDING = 2.0**-46
 
 @dataclass(frozen=True, eq=False)
 class Transformed(Activation):
-    """Pixels of `picture`, `(channels, height, width)`, after `steps`, and up to `slack` beside it, in the range `ends`.
+    """Pixels of `picture`, `(channels, height, width)`, after `steps`; then up to `slack` beside it, in the range `ends`;
+    and then up to `rounding` beside that, wherever it is.
 
-    The operand has the parameters for every pixel, `(channels, height, width, parameters)`, the same for all of them.
+    Its value is the transformed pixel, without slack, and its relaxation has all of it. The operand has the parameters for every pixel, `(channels, height, width, parameters)`, the same for all of them.
     """
 
     name = "transformed"
@@ -45,6 +46,7 @@ class Transformed(Activation):
     steps: tuple[Transformation, ...]
     ends: tuple[float, float] | None = None
     slack: float = 0.0
+    rounding: float = 0.0
 
     def shape(self, *inputs: Shape) -> Shape:
         return inputs[0][:-1]
@@ -66,7 +68,7 @@ class Transformed(Activation):
         return transformed(self.steps, self.picture, jets, self.ends)
 
     def near(self, found: Jet) -> tuple[Jet, Jet]:
-        """The least and the largest that a pixel may be, given the transformed one."""
+        """The least and the largest that a pixel may be, given the transformed one, but for `rounding`."""
         if not self.slack:
             return found, found
         sides = found - self.slack, found + self.slack
@@ -173,7 +175,10 @@ def _fitted(op: Transformed, lower: Tensor, upper: Tensor, parts: int) -> _Plane
     slope = _fit((points[0].value.lower + points[1].value.upper) / 2, step)
     below = _beside(whole[0], points[0], slope, step, radius)
     above = -_beside(-whole[1], -points[1], -slope, step, radius)
-    return _Planes(centre, slope, below, above, whole[0].value.lower.amin(1), whole[1].value.upper.amax(1))
+    planes, interval = (outward(low - op.rounding, high + op.rounding) for low, high in (
+        (below, above), (whole[0].value.lower.amin(1), whole[1].value.upper.amax(1)),
+    ))  # fmt: skip
+    return _Planes(centre, slope, planes.lower, planes.upper, interval.lower, interval.upper)
 
 
 def _grid(lower: Tensor, upper: Tensor, parts: int) -> tuple[Tensor, Tensor]:

@@ -25,12 +25,13 @@ class Counterexample:
     """An input inside the region as it is written, in the type of the original model, and what that answered to it.
 
     Where the region holds no number of that type, `exact` has the entries, flattened, as text, and `x` the numbers next
-    to them.
+    to them. Where images are transformed, `parameters` says how.
     """
 
     x: NDArray[Any]
     y: NDArray[Any]
     exact: Mapping[int, str] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
