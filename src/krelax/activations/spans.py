@@ -1,9 +1,9 @@
 """Intervals of float64 numbers, and of numbers with their derivatives: what is true of a function over many boxes.
 
 Every operation is rounded outward, so the results contain every value that the function of real numbers takes (Moore
-1966). A `Jet` is an interval with intervals of its derivatives by a few parameters: automatic differentiation in forward
-mode. The functions need not be smooth. They must be continuous and smooth in pieces: derivatives are those of all
-pieces that a box may touch, and then the mean value theorem holds with them.
+1966). A `Jet` is an interval with intervals of its derivatives by a few parameters: automatic differentiation, forward.
+The functions need not be smooth. They must be continuous and smooth in pieces: derivatives are those of all pieces that
+a box may touch, and then the mean value theorem holds with them.
 """
 
 from __future__ import annotations

@@ -32,10 +32,11 @@ _ROUNDING = 2.0**-46
 
 @dataclass(frozen=True, eq=False)
 class Transformed(Activation):
-    """Pixels of `picture`, `(channels, height, width)`, after `steps`; then up to `slack` beside it, in the range `ends`;
-    and then up to `rounding` beside that, wherever it is.
+    """Pixels of `picture`, `(channels, height, width)`, after `steps`; then up to `slack` beside that, in the range
+    `ends`; and then up to `rounding` beside that, wherever it is.
 
-    Its value is the transformed pixel, without slack, and its relaxation has all of it. The operand has the parameters for every pixel, `(channels, height, width, parameters)`, the same for all of them.
+    Its value is the transformed pixel, without slack, and its relaxation has all of it. The operand has the parameters
+    for every pixel, `(channels, height, width, parameters)`, the same for all of them.
     """
 
     name = "transformed"
@@ -136,7 +137,10 @@ class Planes(Relaxation):
             yield lower, self._planes.slope
 
     def losses(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        width, middle = (self._planes.above - self._planes.below).unsqueeze(-1), _pixels(self._planes.centre, self.lower)
+        width, middle = (
+            (self._planes.above - self._planes.below).unsqueeze(-1),
+            _pixels(self._planes.centre, self.lower),
+        )
         return (width.expand(self.lower.shape),) * 2, (middle.expand(self.lower.shape),) * 2
 
 
@@ -155,7 +159,7 @@ def _planes(op: Transformed, lower: Tensor, upper: Tensor) -> _Planes:
 
 def _fitted(op: Transformed, lower: Tensor, upper: Tensor, parts: int) -> _Planes:
     """The planes of boxes, each cut into so many parts along each parameter."""
-    boxes, count = lower.shape
+    boxes = len(lower)
     first, last = _grid(lower, upper, parts)
     middle = (first / 2 + last / 2).clamp(first, last)
     radius = outward(middle, torch.maximum(last - middle, middle - first)).upper
@@ -211,5 +215,7 @@ def _beside(whole: Jet, points: Jet, slope: Tensor, step: Tensor, radius: Tensor
         by_mean = by_mean - s * m - torch.where(off.isnan(), torch.inf, off)
         by_range = by_range - s * m - s.abs() * r
     found = torch.fmax(by_mean, by_range).amin(1)
-    size = points.value.magnitude.amax(1) + (slope.abs() * (step.abs() + radius).amax(1).reshape(len(step), *dims, -1)).sum(-1)
+    size = points.value.magnitude.amax(1) + (
+        slope.abs() * (step.abs() + radius).amax(1).reshape(len(step), *dims, -1)
+    ).sum(-1)
     return found - _ROUNDING * (size + found.abs())

@@ -13,6 +13,7 @@ from krelax.activations.transformed import Transformed
 from krelax.network import compose
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder, Network, Replay
+from krelax.network.ops import Transpose
 
 Numbers = Sequence[Sequence[Fraction]]
 
@@ -36,7 +37,7 @@ def behind(network: Network, op: Transformed, count: int, last: bool, scaling: N
     x = compose.broadcast(builder, compose.reshape(builder, 0, (1, 1, 1, count)), (*shape, count))
     x = builder.add(op, x)
     if last:
-        x = builder.add(compose.Transpose((1, 2, 0)), x)
+        x = builder.add(Transpose((1, 2, 0)), x)
     x = compose.reshape(builder, x, network.input_shape)
     if scaling is not None:
         mean, std = (_constant(numbers).reshape(*network.input_shape) for numbers in scaling)

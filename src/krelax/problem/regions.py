@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from krelax.activations.transformations import (
     Blur,
@@ -56,6 +57,13 @@ class Transformed:
         """The names of the parameters."""
         return tuple(name for step in self.steps for name in step.parameters)
 
+    def __str__(self) -> str:
+        words, ranges = list[str](), iter(self.ranges)
+        for step in self.steps:
+            ends = [f"{name} {low}:{high}" for name, (low, high) in zip(step.parameters, ranges, strict=False)]
+            words.append(f"{type(step).__name__.lower()} {', '.join(ends)}")
+        return " + ".join(words)
+
     @property
     def usual(self) -> tuple[float, ...]:
         """The parameters that change nothing."""
@@ -69,6 +77,9 @@ class Patch:
     height: int
     width: int
 
+    def __str__(self) -> str:
+        return f"patch {self.height} x {self.width}"
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -76,12 +87,18 @@ class Pixels:
 
     count: int
 
+    def __str__(self) -> str:
+        return f"pixels {self.count}"
+
 
 @dataclass(frozen=True)
 class Categories:
     """Of each group of inputs, given by its first and its last one, one is 1 and the others are 0, whichever it is."""
 
     groups: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        return "categories " + ", ".join(f"{first}-{last}" for first, last in self.groups)
 
 
 Spec = Transformed | Patch | Pixels | Categories
@@ -202,7 +219,7 @@ def _categories(amount: str) -> Categories:
             raise InputError(f"categories:{_short(amount)}: write categories:FIRST-LAST,..., inputs counted from 0")
         groups.append((ends[0], ends[1]))
     groups.sort()
-    if any(first[1] >= second[0] for first, second in zip(groups, groups[1:], strict=False)):
+    if any(first[1] >= second[0] for first, second in pairwise(groups)):
         raise InputError(f"categories:{_short(amount)}: an input is in two groups")
     return Categories(tuple(groups))
 

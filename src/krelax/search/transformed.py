@@ -57,8 +57,10 @@ class Surroundings:
         if "saturation" in names and self._shown.channels != 3:
             raise InputError(f"saturation is about images of 3 colours, these have {self._shown.channels} channels")
         if self.ends is not None and not self.ends[0] <= 0 <= self.ends[1] and self._pads:
-            raise InputError("zeros come in from outside of the image, which are not in the range: give --clip LOW:HIGH")
-        if "gamma" in names and self.ends != (0, 1):
+            raise InputError(
+                "zeros come in from outside of the image, which are not in the range: give --clip LOW:HIGH"
+            )
+        if "gamma" in names and self.ends != (Fraction(0), Fraction(1)):
             raise UnsupportedError("gamma is about values from 0 to 1; leave --clip out, or give --clip 0:1")
         least, most = (None, None) if self.ends is None else (float(self.ends[0]), float(self.ends[1]))
         if least is not None and not (least <= float(self.image.min()) and float(self.image.max()) <= (most or 0)):

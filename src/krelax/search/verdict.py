@@ -60,3 +60,18 @@ class Outcome:
     counterexample: Counterexample | None = None
     proofs: tuple[Question, ...] = ()
     stages: tuple[Stage, ...] = ()
+
+
+def combine(outcomes: list[Outcome], seconds: float) -> Outcome:
+    """The answer to a union of unsafe cases from the answers to each."""
+    for verdict in (Verdict.VIOLATED, Verdict.UNKNOWN):
+        for outcome in outcomes:
+            if outcome.verdict is verdict:
+                return Outcome(verdict, outcome.reason, _worst(outcomes), seconds, outcome.counterexample)
+    reasons = sorted({outcome.reason for outcome in outcomes})
+    proofs = tuple(p for outcome in outcomes for p in outcome.proofs)
+    return Outcome(Verdict.HOLDS, " + ".join(reasons), _worst(outcomes), seconds, proofs=proofs)
+
+
+def _worst(outcomes: list[Outcome]) -> float | None:
+    return min((o.margin for o in outcomes if o.margin is not None), default=None)
