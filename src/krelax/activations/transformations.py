@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import exp, pi
 from typing import ClassVar, TypeVar
 
 import torch
@@ -23,7 +23,7 @@ from krelax.activations.warp import Picture
 N = TypeVar("N", Tensor, Jet)
 
 # Pi over 180, enclosed: the division is rounded.
-_DEGREE = Span(torch.tensor(pi / 180 * (1 - 2.0**-50)).double(), torch.tensor(pi / 180 * (1 + 2.0**-50)).double())
+_DEGREE = Span(*(torch.tensor(pi / 180 * (1 + s * 2.0**-50), dtype=torch.float64) for s in (-1, 1)))
 # What a colour is worth as a grey one (ITU-R BT.601).
 _GREY = (0.299, 0.587, 0.114)
 
@@ -309,9 +309,4 @@ def _counted(size: int) -> Tensor:
 
 def weight_of(deviation: float) -> float:
     """The parameter of a blur of a standard deviation."""
-    return float(torch.tensor(-1 / (2 * deviation * deviation)).double().exp()) if deviation > 0 else 0.0
-
-
-def deviation_of(weight: float) -> float:
-    """The standard deviation of a blur."""
-    return sqrt(-1 / (2 * float(torch.tensor(weight).double().log()))) if weight > 0 else 0.0
+    return exp(-1 / (2 * deviation * deviation)) if deviation > 0 else 0.0

@@ -78,8 +78,8 @@ class Few(Region):
         return torch.where(self._at(chosen, x), inside, kept)
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Self:
-        kept = {"least": move(self.least), "most": move(self.most), "pixel": move(self.pixel)}
-        return replace(super().moved(move), **kept)
+        least, most, pixel = move(self.least), move(self.most), move(self.pixel)
+        return replace(super().moved(move), least=least, most=most, pixel=pixel)
 
     def select(self, index: Tensor) -> Self:
         return self.moved(lambda t: t[index])
