@@ -1,4 +1,4 @@
-"""Planes around transformed pixels: against images that are made pixel by pixel in 40-digit arithmetic, no tolerance."""
+"""Planes around transformed pixels, against images made pixel by pixel in 40-digit arithmetic: no tolerance."""
 
 from __future__ import annotations
 
@@ -151,8 +151,7 @@ def test_every_pixel_is_between_its_planes(name: str, share: float) -> None:
     rows = slope[0, 0].flatten(0, -2).tolist()
     points = [lower, upper, *(lower + torch.rand(len(box)) * (upper - lower) for _ in range(4))]
     with mpmath.workdps(40):
-        for point in points:
-            point = point.clamp(lower, upper)
+        for point in (p.clamp(lower, upper) for p in points):
             values = exactly(cases, image, point.tolist())
             z = [mpmath.mpf(v) for v in point.tolist()]
             own = op.forward(point.expand(1, *image.shape, len(box))).flatten().tolist()
@@ -206,7 +205,7 @@ def test_support_of_any_slope_is_not_below_the_graph() -> None:
 
 
 def test_batches_are_their_members() -> None:
-    cases, box, image = CASES["rotate"]
+    cases, _, image = CASES["rotate"]
     op = Transformed(Picture(image), tuple(step for step, _ in cases), (0.0, 1.0))
     shape = (*image.shape, 1)
     lower = torch.tensor([[-3.0], [4.0], [10.0]], dtype=torch.float64)

@@ -168,7 +168,7 @@ class Surroundings:
             others = torch.cat([scores[: self.label], scores[self.label + 1 :]])
             margin = scores[self.label] - others.max()
             (gradient,) = torch.autograd.grad(margin, leaf)
-        return float(margin), gradient
+        return float(margin.detach()), gradient
 
     def violated(self, x: NDArray[np.generic], y: NDArray[np.generic]) -> bool:
         """Whether parameters and the model's input behind them are in the region, and the model, which answered `y`,
