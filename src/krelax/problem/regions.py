@@ -105,9 +105,16 @@ Spec = Transformed | Patch | Pixels | Categories
 
 
 def read_region(text: str) -> Spec:
-    """The region that is written: `NAME:AMOUNT`, or `NAME:LOW:HIGH`, of transformations several with `+` between them.
+    """The region that is written.
 
-    Raises InputError, which says what can be written.
+    Args:
+        text: `NAME:AMOUNT`, or `NAME:LOW:HIGH`; of transformations several with `+` between them.
+
+    Returns:
+        The region as an object, one of `Transformed`, `Patch`, `Pixels` and `Categories`.
+
+    Raises:
+        InputError: It cannot be read; the message says what can be written.
     """
     if len(text) > 400:
         raise InputError(f"a region of {len(text)} characters; write NAME:AMOUNT, as rotate:10")
