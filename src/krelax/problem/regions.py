@@ -65,6 +65,38 @@ class Transformed:
         return " + ".join(words)
 
     @property
+    def amount(self) -> Fraction:
+        """How much the whole region is: of one transformation to both sides its amount, otherwise 1.
+
+        Raises InputError if there is no image that it leaves as it is.
+        """
+        for name, usual, (low, high) in zip(self.parameters, self.usual, self.ranges, strict=True):
+            if not low <= usual <= high:
+                raise InputError(
+                    f"the range of {name} does not contain {usual:g}, which changes nothing; give one that does"
+                )
+        reach = {
+            max(high - Fraction(u), Fraction(u) - low) for u, (low, high) in zip(self.usual, self.ranges, strict=True)
+        }
+        return reach.pop() if len(self.steps) == len(reach) == 1 and reach != {Fraction(0)} else Fraction(1)
+
+    def part(self, amount: Fraction) -> Transformed:
+        """The region of less of it: ranges are shorter by as much on both sides of what changes nothing."""
+        share = amount / self.amount
+        pairs = zip(map(Fraction, self.usual), self.ranges, strict=True)
+        return Transformed(
+            self.steps, tuple((u - share * (u - low), u + share * (high - u)) for u, (low, high) in pairs)
+        )
+
+    def reached(self, parameters: Sequence[Fraction]) -> Fraction:
+        """The least amount whose region has these parameters."""
+        shares = [Fraction(0)]
+        for value, usual, (low, high) in zip(parameters, map(Fraction, self.usual), self.ranges, strict=True):
+            width = high - usual if value > usual else usual - low
+            shares.append(abs(value - usual) / width if width else Fraction(0))
+        return max(shares) * self.amount
+
+    @property
     def usual(self) -> tuple[float, ...]:
         """The parameters that change nothing."""
         return tuple(step.usual for step in self.steps for _ in step.parameters)
@@ -133,6 +165,14 @@ def read_region(text: str) -> Spec:
         steps.append(step)
         ranges += [own] * len(step.parameters)
     return Transformed(tuple(steps), tuple(ranges))
+
+
+def transformation(region: str | Spec) -> Transformed:
+    """A transformation that is written, or as an object. Raises InputError for other regions."""
+    found = as_region(region)
+    if not isinstance(found, Transformed):
+        raise InputError(f"{found}: how much of it an image stands is asked of transformations, as rotate:45")
+    return found
 
 
 def as_region(region: str | Spec | None) -> Spec | None:
