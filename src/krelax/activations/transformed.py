@@ -21,11 +21,14 @@ from krelax.activations.spans import Jet, Span, outward
 from krelax.activations.transformations import Transformation, transformed
 from krelax.activations.warp import Picture
 from krelax.op import Shape
+from krelax.watch import tick
 
 # Into how many parts a box is cut along each parameter, by how many these are.
 _PARTS = {1: 24, 2: 7, 3: 4, 4: 3}
 # Pixels of so many parts are looked at together.
-_AT_ONCE = 1 << 21
+_AT_ONCE = 1 << 20
+# Enclosing a pixel in a part takes as long as so many products.
+_WORK = 5000
 # For the rounding of a support value, relative to the parts that it is made of.
 _ROUNDING = 2.0**-46
 
@@ -160,6 +163,7 @@ def _planes(op: Transformed, lower: Tensor, upper: Tensor) -> _Planes:
 def _fitted(op: Transformed, lower: Tensor, upper: Tensor, parts: int) -> _Planes:
     """The planes of boxes, each cut into so many parts along each parameter."""
     boxes = len(lower)
+    tick(_WORK * boxes * op.picture.pixels.numel() * parts ** lower.shape[1])
     first, last = _grid(lower, upper, parts)
     middle = (first / 2 + last / 2).clamp(first, last)
     radius = outward(middle, torch.maximum(last - middle, middle - first)).upper
