@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from krelax.problem.queries import classification as classification
     from krelax.problem.region import Box as Box
     from krelax.problem.region import ball as ball
+    from krelax.problem.regions import Categories as Categories
+    from krelax.problem.regions import Patch as Patch
+    from krelax.problem.regions import Pixels as Pixels
+    from krelax.problem.regions import Transformed as Transformed
+    from krelax.problem.regions import read_region as read_region
     from krelax.problem.vnnlib import read_vnnlib as read_vnnlib
     from krelax.run.certify import CertifyOptions as CertifyOptions
     from krelax.run.verify import VerifyOptions as VerifyOptions
@@ -73,6 +78,11 @@ _HOMES = {
     "classification": "problem.queries",
     "Box": "problem.region",
     "ball": "problem.region",
+    "Categories": "problem.regions",
+    "Patch": "problem.regions",
+    "Pixels": "problem.regions",
+    "Transformed": "problem.regions",
+    "read_region": "problem.regions",
     "read_vnnlib": "problem.vnnlib",
 }
 

@@ -27,7 +27,7 @@ from krelax.network.graph import Builder, Network, Node
 from krelax.network.linear import Add, Conv, Scale, Within
 from krelax.network.ops import Pad, Reshape
 from krelax.op import Op, Shape
-from krelax.problem.region import Ball, Region
+from krelax.problem.region import Region
 
 # Begin and end on each of a node's last axes.
 Window = tuple[tuple[int, int], ...]
@@ -64,11 +64,7 @@ class Cone:
 
     def region(self, region: Region, shape: Shape) -> Region:
         """The inputs that it sees, `(places * batch, *shape)`, of a region whose inputs are of this shape."""
-        region = region.shaped(shape)
-        lower, upper = (self.gathered(side, self.origin[0]) for side in (region.lower, region.upper))
-        if isinstance(region, Ball):
-            return replace(region, lower=lower, upper=upper, centre=self.gathered(region.centre, self.origin[0]))
-        return replace(region, lower=lower, upper=upper)
+        return region.shaped(shape).moved(lambda t: self.gathered(t, self.origin[0]))
 
     def gathered(self, t: Tensor, node: int) -> Tensor:
         """The windows of a tensor `(batch, *shape of the original node)`, `(places * batch, *shape)`."""

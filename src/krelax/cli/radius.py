@@ -53,6 +53,7 @@ class Share(click.ParamType[Fraction]):
 @click.option(
     "--accuracy", type=Share(), default="1%", show_default=True, metavar="A", help="How near the two radii are to be."
 )
+@click.option("--region", metavar="SPEC", help="How much of it each image stands, as rotate:45 (see `certify --help`).")
 @data_options
 @output_option
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
@@ -64,14 +65,19 @@ class Share(click.ParamType[Fraction]):
 @certificate_options
 @device_option
 @deterministic_option
-def radius(model: Path, images: Path, selection: slice | None, **options: Any) -> int:
-    """The radius of each of labelled IMAGES for MODEL (ONNX): the largest that is certified, the smallest refuted."""
+def radius(model: Path, images: Path, region: str | None, selection: slice | None, **options: Any) -> int:
+    """The radius of each of labelled IMAGES for MODEL (ONNX): the largest that is certified, the smallest refuted.
+
+    With --region it is the amount of a transformation, up to that of SPEC: degrees of a rotation, pixels of a
+    translation; of several together, or of ranges that are not symmetric, their share.
+    """
     from krelax._version import __version__
     from krelax.cli import DONE, SOME_FAILED
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
     from krelax.picture.robust import shares
     from krelax.picture.style import save
+    from krelax.problem.regions import transformation
     from krelax.report.radii import curve, write_radii
     from krelax.report.writing import check_output
     from krelax.run.certificates import Certificates
@@ -87,7 +93,7 @@ def radius(model: Path, images: Path, selection: slice | None, **options: Any) -
     check_journal(journal, resume, overwrite)
     if report is not None:
         check_output(report)
-    asked = RadiusOptions(**options, scaling=about.scaling)
+    asked = RadiusOptions(**options, scaling=about.scaling, region=None if region is None else transformation(region))
     network = load_onnx(model, output=output, scores=True)
     tell(model, network.notes)
     data = about.load(images, network)
@@ -106,9 +112,14 @@ def radius(model: Path, images: Path, selection: slice | None, **options: Any) -
         found = find(network, data, indices, asked, journal=journal, resume=resume, overwrite=overwrite,
                      settings=settings, seen=seen, certificates=keeper)  # fmt: skip
     records = [found[i] for i in indices]
-    _print(model, images, asked.norm, float(asked.accuracy), records)
+    _print(model, images, region or asked.norm, float(asked.accuracy), records)
     if report is not None:
-        facts = {"krelax": __version__, "norm": asked.norm, "method": asked.method, "accuracy": float(asked.accuracy)}
+        facts = {
+            "krelax": __version__,
+            "norm": region or asked.norm,
+            "method": asked.method,
+            "accuracy": float(asked.accuracy),
+        }
         write_radii(report, (model.name, images.name), facts, records)
         click.echo(f"  report in {report}")
     if figure is not None:
