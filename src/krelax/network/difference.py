@@ -11,11 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import prod
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.activations import Difference, LeakyReLU, ReLU
+from krelax.errors import InputError
 from krelax.network.compose import reshape
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder, Network
@@ -186,3 +191,39 @@ def _constant(op: Arithmetic, name: str) -> Constant:
     if value is None:
         return Constant.of(0.0 if name in _SHIFT else 1.0)
     return Constant(value, getattr(op, f"{name}_error"))
+
+
+def difference(one: Network, other: Network) -> Network:
+    """The network whose output is that of `one` less that of an `other` one, entry by entry, at the same input.
+
+    Its `replay` gives the outputs of both, those of `one` first, each computed by the model itself. Raises InputError
+    for networks of other inputs, or of another number of outputs.
+    """
+    if one.input_shape != other.input_shape:
+        given = f"{list(one.input_shape)} and {list(other.input_shape)}"
+        raise InputError(f"the networks have inputs of shapes {given}; give two networks of the same inputs")
+    counts = [prod(network.output_shape) for network in (one, other)]
+    if counts[0] != counts[1]:
+        raise InputError(
+            f"the networks have {counts[0]} and {counts[1]} outputs; give two networks with as many outputs"
+        )
+    builder = Builder(one.input_shape)
+    if one.output_shape == other.output_shape:
+        end = subtract(builder, one, other, (0, 0))[0]
+    else:
+        ends = [reshape(builder, _append(builder, network, 0), (counts[0],)) for network in (one, other)]
+        end = builder.add(Add((1, -1)), *ends)
+    return replace(builder.build(end), **_replay(one, other))
+
+
+def _replay(one: Network, other: Network) -> dict[str, Any]:
+    """The fields of a network that evaluates both models. Where types differ, inputs are float32, which both hold."""
+    first, second = one.replay, other.replay
+    if first is None or second is None:
+        return {}
+
+    def replay(x: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([np.asarray(run(x), np.float64).flatten() for run in (first, second)])
+
+    both = {one.replay_dtype, other.replay_dtype}
+    return {"replay": replay, "replay_dtype": both.pop() if len(both) == 1 else np.float32}
