@@ -198,3 +198,22 @@ def test_every_public_name_is_documented() -> None:
     for name in krelax.__all__:
         assert name == "__version__" or f"`{name}" in page or f"krelax.{name}" in page, name
         assert name == "__version__" or inspect.getdoc(getattr(krelax, name)), name
+
+
+def test_the_difference_of_two_modules() -> None:
+    """Of a copy whose last bias is larger by one quarter."""
+    other = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
+    other.load_state_dict(MODEL.state_dict())
+    with torch.no_grad():
+        other[2].bias += 0.25
+    found = krelax.difference(MODEL, other, X[:3], eps=EPS)
+    assert len(found) == 3
+    assert (found.found <= found.certified + 1e-6).all()  # what is found is executed in float32
+    assert found.certified == pytest.approx(0.25, rel=1e-3)
+    assert found.verdicts == []
+    assert "at most" in repr(found)
+    assert "<table" in found._repr_html_()
+    asked = krelax.difference(MODEL, other, torch.from_numpy(X[:2]), Y[:2], eps=EPS, within=0.3)
+    assert [v.value for v in asked.verdicts] == ["holds", "holds"]
+    with pytest.raises(krelax.InputError, match="inputs of shapes"):
+        krelax.difference(MODEL, krelax.from_torch(nn.Linear(3, 3).eval(), torch.zeros(1, 3)), X, Y, eps=EPS)

@@ -147,7 +147,7 @@ def difference(
     scaling = as_scaling(mean, std)
     labels = np.zeros(len(as_array(x, "x")), int) if _unlabelled(x, y) else y
     network, images = taken(a, x, labels, scaling, layout, scores=False)
-    other = as_network(b, images.images.shape[1:])
+    other = as_network(b, network.input_shape[1:])
     radius, ends, (share, *_) = (
         numbers("eps", eps)[0],
         None if clip is None else as_range(clip),

@@ -40,8 +40,9 @@ Seen = Callable[[dict[str, Any]], None]
 
 # A search for the smallest distance may be told so often that there is a larger one.
 _MOST_TRIES = 8
-# The smallest distance that is worth a search, as a part of what bounds say.
-_LEAST = Fraction(1, 1000)
+# The smallest distance that is worth a search, as a part of what bounds say; and of the outputs, which float32 rounds
+# by as much.
+_LEAST, _ROUNDING = Fraction(1, 1000), Fraction(1, 2**24)
 # What searches call a counterexample that is the image itself.
 _WORDS = {"misclassified": "at the image itself"}
 _BOUNDS, _ATTACK = METHODS["crown"], Attack(restarts=24, steps=60)
@@ -89,6 +90,11 @@ class _State:
     reason: str = ""
     seconds: float = 0.0
     tries: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def size(self) -> Fraction:
+        """Of the outputs, where they were looked at."""
+        return Fraction(0) if self.point is None else Fraction(float(np.abs(self.point.y).max(initial=0.0)))
 
     def record(self) -> dict[str, Any]:
         """For a journal."""
@@ -240,7 +246,7 @@ class _Differences:
         """Search for a proof just above what was found, again where it finds more."""
         factor = 1 + self.options.accuracy
         for _ in range(_MOST_TRIES):
-            target = factor * max(state.found, _LEAST * (state.certified or 0))
+            target = factor * max(state.found, _LEAST * (state.certified or 0), _ROUNDING * state.size)
             if state.certified is not None and state.certified <= target:
                 state.reason = "found"
                 return
@@ -282,7 +288,8 @@ def apart(y: NDArray[Any]) -> Fraction:
 
 def _replay(network: Network, state: _State, around: Around, candidate: NDArray[Any]) -> None:
     """Keep a point of the region where outputs differ by more than what was found before."""
-    found = replay(network, candidate, lambda x, y: around.contains(0, x) and apart(y) > state.found)
+    first = state.point is None
+    found = replay(network, candidate, lambda x, y: around.contains(0, x) and (first or apart(y) > state.found))
     if found is not None:
         state.found, state.point = apart(found.y), found
 
