@@ -217,3 +217,14 @@ def test_the_difference_of_two_modules() -> None:
     assert [v.value for v in asked.verdicts] == ["holds", "holds"]
     with pytest.raises(krelax.InputError, match="inputs of shapes"):
         krelax.difference(MODEL, krelax.from_torch(nn.Linear(3, 3).eval(), torch.zeros(1, 3)), X, Y, eps=EPS)
+
+
+def test_results_are_data_frames() -> None:
+    pandas = pytest.importorskip("pandas")
+    results = krelax.certify(MODEL, X[:5], Y[:5], eps=EPS)
+    frame = results.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["verdict"].tolist() == [str(verdict) for verdict in results.verdicts]
+    assert frame["index"].tolist() == [0, 1, 2, 3, 4]
+    bounds = krelax.bound(MODEL, X[:5], Y[:5], eps=EPS)
+    assert bounds.to_pandas()["margin"].tolist() == bounds.margins.tolist()
