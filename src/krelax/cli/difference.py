@@ -29,8 +29,8 @@ from krelax.cli.shared import (
 
 
 @click.command(short_help="How far the outputs of two networks are apart around each image.")
-@click.argument("one", type=FILE, metavar="A")
-@click.argument("other", type=FILE, metavar="B")
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
 @click.argument("images", type=FILE)
 @region_options
 @click.option(
@@ -51,7 +51,7 @@ from krelax.cli.shared import (
 @journal_options
 @device_option
 @deterministic_option
-def difference(one: Path, other: Path, images: Path, selection: slice | None, **options: Any) -> int:
+def difference(a: Path, b: Path, images: Path, selection: slice | None, **options: Any) -> int:
     """Do the outputs of A and B (ONNX) differ by at most DELTA for every input within EPS of each of labelled IMAGES?
 
     A and B have the same inputs and as many outputs: a model, and a copy of it that was pruned, quantised, or trained a
@@ -72,12 +72,12 @@ def difference(one: Path, other: Path, images: Path, selection: slice | None, **
     if options["eps"] is None:
         raise InputError("give the radius of the perturbation with --eps")
     asked = DifferenceOptions(**options, scaling=about.scaling)
-    networks = [load_onnx(path) for path in (one, other)]
-    for path, network in zip((one, other), networks, strict=True):
+    networks = [load_onnx(path) for path in (a, b)]
+    for path, network in zip((a, b), networks, strict=True):
         tell(path, network.notes)
     data = about.load(images, networks[0])
     indices = chosen(selection, len(data))
-    settings = {"model": digest_of_network(one), "other": digest_of_network(other), **about.facts(images, data)}
+    settings = {"model": digest_of_network(a), "other": digest_of_network(b), **about.facts(images, data)}
     with Progress(len(indices), "differences") as bar:
 
         def seen(record: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def difference(one: Path, other: Path, images: Path, selection: slice | None, **
             seen=seen,
         )
     records = [found[i] for i in indices]
-    _print((one, other, images), asked.within, records)
+    _print((a, b, images), asked.within, records)
     return SOME_FAILED if any(failed(t["reason"]) for r in records for t in r["tries"]) else DONE
 
 
