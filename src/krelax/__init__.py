@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from krelax.api.bounding import bound as bound
     from krelax.api.certifying import Certified as Certified
     from krelax.api.certifying import certify as certify
+    from krelax.api.differing import Differences as Differences
+    from krelax.api.differing import difference as difference
     from krelax.api.radii import Radii as Radii
     from krelax.api.radii import radius as radius
     from krelax.api.verifying import Verified as Verified
@@ -56,6 +58,8 @@ _HOMES = {
     "certify": "api.certifying",
     "Certified": "api.certifying",
     "VerifyOptions": "run.verify",
+    "difference": "api.differing",
+    "Differences": "api.differing",
     "radius": "api.radii",
     "Radii": "api.radii",
     "verify": "api.verifying",

@@ -21,6 +21,7 @@ from krelax.activations import (
     Ceil,
     Cos,
     Cosh,
+    Difference,
     Erf,
     Exp,
     Floor,
@@ -62,6 +63,16 @@ Number = mpmath.mpf
 
 def _piecewise(slope: float) -> Callable[[Number], Number]:
     return lambda z: z if z > 0 else slope * z
+
+
+def _apart(slope: float) -> Callable[[Sequence[Number]], Number]:
+    act = _piecewise(slope)
+
+    def exact(z: Sequence[Number]) -> Number:
+        with mpmath.workprec(4500):  # the sum of two numbers of any size
+            return act(z[0] + z[1]) - act(z[0])
+
+    return exact
 
 
 def _no_points(slope: float, coeff: float) -> list[Number]:
@@ -379,5 +390,6 @@ ELEMENTWISE = [
 ]
 WINDOWED = [
     *(Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)),
+    *(Windowed(f"difference-{s:g}", Difference(s), _apart(s), 2, lambda z: z[1]) for s in (0.0, 0.3)),
     Windowed("product", Product(), mpmath.fprod, 2, mpmath.fprod),
 ]

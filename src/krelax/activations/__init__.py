@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from krelax.activations.base import Activation, Lines, Relaxation, Rule, Splits, Support
 from krelax.activations.bounded import Atan, Erf, Softsign
+from krelax.activations.difference import Difference
 from krelax.activations.exponential import ELU, Exp, Log, Softplus
 from krelax.activations.hyperbolic import Asin, Atanh, Cosh, Sinh, Tan
 from krelax.activations.leaky_relu import LeakyReLU
@@ -17,17 +18,17 @@ from krelax.activations.swish import GELU, HardSwish, Mish, SiLU, TanhGELU
 from krelax.activations.tanh import Tanh
 from krelax.activations.wave import Cos, Sin
 
-_PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Max, Product)
+_PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Difference, Max)
 _JUMPING: tuple[type[Activation], ...] = (Sign, Threshold, Shrink, Floor, Ceil, Round, Quantise, Step)
 _BOUNDED: tuple[type[Activation], ...] = (Sigmoid, Tanh, Erf, Atan, Softsign, Sin, Cos)
 _GATED: tuple[type[Activation], ...] = (SiLU, GELU, TanhGELU, Mish, HardSwish)
 _HYPERBOLIC: tuple[type[Activation], ...] = (Sinh, Cosh, Tan, Asin, Atanh)
 _GROWING: tuple[type[Activation], ...] = (Exp, Log, Softplus, ELU)
-_POWERS: tuple[type[Activation], ...] = (Square, Sqrt, Reciprocal, ReciprocalSqrt, Power)
+_POWERS: tuple[type[Activation], ...] = (Square, Sqrt, Reciprocal, ReciprocalSqrt, Power, Product)
 
-ACTIVATIONS: dict[str, type[Activation]] = {
-    a.name: a for a in (*_PIECEWISE, *_JUMPING, *_BOUNDED, *_GATED, *_GROWING, *_HYPERBOLIC, *_POWERS)
-}
+_SMOOTH = (*_BOUNDED, *_GATED, *_GROWING, *_HYPERBOLIC, *_POWERS)
+
+ACTIVATIONS: dict[str, type[Activation]] = {a.name: a for a in (*_PIECEWISE, *_JUMPING, *_SMOOTH)}
 
 __all__ = [
     "ACTIVATIONS",
@@ -40,6 +41,7 @@ __all__ = [
     "Ceil",
     "Cos",
     "Cosh",
+    "Difference",
     "Erf",
     "Exp",
     "Floor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -20,7 +21,7 @@ from krelax.bounds.recording import chosen, record_entries
 from krelax.bounds.steps import Tapes, by_rule, over
 from krelax.network.graph import Network, Node
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
-from krelax.network.ops import Pad, Reshape, Transpose
+from krelax.network.ops import Concat, Pad, Reshape, Transpose
 from krelax.problem.region import Box, Region
 
 # Tensors the size of the widest layer that a pass holds for every query, roughly.
@@ -59,14 +60,18 @@ _MIXING = (Dense, Conv, ConvTranspose)
 
 def interval_is_exact(network: Network, region: Region, node: int) -> bool:
     """Whether interval arithmetic gives the exact bounds of a node already: one matrix applied to a box."""
-    mixed = 0
-    while node > 0:
-        op = network.nodes[node].op
-        mixed += isinstance(op, _MIXING)
-        if mixed > 1 or not isinstance(op, _RESHAPING + _MIXING):
-            return False
-        node = network.nodes[node].inputs[0]
-    return isinstance(region, Box)
+    return isinstance(region, Box) and _matrices(network, node) <= 1
+
+
+def _matrices(network: Network, node: int) -> float:
+    """Between a node and the input, the most matrices that are applied one after the other; infinity where something
+    else is."""
+    op, inputs = network.nodes[node].op, network.nodes[node].inputs
+    if node == 0:
+        return 0
+    if not isinstance(op, _RESHAPING + _MIXING + (Concat,)):
+        return math.inf
+    return isinstance(op, _MIXING) + max(_matrices(network, j) for j in inputs)
 
 
 def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule) -> None:

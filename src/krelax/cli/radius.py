@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from krelax.cli.shared import (
     FILE,
     Asked,
     Range,
+    Share,
     ball_options,
     certificate_options,
     check_journal,
@@ -19,7 +19,6 @@ from krelax.cli.shared import (
     data_options,
     deterministic_option,
     device_option,
-    exactly,
     journal_options,
     kept,
     method_option,
@@ -29,21 +28,6 @@ from krelax.cli.shared import (
     warn,
     warn_of_obstacle,
 )
-
-
-class Share(click.ParamType[Fraction]):
-    """A share, as a number or in per cent."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
-        if isinstance(value, Fraction):
-            return value
-        text = str(value).strip()
-        number = exactly(text.removesuffix("%"))
-        if number is None or number <= 0:
-            self.fail(f"{value!r} is not a positive share, such as 1% or 0.01", param, ctx)
-        return number / 100 if text.endswith("%") else number
 
 
 @click.command(short_help="The largest certified and the smallest refuted radius of each image.")
