@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from krelax.activations.base import Activation, Lines, Relaxation, Rule, Splits, Support
 from krelax.activations.bounded import Atan, Erf, Softsign
-from krelax.activations.exponential import ELU, Exp, Log, Softplus
+from krelax.activations.exponential import ELU, Exp, Log, Share, Softplus
 from krelax.activations.leaky_relu import LeakyReLU
+from krelax.activations.log_sum_exp import LogSumExp
 from krelax.activations.maximum import Max
 from krelax.activations.power import Power, Reciprocal, ReciprocalSqrt, Sqrt, Square
 from krelax.activations.product import Product
@@ -19,7 +20,7 @@ from krelax.activations.wave import Cos, Sin
 _PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Max, Product, Sign, Threshold, Shrink, Floor, Ceil, Round)
 _BOUNDED: tuple[type[Activation], ...] = (Sigmoid, Tanh, Erf, Atan, Softsign, Sin, Cos)
 _GATED: tuple[type[Activation], ...] = (SiLU, GELU, TanhGELU, Mish, HardSwish)
-_GROWING: tuple[type[Activation], ...] = (Exp, Log, Softplus, ELU)
+_GROWING: tuple[type[Activation], ...] = (Exp, Log, LogSumExp, Share, Softplus, ELU)
 _POWERS: tuple[type[Activation], ...] = (Square, Sqrt, Reciprocal, ReciprocalSqrt, Power)
 
 ACTIVATIONS: dict[str, type[Activation]] = {a.name: a for a in (*_PIECEWISE, *_BOUNDED, *_GATED, *_GROWING, *_POWERS)}
@@ -39,6 +40,7 @@ __all__ = [
     "LeakyReLU",
     "Lines",
     "Log",
+    "LogSumExp",
     "Max",
     "Mish",
     "Power",
@@ -49,6 +51,7 @@ __all__ = [
     "Relaxation",
     "Round",
     "Rule",
+    "Share",
     "Shrink",
     "SiLU",
     "Sigmoid",
