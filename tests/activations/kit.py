@@ -28,6 +28,7 @@ from krelax.activations import (
     HardSwish,
     LeakyReLU,
     Log,
+    LogSumExp,
     Max,
     Mish,
     Power,
@@ -38,6 +39,7 @@ from krelax.activations import (
     Relaxation,
     ReLU,
     Round,
+    Share,
     Shrink,
     Sigmoid,
     Sign,
@@ -175,13 +177,14 @@ def _height(entry: Elementwise, lower: float, upper: float) -> Number:
 @dataclass(frozen=True)
 class Windowed:
     """An activation of `size` numbers, which are the last axis of its operand. `height` is how large it can be, by how
-    large they can be."""
+    large they can be. The relaxation of one that is not `tight` is larger than the hull of its graph."""
 
     name: str
     op: Activation
     act: Callable[[Sequence[Number]], Number]
     size: int
     height: Callable[[Sequence[Number]], Number] = max
+    tight: bool = True
 
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its relaxation over a batch of boxes `(batch, size)`."""
@@ -303,6 +306,11 @@ def _shrunk(limit: float, bias: float) -> Callable[[Number], Number]:
     return lambda z: z - bias * mpmath.sign(z) if abs(z) > limit else mpf(0)
 
 
+def _log_sum_exp(z: Sequence[Number]) -> Number:
+    top = max(z)
+    return top + mpmath.log(mpmath.fsum(mpmath.exp(v - top) for v in z))
+
+
 ELEMENTWISE = [
     Elementwise("relu", ReLU(), _piecewise(0.0)),
     *(Elementwise(f"leaky-{s:g}", LeakyReLU(s), _piecewise(s)) for s in (0.0, 1e-9, 0.01, 0.3, 1.0)),
@@ -368,6 +376,12 @@ ELEMENTWISE = [
     _jumps("shrink-soft", Shrink(0.5, 0.5), _shrunk(0.5, 0.5), [-0.5, 0.5]),
     *(_elu(*numbers) for numbers in ((1.0, 1.0, 1.0), (2.0, 1.05, 1.0), (0.5, 1.0, 1.0), (1.5, 1.0, 1.5))),
     Elementwise("exp", Exp(), mpmath.exp, _slope(lambda s: [mpmath.log(s)] if s > 0 else [])),
+    Elementwise(
+        "share",
+        Share(),
+        lambda z: mpmath.exp(min(z, mpf(0))),
+        _slope(lambda s: [mpmath.log(s)] if 0 < s <= 1 else []),
+    ),
     Elementwise("log", Log(), mpmath.log, _slope(lambda s: [1 / s] if s > 0 else []), lambda l, u: l > 0),
     Elementwise("softplus", Softplus(), lambda z: mpmath.log1p(mpmath.exp(z)), _slope(_logit)),
     Elementwise("square", Square(), lambda z: z * z, _slope(lambda s: [s / 2])),
@@ -391,5 +405,9 @@ ELEMENTWISE = [
 WINDOWED = [
     *(Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)),
     *(Windowed(f"difference-{s:g}", Difference(s), _apart(s), 2, lambda z: z[1]) for s in (0.0, 0.3)),
+    *(
+        Windowed(f"log-sum-exp-{n}", LogSumExp(), _log_sum_exp, n, lambda z: max(z) + mpmath.log(len(z)), False)
+        for n in range(1, 4)
+    ),
     Windowed("product", Product(), mpmath.fprod, 2, mpmath.fprod),
 ]

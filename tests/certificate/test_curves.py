@@ -27,6 +27,7 @@ from krelax.certificate.kernel.activations import (
     TanhGELU,
     Threshold,
 )
+from krelax.certificate.kernel.activations.exponential import Share
 from krelax.certificate.kernel.arithmetic import Exact, Fixed, Float64
 
 KIT = {entry.name: entry for entry in ELEMENTWISE}
@@ -39,6 +40,7 @@ OURS: dict[str, Rule] = {
     **{f"power-{p:g}": Power(p) for p in (3.0, 4.0, -3.0, -2.0, 1.5, 0.3, -0.7)},
     "hard-swish": RULES["HardSwish"](),
     "square": Square(),
+    "share": Share(),
     "silu": SiLU(),
     "gelu": GELU(),
     "gelu-tanh": TanhGELU(),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from krelax.activations.base import Activation, Lines, Relaxation, Rule, Splits, Support
 from krelax.activations.bounded import Atan, Erf, Softsign
 from krelax.activations.difference import Difference
-from krelax.activations.exponential import ELU, Exp, Log, Softplus
+from krelax.activations.exponential import ELU, Exp, Log, Share, Softplus
 from krelax.activations.hyperbolic import Asin, Atanh, Cosh, Sinh, Tan
 from krelax.activations.leaky_relu import LeakyReLU
+from krelax.activations.log_sum_exp import LogSumExp
 from krelax.activations.maximum import Max
 from krelax.activations.power import Power, Reciprocal, ReciprocalSqrt, Sqrt, Square
 from krelax.activations.product import Product
@@ -23,7 +24,7 @@ _JUMPING: tuple[type[Activation], ...] = (Sign, Threshold, Shrink, Floor, Ceil, 
 _BOUNDED: tuple[type[Activation], ...] = (Sigmoid, Tanh, Erf, Atan, Softsign, Sin, Cos)
 _GATED: tuple[type[Activation], ...] = (SiLU, GELU, TanhGELU, Mish, HardSwish)
 _HYPERBOLIC: tuple[type[Activation], ...] = (Sinh, Cosh, Tan, Asin, Atanh)
-_GROWING: tuple[type[Activation], ...] = (Exp, Log, Softplus, ELU)
+_GROWING: tuple[type[Activation], ...] = (Exp, Log, LogSumExp, Share, Softplus, ELU)
 _POWERS: tuple[type[Activation], ...] = (Square, Sqrt, Reciprocal, ReciprocalSqrt, Power, Product)
 
 _SMOOTH = (*_BOUNDED, *_GATED, *_GROWING, *_HYPERBOLIC, *_POWERS)
@@ -49,6 +50,7 @@ __all__ = [
     "LeakyReLU",
     "Lines",
     "Log",
+    "LogSumExp",
     "Max",
     "Mish",
     "Power",
@@ -60,6 +62,7 @@ __all__ = [
     "Relaxation",
     "Round",
     "Rule",
+    "Share",
     "Shrink",
     "SiLU",
     "Sigmoid",

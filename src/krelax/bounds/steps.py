@@ -99,6 +99,10 @@ class Step(ABC):
         """What can be optimised."""
         return []
 
+    def shared(self) -> Lines | None:
+        """The lines of every neuron by itself, if all queries have the same; None for any other step."""
+        return None
+
 
 class SingleNeuron(Step):
     """A step in which every neuron pays for itself, and which can give part of its coefficients away to groups."""
@@ -153,6 +157,10 @@ class Single(SingleNeuron):
         if True not in self.relaxation.optimised and bool((both == both[:1]).all()):
             both = both[:1]
         return Choices(lines=both.float().cpu().numpy())
+
+    def shared(self) -> Lines | None:
+        alone = self._lines.lower.shape[1] == self._lines.upper.shape[1] == 1
+        return self._refreshed() if alone else None
 
     def backward(self, coeff: Tensor) -> Relaxed:
         lines = self._refreshed()

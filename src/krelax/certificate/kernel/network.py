@@ -15,7 +15,7 @@ import numpy as np
 
 from krelax.certificate.kernel.activations import Rule
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
-from krelax.certificate.kernel.linear import Index, Map, Pick
+from krelax.certificate.kernel.linear import Dense, Index, Map, Pick
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,12 @@ class Affine:
         if len(picks) < len(self.maps) or self.bias is not None:
             return False
         return len(picks) == 1 or bool((np.sum([m.index >= 0 for m in picks], 0) <= 1).all())
+
+    def raises(self, ar: Arithmetic) -> bool:
+        """Whether coefficients and bias are known exactly, and none is negative."""
+        weights = [m.weight if isinstance(m, Dense) else m.factor for m in self.maps if not isinstance(m, Pick)]
+        given = [*weights, *([] if self.bias is None else [self.bias])]
+        return self.fuzz == 0 and not any(ar.positive(-numbers).any() for numbers in given)
 
     def forward(self, ar: Arithmetic, x: Sequence[Array]) -> Array:
         """Values from values of the inputs."""
