@@ -39,10 +39,12 @@ class Max(Activation):
         return Maximum(self, lower, upper)
 
 
-def _box_maximum(form: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum of `form * z` summed over the last axis of the box, and where it is attained."""
-    z = torch.where(form >= 0, upper, lower)
-    return (form * z).sum(-1), z
+def _without_each(terms: Tensor) -> Tensor:
+    """For each entry of the last axis the sum of all others. Nothing is subtracted, so little is lost to rounding."""
+    none = torch.zeros_like(terms[..., :1])
+    before = torch.cat([none, terms[..., :-1]], -1).cumsum(-1)
+    behind = torch.cat([none, terms[..., 1:].flip(-1)], -1).cumsum(-1).flip(-1)
+    return before + behind
 
 
 class Maximum(Relaxation):
@@ -107,16 +109,13 @@ class Maximum(Relaxation):
         return Support((slope * z).sum(-1) - coeff * a, z, a)
 
     def _convex(self, slope: Tensor, coeff: Tensor) -> Support:
-        """For `coeff <= 0`: a maximum over the members of maxima of linear forms over the box."""
-        lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
-        value, z, a = torch.full_like(coeff, -torch.inf), slope, coeff
-        for member in torch.eye(self.lower.shape[-1], dtype=lower.dtype, device=lower.device):
-            other, point = _box_maximum(slope - coeff.clamp(max=0).unsqueeze(-1) * member, lower, upper)
-            better = other > value
-            value = torch.maximum(value, other)  # which keeps what is not a number
-            z = torch.where(better.unsqueeze(-1), point, z)
-            a = torch.where(better, point.amax(-1), a)
-        return Support(value, z, a)
+        """For `coeff <= 0`: a maximum over the members of maxima of linear forms over the box, which differ in one
+        member."""
+        lower, upper, own = self.lower.unsqueeze(1), self.upper.unsqueeze(1), slope - coeff.clamp(max=0).unsqueeze(-1)
+        alone, leading = torch.where(slope >= 0, upper, lower), torch.where(own >= 0, upper, lower)
+        value, member = (_without_each(slope * alone) + own * leading).max(-1, keepdim=True)
+        z = alone.scatter(-1, member, leading.gather(-1, member))
+        return Support(value.squeeze(-1), z, z.amax(-1))
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
         leader = self._leader()

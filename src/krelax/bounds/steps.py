@@ -134,6 +134,11 @@ class Single(SingleNeuron):
         low, high = self.relaxation.slope_range()
         return low.unsqueeze(1), high.unsqueeze(1)
 
+    @property
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """Slopes of the lower and the upper lines."""
+        return self._lines.lower, self._lines.upper
+
     def parameters(self) -> list[Parameter]:
         return [p for p in (self._lower, self._upper) if p is not None]
 
