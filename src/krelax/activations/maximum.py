@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from krelax.activations.base import ASIDE, Activation, Relaxation, Rule, Support
+from krelax.activations.base import ASIDE, Activation, Lines, Relaxation, Rule, Support
 from krelax.op import Shape
 
 
@@ -76,6 +77,7 @@ class Maximum(Relaxation):
         rise, width = self.upper - self.lower.amax(-1, keepdim=True), self.upper - self.lower
         yield False, torch.where(width > 0, (rise / width).clamp(0, 1), 0.0)
 
+    @cached_property
     def _leader(self) -> Tensor:
         """One-hot of the first member whose lower bound is largest, or nearly so: others decide the same in spite of
         rounding. Of equal ones that with the largest upper bound."""
@@ -85,6 +87,10 @@ class Maximum(Relaxation):
         # of equal numbers argmax may pick any
         first = torch.where(close, torch.arange(close.shape[-1], 0, -1, device=close.device), 0).argmax(-1)
         return torch.nn.functional.one_hot(first, self.lower.shape[-1]).to(self.lower.dtype)
+
+    def lines(self, lower: Tensor, upper: Tensor) -> Lines:
+        below, above = self._concave(lower, torch.ones_like(lower[..., 0])), self._convex(-upper, -upper.new_ones(()))
+        return Lines(lower, upper, below.value, above.value, below.z, above.z)
 
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         # NumPy's: torch's own imports sympy, which takes a second
@@ -118,7 +124,7 @@ class Maximum(Relaxation):
         return Support(value.squeeze(-1), z, z.amax(-1))
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
-        leader = self._leader()
+        leader = self._leader
         return leader, leader
 
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
@@ -127,7 +133,7 @@ class Maximum(Relaxation):
         zero = torch.zeros_like(self.lower)
         if rule is Rule.ZERO:
             return zero, zero
-        leader = self._leader()
+        leader = self._leader
         rest = torch.where(leader > 0, torch.full_like(zero, -torch.inf), self.upper).amax(-1, keepdim=True)
         low, high = ((leader * t).sum(-1, keepdim=True) for t in (self.lower, self.upper))
         return leader, torch.where(rest - low <= ASIDE * (high - low), leader, zero)

@@ -125,9 +125,9 @@ class Single(SingleNeuron):
     def __init__(self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None) -> None:
         self.relaxation = relaxation
         self._lines = relaxation.lines(lower, upper) if lines is None else lines
-        free = (Parameter.slope(t, *self._range(), relaxation.step) for t in (lower, upper))
+        both = zip((lower, upper), relaxation.optimised, strict=True)
         self._lower, self._upper = (
-            p if optimised else None for p, optimised in zip(free, relaxation.optimised, strict=True)
+            Parameter.slope(t, *self._range(), relaxation.step) if free else None for t, free in both
         )
 
     def _range(self) -> tuple[Tensor, Tensor]:
