@@ -131,11 +131,11 @@ def _some_places(mask: Tensor, cone: Cone, copies: int) -> Iterator[tuple[slice,
     """The places of a cone in parts that fit memory, and how many entries of each to bound at a time; `mask` picks
     entries, `(batch, places, n)`."""
     most = int(mask.sum(2).max())
-    rows = chunk_queries(2 * len(mask) * _widest(cone.network.nodes), copies, mask.device)
+    rows = max(_FEW, chunk_queries(2 * len(mask) * _widest(cone.network.nodes), copies, mask.device))
     at_a_time = max(1, rows // max(1, most))
     for begin in range(0, mask.shape[1], at_a_time):
         if bool(mask[:, begin : begin + at_a_time].any()):
-            yield slice(begin, begin + at_a_time), max(_FEW, rows)
+            yield slice(begin, begin + at_a_time), rows
 
 
 def _in_cone(instance: Instance, bounds: LayerBounds, cone: Cone, numbers: Tensor, chosen: Portion) -> View:
