@@ -129,14 +129,19 @@ class Single(SingleNeuron):
     def __init__(self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None) -> None:
         self.relaxation = relaxation
         self._lines = relaxation.lines(lower, upper) if lines is None else lines
-        free = (Parameter.slope(t, *self._range(), relaxation.step) for t in (lower, upper))
+        both = zip((lower, upper), relaxation.optimised, strict=True)
         self._lower, self._upper = (
-            p if optimised else None for p, optimised in zip(free, relaxation.optimised, strict=True)
+            Parameter.slope(t, *self._range(), relaxation.step) if free else None for t, free in both
         )
 
     def _range(self) -> tuple[Tensor, Tensor]:
         low, high = self.relaxation.slope_range()
         return low.unsqueeze(1), high.unsqueeze(1)
+
+    @property
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """Slopes of the lower and the upper lines."""
+        return self._lines.lower, self._lines.upper
 
     def parameters(self) -> list[Parameter]:
         return [p for p in (self._lower, self._upper) if p is not None]
