@@ -30,6 +30,7 @@ class Rule:
     """
 
     name: ClassVar[str]
+    elementwise: ClassVar[bool] = True  # whether it is a function of one entry of its pre-activation
     float32: ClassVar[bool] = False  # whether an error of its executions in float32 is known
 
     @property
