@@ -198,3 +198,14 @@ def test_every_public_name_is_documented() -> None:
     for name in krelax.__all__:
         assert name == "__version__" or f"`{name}" in page or f"krelax.{name}" in page, name
         assert name == "__version__" or inspect.getdoc(getattr(krelax, name)), name
+
+
+def test_results_are_data_frames() -> None:
+    pandas = pytest.importorskip("pandas")
+    results = krelax.certify(MODEL, X[:5], Y[:5], eps=EPS)
+    frame = results.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["verdict"].tolist() == [str(verdict) for verdict in results.verdicts]
+    assert frame["index"].tolist() == [0, 1, 2, 3, 4]
+    bounds = krelax.bound(MODEL, X[:5], Y[:5], eps=EPS)
+    assert bounds.to_pandas()["margin"].tolist() == bounds.margins.tolist()

@@ -46,7 +46,7 @@ def strict(case: Case) -> list[bool]:
         ("(not true)", []),
         ("(and true (< Y_0 1))", [[("Y0", -1, True)]]),
         ("(or false (< Y_0 1))", [[("Y0", -1, True)]]),
-        ("(or true (< Y_0 1))", [[], [("Y0", -1, True)]]),
+        ("(or true (< Y_0 1))", [[]]),
         ("(and false (< Y_0 1))", []),
         ("(<= 0 1)", [[]]),
         ("(< 1 1)", []),
@@ -254,6 +254,37 @@ def test_deep_formulas_and_terms(read):
     term = "(- " * depth + "(+ Y_0 1)" + ")" * depth
     (case,) = read(BOUNDED + f"(assert {formula})(assert (<= {term} 0))").cases
     assert halfspaces(case) == [({0: 1}, -1), ({0: 1}, 1)]
+
+
+def test_formulas_that_alternate_say_once_what_they_repeat(read):
+    depth = 20_000
+    formula = "(and (<= Y_0 1) (or (<= Y_0 -2) " * depth + "(>= Y_0 0)" + "))" * depth
+    first, second = read(BOUNDED + f"(assert {formula})").cases
+    assert halfspaces(first) == [({0: 1}, -1), ({0: 1}, 2)]
+    assert halfspaces(second) == [({0: 1}, -1), ({0: -1}, 0)]
+
+
+@pytest.mark.parametrize("formula", ["(and (<= Y_0 1) {})", "(or (> Y_0 1) {})"])
+def test_what_is_beside_a_part_is_known_in_it_alone(read, formula):
+    """In `{}` the first comparison is true, and false; after it nothing is known any more."""
+    inside = formula.format("(or (and (<= Y_0 1) (<= Y_0 2)) (and (> Y_0 1) (<= Y_0 3)))")
+    outside = "(or (<= Y_0 1) (> Y_0 4))"
+    cases = read(BOUNDED + f"(assert (and {inside} {outside}))").cases
+
+    def unsafe(y: Fraction) -> bool:
+        return any(all(h.holds_exactly({0: y}) for h in case.halfspaces) for case in cases)
+
+    for y in (Fraction(k, 2) for k in range(-1, 12)):
+        within = (y <= 1 and y <= 2) or (y > 1 and y <= 3)
+        assert unsafe(y) == (((y <= 1 and within) if "and (<= Y_0 1) {" in formula else y > 1 or within)
+                             and (y <= 1 or y > 4))  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("and", Fraction(-1, 2)), ("or", Fraction(40))])
+def test_of_many_comparisons_in_one_direction_one_counts(read, kind, limit):
+    many = " ".join(f"(<= Y_0 {k}) (<= (* 2 Y_0) {k - 1}.0)" for k in (*range(40, -1, -1), *range(4)))
+    cases = read(BOUNDED + f"(assert ({kind} {many}))").cases
+    assert [-Fraction(c) / f[0] for case in cases for f, c in halfspaces(case)] == [limit]
 
 
 class Late(Exception):

@@ -64,10 +64,11 @@ def margins(values: Sequence[float], verdicts: Sequence[str]) -> Figure:
     for verdict, look in _VERDICTS.items():
         place = [i for i, j in enumerate(order) if verdicts[j] == verdict]
         heights = [values[order[i]] for i in place]
-        axes.bar(place, heights, 1.0, color=LOOKS[look].colour, label=f"{verdict} ({len(place)})")
+        if place:
+            axes.bar(place, heights, 1.0, color=LOOKS[look].colour, label=f"{verdict} ({len(place)})")
     axes.axhline(0.0, color="black", linewidth=0.8)
     axes.set(xlabel="images, by margin", ylabel="lower bound of the margin", yscale="symlog")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
     return figure
 
 

@@ -48,9 +48,9 @@ def drawn(function: Callable[P, R]) -> Callable[P, R]:
 
 def sheet(width: float, height: float) -> Figure:
     """An empty figure, in inches, outside of pyplot: nothing has to be closed."""
-    from matplotlib.figure import Figure
+    from krelax.picture.shown import Shown
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return Shown(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def on(axes: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:

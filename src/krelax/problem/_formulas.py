@@ -1,29 +1,20 @@
-"""Formulas of VNN-LIB files in disjunctive normal form."""
+"""Formulas of VNN-LIB files, in terms of the inequalities in them."""
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain, product
 
 from krelax.errors import InputError, UnsupportedError
 from krelax.problem._boxes import Bound
 from krelax.problem._declarations import Declarations
 from krelax.problem._forms import Fault, Form, head, is_word, quote
-from krelax.problem._terms import Polynomial, Terms, check_range, is_number, total
+from krelax.problem._normal import Conjunction, Disjunction, Formula, all_of, any_of, cases_of
+from krelax.problem._terms import Place, Polynomial, Terms, check_range, exact, is_number, total
 from krelax.problem.exact import Limit
 from krelax.problem.query import Halfspace, Monomial
-
-_MAX_CASES = 5_000_000
-_MAX_LITERALS = 50_000_000
-
-# A literal names an inequality: k >= 0 the k-th input bound, k < 0 the half-space number -1 - k. Conjunctions are
-# lists of literals, formulas in disjunctive normal form are lists of conjunctions: the empty list is false, and a list
-# with an empty conjunction is true.
-Conjunction = list[int]
-Disjunction = list[Conjunction]
 
 # What a comparison requires, as alternatives, each a conjunction of (sign, strict): sign * (left - right) is at most
 # zero, or less than that.
@@ -40,6 +31,10 @@ _COMPARISONS = {
     "!=": _DISTINCT,
 }
 _OPPOSITES = {"<=": ">", "<": ">=", ">=": "<", ">": "<=", "=": "!=", "==": "!=", "distinct": "=", "!=": "="}
+# Conjunctions of no more comparisons are left as they are.
+_FEW = 16
+_SIGNS = {1: Fraction(1), -1: Fraction(-1)}
+Direction = tuple[tuple[int, Fraction], ...]
 _CONSTANTS = {"true": True, "false": False}
 _REFUSED = {"=>", "xor", "ite", "let", "!"}
 
@@ -56,55 +51,85 @@ class Formulas:
         self._check = check
         self._terms = Terms(declarations.place, check)
         # The innermost comparisons by their text, which large files repeat, and whether they are negated.
-        self._known: tuple[dict[Form, Disjunction], dict[Form, Disjunction]] = ({}, {})
+        self._values: tuple[dict[Form, Disjunction], dict[Form, Disjunction]] = ({}, {})
+        # Those that are known to be true, or false, where a formula is read.
+        self._known: dict[Form, bool] = {}
         self._count = 0
 
-    def normal_form(self, form: Form, where: Form) -> Disjunction:
-        """The disjunctive normal form of a formula, however deeply it is nested; ``where`` is the list around it.
+    def formula(self, form: Form, where: Form) -> Formula:
+        """A formula in terms of literals, however deeply it is nested; ``where`` is the list around it. Raises Fault.
 
-        Raises Fault.
+        What a comparison beside a part says is known inside that part, so one that is repeated there is gone: `a and f`
+        says of `f` only what it says where `a` is true, and `a or f` where `a` is false.
         """
-        open_ = [_Open("and", [form], where, False, [])]
+        open_ = [_Open(True, form, [(form, False, where)])]
         while True:
             innermost = open_[-1]
-            if innermost.waiting:
-                operand = innermost.waiting.pop()
-                deeper = self._open(operand, innermost)
-                if deeper is not None:
-                    open_.append(deeper)
+            deeper = self._next(innermost)
+            if deeper is not None:
+                open_.append(deeper)
                 continue
-            value = innermost.value()
+            for known in innermost.known:
+                del self._known[known]
+            if innermost.is_and:
+                value = all_of(innermost.parts, self._strongest, innermost.form)
+            else:
+                value = any_of(innermost.parts, self._weakest, innermost.form)
             open_.pop()
             if not open_:
                 return value
-            open_[-1].parts.append(value)
+            open_[-1].parts[innermost.place] = value
 
-    def _open(self, form: Form, around: _Open) -> _Open | None:
-        """The formula as one whose operands wait; None if it is an innermost one, which is evaluated at once."""
-        negated = around.negated
-        self._count += 1
-        if not self._count & 0xFFF:
-            self._check()
-        if is_word(form):
-            around.parts.append(self._word(form, around.form, negated))
+    def cases(self, asserted: Sequence[Formula]) -> tuple[Conjunction, Disjunction]:
+        """What holds in all cases of formulas that are all true, and the cases, each with what else holds in it.
+
+        Raises Fault.
+        """
+        return cases_of(all_of(asserted, self._strongest), self._check)
+
+    def _next(self, around: _Open) -> _Open | None:
+        """Evaluate the comparisons that wait, and after them open one of the parts; None if there is none."""
+        while around.waiting:
+            self._count += 1
+            if not self._count & 0xFFF:
+                self._check()
+            form, negated, outside = around.waiting.pop()
+            if is_word(form):
+                around.parts.append(self._word(form, outside, negated))
+            elif form in self._known:
+                around.parts.append([[]] if self._known[form] is not negated else [])
+            else:
+                self._take(form, negated, around)
+        if not around.deeper:
             return None
-        known = self._known[negated].get(form)
-        if known is not None:
-            around.parts.append(known)
-            return None
-        keyword, operands = head(form)
-        if keyword in ("and", "or"):
-            keyword = {"and": "or", "or": "and"}[keyword] if negated else keyword
-            return _Open(keyword, list(reversed(operands)), form, negated, [])
-        if keyword == "not":
-            if len(operands) != 1:
-                raise Fault(f"not takes one formula, not {len(operands)}", form)
-            return _Open("and", list(operands), form, not negated, [])
-        value = self._compare(form, keyword, operands, negated)
-        if isinstance(form, str):
-            self._known[negated][form] = value
+        form, negated, place = around.deeper.popleft()
+        waiting = [(operand, negated, form) for operand in reversed(head(form)[1])]
+        return _Open(not around.is_and, form, waiting, place)
+
+    def _take(self, form: Form, negated: bool, around: _Open) -> None:
+        """Evaluate a list: what is of the same kind as the one around is a part of that."""
+        value = self._values[negated].get(form)
+        if value is None:
+            keyword, operands = head(form)
+            if keyword == "not":
+                if len(operands) != 1:
+                    raise Fault(f"not takes one formula, not {len(operands)}", form)
+                around.waiting.append((operands[0], not negated, form))
+                return
+            if keyword in ("and", "or"):
+                if ((keyword == "and") is not negated) is around.is_and:
+                    around.waiting += [(operand, negated, form) for operand in reversed(operands)]
+                else:
+                    around.deeper.append((form, negated, len(around.parts)))
+                    around.parts.append([])
+                return
+            value = self._compare(form, keyword, operands, negated)
+            if isinstance(form, str):
+                self._values[negated][form] = value
         around.parts.append(value)
-        return None
+        if isinstance(form, str):
+            around.known.append(form)
+            self._known[form] = around.is_and is not negated
 
     def _word(self, word: str, where: Form, negated: bool) -> Disjunction:
         if word not in _CONSTANTS:
@@ -119,10 +144,9 @@ class Formulas:
             raise Fault(message, form, UnsupportedError if operator in _REFUSED else InputError)
         alternatives = _COMPARISONS[_OPPOSITES[operator] if negated else operator]
         left, right = operands
-        plain = self._plain_bound(left, right, form)
+        plain = self._plain(left, right, form)
         if plain is not None:
-            index, limit = plain
-            return [[self._bound(index, sign > 0, limit, strict) for sign, strict in all_] for all_ in alternatives]
+            return [[self._limited(*plain, sign, strict) for sign, strict in all_] for all_ in alternatives]
         difference = total([self._terms.value(left, form), self._terms.value(right, form).negated()])
         if difference.is_constant():
             check_range((difference.constant,), form)
@@ -132,14 +156,20 @@ class Formulas:
             for all_ in alternatives
         ]
 
-    def _plain_bound(self, left: Form, right: Form, where: Form) -> tuple[int, Limit] | None:
-        """Index and limit if an input is compared with a number, which most comparisons do."""
+    def _plain(self, left: Form, right: Form, where: Form) -> tuple[Place, str] | None:
+        """The variable and the number if one is compared with the other, which most comparisons do."""
         if not (is_word(left) and is_word(right)):
             return None
         place = self._declarations.place(left, where)
-        if place is None or place.is_output or not is_number(right, where):
-            return None
-        return place.element, Limit.of(right)
+        return (place, right) if place is not None and is_number(right, where) else None
+
+    def _limited(self, place: Place, limit: str, sign: int, strict: bool) -> int:
+        """The literal that says that ``sign`` times a variable is at most that of the limit, or less if ``strict``."""
+        if not place.is_output:
+            return self._bound(place.element, sign > 0, Limit.of(limit), strict)
+        value = exact(limit)
+        self.halfspaces.append(Halfspace({place.element: _SIGNS[sign]}, -value if sign > 0 else value, strict))
+        return -len(self.halfspaces)
 
     def _bound(self, variable: int, is_upper: bool, limit: Limit, strict: bool) -> int:
         self.bounds.append(Bound(variable, is_upper, limit, strict))
@@ -158,6 +188,36 @@ class Formulas:
         self.halfspaces.append(Halfspace(factors, polynomial.constant, strict))
         return -len(self.halfspaces)
 
+    def _strongest(self, conjunction: Conjunction) -> Conjunction:
+        """The literals of a long conjunction without half-spaces that contain another one of it."""
+        return self._extreme(conjunction, 1)
+
+    def _weakest(self, alternatives: Conjunction) -> Conjunction:
+        """The literals of a long disjunction without half-spaces that another one of it contains."""
+        return self._extreme(alternatives, -1)
+
+    def _extreme(self, literals: Conjunction, sign: int) -> Conjunction:
+        if len(literals) <= _FEW:
+            return literals
+        kept: dict[Direction, tuple[tuple[Fraction, bool], int]] = {}
+        for literal in literals:
+            if literal < 0:
+                direction, constant, strict = self._direction(literal)
+                rank = sign * constant, strict is (sign > 0)
+                if direction not in kept or rank > kept[direction][0]:
+                    kept[direction] = rank, literal
+        extreme = {literal for _, literal in kept.values()}
+        return [literal for literal in dict.fromkeys(literals) if literal >= 0 or literal in extreme]
+
+    def _direction(self, literal: int) -> tuple[Direction, Fraction, bool]:
+        """The factors of a half-space up to a positive one, its constant by the same scale, whether it is strict."""
+        halfspace = self.halfspaces[-1 - literal]
+        factors = sorted(halfspace.coefficients.items())
+        scale = abs(factors[0][1])
+        if scale == 1:
+            return tuple(factors), halfspace.constant, halfspace.strict
+        return tuple((i, factor / scale) for i, factor in factors), halfspace.constant / scale, halfspace.strict
+
     def _term(self, monomial: Monomial) -> int:
         """The number by which half-spaces call a monomial."""
         if len(monomial) == 1 and monomial[0] % 2:
@@ -171,31 +231,16 @@ def _all_true(difference: Fraction, required: Sequence[tuple[int, bool]]) -> boo
 
 @dataclass(slots=True)
 class _Open:
-    """A conjunction or a disjunction, some of whose operands still wait, the first one last; they are ``negated``."""
+    """A conjunction or a disjunction, some of whose operands still wait, the last one first.
 
-    keyword: str
-    waiting: list[Form]
+    Operands come with whether they are negated and with the list around them. ``deeper`` are parts of the other kind,
+    with their place among the parts, which wait until all comparisons are known.
+    """
+
+    is_and: bool
     form: Form
-    negated: bool
-    parts: list[Disjunction]
-
-    def value(self) -> Disjunction:
-        """Its normal form, when none waits."""
-        if len(self.parts) == 1:
-            return self.parts[0]
-        return conjoin(self.parts, self.form) if self.keyword == "and" else list(chain.from_iterable(self.parts))
-
-
-def conjoin(disjunctions: Sequence[Disjunction], where: Form | None = None) -> Disjunction:
-    """The disjunctive normal form of a conjunction."""
-    if all(len(part) == 1 for part in disjunctions):
-        return [list(chain.from_iterable(part[0] for part in disjunctions))]
-    if not all(disjunctions):
-        return []
-    size = math.prod(map(len, disjunctions))
-    literals = sum(size // len(part) * sum(map(len, part)) for part in disjunctions)
-    if size > _MAX_CASES or literals > _MAX_LITERALS:
-        message = f"the disjunctive normal form has {size} cases with {literals} comparisons in all; at most"
-        limits = f"{_MAX_CASES} with {_MAX_LITERALS} are supported; split the specification"
-        raise Fault(f"{message} {limits}", where, UnsupportedError)
-    return [list(chain.from_iterable(choice)) for choice in product(*disjunctions)]
+    waiting: list[tuple[Form, bool, Form]]
+    place: int = 0
+    parts: list[Formula] = field(default_factory=list)
+    deeper: deque[tuple[Form, bool, int]] = field(default_factory=deque)
+    known: list[Form] = field(default_factory=list)

@@ -91,7 +91,12 @@ def is_number(word: str, where: Form) -> bool:
 
 def number(word: str, where: Form) -> Fraction | None:
     """The exact value of a decimal number, None if ``word`` is not one; raises Fault out of range."""
-    return Fraction(*Decimal(word).as_integer_ratio()) if is_number(word, where) else None
+    return exact(word) if is_number(word, where) else None
+
+
+def exact(word: str) -> Fraction:
+    """The value of a decimal number."""
+    return Fraction(*Decimal(word).as_integer_ratio())
 
 
 class Place(NamedTuple):

@@ -29,7 +29,8 @@ from krelax.errors import InputError, UnsupportedError
 from krelax.problem._boxes import Bound, Boxes, Conflict, intersect_bounds
 from krelax.problem._declarations import Declarations
 from krelax.problem._forms import Fault, Form, Node, Source, head, is_word, quote
-from krelax.problem._formulas import Conjunction, Disjunction, Formulas, conjoin
+from krelax.problem._formulas import Formulas
+from krelax.problem._normal import Disjunction, Formula
 from krelax.problem._relations import Relations
 from krelax.problem._text import Check
 from krelax.problem.exact import Ends
@@ -71,7 +72,7 @@ def read_vnnlib(path: str | Path, check: Check = _no_limit) -> Specification:
 
 
 class _Document:
-    """The commands executed so far, with the assertions in disjunctive normal form."""
+    """The commands executed so far, with the formulas that are asserted."""
 
     def __init__(self, check: Check) -> None:
         self._version = ""
@@ -79,9 +80,7 @@ class _Document:
         self._check = check
         self._declarations = Declarations()
         self._formulas = Formulas(self._declarations, check)
-        # The assertions are the conjunction of ``_common`` and of one conjunction from each choice.
-        self._common: Conjunction = []
-        self._choices: list[Disjunction] = []
+        self._asserted: list[Formula] = []
 
     def execute(self, command: Node) -> None:
         """Process one top-level command; raises Fault."""
@@ -108,17 +107,14 @@ class _Document:
     def _assert(self, operands: Sequence[Form], where: Form) -> None:
         if len(operands) != 1:
             raise Fault(f"assert takes one formula, not {len(operands)}; combine them by (and ...)", where)
-        disjunction = self._formulas.normal_form(operands[0], where)
-        if len(disjunction) == 1:
-            self._common += disjunction[0]
-        else:
-            self._choices.append(disjunction)
+        self._asserted.append(self._formulas.formula(operands[0], where))
 
     def specification(self) -> Specification:
         """What the commands amount to; raises Fault if anything is missing."""
         networks = self._declarations.declared()
         inputs = sum(v.size for network in networks for v in network.of(Kind.INPUT))
-        conjunctions = [self._common, *conjoin(self._choices)]
+        common, alternatives = self._formulas.cases(self._asserted)
+        conjunctions = [common, *alternatives]
         self._check()
         boxes, box_of = _boxes(self._formulas.bounds, conjunctions, inputs)
         self._check()
