@@ -136,7 +136,9 @@ class Bands:
         price = self._rule.price(ar, coeff.reshape(len(coeff), flat), slope.reshape(len(slope), flat), (low, high))
         price = price.reshape(*shape).sum(2)
         if slack := gamma(128, ar.unit):
-            far, reach = np.maximum(abs(ends[0]), abs(ends[1])), self._rule.reach((low, high)).reshape(ends[0].shape)
+            reach = self._rule.reach((low, high)).reshape(ends[0].shape)
+            # where nothing is known there is no price, or nothing is asked
+            far, reach = (np.where(np.isfinite(t), t, 0.0) for t in (np.maximum(abs(ends[0]), abs(ends[1])), reach))
             price = price + (slack * (abs(slope) * far + abs(coeff) * reach).sum(2) + ar.tiny)
         return price
 
