@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,8 @@ def _refuse_others(kept: Certificate, model: bytes, truth: float) -> None:
         members = rng.permuted(np.tile(np.arange(8, dtype=np.int32), (len(stored.members), 1)), axis=1)[:, :2].copy()
         for other in (GroupSet(stored.members, rows), GroupSet(members, stored.rows)):
             changed = replace(question, layers=[*question.layers[:-1], replace(layer, groups=[other])])
-            try:
+            with suppress(Rejected):
                 assert min(check(replace(kept, questions=[changed]), model)) <= truth
-            except Rejected:
-                pass
     three = GroupSet(np.arange(3, dtype=np.int32)[None], np.eye(3, dtype=np.int8))
     changed = replace(question, layers=[*question.layers[:-1], replace(layer, groups=[three])])
     with pytest.raises(Malformed):

@@ -53,12 +53,12 @@ _LEAST_WEIGHT = 0.3
 _SHORT = Ascent(30, 0.5, 0.92)
 
 
-def neuron_scores(instance: Instance, form: Form, bounds: LayerBounds) -> dict[int, Tensor]:
+def neuron_scores(instance: Instance, form: Form, bounds: LayerBounds, curves: bool = False) -> dict[int, Tensor]:
     """How much the single-neuron relaxations cost the given forms: at each activation `|coeff| * height`, `(n,)`.
 
-    One region; forms in the fast type, with slopes optimised shortly. The height is that of the triangle, or how far
-    the best line may be from a curve on the side that the coefficient needs; neurons that no form needs keep a small
-    part of it, because other neurons may need them. What reduces an axis is in no groups and has no score.
+    One region; forms in the fast type, with slopes optimised shortly. The height is that of the triangle; neurons that
+    no form needs keep a small part of it, because other neurons may need them. With `curves` other activations of one
+    number have a score, too: by how far the best line may be from them, on the side that the coefficient needs.
     """
     fast, trace = bounds.to(instance.fast_network.dtype, instance.network), Trace()
     witness = ascend(instance, form, fast, _SHORT)
@@ -66,7 +66,7 @@ def neuron_scores(instance: Instance, form: Form, bounds: LayerBounds) -> dict[i
     scores = {}
     for i, coeff in trace.coeff.items():
         relaxation = bounds.relaxations[i]
-        if not relaxation.reduces:
+        if relaxation.triangle() is not None or (curves and not relaxation.reduces):
             scores[i] = _scores(relaxation, coeff)
     return scores
 
@@ -154,8 +154,9 @@ def bound_layers(
         if i in activations:
             source = node.inputs[0]
             bounds.meet(found, source)
+            piecewise = network.activation(i).leak is not None  # others are not tightened by branching
             with suppress(OutOfTime):
-                _tighten(share, bounds, i, scores.get(i), multi_neuron)
+                _tighten(share, bounds, i, scores.get(i) if piecewise else None, multi_neuron)
         advance(network, bounds)
         bounds.meet(found, i)
         if i in scores and multi_neuron.grouping is not None:
