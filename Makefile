@@ -1,15 +1,16 @@
 # make demo   set up and certify a bundled network on real images
 # make test   set up and run the tests, the linter and the type checker
+# make docs   set up and build the documentation as a site, in docs/_build/html
 # make nightly   set up and run the random tests at length, which takes hours
 
 PYTHON ?= python3
 BIN := .venv/bin
-CHECKED := src tests training benchmarks docs/figures.py docs/screenshots.py
+CHECKED := src tests training benchmarks docs/conf.py docs/figures.py docs/screenshots.py
 
 # tests start many processes, each of which would compile every module anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test nightly clean
+.PHONY: demo test docs nightly clean
 
 demo: .venv/demo
 	$(BIN)/krelax demo
@@ -20,6 +21,12 @@ test: .venv/test
 	$(BIN)/mypy >.venv/mypy.txt 2>&1 & \
 	$(BIN)/python -m krelax.lanes.ready && $(BIN)/pytest --numprocesses 2 --dist loadfile; tests=$$?; \
 	wait $$!; types=$$?; cat .venv/mypy.txt; exit $$((tests + types))
+
+docs: .venv/docs
+	mkdir -p docs/_build/extra
+	$(BIN)/krelax explore --export docs/_build/extra/explorer.html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 nightly: .venv/test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow
@@ -38,5 +45,10 @@ nightly: .venv/test
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@ .venv/demo
 
+.venv/docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@ .venv/demo
+
 clean:
-	rm -rf .venv
+	rm -rf .venv docs/_build

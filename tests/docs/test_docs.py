@@ -23,7 +23,8 @@ from krelax.cli import cli
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+GUIDES = sorted((DOCS / "guides").glob("*.md"))
 CHAPTERS = sorted((DOCS / "tutorial").glob("*.md"))
 METHOD_PAGES = sorted((DOCS / "methods").glob("*.md"))
 HEADINGS = ["Requires", "Returns", "Method", "Sound / Complete", "Cost", "Reference"]
@@ -92,6 +93,22 @@ def test_chapters_print_and_draw_what_they_say(chapter: Path, tmp_path: Path, mo
     for figure in FIGURE.findall(chapter.read_text(encoding="utf-8")):
         assert (tmp_path / figure).stat().st_size > 1000
         assert (chapter.parent / figure).stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_guides_print_what_they_say(guide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def same(printed: str, written: str) -> str:
+        assert printed == written
+        return written
+
+    run(guide, same)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    named = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE))
+    assert named == set(krelax.__all__) - {"__version__"}
 
 
 def test_chapters_lead_to_the_next() -> None:
