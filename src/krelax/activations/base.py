@@ -101,7 +101,8 @@ class Activation(Op):
     def leak(self) -> float | None:
         """For an activation that is `max(z, leak * z)` the slope below zero, from 0 to 1; None for any other.
 
-        Neurons with a leak can be members of groups: their hulls are spanned by such pieces.
+        Groups of neurons with a leak have any size, and exact hulls, which are spanned by such pieces. Others of one
+        number are in pairs, by bands around their graphs.
         """
         return None
 

@@ -309,7 +309,7 @@ def by_groups(
     form = outputs(
         instance.fast_network, *(t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
     )
-    scores = neuron_scores(instance, form, found.bounds)
+    scores = neuron_scores(instance, form, found.bounds, curves=multi_neuron.grouping is not None)
     bounds = bound_layers(instance.until(seconds), found.bounds, scores, multi_neuron)
     instance.check()
     return _optimised(instance, queries, replace(found, bounds=bounds), multi_neuron.outer, stop)

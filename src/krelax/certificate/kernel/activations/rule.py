@@ -25,11 +25,12 @@ class Rule:
     """One activation; a subclass says what is true of it. What stands here is right for most of them.
 
     `pieces` are the slopes for `z <= 0` and `z >= 0` of an activation that is linear there: then it is split at zero,
-    may stand in groups, and has lower lines given by fractions. None for others, which are split anywhere: a piece is
-    the same activation over what is left of its interval.
+    may stand in groups of any size, and has lower lines given by fractions. None for others, which are split anywhere:
+    a piece is the same activation over what is left of its interval. Pairs may be of all that are `elementwise`.
     """
 
     name: ClassVar[str]
+    elementwise: ClassVar[bool] = True  # whether it is a function of one entry of its pre-activation
     float32: ClassVar[bool] = False  # whether an error of its executions in float32 is known
 
     @property
