@@ -8,7 +8,9 @@ import torch
 from tests.search.small import NETWORKS, OUTPUTS, PIECEWISE
 from torch import Tensor
 
-from krelax.network.graph import Network
+from krelax.activations import Step
+from krelax.network.graph import Builder, Network
+from krelax.network.linear import Add
 from krelax.search.linearised import Linearised
 
 
@@ -68,3 +70,11 @@ def test_a_tangent_touches() -> None:
     small = x + 1e-5 * (other - x)
     torch.testing.assert_close(here._values(small)[-1], network(small), rtol=0, atol=1e-8)
     assert not torch.allclose(here._values(other)[-1], network(other), rtol=0, atol=1e-3)
+
+
+def test_steps_are_flat() -> None:
+    b = Builder((3,))
+    network = b.build(b.add(Add((1, 1)), 0, b.add(Step(), 0)))
+    x = torch.tensor([[-0.5, 0.25, 2.0]], dtype=torch.float64)
+    found = Linearised.at(network, x).gradients(len(network.nodes) - 1, torch.eye(3, dtype=torch.float64))
+    assert torch.equal(found, torch.eye(3, dtype=torch.float64))

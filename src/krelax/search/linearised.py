@@ -132,5 +132,8 @@ def _slopes(op: Activation, z: Tensor) -> Tensor:
         return piece
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
-        (slope,) = torch.autograd.grad(op.forward(z).sum(), z)
+        value = op.forward(z)
+        if not value.requires_grad:  # comparisons, of which torch has no gradient: they are flat
+            return torch.zeros_like(z)
+        (slope,) = torch.autograd.grad(value.sum(), z)
     return slope
