@@ -110,7 +110,7 @@ class _Pair:
     def _affine(self, one: Linear, other: Linear, inputs: Sequence[int], equal: bool) -> int | None:
         """`(W - V) g + W d`, and the difference of what both add. None for operators that cannot be subtracted."""
         between = None if equal else _minus(one, other)
-        without = _linear(one)
+        without = homogeneous(one)
         if without is None or (between is None and not equal):
             return None
         parts = []
@@ -157,7 +157,7 @@ def same(one: Op, other: Op) -> bool:
     )
 
 
-def _linear(op: Linear) -> Linear | None:
+def homogeneous(op: Linear) -> Linear | None:
     """The operator without what it adds; None if that is not known."""
     if isinstance(op, Dense | Conv | ConvTranspose):
         return replace(op, bias=None, bias_error=None)
