@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from krelax.api.certifying import certify as certify
     from krelax.api.differing import Differences as Differences
     from krelax.api.differing import difference as difference
+    from krelax.api.monotonicity import Monotone as Monotone
+    from krelax.api.monotonicity import monotone as monotone
     from krelax.api.radii import Radii as Radii
     from krelax.api.radii import radius as radius
     from krelax.api.verifying import Verified as Verified
@@ -60,6 +62,8 @@ _HOMES = {
     "VerifyOptions": "run.verify",
     "difference": "api.differing",
     "Differences": "api.differing",
+    "monotone": "api.monotonicity",
+    "Monotone": "api.monotonicity",
     "radius": "api.radii",
     "Radii": "api.radii",
     "verify": "api.verifying",
