@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from krelax.cli.clusters import cluster_option, on_cluster
 from krelax.cli.shared import (
     BUNDLED_EPS,
     FILE,
@@ -35,7 +36,8 @@ from krelax.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from krelax.run.certify import Summary
+    from krelax.run.certify import Decide, Summary
+    from krelax.run.cluster import Cluster
 
 
 @click.command(short_help="Certify a network on labelled images.")
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--hints", type=FILE, metavar="FILE", help="Points (.npz) that may be counterexamples: replayed first.")
 @device_option
 @deterministic_option
+@cluster_option
 def certify(
     model: Path | None, images: Path | None, eps_file: Path | None, selection: slice | None, **options: Any
 ) -> int:
@@ -120,6 +123,7 @@ def demo(dense: bool) -> int:
         "check": False,
         "semantics": "real",
         "hints": None,
+        "cluster": None,
     }
     return run(model, bundled("digits_test.npz"), None, options)
 
@@ -133,13 +137,13 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
     from krelax.run.certificates import Certificates
-    from krelax.run.certify import CertifyOptions, identity
+    from krelax.run.certify import CertifyOptions, decide_here, identity
     from krelax.run.certify import certify as certify_images
     from krelax.run.hints import read_hints
     from krelax.run.journal import digest_of_network
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
-    report, hints, output = (options.pop(name) for name in ("report", "hints", "output"))
+    report, hints, output, address = (options.pop(name) for name in ("report", "hints", "output", "cluster"))
     about = Asked.taken(options)
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     check_journal(journal, resume, overwrite)
@@ -156,14 +160,26 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
                          overwrite=overwrite, settings=settings, certificates=keeper,
                          hints=None if hints is None else read_hints(hints, data), say=_ignored)  # fmt: skip
-    with reporting(report, model, images, header, indices, journal, folder, about.files) as note:
-        summary = _with_progress(len(indices), note, certifying)
+    with (
+        on_cluster(address) as cluster,
+        reporting(report, model, images, header, indices, journal, folder, about.files) as note,
+    ):
+        deciding = decide_here if cluster is None else _spread(cluster, model, output)
+        summary = _with_progress(len(indices), note, partial(certifying, decide_images=deciding))
         certify_summary(model, images, asked, summary)
+        if cluster is not None:
+            click.echo(f"  {cluster.story}")
         if keeper is not None:
             click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))
     if report is not None:
         click.echo(f"  report in {report}")
     return SOME_FAILED if any(map(failed, summary.reasons.values())) else DONE
+
+
+def _spread(cluster: Cluster, model: Path, output: str | None) -> Decide:
+    from krelax.run.clustered import certify_on
+
+    return partial(certify_on, cluster, model, output)
 
 
 def _ignored(line: str) -> None:
