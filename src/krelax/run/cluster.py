@@ -103,8 +103,7 @@ class Cluster:
         while True:
             if self._look():
                 landed = self._landing()
-            self._fill(landed, take)
-            if not self._flying and not self._again:
+            if self._fill(landed, take):
                 return
             batch = landed.next_batch(block=False)
             if not batch:
@@ -140,15 +139,17 @@ class Cluster:
 
         return as_completed(loop=self._client.loop, with_results=True, raise_errors=False)
 
-    def _fill(self, landed: Any, take: Callable[[], Task | None]) -> None:
-        """As many tasks as there are threads: what waits at a worker that is killed would be blamed as well."""
+    def _fill(self, landed: Any, take: Callable[[], Task | None]) -> bool:
+        """As many tasks as there are threads: what waits at a worker that is killed would be blamed as well. Whether
+        all is done."""
         while self._client.status == "running" and len(self._flying) < self.threads:
             task = self._again.popleft() if self._again else take()
             if task is None:
-                return
+                return not self._flying
             self.story.reconnected += self._broken
             self._broken = False
             self._submit(task, landed)
+        return False
 
     def _submit(self, task: Task, landed: Any, worker: str | None = None) -> None:
         """Send a task; to a `worker` that does not have the model with that model."""
@@ -286,7 +287,7 @@ def connected(address: str, say: Say) -> Iterator[Cluster]:
         import distributed
     except ImportError as error:
         raise InputError("--cluster needs Dask: pip install 'krelax[cluster]'") from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _silence()
     with ExitStack() as stack:
         name, _, number = address.partition(":")
         where: dict[str, Any] = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
@@ -304,6 +305,13 @@ def connected(address: str, say: Say) -> Iterator[Cluster]:
         cluster = Cluster(address, connect, say)
         stack.callback(cluster.close)
         yield cluster
+
+
+def _silence() -> None:
+    """What Dask has to say of workers that come and go is not for the terminal of a run."""
+    for name in ["distributed", *logging.root.manager.loggerDict]:
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -328,7 +336,7 @@ def _local(address: str, number: str) -> Iterator[Any]:
     before = os.environ.get("PYTHONSAFEPATH")
     with dask.config.set(settings), ExitStack() as stack:
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
+            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0",
             memory_limit=MEMORY_LIMIT // workers, silence_logs=logging.CRITICAL,
         )  # fmt: skip
         stack.callback(_end, cluster)
