@@ -207,7 +207,9 @@ class Cluster:
         with suppress(OSError, TimeoutError, ValueError):
             self._count(self._client.nthreads() if self._client.status == "running" else None)
         for future in [future for future in self._flying if future.status != "pending"]:
-            if now > self._done.setdefault(future, now) + _STUCK:
+            patience = _STUCK if future.status == "finished" else _LOOK
+            if now > self._done.setdefault(future, now) + patience:
+                self._broken |= future.cancelled()
                 self._repeat(self._flying.pop(future))
         return False
 
