@@ -66,11 +66,14 @@ class Story:
 
     def __str__(self) -> str:
         """In one line."""
-        told = [f"{len(self.workers)} workers took part"]
-        told += [f"{self.lost} of them ended before the run did"] * bool(self.lost)
-        told += [f"the connection was lost {self.reconnected} times"] * bool(self.reconnected)
-        told += [f"{self.again} tasks were sent again"] * bool(self.again)
-        return ", ".join(told)
+        told = [
+            (len(self.workers), "took part", "worker"),
+            (self.lost, "ended before the run did", "worker"),
+            (self.reconnected, "broke", "connection"),
+            (self.again, "sent again", "task"),
+        ]
+        shown = [f"{n} {name}{'s' * (n != 1)} {what}" for n, what, name in told if n or what == "took part"]
+        return ", ".join(shown)
 
 
 class Cluster:
@@ -335,16 +338,15 @@ def _local(address: str, number: str) -> Iterator[Any]:
         # Modules are not found in the folder that happens to be current.
         "distributed.nanny.pre-spawn-environ.PYTHONSAFEPATH": "1",
     }
-    before = os.environ.get("PYTHONSAFEPATH")
     with dask.config.set(settings), ExitStack() as stack:
+        if "PYTHONSAFEPATH" not in os.environ:  # Dask sets it here as well
+            stack.callback(os.environ.pop, "PYTHONSAFEPATH", None)
         cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0",
             memory_limit=MEMORY_LIMIT // workers, silence_logs=logging.CRITICAL,
         )  # fmt: skip
         stack.callback(_end, cluster)
         yield cluster
-    if before is None:
-        os.environ.pop("PYTHONSAFEPATH", None)
 
 
 def _end(cluster: Any) -> None:
