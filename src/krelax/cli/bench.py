@@ -71,7 +71,7 @@ def bench(
         settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
     seconds = 0.0
-    with on_cluster(cluster) as workers, open_journal(jsonl, settings, resume, FIELDS, overwrite) as journal:
+    with open_journal(jsonl, settings, resume, FIELDS, overwrite) as journal, on_cluster(cluster) as workers:
         for index, record in journal.done.items():
             if index not in range(len(listed)):
                 raise InputError(f"{jsonl}: has a result of instance {index} of {len(listed)}; give another file")

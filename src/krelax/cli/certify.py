@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from krelax.cli.clusters import cluster_option, on_cluster
+from krelax.cli.clusters import Spread, cluster_option
 from krelax.cli.shared import (
     BUNDLED_EPS,
     FILE,
@@ -36,8 +36,7 @@ from krelax.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from krelax.run.certify import Decide, Summary
-    from krelax.run.cluster import Cluster
+    from krelax.run.certify import Summary
 
 
 @click.command(short_help="Certify a network on labelled images.")
@@ -137,7 +136,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
     from krelax.run.certificates import Certificates
-    from krelax.run.certify import CertifyOptions, decide_here, identity
+    from krelax.run.certify import CertifyOptions, identity
     from krelax.run.certify import certify as certify_images
     from krelax.run.hints import read_hints
     from krelax.run.journal import digest_of_network
@@ -160,26 +159,17 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
                          overwrite=overwrite, settings=settings, certificates=keeper,
                          hints=None if hints is None else read_hints(hints, data), say=_ignored)  # fmt: skip
-    with (
-        on_cluster(address) as cluster,
-        reporting(report, model, images, header, indices, journal, folder, about.files) as note,
-    ):
-        deciding = decide_here if cluster is None else _spread(cluster, model, output)
-        summary = _with_progress(len(indices), note, partial(certifying, decide_images=deciding))
+    spread = Spread(address, model, output)
+    with reporting(report, model, images, header, indices, journal, folder, about.files) as note:
+        summary = _with_progress(len(indices), note, partial(certifying, decide_images=spread))
         certify_summary(model, images, asked, summary)
-        if cluster is not None:
-            click.echo(f"  {cluster.story}")
+        if spread.story:
+            click.echo(f"  {spread.story}")
         if keeper is not None:
             click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))
     if report is not None:
         click.echo(f"  report in {report}")
     return SOME_FAILED if any(map(failed, summary.reasons.values())) else DONE
-
-
-def _spread(cluster: Cluster, model: Path, output: str | None) -> Decide:
-    from krelax.run.clustered import certify_on
-
-    return partial(certify_on, cluster, model, output)
 
 
 def _ignored(line: str) -> None:

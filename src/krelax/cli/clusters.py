@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +29,27 @@ def on_cluster(address: str | None) -> Iterator[Cluster | None]:
 
     with connected(address, _say) as cluster:
         yield cluster
+
+
+class Spread:
+    """Decides images of a run with a cluster, if it has an address: it connects when there are any to decide."""
+
+    def __init__(self, address: str | None, model: Path, output: str | None) -> None:
+        self._address, self._model, self._output = address, model, output
+        self.story = ""
+
+    def __call__(self, *asked: Any) -> None:
+        """As `krelax.run.certify.decide_here`."""
+        from krelax.run.certify import decide_here
+
+        with on_cluster(self._address) as cluster:
+            if cluster is None:
+                decide_here(*asked)
+                return
+            from krelax.run.clustered import certify_on
+
+            certify_on(cluster, self._model, self._output, *asked)
+            self.story = str(cluster.story)
 
 
 def _say(line: str) -> None:

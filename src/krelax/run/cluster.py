@@ -89,7 +89,6 @@ class Cluster:
         self._models: OrderedDict[str, Any] = OrderedDict()
         self._looked, self._present, self._broken = -_LOOK, set[str](), False
         self.story = Story()
-        self._check()
 
     @property
     def threads(self) -> int:
@@ -245,7 +244,7 @@ class Cluster:
                     raise InputError(f"--cluster {self._address}: lost, and not there again; {words}") from error
             time.sleep(_LOOK)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises InputError unless there are workers, and all of them have this version of krelax."""
 
         def version() -> str:  # is sent as it is: workers may not have krelax
@@ -309,6 +308,7 @@ def connected(address: str, say: Say) -> Iterator[Cluster]:
 
         cluster = Cluster(address, connect, say)
         stack.callback(cluster.close)
+        cluster.check()
         yield cluster
 
 
