@@ -54,6 +54,7 @@ def speed(images: int, timeout: float, workers: list[int]) -> None:
 
 def overhead(questions: int, threads: int, seconds: float) -> None:
     """Sleeping tasks: all that takes time is what a cluster costs."""
+    import dask
     from distributed import LocalCluster
 
     model, tasks = bundled("digits_dense.onnx"), iter(range(questions))
@@ -71,6 +72,7 @@ def overhead(questions: int, threads: int, seconds: float) -> None:
     summary = Summary()
     with (
         tempfile.TemporaryDirectory() as folder,
+        dask.config.set({"distributed.worker.profile.enabled": False}),  # it looks at every thread, all the time
         LocalCluster(
             n_workers=parts, threads_per_worker=threads // parts, processes=False, dashboard_address="127.0.0.1:0"
         ) as local,

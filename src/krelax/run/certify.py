@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -61,8 +62,8 @@ class Summary:
 
     def add(self, record: dict[str, Any]) -> None:
         """Take a record of the journal into account."""
-        self.verdicts[record["index"]] = record["verdict"]
-        self.reasons[record["index"]] = record["reason"]
+        self.verdicts[record["index"]] = sys.intern(record["verdict"])  # there may be a million of them
+        self.reasons[record["index"]] = sys.intern(record["reason"])
 
 
 _VERDICTS = frozenset(verdict.value for verdict in Verdict)
