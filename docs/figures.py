@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from krelax.search.attack import Attack, search
 from krelax.search.effort import Complete
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images
+from krelax.search.transformed import Surroundings
 from krelax.search.verdict import Outcome
 
 FOLDER = Path(__file__).parent / "figures"
@@ -229,8 +231,47 @@ def shares() -> Figure:
     return picture.shares(table, unbroken)
 
 
+GALLERY = (
+    ("the image", "rotate:0", ()),
+    ("rotate:20", "rotate:20", (20.0,)),
+    ("translate:1", "translate:1", (1.0, -0.5)),
+    ("scale:0.2", "scale:0.2", (1.2,)),
+    ("shear:0.3", "shear:0.3", (0.3,)),
+    ("brightness:0.3", "brightness:0.3", (0.3,)),
+    ("contrast:0.5", "contrast:0.5", (0.5,)),
+    ("gamma:0.6", "gamma:0.6", (0.4,)),
+    ("blur:0.8", "blur:0.8", (0.458,)),
+)
+
+
+def surroundings(text: str, index: int = 0) -> Surroundings:
+    """What may happen to an image of the digits."""
+    network, images = bundled("digits_conv")
+    spec = krelax.read_region(text)
+    assert isinstance(spec, krelax.Transformed)
+    ends = Fraction(0), Fraction(1)
+    return Surroundings(network, images.images[index], int(images.labels[index]), spec, ends=ends)
+
+
+def regions() -> Figure:
+    """A digit, and what some transformations make of it at an end of their ranges."""
+    shown = []
+    for title, text, parameters in GALLERY:
+        op = surroundings(text).op
+        point = torch.tensor([parameters or (0.0,)], dtype=torch.float64)
+        made = op.forward(point[:, None, None, None].expand(-1, *op.picture.pixels.shape, -1))
+        shown.append((title, made[0, 0].numpy()))
+    return picture.gallery(shown)
+
+
+def pixel() -> Figure:
+    """A pixel of a digit while it is rotated."""
+    return picture.planes(surroundings("rotate:40").op, (0, 2, 4), -40.0, 40.0)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
-    f.__name__: f for f in (neuron, pair, roofs, maximum, hull, reachable, layers, progress, tree, radius, shares)
+    f.__name__: f
+    for f in (regions, pixel, neuron, pair, roofs, maximum, hull, reachable, layers, progress, tree, radius, shares)
 }
 
 

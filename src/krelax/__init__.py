@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from krelax.api.bounding import bound as bound
     from krelax.api.certifying import Certified as Certified
     from krelax.api.certifying import certify as certify
+    from krelax.api.differing import Differences as Differences
+    from krelax.api.differing import difference as difference
     from krelax.api.radii import Radii as Radii
     from krelax.api.radii import radius as radius
     from krelax.api.verifying import Verified as Verified
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
     from krelax.problem.queries import classification as classification
     from krelax.problem.region import Box as Box
     from krelax.problem.region import ball as ball
+    from krelax.problem.regions import Categories as Categories
+    from krelax.problem.regions import Patch as Patch
+    from krelax.problem.regions import Pixels as Pixels
+    from krelax.problem.regions import Transformed as Transformed
+    from krelax.problem.regions import read_region as read_region
     from krelax.problem.vnnlib import read_vnnlib as read_vnnlib
     from krelax.run.certify import CertifyOptions as CertifyOptions
     from krelax.run.verify import VerifyOptions as VerifyOptions
@@ -51,6 +58,8 @@ _HOMES = {
     "certify": "api.certifying",
     "Certified": "api.certifying",
     "VerifyOptions": "run.verify",
+    "difference": "api.differing",
+    "Differences": "api.differing",
     "radius": "api.radii",
     "Radii": "api.radii",
     "verify": "api.verifying",
@@ -73,6 +82,11 @@ _HOMES = {
     "classification": "problem.queries",
     "Box": "problem.region",
     "ball": "problem.region",
+    "Categories": "problem.regions",
+    "Patch": "problem.regions",
+    "Pixels": "problem.regions",
+    "Transformed": "problem.regions",
+    "read_region": "problem.regions",
     "read_vnnlib": "problem.vnnlib",
 }
 

@@ -15,33 +15,43 @@ from krelax.activations import (
     ELU,
     GELU,
     Activation,
+    Asin,
     Atan,
+    Atanh,
     Ceil,
     Cos,
+    Cosh,
+    Difference,
     Erf,
     Exp,
     Floor,
     HardSwish,
     LeakyReLU,
     Log,
+    LogSumExp,
     Max,
     Mish,
     Power,
     Product,
+    Quantise,
     Reciprocal,
     ReciprocalSqrt,
     Relaxation,
     ReLU,
     Round,
+    Share,
     Shrink,
     Sigmoid,
     Sign,
     SiLU,
     Sin,
+    Sinh,
     Softplus,
     Softsign,
     Sqrt,
     Square,
+    Step,
+    Tan,
     Tanh,
     TanhGELU,
     Threshold,
@@ -55,6 +65,16 @@ Number = mpmath.mpf
 
 def _piecewise(slope: float) -> Callable[[Number], Number]:
     return lambda z: z if z > 0 else slope * z
+
+
+def _apart(slope: float) -> Callable[[Sequence[Number]], Number]:
+    act = _piecewise(slope)
+
+    def exact(z: Sequence[Number]) -> Number:
+        with mpmath.workprec(4500):  # the sum of two numbers of any size
+            return act(z[0] + z[1]) - act(z[0])
+
+    return exact
 
 
 def _no_points(slope: float, coeff: float) -> list[Number]:
@@ -157,13 +177,14 @@ def _height(entry: Elementwise, lower: float, upper: float) -> Number:
 @dataclass(frozen=True)
 class Windowed:
     """An activation of `size` numbers, which are the last axis of its operand. `height` is how large it can be, by how
-    large they can be."""
+    large they can be. The relaxation of one that is not `tight` is larger than the hull of its graph."""
 
     name: str
     op: Activation
     act: Callable[[Sequence[Number]], Number]
     size: int
     height: Callable[[Sequence[Number]], Number] = max
+    tight: bool = True
 
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:
         """Its relaxation over a batch of boxes `(batch, size)`."""
@@ -211,12 +232,19 @@ def _normal(z: Number) -> Number:
     return mpmath.erfc(-z / mpmath.sqrt(2)) / 2
 
 
-def _inner(z: Number) -> Number:
-    return 2 * mpmath.sqrt(2 / mpmath.pi) * (z + mpf(0.044715) * z**3)
+# The constants of the tanh form of GELU, and what they are in float32 and beside that.
+_GAIN, _CUBE = mpmath.sqrt(2 / mpmath.pi), mpf(0.044715)
+_OTHERS = ((0.7978845834732056, 0.044714998453855515), (0.7925, 0.04503))
 
 
-def _inner_rise(z: Number) -> Number:
-    return 2 * mpmath.sqrt(2 / mpmath.pi) * (1 + 3 * mpf(0.044715) * z * z)
+def _tanh_gelu(name: str, op: TanhGELU, gain: Number, cube: Number) -> Elementwise:
+    def inner(z: Number) -> Number:
+        return 2 * gain * (z + cube * z**3)
+
+    def rise(z: Number) -> Number:
+        return 2 * gain * (1 + 3 * cube * z * z) * _sigmoid(inner(z)) * _sigmoid(-inner(z))
+
+    return _gated(name, op, lambda z: _sigmoid(inner(z)), rise, lambda z: max(-4 * inner(z), mpf(0)))
 
 
 def _gated(
@@ -278,6 +306,11 @@ def _shrunk(limit: float, bias: float) -> Callable[[Number], Number]:
     return lambda z: z - bias * mpmath.sign(z) if abs(z) > limit else mpf(0)
 
 
+def _log_sum_exp(z: Sequence[Number]) -> Number:
+    top = max(z)
+    return top + mpmath.log(mpmath.fsum(mpmath.exp(v - top) for v in z))
+
+
 ELEMENTWISE = [
     Elementwise("relu", ReLU(), _piecewise(0.0)),
     *(Elementwise(f"leaky-{s:g}", LeakyReLU(s), _piecewise(s)) for s in (0.0, 1e-9, 0.01, 0.3, 1.0)),
@@ -298,34 +331,57 @@ ELEMENTWISE = [
     ),
     _gated("silu", SiLU(), _sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
     _gated("gelu", GELU(), _normal, mpmath.npdf, lambda z: z * z if z < 0 else mpf(0)),
-    _gated(
-        "gelu-tanh",
-        TanhGELU(),
-        lambda z: _sigmoid(_inner(z)),
-        lambda z: (
-            2
-            * mpmath.sqrt(2 / mpmath.pi)
-            * (1 + 3 * mpf(0.044715) * z * z)
-            * _sigmoid(_inner(z))
-            * _sigmoid(-_inner(z))
-        ),
-        lambda z: max(-4 * _inner(z), mpf(0)),
-    ),
+    _tanh_gelu("gelu-tanh", TanhGELU(), _GAIN, _CUBE),
+    *(_tanh_gelu(f"gelu-tanh-{g:g}", TanhGELU(g, c), mpf(g), mpf(c)) for g, c in _OTHERS),
     _gated("mish", Mish(), _mish_gate, lambda z: (1 - _mish_gate(z) ** 2) * _sigmoid(z)),
     Elementwise("hard-swish", HardSwish(), _hard_swish, _slope(lambda s: [3 * s - mpf(1.5)])),
     Elementwise("sin", Sin(), mpmath.sin, _periods(lambda s: _both(mpmath.acos(s))), furthest=20.0),
     Elementwise(
         "cos", Cos(), mpmath.cos, _periods(lambda s: [-mpmath.asin(s), mpmath.pi + mpmath.asin(s)]), furthest=20.0
     ),
+    Elementwise(
+        "sinh", Sinh(), mpmath.sinh, _slope(lambda s: _both(mpmath.acosh(s)) if s >= 1 else []), furthest=600.0
+    ),
+    Elementwise("cosh", Cosh(), mpmath.cosh, _slope(lambda s: [mpmath.asinh(s)]), furthest=600.0),
+    Elementwise(
+        "tan",
+        Tan(),
+        mpmath.tan,
+        _slope(lambda s: _both(mpmath.atan(mpmath.sqrt(s - 1))) if s >= 1 else []),
+        lambda l, u: l > -1.57 and u < 1.57,
+    ),
+    Elementwise(
+        "asin",
+        Asin(),
+        mpmath.asin,
+        _slope(lambda s: _both(mpmath.sqrt(1 - 1 / s**2)) if s >= 1 else []),
+        lambda l, u: l >= -1 and u <= 1,
+    ),
+    Elementwise(
+        "atanh",
+        Atanh(),
+        mpmath.atanh,
+        _slope(lambda s: _both(mpmath.sqrt(1 - 1 / s)) if s >= 1 else []),
+        lambda l, u: l > -1 and u < 1,
+    ),
     _jumps("floor", Floor(), mpmath.floor, [0.0], whole=True),
     _jumps("ceil", Ceil(), mpmath.ceil, [0.0], whole=True),
     _jumps("round", Round(), mpmath.nint, [0.5], whole=True),
+    _jumps("quantise", Quantise(-2.0, 3.0), lambda z: min(max(mpmath.nint(z), mpf(-2)), mpf(3)), [0.5], whole=True),
     _jumps("sign", Sign(), mpmath.sign, [0.0]),
+    _jumps("step", Step(), lambda z: mpf(z > 0), [0.0]),
+    _jumps("step-1", Step(1.0), lambda z: mpf(z >= 0), [0.0]),
     _jumps("threshold", Threshold(0.25, 0.125), lambda z: z if z > 0.25 else mpf(0.125), [0.25]),
     _jumps("shrink-hard", Shrink(0.5), _shrunk(0.5, 0.0), [-0.5, 0.5]),
     _jumps("shrink-soft", Shrink(0.5, 0.5), _shrunk(0.5, 0.5), [-0.5, 0.5]),
     *(_elu(*numbers) for numbers in ((1.0, 1.0, 1.0), (2.0, 1.05, 1.0), (0.5, 1.0, 1.0), (1.5, 1.0, 1.5))),
     Elementwise("exp", Exp(), mpmath.exp, _slope(lambda s: [mpmath.log(s)] if s > 0 else [])),
+    Elementwise(
+        "share",
+        Share(),
+        lambda z: mpmath.exp(min(z, mpf(0))),
+        _slope(lambda s: [mpmath.log(s)] if 0 < s <= 1 else []),
+    ),
     Elementwise("log", Log(), mpmath.log, _slope(lambda s: [1 / s] if s > 0 else []), lambda l, u: l > 0),
     Elementwise("softplus", Softplus(), lambda z: mpmath.log1p(mpmath.exp(z)), _slope(_logit)),
     Elementwise("square", Square(), lambda z: z * z, _slope(lambda s: [s / 2])),
@@ -348,5 +404,10 @@ ELEMENTWISE = [
 ]
 WINDOWED = [
     *(Windowed(f"max-{n}", Max(), max, n) for n in range(1, 6)),
+    *(Windowed(f"difference-{s:g}", Difference(s), _apart(s), 2, lambda z: z[1]) for s in (0.0, 0.3)),
+    *(
+        Windowed(f"log-sum-exp-{n}", LogSumExp(), _log_sum_exp, n, lambda z: max(z) + mpmath.log(len(z)), False)
+        for n in range(1, 4)
+    ),
     Windowed("product", Product(), mpmath.fprod, 2, mpmath.fprod),
 ]

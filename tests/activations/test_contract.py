@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from tests.activations.kit import ELEMENTWISE, WINDOWED, Elementwise, Number, Windowed, mpf
 from torch import Tensor
 
-from krelax.activations import ACTIVATIONS, Activation, LeakyReLU, Lines, Max, Relaxation, ReLU, Rule
+from krelax.activations import ACTIVATIONS, Activation, LeakyReLU, Lines, LogSumExp, Max, Relaxation, ReLU, Rule
 from krelax.activations.swish import GELU, Mish, SiLU, TanhGELU
+from krelax.activations.transformed import Transformed
 from krelax.activations.wave import Cos, Sin
 
 Interval = tuple[float, float]
@@ -53,6 +54,7 @@ INTERVALS: list[Interval] = [
     (10.0, 40.0),
     (700.0, 1e6),
     (-2.0, 0.75),
+    (-0.6, 0.75),
     (-0.1, 7.0),
     (0.2, 2.5),
     (-3.0, -0.4),
@@ -89,7 +91,8 @@ def representable(entry: Elementwise, dtype: torch.dtype) -> list[Interval]:
 def ordinary(entry: Elementwise) -> list[Interval]:
     """A few intervals, neither small nor large."""
     if not entry.total:
-        return [(0.5, 3.0), (0.25, 1.0), (2.0, 2.5)]
+        some = [(0.5, 3.0), (0.25, 1.0), (2.0, 2.5), (-0.5, 0.75), (0.125, 0.875)]
+        return [i for i in some if entry.takes(*i, torch.float64)][:3]
     return [(-2.0, 3.0), (-1.0, 0.5), (0.25, 1.0), (-4.0, -0.5)]
 
 
@@ -307,6 +310,8 @@ def test_neurons_are_split_inside_their_intervals(entry: Elementwise, dtype: tor
     around = (low < -0.1) & (high > 0.1) & (high - low < 20)
     if not entry.total:
         around = (low > 0.1) & (low + 1 < high) & (high < 9)
+        if not around.any():  # a short domain
+            around = (low < -0.1) & (high > 0.1)
     assert around.any()
     if not entry.jumps:  # one of whose pieces may have the whole jump
         assert worth[around].all() == (entry.op.leak != 1)  # which is linear everywhere
@@ -439,7 +444,7 @@ def on_range(
 @windowed
 @both_types
 def test_support_of_a_window_is_attained_on_the_graph(entry: Windowed, dtype: torch.dtype) -> None:
-    """No point of the graph lies beyond the support, and the graph over the z returned attains it."""
+    """No point of the graph lies beyond the support, and the graph over the z returned attains it, if that is tight."""
     lower, upper = boxes(entry.size, dtype)
     slope, coeff = forms(entry.size, dtype)
     found = entry.relax(lower, upper).support(slope[None], coeff[None])
@@ -456,7 +461,8 @@ def test_support_of_a_window_is_attained_on_the_graph(entry: Windowed, dtype: to
             tol = window_tolerance(entry, dtype, s, c, l, u)
             assert value >= max(dot(s, p) - c * a for p, a in graph) - tol, case
             assert all(a <= p <= b for a, p, b in zip(l, z, u, strict=True)), case
-            assert value <= dot(s, z) - c * entry.act([mpf(v) for v in z]) + tol, case
+            if entry.tight:
+                assert value <= dot(s, z) - c * entry.act([mpf(v) for v in z]) + tol, case
 
 
 def check_window_lines(entry: Windowed, lower: Tensor, upper: Tensor, lines: Lines) -> None:
@@ -527,7 +533,7 @@ def test_windows_are_split_inside_the_intervals_of_members(entry: Windowed) -> N
     relaxation = entry.relax(lower, upper)
     splits = relaxation.splits()
     if splits is None:
-        assert isinstance(entry.op, Max)
+        assert isinstance(entry.op, Max | LogSumExp)
         return
     for point, gain in ((splits.at_lower, splits.lower), (splits.at_upper, splits.upper)):
         assert point.shape == gain.shape == lower.shape
@@ -538,7 +544,8 @@ def test_windows_are_split_inside_the_intervals_of_members(entry: Windowed) -> N
             below[:, member] = above[:, member] = point[:, member]
             check_window_lines(entry, lower, below, entry.relax(lower, below).lines_by(Rule.ADAPTIVE))
             check_window_lines(entry, above, upper, entry.relax(above, upper).lines_by(Rule.ADAPTIVE))
-    assert (splits.lower + splits.upper)[(upper - lower).amin(-1) > 0.1].gt(0).all()
+    wide = relaxation.unstable().any(-1) & ((upper - lower).amin(-1) > 0.1) & (upper - lower < 1e6).all(-1)
+    assert (splits.lower + splits.upper)[wide].sum(-1).gt(0).all()
 
 
 def test_lines_of_a_product_are_its_facets() -> None:
@@ -592,6 +599,7 @@ def subclasses(cls: type[Activation]) -> Iterator[type[Activation]]:
 def test_every_activation_has_a_relaxation_and_a_place_in_this_kit() -> None:
     """Adding an activation without a relaxation, or a relaxation without tests, fails here."""
     known = {cls for cls in subclasses(Activation) if cls.__module__.startswith("krelax.") and not isabstract(cls)}
+    known.discard(Transformed)  # which no file can hold; it has tests of its own
     assert known == set(ACTIVATIONS.values())
     assert known == {type(entry.op) for entry in (*ELEMENTWISE, *WINDOWED)}
 

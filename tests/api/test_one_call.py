@@ -200,6 +200,23 @@ def test_every_public_name_is_documented() -> None:
         assert name == "__version__" or inspect.getdoc(getattr(krelax, name)), name
 
 
+def test_the_difference_of_two_modules() -> None:
+    """Of a copy whose last bias is larger by one quarter."""
+    other = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
+    other.load_state_dict({k: v + 0.25 if k == "2.bias" else v for k, v in MODEL.state_dict().items()})
+    found = krelax.difference(MODEL, other, X[:3], eps=EPS)
+    assert len(found) == 3
+    assert (found.found <= found.certified + 1e-6).all()  # what is found is executed in float32
+    assert found.certified == pytest.approx(0.25, rel=1e-3)
+    assert found.verdicts == []
+    assert "at most" in repr(found)
+    assert "<table" in found._repr_html_()
+    asked = krelax.difference(MODEL, other, torch.from_numpy(X[:2]), Y[:2], eps=EPS, within=0.3)
+    assert [v.value for v in asked.verdicts] == ["holds", "holds"]
+    with pytest.raises(krelax.InputError, match="inputs of shapes"):
+        krelax.difference(MODEL, krelax.from_torch(nn.Linear(3, 3).eval(), torch.zeros(1, 3)), X, Y, eps=EPS)
+
+
 def test_results_are_data_frames() -> None:
     pandas = pytest.importorskip("pandas")
     results = krelax.certify(MODEL, X[:5], Y[:5], eps=EPS)

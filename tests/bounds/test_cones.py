@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -11,15 +12,19 @@ from tests.marks import at_night_after
 from torch import Tensor
 
 from krelax.activations import LeakyReLU, Max, ReLU, Rule, Sigmoid
-from krelax.bounds import intermediate
+from krelax.bounds import intermediate, views
 from krelax.bounds.cones import cones, entries
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds, advance, start
+from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.seen import seen
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense, Scale
-from krelax.network.ops import Reshape, Take
+from krelax.network.ops import Concat, Gather, Reshape, Take, Transpose
+from krelax.network.pooling import Window, average_pool, max_pool
+from krelax.problem.queries import Queries
 from krelax.problem.region import Box, Region, ball
+from krelax.proof.log import ProofLog
 
 DRAWN = torch.Generator().manual_seed(4)
 
@@ -51,14 +56,36 @@ def residual(start: str = "image") -> tuple[Network, int]:
     return builder.build(builder.add(Dense(drawn(3, prod(builder.shape(out)))), end)), last
 
 
+def pooled() -> tuple[Network, int]:
+    """A network with a pool of windows that overlap, gathers, joined channels and means, and the node before its last
+    activation."""
+    builder = Builder((1, 2, 22, 22))
+    first = builder.add(ReLU(), builder.add(conv(2, 3, 3, padding=1), 0))
+    window = Window((3, 3), (2, 2), (1, 1), (1, 1), (1, 1))
+    largest = max_pool(builder, first, window)
+    mean = average_pool(builder, first, window)
+    every = builder.add(Concat(1), largest, mean)
+    turned = builder.add(Transpose((0, 1, 3, 2)), builder.add(Gather(1, torch.tensor([5, 0, 2, 2])), every))
+    wide = builder.add(Take(torch.arange(484).reshape(1, 4, 11, 11).repeat_interleave(2, 2)), turned)
+    last = builder.add(conv(4, 2, 3, stride=2), builder.add(ReLU(), builder.add(conv(4, 4, 1), wide)))
+    end = builder.add(Reshape((prod(builder.shape(last)),)), builder.add(ReLU(), last))
+    return builder.build(builder.add(Dense(drawn(3, prod(builder.shape(end)))), end)), last
+
+
+@pytest.fixture(autouse=True)
+def _cones_of_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are worth it in larger ones."""
+    monkeypatch.setattr("krelax.bounds.cones._FIXED", 0.0)
+
+
 def region(network: Network, norm: str = "linf") -> Region:
     centre = torch.rand(2, *network.input_shape, generator=DRAWN, dtype=torch.float64)
     return ball(centre, 0.3 if norm == "l2" else 0.02, norm, (0.0, 1.0))
 
 
-@pytest.mark.parametrize("begin", ["image", "vector", "made"])
+@pytest.mark.parametrize("begin", ["image", "vector", "made", "pooled"])
 def test_a_cone_computes_what_the_network_does(begin: str) -> None:
-    network, node = residual(begin)
+    network, node = pooled() if begin == "pooled" else residual(begin)
     x = drawn(2, *network.input_shape)
     values, found = network.values(x), cones(network, node)
     assert len(found) > 1
@@ -78,11 +105,11 @@ PAIRS = list(product(enumerate(("image", "vector", "made")), enumerate(("linf", 
 CROSSED = [(begin, norm, RULES[(i + j + k) % 3]) for k in range(3) for (i, begin), (j, norm) in PAIRS]
 
 
-@pytest.mark.parametrize(("begin", "norm", "rule"), at_night_after(9, CROSSED))
+@pytest.mark.parametrize(("begin", "norm", "rule"), [*at_night_after(9, CROSSED), ("pooled", "linf", Rule.ADAPTIVE)])
 def test_bounds_through_cones_are_those_of_whole_passes(
     monkeypatch: pytest.MonkeyPatch, begin: str, norm: str, rule: Rule
 ) -> None:
-    network, _ = residual(begin)
+    network, _ = pooled() if begin == "pooled" else residual(begin)
     instance = Instance.of(network, region(network, norm))
 
     def bounded() -> LayerBounds:
@@ -94,33 +121,59 @@ def test_bounds_through_cones_are_those_of_whole_passes(
         return bounds
 
     through = bounded()
-    monkeypatch.setattr(intermediate, "cones", lambda *_: [])
+    monkeypatch.setattr(views, "cones", lambda *_: [])
     for one, other in zip(through.lower + through.upper, bounded().lower + bounded().upper, strict=True):
         # slopes are rounded to float32, so that bounds that differ by nothing else may round them differently
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [residual()[0], pooled()[0]], ids=["residual", "pooled"])
+def test_ascents_through_cones_are_those_through_the_network(monkeypatch: pytest.MonkeyPatch, network: Network) -> None:
+    """And what they choose is written down for the whole network, where it proves the same."""
+    asked = region(network).select(torch.tensor([0]))
+    instance = replace(Instance.of(network, asked, torch.float64), logs=(ProofLog(),))
+    queries = Queries(torch.eye(3, dtype=torch.float64)[None], torch.zeros(1, 3).double(), torch.arange(3)[None], 3)
+    found = bound(instance, queries, METHODS["alpha"])
+    monkeypatch.setattr(views, "cones", lambda *_: [])
+    other = bound(replace(instance, logs=(ProofLog(),)), queries, METHODS["alpha"])
+    torch.testing.assert_close(found.value, other.value, rtol=1e-5, atol=1e-5)
+    for one, whole in zip(found.bounds.lower, other.bounds.lower, strict=True):
+        torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_what_moves_activations_is_bounded_by_intervals() -> None:
+    network, _ = pooled()
+    first, second = network.activations()[:2]
+    windows = network.nodes[second].inputs[0]
+    assert intermediate.moves_activations(network, windows)
+    assert not intermediate.moves_activations(network, network.nodes[first].inputs[0])
+    builder = Builder((6,))  # the difference of two maxima is bounded better together
+    maxima = builder.add(Max(), builder.add(Reshape((2, 3)), 0))
+    assert not intermediate.moves_activations(builder.build(builder.add(ReLU(), maxima)), maxima)
 
 
 def test_many_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Places and entries in parts that hold few of them each."""
     network, _ = residual()
     instance = Instance.of(network, region(network))
-    monkeypatch.setattr(intermediate, "chunk_queries", lambda *_: 70)
-    monkeypatch.setattr(intermediate, "_FEW", 3)
+    monkeypatch.setattr(views, "chunk_queries", lambda *_: 70)
+    monkeypatch.setattr(views, "_FEW", 3)
     test_bounds_through_cones_are_those_of_whole_passes(monkeypatch, "image", "linf", Rule.ADAPTIVE)
     assert len(instance.region) == 2
 
 
-def test_no_cones_where_windows_see_everything_or_operators_mix_places() -> None:
+def test_no_cones_where_windows_see_everything_or_operators_mix_places(monkeypatch: pytest.MonkeyPatch) -> None:
     network, node = residual()
+    assert cones(network, node)
     assert not cones(network, len(network.nodes) - 1)  # dense
+    monkeypatch.undo()
     small = Builder((1, 1, 6, 6))
     deep = small.add(conv(1, 1, 5, padding=2), small.add(ReLU(), small.add(conv(1, 1, 5, padding=2), 0)))
     assert not cones(small.build(deep), deep)
-    pooled = Builder((1, 1, 40, 40))
-    windows = pooled.add(Take(torch.arange(1600).reshape(1, 1, 20, 20, 4)), 0)
-    last = pooled.add(conv(1, 1, 3), pooled.add(Max(), windows))
-    assert not cones(pooled.build(last), last)
-    assert cones(network, node)
+    mixed = Builder((1, 1, 40, 40))
+    windows = mixed.add(Take(torch.randperm(1600, generator=DRAWN).reshape(1, 1, 20, 20, 4)), 0)
+    last = mixed.add(conv(1, 1, 3), mixed.add(Max(), windows))
+    assert not cones(mixed.build(last), last)
 
 
 def test_what_rows_see_is_where_gradients_are_not_zero() -> None:

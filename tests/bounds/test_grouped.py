@@ -48,7 +48,7 @@ def group(members: Tensor, size: int, slope: float = 0.0) -> Choose:
         for i in bounds.relaxations:
             source = instance.network.nodes[i].inputs[0]
             rows = torch.from_numpy(octahedral_rows(size)).double()
-            bounds.groups[i] = (bounded(instance, bounds, source, members, rows, Ascent(2), slope),)
+            bounds.groups[i] = (bounded(instance, bounds, source, members, rows, Ascent(2), LeakyReLU(slope)),)
 
     return choose
 

@@ -267,9 +267,9 @@ def malformed() -> Iterator[tuple[str, str, Certificate]]:
         yield name, "diamond", certificate(NETWORKS["diamond"], _edited(boxed(2.75), edit))
     yield "no-questions", "diamond", certificate(NETWORKS["diamond"])
     groups = _edited(
-        smooth(), lambda q: q.layers[2].groups.append(GroupSet(i4(0, 1).reshape(1, 2), np.ones((1, 2), "i1")))
+        smooth(), lambda q: q.layers[2].groups.append(GroupSet(i4(0, 1, 2).reshape(1, 3), np.ones((1, 3), "i1")))
     )
-    yield "groups-of-sigmoids", "window", certificate(NETWORKS["window"], groups)
+    yield "groups-of-three-sigmoids", "window", certificate(NETWORKS["window"], groups)
     splits = _edited(smooth(), lambda q: setattr(q, "margins", Lemma(i4(29, -1, -1, -1, -1, -1), f4(0, 0))))
     yield "a-sigmoid-split", "window", certificate(NETWORKS["window"], splits)
     slopes = _edited(smooth(), lambda q: q.margins.crossings.__setitem__(

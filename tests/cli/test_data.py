@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from tests.cli.conftest import Ran
 from tests.run.files import model, node, random_dense, save, tensor
 
@@ -158,3 +159,33 @@ def test_radii_with_a_page_and_a_figure(krelax: Run, good: Path) -> None:
     ran = krelax("radius", "good.onnx", "good.npz", "--accuracy", "0%")
     assert ran.code == 2
     assert "not a positive share" in ran.err
+
+
+def test_the_difference_of_two_networks(krelax: Run, good: Path) -> None:
+    other = onnx.load(str(good / "good.onnx"))
+    bias = next(t for t in other.graph.initializer if t.name == "b1")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.25), "b1"))
+    onnx.save(other, str(good / "other.onnx"))
+    command = ("difference", "good.onnx", "other.onnx", "good.npz", "--eps", "0.1")
+    ran = krelax(*command)
+    assert ran.code == 0
+    assert ran.out.startswith("good.onnx and other.onnx on good.npz: 3 images, the smallest difference")
+    assert "no two outputs differ by more than 0.25" in ran.out
+    ran = krelax(*command, "--within", "0.3", "--jsonl", "run.jsonl")
+    assert ran.out.splitlines()[-1] == "3 holds, 0 violated, 0 unknown"
+    header, *results = records(good / "run.jsonl")
+    assert (header["kind_of_run"], len(results)) == ("difference", 3)
+    assert krelax(*command, "--within", "0.2").out.splitlines()[-1] == "0 holds, 3 violated, 0 unknown"
+
+
+def test_networks_that_cannot_be_subtracted(krelax: Run, good: Path) -> None:
+    save(random_dense([3, 4, 2]), good / "wide.onnx")
+    save(random_dense([2, 4, 3]), good / "long.onnx")
+    for name, says in (("wide", "inputs of shapes [1, 2] and [1, 3]"), ("long", "have 2 and 3 outputs")):
+        ran = krelax("difference", "good.onnx", f"{name}.onnx", "good.npz", "--eps", "0.1")
+        assert (ran.code, ran.out) == (2, "")
+        assert says in ran.err
+        assert ran.err.count("\n") == 1
+    ran = krelax("difference", "good.onnx", "good.onnx", "good.npz")
+    assert ran.code == 2
+    assert "--eps" in ran.err

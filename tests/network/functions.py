@@ -20,5 +20,7 @@ FUNCTIONS = [
     case("Pow", X, np.float32(3)),
     case("Pow", X, np.int64(2)),
 ]
+FUNCTIONS += [case(op) for op in ("Sinh", "Cosh")]
 # Not defined for all numbers.
 POSITIVE = [case(op) for op in ("Log", "Sqrt", "Reciprocal")]
+BETWEEN = [case(op) for op in ("Tan", "Asin", "Acos", "Atanh")]

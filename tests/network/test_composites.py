@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from tests.certificate.proofs import as_file
 from torch import Tensor, nn
 
-from krelax.activations import Activation, Exp, Product, Reciprocal, ReciprocalSqrt, Square
+from krelax.activations import Activation, LogSumExp, Product, Reciprocal, ReciprocalSqrt, Share, Square
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent
@@ -136,13 +136,13 @@ def test_a_quotient_by_a_root_is_one_function() -> None:
 
 def test_softmax_lies_between_zero_and_one_whatever_is_known() -> None:
     network = from_torch(nn.Softmax(-1), torch.randn(1, 5))
-    assert [type(n.op) for n in network.nodes if isinstance(n.op, Activation)] == [Exp, Reciprocal]
+    assert [type(n.op) for n in network.nodes if isinstance(n.op, Activation)] == [LogSumExp, Share]
     box = Box(torch.full((1, 1, 5), -5.0).double(), torch.full((1, 1, 5), 5.0).double())
     rows = torch.cat([torch.eye(5), -torch.eye(5)]).double()[None]
     asked = Queries(rows, torch.zeros(1, 10).double(), torch.zeros(1, 10).long(), 1)
     found = bound(Instance.of(network, box), asked, METHODS["interval"]).value[0]
     assert bool((found[:5] >= 0).all())
-    assert bool((found[5:] >= -1).all())
+    assert bool((found[5:] >= -1 - 1e-13).all())  # less the rounding that is charged for
 
 
 def test_a_denominator_that_may_be_zero_proves_nothing() -> None:

@@ -21,6 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.network.affine import AFFINE
 from tests.network.cases import CUBE, LINE, SQUARE, Case, X, agrees, case, integers, positive, weights
 from tests.network.functions import FUNCTIONS, POSITIVE
+from tests.network.quantised import QUANTISED
+from tests.network.recognised import FORMS as RECOGNISED
 from tests.run.files import Shape, dense, model, node, random_dense, save, tensor
 
 from krelax.errors import InputError, UnsupportedError
@@ -243,7 +245,10 @@ def test_no_operator_is_left_untested() -> None:
     """A new reader needs a line in `OPERATORS`. Those of scikit-learn have a file of their own, and no runtime here has
     Swish."""
     read = {op for op in READERS if not op.startswith("ai.onnx.ml.")}
-    assert {given.op for given in (*OPERATORS, *AFFINE)} | {"Split", "Swish"} == read
+    nodes = [n for made in QUANTISED.values() for n in made.graph.node] + [
+        n for ns, _ in RECOGNISED.values() for n in ns
+    ]
+    assert {given.op for given in (*OPERATORS, *AFFINE)} | {n.op_type for n in nodes} | {"Split", "Swish"} == read
 
 
 REFUSED = [

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from tests.run.conformance import HIDDEN, ONE, QUERIES, TWO, VERSION, F, G, files
+from tests.run.conformance import HIDDEN, ONE, QUERIES, SAME, TWO, VERSION, F, G, files
 
 from krelax.cli.check import check
 from krelax.cli.verify import verify
@@ -20,6 +20,7 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.assignment import assigned
 from krelax.run.certificates import Certificates
+from krelax.run.coupling import coupled
 from krelax.run.verify import VerifyOptions, verify_file
 from krelax.search.verdict import Outcome, Verdict
 
@@ -155,3 +156,13 @@ def test_a_property_of_two_networks_is_proven_by_no_certificate(tmp_path: Path, 
     refused = run.invoke(check, [str(proof), *model, "--spec", str(both)], standalone_mode=False)
     assert isinstance(refused.exception, UnsupportedError)
     assert "certificates say nothing of that" in str(refused.exception)
+
+
+def test_equal_inputs_leave_no_conditions(tmp_path: Path, nets: dict[str, Path]) -> None:
+    """What says that they are equal is known once they are one input; and no input is less than itself."""
+    path = tmp_path / "query.vnnlib"
+    for less, cases in (("", 1), ("(assert (< X[0,0] U[0,0]))", 0)):
+        path.write_text(VERSION + F + G + ONE + SAME + less + "(assert (> Y[0,0] V[0,0]))", "utf-8")
+        given: dict[str | None, Path] = {"f": nets["net"], "g": nets["near"]}
+        found = [case for _, s in coupled(read_vnnlib(path), given, lambda: None) for case in s.cases]
+        assert [len(case.halfspaces) for case in found] == [1] * cases

@@ -91,6 +91,7 @@ class Activation(Op):
 
     name: ClassVar[str]
     published: ClassVar[bool] = False  # whether bounds of layers by closed-form slopes replace those by intervals
+    jumps: ClassVar[bool] = False  # whether descents need what `smeared` says
     work: ClassVar[float] = 500.0  # products of two numbers that crossing one neuron takes as long as
 
     def shape(self, *inputs: Shape) -> Shape:
@@ -100,7 +101,8 @@ class Activation(Op):
     def leak(self) -> float | None:
         """For an activation that is `max(z, leak * z)` the slope below zero, from 0 to 1; None for any other.
 
-        Neurons with a leak can be members of groups: their hulls are spanned by such pieces.
+        Groups of neurons with a leak have any size, and exact hulls, which are spanned by such pieces. Others of one
+        number are in pairs, by bands around their graphs.
         """
         return None
 
@@ -108,6 +110,17 @@ class Activation(Op):
         """For an activation that is the largest of some linear forms of z: the slopes of the form that is largest at
         z, `(batch, *shape)`. None for any other."""
         return None
+
+    def factors(self, slope: Tensor) -> tuple[Tensor, Tensor] | None:
+        """For an activation of degree two what is left of it beyond a line: p and q, `(batch, *shape)`, with
+        `a - slope * z = (z0 - p)(z1 - q) - p q`. Both factors are of z itself if z is one number. None for any other.
+        """
+        return None
+
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        """Something with a gradient that goes on where the function jumps: ramps, so wide to either side of a jump. A
+        proposal."""
+        return self.forward(z)
 
     @abstractmethod
     def relax(self, lower: Tensor, upper: Tensor) -> Relaxation:

@@ -30,6 +30,24 @@ class Exp(Curve):
 
 
 @dataclass(frozen=True, eq=False)
+class Share(Curve):
+    """`exp(min(z, 0))`: what is a share of a whole if z is its logarithm, which is never positive. Bounds of z may not
+    know that."""
+
+    name = "share"
+    profile = Profile("+-0", (0.0,), range=(0.0, 1.0))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].clamp(max=0).exp()
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return torch.where(z <= 0, z.clamp(max=0).exp(), 0.0)
+
+    def stationary(self, slope: Tensor) -> tuple[Tensor, ...]:
+        return (slope.log().clamp(max=0),)
+
+
+@dataclass(frozen=True, eq=False)
 class Log(Curve):
     """`log(z)`, for positive numbers."""
 

@@ -7,8 +7,10 @@ neurons see only the projections of P; their best relaxation is the convex barri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,12 +20,60 @@ from krelax.hull import octagon
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
 
+if TYPE_CHECKING:
+    from krelax.hull.separate import Hull, Pool
+
 # Where supports are proven, not only proposed.
 PROOF = torch.float64
 
 
+class Together(ABC):
+    """A convex superset of the graph of `(batch, groups)` groups of k neurons over what is known of them together: the
+    polytopes `rows @ z <= bounds`, `(m, k)` and `(batch, groups, m)`. Of members that are two lines through the origin,
+    `negative_slopes` has those below zero, `(k,)`; it is empty for others."""
+
+    rows: Tensor
+    bounds: Tensor
+    negative_slopes: tuple[float, ...]
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> Together:
+        """The same groups for coefficients of another type; only double precision proves."""
+
+    @abstractmethod
+    def select(self, which: Tensor) -> Together:
+        """Some of the groups of one region, `(groups,)`."""
+
+    @property
+    @abstractmethod
+    def magnitude(self) -> Tensor:
+        """Largest |z| of each member, `(batch, groups, k)`."""
+
+    @property
+    @abstractmethod
+    def reach(self) -> Tensor:
+        """At least the largest |a| of each member, `(batch, groups, k)`."""
+
+    @abstractmethod
+    def support(self, slope: Tensor, coeff: Tensor, sides: Tensor | None = None) -> Support:
+        """`max slope . z - coeff . a` over each group; `(batch, groups, k, queries) -> (batch, groups, queries)`.
+
+        In double precision an upper bound of the exact maximum, once the caller adds `octagon.ROUNDING` units of
+        rounding of `|slope| * magnitude + |coeff| * reach`. With `sides`, of the same shape and of type int8, perhaps
+        over the part of each group's graph where `side_i * z_i >= 0`.
+        """
+
+    @abstractmethod
+    def hull(self) -> Hull:
+        """The groups for separating points from them; with one batch item."""
+
+    @abstractmethod
+    def points(self) -> Pool | None:
+        """Known points of the hulls, if there is an end to them."""
+
+
 @dataclass(frozen=True, eq=False)
-class Joint:
+class Joint(Together):
     """Exact hulls of `(batch, groups)` groups with k members each.
 
     `rows`, `(m, k)`, are the normals of every group's polytope (for k = 2 those of the octagon, in its order), and
@@ -36,12 +86,17 @@ class Joint:
     negative_slopes: tuple[float, ...]
 
     def to(self, dtype: torch.dtype) -> Joint:
-        """The same groups in another type; only double precision proves."""
         return Joint(self.rows.to(dtype), self.bounds.to(dtype), self.negative_slopes)
+
+    def select(self, which: Tensor) -> Joint:
+        return replace(self, bounds=self.bounds[:, which])
+
+    @property
+    def reach(self) -> Tensor:
+        return self.magnitude
 
     @cached_property
     def magnitude(self) -> Tensor:
-        """Largest |z| of each member, `(batch, groups, k)`."""
         unit = self.rows.abs().sum(1) == 1
         axis = self.rows[unit].abs().argmax(1)
         largest = self.bounds.new_zeros(*self.bounds.shape[:-1], self.rows.shape[1])
@@ -53,6 +108,16 @@ class Joint:
         """The points that span the hulls, `(batch, groups, points, 2k)`, as (z, -a)."""
         slopes = self.bounds.new_tensor(self.negative_slopes)
         return octagon.lift(self._points(), slopes)
+
+    def hull(self) -> Hull:
+        from krelax.hull.separate import Exact
+
+        return Exact(self._polytope, self._pieces)
+
+    def points(self) -> Pool:
+        from krelax.hull.vertices import vertices
+
+        return vertices(self._polytope, self._pieces)
 
     def _points(self) -> Tensor:
         if self.rows.shape[1] == 2:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from krelax.activations.base import ASIDE, Activation, Relaxation, Rule, Support
+from krelax.activations.base import ASIDE, Activation, Lines, Relaxation, Rule, Support
 from krelax.op import Shape
 
 
@@ -39,10 +40,12 @@ class Max(Activation):
         return Maximum(self, lower, upper)
 
 
-def _box_maximum(form: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum of `form * z` summed over the last axis of the box, and where it is attained."""
-    z = torch.where(form >= 0, upper, lower)
-    return (form * z).sum(-1), z
+def _without_each(terms: Tensor) -> Tensor:
+    """For each entry of the last axis the sum of all others. Nothing is subtracted, so little is lost to rounding."""
+    none = torch.zeros_like(terms[..., :1])
+    before = torch.cat([none, terms[..., :-1]], -1).cumsum(-1)
+    behind = torch.cat([none, terms[..., 1:].flip(-1)], -1).cumsum(-1).flip(-1)
+    return before + behind
 
 
 class Maximum(Relaxation):
@@ -74,6 +77,7 @@ class Maximum(Relaxation):
         rise, width = self.upper - self.lower.amax(-1, keepdim=True), self.upper - self.lower
         yield False, torch.where(width > 0, (rise / width).clamp(0, 1), 0.0)
 
+    @cached_property
     def _leader(self) -> Tensor:
         """One-hot of the first member whose lower bound is largest, or nearly so: others decide the same in spite of
         rounding. Of equal ones that with the largest upper bound."""
@@ -83,6 +87,10 @@ class Maximum(Relaxation):
         # of equal numbers argmax may pick any
         first = torch.where(close, torch.arange(close.shape[-1], 0, -1, device=close.device), 0).argmax(-1)
         return torch.nn.functional.one_hot(first, self.lower.shape[-1]).to(self.lower.dtype)
+
+    def lines(self, lower: Tensor, upper: Tensor) -> Lines:
+        below, above = self._concave(lower, torch.ones_like(lower[..., 0])), self._convex(-upper, -upper.new_ones(()))
+        return Lines(lower, upper, below.value, above.value, below.z, above.z)
 
     def support(self, slope: Tensor, coeff: Tensor) -> Support:
         # NumPy's: torch's own imports sympy, which takes a second
@@ -107,19 +115,16 @@ class Maximum(Relaxation):
         return Support((slope * z).sum(-1) - coeff * a, z, a)
 
     def _convex(self, slope: Tensor, coeff: Tensor) -> Support:
-        """For `coeff <= 0`: a maximum over the members of maxima of linear forms over the box."""
-        lower, upper = self.lower.unsqueeze(1), self.upper.unsqueeze(1)
-        value, z, a = torch.full_like(coeff, -torch.inf), slope, coeff
-        for member in torch.eye(self.lower.shape[-1], dtype=lower.dtype, device=lower.device):
-            other, point = _box_maximum(slope - coeff.clamp(max=0).unsqueeze(-1) * member, lower, upper)
-            better = other > value
-            value = torch.maximum(value, other)  # which keeps what is not a number
-            z = torch.where(better.unsqueeze(-1), point, z)
-            a = torch.where(better, point.amax(-1), a)
-        return Support(value, z, a)
+        """For `coeff <= 0`: a maximum over the members of maxima of linear forms over the box, which differ in one
+        member."""
+        lower, upper, own = self.lower.unsqueeze(1), self.upper.unsqueeze(1), slope - coeff.clamp(max=0).unsqueeze(-1)
+        alone, leading = torch.where(slope >= 0, upper, lower), torch.where(own >= 0, upper, lower)
+        value, member = (_without_each(slope * alone) + own * leading).max(-1, keepdim=True)
+        z = alone.scatter(-1, member, leading.gather(-1, member))
+        return Support(value.squeeze(-1), z, z.amax(-1))
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
-        leader = self._leader()
+        leader = self._leader
         return leader, leader
 
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
@@ -128,7 +133,7 @@ class Maximum(Relaxation):
         zero = torch.zeros_like(self.lower)
         if rule is Rule.ZERO:
             return zero, zero
-        leader = self._leader()
+        leader = self._leader
         rest = torch.where(leader > 0, torch.full_like(zero, -torch.inf), self.upper).amax(-1, keepdim=True)
         low, high = ((leader * t).sum(-1, keepdim=True) for t in (self.lower, self.upper))
         return leader, torch.where(rest - low <= ASIDE * (high - low), leader, zero)

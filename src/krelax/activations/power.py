@@ -27,6 +27,9 @@ class Square(Curve):
     def stationary(self, slope: Tensor) -> tuple[Tensor, ...]:
         return (slope / 2,)
 
+    def factors(self, slope: Tensor) -> tuple[Tensor, Tensor]:
+        return slope / 2, slope / 2
+
 
 @dataclass(frozen=True, eq=False)
 class Sqrt(Curve):

@@ -28,6 +28,9 @@ class Product(Activation):
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0][..., 0] * inputs[0][..., 1]
 
+    def factors(self, slope: Tensor) -> tuple[Tensor, Tensor]:
+        return slope[..., 1], slope[..., 0]
+
     def relax(self, lower: Tensor, upper: Tensor) -> Bilinear:
         return Bilinear(self, lower, upper)
 

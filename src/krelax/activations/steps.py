@@ -34,6 +34,11 @@ class Jumping(Curve):
 
     slopes: tuple[float, ...] = (0.0,)
     profile = Profile("0")
+    jumps = True
+
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        """Of steps of height and width 1 that is z."""
+        return z
 
     @abstractmethod
     def corners(self, lower: Tensor, upper: Tensor) -> list[Corner]:
@@ -140,6 +145,41 @@ class Round(Staircase):
         return inputs[0].round()
 
 
+@dataclass(frozen=True, eq=False)
+class Quantise(Round):
+    """The nearest whole number from `low` to `high`, an even one where two are as near; both limits are whole.
+    UnsupportedError for limits that are not two whole numbers."""
+
+    low: float
+    high: float
+
+    name = "quantise"
+
+    def __post_init__(self) -> None:
+        if not (self.low < self.high and self.low.is_integer() and self.high.is_integer()):
+            raise UnsupportedError(f"a grid from {self.low:g} to {self.high:g}; it needs two whole numbers or more")
+
+    @property
+    def profile(self) -> Profile:  # type: ignore[override]
+        return Profile("0", range=(self.low, self.high))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].round().clamp(self.low, self.high)
+
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        return z.clamp(self.low, self.high)
+
+    def corners(self, lower: Tensor, upper: Tensor) -> list[Corner]:
+        first, last = self.low + 0.5, self.high - 0.5
+        inside = [c._replace(z=c.z.clamp(first, last)) for c in super().corners(lower, upper)]
+        sides = [-0.5] * 2 + [0.5] * 2
+        there = [
+            (lower < c.z) & (c.z <= upper) if s < 0 else (lower <= c.z) & (c.z < upper)
+            for c, s in zip(inside, sides, strict=True)
+        ]
+        return [Corner(c.z, c.z + s, t) for c, s, t in zip(inside, sides, there, strict=True)]
+
+
 class _Broken(Jumping):
     """Straight pieces `slopes * z + shifts`, between `breaks`."""
 
@@ -151,6 +191,13 @@ class _Broken(Jumping):
         for t, slope in zip(self.breaks, self.slopes[1:], strict=True):
             steep = torch.where(z >= t, slope, steep)
         return steep
+
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        ramp = self.derivative(z) * z
+        for i, t in enumerate(self.breaks):
+            rise = (self.slopes[i + 1] - self.slopes[i]) * t + self.shifts[i + 1] - self.shifts[i]
+            ramp = ramp + rise * ((z - t) / width).clamp(-1, 1) / 2
+        return ramp
 
     def corners(self, lower: Tensor, upper: Tensor) -> list[Corner]:
         corners = []
@@ -175,6 +222,20 @@ class Sign(_Broken):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].sign()
+
+
+@dataclass(frozen=True, eq=False)
+class Step(_Broken):
+    """1 above zero, 0 below; at zero `at`, which is one of them."""
+
+    at: float = 0.0
+
+    name, breaks, shifts, slopes = "step", (0.0,), (0.0, 1.0), (0.0, 0.0)
+    profile = Profile("0", range=(0.0, 1.0))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        above = inputs[0] > 0 if self.at == 0 else inputs[0] >= 0
+        return above.to(inputs[0])
 
 
 @dataclass(frozen=True, eq=False)

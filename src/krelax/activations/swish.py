@@ -23,11 +23,17 @@ _LEFT, _RIGHT = -700.0, 40.0
 _ROOT_2, _ROOT_2_PI = sqrt(2.0), sqrt(2 * pi)
 # Far behind where a gate is 0 or 1.
 _SATURATED = 1e6
-_TANH_GAIN, _TANH_CUBE = 2 * sqrt(2 / pi), 0.044715
+_TANH_GAIN, _TANH_CUBE, _NEAR = sqrt(2 / pi), 0.044715, 2.0**-7
+_HALVINGS = 60
 
 
 class Gated(Curve):
     """A curve with a table of its derivative on each of its pieces."""
+
+    @property
+    def parameters_of(self) -> tuple[float, ...]:
+        """What it is made from."""
+        return ()
 
     @abstractmethod
     def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +46,9 @@ class Gated(Curve):
         return tuple(z for z, _ in self.found(slope))
 
     def found(self, slope: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-        return [self._solved(slope, *piece) for piece in _tables(type(self), slope.dtype, slope.device)]
+        return [
+            self._solved(slope, *piece) for piece in _tables(type(self), self.parameters_of, slope.dtype, slope.device)
+        ]
 
     def _solved(self, target: Tensor, steep: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         place = torch.searchsorted(steep, target.contiguous()).clamp(1, len(z) - 1)
@@ -56,9 +64,12 @@ class Gated(Curve):
 
 
 @cache
-def _tables(kind: type[Gated], dtype: torch.dtype, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+def _tables(
+    kind: type[Gated], made_of: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
     """Derivatives in rising order and where they are, for each piece; points lie the closer, the nearer to a turn."""
-    curve, (first, last) = kind(), kind.profile.turns
+    curve = kind(*made_of)
+    first, last = curve.profile.turns
     share = torch.linspace(0, 1, _NODES, dtype=torch.float64)
     nodes = [
         first - (first - _LEFT) * share.square(),
@@ -116,12 +127,28 @@ class GELU(Gated):
 
 @dataclass(frozen=True, eq=False)
 class TanhGELU(Gated):
-    """GELU as `tanh` approximates it: `z * sigmoid(g)` with `g = 2 sqrt(2 / pi) (z + 0.044715 z^3)`."""
+    """GELU as `tanh` approximates it: `z * sigmoid(g)` with `g = 2 gain (z + cube z^3)`; gains and cubes are near those
+    of the published form."""
+
+    gain: float = _TANH_GAIN
+    cube: float = _TANH_CUBE
 
     name = "gelu-tanh"
-    profile = Profile(
-        "-0+0-", (-1.4185040087908284, 1.4185040087908284), (-0.7524614220710163,), range=(-0.170041, inf)
-    )
+
+    @classmethod
+    def near(cls, gain: float, cube: float) -> TanhGELU | None:
+        """The form with these constants, None if they are no such form."""
+        both = ((gain, _TANH_GAIN), (cube, _TANH_CUBE))
+        return cls(gain, cube) if all(abs(x - y) <= _NEAR * y for x, y in both) else None
+
+    @property
+    def parameters_of(self) -> tuple[float, ...]:
+        return self.gain, self.cube
+
+    @property
+    def profile(self) -> Profile:  # type: ignore[override]
+        turns, least, value = _shape_of(self.gain, self.cube)
+        return Profile("-0+0-", turns, (least,), range=(value - 2.0**-20, inf))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * self._inner(inputs[0]).sigmoid()
@@ -129,7 +156,7 @@ class TanhGELU(Gated):
     def derivatives(self, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.clamp(-_SATURATED, _SATURATED)  # where infinity times zero is not yet near
         gate = self._inner(z).sigmoid()
-        inner, curve = _TANH_GAIN * (1 + 3 * _TANH_CUBE * z.square()), 6 * _TANH_GAIN * _TANH_CUBE * z
+        inner, curve = 2 * self.gain * (1 + 3 * self.cube * z.square()), 6 * (2 * self.gain) * self.cube * z
         bend = gate * (1 - gate)
         first, second = bend * inner, bend * (curve + inner.square() * (1 - 2 * gate))
         return gate + z * first, 2 * first + z * second
@@ -139,7 +166,26 @@ class TanhGELU(Gated):
         return -4 * self._inner(z.clamp(-40.0, 0.0))
 
     def _inner(self, z: Tensor) -> Tensor:
-        return _TANH_GAIN * z * (1 + _TANH_CUBE * z.square())
+        return 2 * self.gain * z * (1 + self.cube * z.square())
+
+
+@cache
+def _shape_of(gain: float, cube: float) -> tuple[tuple[float, float], float, float]:
+    """Where the tanh form with such constants turns and where it is least, by bisection, and its value there."""
+    if (gain, cube) == (_TANH_GAIN, _TANH_CUBE):
+        return (-1.4185040087908284, 1.4185040087908284), -0.7524614220710163, -0.17004075
+    curve = TanhGELU(gain, cube)
+
+    def zero(order: int, low: float, high: float) -> float:
+        sign = curve.derivatives(torch.tensor(high, dtype=torch.float64))[order] > 0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            same = (curve.derivatives(torch.tensor(middle, dtype=torch.float64))[order] > 0) == sign
+            low, high = (low, middle) if same else (middle, high)
+        return low
+
+    turn, least = zero(1, 1.0, 2.0), zero(0, -1.0, -0.5)
+    return (-turn, turn), least, float(curve.forward(torch.tensor(least, dtype=torch.float64)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from krelax.api.taking import Items, Labels, Model, Number, as_array, as_scaling
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
+from krelax.problem.regions import Spec, as_region
 from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, identity
 from krelax.run.certify import certify as run
@@ -99,6 +100,8 @@ class Certified:
 
     def _table(self) -> tuple[str, Sequence[str], Rows]:
         ball = f"{self.settings['norm']} ball of radius {self.settings['eps']:g}"
+        if "region" in self.settings:
+            ball = self.settings["region"] + f", and {ball}" * bool(self.settings["eps"])
         title = f"{len(self)} items, {ball}: {100 * self.accuracy:.1f} % classified as labelled, {self.seconds:.2f} s"
         counts = {name: sum(r["verdict"] == name for r in self.records) for name in _MEANS}
         share = {name: f"{100 * count / len(self):.1f} %" for name, count in counts.items()}
@@ -135,7 +138,8 @@ def certify(
     x: Items,
     y: Labels | None = None,
     *,
-    eps: Number | Sequence[Number],
+    eps: Number | Sequence[Number] | None = None,
+    region: str | Spec | None = None,
     norm: Norm = "linf",
     clip: tuple[Number, Number] | None = (0.0, 1.0),
     mean: Any = None,
@@ -151,7 +155,7 @@ def certify(
     resume: bool = False,
     progress: bool = True,
 ) -> Certified:
-    """Is every input within `eps` of each item classified as its label?
+    """Is every input within `eps` of each item, or in a region around it, classified as its label?
 
     Args:
         model: A torch module in evaluation mode, the path of an ONNX file, or a `krelax.Network`.
@@ -160,6 +164,9 @@ def certify(
         y: Labels `(n,)`, integers from 0, one-hot rows `(n, classes)`, or names.
         eps: The radius, on the scale of `x`, exactly: `8/255` is a float, `Fraction(8, 255)` the fraction. With linf
             there may be one for each entry of an item, in a list.
+        region: What may happen to an item instead, or with `eps` of noise on top: "rotate:10+brightness:0.1", "patch:3"
+            or the like (docs/regions.md), or one of `krelax.Transformed`, `krelax.Patch`, `krelax.Pixels`,
+            `krelax.Categories`.
         norm: `linf`, `l2` or `l1`.
         clip: The range of entries of an input; None for no range.
         mean: The model is given `(x - mean) / std`: a number, or one for each channel.
@@ -185,12 +192,15 @@ def certify(
     Sound: yes. What holds is proven, what is violated has a counterexample that was replayed in the original model.
     Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, but for margins of exactly zero.
     """
-    scaling = as_scaling(mean, std)
+    spec, scaling = as_region(region), as_scaling(mean, std)
+    if eps is None and spec is None:
+        raise InputError("give the radius of the perturbation, eps, or a region")
+    eps = 0.0 if eps is None else eps
     network, images = taken(model, x, y, scaling, layout)
     radius = numbers("eps", eps)
     ends = None if clip is None else as_range(clip)
     whole = radius if isinstance(eps, list | tuple | np.ndarray) else radius[0]
-    options = CertifyOptions(whole, norm, ends, method, timeout, device, deterministic, scaling)
+    options = CertifyOptions(whole, norm, ends, method, timeout, device, deterministic, scaling, spec)
     settings = digests(model, network, images)
     records: dict[int, Mapping[str, Any]] = {}
     with Progress(len(images), "certifying", progress) as bar:

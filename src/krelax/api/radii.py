@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from krelax.api.certifying import Norm, as_range, digests, keeper, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
 from krelax.api.taking import Items, Labels, Model, Number, as_scaling, numbers, taken
+from krelax.problem.regions import Spec, transformation
 from krelax.run.progress import Progress
 from krelax.run.radius import RadiusOptions
 from krelax.run.radius import radius as run
@@ -98,6 +99,7 @@ def radius(
     y: Labels | None = None,
     *,
     accuracy: Number = 0.01,
+    region: str | Spec | None = None,
     norm: Norm = "linf",
     clip: tuple[Number, Number] | None = (0.0, 1.0),
     mean: Any = None,
@@ -119,6 +121,8 @@ def radius(
         x: Items `(n, *shape)`, as for `krelax.certify`.
         y: Their labels.
         accuracy: How near the two radii are to be, relative to them.
+        region: A transformation, as "rotate:45" (docs/regions.md), or a `krelax.Transformed`: then radii are how much
+            of it items stand, in degrees, pixels or the like; of several together the share.
         norm: `linf`, `l2` or `l1`.
         clip: The range of entries of an input; None for no range.
         mean: The model is given `(x - mean) / std`: a number, or one for each channel.
@@ -144,8 +148,9 @@ def radius(
     """
     scaling = as_scaling(mean, std)
     network, images = taken(model, x, y, scaling, layout)
+    spec = None if region is None else transformation(region)
     ends, (share, *_) = None if clip is None else as_range(clip), numbers("accuracy", accuracy)
-    options = RadiusOptions(share, norm, ends, method, timeout, device, deterministic, scaling)
+    options = RadiusOptions(share, norm, ends, method, timeout, device, deterministic, scaling, spec)
     with Progress(len(images), "radii", progress) as bar:
 
         def seen(record: dict[str, Any]) -> None:
@@ -162,5 +167,5 @@ def radius(
             seen=seen,
             certificates=keeper(certificates, model),
         )
-    facts = {"norm": norm, "method": method, "accuracy": float(share)}
+    facts = {"norm": norm if region is None else str(region), "method": method, "accuracy": float(share)}
     return Radii(tuple(found[i] for i in range(len(images))), facts, (name_of(model), name_of(x, "x")))

@@ -84,20 +84,22 @@ def numbers(name: str, given: Any) -> tuple[Fraction, ...]:
 
 
 def taken(
-    model: Model, x: Items, y: Labels | None, scaling: Scaling | None, layout: str | None
+    model: Model, x: Items, y: Labels | None, scaling: Scaling | None, layout: str | None, scores: bool = True
 ) -> tuple[Network, Images]:
-    """The network and the labelled items of a call. Raises InputError, in one line, for what does not fit."""
+    """The network and the labelled items of a call; with `scores` only the order of the outputs counts. Raises
+    InputError, in one line, for what does not fit."""
     if isinstance(x, str | Path):
         if isinstance(model, torch.nn.Module):
             raise InputError("items from a file need a model with a shape: give krelax.from_torch(module, example)")
-        network = as_network(model, (), scores=True)
+        network = as_network(model, (), scores)
         labels = None if y is None else _path(y)
         agree = agreement(network, scaling)
         return network, load_images(x, network.input_shape, prod(network.output_shape), layout, labels, agree=agree)
     items, classes = _arrays(x, y)
     raw = Raw(_pixels(items), classes, [f"item {i}" for i in range(len(items))])
-    network = as_network(model, items.shape[1:], scores=True)
-    _check_classifier(network)
+    network = as_network(model, items.shape[1:], scores)
+    if scores:
+        _check_classifier(network)
     agree = agreement(network, scaling)
     return network, fitted([raw], "x", network.input_shape, prod(network.output_shape), layout, agree=agree)
 

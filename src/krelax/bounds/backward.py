@@ -7,13 +7,16 @@ of the form on the region (weak duality).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
 import torch
 from torch import Tensor
 
+from krelax.activations import Lines
+from krelax.bounds.contracted import Contraction, contractions, cross, rounding
+from krelax.bounds.copies import sources
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, charge, gamma, underflow
 from krelax.bounds.steps import Relaxed, Step, Tapes
@@ -71,13 +74,27 @@ def neurons(network: Network, node: int, index: Tensor) -> Form:
         constant = rows.new_zeros(index.shape) if bias is None else bias.flatten()[index]
         shape = network.nodes[inner.inputs[0]].shape
         return Form({inner.inputs[0]: rows.reshape(*index.shape, *shape)}, constant)
-    unit = one_hot(index.flatten(), inner.shape, network.dtype).unflatten(0, index.shape)
-    form = Form({}, unit.new_zeros(index.shape))
-    if isinstance(op, Linear) and crossed:
-        pull(network, node, op, unit, form)
-    else:
-        form.give(node, unit)
+    form = Form({}, torch.zeros(index.shape, dtype=network.dtype, device=index.device))
+    for source, unit in _units(network, node, index):
+        op = network.nodes[source].op
+        if isinstance(op, Linear) and op.is_exact:
+            pull(network, source, op, unit, form)
+        else:
+            form.give(source, unit)
     return form
+
+
+def _units(network: Network, node: int, index: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Unit coefficients of what entries `index` of a node are: of itself, or, where it only copies, of those nodes
+    whose entries it copies."""
+    found = sources(network, node)
+    for source, places in [(node, None)] if found is None else found.items():
+        shape = network.nodes[source].shape
+        at = index if places is None else places.to(index.device)[index]
+        unit = one_hot(at.clamp(min=0).flatten(), shape, network.dtype).unflatten(0, index.shape)
+        if places is not None:
+            unit = unit * (at >= 0).to(unit)[(..., *(None,) * len(shape))]
+        yield source, unit
 
 
 def outputs(network: Network, rows: Tensor, offsets: Tensor) -> Form:
@@ -109,6 +126,19 @@ def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> 
         form.give(j, part.unflatten(0, coeff.shape[:2]))
 
 
+def contract(
+    network: Network, form: Form, sums: Contraction, bounds: LayerBounds, lines: Lines, coeff: Tensor, node: int
+) -> Tensor:
+    """Carry the coefficients of a node that sums up products to the operands of these, and return what rounding may
+    change."""
+    first, second = sums.operands
+    crossed = cross(sums, (network.nodes[first].shape, network.nodes[second].shape), coeff, lines)
+    form.constant = form.constant - crossed.price
+    form.give(first, crossed.coeff[0])
+    form.give(second, crossed.coeff[1])
+    return rounding(sums, bounds, lines, coeff, node, len(network.nodes))
+
+
 def rounding_of(network: Network, bounds: LayerBounds, node: int, coeff: Tensor, terms: int) -> Tensor:
     """What the rounding of sums of so many terms at a node with these coefficients may change, `(batch, queries)`;
     what products lose that underflow included."""
@@ -136,6 +166,7 @@ def back_substitute(
     tapes = tapes if trace is None else trace.tapes
     form = Form(dict(form.coeff), form.constant)
     error: Tensor | float = 0.0
+    sums = contractions(network) if tapes is None else {}
     visits = {i for i, step in witness.items() if step.wants_a_visit}
     for i in range(max([*form.coeff, *visits]), 0, -1):
         coeff = form.take(i)
@@ -145,6 +176,9 @@ def back_substitute(
             continue
         node, op = network.nodes[i], network.nodes[i].op
         visit(op, node.shape, coeff.shape[0] * coeff.shape[1])
+        if i in sums and (lines := witness[sums[i].product].shared()) is not None:
+            error = error + contract(network, form, sums[i], bounds, lines, coeff, i)
+            continue
         terms = coeff[0, 0].numel() + len(network.nodes) + (op.terms if isinstance(op, Linear) else 0)
         if isinstance(op, Linear):
             pull(network, i, op, coeff, form)

@@ -21,6 +21,8 @@ from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.forms import Band, Form, absolutes, activate, affine, band_of, inputs, interval, spread_of
 from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.layers import LayerBounds
+from krelax.bounds.mixtures import UNIT, improve, most_rows
+from krelax.bounds.quadratic import Products, Rows
 from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
 from krelax.network.ops import Linear
@@ -33,8 +35,8 @@ from krelax.watch import now
 _MOST_BYTES = 64 << 20
 # A tensor of symbols should not be larger: it falls out of the caches.
 _CACHE_BYTES = 16 << 20
-# Weights are so many times smaller than they are written; and so often is the range halved in which one is sought.
-UNIT, _HALVINGS = 1 << 14, 12
+# So often is the range halved in which a weight is sought.
+_HALVINGS = 12
 
 
 @dataclass
@@ -71,11 +73,13 @@ class Bounder:
         self._clause = queries.clause[0]
         self._rows, self._offsets = (t[:, self._clause.argsort()] for t in (queries.rows, queries.offsets))
         self._members: Tensor | None = None
+        self._table = torch.arange(queries.clauses, device=self._clause.device).unsqueeze(1)
         if len(self._clause) > queries.clauses:
             self._network = with_margins(instance.network, queries)
             numbers = torch.arange(queries.clauses, device=self._clause.device)
             self._members = (self._clause == numbers[:, None]).to(queries.rows)
             self._offsets = queries.offsets.new_zeros(1, queries.clauses)
+            self._table = _members_of(self._clause, queries.clauses)
         self._faces = region.lower.flatten(), region.upper.flatten()
         self.varied = varied(region)
         self._absolute = [absolutes(n.op) for n in self._network.nodes]
@@ -100,7 +104,7 @@ class Bounder:
         """Bounds over every box. Raises OutOfTime at the instance's deadline, and `until` then, on the clock of
         `krelax.watch.now`."""
         boxes = Box(self._completed(lower, self._faces[0]), self._completed(upper, self._faces[1]))
-        bounds, witness, form, shares = self._forward(boxes)
+        bounds, witness, form, shares, products = self._forward(boxes)
         rows, weights = self._rows, None
         if self._members is not None:
             weights = shared_weights(form.centre, form.symbols, form.error, self._clause)
@@ -110,12 +114,55 @@ class Bounder:
         asked = outputs(self._network, rows, offsets)
         backward = lower_bound(self._network, boxes, asked, witness, bounds)
         found.value = torch.maximum(found.value, backward)
+        if products and not bool((found.value > 0).all()):
+            self._second_order(found, form, shares, products)
         return found
 
-    def _forward(self, boxes: Box) -> tuple[LayerBounds, Witness, Form, Tensor]:
-        """What the backward pass needs, the form of the output, and for every symbol the shares, `(boxes, symbols,
-        varied)`, that the inputs have in it."""
-        nodes = self._network.nodes
+    def _second_order(self, found: Bounds, output: Form, shares: Tensor, products: list[Products]) -> None:
+        """Better bounds of clauses that are open, if what products are beyond lines makes them better, and the weights
+        that they are of. Boxes with few open clauses come first, and no more than can be done quickly."""
+        open_ = ~(found.value > 0)
+        count = torch.where(open_.any(1), open_.sum(1), open_.numel())
+        order = count.argsort(stable=True)
+        affordable = count[order].cumsum(0) <= most_rows(len(self.varied), self._table.shape[1])
+        open_[order[~affordable]] = False
+        box, clause = open_.nonzero(as_tuple=True)
+        if not len(box):
+            return
+        place = self._table[clause]
+        margins = self._rows_of(output, box, place.clamp(min=0))
+        given = torch.full(place.shape, float(UNIT), dtype=margins.centre.dtype, device=place.device)
+        if found.weights is not None:
+            given = torch.where(place >= 0, found.weights[box].gather(1, place.clamp(min=0)), 0.0)
+        best, weights = improve(margins, given, place >= 0, [p.select(box) for p in products], shares[box])
+        better = best.value > found.value[box, clause]
+        box, clause, place, weights = (t[better] for t in (box, clause, place, weights))
+        found.value[box, clause], found.slopes[box, clause] = best.value[better], best.slopes[better]
+        found.blame[box, clause] = best.blame[better]
+        if found.weights is not None:
+            row, member = (place >= 0).nonzero(as_tuple=True)
+            found.weights[box[row], place[row, member]] = weights[row, member]
+
+    def _rows_of(self, output: Form, box: Tensor, place: Tensor) -> Rows:
+        """The forms of margins, `(rows, members)` of them, each over one of the boxes."""
+        centre, symbols, error, size = (
+            t.flatten(k)[box]
+            for t, k in zip((output.centre, output.symbols, output.error, output.size), (1, 2, 1, 1), strict=True)
+        )
+        if self._members is not None:
+            index = place.unsqueeze(1).expand(-1, symbols.shape[1], -1)
+            return Rows(centre.gather(1, place), symbols.gather(2, index), error.gather(1, place))
+        columns, offsets = self._rows[0][place[:, 0]], self._offsets[0][place[:, 0]]
+        terms, steep = columns.shape[1], columns.abs()
+        size = (size * steep).sum(1) + offsets.abs()
+        lost = gamma(terms, size.dtype) * size + underflow(terms * (1 + symbols.shape[1]), output.size[box])[:, 0]
+        centre, error = (centre * columns).sum(1) + offsets, (error * steep).sum(1) + lost
+        return Rows(*(t.unsqueeze(-1) for t in (centre, (symbols @ columns.unsqueeze(2)).squeeze(2), error)))
+
+    def _forward(self, boxes: Box) -> tuple[LayerBounds, Witness, Form, Tensor, list[Products]]:
+        """What the backward pass needs, the form of the output, for every symbol the shares, `(boxes, symbols,
+        varied)`, that the inputs have in it, and what symbols of products stand for."""
+        nodes, products = self._network.nodes, list[Products]()
         form, count = inputs(boxes.lower, boxes.upper, self.varied), len(self.varied)
         shares = torch.eye(count, dtype=form.centre.dtype, device=form.centre.device).expand(len(form.centre), -1, -1)
         forms, bounds, witness = {0: form}, LayerBounds(), Witness()
@@ -131,13 +178,16 @@ class Bounder:
                 lower, upper = interval(operand, absolute_sum)
                 bounds.relaxations[i] = relaxation = self._network.activation(i).relax(lower, upper)
                 witness[i], band = _lines(relaxation, bool(self._instance.logs))
-                form, shares = activate(operand, absolute_sum, origin, relaxation, band, shares, self._room(shares))
+                room, before = self._room(shares), shares.shape[1]
+                beyond = Products.of(operand, absolute_sum, relaxation, band, before, room, count)
+                products += [] if beyond is None else [beyond]
+                form, shares = activate(operand, absolute_sum, origin, relaxation, band, shares, room)
             forms[i] = form
             bounds.append(-form.size, form.size, form.size)
             for j in {j for j in node.inputs if self._last_use[j] == i}:
                 del forms[j]
         self._symbols = shares.shape[1]
-        return bounds, witness, form, shares
+        return bounds, witness, form, shares, products
 
     def _check(self) -> None:
         self._instance.check()
@@ -166,6 +216,12 @@ class Bounder:
             every = output.symbols.flatten(2).abs().transpose(1, 2) @ shares[:, :count]
             blame = blame + self._members @ every
         return Bounds(bounding(value), symbols[:, : len(self.varied)].transpose(1, 2), blame, weights)
+
+
+def _members_of(clause: Tensor, clauses: int) -> Tensor:
+    """The numbers of each clause's margins, `(clauses, most)`, -1 for none."""
+    each = [(clause == n).nonzero()[:, 0] for n in range(clauses)]
+    return torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=-1)
 
 
 def shared_weights(centre: Tensor, symbols: Tensor, error: Tensor, clause: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 A neuron of a convolution sees a small part of the input, and a backward pass that starts there meets coefficients of
 zero everywhere else. A cone is the network of a window of a node: its nodes are windows of nodes, padded by zeros where
-a convolution is, and whole nodes before operators that do not work window by window. Windows in different places whose
-cones look alike are bounded together, as regions of a batch.
+a convolution is, and whole nodes before operators that do not work window by window (`krelax.bounds.windows`). Windows
+in different places whose cones look alike are bounded together, as regions of a batch.
 
 Sound: each entry of a cone is computed as in the network, so what bounds that one's nodes bounds the cone's.
 """
@@ -16,37 +16,30 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from krelax.activations import Activation
 from krelax.bounds.layers import LayerBounds
-from krelax.network.graph import Builder, Network, Node
-from krelax.network.linear import Add, Conv, Scale, Within
+from krelax.bounds.windows import Local, Window, both, entries_of, extents, inside, local
+from krelax.network.graph import Builder, Network
+from krelax.network.linear import Conv
 from krelax.network.ops import Pad, Reshape
-from krelax.op import Op, Shape
-from krelax.problem.region import Ball, Region
+from krelax.op import Shape
+from krelax.problem.region import Region
 
-# Begin and end on each of a node's last axes.
-Window = tuple[tuple[int, int], ...]
-# None is the whole node.
-Part = Window | None
-# Entries of a window on each axis.
-_EXTENT = 4
+# Entries of a window on each of the axes that are divided: the first of these, then others while that is cheaper.
+_EXTENTS = (4, 2, 1)
+# A layer is divided into no more windows than this.
+_MOST = 256
 # Nodes whose cones are remembered, which are asked for again for every batch of regions.
 _REMEMBERED = 64
 # A cone is worth it if it has no more than this part of the network's entries.
-_WORTHWHILE = 0.5
-
-
-class _Operand(NamedTuple):
-    """What an operator needs of an operand: a window, and zeros before and after it."""
-
-    window: Window
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+_WORTHWHILE = 0.7
+# What passes do in a place of a cone, whatever is asked there, takes as long as so many forms; and this part of the
+# entries of a layer is asked about, more or less, from both sides.
+_FIXED, _ASKED = 24.0, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +49,7 @@ class Cone:
 
     network: Network
     origin: tuple[int, ...]
-    places: tuple[Mapping[int, Part], ...]
+    places: tuple[Mapping[int, Window], ...]
 
     def at(self, places: slice) -> Cone:
         """The same in some of the places."""
@@ -64,11 +57,7 @@ class Cone:
 
     def region(self, region: Region, shape: Shape) -> Region:
         """The inputs that it sees, `(places * batch, *shape)`, of a region whose inputs are of this shape."""
-        region = region.shaped(shape)
-        lower, upper = (self.gathered(side, self.origin[0]) for side in (region.lower, region.upper))
-        if isinstance(region, Ball):
-            return replace(region, lower=lower, upper=upper, centre=self.gathered(region.centre, self.origin[0]))
-        return replace(region, lower=lower, upper=upper)
+        return region.shaped(shape).moved(lambda t: self.gathered(t, self.origin[0]))
 
     def gathered(self, t: Tensor, node: int) -> Tensor:
         """The windows of a tensor `(batch, *shape of the original node)`, `(places * batch, *shape)`."""
@@ -94,59 +83,66 @@ class Cone:
 @lru_cache(_REMEMBERED)
 def cones(network: Network, node: int) -> Sequence[Cone]:
     """Cones of windows that cover a node, together; none where they would hardly be smaller than the network."""
-    rank = _rank(network, node)
-    if rank is None:
-        return []
-    extents = network.nodes[node].shape[-rank:]
-    axes = [[(i, min(n, i + _EXTENT)) for i in range(0, n, _EXTENT)] for n in extents]
-    plans: dict[tuple[object, ...], list[_Plan]] = defaultdict(list)
-    total = 0
-    for window in product(*axes):
-        plan = _plan(network, node, window)
-        if plan.windows[node] is None:
-            return []
-        plans[plan.key].append(plan)
-        total += plan.entries * prod(b - a for a, b in window)
-    whole = sum(prod(n.shape) for n in network.nodes[: node + 1])
-    if total > _WORTHWHILE * whole * prod(extents):
-        return []
-    return [_built(network, same) for same in plans.values()]
+    axes, shape = _axes(network, node), network.nodes[node].shape
+    best: list[Window] = []
+    least = _WORTHWHILE * 2 * _ASKED * sum(prod(n.shape) for n in network.nodes[: node + 1]) * prod(shape)
+    for extent in _EXTENTS if axes else ():
+        every = _covering(shape, axes, extent)
+        middle = _plan(network, node, every[len(every) // 2])
+        cost = middle.entries * (_FIXED * len(every) + 2 * _ASKED * prod(shape))
+        if len(every) > _MOST or (best and cost >= least):
+            break
+        if cost < least:
+            best, least = every, cost
+    plans = [_plan(network, node, window) for window in best]
+    if any(plan.windows[node] != window for plan, window in zip(plans, best, strict=True)):
+        return []  # an operator takes more at once
+    alike: dict[tuple[object, ...], list[_Plan]] = defaultdict(list)
+    for plan in plans:
+        alike[plan.key].append(plan)
+    return [_built(network, same) for same in alike.values()]
 
 
-def _rank(network: Network, node: int) -> int | None:
-    """On how many axes the convolution works that comes last before a node, if there is one."""
+def _axes(network: Network, node: int) -> list[int]:
+    """The axes of a node that are divided: the last ones, as many as the convolution works on that comes last before
+    it, if there is one; but for one that an activation takes at once."""
+    shape = network.nodes[node].shape
+    readers = [n for n in network.nodes if node in n.inputs and isinstance(n.op, Activation)]
+    end = len(shape) - any(n.shape == shape[:-1] for n in readers)
     while node > 0:
         op = network.nodes[node].op
         if isinstance(op, Conv):
-            return op.weight.dim() - 2
+            return list(range(max(0, end - (op.weight.dim() - 2)), end))
         node = max(network.nodes[node].inputs)
-    return None
+    return []
+
+
+def _covering(shape: Shape, axes: Sequence[int], extent: int) -> list[Window]:
+    """Windows that cover a node, of this extent on some axes, and whole on others."""
+    steps = [extent if a in axes else max(1, n) for a, n in enumerate(shape)]
+    parts = ([(i, min(n, i + step)) for i in range(0, n, step)] for n, step in zip(shape, steps, strict=True))
+    return list(product(*parts))
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """The windows of the nodes that a window sees, and what each of them needs of its operands."""
+    """The windows of the nodes that a window sees, and how they are computed."""
 
-    windows: Mapping[int, Part]
-    operands: Mapping[int, Sequence[_Operand | None]]
+    windows: Mapping[int, Window]
+    locals: Mapping[int, Local]
     network: Network
 
     @property
     def key(self) -> tuple[object, ...]:
         """The same for windows whose cones look alike."""
-        sizes = tuple((i, _cropped(self.network.nodes[i].shape, self.windows[i])) for i in sorted(self.windows))
-        pads = tuple((i, self.padding(i)) for i in sorted(self.operands))
-        return sizes, pads
+        sizes = tuple((i, extents(self.windows[i])) for i in sorted(self.windows))
+        return sizes, tuple((i, self.padding(i), self.locals[i].constants) for i in sorted(self.locals))
 
     def padding(self, node: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
         """For each operand of a node, how many zeros to add to its window on both sides (negative: entries to drop)."""
-        result: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-        for j, wanted in zip(self.network.nodes[node].inputs, self.operands[node], strict=True):
-            if wanted is None:
-                result.append(((), ()))
-                continue
-            given = self.windows[j] or [(0, n) for n in self.network.nodes[j].shape[-len(wanted.window) :]]
-            pairs = list(zip(wanted.window, given, wanted.before, wanted.after, strict=True))
+        result = []
+        for j, wanted in zip(self.network.nodes[node].inputs, self.locals[node].operands, strict=True):
+            pairs = list(zip(wanted.window, self.windows[j], wanted.before, wanted.after, strict=True))
             before = tuple(pad - (w[0] - g[0]) for w, g, pad, _ in pairs)
             result.append((before, tuple(pad - (g[1] - w[1]) for w, g, _, pad in pairs)))
         return tuple(result)
@@ -154,7 +150,7 @@ class _Plan:
     @property
     def entries(self) -> int:
         """Entries of all windows."""
-        return sum(prod(_cropped(self.network.nodes[i].shape, w)) for i, w in self.windows.items())
+        return sum(map(entries_of, self.windows.values()))
 
 
 def first(network: Network) -> int:
@@ -172,97 +168,37 @@ def _readers(network: Network, node: int) -> list[int]:
 
 def _plan(network: Network, node: int, window: Window) -> _Plan:
     """What a window of a node sees."""
-    windows: dict[int, Part] = {node: window}
-    operands: dict[int, Sequence[_Operand | None]] = {}
+    windows, found = {node: window}, {}
     for i in range(node, first(network), -1):
-        if i not in windows:
-            continue
-        inputs, own = network.nodes[i].inputs, windows[i]
-        shapes = [network.nodes[j].shape for j in inputs]
-        needed = None if own is None else _needed(network.nodes[i], shapes, own)
-        if needed is None:
-            windows[i] = None
-        operands[i] = needed or [None for _ in inputs]
-        for j, operand in zip(inputs, operands[i], strict=True):
-            windows[j] = None if operand is None else _both(operand.window, windows.get(j, operand.window))
-    return _Plan(windows, operands, network)
-
-
-def _both(one: Window, other: Part) -> Part:
-    """The smallest window around two."""
-    if other is None:
-        return None
-    return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
-
-
-def _needed(node: Node, shapes: Sequence[Shape], window: Window) -> list[_Operand] | None:
-    """What a window of a node needs of each operand; None if there is no answer."""
-    op, rank, none = node.op, len(window), (0,) * len(window)
-    if isinstance(op, Conv):
-        return _seen(op, shapes[0][-rank:], window) if op.weight.dim() - 2 == rank else None
-    if isinstance(op, Scale):
-        whole = all(t.dim() < rank or all(n == 1 for n in t.shape[-rank:]) for t in op.parameters())
-    else:
-        alone = isinstance(op, Activation) and op.shape(node.shape) == node.shape
-        whole = alone or isinstance(op, Add | Within | Reshape)
-    if whole and all(len(s) >= rank and s[-rank:] == node.shape[-rank:] for s in shapes):
-        return [_Operand(window, none, none) for _ in shapes]
-    return None
-
-
-def _seen(op: Conv, extents: Shape, window: Window) -> list[_Operand] | None:
-    """What a window of a convolution sees."""
-    inside, before, after = [], [], []
-    geometry = zip(window, extents, op.weight.shape[2:], op.stride, op.padding, op.dilation, strict=True)
-    for (a, b), n, k, s, p, d in geometry:
-        first, last = a * s - p, (b - 1) * s - p + d * (k - 1) + 1
-        if last <= 0 or first >= n:  # it sees padding alone
-            return None
-        inside.append((max(0, first), min(n, last)))
-        before.append(max(0, -first))
-        after.append(max(0, last - n))
-    return [_Operand(tuple(inside), tuple(before), tuple(after))]
+        if i in windows:
+            here = network.nodes[i]
+            found[i] = local(here, [network.nodes[j].shape for j in here.inputs], windows[i])
+            windows[i] = found[i].window
+            for j, operand in zip(here.inputs, found[i].operands, strict=True):
+                windows[j] = both(operand.window, windows.get(j, operand.window))
+    return _Plan(windows, found, network)
 
 
 def _built(network: Network, plans: Sequence[_Plan]) -> Cone:
     """The cone that these windows have in common."""
     plan, source = plans[0], first(network)
-    builder = Builder(_cropped(network.nodes[source].shape, plan.windows[source]))
+    builder = Builder(extents(plan.windows[source]))
     number, origin = {source: 0}, [source]
-    for i in sorted(plan.operands):
-        node, inputs = network.nodes[i], []
-        for j, (before, after) in zip(node.inputs, plan.padding(i), strict=True):
+    for i in sorted(plan.locals):
+        inputs = []
+        for j, (before, after) in zip(network.nodes[i].inputs, plan.padding(i), strict=True):
             at = number[j]
             if any(before) or any(after):
-                lead = (0,) * (len(network.nodes[j].shape) - len(before))
-                at = builder.add(Pad((*lead, *before), (*lead, *after)), at)
+                at = builder.add(Pad(before, after), at)
                 origin.append(-1)
             inputs.append(at)
-        number[i] = builder.add(_windowed(node, plan.windows[i]), *inputs)
+        number[i] = builder.add(plan.locals[i].op, *inputs)
         origin.append(i)
     built = replace(builder.build(number[max(number)]), converted=network.converted)
     return Cone(built, tuple(origin), tuple(p.windows for p in plans))
 
 
-def _windowed(node: Node, window: Part) -> Op:
-    """The operator on a window whose padding is there already."""
-    if window is None:
-        return node.op
-    if isinstance(node.op, Conv):
-        return replace(node.op, padding=(0,) * len(window))
-    return replace(node.op, target=_cropped(node.shape, window)) if isinstance(node.op, Reshape) else node.op
-
-
-def _cropped(shape: Shape, window: Part) -> Shape:
-    return shape if window is None else (*shape[: len(shape) - len(window)], *(b - a for a, b in window))
-
-
-def inside(window: Part) -> tuple[Any, ...]:
-    """The index of a window in a tensor."""
-    return (..., *(slice(a, b) for a, b in window or ()))
-
-
-def entries(shape: Shape, places: Sequence[Part]) -> Iterator[Tensor]:
+def entries(shape: Shape, places: Sequence[Window]) -> Iterator[Tensor]:
     """The flat numbers of the entries of windows of a node, `(entries,)` each."""
-    every = torch.arange(prod(shape)).reshape(shape)
+    every = torch.arange(prod(shape)).reshape(1, *shape)
     return (every[inside(window)].flatten() for window in places)

@@ -53,6 +53,22 @@ def _numbers(network: Network, node: int, known: dict[int, Tensor]) -> Tensor:
     return known[node]
 
 
+@lru_cache(_REMEMBERED)
+def sources(network: Network, node: int) -> dict[int, Tensor] | None:
+    """For a node that only copies, the nodes that do not and whose entries it has: for each of its entries which one of
+    theirs it is, `(n,)`, -1 for those of others and for zeros. None for any other node."""
+    if not _moves(network, node):
+        return None
+    numbers, found, begin = _numbers(network, node, {}).flatten(), {}, 1
+    for i, source in enumerate(network.nodes[:node]):
+        places = numbers - begin
+        inside = (places >= 0) & (places < prod(source.shape))
+        if bool(inside.any()):
+            found[i] = torch.where(inside, places, -1)
+        begin += prod(source.shape)
+    return found
+
+
 def shared(network: Network, node: int, values: Tensor) -> Tensor:
     """Values of a node's entries, `(batch, *shape)`, those of first copies for all copies."""
     places = copies(network, node)

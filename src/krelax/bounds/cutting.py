@@ -24,11 +24,8 @@ from krelax.bounds.instance import Instance
 from krelax.bounds.lp import Cut, Priced, Program, Solution, Status, margin_program, prove, solve_margins
 from krelax.bounds.lp_model import Floats, Places
 from krelax.bounds.multipliers import Cuts
-from krelax.hull.pieces import Pieces
-from krelax.hull.polytope import Polytope
 from krelax.hull.rows import violation
-from krelax.hull.separate import separate
-from krelax.hull.vertices import vertices
+from krelax.hull.separate import separated
 from krelax.problem.queries import Queries
 from krelax.watch import now
 
@@ -77,21 +74,20 @@ class Separator:
         joint = groups.joint
         self.node, self.places, self.group = node, members[usable], first + np.flatnonzero(usable)
         self.columns = np.concatenate([before[usable], after[usable]], axis=1)
-        self.polytope = Polytope(joint.rows.double().cpu().numpy(), joint.bounds[0].double().cpu().numpy()[usable])
-        self.pieces = Pieces.coordinatewise(joint.negative_slopes, [1.0] * self.k)
-        self.points = vertices(self.polytope, self.pieces)
-        self.size = np.maximum(-self.polytope.lower, self.polytope.upper).max(1, initial=0.0)
+        joint = joint.select(torch.from_numpy(np.flatnonzero(usable)))
+        self.hull, self.points = joint.hull(), joint.points()
+        self.size = joint.magnitude[0].double().cpu().numpy().max(1, initial=0.0)
 
     @property
     def k(self) -> int:
         """Members of a group."""
-        return self.polytope.k
+        return self.hull.polytope.k
 
     def separate(self, x: Floats, tolerance: float) -> Violated:
         """The facet of every group that a solution violates most, where it does."""
         point = x[self.columns]
         z, a = point[:, : self.k], point[:, self.k :]
-        rows = separate(self.polytope, self.pieces, z, a, self.points)
+        rows = separated(self.hull, z, a, self.points)
         excess = violation(rows, z, a)[:, 0] / self.size
         index = np.flatnonzero(excess > tolerance)
         values = np.concatenate([rows.z[index, 0], rows.a[index, 0]], axis=1)

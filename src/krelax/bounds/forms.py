@@ -142,7 +142,7 @@ def activate(
     size = summed(steep * (form.centre.abs() + spread + form.error)) + intercepts
     lost = _column(underflow(terms * (1 + shares.shape[1]), form.size), size)
     error = summed(steep * form.error) + gamma(terms, size.dtype) * size + lost
-    half, rest = _largest(((band.above + band.below) / 2).clamp(min=0), room)
+    half, rest = half_widths(band, room)
     if relaxation.reduces:
         origin = origin.unflatten(1, form.centre.shape[1:]).sum(-2).flatten(1, -2)
         old = (band.slope.unsqueeze(1) * form.symbols).sum(-1).flatten(2)
@@ -152,8 +152,9 @@ def activate(
     return Form(centre, symbols.unflatten(2, half.shape[1:]), error if rest is None else error + rest, size), shares
 
 
-def _largest(half: Tensor, room: int) -> tuple[Tensor, Tensor | None]:
+def half_widths(band: Band, room: int) -> tuple[Tensor, Tensor | None]:
     """Half the widths of bands that get a symbol, and of those for which there is no room."""
+    half = ((band.above + band.below) / 2).clamp(min=0)
     flat = half.flatten(1)
     if flat.shape[1] <= room or int((flat > 0).sum(1).max()) <= room:
         return half, None

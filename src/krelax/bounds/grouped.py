@@ -95,7 +95,8 @@ class Shares:
         slope = self._write(self.tilt.value * part.abs().sum(2, keepdim=True) + part * own)
         found = joint.support(slope, part, None if sides is None else pick(sides, self.places))
         met = _Crossed(whole, own, part, slope, self.tilt.value, found.z, found.a)
-        absolute = ((slope.abs() + part.abs()) * (joint.magnitude + FLOOR).unsqueeze(-1)).sum((1, 2))
+        far, reach = ((t + FLOOR).unsqueeze(-1) for t in (joint.magnitude, joint.reach))
+        absolute = (slope.abs() * far + part.abs() * reach).sum((1, 2))
         # sums over groups are longer than the sums over neurons that the backward pass charges for
         absolute = absolute * (1 + slope[0, :, :, 0].numel() / 64) + torch.finfo(slope.dtype).tiny * _UNDERFLOW
         return met, found.value.sum(1), absolute

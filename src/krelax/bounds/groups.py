@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krelax.activations.joint import Joint
+from krelax.activations.joint import Together
 from krelax.proof.choices import GroupSet
 
 
@@ -23,7 +23,7 @@ class Groups:
     """
 
     members: Tensor
-    joint: Joint
+    joint: Together
     lemmas: Tensor | None = None
     among: tuple[GroupSet, Tensor] | None = None
 
@@ -33,10 +33,9 @@ class Groups:
 
     def some(self, which: Tensor, members: Tensor) -> Groups:
         """Some of the groups of one region, `(groups,)`, whose members, `(1, groups, k)`, have these numbers now."""
-        joint = replace(self.joint, bounds=self.joint.bounds[:, which])
         lemmas = None if self.lemmas is None else self.lemmas[:, which]
         origin, before = self.origin
-        return Groups(members, joint, lemmas, (origin, before[which.cpu()]))
+        return Groups(members, self.joint.select(which), lemmas, (origin, before[which.cpu()]))
 
     @property
     def origin(self) -> tuple[GroupSet, Tensor]:

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import prod
+import math
 
 import torch
 from torch import Tensor
 
 from krelax.activations import Activation, Rule
 from krelax.bounds.backward import lower_bound, neurons, signed
-from krelax.bounds.cones import Cone, cones, entries
 from krelax.bounds.copies import copies, shared
-from krelax.bounds.instance import Instance, chunk_queries, side_by_side
+from krelax.bounds.instance import Instance, side_by_side
 from krelax.bounds.layers import LayerBounds, Lemmas
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record_entries
 from krelax.bounds.steps import Tapes, by_rule, over
-from krelax.network.graph import Network, Node
+from krelax.bounds.views import View, views
+from krelax.network.graph import Network
 from krelax.network.linear import Conv, ConvTranspose, Dense, Scale
-from krelax.network.ops import Pad, Reshape, Transpose
+from krelax.network.ops import Concat, Linear, Pad, Reshape, Transpose
 from krelax.problem.region import Box, Region
 
 # Tensors the size of the widest layer that a pass holds for every query, roughly.
 RULE_COPIES = 6
 ASCENT_COPIES = 24
-# The fixed cost of a pass does not matter for so many neurons.
-_FEW = 64
-
-
-def unstable_index(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the True entries of `(batch, n)`, padded to the longest row: index and validity, `(batch, m)`."""
-    count = int(mask.sum(1).max()) if mask.numel() else 0
-    order = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
-    return order, mask.gather(1, order)
 
 
 def undecided(instance: Instance, bounds: LayerBounds, node: int) -> Tensor:
@@ -59,14 +48,34 @@ _MIXING = (Dense, Conv, ConvTranspose)
 
 def interval_is_exact(network: Network, region: Region, node: int) -> bool:
     """Whether interval arithmetic gives the exact bounds of a node already: one matrix applied to a box."""
-    mixed = 0
-    while node > 0:
-        op = network.nodes[node].op
-        mixed += isinstance(op, _MIXING)
-        if mixed > 1 or not isinstance(op, _RESHAPING + _MIXING):
+    return isinstance(region, Box) and _matrices(network, node) <= 1
+
+
+def _matrices(network: Network, node: int) -> float:
+    """Between a node and the input, the most matrices that are applied one after the other; infinity where something
+    else is."""
+    op, inputs = network.nodes[node].op, network.nodes[node].inputs
+    if node == 0:
+        return 0
+    if not isinstance(op, _RESHAPING + _MIXING + (Concat,)):
+        return math.inf
+    return isinstance(op, _MIXING) + max(_matrices(network, j) for j in inputs)
+
+
+def moves_activations(network: Network, node: int) -> bool:
+    """Whether a node is made of entries of activations of one number alone: lines around those do not reach beyond
+    their ranges over intervals, which passes have found."""
+    waiting = [node]
+    while waiting:
+        here = network.nodes[waiting.pop()]
+        if isinstance(here.op, Activation):
+            if here.shape != network.nodes[here.inputs[0]].shape:
+                return False
+            continue
+        if not isinstance(here.op, Linear) or not here.op.moves_only or not here.inputs:
             return False
-        node = network.nodes[node].inputs[0]
-    return isinstance(region, Box)
+        waiting += here.inputs
+    return True
 
 
 def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule) -> None:
@@ -77,135 +86,56 @@ def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule
     domain nothing is known of a curve, and products gain more from narrow operands. Where windows of the node see a
     small part of the network, passes go through their cones.
     """
-    if interval_is_exact(instance.network, instance.region, node):
-        return
-    mask = undecided(instance, bounds, node)
     readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
     published = all(op.published for op in readers)
-    views = _views(instance, bounds, node, rule, mask)
+    passes = _views(instance, bounds, node, RULE_COPIES)
 
     def prove(view: View) -> Tensor:
         instance.check()
         with instance.watch():
-            return view.prove()
+            inner, known = view.inner()
+            form = signed(neurons(inner.network, view.node, view.index))
+            return view.joined(lower_bound(inner.network, inner.region, form, by_rule(known, rule), known))
 
-    leaves = chosen(instance, by_rule(bounds, rule), 1) if views else []
-    for view, value in zip(views, side_by_side(prove, views, mask.device), strict=True):
-        index, valid = view.portion
-        lemmas = record_entries(instance, node, index, valid, value, leaves)
+    leaves = chosen(instance, by_rule(bounds, rule), 1) if passes else []
+    for view, value in zip(passes, side_by_side(prove, passes, bounds.lower[0].device), strict=True):
+        lemmas = record_entries(instance, node, *view.portion, value, leaves)
         put = bounds.replace if published else bounds.tighten
-        put(node, *_with(instance.network, bounds, node, index, valid, value, lemmas))
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """What one pass bounds, the entries `portion` of a pre-activation: in the whole network over the bounds of all its
-    nodes, or in some places of a cone, whose entries they are by `index`, `(places * batch, m)`."""
-
-    instance: Instance
-    bounds: LayerBounds
-    rule: Rule
-    portion: Portion
-    node: int
-    index: Tensor
-    cone: Cone | None = None
-
-    def prove(self) -> Tensor:
-        """Lower bounds of the entries and of their negatives, `(batch, 2 m)`."""
-        network, region, bounds, cone, places = self.instance.network, self.instance.region, self.bounds, self.cone, 1
-        if cone is not None:
-            region = cone.region(region, network.nodes[cone.origin[0]].shape)
-            network, bounds, places = cone.network, cone.bounds(bounds), len(cone.places)
-        form = signed(neurons(network, self.node, self.index))
-        value = lower_bound(network, region, form, by_rule(bounds, self.rule), bounds)
-        return value.unflatten(0, (places, -1)).unflatten(2, (2, -1)).permute(1, 2, 0, 3).flatten(1)
-
-
-def _views(instance: Instance, bounds: LayerBounds, node: int, rule: Rule, mask: Tensor) -> list[View]:
-    """Passes for the entries of a pre-activation that a mask picks, `(batch, n)`."""
-    network = instance.network
-    found = cones(network, node) if int(mask.sum(1).max()) > _FEW else []
-    if not found:
-        portions = _split(mask, network.nodes[: node + 1], RULE_COPIES)
-        return [View(instance, bounds, rule, portion, node, portion[0]) for portion in portions]
-    views = []
-    for cone in found:
-        numbers = torch.stack(list(entries(network.nodes[node].shape, [p[node] for p in cone.places]))).to(mask.device)
-        for places, rows in _some_places(mask[:, numbers], cone):
-            index, valid = unstable_index(mask[:, numbers[places]].transpose(0, 1).flatten(0, 1))
-            for part in range(0, index.shape[1], rows):
-                views.append(_in_cone(instance, bounds, rule, cone.at(places), numbers[places],
-                                      (index[:, part : part + rows], valid[:, part : part + rows])))  # fmt: skip
-    return views
-
-
-def _some_places(mask: Tensor, cone: Cone) -> Iterator[tuple[slice, int]]:
-    """The places of a cone in parts that fit memory, and how many entries of each to bound at a time; `mask` picks
-    entries, `(batch, places, n)`."""
-    most = int(mask.sum(2).max())
-    rows = chunk_queries(2 * len(mask) * _widest(cone.network.nodes), RULE_COPIES, mask.device)
-    at_a_time = max(1, rows // max(1, most))
-    for begin in range(0, mask.shape[1], at_a_time):
-        if bool(mask[:, begin : begin + at_a_time].any()):
-            yield slice(begin, begin + at_a_time), max(_FEW, rows)
-
-
-def _in_cone(instance: Instance, bounds: LayerBounds, rule: Rule, cone: Cone, numbers: Tensor, chosen: Portion) -> View:
-    """The pass for entries `(places * batch, m)` of a cone, whose entries have these `numbers`, `(places, n)`, in the
-    network."""
-    index, valid = (t.unflatten(0, (len(cone.places), -1)).transpose(0, 1) for t in chosen)  # batch, places, m
-    own = numbers.unsqueeze(0).expand(len(index), -1, -1).gather(2, index)
-    node = len(cone.network.nodes) - 1
-    return View(instance, bounds, rule, (own.flatten(1), valid.flatten(1)), node, chosen[0], cone)
+        put(node, *_with(instance.network, bounds, node, *view.portion, value, lemmas))
 
 
 def tighten_by_ascent(instance: Instance, bounds: LayerBounds, node: int, ascent: Ascent) -> None:
     """Tighten the undecided entries of a pre-activation with slopes optimised for each of them.
 
-    Where there are no groups, the ascent is shortened to what the network affords.
+    Where there are no groups, the ascent is shortened to what the network affords, and goes through cones.
     """
     if not bounds.relaxations:
         return
     ascent = ascent if bounds.groups else ascent.affordable(instance.network)
-    fast_bounds = bounds.to(instance.fast_network.dtype, instance.network)
+    fast = bounds.to(instance.fast_network.dtype, instance.network)
 
-    def prove(portion: Portion) -> tuple[Tensor, Tensor | None]:
+    def prove(view: View) -> tuple[Tensor, Tensor | None]:
         instance.check()
-        index, valid = portion
         with instance.watch():
-            form = signed(neurons(instance.fast_network, node, index))
-            witness = over(ascend(instance, form, fast_bounds, ascent), bounds)
-            form = signed(neurons(instance.network, node, index))
+            inner, known = view.inner()
+            form = signed(neurons(inner.fast_network, view.node, view.index))
+            witness = over(ascend(inner, form, view.known(fast), ascent), known)
+            form = signed(neurons(inner.network, view.node, view.index))
             tapes: Tapes = {}
-            value = lower_bound(instance.network, instance.region, form, witness, bounds, tapes)
-        leaves = chosen(instance, witness, value.shape[1], tapes)
-        return value, record_entries(instance, node, index, valid, value, leaves)
+            value = view.joined(lower_bound(inner.network, inner.region, form, witness, known, tapes))
+        leaves = chosen(instance, view.spread(witness) if instance.logs else {}, value.shape[1], tapes)
+        return value, record_entries(instance, node, *view.portion, value, leaves)
 
-    portions = _portions(instance, bounds, node, ASCENT_COPIES)
-    for portion, proven in zip(portions, side_by_side(prove, portions, bounds.lower[0].device), strict=True):
-        bounds.tighten(node, *_with(instance.network, bounds, node, *portion, *proven))
-
-
-# Entries of a pre-activation, and which of them are no padding, `(batch, m)` each.
-Portion = tuple[Tensor, Tensor]
+    passes = _views(instance, bounds, node, ASCENT_COPIES)
+    for view, proven in zip(passes, side_by_side(prove, passes, bounds.lower[0].device), strict=True):
+        bounds.tighten(node, *_with(instance.network, bounds, node, *view.portion, *proven))
 
 
-def _portions(instance: Instance, bounds: LayerBounds, node: int, copies: int) -> list[Portion]:
-    """The undecided entries of a pre-activation in portions that fit memory, one for each core where they are many."""
-    if interval_is_exact(instance.network, instance.region, node):
+def _views(instance: Instance, bounds: LayerBounds, node: int, copies: int) -> list[View]:
+    """Passes for the undecided entries of a pre-activation, unless intervals say all that passes can."""
+    if interval_is_exact(instance.network, instance.region, node) or moves_activations(instance.network, node):
         return []
-    return _split(undecided(instance, bounds, node), instance.network.nodes[: node + 1], copies)
-
-
-def _split(mask: Tensor, nodes: Sequence[Node], copies: int) -> list[Portion]:
-    index, valid = unstable_index(mask)
-    size = max(_FEW, chunk_queries(2 * len(mask) * _widest(nodes), copies, mask.device))
-    return [(index[:, i : i + size], valid[:, i : i + size]) for i in range(0, index.shape[1], size)]
-
-
-def _widest(nodes: Sequence[Node]) -> int:
-    """Bytes of the coefficients of one query at the widest of some nodes."""
-    return 8 * max(prod(n.shape) for n in nodes)
+    return views(instance, bounds, node, undecided(instance, bounds, node), copies)
 
 
 def _with(

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from krelax.activations.joint import Joint, Together
 from krelax.bounds.backward import Form, pull, rounding_of
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
@@ -251,8 +253,8 @@ class _Assembly:
             for mine, exact in zip(site.groups, self._bounds.groups.get(layer.node, ()), strict=True) if site else ():
                 place = np.searchsorted(layer.entries[: layer.free], mine.members[0].numpy())
                 members.append(place)
-                proposed.append(mine.joint.lifted[0].numpy())
-                proven.append(exact.joint.lifted[0].numpy())
+                proposed.append(_lifted(mine.joint))
+                proven.append(_lifted(exact.joint))
                 reach.append(exact.joint.magnitude[0].numpy() + FLOOR)
                 count += len(place)
             first.append(first[-1] + count)
@@ -352,3 +354,9 @@ class _Assembly:
                 slot_of[neuron] = self._slot[n] + np.arange(len(neuron))
                 neuron_of[slot_of[neuron]] = neuron
         return slot_of, neuron_of
+
+
+def _lifted(joint: Together) -> NDArray[Any]:
+    """The points that span the hulls of groups of neurons that are split at their kinks, of one region."""
+    assert isinstance(joint, Joint)
+    return joint.lifted[0].numpy()

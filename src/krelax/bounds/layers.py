@@ -201,4 +201,9 @@ def _linear(node: Node, op: Linear, bounds: LayerBounds) -> tuple[Tensor, Tensor
     magnitude = sizes.forward(*largest).expand(len(largest[0]), *node.shape)
     error = gamma(op.terms, magnitude.dtype) * magnitude + op.terms * torch.finfo(magnitude.dtype).tiny
     middle, spread = op.forward(*centre), absolute.linear(*radius) + error
-    return bounding(middle - spread), -bounding(-(middle + spread)), magnitude
+    low = bounding(middle - spread)
+    if op.only_adds and op.is_exact and all(bool((a >= 0).all()) for a in lower):
+        # of wide intervals the middle loses what is small beside it
+        least = op.forward(*lower)
+        low = torch.maximum(low, bounding(least - gamma(op.terms + 1, least.dtype) * least))
+    return low, -bounding(-(middle + spread)), magnitude

@@ -143,6 +143,11 @@ def bound(
             found = _by_rule(instance, queries, method)
         if method.inner is None or method.outer is None or (stop and holds(queries, found.value)):
             return found
+        if stop and method.inner.affordable(instance.network).steps < method.inner.steps:
+            # slopes of the queries alone may do, where those of layers are dear
+            found = _optimised(instance, queries, found, method.outer, stop)
+            if holds(queries, found.value):
+                return found
         found = _by_ascent(instance, queries, found, method.inner, method.outer, stop)
         if not method.separate:
             return found
@@ -304,7 +309,7 @@ def by_groups(
     form = outputs(
         instance.fast_network, *(t[:, worst].to(instance.fast_network.dtype) for t in (queries.rows, queries.offsets))
     )
-    scores = neuron_scores(instance, form, found.bounds)
+    scores = neuron_scores(instance, form, found.bounds, curves=multi_neuron.grouping is not None)
     bounds = bound_layers(instance.until(seconds), found.bounds, scores, multi_neuron)
     instance.check()
     return _optimised(instance, queries, replace(found, bounds=bounds), multi_neuron.outer, stop)

@@ -9,12 +9,13 @@ the support of their exact hull. Everything is one backward pass with more to ch
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from krelax.activations import Rule
+from krelax.activations import Relaxation, Rule
+from krelax.activations.banded import most_members
 from krelax.bounds.backward import Form, Trace, back_substitute, neurons
 from krelax.bounds.branching import Effort
 from krelax.bounds.groups import Groups
@@ -52,23 +53,33 @@ _LEAST_WEIGHT = 0.3
 _SHORT = Ascent(30, 0.5, 0.92)
 
 
-def neuron_scores(instance: Instance, form: Form, bounds: LayerBounds) -> dict[int, Tensor]:
+def neuron_scores(instance: Instance, form: Form, bounds: LayerBounds, curves: bool = False) -> dict[int, Tensor]:
     """How much the single-neuron relaxations cost the given forms: at each activation `|coeff| * height`, `(n,)`.
 
     One region; forms in the fast type, with slopes optimised shortly. The height is that of the triangle; neurons that
-    no form needs keep a small part of it, because other neurons may need them. Other activations than triangles are in
-    no groups and have no score.
+    no form needs keep a small part of it, because other neurons may need them. With `curves` other activations of one
+    number have a score, too: by how far the best line may be from them, on the side that the coefficient needs.
     """
     fast, trace = bounds.to(instance.fast_network.dtype, instance.network), Trace()
     witness = ascend(instance, form, fast, _SHORT)
     back_substitute(instance.fast_network, form, witness, fast, trace)
     scores = {}
     for i, coeff in trace.coeff.items():
-        triangle = bounds.relaxations[i].triangle()
-        if triangle is not None:
-            size = coeff[0].abs().sum(0).flatten().to(triangle.lower)
-            scores[i] = (size + 1e-3 * size.mean()) * triangle.height()[0].flatten()
+        relaxation = bounds.relaxations[i]
+        if relaxation.triangle() is not None or (curves and not relaxation.reduces):
+            scores[i] = _scores(relaxation, coeff)
     return scores
+
+
+def _scores(relaxation: Relaxation, coeff: Tensor) -> Tensor:
+    """What a relaxation costs forms with these coefficients, `(1, forms, *shape)`, at each neuron, `(n,)`."""
+    every = coeff[0].abs().sum(0).flatten().to(relaxation.lower)
+    least = 1e-3 * every.mean()
+    if (triangle := relaxation.triangle()) is not None:
+        return (every + least) * triangle.height()[0].flatten()
+    below, above = (loss[0].flatten() for loss in relaxation.losses()[0])
+    positive = coeff[0].clamp(min=0).sum(0).flatten().to(relaxation.lower)
+    return (positive + least) * below + (every - positive + least) * above
 
 
 def affinity(instance: Instance, bounds: LayerBounds, node: int, index: Tensor) -> Tensor:
@@ -94,9 +105,10 @@ def choose(
     """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group, or if
     its activation cannot be in groups."""
     source, relaxation = instance.network.nodes[node].inputs[0], bounds.relaxations[node]
-    leak = relaxation.op.leak
-    if leak is None:
+    if relaxation.reduces:
         return None
+    most = most_members(relaxation.op)
+    grouping = replace(grouping, size=min(grouping.size, most or grouping.size))
     best = score.argsort(descending=True, stable=True)[: grouping.neurons]
     # what may be infinite, perhaps in single precision only, has no polytope around it
     size = relaxation.magnitude[0].flatten()[best].to(instance.fast_network.dtype)
@@ -107,7 +119,7 @@ def choose(
     members = best[groups(score[best], grouping, related)]
     normals = octahedral_rows if grouping.size <= _OCTAHEDRAL else pair_rows
     rows = torch.from_numpy(normals(grouping.size)).to(score)
-    return bounded(instance, bounds, source, members[None], rows, ascent, leak)
+    return bounded(instance, bounds, source, members[None], rows, ascent, relaxation.op)
 
 
 def bound_weights(score: Tensor) -> Tensor:
@@ -142,8 +154,9 @@ def bound_layers(
         if i in activations:
             source = node.inputs[0]
             bounds.meet(found, source)
+            piecewise = network.activation(i).leak is not None  # others are not tightened by branching
             with suppress(OutOfTime):
-                _tighten(share, bounds, i, scores.get(i), multi_neuron)
+                _tighten(share, bounds, i, scores.get(i) if piecewise else None, multi_neuron)
         advance(network, bounds)
         bounds.meet(found, i)
         if i in scores and multi_neuron.grouping is not None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from krelax.activations.joint import Joint
+from krelax.activations import Activation, ReLU
+from krelax.activations.banded import together
 from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance, pieces, side_by_side
@@ -30,20 +31,19 @@ def bounded(
     members: Tensor,
     rows: Tensor,
     ascent: Ascent,
-    negative_slope: float = 0.0,
+    op: Activation | None = None,
 ) -> Groups:
     """Groups of entries `members`, `(batch, groups, k)`, of the pre-activation `node` with everything known of them.
 
     `rows`, `(m, k)`, are the normals, closed under negation; those of one member are taken from the intervals, the
-    others are bounded by backward passes with optimised slopes. Rigorous.
+    others are bounded by backward passes with optimised slopes. Rigorous. The activation is a ReLU unless it is given.
     """
     codes, inverse = _combinations(members, rows)
     value, lemmas = _lower_bounds(instance, layers, node, codes, ascent)
     # `rows` is the mirror image of the normals that were asked for
     bounds = -value.gather(1, inverse.flatten(1)).reshape(inverse.shape)
     lemmas = None if lemmas is None else lemmas.gather(1, inverse.flatten(1)).reshape(inverse.shape)
-    joint = Joint(rows.to(bounds), bounds, (negative_slope,) * members.shape[-1])
-    return Groups(members, joint, lemmas)
+    return Groups(members, together(op or ReLU(), rows.to(bounds), bounds), lemmas)
 
 
 def _combinations(members: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

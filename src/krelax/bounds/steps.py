@@ -99,6 +99,10 @@ class Step(ABC):
         """What can be optimised."""
         return []
 
+    def shared(self) -> Lines | None:
+        """The lines of every neuron by itself, if all queries have the same; None for any other step."""
+        return None
+
 
 class SingleNeuron(Step):
     """A step in which every neuron pays for itself, and which can give part of its coefficients away to groups."""
@@ -125,14 +129,19 @@ class Single(SingleNeuron):
     def __init__(self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None) -> None:
         self.relaxation = relaxation
         self._lines = relaxation.lines(lower, upper) if lines is None else lines
-        free = (Parameter.slope(t, *self._range(), relaxation.step) for t in (lower, upper))
+        both = zip((lower, upper), relaxation.optimised, strict=True)
         self._lower, self._upper = (
-            p if optimised else None for p, optimised in zip(free, relaxation.optimised, strict=True)
+            Parameter.slope(t, *self._range(), relaxation.step) if free else None for t, free in both
         )
 
     def _range(self) -> tuple[Tensor, Tensor]:
         low, high = self.relaxation.slope_range()
         return low.unsqueeze(1), high.unsqueeze(1)
+
+    @property
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """Slopes of the lower and the upper lines."""
+        return self._lines.lower, self._lines.upper
 
     def parameters(self) -> list[Parameter]:
         return [p for p in (self._lower, self._upper) if p is not None]
@@ -153,6 +162,10 @@ class Single(SingleNeuron):
         if True not in self.relaxation.optimised and bool((both == both[:1]).all()):
             both = both[:1]
         return Choices(lines=both.float().cpu().numpy())
+
+    def shared(self) -> Lines | None:
+        alone = self._lines.lower.shape[1] == self._lines.upper.shape[1] == 1
+        return self._refreshed() if alone else None
 
     def backward(self, coeff: Tensor) -> Relaxed:
         lines = self._refreshed()

@@ -34,6 +34,7 @@ _COMMANDS = {
     "certify": "krelax.cli.certify:certify",
     "demo": "krelax.cli.certify:demo",
     "radius": "krelax.cli.radius:radius",
+    "difference": "krelax.cli.difference:difference",
     "verify": "krelax.cli.verify:verify",
     "bench": "krelax.cli.bench:bench",
     "bounds": "krelax.cli.bounds:bounds",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--eps-file", type=FILE, metavar="FILE", help="A radius for each input (CSV), 0 for those that are fixed."
 )
+@click.option("--region", metavar="SPEC", help="What may happen to an image instead of, or beside, --eps: see below.")
 @data_options
 @output_option
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
@@ -59,27 +60,51 @@ if TYPE_CHECKING:
 @deterministic_option
 @cluster_option
 def certify(
-    model: Path | None, images: Path | None, eps_file: Path | None, selection: slice | None, **options: Any
-) -> int:
+    model: Path | None, images: Path | None, eps_file: Path | None, region: str | None, selection: slice | None,
+    **options: Any,
+) -> int:  # fmt: skip
     """Certify MODEL (ONNX) on labelled IMAGES: is every image within EPS classified as its label?
 
     IMAGES are a folder of PNG or JPEG files, an .npz or .npy file, or a CSV of features.
     Without MODEL and IMAGES, a bundled digit classifier is certified on real images. Exit code 3 if something
     unforeseen failed on any image, which is unknown then, 0 otherwise.
+
+    \b
+    SPEC of a region is one of
+      rotate:10         by up to 10 degrees to either side, or rotate:-5:10
+      translate:2       by up to 2 pixels along both axes; translate-x, translate-y
+      scale:0.1         by a factor of 0.9 to 1.1
+      shear:0.1         rows by up to 0.1 of their distance from the centre
+      brightness:0.1    a number is added to all values
+      contrast:0.2      a factor of 0.8 to 1.2, around the image's mean
+      saturation:0.2    a factor of 0.8 to 1.2, around the grey of each pixel
+      gamma:0.2         values to a power of 0.8 to 1.2
+      blur:1            by a Gaussian of up to one pixel
+      patch:3           3 x 3 pixels, wherever they are, get any values; patch:2x4
+      pixels:1          one pixel, whichever it is, gets any values
+      categories:0-3    one of inputs 0 to 3 is 1, the others of them are 0
+    Transformations can be combined, up to four parameters in all, as
+    rotate:10+brightness:0.1, and --eps is noise on what they make.
     """
     from krelax.errors import InputError
 
     if model is None:
         model, images = bundled("digits_conv.onnx"), bundled("digits_test.npz")
-        options["eps"] = exactly(str(BUNDLED_EPS)) if options["eps"] is None else options["eps"]
+        if options["eps"] is None and region is None:
+            options["eps"] = exactly(str(BUNDLED_EPS))
     if images is None:
         raise InputError("give labelled images after the model: a folder, or a file (.npz, .npy, .csv)")
     if eps_file is not None:
         if options["eps"] is not None:
             raise InputError("--eps is one radius, --eps-file one for each input; give one of them")
         options["eps"] = _radii(eps_file)
+    if region is not None:
+        from krelax.problem.regions import read_region
+
+        options["region"] = read_region(region)
+        options["eps"] = Fraction(0) if options["eps"] is None else options["eps"]
     if options["eps"] is None:
-        raise InputError("give the radius of the perturbation with --eps")
+        raise InputError("give the radius of the perturbation with --eps, or what may happen with --region")
     return run(model, images, selection, options)
 
 

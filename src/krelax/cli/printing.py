@@ -50,6 +50,8 @@ def certify_summary(model: Path, images: Path, options: CertifyOptions, summary:
     ]
     largest = max(options.eps) if isinstance(options.eps, tuple) else options.eps
     ball = f"{options.norm} ball of radius {float(largest):g}" + " at most" * isinstance(options.eps, tuple)
+    if options.region is not None:
+        ball = str(options.region) + f", and {ball}" * bool(largest)
     click.echo(f"{model.name} on {images.name}: {total} images, {ball}, method {options.method}")
     for name, meaning in rows:
         count = counts.get(name, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from krelax.cli.shared import (
     FILE,
     Asked,
     Range,
+    Share,
     ball_options,
     certificate_options,
     check_journal,
@@ -19,7 +19,6 @@ from krelax.cli.shared import (
     data_options,
     deterministic_option,
     device_option,
-    exactly,
     journal_options,
     kept,
     method_option,
@@ -31,21 +30,6 @@ from krelax.cli.shared import (
 )
 
 
-class Share(click.ParamType[Fraction]):
-    """A share, as a number or in per cent."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
-        if isinstance(value, Fraction):
-            return value
-        text = str(value).strip()
-        number = exactly(text.removesuffix("%"))
-        if number is None or number <= 0:
-            self.fail(f"{value!r} is not a positive share, such as 1% or 0.01", param, ctx)
-        return number / 100 if text.endswith("%") else number
-
-
 @click.command(short_help="The largest certified and the smallest refuted radius of each image.")
 @click.argument("model", type=FILE)
 @click.argument("images", type=FILE)
@@ -53,6 +37,7 @@ class Share(click.ParamType[Fraction]):
 @click.option(
     "--accuracy", type=Share(), default="1%", show_default=True, metavar="A", help="How near the two radii are to be."
 )
+@click.option("--region", metavar="SPEC", help="How much of it each image stands, as rotate:45 (see `certify --help`).")
 @data_options
 @output_option
 @click.option("--range", "selection", type=Range(), metavar="A:B", help="Only images A to B - 1.")
@@ -64,14 +49,19 @@ class Share(click.ParamType[Fraction]):
 @certificate_options
 @device_option
 @deterministic_option
-def radius(model: Path, images: Path, selection: slice | None, **options: Any) -> int:
-    """The radius of each of labelled IMAGES for MODEL (ONNX): the largest that is certified, the smallest refuted."""
+def radius(model: Path, images: Path, region: str | None, selection: slice | None, **options: Any) -> int:
+    """The radius of each of labelled IMAGES for MODEL (ONNX): the largest that is certified, the smallest refuted.
+
+    With --region it is the amount of a transformation, up to that of SPEC: degrees of a rotation, pixels of a
+    translation; of several together, or of ranges that are not symmetric, their share.
+    """
     from krelax._version import __version__
     from krelax.cli import DONE, SOME_FAILED
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
     from krelax.picture.robust import shares
     from krelax.picture.style import save
+    from krelax.problem.regions import transformation
     from krelax.report.radii import curve, write_radii
     from krelax.report.writing import check_output
     from krelax.run.certificates import Certificates
@@ -87,7 +77,7 @@ def radius(model: Path, images: Path, selection: slice | None, **options: Any) -
     check_journal(journal, resume, overwrite)
     if report is not None:
         check_output(report)
-    asked = RadiusOptions(**options, scaling=about.scaling)
+    asked = RadiusOptions(**options, scaling=about.scaling, region=None if region is None else transformation(region))
     network = load_onnx(model, output=output, scores=True)
     tell(model, network.notes)
     data = about.load(images, network)
@@ -106,9 +96,14 @@ def radius(model: Path, images: Path, selection: slice | None, **options: Any) -
         found = find(network, data, indices, asked, journal=journal, resume=resume, overwrite=overwrite,
                      settings=settings, seen=seen, certificates=keeper)  # fmt: skip
     records = [found[i] for i in indices]
-    _print(model, images, asked.norm, float(asked.accuracy), records)
+    _print(model, images, region or asked.norm, float(asked.accuracy), records)
     if report is not None:
-        facts = {"krelax": __version__, "norm": asked.norm, "method": asked.method, "accuracy": float(asked.accuracy)}
+        facts = {
+            "krelax": __version__,
+            "norm": region or asked.norm,
+            "method": asked.method,
+            "accuracy": float(asked.accuracy),
+        }
         write_radii(report, (model.name, images.name), facts, records)
         click.echo(f"  report in {report}")
     if figure is not None:

@@ -330,6 +330,21 @@ class Exact(click.ParamType[Fraction]):
         return number
 
 
+class Share(click.ParamType[Fraction]):
+    """A share, as a number or in per cent."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        if isinstance(value, Fraction):
+            return value
+        text = str(value).strip()
+        number = exactly(text.removesuffix("%"))
+        if number is None or number <= 0:
+            self.fail(f"{value!r} is not a positive share, such as 1% or 0.01", param, ctx)
+        return number / 100 if text.endswith("%") else number
+
+
 class Interval(click.ParamType[tuple[Fraction, Fraction] | None]):
     """`LOW:HIGH`, exactly as they are written, or none."""
 

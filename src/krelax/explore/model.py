@@ -136,7 +136,8 @@ def _groups(found: Bounded, node: int, query: int) -> dict[str, Any]:
             assert isinstance(shared, Shared)  # as all forms have them that no search is about
             gained = gains(groups, shared, found.bounds, node, query)
             count, total = count + len(gained), total + float(gained.sum())
-            order = gained.argsort(descending=True)[:GROUPS_SHOWN].tolist()
+            shown = GROUPS_SHOWN if groups.joint.negative_slopes else 0  # the page draws what has linear pieces
+            order = gained.argsort(descending=True)[:shown].tolist()
             best += [_group(groups, g, float(gained[g])) for g in order]
     return {"count": count, "gained": total, "groups": best}
 

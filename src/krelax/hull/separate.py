@@ -37,14 +37,59 @@ class Pool(Protocol):
     def a(self) -> Array: ...
 
 
+class Hull(Protocol):
+    """Convex supersets of the graphs {(z, a(z)) : z in P_g} of G groups, by their support functions."""
+
+    @property
+    def polytope(self) -> Polytope: ...
+
+    @property
+    def outputs(self) -> int:
+        """Number of post-activations m."""
+        ...
+
+    def select(self, index: NDArray[np.bool_]) -> Hull:
+        """Some of the groups."""
+        ...
+
+    def evaluate(self, z: Array) -> Array:
+        """a(z) at points `(G, k)`: `(G, m)`, up to rounding."""
+        ...
+
+    def support(self, slope: Array, coeff: Array) -> Maximum:
+        """As `krelax.hull.support.support`, of these groups."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """The exact hulls of k neurons with linear pieces."""
+
+    polytope: Polytope
+    pieces: Pieces
+
+    @property
+    def outputs(self) -> int:
+        return self.pieces.outputs
+
+    def select(self, index: NDArray[np.bool_]) -> Exact:
+        return Exact(self.polytope.select(index), self.pieces)
+
+    def evaluate(self, z: Array) -> Array:
+        return self.pieces.evaluate(z)
+
+    def support(self, slope: Array, coeff: Array) -> Maximum:
+        return support(self.polytope, self.pieces, slope, coeff)
+
+
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """Groups, the points x to be cut off, a point of the hull near each and its weight, and the pools.
+    """Hulls, the points x to be cut off, a point of the hull near each and its weight, and the pools.
 
     Points are `(G, n)` with n = k + m, weights `(G,)`, pools `(G, V, n)`.
     """
 
-    polytope: Polytope
+    hull: Hull
     x: Array
     near: Array
     weight: Array
@@ -53,7 +98,7 @@ class _Task:
     def grown(self, index: NDArray[np.bool_], point: Array) -> _Task:
         """Some of the groups, with one more point each, `(G, n)`, in their pools."""
         pool = np.concatenate([self.pool[index], point[index, None]], axis=1)
-        return _Task(self.polytope.select(index), self.x[index], self.near[index], self.weight[index], pool)
+        return _Task(self.hull.select(index), self.x[index], self.near[index], self.weight[index], pool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +111,11 @@ class _Proposal:
 
 
 def separate(polytope: Polytope, pieces: Pieces, z: Array, a: Array, points: Pool | None = None) -> Rows:
+    """`separated` by the exact hulls of neurons with linear pieces."""
+    return separated(Exact(polytope, pieces), z, a, points)
+
+
+def separated(hull: Hull, z: Array, a: Array, points: Pool | None = None) -> Rows:
     """The facet of the hull of {(z, a(z)) : z in P_g} that the point (z*, a*) of group g violates most: one row each.
 
     `z` is `(G, k)` and `a` `(G, m)`. The row of a group has norm one, so a violation is a distance. "Most" is by the
@@ -81,13 +131,13 @@ def separate(polytope: Polytope, pieces: Pieces, z: Array, a: Array, points: Poo
     point outside its affine hull, the row is an equation of the hull, up to a tilt of 1e-6. For an empty P_g every row
     is sound, and may be returned.
     """
-    known = starting_points(polytope, pieces) if points is None else points
-    task = _task(polytope, pieces, np.concatenate([z, a], axis=1, dtype=np.float64), known)
+    known = started(hull) if points is None else points
+    task = _task(hull, np.concatenate([z, a], axis=1, dtype=np.float64), known)
     w, offset, noise = np.empty_like(task.x), np.empty(len(task.x)), np.empty(len(task.x))
     x, still = task.x, np.arange(len(task.x))
     for _ in range(ROUNDS):
         proposal = _propose(task)
-        best = _maximum(task.polytope, pieces, proposal.w)
+        best = _maximum(task.hull, proposal.w)
         w[still], offset[still], noise[still] = proposal.w, best.value[:, 0], proposal.noise
         vertex = np.concatenate([best.z[:, 0], best.a[:, 0]], axis=1)
         beyond = _dots(proposal.w, vertex) > proposal.height + proposal.noise
@@ -95,7 +145,7 @@ def separate(polytope: Polytope, pieces: Pieces, z: Array, a: Array, points: Poo
             break
         still, task = still[beyond], task.grown(beyond, vertex)
     valid = np.isfinite(offset) & (_dots(w, x) - offset > noise)
-    k = polytope.k
+    k = hull.polytope.k
     return Rows(w[:, None, :k], w[:, None, k:], offset[:, None], valid[:, None])
 
 
@@ -106,24 +156,29 @@ def _dots(u: Array, v: Array) -> Array:
 
 def starting_points(polytope: Polytope, pieces: Pieces) -> Maximum:
     """A small pool, `(G, 2k + m, ...)`: maximisers of each pre-activation and its negative, and of -a_j for each j."""
-    k, m = polytope.k, pieces.outputs
+    return started(Exact(polytope, pieces))
+
+
+def started(hull: Hull) -> Maximum:
+    """The same of any hulls."""
+    k, m = hull.polytope.k, hull.outputs
     slope = np.concatenate([np.eye(k), -np.eye(k), np.zeros((m, k))])
     coeff = np.concatenate([np.zeros((2 * k, m)), np.eye(m)])
-    return support(polytope, pieces, slope[None], coeff[None])
+    return hull.support(slope[None], coeff[None])
 
 
-def _task(polytope: Polytope, pieces: Pieces, x: Array, known: Pool) -> _Task:
+def _task(hull: Hull, x: Array, known: Pool) -> _Task:
     """Where z* is not in P there is no point of the hull below x: its weight is zero."""
-    if x.shape != (polytope.groups, polytope.k + pieces.outputs):
-        raise ValueError(
-            f"{polytope.groups} points of {polytope.k} + {pieces.outputs} coordinates expected, not {x.shape}"
-        )
+    polytope = hull.polytope
+    if x.shape != (polytope.groups, polytope.k + hull.outputs):
+        expected = f"{polytope.groups} points of {polytope.k} + {hull.outputs} coordinates"
+        raise ValueError(f"{expected} expected, not {x.shape}")
     z = x[:, : polytope.k]
     slack = TOLERANCE * np.abs(polytope.bounds)
     inside = (z @ polytope.rows.T <= polytope.bounds + slack).all(axis=1)
-    near = np.concatenate([z, pieces.evaluate(z)], axis=1)
+    near = np.concatenate([z, hull.evaluate(z)], axis=1)
     pool = np.concatenate([known.z, known.a], axis=2, dtype=np.float64)
-    return _Task(polytope, x, near, np.where(inside, NEARNESS, 0.0), pool)
+    return _Task(hull, x, near, np.where(inside, NEARNESS, 0.0), pool)
 
 
 def _propose(task: _Task) -> _Proposal:
@@ -142,7 +197,7 @@ def _propose(task: _Task) -> _Proposal:
     return _Proposal(w, _dots(w, centre) + 1.0 / norm, TOLERANCE * _dots(np.abs(w), scale))
 
 
-def _maximum(polytope: Polytope, pieces: Pieces, w: Array) -> Maximum:
+def _maximum(hull: Hull, w: Array) -> Maximum:
     """Support values of the rows w, `(G, n)`, and where they are attained."""
-    k = polytope.k
-    return support(polytope, pieces, w[:, None, :k], -w[:, None, k:])
+    k = hull.polytope.k
+    return hull.support(w[:, None, :k], -w[:, None, k:])

@@ -28,6 +28,8 @@ Operand = int | Constant
 """A node of the builder, or a constant."""
 
 _UNBOUNDED = float(np.finfo(np.float32).max)
+# The part of the mean of weights that is taken from each where they are those of entries that add up to one.
+_NEARLY_ALL = 1 - 2.0**-10
 
 
 def reshape(builder: Builder, x: int, shape: Sequence[int]) -> int:
@@ -93,9 +95,19 @@ def scale_shift(builder: Builder, x: int, factor: Constant | None, shift: Consta
     if not constants:
         return x
     shape = joint_shape(builder.shape(x), *(c.shape for c in constants))
+    if shift is not None and bool((shift.value == -inf).any()):
+        kept, finite = masked(shift, shape)
+        return builder.hide(scale_shift(builder, x, factor, finite), kept)
     return builder.add(
         Scale(_value(factor), _value(shift), _error(factor), _error(shift)), broadcast(builder, x, shape)
     )
+
+
+def masked(shift: Constant, shape: Shape) -> tuple[NDArray[np.bool_], Constant]:
+    """Where a constant in a shape is not minus infinity, and the constant with zeros there."""
+    kept = shift.value != -inf
+    finite = Constant(torch.where(kept, shift.value, 0.0), None if shift.error is None else shift.errors())
+    return np.broadcast_to(kept.numpy(), shape), finite
 
 
 def _value(constant: Constant | None) -> Tensor | None:
@@ -112,7 +124,15 @@ def negate(builder: Builder, x: int) -> int:
 
 
 def dense(builder: Builder, x: int, weight: Constant, bias: Constant | None = None) -> int:
-    """`x @ weight.T + bias` on the last axis; weight `(out, in)`."""
+    """`x @ weight.T + bias` on the last axis; weight `(out, in)`.
+
+    Entries that add up to one count by how much their weights differ from the mean: so it is a sum of small products,
+    of whose relaxation little is lost. A small part of the mean stays, which tells where they are not defined.
+    """
+    if x in builder.shares:
+        near = (weight.value.mean(1) * _NEARLY_ALL).float().double()
+        mean = Constant(torch.where(near.isfinite(), near, 0.0))
+        weight, bias = weight - mean.reshape(-1, 1), mean if bias is None else bias + mean
     op = Dense(weight.checked().value.contiguous(), _value(bias), weight.error, _error(bias))
     return builder.add(op, x)
 
@@ -151,6 +171,21 @@ def minimum(builder: Builder, a: Operand, b: Operand) -> int:
 def absolute(builder: Builder, x: int) -> int:
     """`|x| = relu(x) + relu(-x)`."""
     return builder.add(Add((1, 1)), builder.add(ReLU(), x), builder.add(ReLU(), negate(builder, x)))
+
+
+def of_absolute(builder: Builder, x: int) -> int | None:
+    """The node whose absolute value x is; None if it is none."""
+    node = builder.node(x)
+    if not (isinstance(node.op, Add) and node.op.signs == (1, 1)):
+        return None
+    sides = [builder.node(i) for i in node.inputs]
+    if not all(isinstance(side.op, ReLU) for side in sides):
+        return None
+    (z,), (turned,) = (side.inputs for side in sides)
+    other = builder.node(turned)
+    if not isinstance(other.op, Scale) or other.op.shift is not None or other.op.factor is None:
+        return None
+    return z if other.inputs == (z,) and bool((other.op.factor == -1).all()) else None
 
 
 def clip(builder: Builder, x: int, low: float | None, high: float | None) -> int:

@@ -1,25 +1,26 @@
 """What is composed of products and functions of one number: quotients, softmax, normalisations, attention.
 
 Built as in `krelax.network.compose`, so that every part is relaxed by itself. Softmax has no product in it: an output
-is `1 / (1 + sum exp(x_j - x_i))` over the others, which lies between 0 and 1 whatever is known of the inputs.
+is `exp(x_i - log sum exp(x_j))`, the exponential of what is never positive, and so at most one whatever is known of the
+inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import pi, prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from krelax.activations import Exp, Log, Reciprocal, ReciprocalSqrt, Sqrt, Square
+from krelax.activations import Asin, Log, LogSumExp, Reciprocal, ReciprocalSqrt, Share, Sqrt, Square
 from krelax.errors import InputError, UnsupportedError
+from krelax.network import recognise
 from krelax.network.compose import (
     Operand,
     add,
-    broadcast,
-    negate,
+    concat,
     reduce_mean,
     reduce_sum,
     reshape,
@@ -27,61 +28,108 @@ from krelax.network.compose import (
     swap_last,
 )
 from krelax.network.constants import Constant
-from krelax.network.contractions import transpose
+from krelax.network.contractions import take, transpose
 from krelax.network.graph import Builder
-from krelax.network.linear import Add
-from krelax.network.ops import Gather, normal_axes
-from krelax.network.products import matmul, multiply, plain, require
+from krelax.network.linear import Sum
+from krelax.network.ops import normal_axes
+from krelax.network.products import matmul, multiply
+from krelax.network.recognise import plain
 
 
 def divide(builder: Builder, a: Operand, b: Operand) -> int:
-    """`a / b`, elementwise; at least one operand is a node. The reciprocal of a square root is one activation."""
+    """`a / b`, elementwise; at least one operand is a node."""
     if isinstance(b, Constant):
         if isinstance(a, Constant):
             raise UnsupportedError("both operands are constants; fold them before importing")
         return scale_shift(builder, a, b.reciprocal(), None)
+    if isinstance(a, int) and (known := recognise.quotient(builder, a, b)) is not None:
+        return known
+    result = multiply(builder, a, reciprocal(builder, b))
+    if not isinstance(a, Constant) and _adds_up(builder, a, b):
+        builder.shares.add(result)
+    return result
+
+
+def reciprocal(builder: Builder, b: int) -> int:
+    """`1 / b`. Of a square root, or of one and an exponential, it is one activation."""
+    if (known := recognise.reciprocal(builder, b)) is not None:
+        return known
     root = builder.node(plain(builder, b))
     if isinstance(root.op, Sqrt):
-        inverse = reshape(builder, builder.add(ReciprocalSqrt(), *root.inputs), builder.shape(b))
-    else:
-        inverse = builder.add(Reciprocal(), b)
-    return multiply(builder, a, inverse)
+        return reshape(builder, builder.add(ReciprocalSqrt(), *root.inputs), builder.shape(b))
+    return builder.add(Reciprocal(), b)
+
+
+def logarithm(builder: Builder, x: int) -> int:
+    """`log(x)`, which of some functions is another one."""
+    known = recognise.logarithm(builder, x)
+    return builder.add(Log(), x) if known is None else known
+
+
+def arc_cosine(builder: Builder, x: int) -> int:
+    """`acos(x) = pi / 2 - asin(x)`."""
+    quarter = Constant(torch.tensor(pi / 2, dtype=torch.float64), torch.tensor(2.0**-53, dtype=torch.float64))
+    return scale_shift(builder, builder.add(Asin(), x), Constant.of(-1.0), quarter)
+
+
+def _adds_up(builder: Builder, a: int, b: int) -> bool:
+    """Whether `b` is the sum of `a` along the last axis."""
+    shape, total = builder.shape(a), builder.node(plain(builder, b))
+    if not isinstance(total.op, Sum) or total.op.axes != (len(shape) - 1,):
+        return False
+    (summed,) = total.inputs
+    alike = builder.shape(summed) == shape and builder.shape(b) == (*shape[:-1], 1)
+    return alike and plain(builder, summed) == plain(builder, a)
 
 
 def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: NDArray[np.bool_] | None = None) -> int:
     """Softmax along an axis, or its logarithm. With a mask, of the shape of `x`, only entries where it is true take
-    part, and others become zero."""
+    part, and others become zero; so do minus infinities."""
+    x, finite = builder.shown(x)
     shape = builder.shape(x)
+    mask = finite if mask is None else mask if finite is None else finite & mask
+    if shape[axis] == 1 and mask is None:
+        return scale_shift(builder, x, Constant.of(0.0), Constant.of(0.0 if logarithm else 1.0))
     order = [*(a for a in range(len(shape)) if a != axis), axis]
     last = transpose(builder, x, order)
     kept = None if mask is None else np.broadcast_to(mask, shape).transpose(order)
-    total = _relative_sum(builder, last, kept)
-    result = negate(builder, builder.add(Log(), total)) if logarithm else builder.add(Reciprocal(), total)
+    total = builder.add(LogSumExp(), last) if kept is None else _total_of(builder, last, kept)
+    result = add(builder, last, reshape(builder, total, (*builder.shape(last)[:-1], 1)), -1)
+    if not logarithm:
+        result = builder.add(Share(), result)
     if kept is not None:
         result = scale_shift(builder, result, Constant.of(torch.from_numpy(kept * 1.0)), None)
+    if axis == len(shape) - 1 and kept is None and not logarithm:
+        builder.shares.add(result)
     return transpose(builder, result, [order.index(a) for a in range(len(shape))])
 
 
-def _relative_sum(builder: Builder, x: int, kept: NDArray[np.bool_] | None) -> int:
-    """For every entry along the last axis the sum of all exponentials, divided by its own: one, and those of the
-    differences to the others, beginning behind it."""
-    *lead, n = builder.shape(x)
-    if n == 1:
-        return scale_shift(builder, x, Constant.of(0.0), Constant.of(1.0))
-    require(builder, prod(lead) * n * (n - 1))
-    place = (np.arange(n)[:, None] + np.arange(1, n)) % n
-    shape = (*lead, n, n - 1)
-    others = reshape(builder, builder.add(Gather(len(lead), torch.from_numpy(place.reshape(-1))), x), shape)
-    own = broadcast(builder, reshape(builder, x, (*lead, n, 1)), shape)
-    terms = builder.add(Exp(), builder.add(Add((1, -1)), others, own))
-    if kept is not None:
-        terms = scale_shift(builder, terms, Constant.of(torch.from_numpy(kept[..., place] * 1.0)), None)
-    return scale_shift(builder, reduce_sum(builder, terms, (-1,), False), None, Constant.of(1.0))
+def _total_of(builder: Builder, x: int, kept: NDArray[np.bool_]) -> int:
+    """The logarithm of the sum of exponentials of those entries of every row that are kept, or of all if none is:
+    rows with equally many of them together."""
+    n = kept.shape[-1]
+    rows = kept.reshape(-1, n)
+    rows = rows | ~rows.any(1, keepdims=True)
+    counts, parts, place = rows.sum(1), [], np.empty(len(rows), np.int64)
+    begin = 0
+    for count in np.unique(counts):
+        (chosen,) = np.nonzero(counts == count)
+        members = take(builder, x, chosen[:, None] * n + np.nonzero(rows[chosen])[1].reshape(-1, count))
+        parts.append(reshape(builder, members, (len(chosen),)) if count == 1 else builder.add(LogSumExp(), members))
+        place[chosen] = begin + np.arange(len(chosen))
+        begin += len(chosen)
+    return take(builder, concat(builder, parts, 0) if len(parts) > 1 else parts[0], place)
 
 
 def log_sum_exp(builder: Builder, x: int, axes: Sequence[int], keepdims: bool) -> int:
     """The logarithm of the sum of exponentials over some axes."""
-    return builder.add(Log(), reduce_sum(builder, builder.add(Exp(), x), axes, keepdims))
+    shape = builder.shape(x)
+    reduced = normal_axes(axes, len(shape))
+    rest = [a for a in range(len(shape)) if a not in reduced]
+    last = transpose(builder, x, [*rest, *reduced])
+    last = reshape(builder, last, (*(shape[a] for a in rest), prod(shape[a] for a in reduced)))
+    kept = [1 if a in reduced else n for a, n in enumerate(shape)] if keepdims else [shape[a] for a in rest]
+    return reshape(builder, builder.add(LogSumExp(), last), kept)
 
 
 def variance(builder: Builder, x: int, axes: Sequence[int], keepdims: bool, correction: float = 0.0) -> int:

@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krelax.errors import InputError
+from krelax.errors import InputError, UnsupportedError
 
 UNIT = 2.0**-53
 TINY = 2.0**-1022
+# Units of rounding that library functions are trusted to.
+ULPS = 16
 # The error of a constant is at most this part of its size: half of what sums are charged beside their terms.
 SHARE = 32 * UNIT
 # Between these, products of Dekker's parts neither overflow nor lose bits.
@@ -79,7 +81,8 @@ class Constant:
     def of(cls, number: float | Tensor) -> Constant:
         """A number or a tensor of floats or integers, exactly. Raises InputError for integers beyond 2**53."""
         given = number if isinstance(number, Tensor) else torch.tensor(number, dtype=torch.float64)
-        if not given.is_floating_point() and bool(((given > 2**53) | (given < -(2**53))).any()):
+        large = given.dtype == torch.int64 and bool(((given > 2**53) | (given < -(2**53))).any())
+        if large:
             raise InputError("a constant holds an integer that float64 does not")
         return cls(given.to(torch.float64))
 
@@ -178,6 +181,37 @@ class Constant:
             # a number in [a - error, a + error] with error <= a, and |sqrt(x) - sqrt(a)| <= |x - a| / sqrt(a)
             parts.append(torch.where(a > 0, self.error / root.clamp(min=TINY), 0.0) + TINY)
         return Constant(root, _errors(*parts))
+
+    def sign(self) -> Constant:
+        """-1, 0 or 1. Raises UnsupportedError where the error leaves the sign open."""
+        if not bool(((self.value.abs() > self.errors()) | (self.errors() == 0)).all()):
+            raise UnsupportedError("the sign of a computed constant that may be zero; compute it before exporting")
+        return Constant(self.value.sign())
+
+    def floor(self) -> Constant:
+        """The whole number below. Raises UnsupportedError where the error leaves two."""
+        ends = [(self.value + side * self.errors()).floor() for side in (-1, 1)]
+        if not torch.equal(*ends):
+            raise UnsupportedError("a computed constant next to a whole number; round it before exporting")
+        return Constant(ends[0])
+
+    def function(self, name: str) -> Constant:
+        """An exponential, logarithm, sine, cosine, hyperbolic tangent or logistic function, by its name in PyTorch.
+
+        The library's value is trusted to `ULPS` units of rounding, as everywhere; what the operand's error makes of it
+        is at most the steepest slope that is near times that.
+        """
+        compute: Callable[[Tensor], Tensor] = getattr(torch, name)
+        value = compute(self.value)
+        parts = [2 * ULPS * UNIT * value.abs() + TINY]
+        if self.error is not None:
+            if name == "exp":
+                parts.append(value * (2 * self.error).expm1() + TINY)
+            elif name == "log":
+                parts.append(2 * self.error / (self.value - 2 * self.error).clamp(min=0))
+            else:
+                parts.append(2 * self.error)
+        return Constant(value, _errors(*parts)).checked()
 
     def relu(self) -> Constant:
         return Constant(self.value.clamp(min=0), self.error)

@@ -7,7 +7,7 @@ the result does not have are summed over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 
 import numpy as np
 import torch
@@ -175,6 +175,11 @@ def where(builder: Builder, mask: NDArray[np.bool_], x: Operand, y: Operand) -> 
     except ValueError:
         raise InputError(f"shapes {', '.join(map(str, shapes))} do not broadcast to one another") from None
     builder.require(2 * prod(shape))
+    for kept, operand in ((mask, y), (~mask, x)):
+        if isinstance(operand, Constant) and bool((operand.value == -inf).all()):
+            zero = Constant.of(0.0)
+            numbers = where(builder, mask, *((x, zero) if operand is y else (zero, y)))
+            return builder.hide(numbers, np.broadcast_to(kept, shape))
     both = [o.expand(*shape) if isinstance(o, Constant) else broadcast(builder, o, shape) for o in (x, y)]
     return choose(builder, both, np.where(mask, 0, 1) * prod(shape) + np.arange(prod(shape)).reshape(shape))
 

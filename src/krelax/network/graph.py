@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.activations import Activation
-from krelax.errors import InputError
+from krelax.errors import InputError, UnsupportedError
 from krelax.network.ops import Linear, Source
 from krelax.op import Op, Shape
 from krelax.watch import counts_work, tick
@@ -137,22 +137,40 @@ class Builder:
     """Collects nodes in evaluation order; importers and tests write networks with it.
 
     Raises InputError before a network takes more numbers than `MOST_NUMBERS` for one evaluation, or more axes than
-    `MOST_AXES` for one tensor.
+    `MOST_AXES` for one tensor. `shares` are nodes whose entries add up to one along the last axis, wherever they are
+    defined.
     """
 
     def __init__(self, input_shape: Shape) -> None:
+        self.shares = set[int]()
         self._nodes = [Node(Source(), (), tuple(input_shape), "input")]
         self._numbers = 0
+        self._hidden: dict[int, tuple[int, NDArray[np.bool_]]] = {}
         _check_axes(input_shape)
         self._take(prod(input_shape))
 
     def add(self, op: Op, *inputs: int, name: str = "") -> int:
         """Append `op` applied to earlier nodes and return its index."""
+        self._require_shown(inputs)
         shape = op.shape(*(self.shape(i) for i in inputs))
         _check_axes(shape)
         self._take(prod(shape))
         self._nodes.append(Node(op, inputs, shape, name))
         return len(self._nodes) - 1
+
+    def hide(self, x: int, kept: NDArray[np.bool_]) -> int:
+        """A node that is x where `kept`, and minus infinity elsewhere: only a softmax takes it, by `shown`."""
+        self._nodes.append(self._nodes[x])
+        self._hidden[len(self._nodes) - 1] = x, kept
+        return len(self._nodes) - 1
+
+    def shown(self, x: int) -> tuple[int, NDArray[np.bool_] | None]:
+        """A node of numbers, and where it stands for a node that has minus infinities elsewhere."""
+        return self._hidden.get(x, (x, None))
+
+    def _require_shown(self, nodes: Sequence[int]) -> None:
+        if any(i in self._hidden for i in nodes):
+            raise UnsupportedError("minus infinity, which only a softmax that follows at once takes away")
 
     def _take(self, count: int) -> None:
         self.require(count)
@@ -178,6 +196,7 @@ class Builder:
 
     def build(self, output: int, replay: Replay | None = None) -> Network:
         """The network whose output is node `output`; nodes it does not need are dropped."""
+        self._require_shown([output])
         needed = {0, output}
         for i in range(output, 0, -1):
             if i in needed:

@@ -292,6 +292,10 @@ class Scale(Arithmetic):
     def shape(self, *inputs: Shape) -> Shape:
         return inputs[0]
 
+    @property
+    def only_adds(self) -> bool:
+        return self.factor is None and (self.shift is None or bool((self.shift >= 0).all()))
+
     def linear(self, *inputs: Tensor) -> Tensor:
         return inputs[0] if self.factor is None else inputs[0] * self.factor
 
@@ -352,6 +356,10 @@ class Add(Arithmetic):
     def adjoint(self, coeff: Tensor, *inputs: Shape) -> tuple[Tensor, ...]:
         return tuple(coeff if sign > 0 else -coeff for sign in self.signs)
 
+    @property
+    def only_adds(self) -> bool:
+        return min(self.signs) > 0
+
     def absolute(self) -> Linear:
         return Add((1,) * len(self.signs))
 
@@ -369,6 +377,10 @@ class Sum(Arithmetic):
     @property
     def terms(self) -> int:
         return self.count
+
+    @property
+    def only_adds(self) -> bool:
+        return True
 
     def shape(self, *inputs: Shape) -> Shape:
         return tuple(1 if i in self.axes else n for i, n in enumerate(inputs[0]))

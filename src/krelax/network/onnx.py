@@ -22,14 +22,24 @@ from numpy.typing import NDArray
 from onnx.inliner import inline_local_functions
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
-from krelax.network import onnx_affine, onnx_composites, onnx_folds, onnx_ml  # noqa: F401 (they fill READERS and FOLDS)
+from krelax.network import (  # noqa: F401 (they fill READERS and FOLDS)
+    onnx_affine,
+    onnx_composites,
+    onnx_computed,
+    onnx_decisions,
+    onnx_folds,
+    onnx_ml,
+    onnx_quantised,
+)
 from krelax.network.check import Head, check_import
 from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
 from krelax.network.onnx_constants import FOLDS
+from krelax.network.onnx_decisions import DECIDING
 from krelax.network.onnx_file import first_line, read_model
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_outputs import HEADS, KeptHeadError, Wanted, check_label, needed
+from krelax.network.onnx_quantised import KEEPING, LIMITS, QUANTISED, said_kind
 from krelax.network.onnx_reader import FLOATS, Kind, Known, Literal, Reader
 from krelax.network.onnx_recurrent import RECURRENT
 from krelax.network.onnx_replay import replay_of
@@ -269,7 +279,7 @@ def _interpret(
     known.values.update((name, v) for name, v in zip(node.output, several, strict=False) if name and v is not None)
     for name, kind in zip(node.output, kinds, strict=True):
         if name in known.values:
-            known.kinds[name] = _float(reader.attribute("to") if kind is None else kind)
+            known.kinds[name] = _kept(op, said_kind(reader) if kind is None else kind)
 
 
 def _kind(name: str, known: Known) -> int | None:
@@ -283,8 +293,10 @@ def _kind(name: str, known: Known) -> int | None:
     return known.kinds[name]
 
 
-def _float(kind: int) -> int:
-    if kind not in FLOATS:
+def _kept(op: str, kind: int) -> int:
+    """The element type of a result, which must be one in which it is not rounded."""
+    whole = kind in LIMITS and op in KEEPING | QUANTISED
+    if kind not in FLOATS and not whole and not (kind == Kind.BOOL and op in KEEPING | DECIDING):
         raise UnsupportedError(f"a result of type {kind_name(kind)}; krelax reads networks in float32 or float64")
     return kind
 
@@ -296,6 +308,9 @@ def _output(graph: onnx.GraphProto, wanted: Wanted, known: Known, inputs: _Input
     declared = next((o.type.tensor_type.elem_type for o in graph.output if o.name == wanted.name), Kind.UNDEFINED)
     if declared not in {Kind.UNDEFINED, known.kinds[wanted.name]}:
         raise InputError(f"the output {wanted.name!r} is declared {kind_name(declared)}, but has another type")
+    if known.kinds[wanted.name] not in FLOATS:
+        name = f"the output {wanted.name!r} is {kind_name(known.kinds[wanted.name])}"
+        raise UnsupportedError(f"{name}, not float32 or float64; export the network with a DequantizeLinear at its end")
     return node
 
 
@@ -341,7 +356,6 @@ _REMEDIES = {
     "ArgMax": "it gives a label: certify the scores before it, which `krelax certify` does by itself",
     "TopK": "certify the scores before it",
     "NonMaxSuppression": "certify the scores before it",
-    "QuantizeLinear": "export the network before it is quantised",
     "DynamicQuantizeLinear": "export the network before it is quantised",
     "ai.onnx.ml.TreeEnsembleClassifier": "krelax is about neural networks and linear models, not trees",
     "ai.onnx.ml.TreeEnsembleRegressor": "krelax is about neural networks and linear models, not trees",

@@ -7,7 +7,7 @@ from math import isfinite
 import numpy as np
 import torch
 
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import InputError
 from krelax.network import compose
 from krelax.network import contractions as of
 from krelax.network import onnx_geometry as geometry
@@ -71,13 +71,6 @@ def _reduce_max(r: Reader) -> int:
 def _reduce_l1(r: Reader) -> int:
     axes, keep = geometry.reduced(r)
     return compose.reduce_sum(r.builder, compose.absolute(r.builder, r.value()), axes, keep)
-
-
-@reads("Where")
-def _where(r: Reader) -> int:
-    if not r.is_constant(0):
-        raise UnsupportedError("a condition that depends on the input; write it with Max, Min or Clip")
-    return of.where(r.builder, r.given(0).integers.astype(bool), r.operand(1), r.operand(2))
 
 
 @reads("Trilu")

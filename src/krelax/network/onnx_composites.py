@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
-from krelax.activations import Square
+from krelax.activations import Exp, Square
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose, composites
 from krelax.network import onnx_geometry as geometry
+from krelax.network.nonlinear import ONNX
 from krelax.network.onnx_operators import reads
 from krelax.network.onnx_reader import Reader
 
@@ -65,3 +66,45 @@ def _norm(r: Reader) -> int:
 def _log_sum_exp(r: Reader) -> int:
     axes, keep = geometry.reduced(r)
     return composites.log_sum_exp(r.builder, r.value(), axes, keep)
+
+
+@reads("Reciprocal")
+def _reciprocal(r: Reader) -> int:
+    return composites.reciprocal(r.builder, r.value())
+
+
+@reads("Log")
+def _logarithm(r: Reader) -> int:
+    return composites.logarithm(r.builder, r.value())
+
+
+@reads("Acos")
+def _arc_cosine(r: Reader) -> int:
+    return composites.arc_cosine(r.builder, r.value())
+
+
+@reads("LpNormalization")
+def _lp_normalised(r: Reader) -> int:
+    """Divided by the sum of absolute values, or the root of the sum of squares, along an axis."""
+    axis, x = [r.axis(r.attribute("axis"), len(r.shape()))], r.value()
+    if r.attribute("p") == 1:
+        total = compose.reduce_sum(r.builder, compose.absolute(r.builder, x), axis, True)
+    else:
+        total = composites.norm(r.builder, x, axis, True)
+    return composites.divide(r.builder, x, total)
+
+
+@reads("ReduceLogSum")
+def _log_sum(r: Reader) -> int:
+    return composites.logarithm(r.builder, compose.reduce_sum(r.builder, r.value(), *geometry.reduced(r)))
+
+
+@reads("Pow")
+def _power(r: Reader) -> int:
+    """A power of what depends on the input, or of a constant: `exp(log(base) z)`."""
+    if not r.is_constant(0):
+        return r.add(ONNX["Pow"].read(r), r.value())
+    base = r.weight(0)
+    if not bool((base.value > base.errors()).all()):
+        raise UnsupportedError("a power of a constant that is not positive")
+    return r.builder.add(Exp(), compose.scale_shift(r.builder, r.value(1), base.function("log"), None))

@@ -47,13 +47,14 @@ class Literal:
 
     @classmethod
     def of(cls, array: NDArray[Any], kind: int) -> Literal:
-        """A decoded tensor. Raises InputError for NaN and infinity, UnsupportedError for other element types."""
+        """A decoded tensor, perhaps with minus infinities, which masks have. Raises InputError for NaN and infinity,
+        UnsupportedError for other element types."""
         if kind in _WHOLE:
             return cls(kind, np.asarray(array, _WHOLE[kind]))
         if kind not in FLOATS | {Kind.FLOAT16, Kind.BFLOAT16}:
             raise UnsupportedError(f"constants of type {kind_name(kind)}; export the network with float32 weights")
         value = torch.from_numpy(np.array(array, np.float64))  # which holds them all exactly
-        if not bool(value.isfinite().all()):
+        if not bool((value.isfinite() | value.isneginf()).all()):
             raise InputError("the constant holds NaN or infinity; train or export the network again")
         return cls(kind, Constant(value))
 

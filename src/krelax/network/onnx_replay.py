@@ -72,6 +72,8 @@ def _session(path: Path, given: str | bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    # weights that are dequantised would be multiplied as integers, and activations rounded that the file does not round
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:  # without the fallback, which prints
         return onnxruntime.InferenceSession(given, options, ["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:

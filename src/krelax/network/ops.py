@@ -57,6 +57,11 @@ class Linear(Op):
         """Whether the operator's constants are exactly those of the model."""
         return True
 
+    @property
+    def only_adds(self) -> bool:
+        """True if it adds up numbers that are not negative for operands that are not, and multiplies nothing."""
+        return False
+
     def absolute(self) -> Linear:
         """The operator with the absolute value of every weight and of the bias."""
         return self

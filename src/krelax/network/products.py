@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from math import prod
 
-import torch
-from torch import Tensor
-
 from krelax.activations import Product, Square
 from krelax.errors import InputError, UnsupportedError
-from krelax.network import compose
+from krelax.network import compose, recognise
 from krelax.network.compose import Operand, broadcast, reduce_sum, reshape
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
-from krelax.network.ops import Concat, Linear, Transpose
+from krelax.network.ops import Concat, Transpose
+from krelax.network.recognise import plain
 from krelax.op import Shape
 
 # Of numbers that depend on the input, in one operator: a pass holds two coefficients for each, of every query.
@@ -25,7 +23,8 @@ MOST_PRODUCTS = 1 << 22
 
 
 def multiply(builder: Builder, a: Operand, b: Operand) -> int:
-    """`a * b`, elementwise; at least one operand is a node. A product of a node with itself is a square."""
+    """`a * b`, elementwise; at least one operand is a node. A product of a node with itself is a square, and one with a
+    function of it may be a function of one number (`krelax.network.recognise`)."""
     if isinstance(a, Constant):
         a, b = b, a
     if isinstance(a, Constant):
@@ -34,30 +33,10 @@ def multiply(builder: Builder, a: Operand, b: Operand) -> int:
         return compose.scale_shift(builder, a, b, None)
     if plain(builder, a) == plain(builder, b) and builder.shape(a) == builder.shape(b):
         return builder.add(Square(), a)
+    if (known := recognise.gated(builder, a, b)) is not None:
+        return known
     shape = compose.joint_shape(builder.shape(a), builder.shape(b))
     return _products(builder, a, b, shape)
-
-
-def plain(builder: Builder, x: int) -> int:
-    """The node whose entries, in their order, are those of `x`: an earlier one if those between only move entries, and
-    in the end do not."""
-    return _origin(builder, x)[0]
-
-
-def _origin(builder: Builder, x: int) -> tuple[int, int, Tensor]:
-    """The same, a node that no longer moves entries, and which of its entries there are, -1 for zero."""
-    node = builder.node(x)
-    if not (isinstance(node.op, Linear) and node.op.moves_only and len(node.inputs) == 1):
-        return x, x, torch.arange(prod(node.shape))
-    (before,) = node.inputs
-    own, root, places = _origin(builder, before)
-    given = torch.arange(1, len(places) + 1).reshape(1, *builder.shape(before))
-    moved = node.op.linear(given).flatten() - 1
-    if torch.equal(moved, torch.arange(len(places))):
-        return own, root, places
-    found = torch.where(moved < 0, -1, places[moved.clamp(min=0)])
-    same = torch.equal(found, torch.arange(prod(builder.shape(root))))
-    return root if same else x, root, found
 
 
 def matmul(builder: Builder, a: Operand, b: Operand) -> int:

@@ -30,6 +30,12 @@ from krelax.network.torch_constants import evaluate
 from krelax.network.torch_operators import READERS
 from krelax.network.torch_reader import Branch, Call, name_of
 
+# Their results may be truths.
+DECIDING = {
+    "gt", "ge", "lt", "le", "logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or",
+    "view", "reshape", "expand", "unsqueeze", "squeeze", "permute", "transpose", "clone", "detach", "alias", "select",
+    "slice",
+}  # fmt: skip
 # Constants, though one argument is a tensor: they use only its shape.
 _SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 
@@ -116,7 +122,7 @@ def _constants(program: ExportedProgram) -> dict[str, Any]:
 
 
 def _finite(tensor: Tensor, name: str) -> Any:
-    if not tensor.isfinite().all():
+    if not (tensor.isfinite() | tensor.isneginf()).all():
         raise InputError(f"tensor {name!r} holds NaN or infinity; train or load the module again")
     plain = tensor.detach().cpu().clone()  # no memory shared with the module
     return Constant.of(plain) if plain.is_floating_point() else plain
@@ -192,6 +198,8 @@ def _require_same_type(node: torch.fx.Node) -> None:
     found = [t.dtype for t in tree_leaves(node.meta["val"]) if isinstance(t, Tensor)][:1]
     operands = [n.meta["val"].dtype for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
     wide = any(d == torch.float64 for d in operands)
+    if name_of(node) in DECIDING and found == [torch.bool]:
+        return
     if any(d not in (torch.float32, torch.float64) or (wide and d == torch.float32) for d in found):
         raise UnsupportedError(f"a result rounded to {found[0]}; krelax reads modules of one type, float32 or float64")
 

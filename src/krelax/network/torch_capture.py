@@ -28,10 +28,11 @@ def capture(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, 
     writes to its buffers or its input, or computes in half precision.
     """
     _require_full(module)
+    _require_floats(module)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            frozen = _plain(_copied(module)).eval()
+            frozen = _with_fixed_scales(_plain(_copied(module))).eval()
             result = frozen(example)
             program = _exported(frozen, example).run_decompositions({})
     except Exception as error:  # the module's own code runs here, and torch has a type for every failure
@@ -60,6 +61,16 @@ def _require_full(module: torch.nn.Module) -> None:
         )
 
 
+def _require_floats(module: torch.nn.Module) -> None:
+    """Modules of quantised numbers are no graphs that PyTorch can export."""
+    for name, part in module.named_modules():
+        if ".quantized" in type(part).__module__:
+            raise UnsupportedError(
+                f"{name or 'the module'} computes with quantised numbers; give the module with fake quantisation, "
+                "before it is converted, or export it as ONNX"
+            )
+
+
 def _copied(module: torch.nn.Module) -> torch.nn.Module:
     """A copy. Weights that are computed of others, as older parametrisations keep them, are copied as they are."""
     kept = {id(t): t.detach().clone() for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor)}
@@ -81,6 +92,35 @@ def _plain(module: torch.nn.Module) -> torch.nn.Module:
                 remove_weight_norm(part, name)
             elif kind == "SpectralNorm":
                 remove_spectral_norm(part, name)
+    return module
+
+
+class _Quantised(torch.nn.Module):
+    """Fake quantisation with the scales that a module has now."""
+
+    def __init__(self, part: Any) -> None:
+        super().__init__()
+        self.scale, self.zero = part.scale.detach().clone(), part.zero_point.detach().clone()
+        self.limits, self.axis = (int(part.quant_min), int(part.quant_max)), int(getattr(part, "ch_axis", -1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.axis >= 0 and self.scale.numel() > 1:
+            zero = self.zero.to(torch.int32)
+            return torch.fake_quantize_per_channel_affine(x, self.scale, zero, self.axis, *self.limits)
+        return torch.fake_quantize_per_tensor_affine(x, float(self.scale), int(self.zero), *self.limits)
+
+
+def _with_fixed_scales(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with fake quantisation as it is now: what would observe the data no longer does."""
+    from torch.ao.quantization import FakeQuantizeBase, ObserverBase
+
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, FakeQuantizeBase):
+                on = bool(child.fake_quant_enabled[0])
+                setattr(part, name, _Quantised(child) if on else torch.nn.Identity())
+            elif isinstance(child, ObserverBase):
+                setattr(part, name, torch.nn.Identity())
     return module
 
 

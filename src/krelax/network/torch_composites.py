@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import inf, prod, sqrt
 
 import numpy as np
 import torch
 
-from krelax.activations import ReLU, Sigmoid, Sqrt, Tanh
+from krelax.activations import Erf, Exp, Floor, ReLU, Sigmoid, Softplus, Sqrt, Square, Step, Tanh
 from krelax.errors import UnsupportedError
-from krelax.network import compose, composites, recurrent
+from krelax.network import compose, composites, decisions, recurrent
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
-from krelax.network.contractions import einsum, transpose
+from krelax.network.contractions import einsum, transpose, where
 from krelax.network.products import matmul, multiply
 from krelax.network.recurrent import Cell, State, Weights
+from krelax.network.torch_moves import move
 from krelax.network.torch_operators import reads, scaled
 from krelax.network.torch_reader import Branch, Call
 
@@ -206,3 +207,134 @@ def _cell(c: Call) -> int | list[int]:
     gates = compose.dense(c.builder, x, cell.weights.inputs, cell.weights.input_bias)
     found = [s for s in cell.step(c.builder, gates, tuple(states)) if isinstance(s, int)]
     return found if len(found) > 1 else found[0]
+
+
+@reads("reciprocal")
+def _reciprocal(c: Call) -> int:
+    return composites.reciprocal(c.builder, c.x)
+
+
+@reads("log", "log2", "log10", "log1p")
+def _logarithm(c: Call) -> int:
+    """Logarithms of another base are divided by that of the base."""
+    x = compose.scale_shift(c.builder, c.x, None, Constant.of(1.0)) if c.name == "log1p" else c.x
+    y, base = composites.logarithm(c.builder, x), {"log2": 2.0, "log10": 10.0}.get(c.name)
+    return (
+        y if base is None else compose.scale_shift(c.builder, y, Constant.of(base).function("log").reciprocal(), None)
+    )
+
+
+@reads("exp2", "expm1", "erfc")
+def _shifted(c: Call) -> int:
+    """`exp(log(2) z)`, `exp(z) - 1`, `1 - erf(z)`."""
+    if c.name == "exp2":
+        return c.add(Exp(), compose.scale_shift(c.builder, c.x, Constant.of(2.0).function("log"), None))
+    if c.name == "expm1":
+        return compose.scale_shift(c.builder, c.add(Exp()), None, Constant.of(-1.0))
+    return compose.scale_shift(c.builder, c.add(Erf()), Constant.of(-1.0), Constant.of(1.0))
+
+
+@reads("gt", "ge", "lt", "le")
+def _compare(c: Call) -> int:
+    a, b = c.pair
+    return decisions.compare(c.builder, c.name, a, b)
+
+
+@reads("logical_not", "bitwise_not")
+def _not(c: Call) -> int:
+    return decisions.opposite(c.builder, c.x)
+
+
+@reads("logical_and", "bitwise_and", "logical_or", "bitwise_or")
+def _joined(c: Call) -> int:
+    join = decisions.both if c.name.endswith("and") else decisions.either
+    return join(c.builder, *c.pair)
+
+
+@reads("heaviside")
+def _heaviside(c: Call) -> int:
+    at = c.constant("values")
+    if at.error is not None or not bool(((at.value == 0) | (at.value == 1)).all()) or at.value.unique().numel() != 1:
+        raise UnsupportedError("a step that is neither 0 nor 1 at zero")
+    return c.add(Step(float(at.value.reshape(-1)[0])))
+
+
+@reads("where", "masked_fill")
+def _choose(c: Call) -> int | list[int]:
+    """Entries of two tensors by a truth; one that does not depend on the input only moves them."""
+    name = "mask" if c.name == "masked_fill" else "condition"
+    if not isinstance(c[name], Branch):
+        a, b = (c.operand(n) for n in (("value", "self") if c.name == "masked_fill" else ("self", "other")))
+        endless = any(isinstance(o, Constant) and bool((o.value == -inf).all()) for o in (a, b))
+        return where(c.builder, np.asarray(c[name].numpy(), np.bool_), a, b) if endless else move(c)
+    if c.name == "masked_fill":
+        return decisions.choose(c.builder, c[name].index, c.operand("value"), c.operand("self"))
+    return decisions.choose(c.builder, c[name].index, c.operand("self"), c.operand("other"))
+
+
+@reads("acos", "arccos")
+def _arc_cosine(c: Call) -> int:
+    return composites.arc_cosine(c.builder, c.x)
+
+
+@reads("logaddexp")
+def _log_add_exp(c: Call) -> int:
+    """`a + log(1 + exp(b - a))`."""
+    a, b = c.pair
+    away = compose.add(c.builder, b, a, -1)
+    return compose.add(c.builder, c.builder.add(Softplus(), away), a)
+
+
+@reads("hypot")
+def _hypotenuse(c: Call) -> int:
+    first, second = (o * o if isinstance(o, Constant) else c.builder.add(Square(), o) for o in c.pair)
+    return c.builder.add(Sqrt(), compose.add(c.builder, first, second))
+
+
+@reads("prod")
+def _product(c: Call) -> int:
+    """Products along an axis, one after the other."""
+    dim = c.arguments.get("dim")
+    x = c.x if dim is not None else compose.reshape(c.builder, c.x, (prod(c.input_shape),))
+    axis = 0 if dim is None else dim % len(c.input_shape)
+    shape = c.builder.shape(x)
+    parts = [compose.take_slice(c.builder, x, axis, [i]) for i in range(shape[axis])]
+    result = parts[0]
+    for part in parts[1:]:
+        result = multiply(c.builder, result, part)
+    return compose.reshape(c.builder, result, c.shape)
+
+
+@reads("trunc", "fix", "frac")
+def _truncated(c: Call) -> int:
+    """Towards zero: `floor(relu(z)) - floor(relu(-z))`."""
+    up, down = (c.builder.add(Floor(), c.builder.add(ReLU(), x)) for x in (c.x, compose.negate(c.builder, c.x)))
+    whole = compose.add(c.builder, up, down, -1)
+    return whole if c.name != "frac" else compose.add(c.builder, c.x, whole, -1)
+
+
+@reads("remainder", "fmod")
+def _remainder(c: Call) -> int:
+    """`x - m floor(x / m)`; towards zero for fmod is not read."""
+    modulus = c.constant("other")
+    if c.name == "fmod":
+        raise UnsupportedError("a remainder with the sign of what is divided; use torch.remainder")
+    whole = c.builder.add(Floor(), compose.scale_shift(c.builder, c.x, modulus.reciprocal(), None))
+    return compose.add(c.builder, c.x, compose.scale_shift(c.builder, whole, modulus, None), -1)
+
+
+@reads("cdist", "_cdist_forward")
+def _distances(c: Call) -> int:
+    """Euclidean distances of all rows of one operand to all rows of the other."""
+    if c["p"] != 2:
+        raise UnsupportedError(f"distances of order {c['p']}; those of order 2 are supported")
+    first, second = c.pair
+    one, two = (_with_axis(c, o, place) for o, place in ((first, -2), (second, -3)))
+    away = compose.add(c.builder, one, two, -1)
+    return composites.norm(c.builder, away, [len(c.builder.shape(away)) - 1], False)
+
+
+def _with_axis(c: Call, x: Operand, place: int) -> Operand:
+    shape = list(x.shape if isinstance(x, Constant) else c.builder.shape(x))
+    shape.insert(len(shape) + place + 1, 1)
+    return x.reshape(*shape) if isinstance(x, Constant) else compose.reshape(c.builder, x, shape)

@@ -8,6 +8,8 @@ and on their errors; arithmetic has one line here for each operator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from krelax.errors import UnsupportedError
 from krelax.network.constants import Constant
 from krelax.network.ops import normal_axes
+from krelax.network.quantised import on_grid, rounded
 
 # They copy entries, and write none of their own but zeros.
 MOVES = {
@@ -35,7 +38,8 @@ MAKES = {
 
 def number(value: float, dtype: torch.dtype) -> Constant:
     """A Python number of a module. It takes part in the type of the tensors it meets, so it is rounded to that."""
-    return Constant.of(torch.tensor(value, dtype=dtype if dtype.is_floating_point else torch.float64)).checked()
+    constant = Constant.of(torch.tensor(value, dtype=dtype if dtype.is_floating_point else torch.float64))
+    return constant if value == -inf else constant.checked()  # which masks have
 
 
 def evaluate(
@@ -59,14 +63,25 @@ def evaluate(
     if name in MAKES:
         return tree_map_only(Tensor, lambda t: _wrapped(t, dtype), target(*_each(args, lambda c: c.value), **kwargs))
     if not dtype.is_floating_point:
-        if given:
-            raise UnsupportedError("decisions about floating-point constants; compute them before the module is made")
-        return target(*args, **kwargs)
+        return _decided(name, args) if given else target(*args, **kwargs)
     compute = _ARITHMETIC.get(name)
     if compute is None:
         raise UnsupportedError("not a computation of constants krelax knows; compute them before the module is made")
     keep = [a if isinstance(a, Constant) else _entries(a, dtype) for a in args]
     return compute(*keep, **{k: v for k, v in kwargs.items() if k != "dtype"}).checked()
+
+
+_COMPARED = {"gt": torch.gt, "ge": torch.ge, "lt": torch.lt, "le": torch.le, "eq": torch.eq, "ne": torch.ne}
+
+
+def _decided(name: str, args: Sequence[Any]) -> Tensor:
+    """A comparison of constants, one that their errors leave no doubt about."""
+    if name not in _COMPARED:
+        raise UnsupportedError("decisions about floating-point constants; compute them before the module is made")
+    apart = _number(args[0]) - _number(args[1])
+    if not bool(((apart.value.abs() > apart.errors()) | (apart.errors() == 0)).all()):
+        raise UnsupportedError("a comparison of computed constants that are nearly equal; compute it before")
+    return _COMPARED[name](apart.value, 0.0)
 
 
 def _is_constant(value: Any) -> bool:
@@ -101,7 +116,9 @@ def _converted(constant: Constant, source: torch.dtype, dtype: torch.dtype) -> A
 
 
 def _number(value: Any) -> Constant:
-    return value if isinstance(value, Constant) else Constant.of(float(value))
+    if isinstance(value, Constant | Tensor):
+        return value if isinstance(value, Constant) else Constant.of(value)
+    return Constant.of(float(value))
 
 
 def _sum(x: Constant, axes: Any = None, keepdim: bool = False) -> Constant:
@@ -129,7 +146,72 @@ def _product(x: Any, y: Any) -> Constant:
     return _number(x) * _number(y)
 
 
+def _function(name: str, x: Constant) -> Constant:
+    return x.function(name)
+
+
+def _linear(x: Any, weight: Constant, bias: Constant | None = None) -> Constant:
+    y = _number(x).matmul(weight.mT if weight.dim() > 1 else weight)
+    return y if bias is None else y + bias
+
+
+def _clamp(x: Constant, low: Any = None, high: Any = None, **named: Any) -> Constant:
+    low, high = named.get("min", low), named.get("max", high)
+    x = x if low is None else x.maximum(_number(low))
+    return x if high is None else x.minimum(_number(high))
+
+
+def _extremum(sign: int) -> Callable[..., Any]:
+    """The largest entry, or the smallest one, of all, along axes, or of two tensors."""
+
+    def pick(x: Constant, other: Any = None, keepdim: bool = False) -> Constant:
+        if isinstance(other, Constant):
+            return x.maximum(other) if sign > 0 else x.minimum(other)
+        axes = list(range(x.dim())) if other is None or other == [] else [other] if isinstance(other, int) else other
+        signed = x if sign > 0 else -x
+        value = signed.value.amax(axes, keepdim)
+        result = Constant(value, None if x.error is None else signed.errors().amax(axes, keepdim))
+        return result if sign > 0 else -result
+
+    return pick
+
+
+def _norm(x: Constant, order: Any = 2, axes: Any = None, keepdim: bool = False, **named: Any) -> Constant:
+    order = order.value.item() if isinstance(order, Constant) else order
+    if order not in (None, 1, 2):
+        raise UnsupportedError(f"a norm of order {order} of a constant; compute it before the module is made")
+    total = _sum(abs(x) if order == 1 else x * x, axes, named.get("keepdim", keepdim))
+    return total if order == 1 else total.sqrt()
+
+
+def _channels(x: Constant, scale: Any, zero: Any, axis: int, low: int, high: int) -> Constant:
+    """Fake quantisation with a scale for each channel."""
+    shape = [-1 if i == axis % x.dim() else 1 for i in range(x.dim())]
+    return _faked(x, _number(scale).reshape(*shape), _number(zero).reshape(*shape), low, high)
+
+
+def _faked(x: Constant, scale: Any, zero: Any, low: int, high: int) -> Constant:
+    scale, zero = _number(scale), _number(zero)
+    return (on_grid(x, scale, zero, (low, high), shifted=True) - zero) * scale
+
+
 _ARITHMETIC: dict[str, Callable[..., Constant]] = {
+    "linear": _linear,
+    "addmm": lambda x, a, b, beta=1, alpha=1: _product(beta, x) + _product(alpha, a.matmul(b)),
+    "sign": Constant.sign,
+    "sgn": Constant.sign,
+    "round": rounded,
+    "floor": Constant.floor,
+    "clamp": _clamp,
+    "clamp_min": _clamp,
+    "amax": _extremum(1),
+    "amin": _extremum(-1),
+    "max": _extremum(1),
+    "min": _extremum(-1),
+    "linalg_vector_norm": _norm,
+    "fake_quantize_per_tensor_affine": _faked,
+    "fake_quantize_per_channel_affine": _channels,
+    **{name: partial(_function, name) for name in ("exp", "log", "sin", "cos", "tanh", "sigmoid")},
     "add": lambda x, y, alpha=1: _number(x) + _product(alpha, y),
     "sub": lambda x, y, alpha=1: _number(x) - _product(alpha, y),
     "rsub": lambda x, y, alpha=1: _number(y) - _product(alpha, x),

@@ -7,12 +7,13 @@ from math import exp
 
 import torch
 
-from krelax.activations import Round, Softplus
+from krelax.activations import Softplus
 from krelax.errors import UnsupportedError
 from krelax.network import compose
 from krelax.network.constants import Constant
 from krelax.network.contractions import prelu
-from krelax.network.torch_reader import Call
+from krelax.network.quantised import dequantise, quantise
+from krelax.network.torch_reader import Branch, Call
 
 
 def _softplus(c: Call) -> int:
@@ -46,22 +47,22 @@ def _prelu(c: Call) -> int:
 
 
 def _fake_quantize(c: Call) -> int:
-    """`(min(max(round(z / scale) + zero, low), high) - zero) * scale`, with limits that are whole numbers."""
-    scale, zero = _number(c, "scale"), _number(c, "zero_point")
-    low, high = (float(c[name]) - float(zero.value) for name in ("quant_min", "quant_max"))
-    if not bool(scale.value > 0):
-        raise UnsupportedError(f"quantisation to a grid of {float(scale.value):g}; its scale must be positive")
-    y = c.add(Round(), compose.scale_shift(c.builder, c.x, scale.reciprocal(), None))
-    return compose.scale_shift(c.builder, compose.clip(c.builder, y, low, high), scale, None)
+    """`(min(max(round(z / scale + zero), low), high) - zero) * scale`, with one scale or one for each channel."""
+    scale, zero = (_parameter(c, name) for name in ("scale", "zero_point"))
+    y = quantise(c.builder, c.x, scale, zero, (c["quant_min"], c["quant_max"]), shifted=True)
+    return dequantise(c.builder, y, scale, zero)
 
 
-def _number(c: Call, name: str) -> Constant:
-    """A number, or a constant of one."""
+def _parameter(c: Call, name: str) -> Constant:
+    """A number, or one for each channel."""
     given = c[name]
+    if isinstance(given, Branch):
+        raise UnsupportedError(f"{name} depends on the input")
     constant = c.constant(name) if isinstance(given, torch.Tensor | Constant) else Constant.of(float(given))
-    if constant.value.numel() != 1:
-        raise UnsupportedError(f"{name} for every channel")
-    return constant.reshape()
+    if constant.value.numel() == 1:
+        return constant.reshape()
+    axis = c["axis"] % len(c.input_shape)
+    return constant.reshape(*(-1 if i == axis else 1 for i in range(len(c.input_shape))))
 
 
 def _first_of_two(read: Callable[[Call], int]) -> Callable[[Call], list[int]]:
@@ -69,6 +70,7 @@ def _first_of_two(read: Callable[[Call], int]) -> Callable[[Call], list[int]]:
     return lambda c: [read(c)] * 2
 
 
+_FAKE = ("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine")
 FUNCTIONS: dict[str, Callable[[Call], int | list[int]]] = {
     "softplus": _softplus,
     "log_sigmoid": _log_sigmoid,
@@ -76,6 +78,6 @@ FUNCTIONS: dict[str, Callable[[Call], int | list[int]]] = {
     "leaky_relu": _leaky_relu,
     "prelu": _prelu,
     "_prelu_kernel": lambda c: prelu(c.builder, c.x, c.constant("weight")),
-    "fake_quantize_per_tensor_affine": _fake_quantize,
-    "fake_quantize_per_tensor_affine_cachemask": _first_of_two(_fake_quantize),
+    **dict.fromkeys(_FAKE, _fake_quantize),
+    **{f"{name}_cachemask": _first_of_two(_fake_quantize) for name in _FAKE},
 }

@@ -27,7 +27,7 @@ _FILL, _OF_WHERE = {"value"}, {"self", "other"}
 @reads(
     "index", "flip", "roll", "rot90", "repeat", "tile", "repeat_interleave", "pixel_shuffle", "pixel_unshuffle",
     "channel_shuffle", "unfold", "im2col", "diagonal", "diag_embed", "gather", "take", "take_along_dim", "tril", "triu",
-    "hstack", "vstack", "dstack", "column_stack", "where", "masked_fill", "scatter", "slice_scatter", "select_scatter",
+    "hstack", "vstack", "dstack", "column_stack", "scatter", "slice_scatter", "select_scatter",
     "index_put", "index_fill", "index_copy", "copy", "fill", "reflection_pad1d",
     "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",

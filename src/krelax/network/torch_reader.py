@@ -81,10 +81,13 @@ class Call:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the result in the module."""
+        """Type of the result in the module; of truths, that of what is compared."""
         value = self.node.meta["val"]
         kind: torch.dtype = (value if isinstance(value, Tensor) else value[0]).dtype
-        return kind
+        if kind != torch.bool:
+            return kind
+        operands = [n.meta["val"] for n in self.node.all_input_nodes]
+        return next((t.dtype for t in operands if isinstance(t, Tensor) and t.is_floating_point()), kind)
 
     def constant(self, name: str) -> Constant:
         value = self.operand(name)

@@ -13,17 +13,20 @@ from krelax.picture.reachable import certified, reachable, sampled
 from krelax.picture.robust import margins, radius, shares
 from krelax.picture.roof import roofs
 from krelax.picture.style import save
+from krelax.picture.transforms import gallery, planes
 from krelax.picture.tree import tree, trees
 
 __all__ = [
     "LOOKS",
     "certified",
+    "gallery",
     "layers",
     "margins",
     "neuron",
     "octagon",
     "pair",
     "pick",
+    "planes",
     "progress",
     "projections",
     "radius",

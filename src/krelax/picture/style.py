@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -48,9 +49,21 @@ def drawn(function: Callable[P, R]) -> Callable[P, R]:
 
 def sheet(width: float, height: float) -> Figure:
     """An empty figure, in inches, outside of pyplot: nothing has to be closed."""
-    from krelax.picture.shown import Shown
+    return _shown()(figsize=(width, height), layout="constrained", facecolor="white")
 
-    return Shown(figsize=(width, height), layout="constrained", facecolor="white")
+
+@cache
+def _shown() -> type[Figure]:
+    """A figure that a notebook shows where it is the last value of a cell, as pyplot's are."""
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            stream = BytesIO()
+            self.savefig(stream, format="png", dpi=110)
+            return stream.getvalue()
+
+    return Shown
 
 
 def on(axes: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -57,6 +58,10 @@ class Region(ABC):
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
         """A point of the region near `x`, `(batch, points, *shape)`; points inside stay where they are."""
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        """The same regions of inputs that are moved, repeated or left out, as a function of `(batch, *shape)` says."""
+        return replace(self, lower=move(self.lower), upper=move(self.upper))
 
     def select(self, index: Tensor) -> Self:
         """The regions of some images."""
@@ -207,6 +212,9 @@ class Ball(Region):
         # moving towards the centre, which lies in the box, leaves neither the box nor the ball
         step = step * torch.where(length > 0, self.eps * (1 - 1e-6) / length, 1.0).clamp(max=1.0)
         return self.centre.unsqueeze(1) + step.unflatten(2, x.shape[2:])
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        return replace(super().moved(move), centre=move(self.centre))
 
     def select(self, index: Tensor) -> Self:
         return replace(super().select(index), centre=self.centre[index])

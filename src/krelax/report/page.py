@@ -45,6 +45,8 @@ class Subject:
 def page(results: Results, about: Subject) -> str:
     """The HTML of a report."""
     ball = f"{results.settings['norm']} ball of radius {results.settings['eps']:g}"
+    if "region" in results.settings:
+        ball = str(results.settings["region"]) + f", and {ball}" * bool(results.settings["eps"])
     seen = f"{len(results.records)} of the {about.count} images of {about.images}"
     template = Template(file_text("page.html"))
     return template.substitute(
@@ -160,6 +162,7 @@ def _notes(results: Results, about: Subject) -> Html:
 def _settings(results: Results, about: Subject) -> dict[str, str]:
     """What was asked, and of which files."""
     names: dict[str, str] = {
+        "region": "region",
         "norm": "norm",
         "eps": "radius eps",
         "clip": "range of values",

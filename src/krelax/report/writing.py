@@ -122,7 +122,7 @@ def _check_together(names: Sequence[str], runs: Sequence[Results], hashes: Mappi
             if run.settings[key] != value:
                 what = "network" if key == "model" else key
                 raise InputError(f"{name}: is about another file (SHA-256 of the {what} differs); give that of the run")
-        for key in ("norm", "clip", "semantics", "layout"):
+        for key in ("region", "norm", "clip", "semantics", "layout"):
             if run.settings.get(key, "real") != first.get(key, "real"):
                 raise InputError(f"{name}: {key} differs from {names[0]}; a curve needs runs that differ in eps only")
 

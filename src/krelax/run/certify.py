@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from krelax.errors import InputError, one_line
+from krelax.errors import InputError, UnsupportedError, one_line
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.layouts import Agreement
+from krelax.problem.regions import Spec
 from krelax.problem.scaling import Scaling
 from krelax.run.certificates import Certificates
 from krelax.run.hints import Hints, replayed
 from krelax.run.journal import open_journal
+from krelax.run.regions import check_certificates, decide_image
 from krelax.search.around import Number
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images
@@ -35,7 +37,7 @@ class CertifyOptions:
     """What is asked of every image, and with what effort. `timeout` is in seconds for each image (None: no limit),
     of work where the run is `deterministic`. `eps` and `clip` are exactly the numbers given: fractions, or floats;
     `eps` is one for all inputs, or one for each. They are on the scale of the images. The model is given what `scaling`
-    makes of these."""
+    makes of these. With a `region`, that is what is asked about, with `eps` of noise on all values."""
 
     eps: Number | tuple[Number, ...]
     norm: str = "linf"
@@ -45,6 +47,7 @@ class CertifyOptions:
     device: str = "cpu"
     deterministic: bool = False
     scaling: Scaling | None = None
+    region: Spec | None = None
 
 
 @dataclass
@@ -124,10 +127,14 @@ def certify(
     Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, but for margins of exactly zero.
     """
     plan = Plan.of(options.method)
+    if options.region is not None and hints is not None:
+        raise UnsupportedError("hints are about balls; leave them out, or the region")
+    if options.region is not None and certificates is not None:
+        check_certificates(options.region)
     began = time.perf_counter()
     summary = Summary()
-    header, fields = identity(options, settings), {"verdict": _VERDICTS, "reason": None}
-    with open_journal(journal, header, resume, fields, overwrite) as book:
+    header, values = identity(options, settings), {"verdict": _VERDICTS, "reason": None}
+    with open_journal(journal, header, resume, values, overwrite) as book:
         for i in indices:
             if i in book.done:
                 summary.add(dict(book.done[i]))
@@ -154,7 +161,6 @@ def decide_chosen(
     """Decide images that have these indices, and `keep` the record of each as soon as it is settled. Raises InputError
     unless the device is there."""
     check_device(options.device)
-    questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
     predicted = predictions(network, chosen, options.scaling)
 
     def report(position: int, outcome: Outcome) -> None:
@@ -166,6 +172,12 @@ def decide_chosen(
             record["certificate"] = written.record()
         keep(record)
 
+    if options.region is not None:
+        for i, image in enumerate(chosen.images):
+            label, region = int(chosen.labels[i]), options.region
+            report(i, decide_image(network, image, label, region, plan, options, certificates))
+        return
+    questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
     limit = None if options.timeout is None else options.timeout * len(chosen)
     proofs, required = certificates is not None, None
     if certificates is not None:
@@ -192,10 +204,12 @@ def _refuted_by(
 
 def identity(options: CertifyOptions, settings: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a journal's header says of a run."""
-    facts = asdict(options)
-    del facts["scaling"]
+    facts = {f.name: getattr(options, f.name) for f in fields(options)}
+    del facts["scaling"], facts["region"]
     if not options.deterministic:  # as in journals of runs that could not be
         del facts["deterministic"]
+    if options.region is not None:
+        facts["region"] = str(options.region)
     if options.scaling is not None:
         facts |= {"mean": options.scaling.mean, "std": options.scaling.std}
     if isinstance(options.eps, tuple):
@@ -257,11 +271,13 @@ def finite(margin: float | None) -> float | None:
 
 def counterexample_record(found: Counterexample) -> dict[str, Any]:
     """A counterexample as plain lists; every float32 survives the trip through JSON. `exact` has the entries of x that
-    are not numbers of the model's type, as text."""
+    are not numbers of the model's type, as text, and `parameters` those of the transformation that made x."""
     record: dict[str, Any] = {
         "x": found.x.flatten().astype(float).tolist(),
         "y": found.y.flatten().astype(float).tolist(),
     }
+    if found.parameters:
+        record["parameters"] = dict(found.parameters)
     return record | ({"exact": {str(i): text for i, text in found.exact.items()}} if found.exact else {})
 
 

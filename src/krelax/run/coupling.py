@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.onnx_joint import Given, Model, Part, joint
 from krelax.problem.interface import Declared, Kind, Variable, check_tensor
-from krelax.problem.query import Case, Specification, merged
+from krelax.problem.query import Case, Monomial, Specification, merged
 
 Files = Mapping[str | None, Path]
 
@@ -73,14 +74,34 @@ def coupled(
         groups[case.equal].append(case)
     for cases in groups.values():
         check()
-        found = [pair for case in cases if (pair := merged(case)) is not None]
+        each = [pair for case in cases if (pair := merged(case)) is not None]
+        terms = specification.terms or ()
+        found = [(kept, places) for case, places in each if (kept := _without_copies(case, terms, places)) is not None]
         if found:
             places = found[0][1]
-            network, values = joint(parts, places, specification.terms or ())
+            network, values = joint(parts, places, terms)
             _check_values(specification, values)
             own = tuple(case for case, _ in found)
             inputs = len(own[0].lower)
             yield network, replace(specification, inputs=inputs, cases=own, places=tuple(places))
+
+
+def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int]) -> Case | None:
+    """The case without half-spaces that say nothing once equal inputs are one, such as that they are equal; None if one
+    of them is never so."""
+    kept = []
+    for halfspace in case.halfspaces:
+        if any(len(terms[i]) > 1 or terms[i][0] % 2 for i in halfspace.coefficients):
+            kept.append(halfspace)
+            continue
+        sums: dict[int, Fraction] = defaultdict(Fraction)
+        for i, factor in halfspace.coefficients.items():
+            sums[places[terms[i][0] // 2]] += factor
+        if any(sums.values()):
+            kept.append(halfspace)
+        elif not halfspace.holds_exactly(dict.fromkeys(halfspace.coefficients, Fraction(0))):
+            return None
+    return replace(case, halfspaces=tuple(kept))
 
 
 def _part(network: Declared, model: Model) -> Part:

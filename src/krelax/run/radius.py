@@ -10,21 +10,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from krelax.errors import InputError, one_line
+from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
+from krelax.problem.regions import Transformed
 from krelax.problem.scaling import Scaling
+from krelax.run.amounts import Amounts
 from krelax.run.attacked import Refuted, attacked, between, from_counterexample, rounded
 from krelax.run.certificates import Certificates, check_target
-from krelax.run.certify import CertifyOptions, Seen, check_device, counterexample_record, identity, predictions
+from krelax.run.certify import CertifyOptions, Seen, check_device, identity, predictions
 from krelax.run.journal import open_journal
+from krelax.run.known import State
+from krelax.run.regions import check_certificates
 from krelax.search.around import Around, Number, exact
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_surroundings
@@ -40,7 +44,7 @@ _LEAST_SECONDS = 0.2
 @dataclass(frozen=True)
 class RadiusOptions:
     """What is asked of every image: its radius, to a relative `accuracy`, in a norm and range, and with what effort.
-    `timeout` is in seconds for each image (None: no limit)."""
+    `timeout` is in seconds for each image (None: no limit). With a `region`, how much of that an image stands."""
 
     accuracy: Fraction = Fraction(1, 100)
     norm: str = "linf"
@@ -50,6 +54,7 @@ class RadiusOptions:
     device: str = "cpu"
     deterministic: bool = False
     scaling: Scaling | None = None
+    region: Transformed | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.accuracy <= 10:
@@ -64,38 +69,6 @@ class RadiusOptions:
     def digits(self) -> int:
         """How many digits radii have, so that rounding takes little of the accuracy."""
         return max(3, 2 + math.ceil(-math.log10(self.accuracy)))
-
-
-@dataclass
-class _State:
-    """What is known of one image: radii that are certified, refuted, and were given up, and the time it took."""
-
-    index: int
-    label: int
-    predicted: int
-    certified: Fraction | None = None
-    refuted: Refuted | None = None
-    open: Fraction | None = None
-    reason: str = ""
-    seconds: float = 0.0
-    certificate: dict[str, object] | None = None
-    tries: list[dict[str, Any]] = field(default_factory=list)
-
-    def record(self) -> dict[str, Any]:
-        """For a journal."""
-        found: dict[str, Any] = {
-            "index": self.index,
-            "label": self.label,
-            "predicted": self.predicted,
-            "certified": None if self.certified is None else float(self.certified),
-            "refuted": None if self.refuted is None else float(self.refuted.radius),
-            "reason": one_line(self.reason),
-            "seconds": round(self.seconds, 4),
-            "tries": self.tries,
-        }
-        if self.refuted is not None:
-            found["counterexample"] = counterexample_record(self.refuted.found)
-        return found | ({} if self.certificate is None else {"certificate": self.certificate})
 
 
 def radius(
@@ -136,22 +109,27 @@ def radius(
     """
     check_device(options.device)
     plan = Plan.of(options.method)
-    facts = identity(CertifyOptions(0, options.norm, options.clip, options.method, options.timeout, options.device,
-                                    options.deterministic, options.scaling), settings)  # fmt: skip
+    if options.region is not None and certificates is not None:
+        check_certificates(options.region)
+    asked = CertifyOptions(0, options.norm, options.clip, options.method, options.timeout, options.device,
+                           options.deterministic, options.scaling, options.region)  # fmt: skip
+    facts = identity(asked, settings)
     del facts["eps"]
     header = {**facts, "accuracy": float(options.accuracy), "kind_of_run": "radius"}
     results: dict[int, dict[str, Any]] = {}
     with open_journal(journal, header, resume, {"reason": None}, overwrite) as book:
         results |= {i: dict(book.done[i]) for i in indices if i in book.done}
 
-        def keep(state: _State) -> None:
+        def keep(state: State) -> None:
             record = state.record()
             book.write(record)
             results[state.index] = record
             seen(record)
 
         wanted = [i for i in indices if i not in book.done]
-        if wanted:
+        if wanted and options.region is not None:
+            Amounts(network, images, options.region, asked, plan, options.accuracy, options.digits, keep).find(wanted)
+        elif wanted:
             _Radii(network, images, options, plan, keep, certificates).find(wanted)
     return {i: results[i] for i in indices}
 
@@ -164,7 +142,7 @@ class _Radii:
     images: Images
     options: RadiusOptions
     plan: Plan
-    keep: Callable[[_State], None]
+    keep: Callable[[State], None]
     certificates: Certificates | None
 
     @property
@@ -181,7 +159,7 @@ class _Radii:
         """Counterexamples that are nearer are the image itself, as the model is given it."""
         return (self.largest or Fraction(1)) / 10**6
 
-    def around(self, states: Sequence[_State], radii: Sequence[Fraction]) -> Around:
+    def around(self, states: Sequence[State], radii: Sequence[Fraction]) -> Around:
         """The regions of images, each of its own radius."""
         chosen = self.images.images[[s.index for s in states]]
         return Around(chosen, tuple(radii), self.options.norm, self.options.ends, self.options.scaling)
@@ -191,7 +169,7 @@ class _Radii:
         chosen = Images(self.images.images[wanted], self.images.labels[wanted])
         predicted = predictions(self.network, chosen, self.options.scaling).tolist()
         labels = chosen.labels.tolist()
-        states = [_State(*each) for each in zip(wanted, labels, predicted, strict=True)]
+        states = [State(*each) for each in zip(wanted, labels, predicted, strict=True)]
         if self.options.ends is not None:  # raises for images that lie outside
             self.around(states, [Fraction(0)] * len(states)).region()
         self.attack(states, None)
@@ -202,7 +180,7 @@ class _Radii:
             self.attack(refuted, [s.refuted for s in refuted])
             states = self.settled(states)
 
-    def settled(self, states: list[_State]) -> list[_State]:
+    def settled(self, states: list[State]) -> list[State]:
         """Keep what is known well enough, or for which there is no time; what is left."""
         left = []
         for state in states:
@@ -214,7 +192,7 @@ class _Radii:
                 left.append(state)
         return left
 
-    def end(self, state: _State) -> str:
+    def end(self, state: State) -> str:
         """Why nothing more is to be done about an image; empty if there is."""
         factor = 1 + self.options.accuracy
         if state.refuted is not None and state.refuted.radius <= self.least:
@@ -231,12 +209,12 @@ class _Radii:
             return "timeout"
         return "the method is too weak" if state.open is not None and state.open < self.smallest(state) else ""
 
-    def smallest(self, state: _State) -> Fraction:
+    def smallest(self, state: State) -> Fraction:
         """Radii below it are not tried."""
         top = state.refuted.radius if state.refuted is not None else self.largest or Fraction(1)
         return top / 10**4
 
-    def target(self, state: _State) -> Fraction:
+    def target(self, state: State) -> Fraction:
         """The radius to certify next: just below the smallest refuted one, or between what is known."""
         top = state.refuted.radius if state.refuted is not None else self.largest
         if state.open is not None and (top is None or state.open <= top):
@@ -248,14 +226,14 @@ class _Radii:
             return top
         return 2 * state.certified if state.certified is not None else Fraction(1)
 
-    def certify(self, states: list[_State], radii: list[Fraction]) -> list[_State]:
+    def certify(self, states: list[State], radii: list[Fraction]) -> list[State]:
         """Try to certify a radius of each image; those that are refuted there."""
-        refuted: list[_State] = []
+        refuted: list[State] = []
         for group in self.groups(states):
             refuted += self._certify([states[i] for i in group], [radii[i] for i in group])
         return refuted
 
-    def groups(self, states: list[_State]) -> list[list[int]]:
+    def groups(self, states: list[State]) -> list[list[int]]:
         """Images to be worked on together: with about as much time left; one by one where balls need that."""
         if self.options.norm != "linf":
             return [[i] for i in range(len(states))]
@@ -265,7 +243,7 @@ class _Radii:
             found.setdefault(math.floor(math.log2(max(left, _LEAST_SECONDS))), []).append(i)
         return [found[size] for size in sorted(found)]
 
-    def _certify(self, states: list[_State], radii: list[Fraction]) -> list[_State]:
+    def _certify(self, states: list[State], radii: list[Fraction]) -> list[State]:
         around, refuted = self.around(states, radii), []
         labels = np.array([s.label for s in states])
         questions = about_surroundings(self.network, labels, around)
@@ -294,7 +272,7 @@ class _Radii:
         decide(self.network, questions, plan, report, total, self.options.device, each, proofs, required, deterministic)
         return refuted
 
-    def written(self, state: _State, outcome: Outcome) -> Outcome:
+    def written(self, state: State, outcome: Outcome) -> Outcome:
         """The outcome with its certificate, which takes the place of that of a smaller radius if it is accepted."""
         if self.certificates is None:
             return outcome
@@ -308,14 +286,14 @@ class _Radii:
             written.path.unlink()
         return outcome
 
-    def seconds(self, states: list[_State]) -> float | None:
+    def seconds(self, states: list[State]) -> float | None:
         """How long a try may take for an image: a part of what is left."""
         if self.options.timeout is None:
             return None
         left = min(self.options.timeout - s.seconds for s in states)
         return max(_LEAST_SECONDS, _PART * left)
 
-    def attack(self, states: list[_State], known: Sequence[Refuted | None] | None) -> None:
+    def attack(self, states: list[State], known: Sequence[Refuted | None] | None) -> None:
         """Look for counterexamples nearer than those that are known, of images that may have such."""
         if not states:
             return

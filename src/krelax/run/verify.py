@@ -21,7 +21,7 @@ from krelax.search.excluded import without_excluded
 from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
 from krelax.search.rational import Settled, settled
-from krelax.search.verdict import Outcome, Verdict
+from krelax.search.verdict import Outcome, Verdict, combine
 from krelax.watch import watched
 
 # The reason of what holds because no input satisfies what is assumed.
@@ -258,18 +258,3 @@ def _check_labels(query: Path, model: Path, specification: Specification, networ
 
 class _Enough(Exception):
     """One counterexample answers the whole specification."""
-
-
-def combine(outcomes: list[Outcome], seconds: float) -> Outcome:
-    """The answer to a union of unsafe cases from the answers to each."""
-    for verdict in (Verdict.VIOLATED, Verdict.UNKNOWN):
-        for outcome in outcomes:
-            if outcome.verdict is verdict:
-                return Outcome(verdict, outcome.reason, _worst(outcomes), seconds, outcome.counterexample)
-    reasons = sorted({outcome.reason for outcome in outcomes})
-    proofs = tuple(p for outcome in outcomes for p in outcome.proofs)
-    return Outcome(Verdict.HOLDS, " + ".join(reasons), _worst(outcomes), seconds, proofs=proofs)
-
-
-def _worst(outcomes: list[Outcome]) -> float | None:
-    return min((o.margin for o in outcomes if o.margin is not None), default=None)

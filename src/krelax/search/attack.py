@@ -14,6 +14,7 @@ from krelax.bounds.instance import Instance
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import middle
+from krelax.search import straight
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def descend(instance: Instance, queries: Queries, x: Tensor, attack: Attack) -> 
     best_x, found = x, torch.full(x.shape[:2], torch.inf, dtype=x.dtype, device=x.device)
     radius = (region.upper / 2 - region.lower / 2).unsqueeze(1)
     decay = (attack.last_step / attack.first_step) ** (1 / max(1, attack.steps - 1))
-    goals = _Goals.of(queries, x.shape[1])
+    goals, ramps = _Goals.of(queries, x.shape[1]), straight.widths(network, region, attack.seed)
     step = attack.first_step
     for _ in range(attack.steps + 1):
-        values, gradient = _descend(network, queries, x, goals)
+        values, gradient = _descend(network, queries, x, goals, ramps)
         better = values < found
         best_x = torch.where(better.reshape(*better.shape, *[1] * (x.dim() - 2)), x, best_x)
         found = torch.where(better, values, found)
@@ -76,13 +77,11 @@ def starts(instance: Instance, queries: Queries, attack: Attack) -> Tensor:
     shape = (len(region), attack.samples, *region.lower.shape[1:])
     share = torch.rand(shape, generator=generator, dtype=lower.dtype).to(lower.device)
     x = region.project(torch.cat([middle(lower, upper), lower + share * (upper - lower)], dim=1))
-    order = queries.margin(queries.values(_evaluate(instance.fast_network, x))).argsort(dim=1)[:, : attack.restarts]
+    order = queries.margin(queries.values(straight.evaluate(instance.fast_network, x, {}))).argsort(dim=1)[
+        :, : attack.restarts
+    ]
     order[:, -1] = 0
     return x.gather(1, order.reshape(*order.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))
-
-
-def _evaluate(network: Network, x: Tensor) -> Tensor:
-    return network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +101,13 @@ class _Goals:
         return cls(torch.where(clause >= 0, clause % queries.clauses, -1), (number % 2 == 1) & joint)
 
 
-def _descend(network: Network, queries: Queries, x: Tensor, goals: _Goals) -> tuple[Tensor, Tensor]:
+def _descend(
+    network: Network, queries: Queries, x: Tensor, goals: _Goals, ramps: straight.Widths
+) -> tuple[Tensor, Tensor]:
     """Margins at the points and the gradient of what each restart is after."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        values = queries.values(_evaluate(network, x))
+        values = queries.values(straight.evaluate(network, x, ramps))
         largest = queries.clause_values(values)
         loss = _loss(largest, goals.clause)
         if bool(goals.sums.any()):

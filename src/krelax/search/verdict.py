@@ -25,12 +25,13 @@ class Counterexample:
     """An input inside the region as it is written, in the type of the original model, and what that answered to it.
 
     Where the region holds no number of that type, `exact` has the entries, flattened, as text, and `x` the numbers next
-    to them.
+    to them. Where images are transformed, `parameters` says how.
     """
 
     x: NDArray[Any]
     y: NDArray[Any]
     exact: Mapping[int, str] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,18 @@ class Outcome:
     counterexample: Counterexample | None = None
     proofs: tuple[Question, ...] = ()
     stages: tuple[Stage, ...] = ()
+
+
+def combine(outcomes: list[Outcome], seconds: float) -> Outcome:
+    """The answer to a union of unsafe cases from the answers to each."""
+    for verdict in (Verdict.VIOLATED, Verdict.UNKNOWN):
+        for outcome in outcomes:
+            if outcome.verdict is verdict:
+                return Outcome(verdict, outcome.reason, _worst(outcomes), seconds, outcome.counterexample)
+    reasons = sorted({outcome.reason for outcome in outcomes})
+    proofs = tuple(p for outcome in outcomes for p in outcome.proofs)
+    return Outcome(Verdict.HOLDS, " + ".join(reasons), _worst(outcomes), seconds, proofs=proofs)
+
+
+def _worst(outcomes: list[Outcome]) -> float | None:
+    return min((o.margin for o in outcomes if o.margin is not None), default=None)

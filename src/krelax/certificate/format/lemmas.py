@@ -23,12 +23,13 @@ _MOST_NODES = 1 << 24
 @dataclass(frozen=True)
 class Slot:
     """What choices at an activation must fit: how many entries its pre-activation has, whether it has pieces (then it
-    is split at zero alone, and has lower lines given by fractions), and how many groups of how many members each set
-    has."""
+    is split at zero alone, and has lower lines given by fractions), how many groups of how many members each set has,
+    and whether it is elementwise."""
 
     size: int
     pieces: bool
     sets: tuple[tuple[int, ...], ...] = ()
+    elementwise: bool = True
 
 
 @dataclass(frozen=True, eq=False)

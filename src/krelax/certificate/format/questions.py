@@ -77,8 +77,10 @@ def _check_weights(boxes: Boxes, clause: NDArray[np.int32]) -> None:
 
 def _check_groups(stored: GroupSet, slot: Slot) -> None:
     members, rows = stored.members.astype(np.int64), stored.rows.astype(np.int64)
-    if not slot.pieces:
-        raise Malformed("groups of an activation that is not made of two linear pieces")
+    if not slot.elementwise or (not slot.pieces and members.shape[1] != 2):
+        raise Malformed(
+            "groups of an activation that has none, or other than pairs of one that is no two linear pieces"
+        )
     if not 2 <= members.shape[1] <= _MOST_MEMBERS or (abs(rows) > 1).any() or len(rows) + members.shape[1] > _MOST_ROWS:
         raise Malformed("groups of an unsupported size, or rows other than of -1, 0 and 1")
     if len(members) * len(rows) > _MOST_BOUNDS:

@@ -129,6 +129,12 @@ class Fixed:
         return [np.where(sign, -d, d) for d in digits]
 
 
+def _largest_at(x: Any, y: Any, places: tuple[NDArray[np.int64], ...]) -> Any:
+    result = x.copy()
+    np.maximum.at(result, places, y)
+    return result
+
+
 class Arithmetic:
     """What bounding needs beyond operators, on arrays of float64 here; a subclass redefines it.
 
@@ -167,6 +173,10 @@ class Arithmetic:
 
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
         return np.where(mask, x, y)
+
+    def largest_at(self, x: Array, places: tuple[NDArray[np.int64], ...], y: Array) -> Array:
+        """The array x with the largest of the numbers y, `(n,)`, at their places, where those are larger."""
+        return _largest_at(x, y, places)
 
     def join(self, parts: Sequence[Array]) -> Array:
         """Arrays one after the other, of which there is at least one."""
@@ -246,6 +256,9 @@ class Exact(Arithmetic):
 
     def where(self, mask: NDArray[np.bool_], x: Array, y: Array) -> Array:
         return Fixed.of(x).apply(lambda a, b: np.where(mask, a, b), y)
+
+    def largest_at(self, x: Array, places: tuple[NDArray[np.int64], ...], y: Array) -> Array:
+        return Fixed.of(x).apply(lambda a, b: _largest_at(a, b, places), y)
 
     def join(self, parts: Sequence[Array]) -> Array:
         return parts[0].apply(lambda *arrays: np.concatenate(arrays), *parts[1:])

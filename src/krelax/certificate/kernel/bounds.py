@@ -139,6 +139,12 @@ class LayerBounds:
         if slack := self.slack(node, node.terms):
             spread = spread + slack * ar.number(magnitude)
         lower, upper = ar.down(middle - spread), -ar.down(-(middle + spread))
+        if not self.float32 and all((self.lower[j] >= 0).all() for j in node.inputs) and node.raises(ar):
+            # of wide intervals the middle loses what is small beside it; no term is negative here
+            least = node.forward(ar, [low for low, _ in ends])
+            if slack := gamma(node.terms + OVERHEAD, ar.unit):
+                least = least - slack * least
+            lower = np.maximum(lower, np.maximum(ar.down(least) - _FLOOR, 0.0))
         if node.within < np.inf and not (np.maximum(abs(lower), abs(upper)) <= node.within).all():
             raise Rejected(f"values that may be larger than {node.within:g}, beyond which the file clips them")
         return lower, upper, magnitude

@@ -94,19 +94,24 @@ def _halves(box: Box, root: Box) -> tuple[Box, Box]:
 
 
 def _in_boxes(context: Context, boxes: Region, weights: Floats | None, weakest: Weakest) -> Floats:
-    """What is proven of the weakest clause in each box, each form by the better rule."""
-    here = _derived(context, boxes)
+    """What is proven of the weakest clause in each box, each form by the better rule, or to second order."""
+    here, pushed = _derived(context, boxes)
     count, last = len(here.rows), len(here.network.nodes) - 1
     values = np.empty(len(boxes.lower) * count)
     for batch in here.batches(len(values)):
         regions, form = np.divmod(np.arange(batch.start, batch.stop), count)
         rows, offsets = here.rows[form], here.offsets[form]
         rows = rows if weights is None else rows * weights[regions]
-        values[batch] = np.maximum(*(bound_forms(here, last, rows, offsets, p, regions) for p in (False, True)))
+        found = np.maximum(*(bound_forms(here, last, rows, offsets, p, regions) for p in (False, True)))
+        open_ = np.flatnonzero(~(found > 0))
+        if len(open_):
+            more = pushed.lowest(here.bounds.ar, rows[open_], offsets[open_], regions[open_])
+            found[open_] = np.fmax(found[open_], more)
+        values[batch] = found
     return weakest(here.bounds, values.reshape(-1, count))
 
 
-def _derived(context: Context, boxes: Region) -> Context:
+def _derived(context: Context, boxes: Region) -> tuple[Context, PushedForms]:
     """Bounds of all nodes in boxes: of pre-activations what parallel lines say, whether interval arithmetic would say
     more or not, so that lines are those of the search that cut the boxes. What overflows stays as it is."""
     network, ar, float32 = context.network, context.bounds.ar, context.bounds.float32
@@ -122,4 +127,4 @@ def _derived(context: Context, boxes: Region) -> Context:
             here = replace(here, bounds=here.bounds.replaced(z, *better))
         here = replace(here, bounds=here.bounds.advanced())
         forms.push(here.bounds, i)
-    return here
+    return here, forms

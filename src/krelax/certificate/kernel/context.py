@@ -9,6 +9,7 @@ from functools import cached_property
 from krelax.certificate.format.lemmas import Slot
 from krelax.certificate.kernel.activations import Ends
 from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.bands import Bands
 from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.clipping import Lines
 from krelax.certificate.kernel.groups import Groups
@@ -24,7 +25,7 @@ class Context:
     bounds: LayerBounds
     rows: Floats
     offsets: Floats
-    groups: tuple[tuple[Groups, ...], ...] = ()
+    groups: tuple[tuple[Groups | Bands, ...], ...] = ()
     lines: Mapping[int, Lines] = field(default_factory=dict)
     assumed: int | None = None
 
@@ -39,9 +40,9 @@ class Context:
 
     @cached_property
     def portion(self) -> int:
-        """How many rows fit the memory: each has a number for every entry of a node, and for every row of a group."""
+        """How many rows fit the memory: each has a number for every entry of a node, and so have groups."""
         sizes = [self.network.size(i) for i in range(len(self.network.nodes))]
-        rows = [len(s.members) * (s.bounds.shape[1] + 1) for sets in self.groups for s in sets]
+        rows = [len(s.members) * s.width for sets in self.groups for s in sets]
         return max(1, self.bounds.ar.entries // max([*sizes, *rows]))
 
     def batches(self, rows: int) -> list[slice]:
@@ -49,8 +50,11 @@ class Context:
         return [slice(i, min(i + self.portion, rows)) for i in range(0, rows, self.portion)]
 
 
-def slots_of(network: Network, groups: Sequence[Sequence[Groups]]) -> list[Slot]:
+def slots_of(network: Network, groups: Sequence[Sequence[Groups | Bands]]) -> list[Slot]:
     """What choices at the first activations, those with these sets of groups, must fit."""
     nodes = map(network.activation, range(len(groups)))
     shapes = [tuple(s.members.shape for s in sets) for sets in groups]
-    return [Slot(network.size(a.inputs[0]), a.rule.pieces is not None, s) for a, s in zip(nodes, shapes, strict=True)]
+    return [
+        Slot(network.size(a.inputs[0]), a.rule.pieces is not None, s, a.rule.elementwise)
+        for a, s in zip(nodes, shapes, strict=True)
+    ]

@@ -15,13 +15,14 @@ from operator import add
 import numpy as np
 
 from krelax.certificate.kernel.activations import Ends
-from krelax.certificate.kernel.arithmetic import Arithmetic, Array, gamma
+from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats, gamma
 from krelax.certificate.kernel.bounds import OVERHEAD, LayerBounds
 from krelax.certificate.kernel.linear import Index, Pick
 from krelax.certificate.kernel.network import Activation, Affine
+from krelax.certificate.kernel.quadratic import MOST, Beyond, lowest
 
-# Numbers of the symbols of one node, at most.
-_MOST_NUMBERS = 1 << 22
+# Numbers of the symbols of one node, at most. The smallest gaps for which there are no more symbols are errors.
+_MOST_NUMBERS = 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +63,35 @@ class PushedForms:
     def __init__(self, bounds: LayerBounds) -> None:
         inputs = Forms.of(bounds)
         self._known: dict[int, Forms] | None = {0: inputs}
-        self._count = len(inputs.symbols)
+        self._inputs = self._count = len(inputs.symbols)
+        self._products: list[Beyond] = []
         nodes = bounds.network.nodes
         self._last = {j: i for i, node in enumerate(nodes) if node is not None for j in node.inputs}
+        self._last[len(nodes) - 1] = len(nodes)
+        largest = max(bounds.network.size(i) for i in range(len(nodes)))
+        self._most = _MOST_NUMBERS // (max(1, len(bounds.lower[0])) * largest)
+        if self._inputs > self._most:
+            self._known = None
 
     def interval(self, ar: Arithmetic, node: int) -> Ends | None:
         """What is known of the entries of a node; None if forms would take too much memory."""
         return None if self._known is None else self._known[node].interval(ar)
+
+    def lowest(self, ar: Arithmetic, rows: Floats, offsets: Floats, boxes: Index) -> Floats:
+        """Lower bounds of forms of the last node, each over one of the boxes, to second order; minus infinity where
+        nothing is known of products."""
+        last, known = max(self._last), self._known
+        if known is None or last not in known or not self._products:
+            return np.full(len(rows), -np.inf)
+        form, coeff, offset = known[last], ar.number(rows), ar.number(offsets)
+        centre, count = (form.centre[boxes] * coeff).sum(1) + offset, len(form.symbols)
+        symbols = (form.symbols[:, boxes] * coeff).sum(2).swapaxes(0, 1)
+        error = (form.error[boxes] * abs(coeff)).sum(1)
+        if ar.unit:
+            size = (form.largest()[boxes] * abs(coeff)).sum(1) + abs(offset)
+            error = error + gamma(rows.shape[1] + OVERHEAD, ar.unit) * size
+            error = error + rows.shape[1] * (count + 2) * ar.tiny
+        return lowest(ar, centre, symbols, error, self._inputs, [p.select(boxes) for p in self._products])
 
     def push(self, bounds: LayerBounds, i: int) -> None:
         """Go on to node i, the last one that has bounds."""
@@ -76,8 +99,10 @@ class PushedForms:
         if known is None or i not in self._last:
             return
         if isinstance(node, Activation):
-            made = activated(bounds, node, known[node.inputs[0]], self._count)
+            counts = self._count, self._inputs, self._most
+            made, beyond = activated(bounds, node, known[node.inputs[0]], *counts)
             self._count = len(made.symbols)
+            self._products += [] if beyond is None else [beyond]
         else:
             assert isinstance(node, Affine)
             made = affine(bounds, i, node, [known[j] for j in node.inputs])
@@ -85,8 +110,6 @@ class PushedForms:
         for j in node.inputs:
             if self._last[j] == i:
                 known.pop(j, None)
-        if len(made.symbols) * made.centre.shape[0] * made.centre.shape[1] > _MOST_NUMBERS:
-            self._known = None
 
 
 def affine(bounds: LayerBounds, i: int, node: Affine, operands: Sequence[Forms]) -> Forms:
@@ -104,9 +127,12 @@ def affine(bounds: LayerBounds, i: int, node: Affine, operands: Sequence[Forms])
     return Forms(centre, symbols.reshape(count, *centre.shape), error)
 
 
-def activated(bounds: LayerBounds, node: Activation, form: Forms, count: int) -> Forms:
+def activated(
+    bounds: LayerBounds, node: Activation, form: Forms, count: int, inputs: int, allowed: int
+) -> tuple[Forms, Beyond | None]:
     """The forms of an activation, of which the pre-activation's bounds are known: between two lines of one slope, which
-    may be any. Half of the gap is a symbol of its own, behind the `count` symbols that there are."""
+    may be any. Half of the gap is a symbol of its own, behind the `count` symbols that there are, so many of which are
+    `allowed`. Also what these stand for, if that is known."""
     ar, rule, z = bounds.ar, node.rule, node.inputs[0]
     ends = bounds.lower[z], bounds.upper[z]
     members = Pick(rule.behind(np.arange(node.size)[None])[0], node.size)  # whose coefficients come from which entry
@@ -124,8 +150,56 @@ def activated(bounds: LayerBounds, node: Activation, form: Forms, count: int) ->
         error = error + ar.number(executed)
     symbols = _padded(ar, form.symbols, count) * slope
     symbols = members.adjoint(ar, symbols.reshape(-1, ends[0].shape[1])).reshape(count, *radius.shape)
-    gaps = _apart(ar, radius, np.flatnonzero(ar.positive(abs(radius)).any(0)))
-    return Forms(members.adjoint(ar, form.centre * slope) + shift, ar.join([symbols, gaps]), error)
+    entries, rest = _largest(ar, radius, max(0, allowed - count))
+    error = error if rest is None else error + abs(rest)
+    gaps = _apart(ar, radius, entries)
+    beyond = _beyond(ar, node, form, slope, (shift, radius), entries, (inputs, count))
+    return Forms(members.adjoint(ar, form.centre * slope) + shift, ar.join([symbols, gaps]), error), beyond
+
+
+def _beyond(
+    ar: Arithmetic,
+    node: Activation,
+    form: Forms,
+    slope: Array,
+    band: tuple[Array, Array],
+    entries: Index,
+    counts: tuple[int, int],
+) -> Beyond | None:
+    """What the entries of an activation are beyond lines of a slope and the middle of a `band`, if it is of degree
+    two."""
+    points, (inputs, count) = node.rule.factors(slope), counts
+    if points is None or inputs**2 * (inputs + len(entries)) > MOST:
+        return None
+    place = np.arange(form.centre.shape[1])
+    operands = [place[i::2] for i in (0, 1)] if form.centre.shape[1] > node.size else [place, place]
+    own, others = list[Array](), list[Array]()
+    for operand, point in zip(operands, points, strict=True):
+        at = operand[entries]
+        symbols = form.symbols[:, :, at]
+        here, rest = symbols[: min(inputs, len(symbols))], symbols[min(inputs, len(symbols)) :]
+        own.append(_padded(ar, here, inputs).swapaxes(0, 1))
+        others.append(abs(rest).sum(0) + abs(form.centre[:, at] - point[:, entries]) + form.error[:, at])
+    shift, radius = (b[:, entries] for b in band)
+    x, y = (abs(t).sum(1) for t in own)
+    p, q = (t[:, entries] for t in points)
+    rest = others[0] * y + others[1] * x + others[0] * others[1] + abs(p * q + shift)
+    if ar.unit:
+        size = (x + others[0] + abs(p)) * (y + others[1] + abs(q)) + abs(shift)
+        rest = rest + gamma(4 * (count + OVERHEAD), ar.unit) * size + 16 * count * ar.tiny
+    return Beyond(count, radius, own[0], own[1], rest)
+
+
+def _largest(ar: Arithmetic, radius: Array, room: int) -> tuple[Index, Array | None]:
+    """Entries whose gaps get symbols, the largest ones, and the gaps of others."""
+    entries = np.flatnonzero(ar.positive(abs(radius)).any(0))
+    if len(entries) <= room:
+        return entries, None
+    sizes = np.nan_to_num(np.abs(ar.floats(radius)).max(0)[entries])
+    kept = np.sort(entries[np.argsort(-sizes, kind="stable")[:room]])
+    others = np.ones(radius.shape)
+    others[:, kept] = 0
+    return kept, radius * ar.number(others)
 
 
 def _apart(ar: Arithmetic, radius: Array, entries: Index) -> Array:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.format.schema import GroupSet
-from krelax.certificate.kernel.activations import Ends
+from krelax.certificate.kernel.activations import Ends, Rule
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats, gamma
+from krelax.certificate.kernel.bands import Bands
 from krelax.certificate.kernel.linear import Pick
 from krelax.certificate.kernel.octagons import octagons
 
@@ -40,6 +41,11 @@ class Groups:
         self._octagons = octagons(stored.rows, bounds) if k == 2 else None
         # signs (patterns, k): bit i of a pattern's number says that member i is at least zero
         self._signs = np.where(np.arange(2**k)[:, None] >> np.arange(k) & 1, 1.0, -1.0)
+
+    @property
+    def width(self) -> int:
+        """How many numbers there are for each row and group."""
+        return self.bounds.shape[1] + 1
 
     def _rows_of(self, sign: Floats) -> Floats:
         """Rows of the polytope's part of one pattern, `(m + k, k)`; the last ones say that the signs are these."""
@@ -159,7 +165,7 @@ def _inverses(matrices: Floats) -> Floats:
     return result
 
 
-def polytopes(stored: GroupSet, forms: Mapping[Key, float], ends: Ends, pieces: tuple[float, float]) -> Groups:
+def polytopes(stored: GroupSet, forms: Mapping[Key, float], ends: Ends, rule: Rule) -> Groups | Bands:
     """A set of groups with the bounds of its rows: what was proven of `-row z`, by `key`, or the members' intervals,
     `(neurons,)` each."""
     lower, upper = ends
@@ -172,7 +178,7 @@ def polytopes(stored: GroupSet, forms: Mapping[Key, float], ends: Ends, pieces: 
             proven = forms.get(key(own[row != 0], -row[row != 0].astype(np.float64)))
             if proven is not None:
                 bounds[g, r] = min(bounds[g, r], -proven)
-    return Groups(stored, bounds, len(lower), pieces)
+    return Bands(stored, bounds, ends, rule) if rule.pieces is None else Groups(stored, bounds, len(lower), rule.pieces)
 
 
 def key(entries: NDArray[Any], coefficients: Floats) -> Key:

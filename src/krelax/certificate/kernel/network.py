@@ -15,7 +15,7 @@ import numpy as np
 
 from krelax.certificate.kernel.activations import Rule
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
-from krelax.certificate.kernel.linear import Index, Map, Pick
+from krelax.certificate.kernel.linear import Dense, Index, Map, Pick
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,8 @@ class Affine:
     """The sum of `maps`, each of one input, and `bias`, `(size,)`.
 
     `fuzz` bounds the relative error of the coefficients (as of a quotient that is no float64 number), and `bias_size`
-    the sum of the absolute values of the terms that the bias is made of. `made_of` is the largest number that
+    the sum of the absolute values of the terms that the bias is made of. Where errors are not relative to coefficients,
+    they are to those of the maps `sizes`, which are positive and no smaller. `made_of` is the largest number that
     coefficients and bias are computed from. The file says the same only as long as no value is larger than `within`.
     """
 
@@ -35,6 +36,7 @@ class Affine:
     fuzz: float = 0.0
     made_of: float = 0.0
     within: float = inf
+    sizes: tuple[Map, ...] = ()
 
     @property
     def terms(self) -> int:
@@ -53,6 +55,12 @@ class Affine:
             return False
         return len(picks) == 1 or bool((np.sum([m.index >= 0 for m in picks], 0) <= 1).all())
 
+    def raises(self, ar: Arithmetic) -> bool:
+        """Whether coefficients and bias are known exactly, and none is negative."""
+        weights = [m.weight if isinstance(m, Dense) else m.factor for m in self.maps if not isinstance(m, Pick)]
+        given = [*weights, *([] if self.bias is None else [self.bias])]
+        return self.fuzz == 0 and not any(ar.positive(-numbers).any() for numbers in given)
+
     def forward(self, ar: Arithmetic, x: Sequence[Array]) -> Array:
         """Values from values of the inputs."""
         result = reduce(add, (m.forward(ar, v) for m, v in zip(self.maps, x, strict=True)))
@@ -65,11 +73,14 @@ class Affine:
     def magnitude(self, ar: Arithmetic, largest: Sequence[Array]) -> Array:
         """Sums of the absolute terms of every entry, for inputs up to the largest ones."""
         result = self.spread(ar, largest)
+        if self.sizes:
+            result = reduce(add, (m.forward(ar, r) for m, r in zip(self.sizes, largest, strict=True)))
         return result if self.bias_size is None else result + ar.number(self.bias_size)
 
     def over(self, ar: Arithmetic) -> Affine:
         bias = None if self.bias is None else ar.number(self.bias)
-        return replace(self, maps=tuple(m.over(ar) for m in self.maps), bias=bias)
+        maps, sizes = (tuple(m.over(ar) for m in side) for side in (self.maps, self.sizes))
+        return replace(self, maps=maps, sizes=sizes, bias=bias)
 
 
 @dataclass(frozen=True, eq=False)

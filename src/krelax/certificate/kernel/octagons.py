@@ -55,11 +55,7 @@ _NUMBER = np.array([[_PLACE.get((a, b), 0) for b in (-1, 0, 1)] for a in (-1, 0,
 def octagons(rows: NDArray[np.int8], bounds: Floats) -> list[Octagons]:
     """What rows `(m, 2)`, with bounds `(groups, m)`, leave for each sign pattern; bit i of its number says that member
     i is at least zero."""
-    whole = np.full((len(bounds), len(_NORMALS)), np.inf)
-    for n, row in enumerate(rows.tolist()):
-        if any(row):
-            whole[:, _PLACE[tuple(row)]] = np.minimum(whole[:, _PLACE[tuple(row)]], bounds[:, n])
-    result = []
+    whole, result = octagon_of(rows, bounds), []
     for number in range(4):
         part = whole.copy()
         for i in range(2):
@@ -67,10 +63,25 @@ def octagons(rows: NDArray[np.int8], bounds: Floats) -> list[Octagons]:
             outside[i] = -1 if number >> i & 1 else 1
             place = _PLACE[outside[0], outside[1]]
             part[:, place] = np.minimum(part[:, place], 0.0)
-        closed = _closed(part)
-        finite = np.where(np.isfinite(closed), closed, np.finfo(np.float64).max / 4)
-        result.append(Octagons(finite, np.asarray((_up(closed + closed[:, ::-1]) < 0).any(1))))
+        result.append(closed(part))
     return result
+
+
+def octagon_of(rows: NDArray[np.int8], bounds: Floats) -> Floats:
+    """The bounds of octagons `(groups, 8)`, in the order of normals, from rows `(m, 2)` with bounds `(groups, m)`;
+    infinite where there is none."""
+    whole = np.full((len(bounds), len(_NORMALS)), np.inf)
+    for n, row in enumerate(rows.tolist()):
+        if any(row):
+            whole[:, _PLACE[tuple(row)]] = np.minimum(whole[:, _PLACE[tuple(row)]], bounds[:, n])
+    return whole
+
+
+def closed(bounds: Floats) -> Octagons:
+    """Octagons with bounds `(groups, 8)`, made as small as they can be."""
+    least = _closed(bounds)
+    finite = np.where(np.isfinite(least), least, np.finfo(np.float64).max / 4)
+    return Octagons(finite, np.asarray((_up(least + least[:, ::-1]) < 0).any(1)))
 
 
 def _closed(bounds: Floats) -> Floats:

@@ -140,7 +140,7 @@ def check_layer(context: Context, j: int, layer: Layer) -> Context:
         forms |= {name: max(bound, forms.get(name, -np.inf)) for name, bound in others.items()}
     lines = dict(context.lines) if layer.lines is None else {**context.lines, j: check_lines(context, layer.lines, j)}
     lower, upper = (end[0] for end in context.ends(j))
-    sets = tuple(polytopes(s, forms, (lower, upper), rule.pieces or (0.0, 0.0)) for s in layer.groups)
+    sets = tuple(polytopes(s, forms, (lower, upper), rule) for s in layer.groups)
     return replace(context, lines=lines, groups=(*context.groups, sets))
 
 

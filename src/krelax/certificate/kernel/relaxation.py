@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from krelax.certificate.kernel.activations import Ends, Rule
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.kernel.backward import Relaxed
+from krelax.certificate.kernel.bands import Bands
 from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.groups import Groups
 from krelax.certificate.kernel.linear import Index
@@ -22,7 +23,7 @@ class Part:
     with the bases that bound it; or else shares of the coefficients, and tilts of the slopes. `active`, `(rows,)`, says
     in which rows it takes anything."""
 
-    groups: Groups
+    groups: Groups | Bands
     outright: bool
     first: Floats
     second: Floats

@@ -21,6 +21,7 @@ from krelax.certificate.onnx.operator import (
     Context,
     Tensor,
     Value,
+    Wide,
     broadcast,
     form,
     normal_axes,
@@ -30,6 +31,7 @@ from krelax.certificate.onnx.operator import (
     real,
 )
 from krelax.certificate.onnx.products import of_matrices, products, reciprocal
+from krelax.certificate.onnx.recognise import quotient
 from krelax.errors import InputError, UnsupportedError
 
 # Relative error of a coefficient computed in float64 by a few operations.
@@ -39,8 +41,6 @@ _LEAST, _LARGEST = 2.0**-900, 2.0**900
 # Smaller numbers added to variances may vanish in float32.
 _LEAST_EPSILON = 2.0**-40
 _WHOLE, _FLOATS = (np.dtype(np.int64), np.dtype(np.int32)), (np.dtype(np.float32), np.dtype(np.float64))
-# Constants that are computed one by one, as fractions.
-_MOST_FRACTIONS = 10**4
 
 
 def computed(x: Any, zero: Any = False) -> Floats:
@@ -52,31 +52,43 @@ def computed(x: Any, zero: Any = False) -> Floats:
     return x
 
 
+def counted(constant: Any) -> tuple[Floats, Floats | None]:
+    """A constant's numbers; if it is an enclosure also numbers of which `ROUNDED` is the error at least, and that are
+    no smaller."""
+    if not isinstance(constant, Wide):
+        return np.asarray(constant, np.float64), None
+    sizes = None if constant.error is None else np.abs(constant.numbers) + constant.error * (1 / ROUNDED)
+    return constant.numbers, sizes
+
+
 def scaled(c: Context, x: Value, scale: Any, bias: Any = None, **more: Any) -> Value:
     """Every entry scaled and shifted by constants, which are broadcast, and so is the value."""
-    scale = np.asarray(scale, np.float64)
-    shape = broadcast(x.shape, scale.shape, np.shape(0 if bias is None else bias))
+    (scale, sizes), (shift, most) = counted(scale), counted(0.0 if bias is None else bias)
+    shape = broadcast(x.shape, scale.shape, shift.shape)
     x = c.moved(np.broadcast_to(numbers(x.shape), shape), x)
-    return c.affine([x], [Scale(full(scale, shape) if scale.size > 1 else scale.reshape(1))], shape, bias, **more)
+    maps = [Scale(full(t, shape) if t.size > 1 else t.reshape(1)) for t in (scale, sizes) if t is not None]
+    if sizes is not None or most is not None:
+        more |= {"sizes": tuple(maps[1:]), "fuzz": ROUNDED, "bias_size": shift if most is None else most}
+    return c.affine([x], maps[:1], shape, None if bias is None else shift, **more)
 
 
 @reads("Add", "Sub", forms=[form(7, 2)])
 def _add(c: Context) -> Tensor:
-    a, b = c.operand(0), c.operand(1)
+    a, b = c.given(0), c.given(1)
     if not isinstance(a, Value) and not isinstance(b, Value):
         return whole(operator.add if c.call.op == "Add" else operator.sub, a, b)
-    first, second = (x if isinstance(x, Value) else c.weight(i) for i, x in enumerate((a, b)))
+    first, second = (x if isinstance(x, Value) else c.factor(i) for i, x in enumerate((a, b)))
     return add(c, first, second, 1 if c.call.op == "Add" else -1)
 
 
-def whole(function: Any, *operands: NDArray[Any]) -> NDArray[Any]:
-    """Arithmetic of constants of one type, exactly: of integers, and of floats where the result is such a number."""
-    kinds, shape = {x.dtype for x in operands}, broadcast(*(x.shape for x in operands))
+def whole(function: Any, *operands: Any) -> NDArray[Any]:
+    """Arithmetic of integers of one type, exactly."""
+    kinds = {x.dtype for x in operands}
+    broadcast(*(x.shape for x in operands))
     kind = kinds.pop()
-    if kinds or kind not in {*_WHOLE, *_FLOATS} or (kind in _FLOATS and prod(shape) > _MOST_FRACTIONS):
+    if kinds or kind not in _WHOLE:
         raise UnsupportedError(f"arithmetic of constants of type {kind}; fold it when exporting")
-    exact = [np.vectorize(Fraction, [object])(x) if kind in _FLOATS else x.astype(object) for x in operands]
-    return held(np.asarray(function(*exact), object), kind)
+    return held(np.asarray(function(*(x.astype(object) for x in operands)), object), kind)
 
 
 def held(result: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
@@ -97,7 +109,7 @@ def held(result: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
     return stored
 
 
-def add(c: Context, a: Tensor, b: Tensor, sign: int) -> Value:
+def add(c: Context, a: Tensor | Wide, b: Tensor | Wide, sign: int) -> Value:
     """`a + sign * b`, broadcast; one of them depends on the input."""
     if isinstance(a, Value) and isinstance(b, Value):
         if a.dtype != b.dtype:
@@ -106,25 +118,33 @@ def add(c: Context, a: Tensor, b: Tensor, sign: int) -> Value:
         operands = [c.moved(np.broadcast_to(numbers(x.shape), shape), x) for x in (a, b)]
         return c.affine(operands, [Scale(np.ones(1)), Scale(np.full(1, float(sign)))], shape)
     if isinstance(a, Value):
-        return scaled(c, a, 1.0, sign * np.asarray(b))
+        shift = Wide(sign * b.numbers, b.dtype, b.error) if isinstance(b, Wide) else sign * np.asarray(b)
+        return scaled(c, a, 1.0, shift)
     assert isinstance(b, Value)
     return scaled(c, b, float(sign), a)
 
 
 @reads("Mul", forms=[form(7, 2)])
 def _mul(c: Context) -> Tensor:
-    a, b = c.operand(0), c.operand(1)
+    a, b = c.given(0), c.given(1)
     if isinstance(a, Value):
-        return products(c, a, b) if isinstance(b, Value) else scaled(c, a, c.weight(1))
-    return scaled(c, b, c.weight(0)) if isinstance(b, Value) else whole(operator.mul, a, b)
+        return products(c, a, b) if isinstance(b, Value) else scaled(c, a, c.factor(1))
+    return scaled(c, b, c.factor(0)) if isinstance(b, Value) else whole(operator.mul, a, b)
 
 
 @reads("Div", forms=[form(7, 2)])
 def _div(c: Context) -> Tensor:
-    a, b = c.operand(0), c.operand(1)
+    a, b = c.given(0), c.given(1)
     if isinstance(b, Value):
+        if isinstance(a, Value) and (known := quotient(c, a, b)) is not None:
+            return known
         inverse = reciprocal(c, b)
-        return products(c, a, inverse) if isinstance(a, Value) else scaled(c, inverse, c.weight(0))
+        if not isinstance(a, Value):
+            return scaled(c, inverse, c.factor(0))
+        result = products(c, a, inverse)
+        if a.shape and b.shape == (*a.shape[:-1], 1) and c.builder.sums.get(b.node) == (a.node, a.shape):
+            c.builder.shares.add((result.node, a.shape[-1]))
+        return result
     if isinstance(a, Value):
         divisor = c.weight(1)
         if not divisor.all():
@@ -132,15 +152,13 @@ def _div(c: Context) -> Tensor:
         with np.errstate(over="ignore"):
             factor = computed(1 / divisor)
         return scaled(c, a, factor, fuzz=ROUNDED, made_of=float(np.max(np.abs(divisor))))
-    if not b.all():
+    if isinstance(b, Wide) or not b.all():
         raise InputError("division by zero")
     return whole(np.frompyfunc(_quotient, 2, 1), a, b)
 
 
 def _quotient(a: Any, b: Any) -> Any:
-    """A quotient of numbers, of integers rounded. Readers round negative ones in different ways."""
-    if isinstance(a, Fraction):
-        return a / b
+    """A quotient of integers, rounded. Readers round negative ones in different ways."""
     if a % b and (a < 0) != (b < 0):
         raise UnsupportedError("a quotient of constants that is negative and no whole number")
     return a // b
@@ -229,12 +247,40 @@ def _factors(c: Context) -> tuple[Value, Floats, bool]:
     return x, weight.T if c.get(other) != turned else weight, turned
 
 
-def matrix(c: Context, x: Value, weight: Floats, bias: Any = None) -> Value:
-    """`x @ weight + bias` for a matrix of constants."""
+def matrix(c: Context, x: Value, weight: Any, bias: Any = None) -> Value:
+    """`x @ weight + bias` for a matrix of constants. Entries that add up to one count by how much their weights differ
+    from most of the mean, which is a constant then."""
+    if (x.node, np.shape(counted(weight)[0])[0]) in c.builder.shares and x.shape:
+        return _of_shares(c, x, weight, bias)
+    return _product(c, x, weight, bias)
+
+
+def _of_shares(c: Context, x: Value, weight: Any, bias: Any) -> Value:
+    """The same where entries of x add up to one along the last axis; in real numbers."""
+    c.builder.only_real()
+    numbers_of, given = counted(weight)
+    with np.errstate(over="ignore"):
+        near = (numbers_of.mean(0) * (1 - 2.0**-10)).astype(np.float32).astype(np.float64)
+    mean = np.where(np.isfinite(near), near, 0.0)
+    rest = numbers_of - mean
+    back = rest - numbers_of  # the error of a difference, exactly
+    lost = abs((numbers_of - (rest - back)) - (mean + back))
+    lost = lost if given is None else (lost + weight.error) * (1 + 2.0**-40)
+    y = _product(c, x, Wide(rest, x.dtype, lost) if lost.any() else rest, mean)
+    return y if bias is None else scaled(c, y, 1.0, bias)
+
+
+def _product(c: Context, x: Value, weight: Any, bias: Any) -> Value:
+    weight, sizes = counted(weight)
     if weight.ndim != 2 or not x.shape or x.shape[-1] != weight.shape[0]:
         raise UnsupportedError(f"a product of shapes {list(x.shape)} and {list(weight.shape)}")
-    dense = Dense(np.ascontiguousarray(weight.T, np.float64)[None, None], prod(x.shape[:-1]))
-    return c.affine([x], [dense], (*x.shape[:-1], weight.shape[1]), bias)
+    maps = [
+        Dense(np.ascontiguousarray(w.T, np.float64)[None, None], prod(x.shape[:-1]))
+        for w in (weight, sizes)
+        if w is not None
+    ]
+    more = {} if sizes is None else {"sizes": tuple(maps[1:]), "fuzz": ROUNDED}
+    return c.affine([x], maps[:1], (*x.shape[:-1], weight.shape[1]), bias, **more)
 
 
 OF_ATTRIBUTES, OF_OPERANDS = {"axes": INTS, "keepdims": ON}, {"keepdims": ON, "noop_with_empty_axes": FLAG}
@@ -282,4 +328,6 @@ def summed(c: Context, x: Value, axes: list[int], shape: Shape, mean: bool = Fal
     rank = len(x.shape)
     index = np.moveaxis(numbers(x.shape), axes, range(rank - len(axes), rank)).reshape(*shape, -1)
     total = c.affine([c.moved(index, x)], [Dense(np.ones((1, 1, 1, index.shape[-1])), prod(shape))], shape)
+    if not mean and axes == [rank - 1]:
+        c.builder.sums[total.node] = x.node, x.shape
     return scaled(c, total, 1 / index.shape[-1], fuzz=ROUNDED) if mean else total

@@ -34,6 +34,8 @@ class Builder:
         self._nodes: list[Affine | Activation | None] = [None]
         self._input_size, self._room = input_size, _MOST_NUMBERS
         self._only_real = False
+        # sums of values along the last axis, by their nodes; and nodes whose entries add up to one along it
+        self.sums, self.shares = dict[int, tuple[int, tuple[int, ...]]](), set[tuple[int, int]]()
 
     def only_real(self) -> None:
         """Say that nothing is known of what executions in float32 compute."""

@@ -16,13 +16,14 @@ from krelax.certificate.onnx.affine import (
     OF_ATTRIBUTES,
     OF_OPERANDS,
     ROUNDED,
+    add,
     computed,
     reduced,
     scaled,
     summed,
-    whole,
 )
 from krelax.certificate.onnx.builder import full
+from krelax.certificate.onnx.enclosures import fold
 from krelax.certificate.onnx.operator import (
     MANY,
     Context,
@@ -39,7 +40,7 @@ from krelax.errors import InputError, UnsupportedError
 
 @reads("Sum", "Mean", forms=[form(7, 1, MANY)])
 def _sum(c: Context) -> Tensor:
-    """Values first; constants are added up exactly, or the checker does not read them."""
+    """Values first; constants are added up by themselves."""
     operands = [c.given(i) for i in range(len(c.operands))]
     if c.version < 8 and len({x.shape for x in operands}) != 1:
         raise UnsupportedError("operands of different shapes before version 8 of the operator set")
@@ -47,12 +48,13 @@ def _sum(c: Context) -> Tensor:
     values = [x for x in operands if isinstance(x, Value)]
     if not values:
         raise UnsupportedError("operands that are all constant; fold them when exporting")
-    constants = [c.weight(i) for i, x in enumerate(operands) if not isinstance(x, Value)]
-    bias = reduce(lambda a, b: whole(operator.add, a, b), constants) if constants else None
+    constants = [c.factor(i) for i, x in enumerate(operands) if not isinstance(x, Value)]
     moved = [c.moved(np.broadcast_to(numbers(x.shape), shape), x) for x in values]
     if len({x.dtype for x in values}) != 1:
         raise InputError("operands of several types")
-    total = c.affine(moved, [Scale(np.ones(1))] * len(moved), shape, bias)
+    total = c.affine(moved, [Scale(np.ones(1))] * len(moved), shape)
+    if constants:
+        total = add(c, total, fold(c, lambda x: reduce(operator.add, x), constants, prod(shape) * len(constants)), 1)
     return scaled(c, total, 1 / len(operands), fuzz=ROUNDED) if c.call.op == "Mean" else total
 
 

@@ -8,14 +8,17 @@ from math import prod
 import numpy as np
 
 from krelax.certificate.kernel.activations import Power, Rule, Square
-from krelax.certificate.kernel.activations.exponential import Exp, Log
-from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
+from krelax.certificate.kernel.activations.exponential import Log, Share
+from krelax.certificate.kernel.activations.hyperbolic import Asin
+from krelax.certificate.kernel.activations.log_sum_exp import LogSumExp
+from krelax.certificate.kernel.activations.power import Sqrt
 from krelax.certificate.kernel.arithmetic import Floats
-from krelax.certificate.kernel.linear import Dense
-from krelax.certificate.onnx.activations import activation
-from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, add, reduced, scaled, summed
+from krelax.certificate.onnx import recognise
+from krelax.certificate.onnx.activations import absolute, activation
+from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, ROUNDED, add, reduced, scaled, summed
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
+    Attribute,
     Context,
     Tensor,
     Value,
@@ -28,7 +31,7 @@ from krelax.certificate.onnx.operator import (
     reads,
     real,
 )
-from krelax.certificate.onnx.products import products
+from krelax.certificate.onnx.products import products, reciprocal
 from krelax.errors import InputError, UnsupportedError
 
 
@@ -44,18 +47,18 @@ def _softmax(c: Context) -> Tensor:
 
 
 def _along(c: Context, x: Value, axis: int, logarithm: bool) -> Value:
-    """`1 / t` or `-log(t)`, where t is one and the sum of `exp(x_j - x_i)` over the others, beginning behind i."""
+    """`exp(min(u, 0))`, or u, which is x less the logarithm of the sum of exponentials."""
     index = np.moveaxis(numbers(x.shape), axis, -1)
-    n, one = x.shape[axis], np.ones(())
-    if n == 1:
-        total = scaled(c, c.moved(index, x), 0.0, one)
-    else:
-        others = index[..., (np.arange(n)[:, None] + np.arange(1, n)) % n]
-        own = np.broadcast_to(index[..., None], others.shape)
-        terms = _act(c, add(c, c.moved(others, x), c.moved(own, x), -1), Exp())
-        ones = Dense(np.ones((1, 1, 1, n - 1)), prod(index.shape))
-        total = c.affine([terms], [ones], index.shape, one)
-    result = scaled(c, _act(c, total, Log()), -1.0) if logarithm else _act(c, total, Reciprocal())
+    if x.shape[axis] == 1:
+        return scaled(c, x, 0.0, np.full((), 0.0 if logarithm else 1.0))
+    last = c.moved(index, x)
+    total = activation(c, last, LogSumExp(x.shape[axis]), index.shape[:-1])
+    repeated = c.moved(np.broadcast_to(numbers(total.shape)[..., None], index.shape), total)
+    result = add(c, last, repeated, -1)
+    if not logarithm:
+        result = _act(c, result, Share())
+        if axis == len(x.shape) - 1:
+            c.builder.shares.add((result.node, x.shape[axis]))
     return c.moved(np.moveaxis(numbers(result.shape), -1, axis), result)
 
 
@@ -117,6 +120,25 @@ def _of_channels(parameter: Floats, shape: Shape, repeats: int) -> Floats:
     return np.repeat(parameter, repeats).reshape(-1, *[1] * (len(shape) - 2))
 
 
+@reads("LpNormalization", forms=[form(7, 1, axis=integer(-1), p=Attribute("int", 2, frozenset({1, 2})))])
+def _lp_normalised(c: Context) -> Tensor:
+    x = c.value()
+    (axis,) = normal_axes([c.get("axis")], len(x.shape), True)
+    shape = tuple(1 if i == axis else n for i, n in enumerate(x.shape))
+    terms = absolute(c, x) if c.get("p") == 1 else _act(c, x, Square())
+    total = summed(c, terms, [axis], shape)
+    total = total if c.get("p") == 1 else _act(c, total, Sqrt())
+    return products(c, x, reciprocal(c, total))
+
+
+@reads("ReduceLogSum", forms=[form(7, 1, **OF_ATTRIBUTES), form(18, 1, 2, **OF_OPERANDS)])
+def _log_sum(c: Context) -> Tensor:
+    axes, shape = reduced(c)
+    total = summed(c, c.value(), axes, shape)
+    known = recognise.logarithm(c, total)
+    return _act(c, total, Log()) if known is None else known
+
+
 @reads("ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", forms=[
     form(7, 1, **OF_ATTRIBUTES), form(18, 1, 2, **OF_OPERANDS),
 ])  # fmt: skip
@@ -124,7 +146,29 @@ def _reduced(c: Context) -> Tensor:
     axes, shape = reduced(c)
     if not isinstance(c.operand(0), Value):
         raise UnsupportedError("a reduction of constants; fold it when exporting")
-    inner = Exp() if c.call.op == "ReduceLogSumExp" else Square()
-    total = summed(c, _act(c, c.value(), inner), axes, shape)
-    outer = {"ReduceL2": Sqrt(), "ReduceLogSumExp": Log()}.get(c.call.op)
-    return total if outer is None else _act(c, total, outer)
+    x, rank = c.value(), len(c.shape(0))
+    if c.call.op == "ReduceLogSumExp":
+        windows = np.moveaxis(numbers(x.shape), axes, range(rank - len(axes), rank)).reshape(*shape, -1)
+        return activation(c, c.moved(windows, x), LogSumExp(windows.shape[-1]), shape)
+    total = summed(c, _act(c, x, Square()), axes, shape)
+    return _act(c, total, Sqrt()) if c.call.op == "ReduceL2" else total
+
+
+@reads("Reciprocal", forms=[form(7, 1)])
+def _reciprocal(c: Context) -> Tensor:
+    return reciprocal(c, c.value())
+
+
+@reads("Log", forms=[form(7, 1)])
+def _logarithm(c: Context) -> Tensor:
+    x = c.value()
+    known = recognise.logarithm(c, x)
+    return _act(c, x, Log()) if known is None else known
+
+
+@reads("Acos", forms=[form(7, 1)])
+def _arc_cosine(c: Context) -> Tensor:
+    """`pi / 2 - asin(x)`; pi / 2 is off by less than its rounding."""
+    x = c.value()
+    c.builder.only_real()
+    return scaled(c, _act(c, x, Asin()), -1.0, np.array(np.pi / 2), fuzz=ROUNDED)

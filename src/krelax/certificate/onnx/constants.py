@@ -23,7 +23,6 @@ from krelax.certificate.onnx.operator import (
     broadcast,
     check_size,
     form,
-    integer,
     normal_axes,
     only,
     reads,
@@ -43,14 +42,8 @@ def _plain(c: Context, place: int) -> NDArray[Any]:
     return x
 
 
-@reads("DequantizeLinear", forms=[
-    form(10, 2, 3),
-    form(13, 2, 3, axis=integer(1)),
-    form(21, 2, 3, axis=integer(1), block_size=only(0)),
-    form(23, 2, 3, axis=integer(1), block_size=only(0), output_dtype=only(0)),
-])  # fmt: skip
-def _dequantised(c: Context) -> Wide:
-    """`(x - zero) * scale`: integers of 33 bits times float32 numbers are float64 numbers."""
+def dequantised_constant(c: Context) -> Wide:
+    """Of a constant: `(x - zero) * scale`: integers of 33 bits times float32 numbers are float64 numbers."""
     stored, scale = _plain(c, 0), c.constant(1, _SINGLE)
     zero = c.constant(2, stored.dtype)
     if scale is None or stored.dtype not in _STORED or (zero is not None and zero.shape != scale.shape):
@@ -107,9 +100,9 @@ _COMPARED: dict[str, Callable[..., Any]] = {
 _LOGIC: dict[str, Callable[..., Any]] = {"And": np.logical_and, "Or": np.logical_or, "Xor": np.logical_xor}
 
 
-@reads("GreaterOrEqual", "LessOrEqual", forms=[form(12, 2)])
-@reads("Equal", "Greater", "Less", forms=[form(7, 2)])
-def _compare(c: Context) -> Tensor:
+@reads("Equal", forms=[form(7, 2)])
+def compared(c: Context) -> Tensor:
+    """Constants, compared."""
     a, b = _plain(c, 0), _plain(c, 1)
     if a.dtype != b.dtype:
         raise InputError(f"operands of types {a.dtype} and {b.dtype}")
@@ -117,8 +110,9 @@ def _compare(c: Context) -> Tensor:
     return np.asarray(_COMPARED[c.call.op](a, b), np.bool_)
 
 
-@reads("And", "Or", "Xor", forms=[form(7, 2)])
-def _logic(c: Context) -> Tensor:
+@reads("Xor", forms=[form(7, 2)])
+def logic(c: Context) -> Tensor:
+    """Truths, joined."""
     a, b = (c.constant(i, _BOOL) for i in range(2))
     if a is None or b is None:
         raise InputError("an operand is missing")
@@ -126,8 +120,8 @@ def _logic(c: Context) -> Tensor:
     return np.asarray(_LOGIC[c.call.op](a, b), np.bool_)
 
 
-@reads("Not", forms=[form(7, 1)])
-def _not(c: Context) -> Tensor:
+def negated(c: Context) -> Tensor:
+    """The opposite of truths."""
     x = c.constant(0, _BOOL)
     if x is None:
         raise InputError("operand 0 is missing")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from krelax.certificate.onnx.operator import (
     Context,
     Tensor,
     Value,
+    Wide,
     broadcast,
     check_size,
     form,
@@ -34,22 +37,30 @@ def _matmul(c: Context) -> Tensor:
     if isinstance(a, Value) and isinstance(b, Value):
         return of_matrices(c, a, b)
     first = isinstance(c.given(0), Value)
-    x, weight = (c.value(0), c.weight(1)) if first else (c.value(1), c.weight(0))
+    x, weight = (c.value(0), c.factor(1)) if first else (c.value(1), c.factor(0))
     if prod(weight.shape[:-2]) != 1:
-        return _each(c, x, weight, first)
+        return _each(c, x, c.weight(int(first)), first)
     if first:
         return _stacked(c, x, weight)
+    turned_weight = _moved(weight, lambda w: w.T)
     if len(x.shape) < 2:
-        return _stacked(c, x, weight.T)
-    turned = _stacked(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), weight.T)
-    return turned if weight.ndim == 1 else c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)
+        return _stacked(c, x, turned_weight)
+    turned = _stacked(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), turned_weight)
+    return turned if len(weight.shape) == 1 else c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)
 
 
-def _stacked(c: Context, x: Value, weight: Floats) -> Value:
+def _moved(weight: Any, move: Callable[[Floats], Floats]) -> Any:
+    """A constant with its entries moved, an enclosure or not."""
+    if not isinstance(weight, Wide):
+        return move(weight)
+    return Wide(move(weight.numbers), weight.dtype, None if weight.error is None else move(weight.error))
+
+
+def _stacked(c: Context, x: Value, weight: Any) -> Value:
     """`x @ weight`; a vector is a matrix of one column, an axis that the product does not have."""
-    if weight.ndim != 1:
+    if len(weight.shape) != 1:
         return matrix(c, x, weight)
-    y = matrix(c, x, weight[:, None])
+    y = matrix(c, x, _moved(weight, lambda w: w[:, None]))
     return Value(y.node, y.shape[:-1], y.dtype)
 
 

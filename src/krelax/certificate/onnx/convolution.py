@@ -82,7 +82,7 @@ def _numbers_of(c: Context, name: str, default: int, count: int, least: int) -> 
     return given
 
 
-def _geometry(c: Context, kernel: Sequence[int], shape: Shape) -> list[tuple[Index, int, int]]:
+def geometry(c: Context, kernel: Sequence[int], shape: Shape) -> list[tuple[Index, int, int]]:
     """For every axis where its windows' entries lie, `(windows, kernel)`, and where its padding begins and ends."""
     rank = len(kernel)
     if len(shape) != rank + 2 or not rank or min(kernel) < 1:
@@ -130,7 +130,7 @@ def _steps(places: Index) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1, step)
 
 
-def _convolve(c: Context, x: Value, windows: Sequence[Index], weight: Floats, bias: Any) -> Value:
+def convolve(c: Context, x: Value, windows: Sequence[Index], weight: Floats, bias: Any) -> Value:
     """Products of windows with `weight`, `(groups, outputs, inputs, *kernel)`."""
     groups, outputs, inputs = weight.shape[:3]
     if x.shape[1] != groups * inputs or not weight.size:
@@ -153,7 +153,7 @@ def _convolve(c: Context, x: Value, windows: Sequence[Index], weight: Floats, bi
 
 _AUTO = text("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _WINDOW = {"auto_pad": _AUTO, "kernel_shape": INTS, "pads": INTS, "strides": INTS}
-_CONVOLUTION = {**_WINDOW, "dilations": INTS, "group": integer(1)}
+CONVOLUTION = {**_WINDOW, "dilations": INTS, "group": integer(1)}
 
 
 def _kernel(c: Context, parts: int) -> Any:
@@ -166,14 +166,14 @@ def _kernel(c: Context, parts: int) -> Any:
     return weight.reshape(groups, -1, *weight.shape[1:])
 
 
-@reads("Conv", forms=[form(7, 2, 3, **_CONVOLUTION)])
+@reads("Conv", forms=[form(7, 2, 3, **CONVOLUTION)])
 def _conv(c: Context) -> Tensor:
     x, weight = c.value(), _kernel(c, 0)
-    windows = [table for table, _, _ in _geometry(c, weight.shape[3:], x.shape)]
-    return _convolve(c, x, windows, weight, c.weight(2, optional=True))
+    windows = [table for table, _, _ in geometry(c, weight.shape[3:], x.shape)]
+    return convolve(c, x, windows, weight, c.weight(2, optional=True))
 
 
-@reads("ConvTranspose", forms=[form(7, 2, 3, **_CONVOLUTION, output_padding=INTS, output_shape=INTS)])
+@reads("ConvTranspose", forms=[form(7, 2, 3, **CONVOLUTION, output_padding=INTS, output_shape=INTS)])
 def _conv_transpose(c: Context) -> Tensor:
     x, weight = c.value(), _kernel(c, 0)
     kernel, rank = weight.shape[3:], weight.ndim - 3
@@ -187,7 +187,7 @@ def _conv_transpose(c: Context) -> Tensor:
         check_size((size, k))
         source = np.arange(size)[:, None] + before - np.arange(k) * d  # in steps of the stride
         windows.append(np.where(source % s == 0, source // s, -1))
-    return _convolve(c, x, windows, weight.swapaxes(1, 2), c.weight(2, optional=True))
+    return convolve(c, x, windows, weight.swapaxes(1, 2), c.weight(2, optional=True))
 
 
 def _transposed(c: Context, i: int, rank: int, whole: int, same: int) -> tuple[int, int]:
@@ -218,14 +218,14 @@ def _average_pool(c: Context) -> Tensor:
     x, kernel = c.value(), c.get("kernel_shape") or []
     if c.get("count_include_pad") and (c.get("ceil_mode") or c.get("auto_pad") != "NOTSET"):
         raise UnsupportedError("count_include_pad with ceil_mode or auto_pad, which readers take differently")
-    geometry, factor = _geometry(c, kernel, x.shape), np.ones(())
-    for (places, first, end), n in zip(geometry, x.shape[2:], strict=True):
+    axes, factor = geometry(c, kernel, x.shape), np.ones(())
+    for (places, first, end), n in zip(axes, x.shape[2:], strict=True):
         low, high = (first, end) if c.get("count_include_pad") else (0, n)
         count = ((places >= low) & (places < high)).sum(1)
         if not count.all():
             raise UnsupportedError("a window that lies wholly in the padding")
         factor = np.multiply.outer(factor, 1 / count)
-    summed = _convolve(c, x, [p for p, _, _ in geometry], np.ones((x.shape[1], 1, 1, *kernel)), None)
+    summed = convolve(c, x, [p for p, _, _ in axes], np.ones((x.shape[1], 1, 1, *kernel)), None)
     return scaled(c, summed, factor, fuzz=ROUNDED)
 
 
@@ -237,7 +237,7 @@ def _average_pool(c: Context) -> Tensor:
 def _max_pool(c: Context) -> Tensor:
     x, kernel = c.value(), c.get("kernel_shape") or []
     tables = []
-    for (places, _, _), n in zip(_geometry(c, kernel, x.shape), x.shape[2:], strict=True):
+    for (places, _, _), n in zip(geometry(c, kernel, x.shape), x.shape[2:], strict=True):
         inside = (places >= 0) & (places < n)
         if not inside.any(1).all():
             raise UnsupportedError("a window that lies wholly in the padding")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from krelax.certificate.kernel.activations import ELU, GELU, Power, Rule, Shrink, SiLU, Square, TanhGELU, Threshold
+from krelax.certificate.kernel.activations.exponential import Exp
+from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.onnx.activations import activation
+from krelax.certificate.onnx.affine import ROUNDED, scaled
 from krelax.certificate.onnx.operator import Context, Tensor, Value, form, reads, real, text
 from krelax.errors import UnsupportedError
 
@@ -64,9 +67,20 @@ def _shrink(c: Context) -> Tensor:
 def _power(c: Context) -> Tensor:
     """A power whose exponent is one constant, of any type."""
     exponent = c.operand(1)
+    if isinstance(exponent, Value) and not isinstance(c.operand(0), Value):
+        return _of_base(c, c.weight(0), exponent)
     if isinstance(exponent, Value) or exponent.size != 1 or exponent.ndim > len(c.value().shape):
         raise UnsupportedError("a power whose exponent is not one constant")
     number = float(exponent.item())
     if number in {0, 1} or not np.isfinite(number):
         raise UnsupportedError(f"a power of exponent {number:g}")
     return _made(c, Square() if number == 2 else Power(number))
+
+
+def _of_base(c: Context, base: Floats, x: Value) -> Value:
+    """`exp(log(base) x)`; logarithms are right but for a few units of rounding, unless they are nearly zero."""
+    if not (base > 0).all() or (np.abs(base - 1) < 2.0**-20).any():
+        raise UnsupportedError("a power of a constant that is not positive, or nearly one")
+    c.builder.only_real()
+    z = scaled(c, x, np.log(base), fuzz=ROUNDED, made_of=float(np.max(np.abs(np.log(base)))))
+    return activation(c, z, Exp(), z.shape)

@@ -27,6 +27,8 @@ _TYPES: dict[int, tuple[np.dtype[Any], str]] = {
     1: (np.dtype(np.float32), "float_data"),
     2: (np.dtype(np.uint8), "int32_data"),
     3: (np.dtype(np.int8), "int32_data"),
+    4: (np.dtype(np.uint16), "int32_data"),
+    5: (np.dtype(np.int16), "int32_data"),
     6: (np.dtype(np.int32), "int32_data"),
     7: (np.dtype(np.int64), "int64_data"),
     9: (np.dtype(np.bool_), "int32_data"),

@@ -37,11 +37,13 @@ class Value:
 
 @dataclass
 class Wide:
-    """A constant whose numbers, in float64, its element type need not hold: dequantised weights. It may be moved about
-    and be the constant factor or summand of something, and nothing else."""
+    """A constant that its element type need not hold: dequantised weights, and what is computed of constants. It is
+    within `error` of the numbers, in float64, or they are exact. It may be moved about, computed with, and be the
+    constant factor or summand of something, and nothing else."""
 
     numbers: NDArray[np.float64]
     dtype: np.dtype[Any]
+    error: NDArray[np.float64] | None = None
 
     @property
     def shape(self) -> Shape:
@@ -159,7 +161,7 @@ class Context:
         """An operand that must be there."""
         x = self.given(place)
         if isinstance(x, Wide):
-            raise UnsupportedError(f"operand {place}, a dequantised constant where it is no factor and no summand")
+            raise UnsupportedError(f"operand {place}, a constant beyond its type where it is no factor and no summand")
         return x
 
     def given(self, place: int) -> Tensor | Wide:
@@ -196,12 +198,24 @@ class Context:
             raise InputError(f"operand {place} of type {x.dtype}, not {' or '.join(map(str, types))}")
         return x
 
+    def factor(self, place: int, optional: bool = False) -> Any:
+        """A constant operand of the type of the others, in float64, or an enclosure; None only if it may be missing,
+        and is."""
+        wide = self.operands[place] if place < len(self.operands) else None
+        if not isinstance(wide, Wide) or wide.error is None:
+            return self.weight(place, optional)
+        if wide.dtype != self.dtype:
+            raise InputError(f"operand {place} of type {wide.dtype}, not {self.dtype}")
+        return wide
+
     def weight(self, place: int, optional: bool = False) -> Any:
         """A constant operand of the type of the others, in float64; None only if it may be missing, and is."""
         wide = self.operands[place] if place < len(self.operands) else None
         if isinstance(wide, Wide):
             if wide.dtype != self.dtype:
                 raise InputError(f"operand {place} of type {wide.dtype}, not {self.dtype}")
+            if wide.error is not None:
+                raise UnsupportedError(f"operand {place}, a computed constant that is rounded; fold it when exporting")
             return wide.numbers
         x = self.constant(place, self.dtype)
         if x is None and not optional:

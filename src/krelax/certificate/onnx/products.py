@@ -14,6 +14,7 @@ from krelax.certificate.kernel.activations import Power, Product, Square
 from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
 from krelax.certificate.kernel.linear import Dense, Index, Pick
 from krelax.certificate.kernel.network import Activation
+from krelax.certificate.onnx import recognise
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import Context, Value, broadcast, check_size, numbers
 from krelax.errors import InputError
@@ -23,13 +24,17 @@ def products(c: Context, a: Value, b: Value) -> Value:
     """Elementwise products, broadcast; of a value with itself they are squares."""
     if a.node == b.node and a.shape == b.shape:
         return Value(c.builder.add(Activation((a.node,), Square(), prod(a.shape))), a.shape, a.dtype)
+    if (known := recognise.gated(c, a, b)) is not None:
+        return known
     shape = broadcast(a.shape, b.shape)
     first, second = (np.broadcast_to(numbers(x.shape), shape) for x in (a, b))
     return _paired(c, a, first, b, second, shape)
 
 
 def reciprocal(c: Context, x: Value) -> Value:
-    """`1 / x`; of a square root at once."""
+    """`1 / x`; of a square root, or of one and an exponential, at once."""
+    if (known := recognise.reciprocal(c, x)) is not None:
+        return known
     root = c.builder.node(x.node)
     if isinstance(root, Activation) and isinstance(root.rule, Sqrt):
         return Value(c.builder.add(Activation(root.inputs, Power(-0.5), root.size)), x.shape, x.dtype)

@@ -20,13 +20,16 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     contraction,
     convolution,
     curves,
+    decisions,
     learned,
     moves,
+    quantised,
     recurrent,
     resize,
     shapes,
 )
 from krelax.certificate.onnx.builder import Builder, Interface
+from krelax.certificate.onnx.enclosures import folded, folds
 from krelax.certificate.onnx.graph import Call, Graph, parse
 from krelax.certificate.onnx.model import Model
 from krelax.certificate.onnx.operator import OPERATORS, Context, Operator, Tensor, Value, Wide
@@ -98,12 +101,30 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor 
     if len(set(names)) != len(names) or any(name in tensors for name in names):
         raise UnsupportedError("a name that is defined twice")
     operands = [tensors[name] if name else None for name in call.inputs]
-    results = operator.read(Context(builder, call, operands, graph.version, form))
+    _check_whole(call, operands)
+    context = Context(builder, call, operands, graph.version, form)
+    results = folded(context) if folds(context) else operator.read(context)
     several = results if isinstance(results, Sequence) else [results]
     for name, x in zip(call.outputs, several, strict=False):
         if name and x is not None:
             tensors[name] = x
             _compare(graph, name, x)
+
+
+# Operators that take truths which depend on the input.
+_TRUTHS = {"And", "Cast", "Expand", "Identity", "Not", "Or", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Where"}
+# Operators that take whole numbers which depend on the input, and keep them as they are.
+_WHOLE = {
+    "Cast", "Concat", "ConvInteger", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "MatMulInteger",
+    "MaxPool", "QLinearConv", "QLinearMatMul", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+def _check_whole(call: Call, operands: Sequence[Tensor | Wide | None]) -> None:
+    """Integers wrap around, so only some operators are read of them."""
+    kinds = {x.dtype.kind for x in operands if isinstance(x, Value)}
+    if ("b" in kinds and call.op not in _TRUTHS) or (kinds & set("iu") and call.op not in _WHOLE):
+        raise UnsupportedError("arithmetic of integers or truths that depend on the input")
 
 
 def _compare(graph: Graph, name: str, x: Tensor | Wide) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from krelax.certificate.kernel.activations import ReLU, Rule, Sigmoid, Tanh
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import add, matrix, scaled
+from krelax.certificate.onnx.enclosures import fold
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
@@ -19,6 +21,7 @@ from krelax.certificate.onnx.operator import (
     Context,
     Tensor,
     Value,
+    Wide,
     form,
     numbers,
     only,
@@ -35,7 +38,9 @@ _KINDS: dict[bytes, type[Rule]] = {b"Tanh": Tanh, b"Relu": ReLU}
 _DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 _INT32 = np.dtype(np.int32)
 
-State = tuple[Value | None, ...]
+# What depends on the input, a constant, or None for zero.
+Part = Value | Wide | Floats | None
+State = tuple[Part, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +55,16 @@ class _Weights:
     def size(self) -> int:
         return int(self.hidden.shape[1])
 
-    def recurrent(self, c: Context, h: Value | None, rows: slice = slice(None)) -> Value | Floats | None:
+    def recurrent(self, c: Context, h: Part, rows: slice = slice(None)) -> Part:
         """What some gates see of the state."""
-        bias = None if self.biases is None else self.biases[1][rows]
-        return bias if h is None else matrix(c, h, self.hidden[rows].T, bias)
+        bias, weight = None if self.biases is None else self.biases[1][rows], self.hidden[rows].T
+        if h is None or isinstance(h, Value):
+            return bias if h is None else matrix(c, h, weight, bias)
+        operands = [h, weight] if bias is None else [h, weight, bias]
+        made: Part = fold(
+            c, lambda x: x[0] @ x[1] + x[2] if len(x) > 2 else x[0] @ x[1], operands, prod(h.shape) * weight.size
+        )
+        return made
 
 
 _Step = Callable[[Context, Value, State], State]
@@ -70,7 +81,7 @@ def _lstm(w: _Weights) -> _Step:
             _act(c, _columns(c, gates, 3 * n, n), Tanh()),
         )
         let_in, let_out, keep = (_columns(c, opened, i * n, n) for i in range(3))
-        kept = None if cell is None else products(c, keep, cell)
+        kept = None if cell is None else _times(c, keep, cell)
         new = products(c, let_in, candidate)
         cell = new if kept is None else add(c, kept, new, 1)
         return products(c, let_out, _act(c, cell, Tanh())), cell
@@ -88,9 +99,9 @@ def _gru(w: _Weights, reset_behind: bool) -> _Step:
         update, reset = (_columns(c, opened, i * n, n) for i in range(2))
         if reset_behind:
             inner = w.recurrent(c, h, last)
-            through: Value | Floats | None = None if inner is None else _times(c, reset, inner)
+            through: Part = None if inner is None else _times(c, reset, inner)
         else:
-            through = w.recurrent(c, None if h is None else products(c, reset, h), last)
+            through = w.recurrent(c, None if h is None else _times(c, reset, h), last)
         candidate = _act(c, _plus(c, _columns(c, gates, 2 * n, n), through), Tanh())
         rest = scaled(c, candidate, -1.0) if h is None else add(c, h, candidate, -1)
         return (add(c, candidate, products(c, update, rest), 1),)
@@ -113,11 +124,11 @@ def _columns(c: Context, x: Value, start: int, size: int) -> Value:
     return c.moved(numbers(x.shape)[:, start : start + size], x)
 
 
-def _plus(c: Context, x: Value, other: Value | Floats | None) -> Value:
+def _plus(c: Context, x: Value, other: Part) -> Value:
     return x if other is None else add(c, x, other, 1)
 
 
-def _times(c: Context, x: Value, other: Value | Floats) -> Value:
+def _times(c: Context, x: Value, other: Value | Wide | Floats) -> Value:
     return products(c, x, other) if isinstance(other, Value) else scaled(c, x, other)
 
 
@@ -141,19 +152,20 @@ def _recurrent(c: Context) -> list[Tensor]:
     x = c.moved(numbers(x.shape).swapaxes(0, 1), x) if batch_first else x
     directions, kind = _DIRECTIONS[c.get("direction")], c.call.op
     weights = _weights(c, len(directions), x.shape[2])
-    _check_starts(c, x.shape[0])
+    _check_lengths(c, x.shape[0])
     outputs, last = list[Value](), list[State]()
-    for w, step, backwards in zip(weights, _steps(c, weights), directions, strict=True):
-        state: State = (None, None) if kind == "LSTM" else (None,)
+    for number, (w, step, backwards) in enumerate(zip(weights, _steps(c, weights), directions, strict=True)):
+        places = (5, 6) if kind == "LSTM" else (5,)
+        state: State = tuple(_start(c, p, number, (len(directions), x.shape[1], w.size), batch_first) for p in places)
         bias = None if w.biases is None else w.biases[0]
         every, found = matrix(c, x, w.inputs.T, bias), dict[int, Value]()
         for t in range(x.shape[0])[:: -1 if backwards else 1]:
             state = step(c, c.moved(numbers(every.shape)[t], every), state)
-            assert state[0] is not None
+            assert isinstance(state[0], Value)
             found[t] = state[0]
         outputs.append(_stacked(c, [found[t] for t in range(x.shape[0])], int(batch_first)))
         last.append(state)
-    states = [[s for state in last if (s := state[i]) is not None] for i in range(len(last[0]))]
+    states = [[s for state in last if isinstance(s := state[i], Value)] for i in range(len(last[0]))]
     whole = _stacked(c, outputs, 2 if batch_first else 1)
     return [whole, *(_stacked(c, each, int(batch_first)) for each in states)]
 
@@ -177,15 +189,25 @@ def _weights(c: Context, directions: int, inputs: int) -> list[_Weights]:
     return [_Weights(w[i], r[i], halves[i]) for i in range(directions)]
 
 
-def _check_starts(c: Context, times: int) -> None:
-    """Sequences are whole, and states begin with zero."""
+def _check_lengths(c: Context, times: int) -> None:
+    """Sequences are whole."""
     lengths = c.constant(4, _INT32)
     if lengths is not None and (lengths != times).any():
         raise UnsupportedError("sequences of several lengths")
-    for place in (5, 6):
-        start = c.weight(place, optional=True)
-        if start is not None and start.any():
-            raise UnsupportedError("a state that does not begin with zero")
+
+
+def _start(c: Context, place: int, number: int, shape: Shape, batch_first: bool) -> Part:
+    """The state of a direction at the beginning, `(batch, hidden)`; `shape` is that of all directions."""
+    if place >= len(c.operands) or c.operands[place] is None:
+        return None
+    x = c.operand(place)
+    wanted = (shape[1], shape[0], shape[2]) if batch_first else shape
+    if x.shape != wanted:
+        raise InputError(f"a state of shape {list(x.shape)}, not {list(wanted)}")
+    if isinstance(x, Value):
+        return c.moved(numbers(x.shape)[:, number] if batch_first else numbers(x.shape)[number], x)
+    start: Floats = c.weight(place).take(number, int(batch_first))
+    return start if start.any() else None
 
 
 def _steps(c: Context, weights: list[_Weights]) -> list[_Step]:

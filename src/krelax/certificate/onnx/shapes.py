@@ -86,7 +86,10 @@ def moves(*names: str, forms: Sequence[Form]) -> Callable[[Any], Any]:
                 return [c.moved(r, x) for r in result] if isinstance(result, list) else c.moved(result, x)
             if isinstance(x, Wide):
                 result = move(x.numbers)
-                return [Wide(r, x.dtype) for r in result] if isinstance(result, list) else Wide(result, x.dtype)
+                errors = None if x.error is None else move(x.error)
+                if isinstance(result, list):
+                    return [Wide(r, x.dtype, None if errors is None else errors[i]) for i, r in enumerate(result)]
+                return Wide(result, x.dtype, errors)
             return move(x)
 
         return reads(*names, forms=forms)(operator)
@@ -226,7 +229,7 @@ def _cast(c: Context) -> Tensor:
     x, to = c.operand(0), element_type(c.get("to") or 0)
     if not isinstance(x, Value):
         return _converted(x, to)
-    if to not in _FLOATS:
+    if to not in _FLOATS and not (to == np.int32 and x.dtype.kind in "iu"):
         raise UnsupportedError(f"a cast of what depends on the input to {to}; only float32 and float64 are supported")
     return Value(x.node, x.shape, to)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from krelax.certificate.kernel.activations.bounded import Atan, Erf, Softsign
 from krelax.certificate.kernel.activations.exponential import ELU, Exp, Log, Softplus
+from krelax.certificate.kernel.activations.hyperbolic import Asin, Atanh, Cosh, Sinh, Tan
 from krelax.certificate.kernel.activations.leaky_relu import LeakyReLU
 from krelax.certificate.kernel.activations.maximum import Maximum
 from krelax.certificate.kernel.activations.power import Power, Reciprocal, Sqrt, Square
@@ -11,7 +12,7 @@ from krelax.certificate.kernel.activations.product import Product
 from krelax.certificate.kernel.activations.relu import ReLU
 from krelax.certificate.kernel.activations.rule import Ends, Rule
 from krelax.certificate.kernel.activations.sigmoid import Sigmoid
-from krelax.certificate.kernel.activations.steps import Ceil, Floor, Round, Shrink, Sign, Threshold
+from krelax.certificate.kernel.activations.steps import Ceil, Floor, Quantise, Round, Shrink, Sign, Step, Threshold
 from krelax.certificate.kernel.activations.swish import GELU, HardSwish, Mish, SiLU, TanhGELU
 from krelax.certificate.kernel.activations.tanh import Tanh
 from krelax.certificate.kernel.activations.wave import Cos, Sin
@@ -36,6 +37,11 @@ RULES: dict[str, type[Rule]] = {
     "Softsign": Softsign,
     "Mish": Mish,
     "HardSwish": HardSwish,
+    "Sinh": Sinh,
+    "Cosh": Cosh,
+    "Tan": Tan,
+    "Asin": Asin,
+    "Atanh": Atanh,
     "Sin": Sin,
     "Cos": Cos,
     "Floor": Floor,
@@ -44,6 +50,8 @@ RULES: dict[str, type[Rule]] = {
     "Sign": Sign,
     "ThresholdedRelu": Threshold,
     "Shrink": Shrink,
+    "QuantizeLinear": Quantise,
+    "Greater": Step,
 }
 
 __all__ = [
@@ -51,16 +59,20 @@ __all__ = [
     "GELU",
     "RULES",
     "Ends",
+    "HardSwish",
     "LeakyReLU",
     "Maximum",
+    "Mish",
     "Power",
     "Product",
+    "Quantise",
     "ReLU",
     "Rule",
     "Shrink",
     "SiLU",
     "Sigmoid",
     "Square",
+    "Step",
     "Tanh",
     "TanhGELU",
     "Threshold",

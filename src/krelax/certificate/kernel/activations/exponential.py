@@ -26,6 +26,21 @@ class Exp(Curve):
         return np.log(np.maximum(slope, 0.0))
 
 
+class Share(Curve):
+    """`exp(min(z, 0))`."""
+
+    name, range, turns = "share", (0.0, 1.0), (0.0,)
+
+    def act(self, z: Floats) -> Floats:
+        return np.exp(np.minimum(z, 0.0))
+
+    def derivative(self, z: Floats, piece: int) -> Floats:
+        return np.zeros(np.shape(z)) if piece else np.exp(np.minimum(z, 0.0))
+
+    def stationary(self, slope: Floats, piece: int) -> Floats:
+        return np.zeros(np.shape(slope)) if piece else np.log(np.clip(slope, 0.0, 1.0))
+
+
 class Log(Curve):
     """`log(z)`, for positive numbers."""
 

@@ -16,7 +16,7 @@ from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 class Maximum(Rule):
     """The largest of `window` members; entries of the pre-activation come window by window."""
 
-    name, float32 = "maximum", True
+    name, float32, elementwise = "maximum", True, False
     window: int
 
     def _members(self, x: Array) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from krelax.certificate.kernel.activations.curve import Curve
 from krelax.certificate.kernel.activations.rule import Ends
-from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.kernel.arithmetic import Array, Floats
 
 
 class Square(Curve):
@@ -26,6 +26,9 @@ class Square(Curve):
 
     def stationary(self, slope: Floats, piece: int) -> Floats:
         return slope / 2
+
+    def factors(self, slope: Array) -> tuple[Array, Array]:
+        return 0.5 * slope, 0.5 * slope
 
 
 class Sqrt(Curve):

@@ -22,7 +22,11 @@ class Product(Rule):
     `f = slope z - coeff z0 z1` is linear in either operand, so its maximum over the box is at a corner.
     """
 
+    elementwise = False
     name, float32 = "product", True
+
+    def factors(self, slope: Array) -> tuple[Array, Array]:
+        return slope[:, 1::2], slope[:, 0::2]
 
     def interval(self, ends: Ends, float32: bool) -> Ends:
         """Where operands cannot have different signs, or equal ones, the product has one, however small it is."""

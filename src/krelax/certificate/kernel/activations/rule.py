@@ -25,11 +25,12 @@ class Rule:
     """One activation; a subclass says what is true of it. What stands here is right for most of them.
 
     `pieces` are the slopes for `z <= 0` and `z >= 0` of an activation that is linear there: then it is split at zero,
-    may stand in groups, and has lower lines given by fractions. None for others, which are split anywhere: a piece is
-    the same activation over what is left of its interval.
+    may stand in groups of any size, and has lower lines given by fractions. None for others, which are split anywhere:
+    a piece is the same activation over what is left of its interval. Pairs may be of all that are `elementwise`.
     """
 
     name: ClassVar[str]
+    elementwise: ClassVar[bool] = True  # whether it is a function of one entry of its pre-activation
     float32: ClassVar[bool] = False  # whether an error of its executions in float32 is known
 
     @property
@@ -40,6 +41,11 @@ class Rule:
     def obstacle(self) -> str | None:
         """Why nothing is known of its executions in float32; None if their error is known."""
         return None if self.float32 else f"{self.name}, whose executions are not known"
+
+    def factors(self, slope: Array) -> tuple[Array, Array] | None:
+        """Of an activation of degree two p and q with `act(z) - slope z = (z0 - p)(z1 - q) - p q`, where both operands
+        are z if it has one; None for others."""
+        return None
 
     def interval(self, ends: Ends, float32: bool) -> Ends:
         """The range of the activation, as it is or as float32 executes it."""

@@ -106,6 +106,36 @@ class Round(Floor):
         return np.rint(z), 0.0
 
 
+@dataclass(frozen=True)
+class Quantise(Jumping):
+    """Round, but no lower than `low` and no higher than `high`, which are whole numbers. Halves go to the even number.
+
+    What is rounded follows from quotients, of which executions in float32 may be on another side of a jump.
+    """
+
+    name = "quantise"
+    low: float
+    high: float
+
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
+        return np.clip(np.rint(z), self.low, self.high), 0.0
+
+    def corners(self, lower: Floats, upper: Floats) -> list[Corner]:
+        """Steps are alike, so only the first and the last jump between the ends count: from step k to step k + 1."""
+        first = np.maximum(np.ceil(lower - 0.5), self.low)
+        last = np.minimum(np.floor(upper - 0.5), self.high - 1)
+        found: list[Corner] = []
+        for k in (first, last):
+            at = np.clip(k, self.low, self.high - 1) + 0.5
+            there = (first <= last) & (lower <= at) & (at <= upper)
+            found += [(at, at - 0.5, 0.0, there & (lower < at)), (at, at + 0.5, 0.0, there & (at < upper))]
+        # the jump behind one that is the lower end, and the one before one that is the upper end
+        for at in (np.minimum(first + 1, self.high - 1) + 0.5, np.maximum(last - 1, self.low) + 0.5):
+            there = (lower < at) & (at < upper)
+            found += [(at, at - 0.5, 0.0, there), (at, at + 0.5, 0.0, there)]
+        return found
+
+
 class Sign(Jumping):
     name = "sign"
 
@@ -116,6 +146,21 @@ class Sign(Jumping):
         zero, inside = np.zeros(lower.shape), (lower <= 0) & (upper >= 0)
         sides = ((-1.0, lower < 0), (0.0, inside), (1.0, upper > 0))
         return [(zero, np.full(lower.shape, a), 0.0, inside & side) for a, side in sides]
+
+
+@dataclass(frozen=True)
+class Step(Jumping):
+    """1 above zero, 0 below, and at zero one of them."""
+
+    name = "step"
+    at: float = 0.0
+
+    def act(self, z: Floats) -> tuple[Floats, float | Floats]:
+        return np.where((z > 0) | ((z == 0) & (self.at == 1)), 1.0, 0.0), 0.0
+
+    def corners(self, lower: Floats, upper: Floats) -> list[Corner]:
+        zero = np.zeros(lower.shape)
+        return [(zero, zero, 0.0, (lower <= 0) & (upper >= 0)), (zero, zero + 1, 0.0, (lower <= 0) & (upper >= 0))]
 
 
 @dataclass(frozen=True)

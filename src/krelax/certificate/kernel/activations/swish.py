@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from math import erfc, inf, pi, sqrt
 
@@ -14,6 +16,7 @@ from krelax.certificate.kernel.arithmetic import Floats
 _ERFC = np.frompyfunc(erfc, 1, 1)
 _NODES, _SECANTS, _BESIDE = 4096, 2, 1e-5
 _FURTHEST = 740.0
+_GAIN, _CUBE = sqrt(2 / pi), 0.044715
 
 
 class Gated(Curve):
@@ -75,10 +78,28 @@ class GELU(Gated):
         return 0.5 * np.asarray(_ERFC(z / -sqrt(2.0)), dtype=np.float64)
 
 
+@dataclass(frozen=True)
 class TanhGELU(Gated):
-    """`z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2`."""
+    """`z (1 + tanh(gain (z + cube z^3))) / 2`, with constants near the published ones."""
 
-    name, turns, extrema = "tanh form of GELU", (-1.4185040087908284, 1.4185040087908284), (-0.7524614220710163,)
+    name = "tanh form of GELU"
+    gain: float = _GAIN
+    cube: float = _CUBE
+
+    @classmethod
+    def near(cls, gain: float, cube: float) -> TanhGELU | None:
+        """The form with these constants; None where its shape is not known."""
+        close = abs(gain - _GAIN) <= _GAIN / 128 and abs(cube - _CUBE) <= _CUBE / 128
+        return cls(gain, cube) if close else None
+
+    @cached_property
+    def turns(self) -> tuple[float, ...]:  # type: ignore[override]
+        turn = self._root(self._bend, 1.0, 2.0)
+        return (-turn, turn)
+
+    @cached_property
+    def extrema(self) -> tuple[float, ...]:  # type: ignore[override]
+        return (self._root(lambda z: float(self.derivative(np.asarray(z), 0)), -1.0, -0.5),)
 
     def act(self, z: Floats) -> Floats:
         return z * (0.5 + 0.5 * self._tanh(z))
@@ -86,11 +107,24 @@ class TanhGELU(Gated):
     def derivative(self, z: Floats, piece: int) -> Floats:
         t = self._tanh(z)
         z = np.clip(z, -1e6, 1e6)  # where t has long been 1
-        return 0.5 + 0.5 * t + 0.5 * z * (1 - t) * (1 + t) * sqrt(2 / pi) * (1 + 3 * 0.044715 * z * z)
+        return 0.5 + 0.5 * t + 0.5 * z * (1 - t) * (1 + t) * self.gain * (1 + 3 * self.cube * z * z)
+
+    def _tanh(self, z: Floats) -> Floats:
+        return np.tanh(self.gain * z * (1 + self.cube * z * z))
+
+    def _bend(self, z: float) -> float:
+        """A positive multiple of the second derivative, at positive numbers."""
+        t, steep = float(self._tanh(np.asarray(z))), self.gain * (1 + 3 * self.cube * z * z)
+        return 2 * steep + z * (6 * self.gain * self.cube * z - 2 * t * steep * steep)
 
     @staticmethod
-    def _tanh(z: Floats) -> Floats:
-        return np.tanh(sqrt(2 / pi) * z * (1 + 0.044715 * z * z))
+    def _root(function: Callable[[float], float], low: float, high: float) -> float:
+        """Where a function changes sign, by bisection."""
+        positive = function(low) > 0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if (function(middle) > 0) == positive else (low, middle)
+        return low
 
 
 class Mish(Gated):

@@ -1,0 +1,91 @@
+"""One verdict for each image about a region that is no ball: transformations, patches, few pixels, categories."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krelax.errors import InputError, UnsupportedError
+from krelax.network.graph import Network
+from krelax.problem.regions import Pixels, Spec, Transformed
+from krelax.run.certificates import Certificates
+from krelax.search.around import exact, radii_of
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
+from krelax.search.transformed import Surroundings
+from krelax.search.unions import AnyOf
+from krelax.search.verdict import Counterexample, Outcome, Verdict, combine
+
+if TYPE_CHECKING:
+    from krelax.run.certify import CertifyOptions
+
+_NO_CERTIFICATE = "certificates are about boxes of inputs, not about transformations, or several free pixels"
+
+
+def asked(
+    network: Network, image: NDArray[np.float32], label: int, spec: Spec, options: CertifyOptions
+) -> tuple[Network, Questions, Callable[[Counterexample], Counterexample]]:
+    """What is to be decided about an image: of which network, and what a counterexample to it is an input of.
+
+    Raises InputError where the region does not fit the image.
+    """
+    if options.norm != "linf":
+        raise UnsupportedError(f"--region with --norm {options.norm}; values may only vary in linf")
+    ends = None if options.clip is None else (exact(options.clip[0]), exact(options.clip[1]))
+    (radius,) = radii_of(options.eps, 1)
+    if not isinstance(spec, Transformed):
+        one = AnyOf(network, image, label, spec, radius, ends, options.scaling)
+        return network, one.questions(), lambda found: found
+    if isinstance(radius, tuple):
+        raise InputError("a transformed image has one radius; give --eps instead of --eps-file")
+    around = Surroundings(network, image, label, spec, radius, ends, options.scaling)
+    front, questions = around.asked()
+    return front, questions, around.counterexample
+
+
+def decide_image(
+    network: Network, image: NDArray[np.float32], label: int, spec: Spec, plan: Plan, options: CertifyOptions,
+    certificates: Certificates | None = None,
+) -> Outcome:  # fmt: skip
+    """Is an image classified as its label wherever it is in a region?
+
+    Sound: yes. What holds is proven for every place, choice and parameter; what is violated has an input of the model
+    that lies in the region, replayed.
+    Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, but for margins of about zero, several
+    pixels at once, and parameters and noise together.
+    """
+    front, questions, input_of = asked(network, image, label, spec, options)
+    began, outcomes = time.perf_counter(), list[Outcome]()
+
+    def report(i: int, outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if outcome.verdict is Verdict.VIOLATED:
+            raise _Enough
+
+    each = options.timeout if len(questions) == 1 else None
+    proofs, required = certificates is not None, None
+    if certificates is not None:
+        required, plan = certificates.required_margins(questions), certificates.provable(plan)
+    limit, device, deterministic = options.timeout, options.device, options.deterministic
+    with suppress(_Enough):
+        decide(front, questions, plan, report, limit, device, each, proofs, required, deterministic)
+    found = combine(outcomes, time.perf_counter() - began)
+    if found.counterexample is not None:
+        found = replace(found, counterexample=input_of(found.counterexample))
+    return found if len(questions) > 1 else replace(found, stages=outcomes[0].stages)
+
+
+def check_certificates(spec: Spec) -> None:
+    """Raises UnsupportedError for regions that no certificate is about."""
+    if isinstance(spec, Transformed) or (isinstance(spec, Pixels) and spec.count > 1):
+        raise UnsupportedError(f"{_NO_CERTIFICATE}; leave --certificates out")
+
+
+class _Enough(Exception):
+    """One counterexample answers for the image."""

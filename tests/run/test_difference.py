@@ -1,0 +1,139 @@
+"""What two networks are said to differ by is no less than they do, and no more than was found but for the accuracy."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.exact_cells import least_margin
+from tests.network.test_difference import side_by_side
+from tests.run.files import random_dense, save
+
+from krelax.errors import InputError
+from krelax.network.graph import Network
+from krelax.network.onnx import load_onnx
+from krelax.problem.images import Images
+from krelax.problem.scaling import Scaling
+from krelax.run.difference import DifferenceOptions, difference
+from krelax.run.journal import read_journal
+
+RNG = np.random.default_rng(0)
+EPS = Fraction(1, 8)
+
+
+def rounded(source: Path, target: Path, steps: float) -> None:
+    """A copy of a model whose weights are rounded to multiples of a part of the largest one."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(source))
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            unit = np.abs(values).max() / steps
+            tensor.CopyFrom(numpy_helper.from_array((np.round(values / unit) * unit).astype(np.float32), tensor.name))
+    onnx.save(model, str(target))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Network, Network]:
+    save(random_dense([2, 8, 8, 3], 3), tmp_path / "a.onnx")
+    rounded(tmp_path / "a.onnx", tmp_path / "b.onnx", 31)
+    return load_onnx(tmp_path / "a.onnx"), load_onnx(tmp_path / "b.onnx")
+
+
+def items(network: Network, count: int = 3) -> Images:
+    x = RNG.random((count, *network.input_shape)).astype(np.float32)
+    return Images(x, np.zeros(count, int))
+
+
+def largest(one: Network, other: Network, x: np.ndarray) -> Fraction:
+    """The largest difference of outputs around an item, exactly."""
+    low, high = (x.astype(np.float64).flatten() + s * float(EPS) for s in (-1, 1))
+    count = int(np.prod(one.output_shape))
+    rows = [sign * row for row in np.eye(count) for sign in (1, -1)]
+    network = side_by_side(one, other)
+    return max(-least_margin(network, low, high, [([row.tolist()], [0.0])]).value for row in rows)
+
+
+def test_certified_and_found_differences_enclose_the_exact_one(pair: tuple[Network, Network]) -> None:
+    data = items(pair[0])
+    found = difference(*pair, data, range(3), DifferenceOptions(EPS, clip=None, accuracy=Fraction(1, 20)))
+    for i, record in found.items():
+        exact = largest(*pair, data.images[i])
+        assert Fraction(record["certified"]) >= exact
+        # the models are executed in float32
+        assert Fraction(record["found"]) <= exact + Fraction(1, 10**5)
+        assert record["certified"] <= 1.05 * record["found"] * (1 + 1e-9)
+        assert record["reason"] == "found"
+
+
+def test_a_distance_is_kept_if_and_only_if_it_is_large_enough(pair: tuple[Network, Network]) -> None:
+    data = items(pair[0], 2)
+    exact = [largest(*pair, x) for x in data.images]
+    for factor, verdict in ((Fraction(11, 10), "holds"), (Fraction(9, 10), "violated")):
+        for i, value in enumerate(exact):
+            options = DifferenceOptions(EPS, value * factor, clip=None)
+            record = difference(*pair, data, range(i, i + 1), options)[i]
+            assert record["verdict"] == verdict
+            if verdict == "holds":
+                assert value <= Fraction(record["certified"]) <= value * factor * (1 + Fraction(1, 10**12))
+                continue
+            x = np.array(record["counterexample"]["x"], np.float32).reshape(pair[0].input_shape)
+            assert (abs(x - data.images[i]) <= float(EPS)).all()
+            ours, theirs = (np.asarray(n.replay(x), np.float64).flatten() for n in pair if n.replay is not None)
+            assert max(abs(ours - theirs)) > float(value * factor)
+
+
+def test_a_copy_differs_by_nothing(pair: tuple[Network, Network]) -> None:
+    record = difference(pair[0], pair[0], items(pair[0], 1), range(1), DifferenceOptions(EPS, clip=None))[0]
+    assert record["found"] == 0
+    assert record["certified"] <= 1e-12
+    assert record["reason"] == "found"
+
+
+def test_networks_of_other_structures_have_a_difference_too(pair: tuple[Network, Network], tmp_path: Path) -> None:
+    save(random_dense([2, 6, 3], 4), tmp_path / "c.onnx")
+    other, data = load_onnx(tmp_path / "c.onnx"), items(pair[0], 1)
+    record = difference(pair[0], other, data, range(1), DifferenceOptions(EPS, clip=None))[0]
+    exact = largest(pair[0], other, data.images[0])
+    assert exact <= Fraction(record["certified"]) <= exact * Fraction(12, 10)
+
+
+def test_pixels_are_normalised_for_both(pair: tuple[Network, Network]) -> None:
+    """Twice as much in the model's inputs is as much as half of the radius in pixels."""
+    data, scaling = items(pair[0], 1), Scaling((Fraction(0),), (Fraction(1, 2),))
+    half = DifferenceOptions(EPS / 2, clip=None, scaling=scaling, accuracy=Fraction(1, 100))
+    plain = DifferenceOptions(EPS, clip=None, accuracy=Fraction(1, 100))
+    doubled = Images(2 * data.images, data.labels)
+    ours = difference(*pair, data, range(1), half)[0]
+    theirs = difference(*pair, doubled, range(1), plain)[0]
+    assert ours["certified"] == pytest.approx(theirs["certified"], rel=0.03)
+
+
+def test_a_journal_keeps_what_is_known(pair: tuple[Network, Network], tmp_path: Path) -> None:
+    data, options = items(pair[0]), DifferenceOptions(EPS, Fraction(1), clip=None)
+    first = difference(*pair, data, range(2), options, journal=tmp_path / "run.jsonl")
+    seen: list[int] = []
+    again = difference(*pair, data, range(3), options, journal=tmp_path / "run.jsonl", resume=True,
+                       seen=lambda r: seen.append(r["index"]))  # fmt: skip
+    assert seen == [2]
+    assert all(again[i].items() >= first[i].items() for i in (0, 1))
+    header, records = read_journal(tmp_path / "run.jsonl")
+    assert (header["kind_of_run"], header["within"], len(records)) == ("difference", "1", 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"), [([3, 4, 3], "inputs of shapes"), ([2, 4, 2], "have 3 and 2 outputs")], ids=["inputs", "outputs"]
+)
+def test_networks_that_do_not_fit(pair: tuple[Network, Network], tmp_path: Path, sizes: list[int], says: str) -> None:
+    save(random_dense(sizes), tmp_path / "c.onnx")
+    with pytest.raises(InputError, match=says):
+        difference(pair[0], load_onnx(tmp_path / "c.onnx"), items(pair[0]), range(1), DifferenceOptions(EPS))
+
+
+def test_a_distance_is_positive() -> None:
+    with pytest.raises(InputError, match="above 0, got 0"):
+        DifferenceOptions(EPS, Fraction(0))
