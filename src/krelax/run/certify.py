@@ -126,6 +126,8 @@ def certify(
     Sound: yes. What holds is proven, what is violated has a counterexample that was replayed in the original model.
     Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, but for margins of exactly zero.
     """
+    if decide_images is decide_here:
+        check_device(options.device)
     plan = Plan.of(options.method)
     if options.region is not None and hints is not None:
         raise UnsupportedError("hints are about balls; leave them out, or the region")
