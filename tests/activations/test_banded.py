@@ -168,3 +168,14 @@ def test_what_is_not_finite_has_no_value() -> None:
     assert not value[0].isfinite()
     assert value[1].isfinite()
     assert not value[2].isfinite()
+
+
+@pytest.mark.parametrize("op", [Reciprocal(), Sqrt(), Exp()])
+def test_where_nothing_is_known_only_what_is_not_asked_has_a_value(op: Activation) -> None:
+    """Outside of the domain, or beyond overflow: infinite, and never no number."""
+    pairs = Banded(op, NORMALS, torch.tensor([[[1.0, -1.0, 1e3, 1.0, 1e3, 1e3, 1e3, 2e3]]]).double().flip(2))
+    slope = torch.tensor([[0.0, 1.0, 1.0], [0.0, 1.0, -1.0]]).double()[None, None]
+    coeff = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]).double()[None, None]
+    value = pairs.support(slope, coeff).value[0, 0]
+    assert not value.isnan().any()
+    assert 0 <= value[0] < 1e-290

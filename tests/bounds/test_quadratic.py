@@ -72,6 +72,13 @@ def test_bounds_are_never_above_exact_values(seed: int, kinks: bool, scale: floa
     assert Fraction(float(found.value[0, 0])) <= least
 
 
+def test_a_box_in_which_nothing_varies_is_bounded() -> None:
+    """With a clause of two margins, which is mixed to second order elsewhere: both are -0.75 there."""
+    one, at = torch.eye(2).double(), torch.tensor([0.5, -1]).double()
+    asked = bounder(forms([one, -one], torch.zeros(2).double()), at, at, [0, 0], [-2, 0.5])
+    assert float(asked.bound(at[:0][None], at[:0][None]).value) == pytest.approx(-0.75)
+
+
 def plain(bounder: Bounder, lower: Tensor, upper: Tensor, patch: pytest.MonkeyPatch) -> Tensor:
     """What bounds are without the second order."""
     with patch.context() as without:

@@ -69,6 +69,9 @@ FORMS: dict[str, tuple[list[NodeProto], list[str]]] = {
     "sigmoid, reciprocal": (_nodes("n = Neg(x)", "e = Exp(n)", "p = Add(e, 1)", "y = Reciprocal(p)"), ["Sigmoid"]),
     "softsign": (_nodes("b = Abs(x)", "p = Add(b, 1)", "y = Div(x, p)"), ["Softsign"]),
     "softsign, scaled": (_nodes("k = Mul(x, 2)", "b = Abs(k)", "p = Add(b, 1)", "y = Div(x, p)"), ["Softsign"]),
+    "softsign of a negative": (
+        _nodes("k = Mul(x, -0.5)", "b = Abs(k)", "p = Add(b, 1)", "y = Div(x, p)"), ["Softsign"]
+    ),
     "power of a base": (_nodes("y = Pow(2, x)"), ["Exp"]),
     "unit length": ([node("LpNormalization", "x", "y")], ["Square", "ReciprocalSqrt", "Product"]),
     "unit sum": ([node("LpNormalization", "x", "y", axis=0, p=1)], ["ReLU", "ReLU", "Reciprocal", "Product"]),
@@ -101,6 +104,10 @@ FORMS: dict[str, tuple[list[NodeProto], list[str]]] = {
     "square": (_nodes("c = Mul(x, cube)", "y = Mul(c, x)"), ["Square"]),
     "not swish": (_nodes("k = Add(x, 1)", "s = Sigmoid(x)", "y = Mul(k, s)"), ["Sigmoid", "Product"]),
     "not gelu": (_nodes("d = Div(x, sqrt2)", "e = Erf(d)", "f = Add(e, 2)", "y = Mul(x, f)"), ["Erf", "Product"]),
+    "not softsign": (
+        _nodes("k = Mul(x, -0.5)", "b = Abs(k)", "c = Mul(b, -0.5)", "p = Add(c, 1)", "y = Div(x, p)"),
+        ["ReLU", "ReLU", "Reciprocal", "Product"],
+    ),
     "not softplus": (_nodes("e = Exp(x)", "p = Add(e, 2)", "y = Log(p)"), ["Exp", "Log"]),
     "not hard swish": (_nodes("a = Add(x, 2)", "c = Clip(a, 0, 6)", "y = Mul(x, c)"), ["ReLU", "ReLU", "Product"]),
 }  # fmt: skip

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from onnx import ModelProto, numpy_helper
 from tests.network.cases import agrees
 from tests.network.quantised import QUANTISED
+from tests.run.files import save
 from torch import Tensor, nn
 
+from krelax.certificate.onnx.reader import read_network
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.constants import Constant
+from krelax.network.onnx import load_onnx
 from krelax.network.quantised import on_grid
 from krelax.network.torch import from_torch
 
@@ -20,6 +25,18 @@ from krelax.network.torch import from_torch
 @pytest.mark.parametrize("name", QUANTISED)
 def test_onnx_runtime_agrees(name: str, tmp_path: Path) -> None:
     agrees(QUANTISED[name], tmp_path)
+
+
+def test_sums_that_int32_may_not_hold_are_refused(tmp_path: Path) -> None:
+    """A shift near its largest number, and a product more: by krelax, and by the checker."""
+    model = ModelProto()
+    model.CopyFrom(QUANTISED["QLinearConv"])
+    (shift,) = (t for t in model.graph.initializer if t.name == "b")
+    shift.CopyFrom(numpy_helper.from_array(np.array([2**31 - 1, 0], np.int32), "b"))
+    with pytest.raises(UnsupportedError, match="int32"):
+        load_onnx(save(model, tmp_path / "m.onnx"))
+    with pytest.raises(UnsupportedError, match="int32"):
+        read_network(model.SerializeToString())
 
 
 class Faked(nn.Module):

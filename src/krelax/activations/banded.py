@@ -75,7 +75,7 @@ class Banded(Together):
         flat = (t.flatten(0, 1).double().contiguous().cpu().numpy() for t in (slope, coeff))
         found, shape = support(self._bands(), *flat), slope.shape[:2]
         value, z, a = (torch.from_numpy(t).to(slope).unflatten(0, shape) for t in (found.value, found.z, found.a))
-        return Support(value if slope.dtype != PROOF else value.minimum(self._alone(slope, coeff)), z, a)
+        return Support(value if slope.dtype != PROOF else value.fmin(self._alone(slope, coeff)), z, a)
 
     def hull(self) -> BandHull:
         from krelax.hull.bands import BandHull
@@ -90,7 +90,8 @@ class Banded(Together):
         lower, upper = -self.bounds[..., [1, 3]], self.bounds[..., [6, 4]]
         by_query = (t.permute(0, 3, 1, 2) for t in (slope, coeff))
         value = self.op.relax(lower, upper).support(*by_query).value.permute(0, 2, 3, 1)
-        size = slope.abs() * self.magnitude.unsqueeze(-1) + coeff.abs() * self.reach.unsqueeze(-1)
+        size = slope.abs() * self.magnitude.unsqueeze(-1)
+        size = size + torch.where(coeff == 0, 0.0, coeff.abs() * self.reach.unsqueeze(-1))
         return (value + _ULPS * torch.finfo(size.dtype).eps * size).sum(2)
 
     def _bands(self) -> Bands:

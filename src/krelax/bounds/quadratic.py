@@ -53,7 +53,7 @@ class Products:
         """What an activation adds to its band, if it is of degree two, and its factors are not too many numbers. The
         first of its symbols, of which there is `room` for so many, is number `before`."""
         points = relaxation.op.factors(band.slope)
-        if points is None:
+        if points is None or not varied:
             return None
         half = half_widths(band, room)[0].flatten(1)
         if varied * varied * (varied + half.shape[1]) > _MOST:

@@ -119,9 +119,9 @@ def _less(r: Reader, position: int, zero: int, columns: bool = False, kernel: bo
     return compose.scale_shift(r.builder, x, None, -point) if bool((point.value != 0).any()) else x
 
 
-def _room(terms: int) -> None:
-    """Raises UnsupportedError for sums of products of two bytes that int32 might not hold."""
-    if terms * 2**16 >= 2**31:
+def _room(terms: int, besides: float = 0.0) -> None:
+    """Raises UnsupportedError for sums of products of two bytes, and of a number besides, that int32 might not hold."""
+    if terms * 2**16 + besides >= 2**31:
         raise UnsupportedError(f"sums of {terms} products in int32, which may overflow")
 
 
@@ -133,7 +133,7 @@ def _convolved(r: Reader, weight: int, zeros: tuple[int, int], bias: Constant | 
     groups, shape = r.attribute("group"), r.shape(weight)
     if groups < 1 or r.shape()[1] != shape[1] * groups or shape[0] % groups:
         raise InputError(f"{r.shape()[1]} channels in {groups} groups for a kernel of shape {list(shape)}")
-    _room(prod(shape[1:]))
+    _room(prod(shape[1:]), 0.0 if bias is None else float(bias.value.abs().max()))
     w = geometry.window(r, shape[2:])
     layout = {"stride": w.stride, "before": w.before, "after": w.after, "dilation": w.dilation}
     return compose.convolution(r.builder, x, kernel, bias, groups=groups, **layout)

@@ -291,7 +291,7 @@ def quotient(builder: Builder, a: int, b: int) -> int | None:
     if inside is None or not above.through_zero or not _is(below.shift, 1.0):
         return None
     k = _same(builder, above, inside)
-    if k is None or not bool((k * below.factor).value > 0):
+    if k is None or not bool(below.factor.value > below.factor.errors()):
         return None
     size = below.factor * abs(k)
     return _made(builder, Softsign(), above.x, size, above.factor / size, builder.shape(a))

@@ -68,13 +68,16 @@ class Enclosure:
     def __matmul__(self, other: Enclosure) -> Enclosure:
         a, b = self, other
         terms = a.near.shape[-1]
-        rounded = 2 * (terms + 2) * (_UNIT * (abs(a.near) @ abs(b.near)) + _TINY)
-        return self._made(a.near @ b.near, abs(a.near) @ b.error, a.error @ (abs(b.near) + b.error), size=rounded)
+        rounded, long = 2 * (terms + 2) * (_UNIT * (abs(a.near) @ abs(b.near)) + _TINY), 1 + 4 * terms * _UNIT
+        errors = abs(a.near) @ b.error, a.error @ (abs(b.near) + b.error)
+        return self._made(a.near @ b.near, *(long * error for error in errors), size=rounded)
 
     def sum(self, axis: tuple[int, ...]) -> Enclosure:
         terms = prod(self.near.shape[a] for a in axis)
         return self._made(
-            self.near.sum(axis), self.error.sum(axis), size=2 * (terms + 1) * _UNIT * abs(self.near).sum(axis)
+            self.near.sum(axis),
+            (1 + 4 * terms * _UNIT) * self.error.sum(axis),
+            size=2 * (terms + 1) * _UNIT * abs(self.near).sum(axis),
         )
 
     def maximum(self, other: Enclosure) -> Enclosure:

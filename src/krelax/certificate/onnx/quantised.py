@@ -136,8 +136,8 @@ def _less(c: Context, place: int, zero: int, each: str = "") -> Value | Floats:
     return x.astype(np.float64) - point
 
 
-def _check_room(terms: int) -> None:
-    if terms << 16 >= 1 << 31:
+def _check_room(terms: int, besides: float = 0.0) -> None:
+    if (terms << 16) + besides >= 1 << 31:
         raise UnsupportedError(f"sums of {terms} products, which int32 may not hold")
 
 
@@ -147,7 +147,7 @@ def _convolved(c: Context, place: int, zeros: tuple[int, int], bias: Any) -> Val
         raise UnsupportedError("a convolution of other than an image and a constant kernel")
     if c.get("kernel_shape") not in (None, list(weight.shape[2:])) or groups < 1 or weight.shape[0] % groups:
         raise InputError(f"{groups} groups and kernel_shape {c.get('kernel_shape')} for {list(weight.shape)}")
-    _check_room(prod(weight.shape[1:]))
+    _check_room(prod(weight.shape[1:]), 0.0 if bias is None else float(abs(bias).max(initial=0.0)))
     kernel = weight.reshape(groups, -1, *weight.shape[1:])
     windows = [table for table, _, _ in geometry(c, kernel.shape[3:], x.shape)]
     return convolve(c, x, windows, kernel, bias)

@@ -275,7 +275,7 @@ def quotient(c: Context, a: Value, b: Value) -> Value | None:
     above, below = line_of(c, a.node), line_of(c, b.node)
     inside = _of_absolute(c, below.x)
     k = None if inside is None else _factor(c, above, inside)
-    if k is None or above.shift or below.shift != 1 or not below.exact or k * below.factor <= 0:
+    if k is None or above.shift or below.shift != 1 or not below.exact or below.factor <= 0:
         return None
     size = below.factor * abs(k)
     return _made(c, Softsign(), above.x, size, above.factor / size, a)
