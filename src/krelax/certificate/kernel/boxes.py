@@ -38,12 +38,13 @@ def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
     cuts = min(_MOST_CUTS, _FEW_CUTS + len(boxes.cut))
     shares: Iterator[Floats | None] = repeat(None) if boxes.weights is None else iter(boxes.weights / UNIT)
     leaves, waiting, worst = zip(leaves_of_boxes(boxes, root), shares, strict=False), list[_Leaf](), np.inf
-    portion = _portion(context)
+    portion = portion_of(context)
     while part := waiting[:portion] or list(islice(leaves, portion)):
         del waiting[:portion]
         lower, upper = (np.array(side) for side in zip(*(box for box, _ in part), strict=True))
         weights = None if boxes.weights is None else np.array([w for _, w in part])
-        margins = _in_boxes(context, Region(lower, upper), weights, weakest)
+        offsets = np.broadcast_to(context.offsets, (len(part), len(context.offsets)))
+        margins = in_boxes(context, Region(lower, upper), offsets, weights, weakest)
         failed = np.flatnonzero(~(margins > 0) & (lower < upper).any(1))
         if len(failed) > cuts:
             return float(margins.min())
@@ -79,7 +80,7 @@ def behind_bottleneck(context: Context, width: int, outputs: int) -> tuple[Conte
     return replace(context, bounds=LayerBounds.of(behind, region, bounds.ar, False)), node
 
 
-def _portion(context: Context) -> int:
+def portion_of(context: Context) -> int:
     """How many boxes to look at together, if every neuron leaves a gap between its lines."""
     network = context.network
     return max(1, _FORMS * context.portion // (network.size(0) + int(network.offsets[-1])))
@@ -93,14 +94,15 @@ def _halves(box: Box, root: Box) -> tuple[Box, Box]:
     return (lower, np.where(at, middle, upper)), (np.where(at, middle, lower), upper)
 
 
-def _in_boxes(context: Context, boxes: Region, weights: Floats | None, weakest: Weakest) -> Floats:
-    """What is proven of the weakest clause in each box, each form by the better rule, or to second order."""
+def in_boxes(context: Context, boxes: Region, constants: Floats, weights: Floats | None, weakest: Weakest) -> Floats:
+    """What is proven of the weakest clause in each box, each form by the better rule, or to second order; `constants`,
+    `(regions, margins)`, are added to the forms."""
     here, pushed = _derived(context, boxes)
     count, last = len(here.rows), len(here.network.nodes) - 1
     values = np.empty(len(boxes.lower) * count)
     for batch in here.batches(len(values)):
         regions, form = np.divmod(np.arange(batch.start, batch.stop), count)
-        rows, offsets = here.rows[form], here.offsets[form]
+        rows, offsets = here.rows[form], constants[regions, form]
         rows = rows if weights is None else rows * weights[regions]
         found = np.maximum(*(bound_forms(here, last, rows, offsets, p, regions) for p in (False, True)))
         open_ = np.flatnonzero(~(found > 0))
