@@ -45,7 +45,7 @@ def groups(instance: Instance, queries: Queries, index: Tensor) -> list[Tensor]:
         return []
     vary, kind = divisible(instance.region.select(index)).unique(dim=0, return_inverse=True)
     parts = (index[kind == k] for k in range(len(vary)) if 0 < _FEWER * int(vary[k].sum()) <= neurons)
-    return [part for part in parts if len(part) > 1 and fits(instance.select(part[:1]))]
+    return [part for part in parts if len(part) and fits(instance.select(part[:1]))]
 
 
 def close(instance: Instance, queries: Queries, effort: Together) -> tuple[Tensor, Cuts]:
