@@ -92,12 +92,15 @@ def test_questions_that_stay_open_are_left_to_others(network: Network) -> None:
 def test_a_look_is_for_several_questions_in_which_few_inputs_vary(network: Network) -> None:
     about = about_specification(network, specification(network, asked(network, ROOM)))
     instance = Instance.of(network, about.region.to(torch.float64))
-    assert [len(part) for part in groups(instance, about.queries, torch.arange(COUNT))] == [COUNT]
-    assert groups(instance, about.queries, torch.arange(1)) == []
+    assert [len(part) for part in groups(instance, about.queries, torch.arange(COUNT), Together())] == [COUNT]
+    assert groups(instance, about.queries, torch.arange(1), Together()) == []
+    assert groups(instance, about.queries, torch.arange(COUNT), Together(most=3)) == []
     first = about.region.upper.clone()
     first[: COUNT // 2, :, 0] = about.region.lower[: COUNT // 2, :, 0]  # one input of half of them does not vary
     other = replace(instance, region=replace(instance.region, upper=first.to(instance.region.upper)))
-    assert sorted(len(part) for part in groups(other, about.queries, torch.arange(COUNT))) == [COUNT // 2] * 2
+    assert (
+        sorted(len(part) for part in groups(other, about.queries, torch.arange(COUNT), Together())) == [COUNT // 2] * 2
+    )
 
 
 def test_certificates_of_many_questions_are_small_and_accepted(whole: Certificate, data: bytes, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def _together(run: Run, instance: Instance, effort: Together) -> None:
     def work(index: Tensor) -> tuple[Tensor, Cuts]:
         return close(instance.select(index), run.queries.select(index), effort)
 
-    asked = groups(instance, run.queries, run.remaining())
+    asked = groups(instance, run.queries, run.remaining(), effort)
     for index, (margins, cuts) in _batches(run, instance, effort.name, effort.questions, work, asked):
         for place, (i, margin) in enumerate(zip(index.tolist(), margins.tolist(), strict=True)):
             if margin > 0:

@@ -7,12 +7,10 @@ the boxes of hundreds of questions go through the network together.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
 
-from krelax.activations import Activation
 from krelax.bounds.boxed import Bounder, Bounds, alike, divisible, fits
 from krelax.bounds.instance import Instance
 from krelax.problem.queries import Queries
@@ -20,8 +18,6 @@ from krelax.problem.region import Box, middle
 from krelax.proof.cuts import Cuts
 from krelax.search.boxes import Boxes, cut, score
 
-# Forms pay where so many times fewer inputs vary than there are neurons, which others would bound one by one.
-_FEWER = 8
 # How many boxes tell how many go through the network at a time.
 _FIRST = 4
 # So many symbols of neurons: what they would bring, cuts do for less.
@@ -38,13 +34,13 @@ class Together:
     name: str = "together"
 
 
-def groups(instance: Instance, queries: Queries, index: Tensor) -> list[Tensor]:
-    """Those of the questions `index` that are worth a look, in groups of which the same inputs vary."""
-    neurons = sum(prod(n.shape) for n in instance.network.nodes if isinstance(n.op, Activation))
+def groups(instance: Instance, queries: Queries, index: Tensor, effort: Together) -> list[Tensor]:
+    """Those of the questions `index` that are worth a look, in groups of which the same inputs vary: so few that there
+    may be a box for each pair of them."""
     if len(index) < 2 or not isinstance(instance.region, Box) or not alike(queries):
         return []
     vary, kind = divisible(instance.region.select(index)).unique(dim=0, return_inverse=True)
-    parts = (index[kind == k] for k in range(len(vary)) if 0 < _FEWER * int(vary[k].sum()) <= neurons)
+    parts = (index[kind == k] for k in range(len(vary)) if 0 < int(vary[k].sum()) ** 2 <= effort.most)
     return [part for part in parts if len(part) and fits(instance.select(part[:1]))]
 
 

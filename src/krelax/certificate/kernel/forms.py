@@ -75,6 +75,11 @@ class PushedForms:
         if self._inputs > self._most:
             self._known = None
 
+    @property
+    def count(self) -> int:
+        """How many symbols there are so far."""
+        return self._count
+
     def interval(self, ar: Arithmetic, node: int) -> Ends | None:
         """What is known of the entries of a node; None if forms would take too much memory."""
         return None if self._known is None else self._known[node].interval(ar)
