@@ -24,7 +24,7 @@ from krelax.network.pooling import Window, max_pool
 from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.boxes import Boxes, BoxResult, InputSplitting, Splitting, _cut
+from krelax.search.boxes import Boxes, BoxResult, InputSplitting, Splitting, cut
 
 GRID = 2.0**-6
 
@@ -168,7 +168,7 @@ def test_pieces_cover_their_box(times: int) -> None:
     upper[:5, 0] = torch.nextafter(lower[:5, 0], upper[:5, 0])
     none = torch.zeros(20, dtype=torch.long)
     boxes = Boxes(none, torch.zeros(20), lower, upper, none)
-    pieces, stuck = _cut(boxes, torch.rand(20, 3, generator=generator), times)
+    pieces, stuck = cut(boxes, torch.rand(20, 3, generator=generator), times)
     assert not stuck
     groups = zip(pieces.lower.split(2**times), pieces.upper.split(2**times), strict=True)
     for low, up, (lows, ups) in zip(lower, upper, groups, strict=True):

@@ -1,4 +1,4 @@
-"""Bounds of one question over many boxes at a time: zonotopes for what lies inside, a backward pass for the margins.
+"""Bounds of questions over many boxes at a time: zonotopes for what lies inside, a backward pass for the margins.
 
 Where few inputs vary, pushing affine forms (`krelax.bounds.forms`) forward is far cheaper than a backward pass for
 every neuron. Every neuron that is not exact adds a symbol.
@@ -10,6 +10,7 @@ to the inputs that made its neuron inexact.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -54,6 +55,11 @@ class Bounds:
     blame: Tensor
     weights: Tensor | None
 
+    @classmethod
+    def join(cls, parts: Sequence[Bounds]) -> Bounds:
+        """What is known over boxes and others, where no weights are."""
+        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("value", "slopes", "blame")), None)
+
     def select(self, index: Tensor) -> Bounds:
         """What is known over some of the boxes."""
         weights = None if self.weights is None else self.weights[index]
@@ -61,14 +67,16 @@ class Bounds:
 
 
 class Bounder:
-    """Bounds one question, `queries` with a batch of one, over boxes inside the region of `instance`.
+    """Bounds questions over boxes inside the regions of `instance`: one, or several that are `alike`.
 
     Boxes are given by their faces in the inputs that vary, `(boxes, varied)`; `varied` are the flat indices of those.
-    An input whose faces have no number between them is part of the error: decimals are enclosed so.
+    An input whose faces have no number between them is part of the error: decimals are enclosed so. Boxes have at most
+    `symbols`, beside those of the inputs.
     """
 
-    def __init__(self, instance: Instance, queries: Queries) -> None:
-        self._instance, queries = instance, queries.distinct()[0]
+    def __init__(self, instance: Instance, queries: Queries, symbols: float = torch.inf) -> None:
+        self._most = symbols
+        self._instance, queries = instance, queries if alike(queries) else queries.distinct()[0]
         self._network, region = instance.network, instance.region
         self._clause = queries.clause[0]
         self._rows, self._offsets = (t[:, self._clause.argsort()] for t in (queries.rows, queries.offsets))
@@ -80,7 +88,7 @@ class Bounder:
             self._members = (self._clause == numbers[:, None]).to(queries.rows)
             self._offsets = queries.offsets.new_zeros(1, queries.clauses)
             self._table = _members_of(self._clause, queries.clauses)
-        self._faces = region.lower.flatten(), region.upper.flatten()
+        self._faces = region.lower.flatten(1), region.upper.flatten(1)
         self.varied = varied(region)
         self._absolute = [absolutes(n.op) for n in self._network.nodes]
         self._last_use = {j: i for i, node in enumerate(self._network.nodes) for j in node.inputs}
@@ -94,31 +102,34 @@ class Bounder:
 
     def points(self, x: Tensor) -> Tensor:
         """Inputs `(n, *input_shape)` from the entries that vary, `(n, varied)`."""
-        return self._completed(x, self._faces[0])
+        return self._completed(x, self._faces[0][:1])
 
     def _completed(self, x: Tensor, others: Tensor) -> Tensor:
         full = others.expand(len(x), -1).index_copy(1, self.varied, x)
         return full.reshape(-1, *self._network.input_shape)
 
-    def bound(self, lower: Tensor, upper: Tensor) -> Bounds:
-        """Bounds over every box. Raises OutOfTime at the instance's deadline, and `until` then, on the clock of
-        `krelax.watch.now`."""
-        boxes = Box(self._completed(lower, self._faces[0]), self._completed(upper, self._faces[1]))
+    def bound(self, lower: Tensor, upper: Tensor, question: Tensor | None = None) -> Bounds:
+        """Bounds over every box; of several questions, with the number of that which each is about, `(boxes,)`. Raises
+        OutOfTime at the instance's deadline, and `until` then, on the clock of `krelax.watch.now`."""
+        own = slice(0, 1) if question is None else question
+        boxes = Box(*(self._completed(x, face[own]) for x, face in zip((lower, upper), self._faces, strict=True)))
         bounds, witness, form, shares, products = self._forward(boxes)
-        rows, weights = self._rows, None
+        rows, offsets, weights = self._rows[own], self._offsets[own], None
         if self._members is not None:
             weights = shared_weights(form.centre, form.symbols, form.error, self._clause)
             rows = self._members * (weights / UNIT).unsqueeze(1)
-        found = self._margins(form, shares, rows, weights)
-        rows, offsets = (t.expand(len(boxes), *t.shape[1:]) for t in (rows, self._offsets))
+        found = self._margins(form, shares, rows, offsets, weights)
+        rows, offsets = (t.expand(len(boxes), *t.shape[1:]) for t in (rows, offsets))
         asked = outputs(self._network, rows, offsets)
         backward = lower_bound(self._network, boxes, asked, witness, bounds)
         found.value = torch.maximum(found.value, backward)
         if products and not bool((found.value > 0).all()):
-            self._second_order(found, form, shares, products)
+            self._second_order(found, form, shares, products, (rows, offsets))
         return found
 
-    def _second_order(self, found: Bounds, output: Form, shares: Tensor, products: list[Products]) -> None:
+    def _second_order(
+        self, found: Bounds, output: Form, shares: Tensor, products: list[Products], asked: tuple[Tensor, Tensor]
+    ) -> None:
         """Better bounds of clauses that are open, if what products are beyond lines makes them better, and the weights
         that they are of. Boxes with few open clauses come first, and no more than can be done quickly."""
         open_ = ~(found.value > 0)
@@ -130,7 +141,7 @@ class Bounder:
         if not len(box):
             return
         place = self._table[clause]
-        margins = self._rows_of(output, box, place.clamp(min=0))
+        margins = self._rows_of(output, box, place.clamp(min=0), *asked)
         given = torch.full(place.shape, float(UNIT), dtype=margins.centre.dtype, device=place.device)
         if found.weights is not None:
             given = torch.where(place >= 0, found.weights[box].gather(1, place.clamp(min=0)), 0.0)
@@ -143,7 +154,7 @@ class Bounder:
             row, member = (place >= 0).nonzero(as_tuple=True)
             found.weights[box[row], place[row, member]] = weights[row, member]
 
-    def _rows_of(self, output: Form, box: Tensor, place: Tensor) -> Rows:
+    def _rows_of(self, output: Form, box: Tensor, place: Tensor, rows: Tensor, offsets: Tensor) -> Rows:
         """The forms of margins, `(rows, members)` of them, each over one of the boxes."""
         centre, symbols, error, size = (
             t.flatten(k)[box]
@@ -152,7 +163,7 @@ class Bounder:
         if self._members is not None:
             index = place.unsqueeze(1).expand(-1, symbols.shape[1], -1)
             return Rows(centre.gather(1, place), symbols.gather(2, index), error.gather(1, place))
-        columns, offsets = self._rows[0][place[:, 0]], self._offsets[0][place[:, 0]]
+        columns, offsets = rows[box, place[:, 0]], offsets[box, place[:, 0]]
         terms, steep = columns.shape[1], columns.abs()
         size = (size * steep).sum(1) + offsets.abs()
         lost = gamma(terms, size.dtype) * size + underflow(terms * (1 + symbols.shape[1]), output.size[box])[:, 0]
@@ -196,11 +207,12 @@ class Bounder:
 
     def _room(self, shares: Tensor) -> int:
         """How many symbols there is still room for."""
-        return max(1, _MOST_BYTES // self._row - shares.shape[1])
+        most = min(_MOST_BYTES // self._row, len(self.varied) + self._most)
+        return max(1, int(most) - shares.shape[1])
 
-    def _margins(self, output: Form, shares: Tensor, rows: Tensor, weights: Tensor | None) -> Bounds:
+    def _margins(self, output: Form, shares: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None) -> Bounds:
         """Bounds of `rows`, `(boxes | 1, clauses, outputs)`, and offsets by the form of the output alone."""
-        columns, size, offsets = rows.transpose(1, 2), output.size.flatten(1), self._offsets
+        columns, size = rows.transpose(1, 2), output.size.flatten(1)
         symbols = output.symbols.flatten(2) @ columns
         spread, count = symbols.abs(), symbols.shape[1]
 
@@ -266,10 +278,20 @@ def _best_share(centre: Tensor, symbols: Tensor, base: Tensor) -> Tensor:
     return candidates.gather(0, values.argmax(0, keepdim=True))[0]
 
 
-def varied(region: Region) -> Tensor:
-    """The flat indices of inputs with a number between their faces, which can be cut."""
+def divisible(region: Region) -> Tensor:
+    """Which inputs have a number between their faces, so that they can be cut, `(batch, inputs)`."""
     at = middle(region.lower, region.upper)
-    return ((region.lower < at) & (at < region.upper)).flatten().nonzero()[:, 0]
+    return ((region.lower < at) & (at < region.upper)).flatten(1)
+
+
+def varied(region: Region) -> Tensor:
+    """The flat indices of inputs that can be cut in some region of the batch."""
+    return divisible(region).any(0).nonzero()[:, 0]
+
+
+def alike(queries: Queries) -> bool:
+    """Whether all questions of a batch have the same clauses, each of one margin."""
+    return queries.clause.shape[1] == queries.clauses and bool((queries.clause == queries.clause[:1]).all())
 
 
 def fits(instance: Instance) -> bool:

@@ -22,6 +22,8 @@ from krelax.watch import tick
 
 # What follows an activation's intervals takes as long as so many products for an entry of a symbol.
 _ELEMENTWISE = 64
+# Bands so narrow, relative to the largest numbers of an activation's lines, get no symbol.
+_NARROW = 2.0**-40
 
 
 @dataclass
@@ -153,14 +155,18 @@ def activate(
 
 
 def half_widths(band: Band, room: int) -> tuple[Tensor, Tensor | None]:
-    """Half the widths of bands that get a symbol, and of those for which there is no room."""
+    """Half the widths of bands that get a symbol, and of those that do not: for which there is no room, and which are
+    so narrow that they are little more than rounding, as those of what does not vary."""
     half = ((band.above + band.below) / 2).clamp(min=0)
     flat = half.flatten(1)
-    if flat.shape[1] <= room or int((flat > 0).sum(1).max()) <= room:
-        return half, None
-    chosen = flat.topk(room, dim=1).indices
-    kept = torch.zeros_like(flat).scatter(1, chosen, flat.gather(1, chosen)).reshape(half.shape)
-    return kept, half - kept
+    sizes = (band.above.abs() + band.below.abs()).flatten(1).nan_to_num(0.0, posinf=0.0).amax(1, keepdim=True)
+    wide = flat > _NARROW * sizes
+    kept = torch.where(wide, flat, 0.0)
+    if flat.shape[1] > room and int(wide.sum(1).max()) > room:
+        chosen = flat.topk(room, dim=1).indices
+        kept = torch.zeros_like(flat).scatter(1, chosen, kept.gather(1, chosen))
+    kept = kept.reshape(half.shape)
+    return kept, None if torch.equal(kept, half) else torch.where(kept > 0, 0.0, half)
 
 
 def _with_new(old: Tensor, slope: Tensor | None, half: Tensor, origin: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from krelax.certificate.errors import Malformed, Rejected, TooClose
+from krelax.certificate.format.families import kinds
 from krelax.certificate.format.schema import Certificate, Question
 from krelax.certificate.kernel.arithmetic import Arithmetic, Exact, Float64, Floats, Unbounded
 from krelax.certificate.kernel.bounds import check_executable
+from krelax.certificate.kernel.families import check_family
 from krelax.certificate.kernel.network import Affine, Network
 from krelax.certificate.kernel.question import check_question
 from krelax.certificate.onnx.builder import Interface
@@ -49,14 +51,33 @@ def check(
     networks = _Networks(plain)
     if float32:
         check_executable(networks.over(ar), ar)
-    margins = []
+    known, margins = _together(networks, certificate.questions, ar, float32, errors), []
     for number, question in enumerate(certificate.questions):
         own = None if errors is None else errors[number]
         try:
-            margins.append(_Checked(networks, question, float32, own).margin(ar))
+            margins.append(known.get(number) or _Checked(networks, question, float32, own).margin(ar))
         except (Malformed, Rejected) as error:
             raise type(error)(f"question {number}: {error}") from None
     return margins
+
+
+def _together(
+    networks: _Networks, questions: Sequence[Question], ar: Arithmetic, float32: bool, errors: Sequence[Floats] | None
+) -> dict[int, float]:
+    """The margins of questions that are checked together, where they are positive. Nothing is said of others, nor of
+    those beside one that does not fit."""
+    known: dict[int, float] = {}
+    for numbers in kinds(questions):
+        if len(numbers) < 2:
+            continue
+        own = None if errors is None else [errors[n] for n in numbers]
+        try:
+            with np.errstate(all="ignore"):
+                found = check_family(networks.over(ar), [questions[n] for n in numbers], ar, float32, own)
+        except (Malformed, Rejected):
+            continue
+        known |= {n: m for n, m in zip(numbers, found.tolist(), strict=True) if m > 0}
+    return known
 
 
 def compares(question: Question) -> bool:

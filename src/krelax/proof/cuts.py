@@ -12,15 +12,15 @@ from torch import Tensor
 
 
 class Cuts:
-    """A tree of boxes: for each box by its number the input that it is cut at (-1: none), where, and the number of the
-    part below; that above has the next one. Box 0 is the region. `inputs` are the inputs that vary. `weights` are those
-    of margins in boxes that are closed, in clauses of several. With a `width`, what is cut are not the inputs, but the
-    entries of the bottleneck that has so many."""
+    """Trees of boxes: for each box by its number the input that it is cut at (-1: none), where, and the number of the
+    part below; that above has the next one. The first boxes are the `regions`. `inputs` are the inputs that vary.
+    `weights` are those of margins in boxes that are closed, in clauses of several. With a `width`, what is cut are not
+    the inputs, but the entries of the bottleneck that has so many."""
 
-    def __init__(self, inputs: Sequence[int]) -> None:
-        self.cut: list[int] = [-1]
-        self.at: list[float] = [0.0]
-        self.below: list[int] = [-1]
+    def __init__(self, inputs: Sequence[int], regions: int = 1) -> None:
+        self.cut: list[int] = [-1] * regions
+        self.at: list[float] = [0.0] * regions
+        self.below: list[int] = [-1] * regions
         self.weights: dict[int, NDArray[np.int16]] = {}
         self.width: int | None = None
         self._inputs, self._lock = inputs, Lock()
@@ -30,6 +30,20 @@ class Cuts:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _lock=Lock())
+
+    def tree(self, region: int) -> Cuts:
+        """The tree of one of several regions, without weights."""
+        result, waiting = Cuts(self._inputs), [(region, 0)]
+        while waiting:
+            mine, its = waiting.pop()
+            if self.cut[mine] >= 0:
+                below, first = self.below[mine], len(result.cut)
+                result.cut[its], result.at[its], result.below[its] = self.cut[mine], self.at[mine], first
+                result.cut += [-1, -1]
+                result.at += [0.0, 0.0]
+                result.below += [-1, -1]
+                waiting += [(below, first), (below + 1, first + 1)]
+        return result
 
     def split(self, boxes: Tensor, axis: Tensor, at: Tensor) -> Tensor:
         """Cut boxes, `(n,)`, in two across one of the inputs that vary; the numbers of the parts below."""

@@ -14,6 +14,7 @@ from krelax._version import __version__
 from krelax.certificate.check import check
 from krelax.certificate.errors import Malformed, Rejected, TooClose
 from krelax.certificate.format.archive import is_certificate, read, write
+from krelax.certificate.format.families import packed
 from krelax.certificate.format.schema import Certificate
 from krelax.certificate.kernel.arithmetic import Exact
 from krelax.certificate.kernel.bounds import check_executable
@@ -126,7 +127,8 @@ class Certificates:
             return digest(self.model)
 
     def _certificate(self, outcome: Outcome) -> Certificate:
-        return Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs), self.output)
+        whole = Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs), self.output)
+        return packed(whole)
 
     def write(self, name: str, outcome: Outcome) -> tuple[Outcome, Written | None]:
         """Write the certificate of an outcome that holds in file `name`. The outcome becomes UNKNOWN if it is to be

@@ -178,21 +178,13 @@ class InputSplitting:
                 self._cuts.close(done.number, found.weights[closed])
             found = found.select(rest)
             points, margins, least = self._candidates(boxes, found)
-            halves, stuck = _cut(boxes, self._score(boxes, found), self._times(len(boxes)), self._cuts)
+            halves, stuck = cut(boxes, score(boxes, found, self._whole), self._times(len(boxes)), self._cuts)
             return _Step(len(order), done.join(halves), stuck, points, margins, least)
 
     def _times(self, boxes: int) -> int:
         """How many times to cut each box of a round: more than once where a round would be too small to pay."""
         room = min(_FEW, self._bounder.at_a_time) // max(1, boxes)
         return max(1, min(_AT_MOST, room.bit_length() - 1))
-
-    def _score(self, boxes: Boxes, found: Bounds) -> Tensor:
-        """How much there is to gain from cutting each input, `(n, varied)`: its blame in the clauses still open."""
-        pending = ~(found.value > 0)
-        blame = torch.nan_to_num((found.blame * pending.unsqueeze(2)).sum(1))
-        total = blame.sum(1, keepdim=True)
-        share = blame / torch.where(total > 0, total, 1.0)
-        return share + _WIDTH_COUNTS * (boxes.upper - boxes.lower) / self._whole
 
     def _candidates(self, boxes: Boxes, found: Bounds) -> tuple[Tensor, Tensor, Tensor]:
         """The points of smallest margin among centres and corners: those with one that is not positive, or nearly, and
@@ -229,7 +221,17 @@ class _Replay:
         return self._confirm(points)
 
 
-def _cut(boxes: Boxes, score: Tensor, times: int, cuts: Cuts | None = None) -> tuple[Boxes, bool]:
+def score(boxes: Boxes, found: Bounds, whole: Tensor) -> Tensor:
+    """How much there is to gain from cutting each input, `(n, varied)`: its blame in the clauses still open. `whole` is
+    how wide the region is."""
+    pending = ~(found.value > 0)
+    blame = torch.nan_to_num((found.blame * pending.unsqueeze(2)).sum(1))
+    total = blame.sum(1, keepdim=True)
+    share = blame / torch.where(total > 0, total, 1.0)
+    return share + _WIDTH_COUNTS * (boxes.upper - boxes.lower) / whole
+
+
+def cut(boxes: Boxes, score: Tensor, times: int, cuts: Cuts | None = None) -> tuple[Boxes, bool]:
     """Boxes cut in halves across the input of the largest score that has a number between its faces, and the halves
     again, so many times if they can be. As they are, and True, if one of the boxes has none. Notes the cuts."""
     for i in range(times if len(boxes) else 0):

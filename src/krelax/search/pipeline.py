@@ -18,7 +18,8 @@ from krelax.bounds.seen import seen
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.scalars import with_axes
-from krelax.proof.log import ProofLog
+from krelax.proof.cuts import Cuts
+from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
 from krelax.search.boxes import Splitting
 from krelax.search.effort import Complete, SearchResult, Split
@@ -28,6 +29,7 @@ from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.replay import replay
 from krelax.search.run import Report, Run, reason_of
+from krelax.search.together import Together, close, groups
 from krelax.search.verdict import Counterexample, Outcome, Verdict
 from krelax.watch import cancellation, counted, now, watched
 
@@ -44,14 +46,15 @@ THOROUGH = Attack(restarts=32, steps=100, samples=1000, seed=1)
 class Plan:
     """The stages of a run, in order; methods by name in `krelax.bounds.methods.METHODS`."""
 
-    stages: tuple[Method | Attack | Splitting | Complete, ...]
+    stages: tuple[Method | Attack | Splitting | Together | Complete, ...]
 
     @classmethod
     def of(cls, method: str) -> Plan:
         """`auto`, or one method and an attack on what it leaves open. Raises InputError for an unknown name."""
         if method == "auto":
             boxes = Splitting()
-            return cls((METHODS["crown"], Attack(), boxes, METHODS["alpha"], boxes, THOROUGH, Complete(boxes=boxes)))
+            rest = (METHODS["alpha"], boxes, THOROUGH, Complete(boxes=boxes))
+            return cls((Together(), METHODS["crown"], Attack(), boxes, *rest))
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
@@ -123,6 +126,8 @@ def _decide(
                     _attack(run, instance, stage)
                 elif isinstance(stage, Splitting):
                     _boxes(run, instance, stage)
+                elif isinstance(stage, Together):
+                    _together(run, instance, stage)
                 elif isinstance(stage, Complete):
                     _complete(run, instance, stage, each)
                 else:
@@ -182,6 +187,20 @@ def _attack(run: Run, instance: Instance, attack: Attack) -> None:
     size = chunk_images(instance.network, points, run.device, 1)
     for index, x in _batches(run, instance, "attack", size, work, [run.remaining()]):
         _confirm(run, index, x)
+
+
+def _together(run: Run, instance: Instance, effort: Together) -> None:
+    """A few boxes for each of many questions, where few inputs vary; it says nothing of those that stay open."""
+
+    def work(index: Tensor) -> tuple[Tensor, Cuts]:
+        return close(instance.select(index), run.queries.select(index), effort)
+
+    asked = groups(instance, run.queries, run.remaining(), effort)
+    for index, (margins, cuts) in _batches(run, instance, effort.name, effort.questions, work, asked):
+        for place, (i, margin) in enumerate(zip(index.tolist(), margins.tolist(), strict=True)):
+            if margin > 0:
+                run.bounded(i, margin, Conclusion(boxes=cuts.tree(place)) if instance.logs else None)
+                run.settle(i, Outcome(Verdict.HOLDS, "boxes"))
 
 
 def _boxes(run: Run, instance: Instance, effort: Splitting) -> None:

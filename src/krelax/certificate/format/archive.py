@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.errors import Malformed
+from krelax.certificate.format.families import unpacked
 from krelax.certificate.format.schema import Certificate, Stored
 from krelax.errors import InputError, one_line
 
@@ -110,13 +111,14 @@ def is_certificate(path: str | Path) -> bool:
 
 
 def read(path: str | Path) -> Certificate:
-    """Read a certificate. Raises Malformed for anything but a file as `write` makes them, after bounded work."""
+    """Read a certificate; families become questions. Raises Malformed for anything but a file as `write` makes them,
+    after bounded work."""
     try:
         with _opened(path) as file:
             members = _Members(file)
             result: Certificate = _decode(Certificate, members.document(), members, "certificate")
             members.finish()
-            return result
+            return unpacked(result)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a certificate") from None
     except (IsADirectoryError, PermissionError) as error:

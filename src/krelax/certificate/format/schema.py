@@ -226,12 +226,27 @@ class Question:
 
 
 @dataclass
+class Family:
+    """Questions about boxes that differ in these and in their offsets alone, each with a tree of boxes without weights.
+    The trees come one after the other."""
+
+    lower: Annotated[NDArray[np.float64], Stored("<f8", "questions inputs")]
+    upper: Annotated[NDArray[np.float64], Stored("<f8", "questions inputs")]
+    rows: Annotated[NDArray[np.float64], Stored("<f8", "margins outputs")]
+    offsets: Annotated[NDArray[np.float64], Stored("<f8", "questions margins")]
+    clause: Annotated[NDArray[np.int32], Stored("<i4", "margins")]
+    cut: Annotated[NDArray[np.int32], Stored("<i4", "nodes")]
+    at: Annotated[NDArray[np.float64], Stored("<f8", "nodes")]
+
+
+@dataclass
 class Certificate:
     """Questions about one network, the file with the hash `network` (SHA-256, hexadecimal), and its output of the name
-    `output`; that may be missing where there is one, or one of numbers."""
+    `output`; that may be missing where there is one, or one of numbers. Questions of `families` follow the others."""
 
     network: str
     semantics: Literal["real", "float32"]
     tool: str
     questions: list[Question]
     output: str | None = None
+    families: list[Family] | None = None

@@ -38,12 +38,13 @@ def check_boxes(context: Context, boxes: Boxes, weakest: Weakest) -> float:
     cuts = min(_MOST_CUTS, _FEW_CUTS + len(boxes.cut))
     shares: Iterator[Floats | None] = repeat(None) if boxes.weights is None else iter(boxes.weights / UNIT)
     leaves, waiting, worst = zip(leaves_of_boxes(boxes, root), shares, strict=False), list[_Leaf](), np.inf
-    portion = _portion(context)
+    portion = portion_of(context)
     while part := waiting[:portion] or list(islice(leaves, portion)):
         del waiting[:portion]
         lower, upper = (np.array(side) for side in zip(*(box for box, _ in part), strict=True))
         weights = None if boxes.weights is None else np.array([w for _, w in part])
-        margins = _in_boxes(context, Region(lower, upper), weights, weakest)
+        offsets = np.broadcast_to(context.offsets, (len(part), len(context.offsets)))
+        margins, _ = in_boxes(context, Region(lower, upper), offsets, weights, weakest)
         failed = np.flatnonzero(~(margins > 0) & (lower < upper).any(1))
         if len(failed) > cuts:
             return float(margins.min())
@@ -79,10 +80,12 @@ def behind_bottleneck(context: Context, width: int, outputs: int) -> tuple[Conte
     return replace(context, bounds=LayerBounds.of(behind, region, bounds.ar, False)), node
 
 
-def _portion(context: Context) -> int:
-    """How many boxes to look at together, if every neuron leaves a gap between its lines."""
+def portion_of(context: Context, symbols: int | None = None) -> int:
+    """How many boxes to look at together, if forms have so many symbols; None: if every neuron leaves a gap between its
+    lines."""
     network = context.network
-    return max(1, _FORMS * context.portion // (network.size(0) + int(network.offsets[-1])))
+    most = network.size(0) + int(network.offsets[-1]) if symbols is None else max(1, symbols)
+    return max(1, _FORMS * context.portion // most)
 
 
 def _halves(box: Box, root: Box) -> tuple[Box, Box]:
@@ -93,14 +96,17 @@ def _halves(box: Box, root: Box) -> tuple[Box, Box]:
     return (lower, np.where(at, middle, upper)), (np.where(at, middle, lower), upper)
 
 
-def _in_boxes(context: Context, boxes: Region, weights: Floats | None, weakest: Weakest) -> Floats:
-    """What is proven of the weakest clause in each box, each form by the better rule, or to second order."""
+def in_boxes(
+    context: Context, boxes: Region, constants: Floats, weights: Floats | None, weakest: Weakest
+) -> tuple[Floats, int]:
+    """What is proven of the weakest clause in each box, each form by the better rule, or to second order; `constants`,
+    `(regions, margins)`, are added to the forms. Also how many symbols there were."""
     here, pushed = _derived(context, boxes)
     count, last = len(here.rows), len(here.network.nodes) - 1
     values = np.empty(len(boxes.lower) * count)
     for batch in here.batches(len(values)):
         regions, form = np.divmod(np.arange(batch.start, batch.stop), count)
-        rows, offsets = here.rows[form], here.offsets[form]
+        rows, offsets = here.rows[form], constants[regions, form]
         rows = rows if weights is None else rows * weights[regions]
         found = np.maximum(*(bound_forms(here, last, rows, offsets, p, regions) for p in (False, True)))
         open_ = np.flatnonzero(~(found > 0))
@@ -108,7 +114,7 @@ def _in_boxes(context: Context, boxes: Region, weights: Floats | None, weakest: 
             more = pushed.lowest(here.bounds.ar, rows[open_], offsets[open_], regions[open_])
             found[open_] = np.fmax(found[open_], more)
         values[batch] = found
-    return weakest(here.bounds, values.reshape(-1, count))
+    return weakest(here.bounds, values.reshape(-1, count)), pushed.count
 
 
 def _derived(context: Context, boxes: Region) -> tuple[Context, PushedForms]:

@@ -23,6 +23,8 @@ from krelax.certificate.kernel.quadratic import MOST, Beyond, lowest
 
 # Numbers of the symbols of one node, at most. The smallest gaps for which there are no more symbols are errors.
 _MOST_NUMBERS = 1 << 23
+# So are gaps so small relative to the largest intercepts of an activation's lines: they are little more than rounding.
+_NARROW = 2.0**-40
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,11 @@ class PushedForms:
         self._most = _MOST_NUMBERS // (max(1, len(bounds.lower[0])) * largest)
         if self._inputs > self._most:
             self._known = None
+
+    @property
+    def count(self) -> int:
+        """How many symbols there are so far."""
+        return self._count
 
     def interval(self, ar: Arithmetic, node: int) -> Ends | None:
         """What is known of the entries of a node; None if forms would take too much memory."""
@@ -150,7 +157,7 @@ def activated(
         error = error + ar.number(executed)
     symbols = _padded(ar, form.symbols, count) * slope
     symbols = members.adjoint(ar, symbols.reshape(-1, ends[0].shape[1])).reshape(count, *radius.shape)
-    entries, rest = _largest(ar, radius, max(0, allowed - count))
+    entries, rest = _largest(ar, radius, abs(above) + abs(below), max(0, allowed - count))
     error = error if rest is None else error + abs(rest)
     gaps = _apart(ar, radius, entries)
     beyond = _beyond(ar, node, form, slope, (shift, radius), entries, (inputs, count))
@@ -190,12 +197,13 @@ def _beyond(
     return Beyond(count, radius, own[0], own[1], rest)
 
 
-def _largest(ar: Arithmetic, radius: Array, room: int) -> tuple[Index, Array | None]:
+def _largest(ar: Arithmetic, radius: Array, intercepts: Array, room: int) -> tuple[Index, Array | None]:
     """Entries whose gaps get symbols, the largest ones, and the gaps of others."""
-    entries = np.flatnonzero(ar.positive(abs(radius)).any(0))
-    if len(entries) <= room:
+    known, gaps = np.nan_to_num(ar.floats(intercepts), posinf=0.0), np.abs(ar.floats(radius))
+    entries = np.flatnonzero((gaps > _NARROW * known.max(1, keepdims=True)).any(0))
+    if len(entries) <= room and len(entries) == np.count_nonzero(ar.positive(abs(radius)).any(0)):
         return entries, None
-    sizes = np.nan_to_num(np.abs(ar.floats(radius)).max(0)[entries])
+    sizes = np.nan_to_num(gaps.max(0)[entries])
     kept = np.sort(entries[np.argsort(-sizes, kind="stable")[:room]])
     others = np.ones(radius.shape)
     others[:, kept] = 0

@@ -33,7 +33,8 @@ class Proof:
 
 @dataclass(frozen=True)
 class Margins:
-    """Margins `rows @ y + offsets` in clauses, and bounds of the `errors` of both, `(margins, outputs + 1)`."""
+    """Margins `rows @ y + offsets` in clauses, and bounds of the `errors` of both, `(margins, outputs + 1)`, or so many
+    for each of several regions."""
 
     rows: Floats
     offsets: Floats
@@ -57,13 +58,13 @@ def check_question(
         network, asked = _jointly(network, asked, question.joint.astype(np.int64), ar)
     if question.boxes is not None and question.boxes.weights is not None:
         network, asked = _shared(network, asked, ar)
-    weakest = partial(_weakest, asked, outputs)
+    weakest = partial(weakest_of, asked, outputs)
     check_proof(question, len(asked.rows), slots_of(network, [()] * len(network.activations)))
     context = Context(LayerBounds.of(network, Region.of(question.region), ar, float32), asked.rows, asked.offsets)
     if question.boxes is not None:
         if question.boxes.width is not None:
             context, node = behind_bottleneck(context, question.boxes.width, outputs)
-            weakest = partial(_weakest, asked, outputs - node)
+            weakest = partial(weakest_of, asked, outputs - node)
         return Proof(check_boxes(context, question.boxes, weakest), context)
     context = _layers(context, question.layers)
     assert question.margins is not None
@@ -102,12 +103,13 @@ def _largest(errors: Floats, clause: Index, clauses: Index) -> Floats:
     return np.array([errors[clause == n].max(0) for n in clauses])
 
 
-def _weakest(asked: Margins, outputs: int, bounds: LayerBounds, values: Floats) -> Floats:
+def weakest_of(asked: Margins, outputs: int, bounds: LayerBounds, values: Floats) -> Floats:
     """For each region the smallest over all clauses of their largest margins: `values`, `(regions, margins)`, less what
     errors of rows and offsets come to. `outputs` is the node that those multiply."""
     if asked.errors is not None:
         largest = np.append(bounds.largest(outputs), np.ones((len(values), 1)), 1)
-        values = np.nextafter(values - largest @ asked.errors.T * (1 + 2.0**-30), -np.inf)
+        lost = (asked.errors @ largest[..., None])[..., 0] * (1 + 2.0**-30)
+        values = np.nextafter(values - lost, -np.inf)
     clauses = range(int(asked.clause.max()) + 1)
     return np.stack([values[:, asked.clause == n].max(1) for n in clauses], 1).min(1)
 
