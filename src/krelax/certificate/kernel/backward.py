@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.kernel.arithmetic import Array, Floats, Rows, gamma
 from krelax.certificate.kernel.bounds import OVERHEAD, LayerBounds
+from krelax.certificate.kernel.contraction import Shared, contractions, cross
 from krelax.certificate.kernel.network import Activation, Affine
 
 
@@ -26,8 +27,14 @@ class Relaxed:
     empty: NDArray[np.bool_] | None = None
 
 
-# Relaxes an activation, by its number, for coefficients behind it, None for none; None if there is nothing to do.
-Relax = Callable[[int, Array | None], Relaxed | None]
+class Relax(Protocol):
+    """Relaxes activations, by their numbers."""
+
+    def __call__(self, j: int, coeff: Array | None, /) -> Relaxed | None:
+        """For coefficients behind it, None for none; None if there is nothing to do."""
+
+    def shared(self, j: int, /) -> Shared | None:
+        """Its lines and interval, if they are the same for all rows, and nothing else is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +68,13 @@ def over_inputs(
     total, error, empty = constant, gamma(count, ar.unit) * abs(constant), np.zeros(len(constant), bool)
     for i in range(len(network.nodes) - 1, 0, -1):
         here, c = network.nodes[i], coeff.pop(i, None)
-        if isinstance(here, Activation):
+        contraction = None if c is None else contractions(network, ar).get(i)
+        if contraction and (shared := relax.shared(contraction.activation)) is not None:
+            crossed = cross(bounds, contraction, i, c, shared, count)
+            for operand, part in zip(contraction.operands, crossed.coeff, strict=True):
+                _give(coeff, operand.node, part)
+            total, error = total - crossed.price, error + crossed.error + _charge(bounds, i, here, c, count, which)
+        elif isinstance(here, Activation):
             relaxed = relax(number_of[i], c)
             if relaxed is None:
                 continue
