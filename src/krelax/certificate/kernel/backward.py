@@ -62,7 +62,14 @@ def over_inputs(
     `which` names the region of each row. Sound: over its region, where it is not empty, each form is at least its
     linear form, whatever `relax` chooses: what rounds on the way is subtracted from the constant.
     """
-    ar, network, coeff = bounds.ar, bounds.network, {node: form}
+    return carried(bounds, {node: form}, constant, relax, which)
+
+
+def carried(
+    bounds: LayerBounds, coeff: dict[int, Array], constant: Array, relax: Relax, which: Rows = slice(None)
+) -> InputForms:
+    """The same for forms of several nodes, of which each row is the sum; `coeff` is used up."""
+    ar, network = bounds.ar, bounds.network
     count = len(network.nodes) + OVERHEAD
     number_of = {i: j for j, i in enumerate(network.activations)}
     total, error, empty = constant, gamma(count, ar.unit) * abs(constant), np.zeros(len(constant), bool)
