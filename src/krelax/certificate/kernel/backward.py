@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.kernel.arithmetic import Array, Floats, Rows, gamma
 from krelax.certificate.kernel.bounds import OVERHEAD, LayerBounds
+from krelax.certificate.kernel.contraction import Shared, contractions, cross
 from krelax.certificate.kernel.network import Activation, Affine
 
 
@@ -26,8 +27,14 @@ class Relaxed:
     empty: NDArray[np.bool_] | None = None
 
 
-# Relaxes an activation, by its number, for coefficients behind it, None for none; None if there is nothing to do.
-Relax = Callable[[int, Array | None], Relaxed | None]
+class Relax(Protocol):
+    """Relaxes activations, by their numbers."""
+
+    def __call__(self, j: int, coeff: Array | None, /) -> Relaxed | None:
+        """For coefficients behind it, None for none; None if there is nothing to do."""
+
+    def shared(self, j: int, /) -> Shared | None:
+        """Its lines and interval, if they are the same for all rows, and nothing else is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +62,26 @@ def over_inputs(
     `which` names the region of each row. Sound: over its region, where it is not empty, each form is at least its
     linear form, whatever `relax` chooses: what rounds on the way is subtracted from the constant.
     """
-    ar, network, coeff = bounds.ar, bounds.network, {node: form}
+    return carried(bounds, {node: form}, constant, relax, which)
+
+
+def carried(
+    bounds: LayerBounds, coeff: dict[int, Array], constant: Array, relax: Relax, which: Rows = slice(None)
+) -> InputForms:
+    """The same for forms of several nodes, of which each row is the sum; `coeff` is used up."""
+    ar, network = bounds.ar, bounds.network
     count = len(network.nodes) + OVERHEAD
     number_of = {i: j for j, i in enumerate(network.activations)}
     total, error, empty = constant, gamma(count, ar.unit) * abs(constant), np.zeros(len(constant), bool)
     for i in range(len(network.nodes) - 1, 0, -1):
         here, c = network.nodes[i], coeff.pop(i, None)
-        if isinstance(here, Activation):
+        contraction = None if c is None else contractions(network, ar).get(i)
+        if contraction and (shared := relax.shared(contraction.activation)) is not None:
+            crossed = cross(bounds, contraction, i, c, shared, count)
+            for operand, part in zip(contraction.operands, crossed.coeff, strict=True):
+                _give(coeff, operand.node, part)
+            total, error = total - crossed.price, error + crossed.error + _charge(bounds, i, here, c, count, which)
+        elif isinstance(here, Activation):
             relaxed = relax(number_of[i], c)
             if relaxed is None:
                 continue

@@ -17,8 +17,9 @@ from krelax.certificate.kernel.arithmetic import Array, Floats
 from krelax.certificate.kernel.backward import Relaxed
 from krelax.certificate.kernel.clipping import Clips, Narrowing
 from krelax.certificate.kernel.context import Context
+from krelax.certificate.kernel.contraction import Shared
 from krelax.certificate.kernel.linear import Index
-from krelax.certificate.kernel.relaxation import Choice, Part, Table, relax
+from krelax.certificate.kernel.relaxation import Choice, Part, Table, relax, shared_lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,23 @@ class Chosen:
         ends = splits.cut(ends, rows)
         choice = Choice(tables=tables | splits.tables(rows, activation.rule.pieces), parts=parts)
         return replace(relax(bounds, j, coeff, ends, choice), empty=np.asarray((ends[0] > ends[1]).any(1)))
+
+    def shared(self, j: int) -> Shared | None:
+        """The lines at activation j, if no leaf splits it or has shares of groups, and all name the same rows."""
+        ends, choices = self._ends(j), self._choices.get(j)
+        if len(self._splits(j).leaf) or (choices is not None and len(choices.groups)):
+            return None
+        tables: dict[str, Table] = {}
+        if choices is not None and choices.row is not None:
+            first = self.batch[:1]
+            if (choices.row[self.batch] != choices.row[first]).any():
+                return None
+            tables = {
+                name: table
+                for name, table in _tables(choices, first, ends[0].shape[1]).items()
+                if not np.isnan(table.values).all()
+            }
+        return shared_lines(self.context.network.activation(j).rule, ends, Choice(tables=tables))
 
     @cached_property
     def _choices(self) -> dict[int, Choices]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,21 +11,36 @@ from krelax.certificate.kernel.activations import Ends
 from krelax.certificate.kernel.arithmetic import Array, Floats, Rows
 from krelax.certificate.kernel.backward import Relaxed, over_inputs
 from krelax.certificate.kernel.context import Context
+from krelax.certificate.kernel.contraction import Shared
 from krelax.certificate.kernel.linear import Index
-from krelax.certificate.kernel.relaxation import Choice, relax
+from krelax.certificate.kernel.relaxation import Choice, relax, shared_lines
+
+
+@dataclass(frozen=True, eq=False)
+class _ByRule:
+    """Relaxations that nobody chose, each row over the region named."""
+
+    context: Context
+    choice: Choice
+    which: Rows
+
+    def __call__(self, j: int, coeff: Array | None) -> Relaxed | None:
+        if coeff is None:
+            return None
+        return relax(self.context.bounds, j, coeff, self.context.ends(j), self.choice, self.which)
+
+    def shared(self, j: int) -> Shared | None:
+        return shared_lines(self.context.network.activation(j).rule, self.context.ends(j), self.choice)
 
 
 def bound_forms(
     context: Context, node: int, forms: Floats, constants: Floats, parallel: bool, regions: Index
 ) -> Floats:
     """Lower bounds `(rows,)` of forms of a node, each over the region named, "parallel" or "adaptive"."""
-    bounds, choice = context.bounds, Choice(parallel)
+    bounds = context.bounds
     which: Rows = slice(None) if len(bounds.lower[0]) == 1 else regions
-
-    def relaxed(j: int, coeff: Array | None) -> Relaxed | None:
-        return None if coeff is None else relax(bounds, j, coeff, context.ends(j), choice, which)
-
-    found = over_inputs(bounds, node, bounds.ar.number(forms), bounds.ar.number(constants), relaxed, which)
+    by_rule = _ByRule(context, Choice(parallel), which)
+    found = over_inputs(bounds, node, bounds.ar.number(forms), bounds.ar.number(constants), by_rule, which)
     return found.minimum(bounds, which)
 
 

@@ -6,14 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from krelax.certificate.format.lemmas import Slot
 from krelax.certificate.kernel.activations import Ends
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.bands import Bands
 from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.clipping import Lines
+from krelax.certificate.kernel.contraction import contractions
 from krelax.certificate.kernel.groups import Groups
 from krelax.certificate.kernel.network import Network
+
+# So many times as many entries fit a node that is seldom laid out.
+_SELDOM = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +46,15 @@ class Context:
 
     @cached_property
     def portion(self) -> int:
-        """How many rows fit the memory: each has a number for every entry of a node, and so have groups."""
-        sizes = [self.network.size(i) for i in range(len(self.network.nodes))]
+        """How many rows fit the memory: each has a number for every entry of a node, and so have groups. Products that
+        are hardly ever laid out may take more."""
+        network, entries = self.network, self.bounds.ar.entries
+        sizes = np.array([network.size(i) for i in range(len(network.nodes))])
         rows = [len(s.members) * s.width for sets in self.groups for s in sets]
-        return max(1, self.bounds.ar.entries // max([*sizes, *rows]))
+        for contraction in contractions(network, self.bounds.ar).values():
+            product = network.activations[contraction.activation]
+            sizes[[product, network.before(contraction.activation)]] //= _SELDOM
+        return max(1, entries // max([*sizes.tolist(), *rows]))
 
     def batches(self, rows: int) -> list[slice]:
         """So many rows, a portion at a time."""

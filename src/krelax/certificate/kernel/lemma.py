@@ -10,11 +10,12 @@ from krelax.certificate.errors import Malformed
 from krelax.certificate.format.lemmas import Leaves, forms_of, leaves_of
 from krelax.certificate.format.schema import Lemma
 from krelax.certificate.kernel.arithmetic import Floats
-from krelax.certificate.kernel.backward import InputForms, over_inputs
+from krelax.certificate.kernel.backward import InputForms, carried, over_inputs
 from krelax.certificate.kernel.choices import Chosen
 from krelax.certificate.kernel.clipping import Clips, Lines, Narrowing, ScaledForms
 from krelax.certificate.kernel.context import Context, slots_of
-from krelax.certificate.kernel.linear import Index
+from krelax.certificate.kernel.linear import Index, Pick
+from krelax.certificate.kernel.network import Affine
 
 # Of clips at one activation.
 _MOST_MULTIPLIERS = 1 << 26
@@ -121,7 +122,24 @@ def _over_inputs(context: Context, lemma: Lemma, node: int, chosen: Chosen) -> I
     else:
         first, last = int(which[0]), int(which[-1])
         terms = slice(*np.searchsorted(forms.form, [first, last + 1]))
-        rows, offsets = np.zeros((last - first + 1, context.network.size(node))), np.zeros(len(which))
-        rows[forms.form[terms] - first, forms.entry[terms]] = forms.coefficient[terms]
-        rows = rows[which - first]
+        row, entry, number = forms.form[terms] - first, forms.entry[terms], forms.coefficient[terms]
+        begin = {node: entry}
+        if len(np.unique(row)) == len(row):  # nothing is added up
+            begin = _copied(context, node, entry)
+        coeff = {}
+        for j, places in begin.items():
+            rows, there = np.zeros((last - first + 1, context.network.size(j))), places >= 0
+            rows[row[there], places[there]] = number[there]
+            coeff[j] = ar.number(rows[which - first])
+        return carried(context.bounds, coeff, ar.number(np.zeros(len(which))), chosen)
     return over_inputs(context.bounds, node, ar.number(rows), ar.number(offsets), chosen)
+
+
+def _copied(context: Context, node: int, entries: Index) -> dict[int, Index]:
+    """By the inputs of a node that only copies the entries of theirs that its entries are, -1 for none; of any other
+    node these entries themselves. Nothing rounds in between."""
+    here = context.network.nodes[node]
+    if not isinstance(here, Affine) or not here.moves_only or len(set(here.inputs)) < len(here.inputs):
+        return {node: entries}
+    picks = zip(here.inputs, here.maps, strict=True)
+    return {j: m.index[entries] for j, m in picks if isinstance(m, Pick)}

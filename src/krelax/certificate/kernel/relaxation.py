@@ -13,6 +13,7 @@ from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats, Rows
 from krelax.certificate.kernel.backward import Relaxed
 from krelax.certificate.kernel.bands import Bands
 from krelax.certificate.kernel.bounds import LayerBounds
+from krelax.certificate.kernel.contraction import Shared
 from krelax.certificate.kernel.groups import Groups
 from krelax.certificate.kernel.linear import Index
 
@@ -119,6 +120,17 @@ def relax(bounds: LayerBounds, j: int, coeff: Array, ends: Ends, choice: Choice,
         passed[:, columns] = slopes
         slopes = passed
     return Relaxed(slopes, price, terms, size + sum(part.groups.members.size for part in choice.parts))
+
+
+def shared_lines(rule: Rule, ends: Ends, choice: Choice) -> Shared | None:
+    """The lines that are chosen over one interval, if all rows share them: tables have one row, of lines alone."""
+    if len(ends[0]) > 1 or choice.parts or not set(choice.tables) <= {"below", "above"}:
+        return None
+    if any(len(table.values) > 1 for table in choice.tables.values()):
+        return None
+    size = ends[0].shape[1]
+    tables = {name: table.at(np.arange(size), size) for name, table in choice.tables.items()}
+    return Shared(*_lines(rule, ends, choice.parallel, tables), ends)
 
 
 def _linear(rule: Rule, ends: Ends, choice: Choice) -> NDArray[np.bool_]:
