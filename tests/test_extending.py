@@ -25,7 +25,6 @@ from krelax.bounds.backward import outputs
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
-from krelax.bounds.multineuron import choose
 from krelax.bounds.optimise import Ascent
 from krelax.certificate.check import check
 from krelax.certificate.errors import Rejected
@@ -35,7 +34,6 @@ from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.onnx.model import read_model
 from krelax.certificate.onnx.operator import OPERATORS
 from krelax.errors import UnsupportedError
-from krelax.hull.grouping import Grouping
 from krelax.network import nonlinear, onnx_operators, torch_operators
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
@@ -217,15 +215,12 @@ def test_searches_split_it(asinh: kit.Elementwise, depth: int) -> None:
     assert bool(inside.all())
 
 
-def test_groups_are_refused(asinh: kit.Elementwise) -> None:
+def test_pairs_of_it_need_nothing_more(asinh: kit.Elementwise) -> None:
     net = network(asinh.op, ReLU())
     instance = Instance.of(net, REGION)
-    bounds = bound(instance, QUERIES, METHODS["crown"]).bounds
-    curved, kinked = net.activations()
-    score, ascent = torch.ones(3).double(), Ascent(2, 0.5, 0.9)
-    assert choose(instance, bounds, curved, score, Grouping(2), ascent) is None
-    found = bound(instance, QUERIES, METHODS["krelu"])
-    assert set(found.bounds.groups) == {kinked}
+    alone, found = (bound(instance, QUERIES, METHODS[name]) for name in ("alpha", "krelu"))
+    assert set(found.bounds.groups) == set(net.activations())
+    assert bool((found.value >= alone.value - 1e-9).all())
 
 
 # --- files

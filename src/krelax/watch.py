@@ -29,11 +29,12 @@ class OutOfTime(Exception):
 
 
 class _Here(threading.local):
-    """Says, for a thread, whether its work is to be given up, and how much there was. None where nobody has a deadline,
-    or where time is not counted as work."""
+    """Says, for a thread, whether its work is to be given up, how much there was, and what cancels it. None where
+    nobody has a deadline, where time is not counted as work, or where nobody can cancel it."""
 
     over: Over | None = None
     worked: float | None = None
+    cancelled: threading.Event | None = None
 
 
 _here = _Here()
@@ -57,6 +58,21 @@ def current() -> Over | None:
 def watch_too(over: Over | None) -> None:
     """From now on this thread watches the same as another one."""
     _here.over = over
+
+
+@contextmanager
+def cancelled_by(event: threading.Event) -> Iterator[None]:
+    """Instances that this thread begins are cancelled when the event is set, as if their time had passed."""
+    before, _here.cancelled = _here.cancelled, event
+    try:
+        yield
+    finally:
+        _here.cancelled = before
+
+
+def cancellation() -> threading.Event:
+    """The event that cancels what this thread does: its own, if nobody else can cancel it."""
+    return _here.cancelled or threading.Event()
 
 
 def now() -> float:

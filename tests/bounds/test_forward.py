@@ -9,7 +9,7 @@ from tests.fuzz.bounds import findings
 from tests.marks import at_night_after
 
 from krelax.activations import Max, ReLU, Rule, Sigmoid
-from krelax.bounds import cones, forward, intermediate
+from krelax.bounds import cones, forward, intermediate, views
 from krelax.bounds.forward import Forward
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds, advance, start
@@ -84,7 +84,7 @@ def test_nothing_is_wrong_where_everything_goes_through_forms_and_cones(
 ) -> None:
     monkeypatch.setattr(Forward, "_room", lambda *_: 4 + seed % 32)
     monkeypatch.setattr(cones, "_WORTHWHILE", 1e9)
-    monkeypatch.setattr(cones, "_EXTENT", 1)
-    monkeypatch.setattr(intermediate, "_FEW", 0)
+    monkeypatch.setattr(cones, "_EXTENTS", (1,))
+    monkeypatch.setattr(views, "_FEW", 0)
     for number in range(seed, seed + 20):
         assert not findings(number)

@@ -73,16 +73,21 @@ def test_certificates_prove_no_more_than_the_truth(known: None, exact: bool, lin
 def test_what_it_has_no_pieces_for_is_refused(known: None) -> None:
     data = model()
     split = question(100.0, tree=i4(0, -1, -1))
-    grouped = question(100.0)
-    grouped.layers[0].groups = [GroupSet(np.array([[0, 1]], np.int32), np.array([[1, 1]], np.int8))]
     fractions = question(100.0)
     assert fractions.margins is not None
     fractions.margins.crossings = [Choices(0, i4(0), i4(0, 1), slopes=np.zeros((1, 2), np.uint8))]
-    for made in (split, grouped, fractions):
+    for made in (split, fractions):
         with pytest.raises(Malformed):
             check(certificate(data, made), data)
     with pytest.raises(Rejected, match="asinh"):
         check(certificate(data, question(100.0), semantics="float32"), data)
+
+
+def test_pairs_of_it_are_bounded_without_a_rule_of_their_own(known: None) -> None:
+    data, grouped = model(), question(100.0)
+    grouped.layers[0].groups = [GroupSet(np.array([[0, 1]], np.int32), np.array([[1, 1]], np.int8))]
+    (margin,) = check(certificate(data, grouped), data)
+    assert margin <= 100 + truth()[:, 0].min()
 
 
 def test_without_its_line_in_the_table_its_networks_are_refused() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from krelax.certificate.kernel.activations import LeakyReLU, Maximum, Product, ReLU, Rule, Sigmoid, Tanh
 from krelax.certificate.kernel.activations.curve import Curve
+from krelax.certificate.kernel.activations.log_sum_exp import LogSumExp
 from krelax.certificate.kernel.activations.steps import Jumping
 from krelax.certificate.kernel.activations.wave import Sin
 from krelax.certificate.kernel.arithmetic import Exact, Float64
@@ -21,6 +22,7 @@ ACTIVATIONS: dict[type[Rule], Callable[[Any, Any], Any]] = {
     Tanh: lambda rule, z: np.tanh(z),
     Product: lambda rule, z: z[:, 0::2] * z[:, 1::2],
     Maximum: lambda rule, z: z.reshape(len(z), -1, rule.window).max(2),
+    LogSumExp: lambda rule, z: np.logaddexp.reduce(z.reshape(len(z), -1, rule.window), axis=2),
 }
 
 

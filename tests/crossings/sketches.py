@@ -295,3 +295,9 @@ def sums_over_axes(g: Sketch, x: str) -> str:
     wide = g.node("Reshape", g.act(g.dense(x, 2, 6)), g.ints(1, 2, 3))
     mean = g.node("ReduceMean", wide, axes=[2], keepdims=1)
     return g.dense(g.act(g.flat(g.node("Sub", wide, mean))), 6, 2)
+
+
+@structure(1, 3)
+def shares(g: Sketch, x: str) -> str:
+    weights = g.node("Softmax", g.act(g.dense(x, 3, 4)), axis=1)
+    return g.dense(g.act(g.dense(weights, 4, 3)), 3, 2)

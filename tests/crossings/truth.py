@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from tests.exact_cells import count_cells, least_margin
 
-from krelax.activations import Activation, Max
+from krelax.activations import Activation, LogSumExp, Max
 from krelax.network.graph import Network
 from krelax.network.ops import Linear
 
@@ -124,7 +124,7 @@ def _moves(network: Network, half: Floats) -> Floats:
         operands = [reach[j] for j in node.inputs]
         if isinstance(node.op, Linear):
             moved = node.op.absolute().linear(*operands)
-        elif isinstance(node.op, Max):
+        elif isinstance(node.op, Max | LogSumExp):
             moved = operands[0].amax(-1)
         else:
             assert isinstance(node.op, Activation)

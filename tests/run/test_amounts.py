@@ -38,13 +38,13 @@ def test_amounts_of_a_linear_classifier_are_those_of_the_formula(tmp_path: Path)
     difference = (weight[0] - weight[1]).astype(np.float64)
     margins = x[:, 0].astype(np.float64) @ difference
     labels = np.where(margins > 0, 0, 1)
-    options = RadiusOptions(Fraction(1, 100), clip=None, region=region("brightness:100"))
+    options = RadiusOptions(Fraction(1, 10), clip=None, region=region("brightness:100"))
     found = radius(load_onnx(tmp_path / "net.onnx"), Images(x, labels), range(4), options)
     for i, margin in enumerate(margins):
         true = abs(margin / difference.sum())
         assert found[i]["certified"] <= true * (1 + 1e-6)
         assert found[i]["refuted"] >= true * (1 - 1e-4)  # an input in the region is rounded to float32
-        assert found[i]["refuted"] <= found[i]["certified"] * 1.01 * (1 + 1e-12)
+        assert found[i]["refuted"] <= found[i]["certified"] * 1.1 * (1 + 1e-12)
         assert found[i]["reason"] == "found"
 
 

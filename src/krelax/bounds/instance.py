@@ -131,17 +131,29 @@ def _fits(network: Network, region: Region) -> bool:
     return float(largest.max()) == 0 or all(bool((size <= _WIDE).all()) for size in [1 / largest.max(), *sizes])
 
 
+class _Limit:
+    """Bytes that this process may use; None where nobody has said."""
+
+    most: int | None = None
+
+
+def limit_memory(most: int | None) -> None:
+    """From now on this process uses at most about so many bytes."""
+    _Limit.most = most
+
+
 def memory_budget(device: torch.device) -> int:
-    """Bytes that bounding may use at a time: half of what is free; 2 GiB where the system does not say, and where
-    nothing may depend on what else is going on."""
+    """Bytes that bounding may use at a time: half of what is free, or of what the process may use; 2 GiB where the
+    system does not say, and where nothing may depend on what else is going on."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] // 2)
     if counts_work():
         return 2 << 30
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
-        return 2 << 30
+        free = 4 << 30
+    return min(free, free if _Limit.most is None else _Limit.most) // 2
 
 
 def chunk_rows(bytes_per_row: int, copies: int, device: torch.device, cache: int, budget: int) -> int:

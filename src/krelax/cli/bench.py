@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from krelax.cli.clusters import cluster_option, on_cluster
 from krelax.cli.shared import (
     FILE,
     certificate_options,
@@ -25,6 +27,7 @@ from krelax.cli.shared import (
 if TYPE_CHECKING:
     from krelax.run.bench import Result
     from krelax.run.certificates import Semantics
+    from krelax.run.cluster import Cluster
 
 
 @click.command(short_help="Verify a list of instances.")
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 @method_option
 @device_option
 @deterministic_option
+@cluster_option
 def bench(
     instances: Path,
     timeout: float | None,
@@ -47,6 +51,7 @@ def bench(
     method: str,
     device: str,
     deterministic: bool,
+    cluster: str | None,
 ) -> int:
     """Verify every line of INSTANCES (columns onnx, vnnlib, timeout_s, expected).
 
@@ -55,7 +60,6 @@ def bench(
     from krelax.cli import DISAGREEMENT, DONE, SOME_FAILED
     from krelax.errors import InputError
     from krelax.run.bench import FIELDS, read_instances
-    from krelax.run.bench import bench as run
     from krelax.run.journal import digest, digest_of_all, open_journal
     from krelax.run.verify import VerifyOptions
 
@@ -67,14 +71,14 @@ def bench(
         settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
     seconds = 0.0
-    with open_journal(jsonl, settings, resume, FIELDS, overwrite) as journal:
+    with open_journal(jsonl, settings, resume, FIELDS, overwrite) as journal, on_cluster(cluster) as workers:
         for index, record in journal.done.items():
             if index not in range(len(listed)):
                 raise InputError(f"{jsonl}: has a result of instance {index} of {len(listed)}; give another file")
             counts.update(_counted(record))
         remaining = [i for i in listed if i.index not in journal.done]
         options = VerifyOptions(method, None, device, deterministic=deterministic)
-        for result in run(remaining, options, certificates, check, semantics):
+        for result in _spread(workers)(remaining, options, certificates, check, semantics):
             record = result.record()
             journal.write(record)
             counts.update(_counted(record))
@@ -82,9 +86,22 @@ def bench(
             click.echo(_line(result, len(listed)))
             warn(f"instance {result.instance.index}", result.reason)
     click.echo(_totals(counts, len(listed), seconds))
+    if workers is not None:
+        click.echo(str(workers.story))
     if counts["disagree"]:
         return DISAGREEMENT
     return SOME_FAILED if counts["error"] else DONE
+
+
+def _spread(workers: Cluster | None) -> Callable[..., Iterator[Result]]:
+    """Where instances are worked on."""
+    from krelax.run.bench import bench as bench_here
+
+    if workers is None:
+        return bench_here
+    from krelax.run.clustered import bench_on
+
+    return partial(bench_on, workers)
 
 
 def _counted(record: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from krelax.cli.clusters import Spread, cluster_option
 from krelax.cli.shared import (
     BUNDLED_EPS,
     FILE,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--hints", type=FILE, metavar="FILE", help="Points (.npz) that may be counterexamples: replayed first.")
 @device_option
 @deterministic_option
+@cluster_option
 def certify(
     model: Path | None, images: Path | None, eps_file: Path | None, region: str | None, selection: slice | None,
     **options: Any,
@@ -145,6 +147,7 @@ def demo(dense: bool) -> int:
         "check": False,
         "semantics": "real",
         "hints": None,
+        "cluster": None,
     }
     return run(model, bundled("digits_test.npz"), None, options)
 
@@ -164,7 +167,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     from krelax.run.journal import digest_of_network
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
-    report, hints, output = (options.pop(name) for name in ("report", "hints", "output"))
+    report, hints, output, address = (options.pop(name) for name in ("report", "hints", "output", "cluster"))
     about = Asked.taken(options)
     folder, check, semantics = (options.pop(name) for name in ("certificates", "check", "semantics"))
     check_journal(journal, resume, overwrite)
@@ -181,9 +184,12 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
                          overwrite=overwrite, settings=settings, certificates=keeper,
                          hints=None if hints is None else read_hints(hints, data), say=_ignored)  # fmt: skip
+    spread = Spread(address, model, output)
     with reporting(report, model, images, header, indices, journal, folder, about.files) as note:
-        summary = _with_progress(len(indices), note, certifying)
+        summary = _with_progress(len(indices), note, partial(certifying, decide_images=spread))
         certify_summary(model, images, asked, summary)
+        if spread.story:
+            click.echo(f"  {spread.story}")
         if keeper is not None:
             click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))
     if report is not None:

@@ -37,6 +37,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
+    def select(self, index: Sequence[int]) -> Images:
+        """Some of the images, with their labels alone."""
+        return Images(self.images[list(index)], self.labels[list(index)])
+
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:

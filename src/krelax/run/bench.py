@@ -39,7 +39,8 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What came of an instance: `answer` is sat, unsat, unknown, timed-out or error; `seconds` of wall and CPU time."""
+    """What came of an instance: `answer` is sat, unsat, unknown, timed-out or error; `seconds` of wall and CPU time;
+    `worker` is that of a cluster which found it."""
 
     instance: Instance
     answer: str
@@ -48,6 +49,7 @@ class Result:
     outcome: Outcome | None = None
     cpu: float = 0.0
     certificate: Written | None = None
+    worker: str | None = None
 
     @property
     def disagrees(self) -> bool:
@@ -74,7 +76,7 @@ class Result:
             record["counterexample"] = counterexample_record(self.outcome.counterexample)
         if self.certificate is not None:
             record["certificate"] = self.certificate.record()
-        return record
+        return record if self.worker is None else record | {"worker": self.worker}
 
 
 _COLUMNS = ("onnx", "vnnlib", "timeout_s", "expected")
@@ -178,13 +180,13 @@ def bench(
             return loaded[path, scores]
 
         keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
-        result = _verified(instance, load, options, keeper)
+        result = verified(instance, load, options, keeper)
         if result.answer == "error":
             loaded.clear()  # what failed may have left something half done, or filled the memory
         yield result
 
 
-def _verified(instance: Instance, load: Load, options: VerifyOptions, keeper: Certificates | None) -> Result:
+def verified(instance: Instance, load: Load, options: VerifyOptions, keeper: Certificates | None) -> Result:
     """What comes of one instance."""
     cpu, written = cpu_seconds(), None
     try:

@@ -21,6 +21,7 @@ from krelax.certificate.kernel.network import Network
 from krelax.certificate.onnx.model import model_hash, read_model
 from krelax.certificate.onnx.reader import read_file
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
+from krelax.run.files import replacing
 from krelax.run.journal import digest
 from krelax.run.required import required_for_float32, required_for_real
 from krelax.search.pipeline import Plan
@@ -138,6 +139,18 @@ class Certificates:
             if isinstance(error, KrelaxError) or shows_tracebacks():
                 raise
             return replace(outcome, verdict=Verdict.UNKNOWN, reason=internal(error), proofs=()), None
+
+    def keep(self, name: str, content: bytes) -> Path:
+        """Write a certificate that was made, and checked if that was wanted, on another machine. The path of its file.
+        Raises InputError where that fails."""
+        path = self.folder / name
+        check_target(path)
+        try:
+            with replacing(path) as file:
+                file.write(content)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        return path
 
     def _written(self, path: Path, outcome: Outcome) -> tuple[Outcome, Written]:
         check_target(path)

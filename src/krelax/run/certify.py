@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -64,13 +65,23 @@ class Summary:
 
     def add(self, record: dict[str, Any]) -> None:
         """Take a record of the journal into account."""
-        self.verdicts[record["index"]] = record["verdict"]
-        self.reasons[record["index"]] = record["reason"]
+        self.verdicts[record["index"]] = sys.intern(record["verdict"])  # there may be a million of them
+        self.reasons[record["index"]] = sys.intern(record["reason"])
 
 
 _VERDICTS = frozenset(verdict.value for verdict in Verdict)
 
 Seen = Callable[[dict[str, Any]], None]
+# Decides some images, given by their indices, with a plan, and keeps the record of each as soon as it is settled.
+Decide = Callable[[Network, Images, list[int], CertifyOptions, Plan, Seen, Certificates | None], None]
+
+
+def decide_here(
+    network: Network, images: Images, wanted: list[int], options: CertifyOptions, plan: Plan, keep: Seen,
+    certificates: Certificates | None,
+) -> None:  # fmt: skip
+    """Decide the `wanted` images on this machine: as `decide_chosen`."""
+    decide_chosen(network, images.select(wanted), wanted, options, plan, keep, certificates)
 
 
 def certify(
@@ -87,6 +98,7 @@ def certify(
     certificates: Certificates | None = None,
     hints: Hints | None = None,
     say: Callable[[str], None] = lambda line: None,
+    decide_images: Decide = decide_here,
 ) -> Summary:
     """Certify images: is every input in the region around each classified as its label says?
 
@@ -103,6 +115,7 @@ def certify(
         certificates: Where proofs are written: what holds gets one, `image-INDEX.zip`.
         hints: Points that may be counterexamples, which are replayed first.
         say: Is called with a line about each hint that refutes nothing.
+        decide_images: Where images are decided that hints do not refute: here, or on other machines.
 
     Returns:
         How many images have which verdict.
@@ -113,7 +126,8 @@ def certify(
     Sound: yes. What holds is proven, what is violated has a counterexample that was replayed in the original model.
     Complete: with method `auto` and enough time, for ReLUs and leaky ReLUs, but for margins of exactly zero.
     """
-    check_device(options.device)
+    if decide_images is decide_here:
+        check_device(options.device)
     plan = Plan.of(options.method)
     if options.region is not None and hints is not None:
         raise UnsupportedError("hints are about balls; leave them out, or the region")
@@ -134,29 +148,28 @@ def certify(
             seen(record)
 
         wanted = [i for i in indices if i not in book.done]
+        if hints is not None and wanted:
+            wanted = _refuted_by(hints, network, images, wanted, options, keep, say)
         if wanted:
-            _decide(network, images, wanted, options, plan, keep, certificates, hints, say)
+            decide_images(network, images, wanted, options, plan, keep, certificates)
     summary.seconds = time.perf_counter() - began
     return summary
 
 
-def _decide(
-    network: Network, images: Images, wanted: list[int], options: CertifyOptions, plan: Plan, keep: Seen,
-    certificates: Certificates | None, hints: Hints | None, say: Callable[[str], None],
+def decide_chosen(
+    network: Network, chosen: Images, indices: Sequence[int], options: CertifyOptions, plan: Plan, keep: Seen,
+    certificates: Certificates | None,
 ) -> None:  # fmt: skip
-    """Decide the `wanted` images, and `keep` the record of each as soon as it is settled."""
-    if hints is not None:
-        wanted = _refuted_by(hints, network, images, wanted, options, keep, say)
-    if not wanted:
-        return
-    chosen = Images(images.images[wanted], images.labels[wanted])
+    """Decide images that have these indices, and `keep` the record of each as soon as it is settled. Raises InputError
+    unless the device is there."""
+    check_device(options.device)
     predicted = predictions(network, chosen, options.scaling)
 
     def report(position: int, outcome: Outcome) -> None:
-        index, written = wanted[position], None
+        index, written = indices[position], None
         if certificates is not None:
             outcome, written = certificates.write(f"image-{index}.zip", outcome)
-        record = _record(index, int(chosen.labels[position]), int(predicted[position]), outcome)
+        record = record_of(index, int(chosen.labels[position]), int(predicted[position]), outcome)
         if written is not None:
             record["certificate"] = written.record()
         keep(record)
@@ -167,7 +180,7 @@ def _decide(
             report(i, decide_image(network, image, label, region, plan, options, certificates))
         return
     questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
-    limit = None if options.timeout is None else options.timeout * len(wanted)
+    limit = None if options.timeout is None else options.timeout * len(chosen)
     proofs, required = certificates is not None, None
     if certificates is not None:
         required, plan = certificates.required_margins(questions), certificates.provable(plan)
@@ -180,13 +193,13 @@ def _refuted_by(
     say: Callable[[str], None],
 ) -> list[int]:  # fmt: skip
     """Keep the records of what hints refute; the images that are left."""
-    chosen = Images(images.images[wanted], images.labels[wanted])
+    chosen = images.select(wanted)
     questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
     predicted = predictions(network, chosen, options.scaling)
     done = set()
     for i, found in replayed(network, questions, hints, wanted, options.scaling, say):
         outcome = Outcome(Verdict.VIOLATED, "given", counterexample=found)
-        keep(_record(wanted[i], int(chosen.labels[i]), int(predicted[i]), outcome))
+        keep(record_of(wanted[i], int(chosen.labels[i]), int(predicted[i]), outcome))
         done.add(wanted[i])
     return [index for index in wanted if index not in done]
 
@@ -231,7 +244,8 @@ def predictions(network: Network, images: Images, scaling: Scaling | None = None
         return torch.cat([network(x).reshape(len(x), -1).argmax(1) for x in parts]).numpy()
 
 
-def _record(index: int, label: int, predicted: int, outcome: Outcome) -> dict[str, Any]:
+def record_of(index: int, label: int, predicted: int, outcome: Outcome) -> dict[str, Any]:
+    """What a journal says of an image."""
     record: dict[str, Any] = {
         "index": index,
         "label": label,

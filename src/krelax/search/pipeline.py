@@ -29,7 +29,7 @@ from krelax.search.questions import Questions
 from krelax.search.replay import replay
 from krelax.search.run import Report, Run, reason_of
 from krelax.search.verdict import Counterexample, Outcome, Verdict
-from krelax.watch import counted, now, watched
+from krelax.watch import cancellation, counted, now, watched
 
 T = TypeVar("T")
 
@@ -55,6 +55,11 @@ class Plan:
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
+
+    @property
+    def quick(self) -> Plan:
+        """The same without complete searches."""
+        return Plan(tuple(stage for stage in self.stages if not isinstance(stage, Complete)))
 
     def without(self, split: Split) -> Plan:
         """The same, but that complete searches do not split this."""
@@ -105,6 +110,7 @@ def _decide(
     placed = asked.to(torch.float64, device)
     run = Run(network, questions, placed, report, torch.ones(len(questions), dtype=torch.bool), required=required)
     instance = Instance.of(network, questions.region.to(torch.float64, device), deadline=deadline)
+    instance = replace(instance, cancelled=cancellation())
     if proofs:
         run.logs = {i: ProofLog() for i in range(len(questions))}
         instance = replace(instance, logs=tuple(run.logs.values()))
