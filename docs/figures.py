@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 
 import krelax
 from krelax import picture
-from krelax.activations import ReLU
+from krelax.activations import GELU, ReLU, Sigmoid
+from krelax.activations.banded import Banded
 from krelax.activations.joint import Joint
 from krelax.bounds.backward import outputs
 from krelax.bounds.instance import Instance
@@ -90,6 +91,22 @@ def neuron() -> Figure:
 def pair() -> Figure:
     """The first textbook example."""
     return picture.pair(ROTATED)
+
+
+def curves() -> Figure:
+    """A pair of sigmoids below zero, where they are convex: z1 = u + v - 2, z2 = u - v - 2, u and v in [-1, 1]."""
+    limits = torch.tensor([[[6, 4, 2, 4, 0, 2, 0, -2]]], dtype=torch.float64)
+    return picture.pair(Banded(Sigmoid(), torch.tensor(ROWS).double(), limits))
+
+
+def gelu() -> Figure:
+    """A GELU, which is neither convex nor concave."""
+    return picture.neuron(GELU(), -3.0, 2.0)
+
+
+def product() -> Figure:
+    """A product of two numbers that know their sum and difference."""
+    return picture.product([1.0, 1.0, 1.2, 1.0, 1.5, 1.6, 2.0, 2.2])
 
 
 def roofs() -> Figure:
@@ -271,7 +288,10 @@ def pixel() -> Figure:
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     f.__name__: f
-    for f in (regions, pixel, neuron, pair, roofs, maximum, hull, reachable, layers, progress, tree, radius, shares)
+    for f in (
+        *(regions, pixel, neuron, pair, roofs, maximum, hull, reachable, layers, progress, tree, radius, shares),
+        *(curves, gelu, product),
+    )
 }
 
 

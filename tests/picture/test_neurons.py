@@ -12,13 +12,16 @@ from scipy.optimize import linprog
 from tests.marks import at_night_after
 from tests.picture.examples import MAXIMUM, PLAIN, ROTATED, joint
 
-from krelax.activations import LeakyReLU, ReLU, Sigmoid, Tanh
+from krelax.activations import GELU, Exp, LeakyReLU, Product, Reciprocal, ReLU, Round, Shrink, Sigmoid, Sin, Tanh
+from krelax.activations.banded import Banded
 from krelax.activations.joint import Joint
+from krelax.errors import InputError
 from krelax.hull.octagon import ROWS
-from krelax.picture import neuron, octagon, pair, projections, roofs
+from krelax.picture import neuron, octagon, pair, product, projections, roofs
 from krelax.picture.geometry import area, faces, polygon, within
-from krelax.picture.neuron import outline
-from krelax.picture.pair import largest, spanning
+from krelax.picture.neuron import graph, outline
+from krelax.picture.pair import activated, edges, inside, largest, spanning
+from krelax.picture.product import room as product_room
 from krelax.picture.roof import room
 
 Legible = Callable[[Any], list[str]]
@@ -51,6 +54,61 @@ def test_one_neuron_can_be_read(legible: Legible) -> None:
     for name, number in (("interval", "6"), ("zonotope", "2"), ("planar (CROWN)", "1.5"), ("triangle", "1")):
         assert f"{name}\nslack area {number}" in texts
     assert "convex hull\nslack area" in " ".join(legible(neuron(Sigmoid(), -2.0, 4.0)))
+
+
+@pytest.mark.parametrize("op", [GELU(), Sin(), Exp(), Round(), Shrink(0.5)], ids=lambda op: op.name)
+def test_curves_and_steps_can_be_read(op: Any, legible: Legible) -> None:
+    assert "convex hull\nslack area" in " ".join(legible(neuron(op, -2.2, 2.6)))
+
+
+def test_steps_are_not_joined() -> None:
+    points = graph(Round(), -1.2, 2.7)
+    assert np.isnan(points).all(1).sum() == 4  # at -0.5, 0.5, 1.5 and 2.5
+    assert not np.isnan(graph(GELU(), -1.2, 2.7)).any()
+
+
+def test_what_is_no_curve_is_refused() -> None:
+    with pytest.raises(InputError, match=r"picture\.product"):
+        neuron(Product(), -1.0, 1.0)
+    with pytest.raises(InputError, match="no bounds"):
+        neuron(Reciprocal(), -1.0, 1.0)
+
+
+CURVED = Banded(Sigmoid(), torch.tensor(ROWS).double(), torch.tensor([[[6.0, 4, 2, 4, 0, 2, 0, -2]]]).double())
+"""z1 = u + v - 2, z2 = u - v - 2 with u, v in [-1, 1], where sigmoids are convex."""
+
+
+def test_a_pair_of_curves_can_be_read(legible: Legible) -> None:
+    texts = " ".join(legible(pair(CURVED)))
+    assert "pair, by bands" in texts
+    assert "convex hulls" in texts
+    with pytest.raises(InputError, match="pairs of ReLUs"):
+        roofs(CURVED)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_pair_of_curves_is_between_its_graph_and_single_neurons(direction: tuple[float, float]) -> None:
+    graph_ = activated(CURVED, np.concatenate([inside(CURVED), *edges(CURVED)]))
+    exact = (graph_ @ direction).max()
+    assert exact <= largest(CURVED, "hull", direction)
+    assert largest(CURVED, "triangle", direction) <= largest(CURVED, "planar", direction) + 1e-12
+    if direction == (1.0, 1.0):
+        assert exact == pytest.approx(0.5 + 1 / (1 + np.exp(2)))
+        assert largest(CURVED, "hull", direction) < largest(CURVED, "triangle", direction) - 0.1
+
+
+def test_a_product_can_be_read(legible: Legible) -> None:
+    texts = " ".join(legible(product([1.0, 1.0, 1.2, 1.0, 1.5, 1.6, 2.0, 2.2])))
+    assert "over a box: volume 8.76" in texts
+    with pytest.raises(InputError, match="no two numbers"):
+        product([-1.0] * 8)
+
+
+def test_rooms_of_products() -> None:
+    box = np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    assert product_room(box) == pytest.approx(8 / 3)  # a tetrahedron in a cube of side 2
+    diamond = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    assert 0 < product_room(diamond) < 8 / 3 / 4
 
 
 def test_sets_can_share_axes(legible: Legible) -> None:

@@ -107,7 +107,8 @@ def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule
 def tighten_by_ascent(instance: Instance, bounds: LayerBounds, node: int, ascent: Ascent) -> None:
     """Tighten the undecided entries of a pre-activation with slopes optimised for each of them.
 
-    Where there are no groups, the ascent is shortened to what the network affords, and goes through cones.
+    Where there are no groups, the ascent is shortened to what the network affords, and goes through cones. With groups
+    it is dearer, and the caller says how long (`krelax.bounds.thrift`).
     """
     if not bounds.relaxations:
         return

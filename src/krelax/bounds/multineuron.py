@@ -25,9 +25,11 @@ from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.relational import bounded
 from krelax.bounds.steps import by_rule
+from krelax.bounds.thrift import grouping_within, inner_within
 from krelax.bounds.tightening import tighten_layer
 from krelax.hull.grouping import Grouping, groups
 from krelax.hull.polytope import octahedral_rows, pair_rows
+from krelax.network.graph import Network
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,26 @@ def _tighten(
         tighten_layer(instance, bounds, source, multi_neuron.splitting, bound_weights(score))
 
 
+def _within(network: Network, scores: dict[int, Tensor], multi_neuron: MultiNeuron) -> MultiNeuron:
+    """What the network affords of it."""
+    grouping, inner = multi_neuron.grouping, multi_neuron.inner
+    if grouping is None:
+        return multi_neuron
+    candidates = {i: int((score > 0).sum()) for i, score in scores.items()}
+    grouping = grouping_within(network, candidates, grouping, inner, multi_neuron.combinations)
+    return replace(multi_neuron, grouping=grouping, inner=inner and inner_within(network, inner))
+
+
 def bound_layers(
     instance: Instance, found: LayerBounds, scores: dict[int, Tensor], multi_neuron: MultiNeuron
 ) -> LayerBounds:
     """Bounds of every node of one region, with groups in every layer that has a score; never looser than `found`.
 
     Every layer gets its share of the time until the deadline of the instance; what there is no time for is left out.
+    Where groups would cost far more than everything without them, there are fewer of them.
     """
     network = instance.network
+    multi_neuron = _within(network, scores, multi_neuron)
     bounds = start(instance.region, bool(instance.logs))
     activations = network.activations()
     for i, node in enumerate(network.nodes[1:], start=1):

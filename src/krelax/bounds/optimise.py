@@ -28,7 +28,7 @@ from krelax.watch import now
 
 # Coefficients that all steps of the ascents of one region's layers may meet, and steps to take anyway:
 # the first four are worth 95 to 98 % of what twenty-four are.
-_WORK, _FEWEST = 6e8, 4
+WORK, _FEWEST = 6e8, 4
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Ascent:
     decay: float = 0.98
     seconds: float | None = None
 
-    def affordable(self, network: Network) -> Ascent:
-        """Fewer steps, that shrink faster, for the pre-activations of a network where every step is dear."""
-        steps = min(self.steps, max(_FEWEST, int(_WORK / max(1, _work(network)))))
+    def affordable(self, network: Network, times: float = 1.0) -> Ascent:
+        """Fewer steps, that shrink faster, for the pre-activations of a network where every step is dear; `times` as
+        many as without groups."""
+        steps = min(self.steps, max(_FEWEST, int(times * WORK / max(1, _work(network)))))
         return replace(self, steps=steps, decay=self.decay ** (self.steps / steps) ** 0.5)
 
 

@@ -8,6 +8,7 @@ from krelax.looks import LOOKS
 from krelax.picture.layers import layers
 from krelax.picture.neuron import neuron
 from krelax.picture.pair import octagon, pair, pick, projections
+from krelax.picture.product import product
 from krelax.picture.progress import progress, watched
 from krelax.picture.reachable import certified, reachable, sampled
 from krelax.picture.robust import margins, radius, shares
@@ -27,6 +28,7 @@ __all__ = [
     "pair",
     "pick",
     "planes",
+    "product",
     "progress",
     "projections",
     "radius",

@@ -1,4 +1,4 @@
-"""One neuron: what each relaxation knows of `a = act(z)` over an interval of z."""
+"""One neuron: what each relaxation knows of `a = act(z)` over an interval of z, whatever the activation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from krelax.activations import Activation, Relaxation, Rule
+from krelax.activations.steps import Jumping
+from krelax.errors import InputError
 from krelax.looks import BLACK, LOOKS, Look
 from krelax.picture.geometry import Array, area, polygon
 from krelax.picture.style import cross, drawn, number, on, sheet
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SETS = ("interval", "zonotope", "planar", "triangle")
+# Points of a curve, and of steps; steps rise faster than this between two of them.
+_CURVED, _STEPPED, _STEEP = 401, 2001, 8.0
 RULES = {"zonotope": Rule.PARALLEL, "planar": Rule.ADAPTIVE}
 
 
@@ -27,8 +31,10 @@ def neuron(op: Activation, lower: float, upper: float, sets: Sequence[str] = SET
     """The (z, a) plane of one neuron with `lower <= z <= upper`: each set around the graph, and its area.
 
     One panel for each of the `sets` ("interval", "zonotope", "planar", "triangle"), or all of them on `axes`. The graph
-    itself has no area, so the area of a set is all slack.
+    itself has no area, so the area of a set is all slack. Raises InputError for activations of several numbers, and
+    for an interval on which one has no bounds, as that of the reciprocal around zero.
     """
+    _check(op, lower, upper)
     shapes = {name: outline(op, lower, upper, name) for name in sets}
     if axes is not None:
         figure, _ = on(axes, 0, 0)
@@ -44,6 +50,17 @@ def neuron(op: Activation, lower: float, upper: float, sets: Sequence[str] = SET
     panels[-1].legend(handles=panels[-1].lines[-1:], loc="lower right", handlelength=1.2)
     _frame(panels, np.concatenate(list(shapes.values())))
     return figure
+
+
+def _check(op: Activation, lower: float, upper: float) -> None:
+    ends = torch.tensor([[lower], [upper]], dtype=torch.float64)
+    if not lower < upper:
+        raise InputError(f"an interval from {lower:g} to {upper:g} is empty: lower must be below upper")
+    relaxation = op.relax(*(t.expand(1, 2) for t in ends))
+    if relaxation.reduces:
+        raise InputError(f"{op.name} is of several numbers; a product of two is drawn by picture.product")
+    if not all(bool(t.isfinite().all()) for t in relaxation.interval()):
+        raise InputError(f"{op.name} has no bounds for z from {lower:g} to {upper:g}")
 
 
 def outline(op: Activation, lower: float, upper: float, name: str) -> Array:
@@ -93,11 +110,23 @@ def _draw(axes: Axes, op: Activation, lower: float, upper: float, shapes: dict[s
         closed = np.concatenate([corners, corners[:1]])
         axes.fill(*corners.T, color=look.colour, alpha=0.18, linewidth=0)
         axes.plot(*closed.T, **look.line, label=f"{look.label}, area {number(area(corners))}")
-    z = torch.cat([torch.linspace(lower, upper, 201), torch.zeros(1).clamp(lower, upper)]).double().sort().values
-    axes.plot(z, op.forward(z), color=BLACK, linewidth=2.2, label="exact", solid_capstyle="round")
+    axes.plot(*graph(op, lower, upper).T, color=BLACK, linewidth=2.2, label="exact", solid_capstyle="round")
     axes.set(xlabel="pre-activation $z$")
     zero = (0.0,) if lower < 0 < upper else ()
     axes.set_xticks((lower, *zero, upper), [number(t) for t in (lower, *zero, upper)])
+
+
+def graph(op: Activation, lower: float, upper: float) -> Array:
+    """Points (z, a) of the graph, `(n, 2)`, to be joined by lines; where it jumps there is one that is no number."""
+    jumps = isinstance(op, Jumping)
+    ends = torch.tensor([lower, upper, 0.0], dtype=torch.float64).clamp(lower, upper)
+    z = torch.cat([torch.linspace(lower, upper, _STEPPED if jumps else _CURVED).double(), ends]).unique()
+    points = torch.stack([z, op.forward(z)], -1).numpy()
+    if not jumps:
+        return points
+    across, along = np.abs(np.diff(points, axis=0)).T
+    broken = np.flatnonzero(along > _STEEP * across) + 1
+    return np.insert(points, broken, np.nan, axis=0)
 
 
 def _frame(panels: Sequence[Axes], points: Array) -> None:

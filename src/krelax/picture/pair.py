@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krelax.activations import LeakyReLU
-from krelax.activations.joint import Joint
+from krelax.activations import Activation, LeakyReLU
+from krelax.activations.banded import Banded
+from krelax.activations.joint import Joint, Together
 from krelax.hull import octagon as closed_form
 from krelax.looks import BLACK, FAINT, GREY, LOOKS
 from krelax.picture.geometry import Array, polygon
-from krelax.picture.neuron import RULES
+from krelax.picture.neuron import RULES, outline
 from krelax.picture.style import cross, drawn, number, on, sheet, square
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ SUM = (1.0, 1.0)
 
 
 @drawn
-def pair(joint: Joint, names: Sequence[str] = NAMES, direction: Sequence[float] = SUM) -> Figure:
+def pair(joint: Together, names: Sequence[str] = NAMES, direction: Sequence[float] = SUM) -> Figure:
     """One pair on one sheet: its `octagon` and its `projections`."""
     figure = sheet(10.0, 4.1)
     left, right = figure.subplots(1, 2)
@@ -38,9 +39,9 @@ def pair(joint: Joint, names: Sequence[str] = NAMES, direction: Sequence[float] 
 
 
 @drawn
-def octagon(joint: Joint, names: Sequence[str] = NAMES, axes: Axes | None = None) -> Figure:
-    """The pre-activations of a pair (a `Joint` of one group with k = 2): its octagon, the tight bounds on its edges,
-    and the box of its intervals, which is all that relaxations of single neurons see.
+def octagon(joint: Together, names: Sequence[str] = NAMES, axes: Axes | None = None) -> Figure:
+    """The pre-activations of a pair (a `Joint` or `Banded` of one group with k = 2): its octagon, the tight bounds on
+    its edges, and the box of its intervals, which is all that relaxations of single neurons see.
     """
     figure, axes = on(axes, 4.6, 4.1)
     tight = tightened(joint)
@@ -88,12 +89,15 @@ def form(row: Sequence[float], names: Sequence[str]) -> str:
     return "".join(terms)
 
 
-def pick(joint: Joint, group: int, item: int = 0) -> Joint:
+def pick(joint: Together, group: int, item: int = 0) -> Together:
     """One group of many, for instance of `LayerBounds.groups`."""
-    return Joint(joint.rows, joint.bounds[item : item + 1, group : group + 1], joint.negative_slopes)
+    bounds = joint.bounds[item : item + 1, group : group + 1]
+    if isinstance(joint, Banded):
+        return Banded(joint.op, joint.rows, bounds)
+    return Joint(joint.rows, bounds, joint.negative_slopes)
 
 
-def tightened(joint: Joint) -> Tensor:
+def tightened(joint: Together) -> Tensor:
     """The tight bounds of a single pair, `(8,)`. Raises ValueError for anything but one group with k = 2."""
     if joint.rows.shape[1] != 2 or joint.bounds.shape[:-1].numel() != 1:
         raise ValueError(f"one pair, not groups {tuple(joint.bounds.shape[:-1])} of {joint.rows.shape[1]}")
@@ -105,38 +109,90 @@ def _box(tight: Tensor) -> tuple[Tensor, Tensor]:
     return -tight[[1, 3]], tight[[6, 4]]
 
 
-def spanning(joint: Joint, name: str) -> Array:
+def spanning(joint: Together, name: str) -> Array:
     """Points (z, a), `(n, 2k)`, whose convex hull is a relaxation of one group over its polytope.
 
     On a sign pattern the lines of single neurons are linear, so what lies between them over the polytope is spanned by
-    the vertices of the pattern's part of it, each with every choice of lower and upper line.
+    the vertices of the pattern's part of it, each with every choice of lower and upper line. Of curves many points
+    are taken, and of their bands those where the support function is attained.
     """
-    k = joint.rows.shape[1]
-    lifted = joint.lifted.reshape(-1, 2 * k).double()
-    z, a = lifted[:, :k], -lifted[:, k:]
+    if isinstance(joint, Banded) and name == "hull":
+        return _attained(joint)
+    z, a = _graph(joint)
     if name == "hull":
         return torch.cat([z, a], -1).numpy()
     choices = [torch.stack(a, -1) for a in product(*_between(joint, name, z, a))]
     return torch.cat([torch.cat([z, a], -1) for a in choices]).numpy()
 
 
-def _between(joint: Joint, name: str, z: Tensor, a: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _graph(joint: Together) -> tuple[Tensor, Tensor]:
+    """Points of the graph of a group, `(n, k)` each: those that span the hull, or of curves a grid."""
+    if isinstance(joint, Joint):
+        z, a = joint.lifted.reshape(-1, 2 * joint.rows.shape[1]).double().chunk(2, -1)
+        return z, -a
+    assert isinstance(joint, Banded)
+    z = torch.from_numpy(np.concatenate([inside(joint), *edges(joint)]))
+    return z, joint.op.forward(z)
+
+
+def inside(joint: Together, count: int = 41) -> Array:
+    """A grid of points in the octagon of a pair, `(n, 2)`."""
+    tight = tightened(joint)
+    axes = [torch.linspace(float(l), float(u), count).double() for l, u in zip(*_box(tight), strict=True)]
+    z = torch.cartesian_prod(*axes)
+    return z[(z @ joint.rows.double().T <= tight).all(1)].numpy()
+
+
+def edges(joint: Together, count: int = 61) -> list[Array]:
+    """Points along the edges of the octagon of a pair, edge by edge, `(count, 2)` each."""
+    corners = polygon(closed_form.points(tightened(joint))[:8].numpy())
+    steps = np.linspace(0, 1, count)[:, None]
+    return [first + steps * (last - first) for first, last in zip(corners, np.roll(corners, -1, axis=0), strict=True)]
+
+
+def _attained(joint: Banded, directions: int = 180) -> Array:
+    """Where the bands of a pair go furthest in all directions of their post-activations, as (z, a), `(n, 4)`."""
+    angle = torch.linspace(0, 2 * torch.pi, directions + 1, dtype=torch.float64)
+    coeff = torch.stack([angle.cos(), angle.sin()])[None, None]
+    found = joint.to(torch.float64).support(torch.zeros_like(coeff), -coeff)
+    return torch.cat([found.z, found.a], 2)[0, 0].mT.numpy()
+
+
+def _single(joint: Together, i: int) -> Activation:
+    """The activation of a member."""
+    return joint.op if isinstance(joint, Banded) else LeakyReLU(joint.negative_slopes[i])
+
+
+def _between(joint: Together, name: str, z: Tensor, a: Tensor) -> list[tuple[Tensor, Tensor]]:
     """For each member its least and its largest post-activation at some z, `(n,)` each, by single neurons."""
     ends = []
     for i, (l, u) in enumerate(zip(z.amin(0), z.amax(0), strict=True)):
-        relaxation = LeakyReLU(joint.negative_slopes[i]).relax(l.reshape(1, 1), u.reshape(1, 1))
+        relaxation = _single(joint, i).relax(l.reshape(1, 1), u.reshape(1, 1))
         if name == "interval":
             low, high = (t.flatten().expand(len(z)) for t in relaxation.interval())
         else:
             lines = relaxation.lines_by(RULES.get(name, RULES["planar"]))
             below = 0.0 if lines.below is None else lines.below.flatten()
             low, high = lines.lower.flatten() * z[:, i] - below, lines.upper.flatten() * z[:, i] + lines.above.flatten()
-            low = a[:, i] if name == "triangle" else low
+        if name == "triangle":
+            curved = isinstance(joint, Banded)
+            low, high = _hull(_single(joint, i), float(l), float(u), z[:, i]) if curved else (a[:, i], high)
         ends.append((low, high))
     return ends
 
 
-def largest(joint: Joint, name: str, direction: Sequence[float] = SUM) -> float:
+def _hull(op: Activation, lower: float, upper: float, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest post-activation at some z, `(n,)` each, in the convex hull of a graph."""
+    corners = outline(op, lower, upper, "triangle")
+    first, last = corners[:, 0].argmin(), corners[:, 0].argmax()
+    turned = np.roll(corners, -first, axis=0)
+    split = (last - first) % len(corners)
+    below, above = turned[: split + 1], np.concatenate([turned[split:], turned[:1]])[::-1]
+    at = z.numpy()
+    return torch.from_numpy(np.interp(at, *below.T)), torch.from_numpy(np.interp(at, *above.T))
+
+
+def largest(joint: Together, name: str, direction: Sequence[float] = SUM) -> float:
     """The largest `direction . a` that a relaxation of one group allows; of "hull" its support function."""
     if name == "hull":
         coeff = -torch.tensor(direction, dtype=joint.bounds.dtype).reshape(1, 1, -1, 1)
@@ -146,7 +202,7 @@ def largest(joint: Joint, name: str, direction: Sequence[float] = SUM) -> float:
 
 @drawn
 def projections(
-    joint: Joint,
+    joint: Together,
     names: Sequence[str] = NAMES,
     direction: Sequence[float] = SUM,
     sets: Sequence[str] = SETS,
@@ -164,7 +220,7 @@ def projections(
     # thinner and thinner, so that sets that coincide can be told apart
     for name, width in zip(sets, np.linspace(4.0, 1.6, len(sets)), strict=True):
         corners = polygon(spanning(joint, name)[:, 2:])
-        text = f"{LOOKS[name].label}: {number(largest(joint, name, direction))}"
+        text = f"{_label(joint, name)}: {number(largest(joint, name, direction))}"
         axes.plot(*np.concatenate([corners, corners[:1]]).T, **LOOKS[name].line, linewidth=width, label=text, zorder=3)
     axes.plot([], [], color=BLACK, linewidth=4.5, label=f"exact: {number(_exact(joint, direction))}")
     for name, mark in (("triangle", "x"), ("hull", "o")):
@@ -178,25 +234,35 @@ def projections(
     return figure
 
 
-def posts(joint: Joint, names: Sequence[str]) -> list[str]:
+def _label(joint: Together, name: str) -> str:
+    """As in the table, where only hulls of kinks are triangles and only exact hulls have a name."""
+    other = {"triangle": "convex hulls", "hull": "pair, by bands"} if isinstance(joint, Banded) else {}
+    return other.get(name, LOOKS[name].label)
+
+
+def posts(joint: Together, names: Sequence[str]) -> list[str]:
     """Names of the post-activations; a pass-through member keeps its own."""
-    slopes = joint.negative_slopes
+    slopes = joint.negative_slopes or (0.0,) * len(names)
     return [name if s == 1 else name.replace("z", "a") for name, s in zip(names, slopes, strict=True)]
 
 
-def exact_parts(joint: Joint) -> list[Array]:
-    """The exact post-activations, sign pattern by sign pattern: polygons, segments and points, `(n, 2)` each."""
+def exact_parts(joint: Together) -> list[Array]:
+    """The exact post-activations, sign pattern by sign pattern: polygons, segments and points, `(n, 2)` each. Of curves
+    the edges of the octagon, all in one, around them."""
+    if isinstance(joint, Banded):
+        return [activated(joint, np.concatenate(edges(joint)))]
     points = spanning(joint, "hull")
     signs = [np.array([one, two]) for one in (-1, 1) for two in (-1, 1)]
     parts = [points[(points[:, :2] * s >= 0).all(1), 2:] for s in signs]
     return [polygon(p) for p in parts if len(p)]
 
 
-def _exact(joint: Joint, direction: Sequence[float]) -> float:
-    return max(float((part @ np.array(direction)).max()) for part in exact_parts(joint))
+def _exact(joint: Together, direction: Sequence[float]) -> float:
+    every = [*exact_parts(joint), activated(joint, inside(joint))] if isinstance(joint, Banded) else exact_parts(joint)
+    return max(float((part @ np.array(direction)).max()) for part in every)
 
 
-def farthest(joint: Joint, name: str, direction: Sequence[float] = SUM) -> Array:
+def farthest(joint: Together, name: str, direction: Sequence[float] = SUM) -> Array:
     """A point (z, a), `(2k,)`, where a relaxation goes furthest: the middle of all such, for "hull" on the graph."""
     points, k = spanning(joint, name), len(direction)
     value = points[:, k:] @ np.array(direction)
@@ -206,7 +272,9 @@ def farthest(joint: Joint, name: str, direction: Sequence[float] = SUM) -> Array
     return best[0] if name == "hull" and beside else middle
 
 
-def activated(joint: Joint, z: Array) -> Array:
+def activated(joint: Together, z: Array) -> Array:
     """The post-activations of one group of pre-activations, `(k,)`."""
+    if isinstance(joint, Banded):
+        return joint.op.forward(torch.from_numpy(z)).numpy()
     a: Array = np.maximum(z, np.array(joint.negative_slopes) * z)
     return a

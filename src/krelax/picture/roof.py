@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from krelax.activations.joint import Joint
+from krelax.activations.joint import Joint, Together
+from krelax.errors import InputError
 from krelax.looks import BLACK, FAINT, LOOKS, PALE
 from krelax.picture.geometry import Array, faces, volume
 from krelax.picture.pair import NAMES, SUM, activated, farthest, form, largest, posts, spanning
@@ -21,13 +22,16 @@ SETS = ("triangle", "hull")
 
 @drawn
 def roofs(
-    joint: Joint, names: Sequence[str] = NAMES, direction: Sequence[float] = SUM, sets: Sequence[str] = SETS
+    joint: Together, names: Sequence[str] = NAMES, direction: Sequence[float] = SUM, sets: Sequence[str] = SETS
 ) -> Figure:
     """The slice (z1, z2, direction . a) of relaxations of a pair, side by side: a roof over a floor.
 
     The floor of both is the graph itself where the form is convex. A vertical line marks where the roof is
-    highest, and what the graph has there; the titles say how high and how much room there is below the roof.
+    highest, and what the graph has there; the titles say how high and how much room there is below the roof. Raises
+    InputError for pairs of curves, whose roofs have no corners.
     """
+    if not isinstance(joint, Joint):
+        raise InputError("roofs are of pairs of ReLUs; picture.pair draws pairs of curves")
     figure = sheet(4.6 * len(sets), 4.0)
     solids = {name: _solid(joint, name, direction) for name in sets}
     everything = np.concatenate(list(solids.values()))
@@ -35,7 +39,7 @@ def roofs(
         axes = figure.add_subplot(1, len(sets), i, projection="3d")
         _draw(axes, points, name)
         _mark(axes, joint, name, direction)
-        _frame(axes, everything, names, form(direction, posts(joint, names)))
+        frame(axes, everything, names, form(direction, posts(joint, names)))
         height, inside = largest(joint, name, direction), room(joint, name, direction)
         axes.set_title(f"{LOOKS[name].label}: at most {number(height)}, volume {number(inside)}", y=0.98)
     return figure
@@ -74,7 +78,8 @@ def _mark(axes: Any, joint: Joint, name: str, direction: Sequence[float]) -> Non
     axes.plot(*z[:2], ground, "o", color=BLACK, markersize=4, zorder=4)
 
 
-def _frame(axes: Any, points: Array, names: Sequence[str], height: str) -> None:
+def frame(axes: Any, points: Array, names: Sequence[str], height: str) -> None:
+    """Axes around points `(n, 3)`, and what they are called."""
     low, high = points.min(0), points.max(0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
     axes.set_xlabel(f"${names[0]}$", labelpad=7)
