@@ -66,6 +66,7 @@ def decisions(m: Maker) -> None:
         truth = m.call(m.some("Greater", "Less"), m.last, m.constant(0.25))[0]
         m.last = m.call("Where", truth, m.last, m.some(m.constant(0.5), m.call("Neg", m.last)[0]))[0]
     elif how == "norm":
+        m.apply("Sigmoid")
         m.apply("LpNormalization", axis=m.some(0, 1, -1), p=m.some(1, 2))
     elif how == "log":
         m.apply("Abs")

@@ -58,7 +58,8 @@ class Bounds:
     @classmethod
     def join(cls, parts: Sequence[Bounds]) -> Bounds:
         """What is known over boxes and others, where no weights are."""
-        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("value", "slopes", "blame")), None)
+        value, slopes, blame = (torch.cat([getattr(p, name) for p in parts]) for name in ("value", "slopes", "blame"))
+        return cls(value, slopes, blame, None)
 
     def select(self, index: Tensor) -> Bounds:
         """What is known over some of the boxes."""

@@ -77,7 +77,7 @@ def _draw(axes: Any, base: Array, name: str) -> float:
     for sides, alpha in ((floor, 0.18), (roof, 0.28)):
         axes.add_collection3d(Poly3DCollection(sides, facecolor=look.colour, edgecolor="none", alpha=alpha))
     for operand in (0, 1):
-        for at in np.linspace(*np.sort(base[:, operand])[[0, -1]], _LINES):
+        for at in np.linspace(base[:, operand].min(), base[:, operand].max(), _LINES):
             ends = _section(base, operand, float(at))
             axes.plot(*_lifted(ends).T, color=BLACK, linewidth=0.7)
     rim = spanning(base)

@@ -76,7 +76,8 @@ def carried(
     for i in range(len(network.nodes) - 1, 0, -1):
         here, c = network.nodes[i], coeff.pop(i, None)
         contraction = None if c is None else contractions(network, ar).get(i)
-        if contraction and (shared := relax.shared(contraction.activation)) is not None:
+        shared = relax.shared(contraction.activation) if contraction else None
+        if contraction and shared is not None and isinstance(here, Affine):
             crossed = cross(bounds, contraction, i, c, shared, count)
             for operand, part in zip(contraction.operands, crossed.coeff, strict=True):
                 _give(coeff, operand.node, part)

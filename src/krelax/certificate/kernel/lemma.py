@@ -122,7 +122,7 @@ def _over_inputs(context: Context, lemma: Lemma, node: int, chosen: Chosen) -> I
     else:
         first, last = int(which[0]), int(which[-1])
         terms = slice(*np.searchsorted(forms.form, [first, last + 1]))
-        row, entry, number = forms.form[terms] - first, forms.entry[terms], forms.coefficient[terms]
+        row, entry, number = forms.form[terms] - first, forms.entry[terms].astype(np.int64), forms.coefficient[terms]
         begin = {node: entry}
         if len(np.unique(row)) == len(row):  # nothing is added up
             begin = _copied(context, node, entry)
