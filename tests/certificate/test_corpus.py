@@ -65,7 +65,7 @@ def test_the_corpus_is_as_the_program_writes_it(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("unknown", [-np.inf, np.nan])
 def test_boxes_of_which_nothing_is_known_prove_nothing(monkeypatch: pytest.MonkeyPatch, unknown: float) -> None:
     """Neither where they can be cut nor where they are points, which cannot."""
-    monkeypatch.setattr(boxes, "in_boxes", lambda context, region, *_: np.full(len(region.lower), unknown))
+    monkeypatch.setattr(boxes, "in_boxes", lambda context, region, *_: (np.full(len(region.lower), unknown), 0))
     for extent in (1.0, 0.0):
         question = corpus.boxed(2.75)
         question.region.lower[:], question.region.upper[:] = -extent, extent
