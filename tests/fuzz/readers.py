@@ -87,13 +87,21 @@ def agree(mine: Any, theirs: Any) -> bool:
     return bool(np.allclose(mine, theirs, rtol=1e-4, atol=1e-4 * max(1.0, float(abs(theirs).max(initial=0)))))
 
 
-_DOUBTFUL = {"GlobalMaxPool", "MaxPool", "BatchNormalization", "ConvTranspose", "QLinearConv", "QLinearMatMul"}
+_DOUBTFUL = {
+    "GlobalMaxPool",
+    "MaxPool",
+    "BatchNormalization",
+    "ConvTranspose",
+    "QLinearConv",
+    "QLinearMatMul",
+    "Resize",
+}
 
 
 def _doubtful(graph: Any) -> bool:
     """Whether the reference implementation has faults here that ONNX Runtime does not share: global maxima, maxima with
     SAME or uneven padding, normalisation before version 14, softmax before version 13, transposed convolutions of
-    groups with a bias, and operators on whole numbers that round."""
+    groups with a bias, operators on whole numbers that round, and sizes that are no whole numbers."""
     if graph.version < 13 and {call.op for call in graph.calls} & {"Softmax", "LogSoftmax"}:
         return True
     return bool({call.op for call in graph.calls} & _DOUBTFUL)
