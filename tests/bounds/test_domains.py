@@ -18,6 +18,9 @@ from krelax.search.verdict import Outcome, Verdict
 # With a shift, for which the pre-activations are in the domain for inputs up to 1, but not up to 100.
 PARTIAL = [(Log(), 4.0), (Sqrt(), 4.0), (Reciprocal(), 4.0), (ReciprocalSqrt(), 4.0), (Power(1.5), 4.0), (Exp(), 0.0)]
 named = pytest.mark.parametrize(("op", "shift"), PARTIAL, ids=lambda x: getattr(x, "name", ""))
+# What has groups as `krelu` and `split` have is tried at night.
+ALIKE = {"krelu3", "krelu4", "lp-krelu"}
+methods = pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * (m in ALIKE)) for m in METHODS])
 
 
 def network(op: Activation, shift: float) -> Network:
@@ -41,7 +44,7 @@ FAR = {"exp": 1e4}
 
 
 @named
-@pytest.mark.parametrize("method", METHODS)
+@methods
 def test_there_is_no_bound_where_nothing_is_known(op: Activation, shift: float, method: str) -> None:
     """Minus infinity, which is a bound; not a number that is none."""
     net = network(op, shift)
@@ -51,7 +54,7 @@ def test_there_is_no_bound_where_nothing_is_known(op: Activation, shift: float, 
 
 
 @named
-@pytest.mark.parametrize("method", METHODS)
+@methods
 def test_there_are_bounds_inside(op: Activation, shift: float, method: str) -> None:
     net, region = network(op, shift), box(0.5)
     found = bound(Instance.of(net, region), QUERIES, METHODS[method]).value[0]
