@@ -11,7 +11,7 @@ from krelax.activations import LeakyReLU, Max, Product, ReLU, Sigmoid, Tanh
 from krelax.bounds.backward import neurons
 from krelax.errors import UnsupportedError
 from krelax.network.graph import Builder
-from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum, Within, dense_rows, one_hot
+from krelax.network.linear import Add, Conv, ConvTranspose, Dense, Scale, Sum, Within, dense_rows
 from krelax.network.ops import (
     Concat,
     Expand,
@@ -22,6 +22,7 @@ from krelax.network.ops import (
     Take,
     Transpose,
     normal_axes,
+    one_hot,
 )
 
 GENERATOR = torch.Generator().manual_seed(0)

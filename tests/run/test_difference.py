@@ -137,3 +137,18 @@ def test_networks_that_do_not_fit(pair: tuple[Network, Network], tmp_path: Path,
 def test_a_distance_is_positive() -> None:
     with pytest.raises(InputError, match="above 0, got 0"):
         DifferenceOptions(EPS, Fraction(0))
+
+
+def test_time_that_is_over_at_once(pair: tuple[Network, Network]) -> None:
+    """Nothing is bounded before the time is up, and nothing is raised."""
+    options = DifferenceOptions(EPS, clip=None, timeout=1e-9)
+    (record,) = difference(*pair, items(pair[0], 1), range(1), options).values()
+    assert (record["certified"], record["reason"]) == (None, "timeout")
+    assert "counterexample" not in record
+
+
+def test_counted_work_gives_the_same_answers(pair: tuple[Network, Network]) -> None:
+    data, options = items(pair[0], 2), DifferenceOptions(EPS, clip=None, deterministic=True)
+    first, second = (difference(*pair, data, range(2), options) for _ in range(2))
+    assert first == second
+    assert all(record["seconds"] > 0 for record in first.values())

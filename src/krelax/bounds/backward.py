@@ -21,8 +21,8 @@ from krelax.bounds.layers import LayerBounds
 from krelax.bounds.rounding import bounding, charge, gamma, underflow
 from krelax.bounds.steps import Relaxed, Step, Tapes
 from krelax.network.graph import Network, visit
-from krelax.network.linear import dense_rows, one_hot
-from krelax.network.ops import Linear
+from krelax.network.linear import dense_rows
+from krelax.network.ops import Linear, one_hot
 from krelax.problem.region import Region, dot
 
 

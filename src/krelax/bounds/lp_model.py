@@ -21,8 +21,7 @@ from torch import Tensor
 from krelax.activations import Relaxation, Rule
 from krelax.bounds.layers import LayerBounds
 from krelax.network.graph import Network
-from krelax.network.linear import one_hot
-from krelax.network.ops import Linear
+from krelax.network.ops import Linear, one_hot
 from krelax.problem.region import Region
 
 Floats = NDArray[np.float64]

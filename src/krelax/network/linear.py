@@ -395,10 +395,3 @@ class Sum(Arithmetic):
 def dense_rows(op: Linear, index: Tensor) -> Tensor | None:
     """Rows of a dense operator on vectors, `(..., in)` for integer `index` of shape `(...)`; None for others."""
     return op.weight[index] if isinstance(op, Dense) else None
-
-
-def one_hot(index: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
-    """Unit coefficients `(n, *shape)` for the flat positions `index` of shape `(n,)`."""
-    result = torch.zeros(len(index), prod(shape), dtype=dtype, device=index.device)
-    result.scatter_(1, index[:, None], 1.0)
-    return result.reshape(len(index), *shape)

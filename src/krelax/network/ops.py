@@ -219,3 +219,10 @@ class Expand(Linear):
 def normal_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
     """Axes with negative values counted from the end, sorted, each once."""
     return tuple(sorted({a % rank for a in axes}))
+
+
+def one_hot(index: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
+    """Unit coefficients `(n, *shape)` for the flat positions `index` of shape `(n,)`."""
+    result = torch.zeros(len(index), prod(shape), dtype=dtype, device=index.device)
+    result.scatter_(1, index[:, None], 1.0)
+    return result.reshape(len(index), *shape)

@@ -7,8 +7,8 @@ search starts just above what attacks found.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from krelax.bounds.instance import Instance
+from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError, one_line
 from krelax.network.difference import difference as between
@@ -28,13 +28,14 @@ from krelax.problem.images import Images
 from krelax.problem.queries import Queries
 from krelax.problem.scaling import Scaling
 from krelax.run.certify import CertifyOptions, check_device, counterexample_record, finite, identity, predictions
-from krelax.run.journal import open_journal
+from krelax.run.journal import open_results
 from krelax.search.around import Around, Number, exact, outward, radii_of
 from krelax.search.attack import Attack, descend, starts
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
 from krelax.search.replay import replay
 from krelax.search.verdict import Counterexample, Outcome, Verdict
+from krelax.watch import counted, now
 
 Seen = Callable[[dict[str, Any]], None]
 
@@ -156,17 +157,7 @@ def difference(
                                     options.device, options.deterministic, options.scaling), settings)  # fmt: skip
     within = None if options.within is None else str(options.within)
     header = {**facts, "within": within, "accuracy": float(options.accuracy), "kind_of_run": "difference"}
-    results: dict[int, dict[str, Any]] = {}
-    with open_journal(journal, header, resume, {"reason": None}, overwrite) as book:
-        results |= {i: dict(book.done[i]) for i in indices if i in book.done}
-
-        def keep(state: _State) -> None:
-            record = state.record()
-            book.write(record)
-            results[state.index] = record
-            seen(record)
-
-        wanted = [i for i in indices if i not in book.done]
+    with open_results(journal, header, indices, resume, overwrite, seen) as (results, wanted, keep):
         if wanted:
             chosen = Images(images.images[wanted], images.labels[wanted])
             both = zip(*(predictions(n, chosen, options.scaling).tolist() for n in (one, other)), strict=True)
@@ -186,14 +177,14 @@ class _Differences:
     keep: Callable[[_State], None]
 
     def find(self, states: list[_State]) -> None:
-        """Decide all images, and keep each as soon as it is known."""
+        """Decide all images, or measure one after the other, and keep each as soon as it is known."""
         if self.options.within is not None:
             self.decide(states, [self.options.within] * len(states), self.keep)
             return
-        self.bound(states)
-        self.attack(states)
         for state in states:
-            self.narrow(state)
+            with torch.no_grad(), counted(self.options.deterministic):
+                self.measure(state)
+                self.narrow(state)
             self.keep(state)
 
     def around(self, states: Sequence[_State]) -> Around:
@@ -216,31 +207,26 @@ class _Differences:
         decide(self.network, questions, self.plan, report, total, options.device, left, False, None,
                options.deterministic)  # fmt: skip
 
-    def bound(self, states: list[_State]) -> None:
-        """What outputs differ by at most, by bounds alone, a few images at a time."""
-        for state in states:
-            began = time.perf_counter()
-            questions = about_differences(self.network, self.around([state]), [Fraction(0)])
-            value = float(bound(Instance.of(self.network, questions.region), questions.queries, _BOUNDS).value.min())
+    def measure(self, state: _State) -> None:
+        """What outputs differ by at most, by bounds alone, and at least, by an attack, as far as the time suffices."""
+        began, around = now(), self.around([state])
+        asked = about_differences(self.network, around, [Fraction(0)])
+        instance = Instance.of(self.network, asked.region).until(self.options.timeout)
+        with instance.watch(), suppress(OutOfTime):
+            value = float(bound(instance, asked.queries, _BOUNDS).value.min())
             state.certified = None if finite(value) is None else max(Fraction(0), -Fraction(value))
-            state.seconds += time.perf_counter() - began
+            self.attack(state, around, instance)
+        state.seconds += now() - began
 
-    def attack(self, states: list[_State]) -> None:
-        """What outputs differ by at least, at a point that is replayed in both models."""
-        for state in states:
-            began, most = time.perf_counter(), state.certified or Fraction(1)
-            around = self.around([state])
-            questions = about_differences(self.network, around, [2 * most])
-            instance = Instance.of(self.network, questions.region)
-            queries = questions.queries.to(instance.fast_network.dtype, "cpu")
-            x, _ = descend(instance, queries, starts(instance, queries, _ATTACK), _ATTACK)
-            for point in (instance.region.lower[0] / 2 + instance.region.upper[0] / 2, *x[0].double()):
-                candidate = around.nearest(
-                    0, point.reshape(self.network.input_shape).numpy(), self.network.replay_dtype
-                )
-                if candidate is not None:
-                    _replay(self.network, state, around, candidate)
-            state.seconds += time.perf_counter() - began
+    def attack(self, state: _State, around: Around, instance: Instance) -> None:
+        """Points at which outputs differ, which are replayed in both models."""
+        asked = about_differences(self.network, around, [2 * (state.certified or Fraction(1))])
+        queries = asked.queries.to(instance.fast_network.dtype, "cpu")
+        x, _ = descend(instance, queries, starts(instance, queries, _ATTACK), _ATTACK)
+        for point in (instance.region.lower[0] / 2 + instance.region.upper[0] / 2, *x[0].double()):
+            candidate = around.nearest(0, point.reshape(self.network.input_shape).numpy(), self.network.replay_dtype)
+            if candidate is not None:
+                _replay(self.network, state, around, candidate)
 
     def narrow(self, state: _State) -> None:
         """Search for a proof just above what was found, again where it finds more."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from krelax._version import __version__
 from krelax.certificate.onnx.model import model_hash
@@ -193,6 +193,42 @@ def open_journal(
             journal.withdraw()
             raise
         os.fsync(file.fileno())
+
+
+class Known(Protocol):
+    """What is known of one item of a run."""
+
+    @property
+    def index(self) -> int: ...
+
+    def record(self) -> dict[str, Any]:
+        """For a journal."""
+
+
+# Results by index, the indices that have none yet, and what keeps the result of one.
+Results = tuple[dict[int, dict[str, Any]], list[int], Callable[[Known], None]]
+
+
+@contextmanager
+def open_results(
+    path: Path | None,
+    settings: Mapping[str, Any],
+    indices: Collection[int],
+    resume: bool,
+    overwrite: bool,
+    seen: Callable[[dict[str, Any]], None],
+) -> Iterator[Results]:
+    """The results of a run: a journal has some, and gets each new one before it is `seen`. As `open_journal`."""
+    with open_journal(path, settings, resume, {"reason": None}, overwrite) as book:
+        results = {i: dict(book.done[i]) for i in indices if i in book.done}
+
+        def keep(known: Known) -> None:
+            record = known.record()
+            book.write(record)
+            results[known.index] = record
+            seen(record)
+
+        yield results, [i for i in indices if i not in book.done], keep
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from krelax.run.amounts import Amounts
 from krelax.run.attacked import Refuted, attacked, between, from_counterexample, rounded
 from krelax.run.certificates import Certificates, check_target
 from krelax.run.certify import CertifyOptions, Seen, check_device, identity, predictions
-from krelax.run.journal import open_journal
+from krelax.run.journal import open_results
 from krelax.run.known import State
 from krelax.run.regions import check_certificates
 from krelax.search.around import Around, Number, exact
@@ -116,17 +116,7 @@ def radius(
     facts = identity(asked, settings)
     del facts["eps"]
     header = {**facts, "accuracy": float(options.accuracy), "kind_of_run": "radius"}
-    results: dict[int, dict[str, Any]] = {}
-    with open_journal(journal, header, resume, {"reason": None}, overwrite) as book:
-        results |= {i: dict(book.done[i]) for i in indices if i in book.done}
-
-        def keep(state: State) -> None:
-            record = state.record()
-            book.write(record)
-            results[state.index] = record
-            seen(record)
-
-        wanted = [i for i in indices if i not in book.done]
+    with open_results(journal, header, indices, resume, overwrite, seen) as (results, wanted, keep):
         if wanted and options.region is not None:
             Amounts(network, images, options.region, asked, plan, options.accuracy, options.digits, keep).find(wanted)
         elif wanted:

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from krelax.network.graph import Network
-from krelax.network.linear import one_hot
-from krelax.network.ops import Linear
+from krelax.network.ops import Linear, one_hot
 
 # Entries of a matrix that is written out.
 MOST_ENTRIES = 40_000
