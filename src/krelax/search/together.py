@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from krelax.bounds.boxed import Bounder, Bounds, alike, divisible, fits
+from krelax.bounds.boxed import Bounder, Bounds, alike, divisible, fits, varied
 from krelax.bounds.instance import Instance
+from krelax.bounds.varying import varying
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, middle
 from krelax.proof.cuts import Cuts
@@ -50,11 +51,12 @@ def close(instance: Instance, queries: Queries, effort: Together) -> tuple[Tenso
 
     Sound: the boxes of each question cover its region.
     """
-    bounder = Bounder(instance, queries, _SYMBOLS)
     numbers, region = torch.arange(len(queries), device=queries.rows.device), instance.region
-    lower, upper = (t.flatten(1)[:, bounder.varied] for t in (region.lower, region.upper))
+    free, part = varied(region), varying(instance, varied(region))
+    bounder = Bounder(part or instance, queries, _SYMBOLS, None if part is None else len(free))
+    lower, upper = (t.flatten(1)[:, free] for t in (region.lower, region.upper))
     whole, margins = upper - lower, torch.full_like(lower[:, 0], torch.inf)
-    cuts = Cuts(bounder.varied.tolist(), len(queries))
+    cuts = Cuts(free.tolist(), len(queries))
     boxes = Boxes(numbers, torch.full_like(margins, -torch.inf), lower, upper, numbers)
     while len(boxes):
         found = _bounds(bounder, boxes)
