@@ -11,7 +11,7 @@ from tests.rows import COLUMNS, ROWS, rows_model
 
 from krelax.bounds.boxed import Bounder
 from krelax.bounds.instance import Instance
-from krelax.bounds.varying import varying
+from krelax.bounds.varying import alike, varying
 from krelax.network.graph import Network, products
 from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries
@@ -90,9 +90,15 @@ def test_what_is_wide_is_bounded_whichever_input_is_free(network: Network) -> No
             assert bool((found <= values.reshape(COUNT, 2) + 1e-12).all())
 
 
-def test_there_is_no_part_where_much_varies_or_questions_are_few(network: Network) -> None:
-    assert (
-        varying(regions(network, torch.arange(0, ROWS * COLUMNS, 3), 0.1), torch.arange(0, ROWS * COLUMNS, 3)) is None
-    )
-    instance = regions(network, FREE, 0.1)
-    assert varying(instance.select(torch.arange(0, COUNT)[:0]), FREE) is None
+def test_there_is_no_part_where_much_varies(network: Network) -> None:
+    every = torch.arange(0, ROWS * COLUMNS, COLUMNS)
+    assert varying(regions(network, every, 0.1), every) is None
+
+
+def test_parts_about_the_same_column_of_different_rows_are_alike(network: Network) -> None:
+    keys = []
+    for free in (4, 7, 5):
+        part = varying(regions(network, torch.tensor([free]), 0.1), torch.tensor([free]))
+        assert part is not None
+        keys.append(alike(part))
+    assert keys[0] == keys[1] != keys[2]

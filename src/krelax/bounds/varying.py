@@ -9,7 +9,8 @@ Sound: every value of the whole network over a region is one of the part, over i
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from math import prod
 
 import torch
@@ -20,17 +21,18 @@ from krelax.bounds.instance import Instance
 from krelax.network.graph import Network, Node
 from krelax.network.linear import Add, Conv, Dense, Scale, Sum
 from krelax.network.ops import Linear, Source, one_hot
-from krelax.network.parts import Parts, shortened
+from krelax.network.parts import Parts
 from krelax.op import Op
 from krelax.problem.region import Box, middle
 
 # The part is worth its price if it has at most such a share of all entries, ...
 _SHARE = 0.5
-# ... and if its matrices have no more rows than so many for each region: a box costs more passes than that.
+# ... and if convolutions are asked for the coefficients of no more entries than so many for each region: a box costs
+# more passes than that.
 _ROWS = 8
-# Numbers of such rows.
+# Numbers of a matrix.
 _NUMBERS = 1 << 24
-# Of these, pushing one unit forward makes the coefficients as they are.
+# Of what affine operators that compute are made of, these say the coefficients as they are.
 _PLAIN = (Add, Conv, Dense, Scale, Sum)
 
 
@@ -46,12 +48,10 @@ def varying(instance: Instance, free: Tensor) -> Instance | None:
     if sum(int(mask.sum()) for mask in live) > _SHARE * sum(mask.numel() for mask in live):
         return None
     kept = _needed(network, live)
-    for i, node in enumerate(network.nodes):
-        rows = max((len(kept[j]) for j in node.inputs), default=0)
-        if rows > _ROWS * len(region) or (rows * prod(node.shape) > _NUMBERS and len(kept[i])):
-            return None
+    if not all(_is_cheap(network, i, kept, len(region)) for i in range(1, len(kept))):
+        return None
     rest = _rest(instance, live, kept)
-    if not all(bool(side.isfinite().all()) for sides in rest.values() for side in sides):
+    if not all(bool(side.isfinite().all()) for r in rest.values() for side in (r.lower, r.upper)):
         return None
     builder = _Builder(network, live, kept, rest)
     part = builder.build()
@@ -68,14 +68,37 @@ def _is_plain(network: Network, node: Node) -> bool:
     return bool(node.inputs[0]) and not node.op.parameters() and node.shape in (shape, shape[:-1])
 
 
+def alike(part: Instance) -> bytes:
+    """A key that is the same for parts that are the same function of their inputs."""
+    digest = sha256()
+    for node in part.network.nodes:
+        known = (type(node.op), node.inputs, node.shape)
+        tensors = node.op.parameters()
+        digest.update(repr(known if tensors else (*known, node.op)).encode())
+        for t in tensors:
+            digest.update(repr((t.dtype, t.shape)).encode() + t.cpu().numpy().tobytes())
+    return digest.digest()
+
+
+def _is_cheap(network: Network, i: int, kept: list[Tensor], regions: int) -> bool:
+    """Whether the matrices that a node's operator becomes are worth their price."""
+    node = network.nodes[i]
+    if not isinstance(node.op, Linear) or not len(kept[i]):
+        return True
+    rows = max(len(kept[j]) for j in node.inputs)
+    if isinstance(node.op, Conv):
+        return rows <= _ROWS * regions and rows * prod(node.shape) <= _NUMBERS
+    return rows * len(kept[i]) <= _NUMBERS
+
+
 def _reached(network: Network, free: Tensor) -> list[Tensor]:
-    """The entries of all nodes that depend on inputs, `(*shape)` each."""
+    """The entries of all nodes that depend on inputs, `(*shape)` each; also where only errors of constants do."""
     first = torch.zeros(prod(network.input_shape), dtype=torch.bool, device=free.device).index_fill(0, free, True)
     live = [first.reshape(network.input_shape)]
     for node in network.nodes[1:]:
         given = [live[j] for j in node.inputs]
         if isinstance(node.op, Linear):
-            live.append(node.op.absolute().linear(*(m[None].to(network.dtype) for m in given))[0] > 0)
+            live.append(node.op.sizes().linear(*(m[None].to(network.dtype) for m in given))[0] > 0)
         else:
             live.append(given[0] if node.shape == given[0].shape else given[0].any(-1))
     return live
@@ -92,7 +115,7 @@ def _needed(network: Network, live: list[Tensor]) -> list[Tensor]:
             continue
         shapes = [network.nodes[j].shape for j in node.inputs]
         if isinstance(node.op, Linear):
-            parts = node.op.absolute().adjoint(mask[None].to(network.dtype), *shapes)
+            parts = node.op.sizes().adjoint(mask[None].to(network.dtype), *shapes)
             for j, part in zip(node.inputs, parts, strict=True):
                 masks[j] |= (part[0] > 0) & live[j]
         else:
@@ -101,9 +124,19 @@ def _needed(network: Network, live: list[Tensor]) -> list[Tensor]:
     return [m.flatten().nonzero()[:, 0] for m in masks]
 
 
-def _rest(instance: Instance, live: list[Tensor], kept: list[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-    """What does not vary of the entries that are kept of affine nodes: bounds `(regions, entries)`."""
-    network, region, found = instance.network, instance.region, dict[int, tuple[Tensor, Tensor]]()
+@dataclass(frozen=True)
+class _Rest:
+    """What does not vary of the entries that are kept of an affine node: whether there is anything, `(entries,)`, and
+    bounds of what there is, `(regions, some entries)`."""
+
+    there: Tensor
+    lower: Tensor
+    upper: Tensor
+
+
+def _rest(instance: Instance, live: list[Tensor], kept: list[Tensor]) -> dict[int, _Rest]:
+    """What does not vary of affine nodes."""
+    network, region, found = instance.network, instance.region, dict[int, _Rest]()
     last = {j: i for i, node in enumerate(network.nodes) for j in node.inputs}
     forms = {0: _without(inputs(region.lower, region.upper, kept[0][:0]), live[0])}
     for i, node in enumerate(network.nodes[1:], start=1):
@@ -113,9 +146,11 @@ def _rest(instance: Instance, live: list[Tensor], kept: list[Tensor]) -> dict[in
             assert absolute is not None
             form = affine(node.op, *absolute, [forms[j] for j in node.inputs])
             if len(kept[i]):
+                others = (~live[j][None] for j in node.inputs)
+                there = node.op.sizes().forward(*(mask.to(network.dtype) for mask in others)).expand(1, *node.shape) > 0
+                places = kept[i][there.flatten()[kept[i]]]
                 sides = interval(form, torch.zeros_like(form.error))
-                lower, upper = (side.flatten(1)[:, kept[i]] for side in sides)
-                found[i] = lower, upper
+                found[i] = _Rest(there.flatten()[kept[i]], *(side.flatten(1)[:, places] for side in sides))
         else:
             operand = forms[node.inputs[0]]
             ends = interval(operand, torch.zeros_like(operand.error))
@@ -148,7 +183,7 @@ class _Builder:
         network: Network,
         live: list[Tensor],
         kept: list[Tensor],
-        rest: dict[int, tuple[Tensor, Tensor]],
+        rest: dict[int, _Rest],
     ) -> None:
         self._network, self._live, self._kept, self._rest = network, live, kept, rest
         self._inputs, free = len(kept[0]), torch.arange(len(kept[0]), device=kept[0].device)
@@ -189,29 +224,56 @@ class _Builder:
         """What an affine operator makes of what varies, and of the rest."""
         parts, charged, operands = list[Tensor](), list[Tensor](), list[int]()
         for k, j in enumerate(node.inputs):
-            matrix = self._matrix(i, node, op, k)
-            if bool(matrix.any()):
-                size = matrix.abs() if op.is_exact else self._matrix(i, node, op.sizes(), k)
-                for made, t in zip((parts, charged), shortened(matrix, size), strict=True):
-                    made.append(t)
+            size = self._part(i, node, op.sizes(), k)
+            if size is not None:
+                made = self._part(i, node, op, k)
+                parts.append(torch.zeros_like(size) if made is None else made)
+                charged.append(size)
                 operands.append(self._place[j])
-        lower, upper = self._rest[i]
-        there = ((lower != 0) | (upper != 0)).any(0)
-        if bool(there.any()) or not parts:
-            places = torch.where(there, self._inputs - 1 + there.cumsum(0), -1)
+        rest = self._rest[i]
+        if bool(rest.there.any()) or not parts:
+            places = torch.where(rest.there, self._inputs - 1 + rest.there.cumsum(0), -1)
             parts, charged, operands = [*parts, places], [*charged, places], [*operands, 0]
-            self._inputs += int(there.sum())
-            for side, of in zip(self.given, (lower, upper), strict=True):
-                side.append(of[:, there])
+            self._inputs += int(rest.there.sum())
+            self.given[0].append(rest.lower)
+            self.given[1].append(rest.upper)
         shape = (len(self._kept[i]),)
         return self._add(Parts(tuple(parts), shape, None if op.is_exact else tuple(charged)), tuple(operands))
 
-    def _matrix(self, i: int, node: Node, op: Linear, k: int) -> Tensor:
-        """The coefficients of what varies of operand number k, `(entries, entries of the operand)`: what an operator
-        makes of each alone."""
-        j, dtype = node.inputs[k], self._network.dtype
-        kept, live = self._kept[j], self._live[j].flatten()
-        shapes = [self._network.nodes[n].shape for n in node.inputs]
-        units = one_hot(kept, shapes[k], dtype)
-        zeros = (units if n == k else units.new_zeros(1, *s).expand(len(kept), *s) for n, s in enumerate(shapes))
-        return (op.linear(*zeros).flatten(1)[:, self._kept[i]] * live[kept, None]).T.contiguous()
+    def _part(self, i: int, node: Node, op: Linear, k: int) -> Tensor | None:
+        """The coefficients of what varies of operand number k, as a part of `Parts`; None if there are none."""
+        j = node.inputs[k]
+        rows, columns, live = self._kept[i], self._kept[j], self._live[j].flatten()[self._kept[j]]
+        if op.moves_only:
+            return self._places(i, node, op, k)
+        if isinstance(op, Add | Scale):
+            factor = rows.new_full((1,), op.signs[k], dtype=self._network.dtype) if isinstance(op, Add) else op.factor
+            if factor is None:
+                factor = torch.ones(1, dtype=self._network.dtype, device=rows.device)
+            factor = factor.expand(node.shape).flatten()[rows]
+            if torch.equal(rows, columns) and bool(live.all()):
+                return torch.arange(len(rows), device=rows.device) if bool((factor == 1).all()) else factor
+            matrix = factor[:, None] * (rows[:, None] == columns)
+        elif isinstance(op, Dense):
+            (wide, deep), weight = op.weight.shape, op.weight
+            matrix = weight[rows % wide][:, columns % deep] * ((rows // wide)[:, None] == columns // deep)
+        elif isinstance(op, Sum):
+            numbers = torch.arange(1, prod(node.shape) + 1, dtype=self._network.dtype, device=rows.device)
+            owner = op.adjoint(numbers.reshape(1, *node.shape), self._network.nodes[j].shape)[0].flatten()[columns]
+            matrix = (owner == rows[:, None] + 1).to(self._network.dtype)
+        else:
+            units = one_hot(columns, self._network.nodes[j].shape, self._network.dtype)
+            matrix = op.linear(units).flatten(1)[:, rows].T
+        matrix = (matrix * live).contiguous()
+        return matrix if bool(matrix.any()) else None
+
+    def _places(self, i: int, node: Node, op: Linear, k: int) -> Tensor | None:
+        """Which entries of operand number k are copied, by what becomes of their numbers."""
+        rows, columns = self._kept[i], self._kept[node.inputs[k]]
+        shapes = [self._network.nodes[j].shape for j in node.inputs]
+        numbers = [torch.zeros(1, *s, dtype=self._network.dtype, device=rows.device) for s in shapes]
+        numbers[k] = torch.arange(1, prod(shapes[k]) + 1).to(numbers[k]).reshape(numbers[k].shape)
+        source = op.linear(*numbers).flatten()[rows].long() - 1
+        there = (source >= 0) & self._live[node.inputs[k]].flatten()[source.clamp(min=0)]
+        places = torch.searchsorted(columns, source.clamp(min=0))
+        return torch.where(there, places, -1) if bool(there.any()) else None

@@ -29,7 +29,8 @@ class Parts(Linear):
     @cached_property
     def moves_only(self) -> bool:
         places = [part >= 0 for part in self.parts if not part.is_floating_point()]
-        return len(places) == len(self.parts) and int(torch.stack(places).sum(0).max()) <= 1
+        copies = self.charged is None and len(places) == len(self.parts)
+        return copies and int(torch.stack(places).sum(0).max()) <= 1
 
     @cached_property
     def terms(self) -> int:
@@ -61,7 +62,7 @@ class Parts(Linear):
         return self.absolute() if self.charged is None else Parts(self.charged, self.target)
 
     def parameters(self) -> list[Tensor]:
-        return list(self.parts)
+        return [*self.parts, *(self.charged or ())]
 
 
 def _columns(part: Tensor) -> int:
@@ -84,17 +85,3 @@ def _given(coeff: Tensor, part: Tensor, size: int) -> Tensor:
         return coeff @ part if part.dim() == 2 else coeff * part
     there = part >= 0
     return coeff.new_zeros(len(coeff), size).index_add_(1, part[there], coeff[:, there])
-
-
-def shortened(matrix: Tensor, charged: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix, and what it is charged by, as parts: as places where it only picks entries, as factors where it is
-    diagonal."""
-    used = matrix != 0
-    if bool((used.sum(1) <= 1).all()):
-        if torch.equal(matrix, used.to(matrix)) and torch.equal(charged, matrix):
-            places = torch.where(used.any(1), used.to(torch.int8).argmax(1), -1)
-            return places, places
-        diagonal = matrix.diagonal()
-        if matrix.shape[0] == matrix.shape[1] and torch.equal(diagonal.diag(), matrix):
-            return diagonal.clone(), charged.diagonal().clone()
-    return matrix, charged

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from krelax.certificate.kernel.region import Region
 
 # The part is worth its price if it has at most such a share of all entries, ...
 _SHARE = 0.5
-# ... and if its matrices have no more rows than so many for each region: a box costs more passes than that.
+# ... and if convolutions are asked for the coefficients of no more entries than so many for each region: a box costs
+# more passes than that.
 _ROWS = 8
-# Numbers of such rows.
+# Numbers of a matrix.
 _NUMBERS = 1 << 24
 _FLOATS = Float64()
 
@@ -76,7 +77,14 @@ def _is_cheap(network: Network, i: int, kept: list[Index], regions: int) -> bool
     if not isinstance(node, Affine) or not len(kept[i]):
         return True
     rows = max(len(kept[j]) for j in node.inputs)
+    if all(not isinstance(m, Dense) or _is_plain(m) for m in (*node.maps, *node.sizes)):
+        return node.within == inf and rows * len(kept[i]) <= _NUMBERS
     return node.within == inf and rows <= _ROWS * regions and rows * max(node.size, network.size(0)) <= _NUMBERS
+
+
+def _is_plain(m: Dense) -> bool:
+    """Whether a map has one matrix, for all places."""
+    return len(m.weight) == 1 and not any(m.source[0]) and not any(m.target[0]) and m.before == m.after
 
 
 def _owners(node: Activation) -> Index:
@@ -89,7 +97,7 @@ def _reached(network: Network, free: Index) -> list[Mask]:
     live = [np.isin(np.arange(network.size(0)), free)]
     for node in network.nodes[1:]:
         if isinstance(node, Affine):
-            made = [_pattern(m, live[j], False) for m, j in zip(node.maps, node.inputs, strict=True)]
+            made = [_pattern(m, live[j], False) for m, j in zip(_sizes(node), node.inputs, strict=True)]
             live.append(np.any(made, 0))
         elif isinstance(node, Activation):
             live.append(np.bincount(_owners(node), live[node.inputs[0]], node.size) > 0)
@@ -104,13 +112,18 @@ def _needed(network: Network, live: Sequence[Mask]) -> list[Index] | None:
     for i in reversed(range(1, len(live))):
         node = network.nodes[i]
         if isinstance(node, Affine):
-            for m, j in zip(node.maps, node.inputs, strict=True):
+            for m, j in zip(_sizes(node), node.inputs, strict=True):
                 masks[j] |= _pattern(m, masks[i], True) & live[j]
         elif isinstance(node, Activation) and masks[i].any():
             if node.inputs[0] == 0:
                 return None
             masks[node.inputs[0]] |= masks[i][_owners(node)]
     return [np.flatnonzero(mask) for mask in (live[0], *masks[1:])]
+
+
+def _sizes(node: Affine) -> tuple[Map, ...]:
+    """What coefficients are, or may be for all that is known of their errors."""
+    return node.sizes or node.maps
 
 
 def _pattern(m: Map, mask: Mask, adjoint: bool) -> Mask:
@@ -159,7 +172,7 @@ class _Builder:
         """The entries kept of an affine node in which something does not vary."""
         node, kept = self._network.nodes[i], self._kept[i]
         assert isinstance(node, Affine)
-        made = [_pattern(m, ~self._live[j], False) for m, j in zip(node.maps, node.inputs, strict=True)]
+        made = [_pattern(m, ~self._live[j], False) for m, j in zip(_sizes(node), node.inputs, strict=True)]
         there = np.any(made, 0) if node.bias is None else np.any([*made, node.bias != 0], 0)
         return kept[there[kept]]
 
@@ -178,7 +191,7 @@ class _Builder:
         """What an affine node makes of what varies, and of the rest."""
         kept, maps, sizes, inputs = self._kept[i], list[Map](), list[Map](), list[int]()
         for k, (m, j) in enumerate(zip(node.maps, node.inputs, strict=True)):
-            if not (_pattern(m, self._live[j], False)[kept]).any():
+            if not _pattern(_sizes(node)[k], self._live[j], False)[kept].any():
                 continue
             own = [self._restricted(each, i, j) for each in (m, *node.sizes[k : k + 1])]
             if own[0] is None or own[-1] is None:
@@ -205,8 +218,23 @@ class _Builder:
             return Pick(places[m.index[rows]], len(columns))
         if isinstance(m, Scale) and np.array_equal(rows, columns) and live.all():
             return Scale(m.factor if np.size(m.factor) == 1 else m.factor[rows])
-        units = np.zeros((len(columns), self._network.size(j)))
-        units[np.arange(len(columns)), columns] = live
-        if isinstance(m, Dense) and (_counting(m).forward(_FLOATS, units) > 1).any():
-            return None
-        return Dense(np.ascontiguousarray(m.forward(_FLOATS, units)[:, rows].T)[None, None])
+        if isinstance(m, Scale):
+            factor = np.broadcast_to(m.factor, self._network.size(j))[rows]
+            matrix = factor[:, None] * (rows[:, None] == columns)
+        elif _is_plain(m):
+            matrix = _block(m, rows, columns)
+        else:
+            units = np.eye(self._network.size(j))[columns]
+            if (_counting(m).forward(_FLOATS, units) > 1).any():
+                return None
+            matrix = m.forward(_FLOATS, units)[:, rows].T
+        return Dense(np.ascontiguousarray(matrix * live)[None, None])
+
+
+def _block(m: Dense, rows: Index, columns: Index) -> Floats:
+    """Some rows and columns of a map that has one matrix for each of its groups."""
+    (_, groups, outputs, inputs), places = m.weight.shape, prod(m.before)
+    (outer, place), (behind, other) = np.divmod(rows, places), np.divmod(columns, places)
+    (owner, output), (source, given) = np.divmod(outer, outputs), np.divmod(behind, inputs)
+    weight = m.weight[0, (owner % groups)[:, None], output[:, None], given]
+    return np.asarray(weight * ((owner[:, None] == source) & (place[:, None] == other)))
