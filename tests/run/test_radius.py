@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from tests.run.files import random_dense, save
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
-from krelax.run.attacked import from_counterexample, rounded
+from krelax.run.attacked import attacked, from_counterexample, rounded
 from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, certify
 from krelax.run.journal import read_journal
 from krelax.run.radius import RadiusOptions, radius
 from krelax.search.around import Around
 from krelax.search.verdict import Counterexample
+from krelax.watch import counted
 
 RNG = np.random.default_rng(0)
 COUNT = 4
@@ -99,6 +101,26 @@ def test_a_weak_method_gives_what_it_can(tmp_path: Path) -> None:
         for refuted in (weak[i]["refuted"], strong[i]["refuted"]):
             assert refuted is None or weak[i]["certified"] < refuted
     assert {r["reason"] for r in weak.values()} & {"open in between", "found"}
+
+
+def test_a_limit_of_time_holds_for_attacks_and_is_counted_where_runs_are_deterministic(tmp_path: Path) -> None:
+    network = load_onnx(save(random_dense([4, 16, 16, 3], seed=1), tmp_path / "net.onnx"))
+    x = RNG.random((COUNT, 1, 4), dtype=np.float32)
+    labels = network(torch.from_numpy(x).double())[:, 0].argmax(1).numpy()
+    options = RadiusOptions(timeout=0.3, deterministic=True)
+    first, second = (radius(network, Images(x, labels), range(COUNT), options) for _ in range(2))
+    assert first == second
+    assert all(record["seconds"] < 0.4 for record in first.values())
+
+    def around(index: Sequence[int], radii: Sequence[Fraction]) -> Around:
+        return Around(x[list(index)], tuple(radii), "linf", (Fraction(0), Fraction(1)))
+
+    limits, nothing = (Fraction(1, 10**6), Fraction(1)), [None] * COUNT
+    with counted():
+        late = attacked(network, labels, around, nothing, nothing, limits, options, 0.0)
+        found = attacked(network, labels, around, nothing, nothing, limits, options, None)
+    assert late == nothing
+    assert found != nothing
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

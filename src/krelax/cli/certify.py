@@ -113,7 +113,10 @@ def _radii(path: Path) -> tuple[Fraction, ...]:
     from krelax.errors import InputError
     from krelax.problem.tables import Table
 
-    table = Table.read(path)
+    try:
+        table = Table.read(path)
+    except InputError as error:
+        raise InputError(f"{error}; give a CSV file with a radius for each input") from error
     begin = int(len(table.rows) > 1 and all(exactly(cell) is None for cell in table.rows[0]))
     found: list[Fraction] = []
     for number in range(begin, len(table.rows)):

@@ -62,6 +62,8 @@ class Declarations:
     elements: dict[bool, str | None] = field(default_factory=dict)  # types of scalars, by is_output
     networks: list[Declared] = field(default_factory=list)
     variables: dict[str, Variable] = field(default_factory=dict)
+    # Places that were asked for, by the words; names are declared once, so they stay what they are.
+    known: dict[str, Place] = field(default_factory=dict)
 
     def declare_scalar(self, keyword: str, operands: Sequence[Form], where: Form) -> None:
         """Process the operands of ``(declare-const X_0 Real)`` or ``(declare-fun X_0 () Real)``."""
@@ -138,12 +140,19 @@ class Declarations:
 
     def place(self, word: str, where: Form) -> Place | None:
         """The variable that ``word`` denotes, None if it denotes none."""
+        if word in self.known:
+            return self.known[word]
         if word in self.scalars:
-            return self.scalars[word]
-        match = _SUBSCRIPTED.fullmatch(word)
-        name, subscript = (match[1], match[2]) if match else (word, "")
-        variable = self.variables.get(name)
-        return None if variable is None else _place(variable, _naturals(subscript, where), where)
+            found = self.scalars[word]
+        else:
+            match = _SUBSCRIPTED.fullmatch(word)
+            name, subscript = (match[1], match[2]) if match else (word, "")
+            variable = self.variables.get(name)
+            if variable is None:
+                return None
+            found = _place(variable, _naturals(subscript, where), where)
+        self.known[word] = found
+        return found
 
     def declared(self) -> tuple[Declared, ...]:
         """The networks; raises Fault if there is none, or scalars are not declared whole."""

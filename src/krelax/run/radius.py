@@ -8,7 +8,6 @@ the search found is the next counterexample. Where it gives up, smaller radii ar
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -33,9 +32,10 @@ from krelax.search.around import Around, Number, exact
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_surroundings
 from krelax.search.verdict import Outcome, Verdict
+from krelax.watch import counted, now
 
-# A try at a radius may take such a part of the time that is left for an image.
-_PART = 0.5
+# A try at a radius may take such a part of the time that is left for an image, attacks on it such a part.
+_PART, _ATTACKS = 0.5, 0.2
 # By such a factor the first radii below one that stays open are apart.
 _STEP = Fraction(5, 4)
 _LEAST_SECONDS = 0.2
@@ -287,17 +287,23 @@ class _Radii:
         """Look for counterexamples nearer than those that are known, of images that may have such."""
         if not states:
             return
-        began = time.perf_counter()
         labels = np.array([s.label for s in states])
-        found = attacked(
-            self.network,
-            labels,
-            lambda index, radii: self.around([states[i] for i in index], radii),
-            known or [None] * len(states),
-            [s.certified for s in states],
-            (self.least, self.largest),
-            self.options,
-        )
+        limit = None
+        if self.options.timeout is not None:
+            limit = _ATTACKS * sum(max(0.0, self.options.timeout - s.seconds) for s in states)
+        with counted(self.options.deterministic):
+            began = now()
+            found = attacked(
+                self.network,
+                labels,
+                lambda index, radii: self.around([states[i] for i in index], radii),
+                known or [None] * len(states),
+                [s.certified for s in states],
+                (self.least, self.largest),
+                self.options,
+                limit,
+            )
+            seconds = (now() - began) / len(states)
         for state, refuted in zip(states, found, strict=True):
             state.refuted = refuted
-            state.seconds += (time.perf_counter() - began) / len(states)
+            state.seconds += seconds
