@@ -184,9 +184,10 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     keeper = None if folder is None else Certificates(folder, model, check, semantics, output)
     warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
+    points = None if hints is None else read_hints(hints, data, asked.region)
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
-                         overwrite=overwrite, settings=settings, certificates=keeper,
-                         hints=None if hints is None else read_hints(hints, data), say=_ignored)  # fmt: skip
+                         overwrite=overwrite, settings=settings, certificates=keeper, hints=points,
+                         say=_ignored)  # fmt: skip
     spread = Spread(address, model, output)
     with reporting(report, model, images, header, indices, journal, folder, about.files) as note:
         summary = _with_progress(len(indices), note, partial(certifying, decide_images=spread))

@@ -10,12 +10,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
 from krelax.problem.regions import Categories, Patch, Pixels, Spec, Transformed
 from krelax.run.certificates import Certificates
+from krelax.run.hints import tried
 from krelax.run.places import Places
 from krelax.search.around import Radius, exact, radii_of
 from krelax.search.pipeline import Plan, decide
@@ -105,6 +107,21 @@ def decide_image(
     if found.counterexample is not None:
         found = replace(found, counterexample=input_of(found.counterexample))
     return found if len(questions) > 1 else replace(found, stages=outcomes[0].stages)
+
+
+def refuted(
+    network: Network, image: NDArray[np.float32], label: int, spec: Spec, options: CertifyOptions,
+    x: NDArray[np.float64],
+) -> Counterexample | str:  # fmt: skip
+    """The counterexample at a point `x` that somebody found, an input or the parameters of a transformation; or why
+    there is none. Of boxes, that is asked of the one to which the point is nearest."""
+    front, questions, input_of = asked(network, image, label, spec, options)
+    sides = (side.reshape(len(questions), -1) for side in (questions.region.lower, questions.region.upper))
+    point = torch.from_numpy(x).flatten()
+    lower, upper = sides
+    off = torch.maximum(lower - point, point - upper).amax(1)
+    found = tried(front, questions, int(off.argmin()), x)
+    return found if isinstance(found, str) else input_of(found)
 
 
 def check_certificates(spec: Spec) -> None:
