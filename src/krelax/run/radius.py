@@ -39,6 +39,8 @@ _PART, _ATTACKS = 1 / 3, 0.2
 # By the square of such a factor radii are apart at most that are tried below one that stays open.
 _STEP = Fraction(5, 4)
 _LEAST_SECONDS = 0.2
+# How often the step between such radii is doubled at most.
+_MOST_DOUBLED = 8
 
 
 @dataclass(frozen=True)
@@ -223,9 +225,11 @@ class _Radii:
         """The part of a radius that stayed open at which the same effort should do.
 
         Margins that are proven fall the faster the larger radii are. So the chord from the margin of the image itself
-        to the one that was proven is zero at a radius where they are still positive.
+        to the one that was proven is zero at a radius where they are still positive. Where that does not do, the next
+        part is smaller.
         """
-        least, most = _STEP ** -(2 * len(state.tries)), 1 / (1 + self.options.accuracy)
+        count = min(len(state.tries), _MOST_DOUBLED)
+        least, most = _STEP ** (-2 * count), (1 + self.options.accuracy) ** -(2 ** (count - 1))
         if state.reached is None or not 0 < state.clean < math.inf or not -math.inf < state.reached <= 0:
             return between(least, Fraction(1), self.options.digits)
         return min(max(Fraction(state.clean / (state.clean - state.reached)), least), most)
