@@ -18,8 +18,10 @@ from krelax.run.attacked import attacked, from_counterexample, rounded
 from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, certify
 from krelax.run.journal import read_journal
-from krelax.run.radius import RadiusOptions, radius
+from krelax.run.known import State
+from krelax.run.radius import RadiusOptions, _Radii, radius
 from krelax.search.around import Around
+from krelax.search.pipeline import Plan
 from krelax.search.verdict import Counterexample
 from krelax.watch import counted
 
@@ -133,6 +135,26 @@ def test_distances_are_rounded_up(norm: str) -> None:
     size = np.linalg.norm(steps.flatten(), ord={"linf": np.inf, "l2": 2, "l1": 1}[norm])
     assert size <= float(found.radius) <= size * 1.0011
     assert Around(image, (found.radius,), norm).contains(0, x)
+
+
+@pytest.mark.parametrize(
+    ("tries", "reached", "expected"),
+    [
+        (1, -0.25, Fraction(4, 5)),  # where the chord from 1 is zero
+        (1, -9.0, Fraction(16, 25)),
+        (1, -1e-9, Fraction(100, 101)),
+        (3, -1e-9, Fraction(100, 101) ** 4),
+        (1, None, Fraction(8, 10)),
+        (1, -np.inf, Fraction(8, 10)),
+    ],
+)
+def test_radii_below_one_that_stays_open(tmp_path: Path, tries: int, reached: float | None, expected: Fraction) -> None:
+    network = load_onnx(save(random_dense([4, 3]), tmp_path / "net.onnx"))
+    state = State(0, 0, 0, open=Fraction(1), clean=1.0, reached=reached, tries=[{}] * tries)
+    images = Images(np.zeros((1, 1, 4), np.float32), np.zeros(1, int))
+    search = _Radii(network, images, RadiusOptions(), Plan.of("auto"), lambda _: None, None)
+    assert search.share(state) == expected
+    assert search.target(state) == rounded(expected, 4, up=False)
 
 
 def test_rounding() -> None:
