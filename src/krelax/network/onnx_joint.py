@@ -147,11 +147,11 @@ def apart(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]
     """
     if len(parts) != 2:
         return None
-    both = [_alone(part, places) for part in parts]
-    if not alike(*both):
+    one, other = (_alone(part, places) for part in parts)
+    if not alike(one, other):
         return None
     builder = Builder((max(places) + 1,))
-    more, second = subtract(builder, *both, (0, 0))
+    more, second = subtract(builder, one, other, (0, 0))
     return _finished(builder, parts, places, terms, [builder.add(Add((1, 1)), second, more), second])
 
 

@@ -171,11 +171,10 @@ def tightest(networks: Sequence[Network], questions: Questions, device: str, sec
 
     Where networks differ little, what they differ by is bounded best, and where they differ much, each of them is.
     """
-    few = torch.arange(min(len(questions), _MOST_COMPARED))
-    scores = []
+    few, scores = torch.arange(min(len(questions), _MOST_COMPARED)), list[float]()
+    queries = questions.queries.select(few).to(torch.float64, device)
     for network in networks:
-        asked = questions.shaped(network.input_shape)
-        region, queries = (t.select(few).to(torch.float64, device) for t in (asked.region, asked.queries))
+        region = questions.shaped(network.input_shape).region.select(few).to(torch.float64, device)
         instance = Instance.of(network, region).until(None if seconds is None else _PART * seconds)
         score = -torch.inf
         with suppress(OutOfTime), instance.watch():
