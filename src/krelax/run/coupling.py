@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import NamedTuple
 
 import torch
 
-from krelax.bounds.instance import Instance, OutOfTime
+from krelax.bounds.instance import Instance, OutOfTime, chunk_images
 from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.onnx_joint import Given, Model, Part, apart, joint
 from krelax.problem.interface import Declared, Kind, Variable, check_tensor
 from krelax.problem.query import Case, Monomial, Specification, merged
+from krelax.search.processes import out_of_memory
 from krelax.search.questions import Questions
 
 Files = Mapping[str | None, Path]
@@ -171,15 +171,23 @@ def tightest(networks: Sequence[Network], questions: Questions, device: str, sec
 
     Where networks differ little, what they differ by is bounded best, and where they differ much, each of them is.
     """
-    few, scores = torch.arange(min(len(questions), _MOST_COMPARED)), list[float]()
+    method, scores = METHODS["crown"], list[float]()
+    sizes = (chunk_images(network, method.copies, torch.device(device)) for network in networks)
+    few = torch.arange(max(1, min(len(questions), _MOST_COMPARED, *sizes)))
     queries = questions.queries.select(few).to(torch.float64, device)
     for network in networks:
         region = questions.shaped(network.input_shape).region.select(few).to(torch.float64, device)
         instance = Instance.of(network, region).until(None if seconds is None else _PART * seconds)
         score = -torch.inf
-        with suppress(OutOfTime), instance.watch():
-            margins = queries.margin(bound(instance, queries, METHODS["crown"]).value)
+        try:
+            with instance.watch():
+                margins = queries.margin(bound(instance, queries, method).value)
             score = float(margins.clamp(max=0).nan_to_num(-torch.inf).sum())
+        except OutOfTime:
+            pass
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
         if score == 0:
             return network
         scores.append(score)
