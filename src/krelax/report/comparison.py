@@ -12,7 +12,7 @@ from krelax.report.results import VERDICTS, Results
 # What both runs must have asked. Networks, methods and limits of time may differ: these are what is compared.
 _ASKED = ("images", "eps", "region", "norm", "clip", "semantics", "layout", "mean", "std")
 # How many images are named one by one.
-MOST_NAMED = 200
+MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
