@@ -12,6 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -203,6 +204,54 @@ def test_a_network_in_a_folder_with_an_equals_sign(krelax: Run, good: Path) -> N
     (good / "lr=0.1").mkdir()
     (good / "good.onnx").rename(good / "lr=0.1" / "net.onnx")
     assert krelax("verify", "good.vnnlib", "--network", "lr=0.1/net.onnx").out == "unsat\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("krelax ce", {"plain,certify"}),
+        ("krelax certify --junk x --overw", {"plain,--overwrite"}),
+        ("krelax check --ex", {"plain,--exact"}),
+        ("krelax certify --norm l", {"plain,linf", "plain,l2", "plain,l1"}),
+        ("krelax check ./c", {"file,./c"}),
+    ],
+)
+def test_a_shell_completes(words: str, expected: set[str]) -> None:
+    environment = os.environ | {
+        "_KRELAX_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")),
+    }  # fmt: skip
+    ran = subprocess.run([sys.executable, "-m", "krelax"], env=environment, capture_output=True, text=True, check=True)
+    assert set(ran.stdout.split()) == expected
+
+
+def test_a_shell_gets_its_script() -> None:
+    environment = os.environ | {"_KRELAX_COMPLETE": "zsh_source"}
+    ran = subprocess.run([sys.executable, "-m", "krelax"], env=environment, capture_output=True, text=True, check=True)
+    assert "_KRELAX_COMPLETE=zsh_complete" in ran.stdout
+
+
+def test_what_is_not_installed_is_named(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the checker's packages are, other commands say what they need."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for name in [m for m in sys.modules if m.startswith("krelax.network.onnx")]:
+        monkeypatch.delitem(sys.modules, name)
+    ran = krelax("certify", "good.onnx", "good.npz", "--eps", "0.1")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("krelax: needs onnx, which is not installed")
+
+
+def test_bench_writes_junit(krelax: Run, good: Path) -> None:
+    """What was found before counts, too; other files are left as they are."""
+    lines = ["good.onnx,good.vnnlib,5,unsat", "good.onnx,good.vnnlib,5,sat", "missing.onnx,good.vnnlib,5,sat"]
+    (good / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    for more in ([], ["--resume"]):
+        assert krelax("bench", "list.csv", "--jsonl", "results.jsonl", "--junit", "junit.xml", *more).code == 1
+        suite = ElementTree.parse("junit.xml").getroot()[0]
+        assert [suite.get(key) for key in ("tests", "failures", "errors", "skipped")] == ["3", "1", "1", "0"]
+    for name, word in (("list.csv", "give another"), ("good.npz", "not JUnit"), ("no/where.xml", "cannot be written")):
+        ran = krelax("bench", "list.csv", "--junit", name)
+        assert (ran.code, ran.out) == (2, "")
+        assert word in ran.err
 
 
 def test_bench_reports_disagreement(krelax: Run, good: Path) -> None:
