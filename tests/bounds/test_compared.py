@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 from tests.bounds.test_curved import evaluator_of, pre_activations
+from tests.exact_cells import least_margin
 from tests.pooled import pooled
 
 from krelax.activations import Max, Rule
+from krelax.bounds.backward import outputs
+from krelax.bounds.branching import Branching, Effort
 from krelax.bounds.compared import Comparisons
 from krelax.bounds.evaluator import Evaluator
+from krelax.bounds.instance import Instance
 from krelax.bounds.leaves import Leaves
+from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.sites import Windows
+from krelax.network.graph import Network
 
 SHAPES = [
     {"relu": False},
@@ -117,3 +123,26 @@ def test_the_support_over_what_is_left_is_that_of_points(sign: float) -> None:
         assert abs(float(found.value - at)) < 1e-12
         if sign < 0:
             assert float(found.value) <= float(truth.max()) + 1e-12
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_search_closes_half_of_the_gap_to_the_exact_minimum_and_is_never_above(
+    shape: dict[str, int], tmp_path: Path
+) -> None:
+    case = pooled(tmp_path / "model.onnx", 4, **shape)
+    instance, queries = Instance.of(case.network, case.box), case.queries
+    root = bound(instance, queries, METHODS["alpha"])
+    forms = [outputs(n, queries.rows.to(n.dtype), queries.offsets.to(n.dtype)) for n in networks_of(instance)]
+    effort = Effort(leaves=64, rounds=8, leaf=Ascent(6, 0.3, 0.9))
+    proven = float(Branching(instance, root.bounds, (forms[0], forms[1]), effort, root.value[0]).run().value)
+    ends, clause = (
+        (t.flatten().numpy() for t in (case.box.lower, case.box.upper)),
+        (queries.rows[0], queries.offsets[0]),
+    )
+    least = least_margin(case.network, *(t.reshape(1, 3) for t in ends), [clause]).value
+    assert proven <= least
+    assert least - proven <= 0.5 * float(least - float(root.value))
+
+
+def networks_of(instance: Instance) -> tuple[Network, Network]:
+    return instance.network, instance.fast_network

@@ -131,6 +131,9 @@ class Maximum(Relaxation):
         gain = torch.where(undecided, below * above / (below - above), 0.0)
         return Order(first.squeeze(-1), second.squeeze(-1), gain.squeeze(-1))
 
+    def splits(self) -> None:
+        return None
+
     def matters(self) -> Tensor:
         return self._high >= self._low.amax(-1, keepdim=True)
 

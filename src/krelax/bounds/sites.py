@@ -294,6 +294,8 @@ class Windows(Splittable):
     def cut(self, relaxation: Relaxation, splits: Splits) -> Relaxation:
         window, comparisons = relaxation.window(), self._comparisons(splits)
         assert window is not None
+        if not len(comparisons):
+            return relaxation
         among = torch.ones_like(window.lower, dtype=torch.bool)
         among.view(-1, self.size)[comparisons.windows] = comparisons.among
         return window.among(among)
