@@ -122,12 +122,6 @@ def _elu(c: Call) -> Activation:
     return ELU(_given(c, "alpha"), _given(c, "scale"))
 
 
-def _round(c: Call) -> Activation:
-    if c.arguments.get("decimals"):
-        raise UnsupportedError("rounding to decimals; multiply, round to whole numbers, and divide")
-    return Round()
-
-
 # Operators of aten, by name without overload; what they do not mean as an activation they raise UnsupportedError for.
 TORCH: dict[str, Callable[[Call], Activation]] = {
     "relu": lambda c: ReLU(),
@@ -158,7 +152,6 @@ TORCH: dict[str, Callable[[Call], Activation]] = {
     "cos": lambda c: Cos(),
     "floor": lambda c: Floor(),
     "ceil": lambda c: Ceil(),
-    "round": _round,
     "sign": lambda c: Sign(),
     "sgn": lambda c: Sign(),
     "threshold": lambda c: Threshold(_given(c, "threshold"), _given(c, "value")),

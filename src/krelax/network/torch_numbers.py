@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from krelax.activations import Atan, Erf, Exp, Floor, Softplus, Sqrt, Square
+from krelax.activations import Atan, Erf, Exp, Floor, Round, Softplus, Sqrt, Square
 from krelax.errors import UnsupportedError
 from krelax.network import compose, composites
 from krelax.network.compose import Operand
@@ -23,6 +23,16 @@ def _divide(c: Call) -> int:
 @reads("floor_divide")
 def _floor_divided(c: Call) -> int:
     return c.builder.add(Floor(), composites.divide(c.builder, *c.pair))
+
+
+@reads("round")
+def _round(c: Call) -> int:
+    """To whole numbers, or to decimals."""
+    scale = Constant.of(10.0 ** c.arguments.get("decimals", 0))
+    if scale.value == 1:
+        return c.add(Round())
+    found = c.builder.add(Round(), compose.scale_shift(c.builder, c.x, scale, None))
+    return compose.scale_shift(c.builder, found, scale.reciprocal(), None)
 
 
 @reads("reciprocal")
