@@ -97,7 +97,7 @@ def numbers(x: Tensor) -> Tensor:
     y = torch.sigmoid(x) + 0.5
     return torch.stack([
         y**x, x**torch.arange(1.0, 9.0), 2.0**x, x.asinh(), y.add(1).acosh(), x.trunc(), x.frac(), torch.fmod(x, 0.75),
-        torch.logit(y - 0.25), torch.logaddexp2(x, y), torch.atan2(x, y), torch.floor_divide(x, 0.75), x.int().float(),
+        torch.logit(y / 2), torch.logaddexp2(x, y), torch.atan2(x, y), torch.floor_divide(x, 0.75), x.int().float(),
         torch.addcmul(x, y, x, value=0.5), torch.lerp(x, y, y), F.softplus(x, 2.0, 4.0), torch.round(x, decimals=1),
         (x > 0).float() * y, x.bool().to(x.dtype),
     ])  # fmt: skip
