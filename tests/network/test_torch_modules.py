@@ -99,7 +99,7 @@ def numbers(x: Tensor) -> Tensor:
         y**x, x**torch.arange(1.0, 9.0), 2.0**x, x.asinh(), y.add(1).acosh(), x.trunc(), x.frac(), torch.fmod(x, 0.75),
         torch.logit(y / 2), torch.logaddexp2(x, y), torch.atan2(x, y), torch.floor_divide(x, 0.75), x.int().float(),
         torch.addcmul(x, y, x, value=0.5), torch.lerp(x, y, y), F.softplus(x, 2.0, 4.0), torch.round(x, decimals=1),
-        (x > 0).float() * y, x.bool().to(x.dtype),
+        (x > 0).float() * y, x.bool().to(x.dtype), torch.special.xlog1py(y, y),
     ])  # fmt: skip
 
 
@@ -123,6 +123,7 @@ def put(x: Tensor) -> Tensor:
         torch.outer(x[0], x[0]), torch.kron(x, torch.ones(1, 2)), torch.linalg.norm(x, ord=float("inf")),
         F.cosine_similarity(x, torch.arange(8.0)[None]), torch.einsum("bi,bi,b->i", x, x, torch.ones(1)),
         torch.einsum("ii->i", x[:, :4].reshape(2, 2)), torch.linalg.multi_dot([x, torch.ones(8, 2), torch.eye(2)]),
+        torch.linalg.cross(x[:, :3], x[:, 3:6]), torch.linalg.cross(x[:, :3], torch.ones(1, 3)),
     ]  # fmt: skip
     return torch.cat([part.flatten() for part in parts])
 

@@ -125,6 +125,32 @@ def _trilinear(c: Call) -> int:
     return compose.reduce_sum(c.builder, total, c["sumdim"], False)
 
 
+@reads("linalg_cross")
+def _cross_product(c: Call) -> int:
+    """`a1 b2 - a2 b1`, and so on, along an axis of three."""
+    a, b = c.pair
+    one, two = (1, 2, 0), (2, 0, 1)
+    first, second = (multiply(c.builder, _turned(c, a, p), _turned(c, b, q)) for p, q in ((one, two), (two, one)))
+    return compose.add(c.builder, first, second, -1)
+
+
+def _turned(c: Call, x: Operand, places: tuple[int, ...]) -> Operand:
+    axis = c["dim"] % len(c.shape_of(x))
+    if isinstance(x, Constant):
+        return x.moved(lambda t: t.index_select(axis, torch.tensor(places)))
+    return compose.take_slice(c.builder, x, axis, places)
+
+
+@reads("special_xlog1py", "xlogy", "special_xlogy")
+def _times_logarithm(c: Call) -> int:
+    """`a log(b)`, or of `1 + b`; both are to depend on the input, or the first to be constant."""
+    a, b = c.pair
+    if isinstance(b, Constant):
+        raise UnsupportedError("a logarithm of a constant; compute it before")
+    x = compose.scale_shift(c.builder, b, None, Constant.of(1.0)) if c.name.endswith("1py") else b
+    return multiply(c.builder, a, composites.logarithm(c.builder, x))
+
+
 @reads("hypot")
 def _hypotenuse(c: Call) -> int:
     return _radius(c)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense
-from krelax.certificate.onnx.affine import held, matrix, moved
+from krelax.certificate.onnx.affine import ROUNDED, counted, held, matrix, moved
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
@@ -38,8 +38,8 @@ def _matmul(c: Context) -> Tensor:
         return of_matrices(c, a, b)
     first = isinstance(c.given(0), Value)
     x, weight = (c.value(0), c.factor(1)) if first else (c.value(1), c.factor(0))
-    if prod(weight.shape[:-2]) != 1:
-        return _each(c, x, c.weight(int(first)), first)
+    if len(weight.shape) > 2:
+        return _each(c, x, weight, first)
     if first:
         return _stacked(c, x, weight)
     turned_weight = moved(weight, lambda w: w.T)
@@ -57,7 +57,7 @@ def _stacked(c: Context, x: Value, weight: Any) -> Value:
     return Value(y.node, y.shape[:-1], y.dtype)
 
 
-def _each(c: Context, x: Value, weight: Floats, first: bool) -> Value:
+def _each(c: Context, x: Value, weight: Any, first: bool) -> Value:
     """A product with a stack of constant matrices; the axes before the last two are broadcast."""
     left, right = (x.shape, weight.shape) if first else (weight.shape, x.shape)
     if not left or not right or left[-1] != right[-2 if len(right) > 1 else -1]:
@@ -167,7 +167,7 @@ def _labels(equation: str, ranks: list[int]) -> tuple[list[str], str]:
     return whole_parts, result
 
 
-def contracted(c: Context, x: Value, labels: str, weight: Floats, others: str, result: str) -> Value:
+def contracted(c: Context, x: Value, labels: str, weight: Any, others: str, result: str) -> Value:
     """Sums of products over the axes that the result does not have: `(rows, groups, inputs)` by matrices of groups."""
     sizes: dict[str, int] = {}
     for label, n in (*zip(labels, x.shape, strict=True), *zip(others, weight.shape, strict=True)):
@@ -188,13 +188,18 @@ def contracted(c: Context, x: Value, labels: str, weight: Floats, others: str, r
     check_size((prod(size(groups)), prod(size(outputs)), prod(size(inputs))))
     own = broadcast(x.shape, size(list(labels)))
     index = np.broadcast_to(numbers(x.shape), own).transpose([labels.index(k) for k in rows + groups + inputs])
-    matrix = np.broadcast_to(weight, size(list(others))).transpose(
-        [others.index(k) for k in groups + outputs + inputs if k in others]
-    )
-    matrix = matrix.reshape([1 if k not in others else sizes[k] for k in groups + outputs + inputs])
-    matrix = np.broadcast_to(matrix, size(groups + outputs + inputs))
-    matrix = matrix.reshape(1, prod(size(groups)), prod(size(outputs)), prod(size(inputs)))
-    dense = Dense(np.ascontiguousarray(matrix, np.float64), prod(size(rows)))
-    y = c.affine([c.moved(index.reshape(-1), x)], [dense], size(rows + groups + outputs))
+
+    def laid_out(numbers_of: Floats) -> Dense:
+        every = groups + outputs + inputs
+        matrix = np.broadcast_to(numbers_of, size(list(others))).transpose(
+            [others.index(k) for k in every if k in others]
+        )
+        matrix = np.broadcast_to(matrix.reshape([1 if k not in others else sizes[k] for k in every]), size(every))
+        matrix = matrix.reshape(1, prod(size(groups)), prod(size(outputs)), prod(size(inputs)))
+        return Dense(np.ascontiguousarray(matrix, np.float64), prod(size(rows)))
+
+    dense, *besides = (laid_out(w) for w in counted(weight) if w is not None)
+    more = {"sizes": tuple(besides), "fuzz": ROUNDED} if besides else {}
+    y = c.affine([c.moved(index.reshape(-1), x)], [dense], size(rows + groups + outputs), **more)
     order = rows + groups + outputs
     return c.moved(numbers(y.shape).transpose([order.index(k) for k in result]), y)
