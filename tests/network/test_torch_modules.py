@@ -100,6 +100,7 @@ def numbers(x: Tensor) -> Tensor:
         torch.logit(y / 2), torch.logaddexp2(x, y), torch.atan2(x, y), torch.floor_divide(x, 0.75), x.int().float(),
         torch.addcmul(x, y, x, value=0.5), torch.lerp(x, y, y), F.softplus(x, 2.0, 4.0), torch.round(x, decimals=1),
         (x > 0).float() * y, x.bool().to(x.dtype), torch.special.xlog1py(y, y),
+        torch.special.expit(x), torch.special.erf(x), torch.fmax(x, y), torch.fmin(x, y), torch.deg2rad(x),
     ])  # fmt: skip
 
 

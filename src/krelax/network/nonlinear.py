@@ -125,7 +125,7 @@ def _elu(c: Call) -> Activation:
 # Operators of aten, by name without overload; what they do not mean as an activation they raise UnsupportedError for.
 TORCH: dict[str, Callable[[Call], Activation]] = {
     "relu": lambda c: ReLU(),
-    "sigmoid": lambda c: Sigmoid(),
+    **dict.fromkeys(("sigmoid", "special_expit"), lambda c: Sigmoid()),
     "tanh": lambda c: Tanh(),
     "exp": lambda c: Exp(),
     "log": lambda c: Log(),
@@ -136,7 +136,7 @@ TORCH: dict[str, Callable[[Call], Activation]] = {
     "elu": _elu,
     "selu": lambda c: ELU(*(float(c.number(x).value.item()) for x in (1.6732632423543772, 1.0507009873554805))),
     "celu": lambda c: ELU(_given(c, "alpha"), 1.0, _given(c, "alpha")),
-    "erf": lambda c: Erf(),
+    **dict.fromkeys(("erf", "special_erf"), lambda c: Erf()),
     "atan": lambda c: Atan(),
     "arctan": lambda c: Atan(),
     "gelu": lambda c: gelu(c["approximate"]),

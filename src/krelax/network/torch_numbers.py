@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from krelax.activations import Atan, Erf, Exp, Floor, Round, Softplus, Sqrt, Square
 from krelax.errors import UnsupportedError
 from krelax.network import compose, composites
@@ -123,6 +125,13 @@ def _trilinear(c: Call) -> int:
         total = total * part if both else multiply(c.builder, total, part)  # type: ignore[operator]
     assert isinstance(total, int)
     return compose.reduce_sum(c.builder, total, c["sumdim"], False)
+
+
+@reads("deg2rad", "rad2deg")
+def _degrees(c: Call) -> int:
+    """Times the number that PyTorch has for pi / 180, or its reciprocal."""
+    factor = c.number(torch.deg2rad(torch.ones((), dtype=torch.float64)).item())
+    return compose.scale_shift(c.builder, c.x, factor if c.name == "deg2rad" else factor.reciprocal(), None)
 
 
 @reads("linalg_cross")

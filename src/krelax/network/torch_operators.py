@@ -53,8 +53,8 @@ _UNARY: dict[str, Callable[[Builder, int], int]] = {
     "relu6": lambda builder, x: compose.clip(builder, x, 0.0, 6.0),
 }
 _BINARY: dict[str, Callable[[Builder, Operand, Operand], int]] = {
-    "maximum": compose.maximum,
-    "minimum": compose.minimum,
+    **dict.fromkeys(("maximum", "fmax"), compose.maximum),
+    **dict.fromkeys(("minimum", "fmin"), compose.minimum),
     "mul": products.multiply,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), products.matmul),
 }
