@@ -240,6 +240,28 @@ def test_bench_reads_lists_with_and_without_column_names(
     ]
 
 
+def test_bench_lists_name_several_networks(krelax: Run, good: Path) -> None:
+    """Each by the name that the question has for it."""
+    declared = "".join(
+        f"(declare-network {name} (declare-input X{name} float32 [1,2]) (declare-output Y{name} float32 [1,2]))"
+        for name in "fg"
+    )
+    bounds = "".join(
+        f"(assert (<= 0 X{name}[0,{i}]))(assert (<= X{name}[0,{i}] 0.01))" for name in "fg" for i in (0, 1)
+    )
+    same = "(assert (== Xf[0,0] Xg[0,0]))(assert (== Xf[0,1] Xg[0,1]))"
+    write(good / "two.vnnlib", f"(vnnlib-version <2.0>){declared}{bounds}{same}(assert (>= Yf[0,0] (+ Yg[0,0] 1.5)))")
+    write(good / "list.csv", "f=good.onnx;g=good.onnx,two.vnnlib,5,unsat\n")
+    ran = krelax("bench", "list.csv", "--jsonl", "run.jsonl")
+    assert (ran.code, ran.err) == (0, "")
+    assert "solved 1 of 1: 1 unsat" in ran.out
+    assert json.loads((good / "run.jsonl").read_text().splitlines()[1])["onnx"] == "f=good.onnx;g=good.onnx"
+    write(good / "list.csv", "f=good.onnx;f=good.onnx,two.vnnlib,5\n")
+    ran = krelax("bench", "list.csv")
+    assert (ran.code, ran.out) == (2, "")
+    assert "line 1 has two networks of one name" in ran.err
+
+
 @pytest.mark.parametrize("there", ["compressed", "plain"])
 @pytest.mark.parametrize("named", ["compressed", "plain"])
 def test_bench_reads_compressed_files_whatever_the_list_calls_them(

@@ -68,7 +68,7 @@ def bench(
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
     settings |= kept(certificates, check, semantics) | ({"deterministic": True} if deterministic else {})
     if jsonl is not None:
-        settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
+        settings["files"] = digest_of_all([p for i in listed for p in i.files.values()], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
     seconds = 0.0
     with open_journal(jsonl, settings, resume, FIELDS, overwrite) as journal, on_cluster(cluster) as workers:
@@ -123,7 +123,7 @@ def _line(result: Result, total: int) -> str:
     """One row of the live table; an exclamation mark in front of a contradiction."""
     instance = result.instance
     mark = "!" if result.disagrees else " "
-    where = f"{instance.onnx.stem}  {instance.vnnlib.name.split('.vnnlib')[0]}"
+    where = f"{instance.shown.removesuffix('.onnx')}  {instance.vnnlib.name.split('.vnnlib')[0]}"
     count = f"{instance.index + 1:>4}/{total}"
     return (
         f"{mark}{count}  {result.answer:<9}  expected {instance.expected:<6}{result.seconds:8.2f} s  {where}"

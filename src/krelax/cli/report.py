@@ -31,13 +31,22 @@ def report(
 ) -> None:
     """Make a page of RESULTS, what `krelax certify --jsonl` wrote, whether that run has finished or not.
 
-    With results of several radii it has a curve of the certified share, and shows the images of the first.
+    With results of several radii it has a curve of the certified share, and shows the images of the first. What
+    `krelax radius --jsonl` wrote gives the page that its --report does.
     """
+    from krelax.errors import InputError
+    from krelax.report import radii
     from krelax.report.writing import write_report
     from krelax.run.journal import read_journal
 
     runs = [(str(path), *read_journal(path)) for path in results]
     beside = [path for path in (labels, classes) if path is not None]
+    if any(header.get("kind_of_run") == "radius" for _, header, _ in runs):
+        if len(runs) > 1 or certificates is not None:
+            raise InputError(f"{results[0]}: results of `krelax radius` make a page alone; give one file, no folder")
+        radii.write_report(output, model, images, runs[0], beside)
+        click.echo(f"report in {output}")
+        return
     write_report(output, model, images, runs, certificates=certificates, labels=beside)
     click.echo(f"report in {output}")
 

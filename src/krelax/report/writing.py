@@ -118,13 +118,18 @@ def _check_together(names: Sequence[str], runs: Sequence[Results], hashes: Mappi
     """InputError unless all runs are about these files and the same kind of perturbations."""
     first = runs[0].settings
     for name, run in zip(names, runs, strict=True):
-        for key, value in hashes.items():
-            if run.settings[key] != value:
-                what = "network" if key == "model" else key
-                raise InputError(f"{name}: is about another file (SHA-256 of the {what} differs); give that of the run")
+        check_digests(name, run.settings, hashes)
         for key in ("region", "norm", "clip", "semantics", "layout"):
             if run.settings.get(key, "real") != first.get(key, "real"):
                 raise InputError(f"{name}: {key} differs from {names[0]}; a curve needs runs that differ in eps only")
+
+
+def check_digests(name: str, settings: Record, hashes: Mapping[str, str]) -> None:
+    """InputError unless a run is about the files of these hashes."""
+    for key, value in hashes.items():
+        if settings.get(key) != value:
+            what = "network" if key == "model" else key
+            raise InputError(f"{name}: is about another file (SHA-256 of the {what} differs); give that of the run")
 
 
 def _links(records: Sequence[Record], folder: Path | None, output: Path) -> dict[int, str]:
