@@ -90,7 +90,9 @@ def test_pairs_of_it_are_bounded_without_a_rule_of_their_own(known: None) -> Non
     assert margin <= 100 + truth()[:, 0].min()
 
 
-def test_without_its_line_in_the_table_its_networks_are_refused() -> None:
+def test_without_its_line_in_the_table_its_networks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without the reader that composes it of others."""
     data = model()
+    monkeypatch.delitem(OPERATORS, "Asinh")
     with pytest.raises(UnsupportedError, match="not supported by the checker: operator Asinh"):
         check(certificate(data, question(100.0)), data)

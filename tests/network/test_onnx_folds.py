@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from tests.network.affine import AFFINE
-from tests.network.cases import Case, X, agrees, case, integers, weights
+from tests.network.cases import SQUARE, Case, X, agrees, case, integers, weights
 from tests.run.files import model, node, tensor
 
 from krelax.network.onnx_constants import FOLDS
@@ -28,6 +28,24 @@ FOLDED = [
     case("DequantizeLinear", _INT8, np.array([0.1, 2.5, 3e-5], np.float32), np.array([1, 0, -1], np.int8)),
     case("DequantizeLinear", _UINT8, np.array([0.1, 2.5], np.float32), np.array([1, 200], np.uint8), axis=0),
     case("DequantizeLinear", np.array([[1, -70000]], np.int32), np.float32(0.5)),
+    case("Softplus", shape=(2, 3)),
+    case("Softmax", shape=(2, 3)),
+    case("LayerNormalization", X, weights(3), shape=(2, 3)),
+    case("Conv", X, weights(3, 2, 2, 2), shape=SQUARE),
+    case("Erf"),
+    case("Sign"),
+    case("Tanh"),
+    case("Gemm", X, weights(4, 3), weights(3)),
+    case("ReduceL2", shape=(2, 3), axes=[1]),
+    case("ReduceMax", shape=(2, 3), axes=[1]),
+    case("CumSum", X, np.int64(0)),
+    case("Concat", X, weights(1, 4), axis=0),
+    case("Clip", X, np.float32(-0.5), np.float32(0.5)),
+    case("Pow", X, np.float32(2)),
+    case("MaxPool", shape=SQUARE, kernel_shape=[2, 2]),
+    case("LSTM", X, weights(1, 8, 3), weights(1, 8, 2), shape=(2, 1, 3), hidden_size=2),
+    case("Einsum", X, weights(4, 2), equation="ij,jk->ik"),
+    case("Where", np.array([True, False, True, False]), X, weights(4)),
 ]
 
 
@@ -76,6 +94,13 @@ WHOLE: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("EyeLike", [weights(2, 3)], {"k": 1}),
     ("Compress", [integers(4, 5, 6), np.array([True, False, True])], {"axis": 0}),
     ("Pad", [integers(4, 5), integers(1, 2)], {}),
+    ("OneHot", [integers(1, -1, 3), np.int64(3), np.array([0.5, 2.0], np.float32)], {}),
+    ("OneHot", [integers(1, 2), np.int64(3), integers(-1, 4)], {"axis": 0}),
+    ("CumSum", [integers(1, 2, 4), np.int64(0)], {"reverse": 1}),
+    ("ArgMax", [weights(2, 3)], {"axis": 1}),
+    ("IsNaN", [weights(3)], {}),
+    ("IsInf", [weights(3)], {}),
+    ("CastLike", [weights(3), integers(1)], {}),
 ]
 
 

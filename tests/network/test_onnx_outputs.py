@@ -81,8 +81,10 @@ def test_the_place_of_the_largest_is_about_the_scores(behind: list[onnx.NodeProt
     read, interface = same(network(label, *behind, outputs=[tensor("y", None, kind)]), tmp_path)
     assert interface.head == ("ArgMax",)
     assert read.output_shape == (1, 3)
-    with pytest.raises(UnsupportedError, match="it gives a label"):
-        load_onnx(tmp_path / "net.onnx")
+    whole = load_onnx(tmp_path / "net.onnx")  # the label itself, by comparisons
+    x = RNG.normal(size=(1, 4)).astype(np.float32)
+    assert whole.replay is not None
+    assert whole(torch.from_numpy(x[None]).double()).item() == whole.replay(x).item()
 
 
 def test_what_is_no_head_is_kept(tmp_path: Path) -> None:

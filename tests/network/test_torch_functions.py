@@ -95,9 +95,7 @@ def test_functions_are_read_and_bounded(name: str) -> None:
 
 
 REFUSED: dict[str, tuple[nn.Module | Callable[[Tensor], Tensor], str]] = {
-    "threshold": (nn.Softplus(), "softplus with a threshold"),
-    "decimals": (lambda x: torch.round(x, decimals=1), "rounding to decimals"),
-    "exponent 0": (lambda x: x**0, "exponent 0"),
+    "beta": (nn.Softplus(-1.0), "must be positive"),
 }
 
 

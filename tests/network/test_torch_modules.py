@@ -93,6 +93,50 @@ def summed(x: Tensor) -> Tensor:
     return torch.cat([*parts, torch.addcmul(x, torch.ones(8), ROW)], 1)
 
 
+def numbers(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x) + 0.5
+    return torch.stack([
+        y**x, x**torch.arange(1.0, 9.0), 2.0**x, x.asinh(), y.add(1).acosh(), x.trunc(), x.frac(), torch.fmod(x, 0.75),
+        torch.logit(y / 2), torch.logaddexp2(x, y), torch.atan2(x, y), torch.floor_divide(x, 0.75), x.int().float(),
+        torch.addcmul(x, y, x, value=0.5), torch.lerp(x, y, y), F.softplus(x, 2.0, 4.0), torch.round(x, decimals=1),
+        (x > 0).float() * y, x.bool().to(x.dtype), torch.special.xlog1py(y, y),
+        torch.special.expit(x), torch.special.erf(x), torch.fmax(x, y), torch.fmin(x, y), torch.deg2rad(x),
+    ])  # fmt: skip
+
+
+def ordered(x: Tensor) -> Tensor:
+    y = x.reshape(2, 4)
+    values, places = y.sort(dim=1)[0], (y.argmax(1).float(), y.argmin(0).float())
+    parts = [values, y.topk(3, 1)[0], y.topk(2, 0, largest=False)[0], y.median(1)[0], x.median(), *places]
+    parts += [y.kthvalue(2, 1)[0], y.cummax(1)[0], y.sigmoid().prod(1), y.sigmoid().cumprod(1), y.std(), *y.aminmax()]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def put(x: Tensor) -> Tensor:
+    grid = torch.linspace(-1.1, 1.1, 12).reshape(1, 2, 3, 2)
+    image, turned = x.reshape(1, 1, 2, 4), F.affine_grid(torch.eye(2, 3)[None], [1, 1, 2, 4], align_corners=True)
+    parts = [
+        torch.zeros(1, 5).scatter_add(1, torch.tensor([[0, 1, 1, 4, 4, 4, 2, 0]]), x),
+        torch.ones(1, 3).index_add(1, torch.tensor([0, 0, 2]), x[:, :3], alpha=2),
+        F.fold(x.reshape(1, 4, 2), (2, 3), (2, 2)),
+        F.grid_sample(image, grid, align_corners=False),
+        F.grid_sample(image, turned, align_corners=True),
+        torch.outer(x[0], x[0]), torch.kron(x, torch.ones(1, 2)), torch.linalg.norm(x, ord=float("inf")),
+        F.cosine_similarity(x, torch.arange(8.0)[None]), torch.einsum("bi,bi,b->i", x, x, torch.ones(1)),
+        torch.einsum("ii->i", x[:, :4].reshape(2, 2)), torch.linalg.multi_dot([x, torch.ones(8, 2), torch.eye(2)]),
+        torch.linalg.cross(x[:, :3], x[:, 3:6]), torch.linalg.cross(x[:, :3], torch.ones(1, 3)),
+    ]  # fmt: skip
+    return torch.cat([part.flatten() for part in parts])
+
+
+def constants(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Of weights, what is otherwise read of activations."""
+    w = layer.weight
+    mask = torch.triu(torch.ones(8, 8, dtype=torch.bool), 1)
+    masked = torch.zeros(8, 8).masked_fill(mask, float("-inf"))
+    return F.linear(x, F.softplus(w) + F.softmax(w, -1) + F.gelu(w)) + F.softmax(x.T @ x + masked, -1)[:1]
+
+
 MODULES: dict[str, tuple[tuple[int, ...], nn.Module]] = {
     "resizing": (IMAGE, Function(resized)),
     "resizing a signal": (SIGNAL, nn.Upsample(scale_factor=1.5, mode="linear")),
@@ -115,6 +159,18 @@ MODULES: dict[str, tuple[tuple[int, ...], nn.Module]] = {
     "spectral norm": (VECTOR, torch.nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3))),
     "scripted": (VECTOR, torch.jit.script(nn.Sequential(nn.Linear(8, 4), nn.ReLU()))),
     "traced": (VECTOR, torch.jit.trace(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), torch.zeros(1, 8))),
+    "numbers": (VECTOR, Function(numbers)),
+    "orders": (VECTOR, Function(ordered)),
+    "places": (VECTOR, Function(put)),
+    "constants": (VECTOR, Function(constants, nn.Linear(8, 8))),
+    "bilinear": (VECTOR, Function(lambda x, m: m(x, x), nn.Bilinear(8, 8, 2))),
+    "decoder": (
+        (1, 3, 4),
+        Function(
+            lambda x, m: m(x, torch.linspace(-1, 1, 8).reshape(1, 2, 4)),
+            nn.TransformerDecoderLayer(4, 2, 8, batch_first=True),
+        ),
+    ),
     "a dictionary": (VECTOR, Function(lambda x, m: {"logits": m(x)}, nn.Linear(8, 3))),
 }
 
@@ -133,5 +189,15 @@ def test_modules_compute_what_krelax_reads(name: str) -> None:
 def test_what_cannot_be_read_says_what_to_do() -> None:
     with pytest.raises(UnsupportedError, match=r"float\(\), whose weights are the same numbers"):
         from_torch(nn.Linear(8, 3).bfloat16(), torch.rand(VECTOR))
-    with pytest.raises(InputError, match="wrap it to return one tensor"):
-        from_torch(Function(lambda x: (x, x * 2)), torch.rand(VECTOR))
+    with pytest.raises(InputError, match="wrap it to return a tensor"):
+        from_torch(Function(lambda x: "x"), torch.rand(VECTOR))
+    with pytest.raises(InputError, match="no output 2"):
+        from_torch(Function(lambda x: (x, x * 2)), torch.rand(VECTOR), output=2)
+
+
+def test_of_several_tensors_the_first_is_read_or_the_one_that_is_chosen() -> None:
+    module, x = Function(lambda x: {"none": torch.zeros(1), "a": [x * 2, (x * 3,)]}), torch.rand(1, *VECTOR)
+    first, second = (from_torch(module, torch.rand(VECTOR), output=output) for output in (None, 2))
+    assert "tensor 1 of the 3" in first.notes[0]
+    assert torch.equal(first(x.double()), 2 * x.double())
+    assert torch.equal(second(x.double()), 3 * x.double())

@@ -14,13 +14,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from krelax.activations import Asin, Log, LogSumExp, Reciprocal, ReciprocalSqrt, Share, Sqrt, Square
+from krelax.activations import (
+    Asin,
+    Exp,
+    Floor,
+    Log,
+    LogSumExp,
+    Reciprocal,
+    ReciprocalSqrt,
+    ReLU,
+    Share,
+    Sqrt,
+    Square,
+)
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import recognise
 from krelax.network.compose import (
     Operand,
     add,
+    broadcast,
     concat,
+    joint_shape,
+    negate,
     reduce_mean,
     reduce_sum,
     reshape,
@@ -34,6 +49,9 @@ from krelax.network.linear import Sum
 from krelax.network.ops import normal_axes
 from krelax.network.products import matmul, multiply
 from krelax.network.recognise import plain
+from krelax.network.spatial import power_of
+
+_MOST_EXPONENTS = 16
 
 
 def divide(builder: Builder, a: Operand, b: Operand) -> int:
@@ -70,6 +88,67 @@ def arc_cosine(builder: Builder, x: int) -> int:
     """`acos(x) = pi / 2 - asin(x)`."""
     quarter = Constant(torch.tensor(pi / 2, dtype=torch.float64), torch.tensor(2.0**-53, dtype=torch.float64))
     return scale_shift(builder, builder.add(Asin(), x), Constant.of(-1.0), quarter)
+
+
+def inverse_hyperbolic(builder: Builder, x: int, name: str) -> int:
+    """`acosh(x) = log(x + sqrt(x^2 - 1))`, or `asinh(x) = f(relu(x)) - f(relu(-x))` where
+    `f(t) = log(t + sqrt(t^2 + 1))`."""
+
+    def half(t: int, more: float) -> int:
+        root = builder.add(Sqrt(), scale_shift(builder, builder.add(Square(), t), None, Constant.of(more)))
+        return builder.add(Log(), add(builder, t, root))
+
+    if name == "acosh":
+        return half(x, -1.0)
+    up, down = (half(builder.add(ReLU(), t), 1.0) for t in (x, negate(builder, x)))
+    return add(builder, up, down, -1)
+
+
+def truncate(builder: Builder, x: int) -> int:
+    """Towards zero: `floor(relu(z)) - floor(relu(-z))`."""
+    up, down = (builder.add(Floor(), builder.add(ReLU(), t)) for t in (x, negate(builder, x)))
+    return add(builder, up, down, -1)
+
+
+def remainder(builder: Builder, x: int, modulus: Constant, truncated: bool) -> int:
+    """`x - m floor(x / m)`, or with the quotient rounded towards zero."""
+    quotient = scale_shift(builder, x, modulus.reciprocal(), None)
+    whole = truncate(builder, quotient) if truncated else builder.add(Floor(), quotient)
+    return add(builder, x, scale_shift(builder, whole, modulus, None), -1)
+
+
+def power(builder: Builder, base: Operand, exponent: Operand) -> int:
+    """`base ** exponent` of two operands: by each of a few constant exponents, or as `exp(exponent log(base))` of a
+    base that must be positive."""
+    if isinstance(base, int) and isinstance(exponent, Constant):
+        return _powers(builder, base, exponent)
+    if isinstance(base, Constant):
+        assert isinstance(exponent, int)
+        if not bool((base.value > base.errors()).all()):
+            raise UnsupportedError("a power of a constant that is not positive")
+        return builder.add(Exp(), scale_shift(builder, exponent, base.function("log"), None))
+    return builder.add(Exp(), multiply(builder, logarithm(builder, base), exponent))
+
+
+def _powers(builder: Builder, base: int, exponent: Constant) -> int:
+    if exponent.error is not None:
+        raise UnsupportedError("a power whose exponent is no number of the file")
+    different = exponent.value.unique().tolist()
+    if len(different) > _MOST_EXPONENTS:
+        raise UnsupportedError(f"powers of {len(different)} exponents in one operator")
+    shape = joint_shape(builder.shape(base), exponent.shape)
+    base = broadcast(builder, base, shape)
+    if len(different) == 1:
+        return power_of(builder, base, different[0])
+    which = np.broadcast_to(exponent.value.numpy(), shape)
+    # each exponent is taken of those entries alone that have it: others may not be in its domain
+    parts, where, begin = [], np.empty(prod(shape), np.int64), 0
+    for number in different:
+        (chosen,) = np.nonzero(which.reshape(-1) == number)
+        parts.append(power_of(builder, take(builder, base, chosen), number))
+        where[chosen] = begin + np.arange(len(chosen))
+        begin += len(chosen)
+    return take(builder, concat(builder, parts, 0), where.reshape(shape))
 
 
 def _adds_up(builder: Builder, a: int, b: int) -> bool:
@@ -195,10 +274,18 @@ def _of_channels(constant: Constant | None, channels: int, groups: int, rank: in
 
 
 def attention(
-    builder: Builder, query: int, key: int, value: Operand, scale: Constant, mask: Constant | NDArray[np.bool_] | None
+    builder: Builder,
+    query: Operand,
+    key: Operand,
+    value: Operand,
+    scale: Constant,
+    mask: Constant | NDArray[np.bool_] | None,
 ) -> int:
     """`softmax(scale * query @ key.T + mask) @ value`; where a mask of booleans is false, nothing is attended to."""
-    scores = scale_shift(builder, matmul(builder, query, swap_last(builder, key)), scale, None)
+    if isinstance(query, Constant) and isinstance(key, Constant):
+        raise UnsupportedError("attention with constant queries and keys")
+    turned = key.mT if isinstance(key, Constant) else swap_last(builder, key)
+    scores = scale_shift(builder, matmul(builder, query, turned), scale, None)
     if isinstance(mask, Constant):
         scores = scale_shift(builder, scores, None, mask)
     axis = len(builder.shape(scores)) - 1

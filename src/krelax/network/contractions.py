@@ -99,18 +99,67 @@ def einsum(builder: Builder, equation: str, operands: Sequence[Operand]) -> int:
     nodes."""
     shapes = [o.shape if isinstance(o, Constant) else builder.shape(o) for o in operands]
     labels, result = _labels(equation, [len(s) for s in shapes])
+    operands, labels = _paired_up(builder, *_without_diagonals(builder, operands, labels), result)
     nodes = [i for i, o in enumerate(operands) if not isinstance(o, Constant)]
     if len(operands) == 2 and isinstance(operands[0], int) and isinstance(operands[1], int):
         return products.contract(builder, operands[0], labels[0], operands[1], labels[1], result)
-    if len(operands) > 2 or len(nodes) != 1:
-        raise UnsupportedError(
-            f"a product of {len(nodes)} operands that depend on the input and {len(operands) - len(nodes)} constants; "
-            "write it as products of two"
-        )
+    if not nodes:
+        raise UnsupportedError("a product of constants; compute it before")
     x, other = operands[nodes[0]], Constant.of(1.0) if len(operands) == 1 else operands[1 - nodes[0]]
     assert isinstance(x, int)
     assert isinstance(other, Constant)
     return contract(builder, x, labels[nodes[0]], other, "" if len(operands) == 1 else labels[1 - nodes[0]], result)
+
+
+def _without_diagonals(
+    builder: Builder, operands: Sequence[Operand], labels: Sequence[str]
+) -> tuple[list[Operand], list[str]]:
+    """Operands that have a label twice by their diagonals, which have it once."""
+    found, named = [], []
+    for operand, given in zip(operands, labels, strict=True):
+        own = "".join(dict.fromkeys(given))
+        if own != given:
+            shape = operand.shape if isinstance(operand, Constant) else builder.shape(operand)
+            sizes = [shape[given.index(label)] for label in own]
+            if any(shape[i] != sizes[own.index(label)] for i, label in enumerate(given)):
+                raise InputError(f"axes {given} of an operand of shape {list(shape)}")
+            grid = np.indices(sizes)
+            places = np.asarray(np.ravel_multi_index(tuple(grid[own.index(c)] for c in given), shape), np.int64)
+            operand = choose(builder, [operand], places) if isinstance(operand, int) else operand.reshape(-1)[places]  # noqa: PLW2901
+        found.append(operand)
+        named.append(own)
+    return found, named
+
+
+def _paired_up(
+    builder: Builder, operands: list[Operand], labels: list[str], result: str
+) -> tuple[list[Operand], list[str]]:
+    """At most two operands: the first two of more are multiplied, with the axes that are still needed."""
+    while len(operands) > 2:
+        later = result + "".join(labels[2:])
+        kept = "".join(c for c in dict.fromkeys(labels[0] + labels[1]) if c in later)
+        equation = f"{labels[0]},{labels[1]}->{kept}"
+        first, second = operands[:2]
+        if isinstance(first, Constant) and isinstance(second, Constant):
+            product: Operand = _of_constants(first, labels[0], second, labels[1], kept)
+        else:
+            product = einsum(builder, equation, [first, second])
+        operands, labels = [product, *operands[2:]], [kept, *labels[2:]]
+    return operands, labels
+
+
+def _of_constants(a: Constant, first: str, b: Constant, second: str, kept: str) -> Constant:
+    every = kept + "".join(c for c in dict.fromkeys(first + second) if c not in kept)
+    one, two = (_spread(x, labels, every) for x, labels in ((a, first), (b, second)))
+    axes = tuple(range(len(kept), len(every)))
+    return (one * two).sum(axes).moved(lambda t: t.squeeze(axes)) if axes else one * two
+
+
+def _spread(x: Constant, labels: str, every: str) -> Constant:
+    """With an axis for every label, of size one for those that it does not have."""
+    x = x.moved(lambda t: t.permute([labels.index(c) for c in every if c in labels]))
+    sizes = iter(x.shape)
+    return x.reshape(*(next(sizes) if c in labels else 1 for c in every))
 
 
 def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 
 from krelax.activations import ELU, Exp, ReLU, Step, Threshold
-from krelax.network.compose import Operand, add, broadcast, joint_shape, reshape, scale_shift
+from krelax.network.compose import Operand, add, broadcast, joint_shape, negate, reshape, scale_shift
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
 from krelax.network.products import multiply
@@ -21,6 +21,12 @@ _ONE = Constant.of(1.0)
 def greater(builder: Builder, a: Operand, b: Operand, strictly: bool = True) -> int:
     """Whether `a > b`, or `a >= b`."""
     return builder.add(Step(0.0 if strictly else 1.0), add(builder, a, b, -1))
+
+
+def is_not_zero(builder: Builder, x: int) -> int:
+    """Whether a number is not zero: above it or below."""
+    above, below = (builder.add(Step(0.0), t) for t in (x, negate(builder, x)))
+    return add(builder, above, below)
 
 
 def compare(builder: Builder, name: str, a: Operand, b: Operand) -> int:

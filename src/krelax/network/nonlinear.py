@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 from krelax.activations import (
@@ -27,7 +26,6 @@ from krelax.activations import (
     LeakyReLU,
     Log,
     Mish,
-    Power,
     Reciprocal,
     ReciprocalSqrt,
     ReLU,
@@ -48,26 +46,10 @@ from krelax.activations import (
     Threshold,
 )
 from krelax.errors import UnsupportedError
-from krelax.network.constants import Constant
 
 if TYPE_CHECKING:
     from krelax.network.onnx_reader import Reader
     from krelax.network.torch_reader import Call
-
-
-def power(exponent: float) -> Activation:
-    """A power of z."""
-    return Square() if exponent == 2 else Power(exponent)
-
-
-def _pow(r: Reader) -> Activation:
-    exponent = r.literal(1) if r.is_constant(1) else None
-    if exponent is None or prod(exponent.shape) != 1 or len(exponent.shape) > len(r.shape()):
-        raise UnsupportedError("a power whose exponent is not one constant")
-    number = exponent.data.value if isinstance(exponent.data, Constant) else exponent.data
-    if isinstance(exponent.data, Constant) and exponent.data.error is not None:
-        raise UnsupportedError("a power whose exponent is no number of the file")
-    return power(float(number.item()))
 
 
 def _swish(r: Reader) -> Activation:
@@ -102,7 +84,6 @@ ONNX: dict[str, Onnx] = {
     "Log": Onnx(frozenset({6, 13}), lambda r: Log()),
     "Sqrt": Onnx(frozenset({6, 13}), lambda r: Sqrt()),
     "Reciprocal": Onnx(frozenset({6, 13}), lambda r: Reciprocal()),
-    "Pow": Onnx(frozenset({7, 12, 13, 15}), _pow),
     "Softplus": Onnx(frozenset({1, 22}), lambda r: Softplus()),
     "Elu": Onnx(frozenset({6, 22}), lambda r: ELU(r.attribute("alpha"))),
     "Selu": Onnx(frozenset({6, 22}), lambda r: ELU(r.attribute("alpha"), r.attribute("gamma"))),
@@ -141,28 +122,21 @@ def _elu(c: Call) -> Activation:
     return ELU(_given(c, "alpha"), _given(c, "scale"))
 
 
-def _round(c: Call) -> Activation:
-    if c.arguments.get("decimals"):
-        raise UnsupportedError("rounding to decimals; multiply, round to whole numbers, and divide")
-    return Round()
-
-
 # Operators of aten, by name without overload; what they do not mean as an activation they raise UnsupportedError for.
 TORCH: dict[str, Callable[[Call], Activation]] = {
     "relu": lambda c: ReLU(),
-    "sigmoid": lambda c: Sigmoid(),
+    **dict.fromkeys(("sigmoid", "special_expit"), lambda c: Sigmoid()),
     "tanh": lambda c: Tanh(),
     "exp": lambda c: Exp(),
     "log": lambda c: Log(),
     "sqrt": lambda c: Sqrt(),
     "reciprocal": lambda c: Reciprocal(),
     "rsqrt": lambda c: ReciprocalSqrt(),
-    "pow": lambda c: power(_given(c, "exponent")),
     "square": lambda c: Square(),
     "elu": _elu,
     "selu": lambda c: ELU(*(float(c.number(x).value.item()) for x in (1.6732632423543772, 1.0507009873554805))),
     "celu": lambda c: ELU(_given(c, "alpha"), 1.0, _given(c, "alpha")),
-    "erf": lambda c: Erf(),
+    **dict.fromkeys(("erf", "special_erf"), lambda c: Erf()),
     "atan": lambda c: Atan(),
     "arctan": lambda c: Atan(),
     "gelu": lambda c: gelu(c["approximate"]),
@@ -178,7 +152,6 @@ TORCH: dict[str, Callable[[Call], Activation]] = {
     "cos": lambda c: Cos(),
     "floor": lambda c: Floor(),
     "ceil": lambda c: Ceil(),
-    "round": _round,
     "sign": lambda c: Sign(),
     "sgn": lambda c: Sign(),
     "threshold": lambda c: Threshold(_given(c, "threshold"), _given(c, "value")),

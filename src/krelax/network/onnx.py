@@ -8,7 +8,7 @@ result is compared with ONNX Runtime on random inputs before anyone sees it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -29,6 +29,8 @@ from krelax.network import (  # noqa: F401 (they fill READERS and FOLDS)
     onnx_decisions,
     onnx_folds,
     onnx_ml,
+    onnx_norms,
+    onnx_orders,
     onnx_quantised,
 )
 from krelax.network.check import Head, check_import
@@ -36,10 +38,11 @@ from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
 from krelax.network.onnx_constants import FOLDS
 from krelax.network.onnx_decisions import DECIDING
+from krelax.network.onnx_enclosed import folded, leading
 from krelax.network.onnx_file import first_line, read_model
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_outputs import HEADS, KeptHeadError, Wanted, check_label, needed
-from krelax.network.onnx_quantised import KEEPING, LIMITS, QUANTISED, said_kind
+from krelax.network.onnx_quantised import KEEPING, QUANTISED, WHOLE, said_kind
 from krelax.network.onnx_reader import FLOATS, Kind, Known, Literal, Reader
 from krelax.network.onnx_recurrent import RECURRENT
 from krelax.network.onnx_replay import replay_of
@@ -257,7 +260,8 @@ def _interpret(
     constant = all(name in known.constants for name in node.input if name) or node.op_type in {"Shape", "Size"}
     table: Mapping[str, Any] = FOLDS if constant else heads or READERS
     op = full_name(node)
-    if op not in table:
+    first = leading(node, known) if constant else None
+    if op not in table and first is None:
         if constant and node.domain in _STANDARD:
             raise UnsupportedError(f"operator {op} of constants is not evaluated; fold it when exporting")
         raise UnsupportedError(f"operator {op} is not supported; {remedy(op)}")
@@ -270,16 +274,32 @@ def _interpret(
         raise InputError("a result whose name is defined already; export the network again")
     kinds = results(schema, operands, len(node.output))
     reader = Reader(builder, node, known, schema)
-    result = table[op](reader)
+    result = _constants_of(reader, first, kinds) if first is not None else table[op](reader)
     several = result if isinstance(result, list) else [result]
     if constant:
-        for name, literal in zip(node.output, several, strict=False):
-            known.constants[name] = literal
+        known.constants.update((name, c) for name, c in zip(node.output, several, strict=False) if c is not None)
         return
-    known.values.update((name, v) for name, v in zip(node.output, several, strict=False) if name and v is not None)
+    found = [(name, v) for name, v in zip(node.output, several, strict=False) if name]
+    known.values.update((name, v) for name, v in found if isinstance(v, int))
+    known.constants.update((name, v) for name, v in found if isinstance(v, Literal))
+    known.unread.update((name, op) for name, v in found if v is None and name not in known.values)
     for name, kind in zip(node.output, kinds, strict=True):
         if name in known.values:
             known.kinds[name] = _kept(op, said_kind(reader) if kind is None else kind)
+
+
+def _constants_of(r: Reader, first: str, kinds: Sequence[int | None]) -> Any:
+    """What a node computes of constants: as `FOLDS` has it, or else enclosed."""
+    fold = FOLDS.get(r.node.op_type)
+    if fold is not None:
+        try:
+            return fold(r)
+        except UnsupportedError as error:
+            try:
+                return folded(r, first, kinds)
+            except KrelaxError:
+                raise error from None
+    return folded(r, first, kinds)
 
 
 def _kind(name: str, known: Known) -> int | None:
@@ -288,6 +308,8 @@ def _kind(name: str, known: Known) -> int | None:
         return None
     if name in known.constants:
         return known.constants[name].kind
+    if name in known.unread:
+        raise UnsupportedError(f"operand {name!r}, a result of {known.unread[name]} that krelax does not have")
     if name not in known.values:
         raise InputError(f"operand {name!r} is not computed by any earlier node")
     return known.kinds[name]
@@ -295,7 +317,7 @@ def _kind(name: str, known: Known) -> int | None:
 
 def _kept(op: str, kind: int) -> int:
     """The element type of a result, which must be one in which it is not rounded."""
-    whole = kind in LIMITS and op in KEEPING | QUANTISED
+    whole = kind in WHOLE and op in KEEPING | QUANTISED
     if kind not in FLOATS and not whole and not (kind == Kind.BOOL and op in KEEPING | DECIDING):
         raise UnsupportedError(f"a result of type {kind_name(kind)}; krelax reads networks in float32 or float64")
     return kind
@@ -308,7 +330,7 @@ def _output(graph: onnx.GraphProto, wanted: Wanted, known: Known, inputs: _Input
     declared = next((o.type.tensor_type.elem_type for o in graph.output if o.name == wanted.name), Kind.UNDEFINED)
     if declared not in {Kind.UNDEFINED, known.kinds[wanted.name]}:
         raise InputError(f"the output {wanted.name!r} is declared {kind_name(declared)}, but has another type")
-    if known.kinds[wanted.name] not in FLOATS:
+    if known.kinds[wanted.name] not in FLOATS | {Kind.INT32, Kind.INT64}:
         name = f"the output {wanted.name!r} is {kind_name(known.kinds[wanted.name])}"
         raise UnsupportedError(f"{name}, not float32 or float64; export the network with a DequantizeLinear at its end")
     return node
@@ -353,10 +375,7 @@ def remedy(op: str) -> str:
 
 
 _REMEDIES = {
-    "ArgMax": "it gives a label: certify the scores before it, which `krelax certify` does by itself",
-    "TopK": "certify the scores before it",
     "NonMaxSuppression": "certify the scores before it",
-    "DynamicQuantizeLinear": "export the network before it is quantised",
     "ai.onnx.ml.TreeEnsembleClassifier": "krelax is about neural networks and linear models, not trees",
     "ai.onnx.ml.TreeEnsembleRegressor": "krelax is about neural networks and linear models, not trees",
     "Loop": "unroll the loop when exporting",

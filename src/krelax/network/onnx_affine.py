@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, isnan
 
 import numpy as np
 import torch
 
-from krelax.errors import InputError
+from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
 from krelax.network import contractions as of
 from krelax.network import onnx_geometry as geometry
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
-from krelax.network.onnx_operators import reads
+from krelax.network.onnx_operators import reads, scalar
 from krelax.network.onnx_reader import Reader
 from krelax.network.onnx_resize import resized
 
@@ -102,3 +102,47 @@ def _cumulative(r: Reader) -> int:
 def _einsum(r: Reader) -> int:
     operands = [r.operand(i) for i in range(len(r.node.input))]
     return of.einsum(r.builder, str(r.attribute("equation")), operands)
+
+
+@reads("Clip")
+def _clip(r: Reader) -> int:
+    if r.version < 11:
+        low, high = r.attribute("min"), r.attribute("max")
+    else:
+        if any(r.has(i) and not _is_number(r, i) for i in (1, 2)):
+            return _clip_between(r)
+        low, high = scalar(r, 1), scalar(r, 2)
+    if any(b is not None and isnan(b) for b in (low, high)):
+        raise InputError("a limit that is not a number")
+    return compose.clip(r.builder, r.value(), low, high)
+
+
+def _is_number(r: Reader, position: int) -> bool:
+    return r.is_constant(position) and r.weight(position).error is None
+
+
+def _clip_between(r: Reader) -> int:
+    """Limits that are computed, of constants or of the input."""
+    x: Operand = r.value()
+    for position, pick in ((1, compose.maximum), (2, compose.minimum)):
+        if r.has(position):
+            limit = r.operand(position)
+            limit = limit.reshape() if isinstance(limit, Constant) else compose.reshape(r.builder, limit, ())
+            x = pick(r.builder, x, limit)
+    assert isinstance(x, int)
+    return x
+
+
+@reads("Max", "Min")
+def _extremum(r: Reader) -> int:
+    pick = compose.maximum if r.node.op_type == "Max" else compose.minimum
+    operands = [r.operand(i) for i in range(len(r.node.input))]
+    result = operands[0]
+    for operand in operands[1:]:
+        if isinstance(result, Constant) and isinstance(operand, Constant):
+            result = result.maximum(operand) if r.node.op_type == "Max" else result.minimum(operand)
+        else:
+            result = pick(r.builder, result, operand)
+    if not isinstance(result, int):
+        raise UnsupportedError("no operand depends on the input")
+    return result

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from math import prod
 
-from krelax.activations import Exp, Square
+import numpy as np
+import torch
+
+from krelax.activations import Square
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose, composites
 from krelax.network import onnx_geometry as geometry
-from krelax.network.nonlinear import ONNX
+from krelax.network.constants import Constant
 from krelax.network.onnx_operators import reads
 from krelax.network.onnx_reader import Reader
 
@@ -101,10 +104,10 @@ def _log_sum(r: Reader) -> int:
 
 @reads("Pow")
 def _power(r: Reader) -> int:
-    """A power of what depends on the input, or of a constant: `exp(log(base) z)`."""
-    if not r.is_constant(0):
-        return r.add(ONNX["Pow"].read(r), r.value())
-    base = r.weight(0)
-    if not bool((base.value > base.errors()).all()):
-        raise UnsupportedError("a power of a constant that is not positive")
-    return r.builder.add(Exp(), compose.scale_shift(r.builder, r.value(1), base.function("log"), None))
+    """Of what depends on the input, or of a constant, or both do."""
+    if not r.is_constant(1):
+        return composites.power(r.builder, r.operand(0), r.value(1))
+    exponent = r.given(1)
+    whole = not isinstance(exponent.data, Constant)
+    numbers = Constant.of(torch.from_numpy(exponent.integers.astype(np.float64))) if whole else exponent.floats
+    return composites.power(r.builder, r.value(), numbers)

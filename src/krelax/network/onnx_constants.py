@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import onnx_geometry as geometry
 from krelax.network.constants import Constant
-from krelax.network.onnx_operators import check_evaluation
+from krelax.network.onnx_operators import check_evaluation, target_kind
 from krelax.network.onnx_reader import FLOATS, Kind, Literal, Reader
 from krelax.network.onnx_schema import kind_name
 from krelax.op import Shape
@@ -154,9 +154,9 @@ def _concat(r: Reader) -> Literal:
     return Literal(operands[0].kind, Constant(torch.cat([p.value for p in parts], axis), error))
 
 
-@folds("Cast")
+@folds("Cast", "CastLike")
 def _cast(r: Reader) -> Literal:
-    literal, kind = r.given(0), r.attribute("to")
+    literal, kind = r.given(0), target_kind(r)
     if isinstance(literal.data, Constant) and kind in {literal.kind, Kind.DOUBLE}:
         return Literal(kind, literal.data)
     if isinstance(literal.data, Constant) and literal.data.error is not None:

@@ -8,6 +8,7 @@ import torch
 from krelax.activations import Sigmoid
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose
+from krelax.network.composites import softmax
 from krelax.network.constants import Constant
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_outputs import HEADS, ML, KeptHeadError
@@ -57,12 +58,11 @@ def _scores(r: Reader) -> int:
 
 
 def _classifier(r: Reader) -> list[int | None]:
-    transform = r.attribute("post_transform")
+    transform, scores = r.attribute("post_transform"), _scores(r)
+    if transform == "SOFTMAX":
+        return [None, softmax(r.builder, scores, 1)]
     if transform not in {"NONE", "LOGISTIC"}:
-        raise UnsupportedError(
-            f"probabilities by {transform} where more than their order is asked for; ask for the order of outputs alone"
-        )
-    scores = _scores(r)
+        raise UnsupportedError(f"probabilities by {transform}; NONE, LOGISTIC and SOFTMAX are supported")
     return [None, r.add(Sigmoid(), scores) if transform == "LOGISTIC" else scores]
 
 

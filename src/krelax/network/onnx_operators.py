@@ -1,7 +1,7 @@
 """The ONNX operators krelax reads: one small function each, collected in `READERS`.
 
 A reader gets the node with its operands resolved and returns the index of the node it built, or those of all results,
-None for one that is not modelled. Attributes that became
+None for one that is not modelled; or a constant, if that is what it is whatever the input. Attributes that became
 inputs in later operator sets are accepted in both places. What a node may have at all, and which versions of an
 operator are read, says `krelax.network.onnx_schema`.
 """
@@ -9,7 +9,7 @@ operator are read, says `krelax.network.onnx_schema`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isnan, prod
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,20 @@ from krelax.activations import Max
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose, products
 from krelax.network import onnx_geometry as geometry
-from krelax.network.composites import divide
+from krelax.network.composites import divide, truncate
 from krelax.network.constants import Constant
 from krelax.network.contractions import take
+from krelax.network.decisions import is_not_zero
+from krelax.network.linear import Within
 from krelax.network.nonlinear import ONNX
 from krelax.network.onnx_moves import MOVES, Move, padding
-from krelax.network.onnx_reader import FLOATS, Kind, Reader
+from krelax.network.onnx_reader import FLOATS, Kind, Literal, Reader
 from krelax.network.ops import Reshape, Transpose
 from krelax.network.pooling import average_pool, max_pool
 
-Read = Callable[[Reader], int | list[int | None]]
+# Numbers that a cast to whole ones keeps; nothing is proven of larger ones.
+_INT32, _INT64 = 2.0**31 - 1, 2.0**62
+Read = Callable[[Reader], int | Literal | list[int | None]]
 READERS: dict[str, Read] = {}
 
 
@@ -202,16 +206,30 @@ def check_evaluation(r: Reader) -> None:
         raise UnsupportedError("dropout in training mode; export the network in evaluation mode")
 
 
-@reads("Cast")
+@reads("Cast", "CastLike")
 def _cast(r: Reader) -> int:
     """Whole numbers are exact in any type that holds them; what sums of products in int32 lose in float32 is rounding
-    like any other."""
-    source, target = r.known.kinds[r.node.input[0]], r.attribute("to")
-    if source not in FLOATS and (target in FLOATS or (target == Kind.INT32 and source != Kind.BOOL)):
+    like any other. Floating-point numbers become whole ones towards zero."""
+    source, target = r.known.kinds[r.node.input[0]], target_kind(r)
+    wide = {Kind.INT32, Kind.INT64}
+    if source not in FLOATS and (target in FLOATS or target in wide or target == source):
         return r.value()
+    if source in FLOATS and target == Kind.BOOL:
+        return is_not_zero(r.builder, r.value())
+    if source in FLOATS and target in wide:
+        x = r.add(Within(_INT32 if target == Kind.INT32 else _INT64), r.value())
+        return truncate(r.builder, x)
     if target not in FLOATS or (source == Kind.DOUBLE and target == Kind.FLOAT):
         raise UnsupportedError("a cast that rounds; only casts of float32 or float64 to a type as wide are exact")
     return r.value()
+
+
+def target_kind(r: Reader) -> int:
+    """The element type that a Cast or a CastLike makes."""
+    if r.node.op_type == "Cast":
+        return int(r.attribute("to"))
+    name = r.node.input[1]
+    return r.known.constants[name].kind if r.is_constant(1) else r.known.kinds[name]
 
 
 @reads("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -263,7 +281,7 @@ def _split(r: Reader) -> list[int | None]:
     return results
 
 
-def _scalar(r: Reader, position: int) -> float | None:
+def scalar(r: Reader, position: int) -> float | None:
     """A constant operand of one number, which must be exact; None if it is absent."""
     constant = r.constant(position)
     if constant is None:
@@ -278,7 +296,7 @@ def _pad(r: Reader) -> int:
     if r.attribute("mode") != "constant":
         return moved(r, padding(r))
     before, after = geometry.padding(r)
-    fill = r.attribute("value") if r.version < 11 else _scalar(r, 2)
+    fill = r.attribute("value") if r.version < 11 else scalar(r, 2)
     return compose.pad(r.builder, r.value(), before, after, 0.0 if fill is None else fill)
 
 
@@ -353,29 +371,3 @@ def _activation(r: Reader) -> int:
 @reads("Abs")
 def _abs(r: Reader) -> int:
     return compose.absolute(r.builder, r.value())
-
-
-@reads("Clip")
-def _clip(r: Reader) -> int:
-    if r.version < 11:
-        low, high = r.attribute("min"), r.attribute("max")
-    else:
-        low, high = _scalar(r, 1), _scalar(r, 2)
-    if any(b is not None and isnan(b) for b in (low, high)):
-        raise InputError("a limit that is not a number")
-    return compose.clip(r.builder, r.value(), low, high)
-
-
-@reads("Max", "Min")
-def _extremum(r: Reader) -> int:
-    pick = compose.maximum if r.node.op_type == "Max" else compose.minimum
-    operands = [r.operand(i) for i in range(len(r.node.input))]
-    result = operands[0]
-    for operand in operands[1:]:
-        if isinstance(result, Constant) and isinstance(operand, Constant):
-            result = result.maximum(operand) if r.node.op_type == "Max" else result.minimum(operand)
-        else:
-            result = pick(r.builder, result, operand)
-    if not isinstance(result, int):
-        raise UnsupportedError("no operand depends on the input")
-    return result

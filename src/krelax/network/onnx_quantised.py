@@ -11,15 +11,19 @@ from math import prod
 
 import torch
 
+from krelax.activations import Quantise, Round
 from krelax.errors import InputError, UnsupportedError
 from krelax.network import compose, products
 from krelax.network import onnx_geometry as geometry
 from krelax.network.compose import Operand
+from krelax.network.composites import reciprocal
 from krelax.network.constants import Constant
+from krelax.network.contractions import reduce_max
 from krelax.network.onnx_constants import folds
 from krelax.network.onnx_operators import reads
 from krelax.network.onnx_reader import Kind, Literal, Reader
 from krelax.network.onnx_schema import kind_name
+from krelax.network.products import multiply
 from krelax.network.quantised import dequantise, on_grid, quantise
 
 LIMITS: dict[int, tuple[int, int]] = {
@@ -32,9 +36,13 @@ LIMITS: dict[int, tuple[int, int]] = {
 # Operators that keep whole numbers as they are.
 KEEPING = {
     "Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
-    "Transpose", "Unsqueeze", "Cast",
+    "Transpose", "Unsqueeze", "Cast", "CastLike", "ArgMax", "ArgMin", "Where",
 }  # fmt: skip
-QUANTISED = {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+QUANTISED = {"DynamicQuantizeLinear", "QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+
+
+# Element types of whole numbers that depend on the input.
+WHOLE = {*LIMITS, Kind.INT64}
 
 
 def said_kind(r: Reader) -> int:
@@ -105,9 +113,25 @@ def _dequantise(r: Reader) -> int:
     return dequantise(r.builder, r.value(), _along(r, r.weight(1), shape, axis), _along(r, zero, shape, axis))
 
 
+@reads("DynamicQuantizeLinear")
+def _quantise_to_range(r: Reader) -> list[int | None]:
+    """On the grid of uint8 from the least entry to the largest, and zero: numbers, scale and zero point."""
+    build, x = r.builder, r.value()
+    axes, zero = range(len(r.shape())), Constant.of(0.0)
+    low = compose.minimum(build, reduce_max(build, x, axes, False, -1), zero)
+    high = compose.maximum(build, reduce_max(build, x, axes, False), zero)
+    scale = compose.scale_shift(build, compose.add(build, high, low, -1), Constant.of(255.0).reciprocal(), None)
+    steps = reciprocal(build, scale)
+    point = build.add(Quantise(0.0, 255.0), compose.negate(build, multiply(build, low, steps)))
+    whole = compose.add(build, build.add(Round(), multiply(build, x, steps)), point)
+    return [compose.clip(build, whole, 0.0, 255.0), scale, point]
+
+
 def _less(r: Reader, position: int, zero: int, columns: bool = False, kernel: bool = False) -> Operand:
     """A quantised operand less its zero point: of the second factor of a product one for each column, too,
     or for each channel of a kernel."""
+    if r.has(zero) and not r.is_constant(zero):
+        return compose.add(r.builder, _whole_of(r, position), r.value(zero), -1)
     point, _ = _zero_of(r, zero)
     if point.shape not in {(), (1,)} and not (columns or kernel):
         raise UnsupportedError("zero points for the rows of an operand; use one for all")
@@ -117,6 +141,10 @@ def _less(r: Reader, position: int, zero: int, columns: bool = False, kernel: bo
         return numbers - (point.reshape(-1, *[1] * (numbers.dim() - 1)) if kernel and point.dim() else point)
     x = r.value(position)
     return compose.scale_shift(r.builder, x, None, -point) if bool((point.value != 0).any()) else x
+
+
+def _whole_of(r: Reader, position: int) -> Operand:
+    return whole_numbers(r.given(position)) if r.is_constant(position) else r.value(position)
 
 
 def _room(terms: int, besides: float = 0.0) -> None:

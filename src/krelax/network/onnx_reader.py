@@ -109,12 +109,13 @@ class Literal:
 
 @dataclass
 class Known:
-    """What is known of a graph's tensors, by name: nodes built and their element types, and constants. `head` is what
-    was left out, as functions of rows of scores."""
+    """What is known of a graph's tensors, by name: nodes built and their element types, constants, and the operators
+    of results that are not read. `head` is what was left out, as functions of rows of scores."""
 
     values: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     constants: dict[str, Literal] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
     room: int = _ROOM
     head: list[Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=list)
 

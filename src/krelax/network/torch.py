@@ -17,16 +17,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
-from krelax.network import torch_affine, torch_composites, torch_moves  # noqa: F401 (they fill READERS)
+from krelax.network import (  # noqa: F401 (they fill READERS)
+    torch_affine,
+    torch_composites,
+    torch_moves,
+    torch_numbers,
+    torch_orders,
+)
 from krelax.network.check import check_import
 from krelax.network.constants import Constant
+from krelax.network.enclosing import enclosed
 from krelax.network.graph import Builder, Element, Network, Replay, as_element
 from krelax.network.simplify import fuse
-from krelax.network.torch_capture import capture, only_tensor
-from krelax.network.torch_constants import evaluate
+from krelax.network.torch_capture import capture, tensors_of
+from krelax.network.torch_constants import evaluate, evaluates
 from krelax.network.torch_operators import READERS
 from krelax.network.torch_reader import Branch, Call, name_of
 
@@ -34,37 +41,45 @@ from krelax.network.torch_reader import Branch, Call, name_of
 DECIDING = {
     "gt", "ge", "lt", "le", "logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or",
     "view", "reshape", "expand", "unsqueeze", "squeeze", "permute", "transpose", "clone", "detach", "alias", "select",
-    "slice",
+    "slice", "__and__", "__or__", "_to_copy", "to",
+}  # fmt: skip
+# Their results may be whole numbers.
+KEEPING = {
+    "_to_copy", "to", "argmax", "argmin", "view", "reshape", "expand", "unsqueeze", "squeeze", "permute", "transpose",
+    "clone", "detach", "alias", "select", "slice",
 }  # fmt: skip
 # Constants, though one argument is a tensor: they use only its shape.
 _SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 
 
-def from_torch(module: torch.nn.Module, example: Tensor) -> Network:
+def from_torch(module: torch.nn.Module, example: Tensor, output: int | None = None) -> Network:
     """The network that a module computes in evaluation mode, with float64 constants and a `replay` through the module.
 
     Args:
         module: The module. It is copied: later changes to it do not reach the network.
         example: One input in float32 or float64 with every axis that the module takes, its batch axis included. Only
             its shape, type and device matter.
+        output: Which of the tensors that the module returns, counted from zero through all containers. If it is left
+            out, the first of floating-point numbers that depends on the input; `notes` say so if there are several.
 
     Returns:
         The network, whose inputs have the shape of the example.
 
     Raises:
         UnsupportedError: The module has an operator that krelax does not know.
-        InputError: It cannot be captured, has weights that are not finite, or gives anything but one tensor that
+        InputError: It cannot be captured, has weights that are not finite, or gives no tensor that
             depends on the input.
 
     Sound: yes, as `load_onnx`.
     """
     if example.dtype not in (torch.float32, torch.float64):
         raise InputError(f"the example has type {example.dtype}; give a tensor of float32 or float64")
-    frozen, program = capture(module, example)
+    frozen, program = capture(module, example, _reads)
     builder = Builder(tuple(example.shape))
     kind = np.float64 if example.dtype == torch.float64 else np.float32
-    plain = fuse(builder.build(_walk(builder, program)))
-    network = replace(plain, replay=_replay(frozen, example, kind), replay_dtype=kind)
+    place, found, notes = _chosen(_walk(builder, program), output)
+    plain = fuse(builder.build(found))
+    network = replace(plain, replay=_replay(frozen, example, kind, place), replay_dtype=kind, notes=notes)
     _require_finite(network)
     check_import(network, "the module")
     return network
@@ -75,10 +90,10 @@ def supported_operators() -> list[str]:
     return sorted(f"aten.{name}" for name in READERS)
 
 
-def _replay(module: torch.nn.Module, example: Tensor, kind: Element) -> Replay:
+def _replay(module: torch.nn.Module, example: Tensor, kind: Element, place: int) -> Replay:
     def replay(x: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
-            result = only_tensor(module(torch.from_numpy(as_element(x, kind)).to(example)))
+            result = tensors_of(module(torch.from_numpy(as_element(x, kind)).to(example)))[place]
         values: NDArray[Any] = result.cpu().numpy()
         return values
 
@@ -91,8 +106,34 @@ def _require_finite(network: Network) -> None:
             raise InputError(f"{node.name or type(node.op).__name__}: a constant overflows or divides by zero")
 
 
-def _walk(builder: Builder, program: ExportedProgram) -> int:
-    """Append every node of the captured graph; returns the one that is the output."""
+def _reads(node: torch.fx.Node) -> bool:
+    """Whether a call is read, or is no operator."""
+    name = name_of(node)
+    return (
+        name in READERS
+        or evaluates(name)
+        or name in _SHAPE_ONLY | {"_assert_tensor_metadata"}
+        or name == str(node.target)
+    )
+
+
+def _chosen(results: Sequence[tuple[Any, torch.dtype]], output: int | None) -> tuple[int, int, tuple[str, ...]]:
+    """Which tensor of a module's results is read, its node, and what is to be said of that."""
+    if output is not None and not 0 <= output < len(results):
+        raise InputError(f"no output {output}; the module returns {len(results)} tensors")
+    able = [i for i, (value, kind) in enumerate(results) if isinstance(value, Branch) and kind.is_floating_point]
+    able = able or [i for i, (value, _) in enumerate(results) if isinstance(value, Branch)]
+    place = output if output is not None else next(iter(able), 0)
+    value = results[place][0] if results else None
+    if not isinstance(value, Branch):
+        raise InputError("the output of the module does not depend on its input")
+    several = output is None and len(able) > 1
+    note = f"about tensor {place} of the {len(results)} that the module returns; choose another with output=NUMBER"
+    return place, value.index, (note,) if several else ()
+
+
+def _walk(builder: Builder, program: ExportedProgram) -> list[tuple[Any, torch.dtype]]:
+    """Append every node of the captured graph; returns the values of its results, and their types."""
     values: dict[torch.fx.Node, Any] = {}
     constants = _constants(program)
     for node in program.graph.nodes:
@@ -101,11 +142,9 @@ def _walk(builder: Builder, program: ExportedProgram) -> int:
         elif node.op == "call_function":
             values[node] = _value(builder, node, values)
         elif node.op == "output":
-            outputs = [values.get(n) for n in tree_leaves(node.args[0]) if isinstance(n, torch.fx.Node)]
-            result = next((v for v in outputs if isinstance(v, Branch)), None)
-    if not isinstance(result, Branch):
-        raise InputError("the output of the module does not depend on its input")
-    return result.index
+            outputs = [n for n in tree_leaves(node.args[0]) if isinstance(n, torch.fx.Node)]
+            results = [(values.get(n), _kind([n])) for n in outputs if isinstance(n.meta.get("val"), Tensor)]
+    return results
 
 
 def _constants(program: ExportedProgram) -> dict[str, Any]:
@@ -160,11 +199,22 @@ def _evaluate(node: torch.fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) 
         raise UnsupportedError("random numbers; krelax needs a module that always computes the same function")
     device = {"device": torch.device("cpu")} if "device" in kwargs else {}
     kind = _kind([node])
+    given = next((v for v in tree_leaves((args, kwargs)) if isinstance(v, Constant)), None)
     try:
+        if given is not None and kind.is_floating_point and not evaluates(name_of(node)) and name_of(node) in READERS:
+            return _enclosed(node, args, kwargs, given)
         return evaluate(name_of(node), target, args, kwargs | device, kind, _kind(node.all_input_nodes))
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UnsupportedError(f"not a constant krelax can evaluate ({reason})") from error
+
+
+def _enclosed(node: torch.fx.Node, args: Sequence[Any], kwargs: dict[str, Any], given: Constant) -> Any:
+    """The same of an operator that is only read of what depends on an input: as if the first constant were one."""
+    builder = Builder(given.shape)
+    args, kwargs = tree_map(lambda v: Branch(0) if v is given else v, (args, kwargs))
+    result = _read(builder, node, args, kwargs)
+    return tree_map(lambda b: enclosed(builder.build(b.index), given.checked()).checked(), result)
 
 
 def _kind(nodes: Sequence[torch.fx.Node]) -> torch.dtype:
@@ -199,6 +249,8 @@ def _require_same_type(node: torch.fx.Node) -> None:
     operands = [n.meta["val"].dtype for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
     wide = any(d == torch.float64 for d in operands)
     if name_of(node) in DECIDING and found == [torch.bool]:
+        return
+    if name_of(node) in KEEPING and found in ([torch.int32], [torch.int64]):
         return
     if any(d not in (torch.float32, torch.float64) or (wide and d == torch.float32) for d in found):
         raise UnsupportedError(f"a result rounded to {found[0]}; krelax reads modules of one type, float32 or float64")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,7 @@ from krelax.network import compose, products
 from krelax.network import contractions as of
 from krelax.network import interpolation as by
 from krelax.network.compose import Operand
+from krelax.network.composites import divide
 from krelax.network.constants import Constant
 from krelax.network.pooling import average_pool, max_over, max_pool
 from krelax.network.torch_operators import adaptive_window, pool_rank, reads, scaled, window
@@ -119,45 +120,43 @@ def _added(c: Call) -> int:
 @reads("addcmul", "addcdiv")
 def _addcmul(c: Call) -> int:
     a, b = c.operand("tensor1"), c.operand("tensor2")
-    if c.name == "addcdiv":
-        b = c.constant("tensor2").reciprocal()
-    return compose.add(c.builder, c.operand("self"), scaled(c, _product(c, a, b), c["value"]))
+    return compose.add(c.builder, c.operand("self"), scaled(c, _combined(c, a, b, c.name == "addcdiv"), c["value"]))
 
 
-def _product(c: Call, a: Operand, b: Operand) -> Operand:
+def _combined(c: Call, a: Operand, b: Operand, divided: bool = False) -> Operand:
+    """A product or a quotient, of constants or not."""
     if isinstance(a, Constant) and isinstance(b, Constant):
-        return a * b
-    x, factor = (b, a) if isinstance(a, Constant) else (a, b)
-    if not isinstance(factor, Constant) or isinstance(x, Constant):
-        raise UnsupportedError("a product of two values that both depend on the input; write it with *")
-    return compose.scale_shift(c.builder, x, factor, None)
+        return a / b if divided else a * b
+    return divide(c.builder, a, b) if divided else products.multiply(c.builder, a, b)
 
 
 @reads("lerp")
 def _lerp(c: Call) -> int:
     """`start + weight * (end - start)`."""
-    start, end = c.operand("self"), c.operand("end")
-    weight = c.constant("weight")
-    if isinstance(start, Constant) and isinstance(end, Constant):
-        raise UnsupportedError("a weight that depends on the input; write it with * and +")
-    away = compose.scale_shift(c.builder, compose.add(c.builder, end, start, -1), weight, None)
-    return compose.add(c.builder, start, away)
+    start, end, weight = c.operand("self"), c.operand("end"), c.operand("weight")
+    constant = isinstance(start, Constant) and isinstance(end, Constant)
+    away = end - start if constant else compose.add(c.builder, end, start, -1)  # type: ignore[operator]
+    return compose.add(c.builder, start, _combined(c, away, weight))
 
 
-@reads("outer")
+@reads("outer", "kron")
 def _outer(c: Call) -> int:
+    """Products of all entries of one operand with all of the other."""
     a, b = c.pair
-    left, right = (_column(c, a, (-1, 1)), _column(c, b, (1, -1)))
-    result = _product(c, left, right)
-    assert isinstance(result, int)
-    return result
+    first, second = c.shape_of(a), c.shape_of(b)
+    if c.name == "outer":
+        left, right = [*first, 1], [1, *second]
+    else:  # along every axis
+        rank = max(len(first), len(second))
+        left = [m for n in (*[1] * (rank - len(first)), *first) for m in (n, 1)]
+        right = [m for n in (*[1] * (rank - len(second)), *second) for m in (1, n)]
+    product = _combined(c, _reshaped(c, a, left), _reshaped(c, b, right))
+    assert isinstance(product, int)
+    return compose.reshape(c.builder, product, c.shape)
 
 
-def _column(c: Call, x: Operand, shape: tuple[int, int]) -> Operand:
-    if isinstance(x, Constant):
-        return x.reshape(*shape)
-    (n,) = c.builder.shape(x)
-    return compose.reshape(c.builder, x, [n if k < 0 else k for k in shape])
+def _reshaped(c: Call, x: Operand, shape: Sequence[int]) -> Operand:
+    return x.reshape(*shape) if isinstance(x, Constant) else compose.reshape(c.builder, x, shape)
 
 
 _MATRICES: dict[str, Callable[[by.Axis, by.Positions], Constant]] = {

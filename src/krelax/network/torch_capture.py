@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
+from torch._export.utils import _collect_all_valid_cia_ops, _get_decomp_for_cia
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
@@ -19,12 +22,17 @@ from torch.utils._pytree import tree_leaves
 from krelax.errors import InputError, UnsupportedError
 
 _HALF = {torch.float16, torch.bfloat16}
+# Operators that are made of others are written out so many times at most, one inside another.
+_DEEPEST = 4
 
 
-def capture(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, ExportedProgram]:
-    """A copy of the module in evaluation mode, and its graph without in-place operators.
+def capture(
+    module: torch.nn.Module, example: Tensor, reads: Callable[[torch.fx.Node], bool]
+) -> tuple[torch.nn.Module, ExportedProgram]:
+    """A copy of the module in evaluation mode, and its graph without in-place operators. Operators that nobody `reads`
+    are written as those that PyTorch makes them of.
 
-    Raises InputError for a module that cannot be captured, or gives several tensors, UnsupportedError for one that
+    Raises InputError for a module that cannot be captured, or gives no tensor, UnsupportedError for one that
     writes to its buffers or its input, or computes in half precision.
     """
     _require_full(module)
@@ -34,21 +42,21 @@ def capture(module: torch.nn.Module, example: Tensor) -> tuple[torch.nn.Module, 
             warnings.simplefilter("ignore")
             frozen = _with_fixed_scales(_plain(_copied(module))).eval()
             result = frozen(example)
-            program = _exported(frozen, example).run_decompositions({})
+            program = _written_out(_exported(frozen, example).run_decompositions({}), reads)
     except Exception as error:  # the module's own code runs here, and torch has a type for every failure
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"torch.export cannot capture the module: {reason}") from error
-    if sum(isinstance(leaf, Tensor) for leaf in tree_leaves(result)) != 1:
-        raise InputError(f"the module returns a {type(result).__name__}; wrap it to return one tensor")
+    if not tensors_of(result):
+        raise InputError(f"the module returns a {type(result).__name__}; wrap it to return a tensor")
     written = {OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION}
     if any(s.kind in written for s in program.graph_signature.output_specs):
         raise UnsupportedError("the module changes its buffers or its input; remove what writes to them")
     return frozen, program
 
 
-def only_tensor(result: Any) -> Tensor:
-    """The tensor that a module returns, alone or in a container."""
-    return next(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+def tensors_of(result: Any) -> list[Tensor]:
+    """The tensors that a module returns, alone or in containers."""
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
 
 
 def _require_full(module: torch.nn.Module) -> None:
@@ -130,3 +138,21 @@ def _exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
     from torch._export.converter import TS2EPConverter
 
     return TS2EPConverter(module, (example,)).convert()
+
+
+def _written_out(program: ExportedProgram, reads: Callable[[torch.fx.Node], bool]) -> ExportedProgram:
+    for _ in range(_DEEPEST):
+        calls = [n for n in program.graph.nodes if n.op == "call_function" and not reads(n)]
+        table = {n.target: rule for n in calls if (rule := _rule(n.target)) is not None}
+        if not table:
+            break
+        program = program.run_decompositions(table)
+    return program
+
+
+def _rule(target: Any) -> Callable[..., Any] | None:
+    """What PyTorch makes an operator of, None if it is made of no others of its kind."""
+    found: Callable[..., Any] | None = decomposition_table.get(target)
+    if found is not None and not found.__module__.startswith("torch._refs"):
+        return found
+    return _get_decomp_for_cia(target) if target in _collect_all_valid_cia_ops() else None

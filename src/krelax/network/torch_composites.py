@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf, prod, sqrt
+from math import inf, isinf, sqrt
 
 import numpy as np
 import torch
 
-from krelax.activations import Erf, Exp, Floor, ReLU, Sigmoid, Softplus, Sqrt, Square, Step, Tanh
+from krelax.activations import ReLU, Sigmoid, Sqrt, Step, Tanh
 from krelax.errors import UnsupportedError
 from krelax.network import compose, composites, decisions, recurrent
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
-from krelax.network.contractions import einsum, transpose, where
+from krelax.network.contractions import einsum, reduce_max, transpose, where
 from krelax.network.products import matmul, multiply
 from krelax.network.recurrent import Cell, State, Weights
+from krelax.network.spatial import lp_norm
 from krelax.network.torch_moves import move
 from krelax.network.torch_operators import reads, scaled
 from krelax.network.torch_reader import Branch, Call
-
-
-@reads("div")
-def _divide(c: Call) -> int:
-    if c.arguments.get("rounding_mode") is not None:
-        raise UnsupportedError("division that rounds")
-    return composites.divide(c.builder, *c.pair)
 
 
 @reads("softmax", "_softmax", "log_softmax", "_log_softmax")
@@ -47,21 +41,25 @@ def _axes(c: Call) -> list[int]:
 
 @reads("var", "std")
 def _variance(c: Call) -> int:
+    return _spread(c)
+
+
+def _spread(c: Call) -> int:
     correction = c.arguments.get("correction", 1.0 if c.arguments.get("unbiased", True) else 0.0)
     correction = 1.0 if correction is None else float(correction)
     found = composites.variance(c.builder, c.x, _axes(c), c.arguments.get("keepdim", False), correction)
-    return c.builder.add(Sqrt(), found) if c.name == "std" else found
+    return c.builder.add(Sqrt(), found) if c.name.startswith("std") else found
 
 
 @reads("linalg_vector_norm", "norm")
 def _norm(c: Call) -> int:
-    order = c.arguments.get("ord", c.arguments.get("p", 2))
-    keep = c.arguments.get("keepdim", False)
-    if order == 1:
-        return compose.reduce_sum(c.builder, compose.absolute(c.builder, c.x), _axes(c), keep)
-    if order not in (None, 2):
-        raise UnsupportedError(f"a norm of order {order}; those of order 1 and 2 are supported")
-    return composites.norm(c.builder, c.x, _axes(c), keep)
+    order, keep, axes = c.arguments.get("ord", c.arguments.get("p", 2)), c.arguments.get("keepdim", False), _axes(c)
+    order = 2.0 if order is None else float(order)
+    if order == 2:
+        return composites.norm(c.builder, c.x, axes, keep)
+    if isinf(order):
+        return reduce_max(c.builder, compose.absolute(c.builder, c.x), axes, keep, 1 if order > 0 else -1)
+    return lp_norm(c.builder, c.x, order, lambda x: compose.reduce_sum(c.builder, x, axes, keep))
 
 
 def _epsilon(c: Call) -> float:
@@ -96,11 +94,9 @@ def _group_norm(c: Call) -> int:
 @reads("scaled_dot_product_attention")
 def _attention(c: Call) -> int:
     query, key, value = (c.operand(name) for name in ("query", "key", "value"))
-    if not isinstance(query, int) or not isinstance(key, int):
-        raise UnsupportedError("attention with constant queries or keys")
     if c["dropout_p"] or c.arguments.get("enable_gqa"):
         raise UnsupportedError("attention with dropout or grouped queries")
-    size, rows, columns = c.builder.shape(query)[-1], c.builder.shape(query)[-2], c.builder.shape(key)[-2]
+    (rows, size), columns = c.shape_of(query)[-2:], c.shape_of(key)[-2]
     scale = c.number(1 / sqrt(size) if c["scale"] is None else c["scale"])
     mask = c["attn_mask"]
     if isinstance(mask, Branch):
@@ -209,31 +205,6 @@ def _cell(c: Call) -> int | list[int]:
     return found if len(found) > 1 else found[0]
 
 
-@reads("reciprocal")
-def _reciprocal(c: Call) -> int:
-    return composites.reciprocal(c.builder, c.x)
-
-
-@reads("log", "log2", "log10", "log1p")
-def _logarithm(c: Call) -> int:
-    """Logarithms of another base are divided by that of the base."""
-    x = compose.scale_shift(c.builder, c.x, None, Constant.of(1.0)) if c.name == "log1p" else c.x
-    y, base = composites.logarithm(c.builder, x), {"log2": 2.0, "log10": 10.0}.get(c.name)
-    return (
-        y if base is None else compose.scale_shift(c.builder, y, Constant.of(base).function("log").reciprocal(), None)
-    )
-
-
-@reads("exp2", "expm1", "erfc")
-def _shifted(c: Call) -> int:
-    """`exp(log(2) z)`, `exp(z) - 1`, `1 - erf(z)`."""
-    if c.name == "exp2":
-        return c.add(Exp(), compose.scale_shift(c.builder, c.x, Constant.of(2.0).function("log"), None))
-    if c.name == "expm1":
-        return compose.scale_shift(c.builder, c.add(Exp()), None, Constant.of(-1.0))
-    return compose.scale_shift(c.builder, c.add(Erf()), Constant.of(-1.0), Constant.of(1.0))
-
-
 @reads("gt", "ge", "lt", "le")
 def _compare(c: Call) -> int:
     a, b = c.pair
@@ -245,18 +216,21 @@ def _not(c: Call) -> int:
     return decisions.opposite(c.builder, c.x)
 
 
-@reads("logical_and", "bitwise_and", "logical_or", "bitwise_or")
+@reads("logical_and", "bitwise_and", "__and__", "logical_or", "bitwise_or", "__or__")
 def _joined(c: Call) -> int:
-    join = decisions.both if c.name.endswith("and") else decisions.either
+    join = decisions.both if "and" in c.name else decisions.either
     return join(c.builder, *c.pair)
 
 
 @reads("heaviside")
 def _heaviside(c: Call) -> int:
     at = c.constant("values")
-    if at.error is not None or not bool(((at.value == 0) | (at.value == 1)).all()) or at.value.unique().numel() != 1:
-        raise UnsupportedError("a step that is neither 0 nor 1 at zero")
-    return c.add(Step(float(at.value.reshape(-1)[0])))
+    if at.error is None and at.value.unique().numel() == 1 and float(at.value.reshape(-1)[0]) in {0, 1}:
+        return c.add(Step(float(at.value.reshape(-1)[0])))
+    # between: `step0(z) + at * (step1(z) - step0(z))`
+    above, reached = c.add(Step(0.0)), c.add(Step(1.0))
+    there = compose.scale_shift(c.builder, compose.add(c.builder, reached, above, -1), at, None)
+    return compose.add(c.builder, above, there)
 
 
 @reads("where", "masked_fill")
@@ -272,69 +246,7 @@ def _choose(c: Call) -> int | list[int]:
     return decisions.choose(c.builder, c[name].index, c.operand("self"), c.operand("other"))
 
 
-@reads("acos", "arccos")
-def _arc_cosine(c: Call) -> int:
-    return composites.arc_cosine(c.builder, c.x)
-
-
-@reads("logaddexp")
-def _log_add_exp(c: Call) -> int:
-    """`a + log(1 + exp(b - a))`."""
-    a, b = c.pair
-    away = compose.add(c.builder, b, a, -1)
-    return compose.add(c.builder, c.builder.add(Softplus(), away), a)
-
-
-@reads("hypot")
-def _hypotenuse(c: Call) -> int:
-    first, second = (o * o if isinstance(o, Constant) else c.builder.add(Square(), o) for o in c.pair)
-    return c.builder.add(Sqrt(), compose.add(c.builder, first, second))
-
-
-@reads("prod")
-def _product(c: Call) -> int:
-    """Products along an axis, one after the other."""
-    dim = c.arguments.get("dim")
-    x = c.x if dim is not None else compose.reshape(c.builder, c.x, (prod(c.input_shape),))
-    axis = 0 if dim is None else dim % len(c.input_shape)
-    shape = c.builder.shape(x)
-    parts = [compose.take_slice(c.builder, x, axis, [i]) for i in range(shape[axis])]
-    result = parts[0]
-    for part in parts[1:]:
-        result = multiply(c.builder, result, part)
-    return compose.reshape(c.builder, result, c.shape)
-
-
-@reads("trunc", "fix", "frac")
-def _truncated(c: Call) -> int:
-    """Towards zero: `floor(relu(z)) - floor(relu(-z))`."""
-    up, down = (c.builder.add(Floor(), c.builder.add(ReLU(), x)) for x in (c.x, compose.negate(c.builder, c.x)))
-    whole = compose.add(c.builder, up, down, -1)
-    return whole if c.name != "frac" else compose.add(c.builder, c.x, whole, -1)
-
-
-@reads("remainder", "fmod")
-def _remainder(c: Call) -> int:
-    """`x - m floor(x / m)`; towards zero for fmod is not read."""
-    modulus = c.constant("other")
-    if c.name == "fmod":
-        raise UnsupportedError("a remainder with the sign of what is divided; use torch.remainder")
-    whole = c.builder.add(Floor(), compose.scale_shift(c.builder, c.x, modulus.reciprocal(), None))
-    return compose.add(c.builder, c.x, compose.scale_shift(c.builder, whole, modulus, None), -1)
-
-
-@reads("cdist", "_cdist_forward")
-def _distances(c: Call) -> int:
-    """Euclidean distances of all rows of one operand to all rows of the other."""
-    if c["p"] != 2:
-        raise UnsupportedError(f"distances of order {c['p']}; those of order 2 are supported")
-    first, second = c.pair
-    one, two = (_with_axis(c, o, place) for o, place in ((first, -2), (second, -3)))
-    away = compose.add(c.builder, one, two, -1)
-    return composites.norm(c.builder, away, [len(c.builder.shape(away)) - 1], False)
-
-
-def _with_axis(c: Call, x: Operand, place: int) -> Operand:
-    shape = list(x.shape if isinstance(x, Constant) else c.builder.shape(x))
-    shape.insert(len(shape) + place + 1, 1)
-    return x.reshape(*shape) if isinstance(x, Constant) else compose.reshape(c.builder, x, shape)
+@reads("var_mean", "std_mean")
+def _variance_and_mean(c: Call) -> list[int]:
+    mean = compose.reduce_mean(c.builder, c.x, _axes(c), c.arguments.get("keepdim", False))
+    return [_spread(c), mean]

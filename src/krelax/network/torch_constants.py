@@ -27,7 +27,7 @@ MOVES = {
     "unflatten", "squeeze", "unsqueeze", "expand", "permute", "transpose", "t", "movedim", "slice", "select",
     "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "index_select", "index", "gather",
     "flip", "roll", "repeat", "repeat_interleave", "unfold", "pixel_shuffle", "pixel_unshuffle", "cat", "stack",
-    "tril", "triu", "diagonal", "embedding", "tile", "where", "hstack",
+    "tril", "triu", "diagonal", "embedding", "tile", "where", "hstack", "meshgrid",
     "vstack", "rot90", "diag_embed", "type_as", "zeros", "zeros_like", "new_zeros", "dropout",
 }  # fmt: skip
 # They write numbers that stand in the module: what PyTorch makes of them, in the module's own type, is the constant.
@@ -58,17 +58,29 @@ def evaluate(
             return tree_map_only(Tensor, lambda t: _wrapped(t, dtype), values)
         errors = target(*_each(args, lambda c: c.errors()), **_each(kwargs, lambda c: c.errors()))
         return tree_map(Constant, values, errors)
-    if name in {"_to_copy", "to"} and given:
-        return _converted(given[0], source, dtype)
+    if name in {"_to_copy", "to"} and (given or dtype.is_floating_point):
+        return _converted(given[0], source, dtype) if given else Constant.of(args[0].to(dtype))
     if name in MAKES:
         return tree_map_only(Tensor, lambda t: _wrapped(t, dtype), target(*_each(args, lambda c: c.value), **kwargs))
     if not dtype.is_floating_point:
         return _decided(name, args) if given else target(*args, **kwargs)
+    return _computed(name, args, kwargs, dtype)
+
+
+def _computed(name: str, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype) -> Constant:
+    """Arithmetic of floating-point constants."""
+    if name == "masked_fill":
+        return _filled(_number(args[0]), args[1], args[2] if isinstance(args[2], Constant) else number(args[2], dtype))
     compute = _ARITHMETIC.get(name)
     if compute is None:
         raise UnsupportedError("not a computation of constants krelax knows; compute them before the module is made")
     keep = [a if isinstance(a, Constant) else _entries(a, dtype) for a in args]
     return compute(*keep, **{k: v for k, v in kwargs.items() if k != "dtype"}).checked()
+
+
+def evaluates(name: str) -> bool:
+    """Whether an operator is in the list."""
+    return name in MOVES | MAKES | _ARITHMETIC.keys() or name in {"_to_copy", "to", "masked_fill"}
 
 
 _COMPARED = {"gt": torch.gt, "ge": torch.ge, "lt": torch.lt, "le": torch.le, "eq": torch.eq, "ne": torch.ne}
@@ -82,6 +94,13 @@ def _decided(name: str, args: Sequence[Any]) -> Tensor:
     if not bool(((apart.value.abs() > apart.errors()) | (apart.errors() == 0)).all()):
         raise UnsupportedError("a comparison of computed constants that are nearly equal; compute it before")
     return _COMPARED[name](apart.value, 0.0)
+
+
+def _filled(x: Constant, mask: Tensor, value: Constant) -> Constant:
+    """A constant with another number where a mask is true, which may be minus infinity."""
+    exact = x.error is None and value.error is None
+    error = None if exact else torch.where(mask, value.errors(), x.errors())
+    return Constant(torch.where(mask, value.value, x.value), error)
 
 
 def _is_constant(value: Any) -> bool:
@@ -132,14 +151,16 @@ def _mean(x: Constant, axes: Any = None, keepdim: bool = False) -> Constant:
     return total / Constant.of(float(x.value.numel() // max(1, total.value.numel())))
 
 
-def _power(x: Constant, exponent: Any) -> Constant:
-    given = exponent.value.item() if isinstance(exponent, Constant) and exponent.dim() == 0 else exponent
-    if given not in (1, 2, 3):
-        raise UnsupportedError("a power of a constant other than the second and the third")
-    result = x
-    for _ in range(int(given) - 1):
-        result = result * x
-    return result
+def _power(x: Any, exponent: Any) -> Constant:
+    """Small whole powers, halves of them, and any powers of positive numbers."""
+    base, power = _number(x), _number(exponent)
+    given = power.value.item() if power.value.numel() == 1 and power.error is None else inf
+    if given not in {0.5, -0.5, 1, 2, 3, 4, -1, -2}:
+        return (base.function("log") * power).function("exp")
+    result = base.sqrt() if abs(given) == 0.5 else base
+    for _ in range(int(abs(given)) - 1):
+        result = result * base
+    return result if given > 0 else result.reciprocal()
 
 
 def _product(x: Any, y: Any) -> Constant:

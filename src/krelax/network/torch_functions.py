@@ -9,7 +9,7 @@ import torch
 
 from krelax.activations import Softplus
 from krelax.errors import UnsupportedError
-from krelax.network import compose
+from krelax.network import compose, decisions
 from krelax.network.constants import Constant
 from krelax.network.contractions import prelu
 from krelax.network.quantised import dequantise, quantise
@@ -17,16 +17,16 @@ from krelax.network.torch_reader import Branch, Call
 
 
 def _softplus(c: Call) -> int:
-    """Above its threshold the module computes z: that must be softplus to the last digit of its type."""
-    if exp(-c["threshold"]) > torch.finfo(c.dtype).eps:
-        raise UnsupportedError(f"softplus with a threshold of {c['threshold']:g}, which its type can tell; set 40")
+    """`softplus(beta z) / beta`, and z where `beta z` is above the threshold, if that is another number."""
     beta = c.number(c["beta"])
-    if beta.value == 1:
-        return c.add(Softplus())
     if not bool(beta.value > 0):
         raise UnsupportedError(f"softplus with a beta of {c['beta']:g}; it must be positive")
-    y = c.add(Softplus(), compose.scale_shift(c.builder, c.x, beta, None))
-    return compose.scale_shift(c.builder, y, beta.reciprocal(), None)
+    x = c.x if beta.value == 1 else compose.scale_shift(c.builder, c.x, beta, None)
+    y = c.add(Softplus(), x)
+    if exp(-c["threshold"]) > torch.finfo(c.dtype).eps:
+        above = decisions.compare(c.builder, "gt", x, c.number(c["threshold"]))
+        y = decisions.choose(c.builder, above, x, y)
+    return y if beta.value == 1 else compose.scale_shift(c.builder, y, beta.reciprocal(), None)
 
 
 def _log_sigmoid(c: Call) -> int:

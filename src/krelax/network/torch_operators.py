@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from krelax.errors import UnsupportedError
-from krelax.network import compose, products
+from krelax.network import compose, composites, decisions, products
 from krelax.network.compose import Operand
 from krelax.network.constants import Constant
 from krelax.network.graph import Builder
@@ -53,8 +53,8 @@ _UNARY: dict[str, Callable[[Builder, int], int]] = {
     "relu6": lambda builder, x: compose.clip(builder, x, 0.0, 6.0),
 }
 _BINARY: dict[str, Callable[[Builder, Operand, Operand], int]] = {
-    "maximum": compose.maximum,
-    "minimum": compose.minimum,
+    **dict.fromkeys(("maximum", "fmax"), compose.maximum),
+    **dict.fromkeys(("minimum", "fmin"), compose.minimum),
     "mul": products.multiply,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), products.matmul),
 }
@@ -258,9 +258,12 @@ def _reshape(c: Call) -> int:
     "feature_alpha_dropout",
 )
 def _same(c: Call) -> int:
-    if c.arguments.get("train") or not c.node.meta["val"].is_floating_point():
-        raise UnsupportedError("dropout outside evaluation mode, or a conversion to integers")
-    return c.x
+    if c.arguments.get("train"):
+        raise UnsupportedError("dropout outside evaluation mode")
+    given, kind = c.node.all_input_nodes[0].meta["val"].dtype, c.node.meta["val"].dtype
+    if kind.is_floating_point or given in (kind, torch.bool):
+        return c.x
+    return decisions.is_not_zero(c.builder, c.x) if kind == torch.bool else composites.truncate(c.builder, c.x)
 
 
 @reads("expand")

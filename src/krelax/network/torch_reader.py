@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -66,10 +67,19 @@ class Call:
         return self.builder.shape(self.x)
 
     @property
+    def x_size(self) -> int:
+        """How many entries the first argument has."""
+        return prod(self.input_shape)
+
+    @property
     def shape(self) -> Shape:
         """Shape of the result, or of the first of several."""
         value = self.node.meta["val"]
         return tuple((value if isinstance(value, Tensor) else value[0]).shape)
+
+    def shape_of(self, x: Operand) -> Shape:
+        """Shape of a node or a constant."""
+        return x.shape if isinstance(x, Constant) else self.builder.shape(x)
 
     def operand(self, name: str) -> Operand:
         """A node, or a tensor or number as a constant."""

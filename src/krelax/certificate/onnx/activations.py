@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import is_dataclass
 from functools import reduce
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from krelax.certificate.kernel.linear import Scale
 from krelax.certificate.kernel.network import Activation
 from krelax.certificate.onnx.affine import add, scaled, whole
 from krelax.certificate.onnx.graph import Shape
-from krelax.certificate.onnx.operator import FLOAT, MANY, Context, Tensor, Value, form, reads
+from krelax.certificate.onnx.operator import FLOAT, MANY, Context, Tensor, Value, Wide, form, reads
 from krelax.errors import UnsupportedError
 
 # What a clip's bounds are in older versions where there are none, and what exporters write for none. No number in
@@ -44,14 +45,14 @@ def _global_max_pool(c: Context) -> Tensor:
     return activation(c, x, Maximum(prod(x.shape[2:])), shape)
 
 
-def maximum(c: Context, a: Tensor, b: Tensor) -> Value:
+def maximum(c: Context, a: Tensor | Wide, b: Tensor | Wide) -> Value:
     """`b + relu(a - b)`; a constant is b."""
     if not isinstance(a, Value):
         a, b = b, a
     return add(c, _positive(c, add(c, a, b, -1)), b, 1)
 
 
-def minimum(c: Context, a: Tensor, b: Tensor) -> Value:
+def minimum(c: Context, a: Tensor | Wide, b: Tensor | Wide) -> Value:
     """`a - relu(a - b)`; a constant is b."""
     if not isinstance(a, Value):
         a, b = b, a
@@ -91,6 +92,8 @@ def absolute(c: Context, x: Value) -> Value:
 def _clip(c: Context) -> Tensor:
     """`high - relu(high - max(x, low))`. Bounds that no number in float32 is beyond are none, for values within them:
     that they are is for the proof to show."""
+    if c.version >= 11 and any(not _is_number(c, place) for place in (1, 2)):
+        return _between(c)
     low, high = (_bound(c, name, place) for name, place in (("min", 1), ("max", 2)))
     if low is not None and high is not None and low > high:
         raise UnsupportedError(f"a clip to [{low:g}, {high:g}], which readers take differently")
@@ -101,6 +104,28 @@ def _clip(c: Context) -> Tensor:
     if limits:
         x = c.affine([c.value()], [Scale(np.ones(1))], c.value().shape, within=min(limits))
     return clipped(c, x, low, high)
+
+
+def _is_number(c: Context, place: int) -> bool:
+    x = c.operands[place] if place < len(c.operands) else None
+    return x is None or isinstance(x, np.ndarray) or (isinstance(x, Wide) and x.error is None)
+
+
+def _between(c: Context) -> Value:
+    """Limits that are computed, of constants or of the input."""
+    x = c.value()
+    for place, pick in ((1, maximum), (2, minimum)):
+        if place < len(c.operands) and c.operands[place] is not None:
+            limit = c.given(place) if isinstance(c.given(place), Value) else c.factor(place)
+            one = Value(limit.node, (), limit.dtype) if isinstance(limit, Value) else _single(limit)
+            x = pick(c, x, one)
+    return x
+
+
+def _single(limit: Any) -> Any:
+    if isinstance(limit, Wide):
+        return Wide(limit.numbers.reshape(()), limit.dtype, None if limit.error is None else limit.error.reshape(()))
+    return limit.reshape(())
 
 
 def clipped(c: Context, x: Value, low: float | None, high: float | None) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -19,6 +20,8 @@ from krelax.certificate.onnx.operator import (
     INTS,
     ON,
     Context,
+    Endless,
+    Hidden,
     Tensor,
     Value,
     Wide,
@@ -73,12 +76,25 @@ def scaled(c: Context, x: Value, scale: Any, bias: Any = None, **more: Any) -> V
 
 
 @reads("Add", "Sub", forms=[form(7, 2)])
-def _add(c: Context) -> Tensor:
+def _add(c: Context) -> Tensor | Hidden:
+    if any(isinstance(x, Endless) for x in c.operands) and c.call.op == "Add":
+        return _masked(c)
     a, b = c.given(0), c.given(1)
     if not isinstance(a, Value) and not isinstance(b, Value):
         return whole(operator.add if c.call.op == "Add" else operator.sub, a, b)
     first, second = (x if isinstance(x, Value) else c.factor(i) for i, x in enumerate((a, b)))
     return add(c, first, second, 1 if c.call.op == "Add" else -1)
+
+
+def _masked(c: Context) -> Hidden:
+    """A value and a mask: the sum where that is finite, and minus infinity elsewhere."""
+    one, two = c.whole(0), c.whole(1)
+    x, mask = (one, two) if isinstance(one, Value) else (two, one)
+    if not isinstance(x, Value) or not isinstance(mask, Endless) or x.dtype != mask.dtype:
+        raise UnsupportedError("minus infinity in arithmetic other than a mask")
+    kept = np.isfinite(mask.numbers)
+    y = add(c, x, np.where(kept, mask.numbers, 0.0), 1)
+    return Hidden(y, np.broadcast_to(kept, y.shape))
 
 
 def whole(function: Any, *operands: Any) -> NDArray[Any]:
@@ -146,7 +162,9 @@ def _div(c: Context) -> Tensor:
             c.builder.shares.add((result.node, a.shape[-1]))
         return result
     if isinstance(a, Value):
-        divisor = c.weight(1)
+        divisor = c.factor(1)
+        if isinstance(divisor, Wide):
+            return scaled(c, a, _inverse(divisor))
         if not divisor.all():
             raise InputError("division by zero")
         with np.errstate(over="ignore"):
@@ -155,6 +173,16 @@ def _div(c: Context) -> Tensor:
     if isinstance(b, Wide) or not b.all():
         raise InputError("division by zero")
     return whole(np.frompyfunc(_quotient, 2, 1), a, b)
+
+
+def _inverse(divisor: Wide) -> Wide:
+    """One divided by an enclosed constant: with `|1 / d - 1 / n| <= e / (|n| (|n| - e))` for d within e of n."""
+    error = np.zeros(divisor.shape) if divisor.error is None else divisor.error
+    least = np.abs(divisor.numbers) - error
+    if not (least > np.abs(divisor.numbers) / 2).all():
+        raise UnsupportedError("division by a computed constant that may be zero; fold it when exporting")
+    near = computed(1 / divisor.numbers)
+    return Wide(near, divisor.dtype, (1 + 2.0**-40) * np.abs(near) * (error / least + 2.0**-52))
 
 
 def _quotient(a: Any, b: Any) -> Any:
@@ -199,18 +227,22 @@ _GEMM = {"alpha": real(1), "beta": real(1), "transA": FLAG, "transB": FLAG}
 @reads("Gemm", forms=[form(7, 3, **_GEMM), form(11, 2, 3, **_GEMM)])
 def _gemm(c: Context) -> Tensor:
     """`alpha * (a @ b) + beta * bias`: products with alpha come afterwards, so that none of them rounds."""
-    bias, alpha, beta = c.weight(2, optional=True), c.get("alpha"), c.get("beta")
+    bias, alpha, beta = c.factor(2, optional=True), c.get("alpha"), c.get("beta")
     if isinstance(c.given(0), Value) and isinstance(c.given(1), Value):
         return _gemm_of_two(c, bias, float(alpha), float(beta))
     x, weight, turned = _factors(c)
     shape = (weight.shape[1], x.shape[0]) if turned else (x.shape[0], weight.shape[1])
     if bias is not None and broadcast(bias.shape, shape) != shape:
         raise InputError(f"a bias of shape {list(bias.shape)}")
-    if alpha == 1 and (beta == 1 or bias is None) and not turned:
+    if alpha == 1 and (beta == 1 or bias is None) and not turned and not isinstance(bias, Wide):
         return matrix(c, x, weight, bias)
     y, fuzz = matrix(c, x, weight), 0.0
     if turned:
         y = c.moved(numbers(y.shape).T, y)
+    if isinstance(bias, Wide):
+        if beta != 1:
+            raise UnsupportedError("a bias that is computed of constants, with beta; fold it when exporting")
+        return scaled(c, y, float(alpha), bias)
     if bias is not None and beta != 1:
         double = c.dtype == np.float64  # products of float32 numbers are float64 numbers
         bias, fuzz = computed(bias * float(beta), (bias == 0) | (beta == 0)), ROUNDED * double
@@ -234,17 +266,24 @@ def _turned(c: Context, x: Value) -> Value:
     return c.moved(numbers(x.shape).swapaxes(-1, -2), x) if len(x.shape) > 1 else x
 
 
-def _factors(c: Context) -> tuple[Value, Floats, bool]:
+def _factors(c: Context) -> tuple[Value, Any, bool]:
     """The factors of a product of two matrices, each perhaps transposed, of which one is constant: that comes last. If
     it is the first one, the factors are those of the transposed product."""
-    turned = not isinstance(c.operand(0), Value)
-    x, weight = c.value(int(turned)), c.weight(int(not turned))
-    if len(x.shape) != 2 or weight.ndim != 2:
+    turned = not isinstance(c.given(0), Value)
+    x, weight = c.value(int(turned)), c.factor(int(not turned))
+    if len(x.shape) != 2 or len(weight.shape) != 2:
         raise InputError(f"operands of shapes {list(x.shape)} and {list(weight.shape)}, not two matrices")
     own, other = ("transB", "transA") if turned else ("transA", "transB")
     if c.get(own) != turned:
         x = c.moved(numbers(x.shape).T, x)
-    return x, weight.T if c.get(other) != turned else weight, turned
+    return x, moved(weight, lambda w: w.T) if c.get(other) != turned else weight, turned
+
+
+def moved(weight: Any, move: Callable[[Floats], Floats]) -> Any:
+    """A constant with its entries moved, an enclosure or not."""
+    if not isinstance(weight, Wide):
+        return move(weight)
+    return Wide(move(weight.numbers), weight.dtype, None if weight.error is None else move(weight.error))
 
 
 def matrix(c: Context, x: Value, weight: Any, bias: Any = None) -> Value:

@@ -90,14 +90,16 @@ def _hard_sigmoid(c: Context) -> Tensor:
     return clipped(c, x, 0.0, 1.0)
 
 
+_PICKS = {"ReduceMax": np.max, "ReduceMin": np.min}
 _NAMES = {"ReduceMax": 1.0, "ReduceMin": -1.0}
 
 
 @reads("ReduceMax", "ReduceMin", forms=[form(7, 1, **OF_ATTRIBUTES), form(18, 1, 2, **OF_OPERANDS)])
 def _reduce_max(c: Context) -> Tensor:
     axes, shape = reduced(c)
-    if not isinstance(c.operand(0), Value):
-        raise UnsupportedError("the largest of constants; fold it when exporting")
+    given = c.operand(0)
+    if not isinstance(given, Value):
+        return np.asarray(_PICKS[c.call.op](given, tuple(axes)), given.dtype).reshape(shape)
     x, rank, sign = c.value(), len(c.shape(0)), _NAMES[c.call.op]
     count = prod(x.shape[a] for a in axes)
     x = c.moved(np.moveaxis(numbers(x.shape), axes, range(rank - len(axes), rank)).reshape(*shape, -1), x)

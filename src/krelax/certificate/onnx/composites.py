@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from krelax.certificate.kernel.activations import Power, Rule, Square
+from krelax.certificate.kernel.activations import Power, ReLU, Rule, Square
 from krelax.certificate.kernel.activations.exponential import Log, Share
 from krelax.certificate.kernel.activations.hyperbolic import Asin
 from krelax.certificate.kernel.activations.log_sum_exp import LogSumExp
@@ -20,6 +20,7 @@ from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     Attribute,
     Context,
+    Hidden,
     Tensor,
     Value,
     broadcast,
@@ -32,18 +33,47 @@ from krelax.certificate.onnx.operator import (
     real,
 )
 from krelax.certificate.onnx.products import products, reciprocal
+from krelax.certificate.onnx.shapes import joined
 from krelax.errors import InputError, UnsupportedError
 
 
 @reads("Softmax", "LogSoftmax", forms=[form(7, 1, axis=integer(1)), form(13, 1, axis=integer(-1))])
 def _softmax(c: Context) -> Tensor:
     """Before version 13 along all axes from one on, as if they were one."""
-    x, logarithm = c.value(), c.call.op == "LogSoftmax"
+    given, logarithm = c.whole(0), c.call.op == "LogSoftmax"
+    if isinstance(given, Hidden):
+        return _of_kept(c, given)
+    x = c.value()
     (axis,) = normal_axes([c.get("axis")], len(x.shape), c.version >= 11)
     if c.version >= 13:
         return _along(c, x, axis, logarithm)
     flat = Value(x.node, (prod(x.shape[:axis]), prod(x.shape[axis:])), x.dtype)
     return Value(_along(c, flat, 1, logarithm).node, x.shape, x.dtype)
+
+
+def _of_kept(c: Context, x: Hidden) -> Value:
+    """Softmax over those entries alone that are kept; others become zero. Rows with equally many of them have their
+    sums together."""
+    value, rank = x.value, len(x.shape)
+    (axis,) = normal_axes([c.get("axis")], rank, c.version >= 11)
+    if (c.version < 13 and axis != rank - 1) or c.call.op == "LogSoftmax":
+        raise UnsupportedError("minus infinity in a softmax of several axes, or in its logarithm")
+    index, kept = np.moveaxis(numbers(x.shape), axis, -1), np.moveaxis(x.kept, axis, -1)
+    n, rows = kept.shape[-1], kept.reshape(-1, kept.shape[-1])
+    if not rows.any(1).all():
+        raise UnsupportedError("a softmax of nothing but minus infinity")
+    last, counts = c.moved(index, value), rows.sum(1)
+    parts, place, begin = [], np.empty(len(rows), np.int64), 0
+    for count in np.unique(counts):
+        (chosen,) = np.nonzero(counts == count)
+        members = c.moved(chosen[:, None] * n + np.nonzero(rows[chosen])[1].reshape(-1, count), last)
+        single = Value(members.node, (len(chosen),), members.dtype)
+        parts.append(single if count == 1 else activation(c, members, LogSumExp(int(count)), (len(chosen),)))
+        place[chosen] = begin + np.arange(len(chosen))
+        begin += len(chosen)
+    totals = c.moved(np.broadcast_to(place.reshape(*kept.shape[:-1], 1), kept.shape), joined(c, parts, 0))
+    result = scaled(c, _act(c, add(c, last, totals, -1), Share()), kept.astype(np.float64))
+    return c.moved(np.moveaxis(numbers(result.shape), -1, axis), result)
 
 
 def _along(c: Context, x: Value, axis: int, logarithm: bool) -> Value:
@@ -60,6 +90,11 @@ def _along(c: Context, x: Value, axis: int, logarithm: bool) -> Value:
         if axis == len(x.shape) - 1:
             c.builder.shares.add((result.node, x.shape[axis]))
     return c.moved(np.moveaxis(numbers(result.shape), -1, axis), result)
+
+
+def softmax(c: Context, x: Value) -> Value:
+    """Along the last axis."""
+    return _along(c, x, len(x.shape) - 1, False)
 
 
 def _act(c: Context, x: Value, rule: Rule) -> Value:
@@ -164,6 +199,22 @@ def _logarithm(c: Context) -> Tensor:
     x = c.value()
     known = recognise.logarithm(c, x)
     return _act(c, x, Log()) if known is None else known
+
+
+@reads("Asinh", "Acosh", forms=[form(9, 1)])
+def _inverse_hyperbolic(c: Context) -> Tensor:
+    """`acosh(x) = log(x + sqrt(x^2 - 1))`, or `f(relu(x)) - f(relu(-x))` with `f(t) = log(t + sqrt(t^2 + 1))`."""
+    x = c.value()
+    c.builder.only_real()
+    if c.call.op == "Acosh":
+        return _half(c, x, -1.0)
+    up, down = (_half(c, _act(c, t, ReLU()), 1.0) for t in (x, scaled(c, x, -1.0)))
+    return add(c, up, down, -1)
+
+
+def _half(c: Context, t: Value, more: float) -> Value:
+    root = _act(c, scaled(c, _act(c, t, Square()), 1.0, np.array(more)), Sqrt())
+    return _act(c, add(c, t, root, 1), Log())
 
 
 @reads("Acos", forms=[form(7, 1)])

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from krelax.certificate.kernel.activations import RULES
 from krelax.certificate.onnx.activations import activation
-from krelax.certificate.onnx.affine import held, reduced, whole
+from krelax.certificate.onnx.affine import ROUNDED, add, computed, scaled, whole
+from krelax.certificate.onnx.casts import truncated
 from krelax.certificate.onnx.operator import (
-    INTS,
-    ON,
+    FLAG,
     TENSOR,
     Context,
     Tensor,
@@ -24,7 +24,6 @@ from krelax.certificate.onnx.operator import (
     check_size,
     form,
     normal_axes,
-    only,
     reads,
 )
 from krelax.errors import InputError, UnsupportedError
@@ -90,6 +89,15 @@ def _range(c: Context) -> Tensor:
     return np.array(range(start, limit, step), ends[0].dtype)
 
 
+def _remainder(c: Context) -> Value:
+    x, modulus = c.value(), c.weight(1)
+    if not c.get("fmod") or not modulus.all():
+        raise InputError("a remainder of floating-point numbers without fmod, or of a division by zero")
+    c.builder.only_real()
+    quotient = scaled(c, x, computed(1 / modulus), fuzz=ROUNDED, made_of=float(np.max(np.abs(modulus))))
+    return add(c, x, scaled(c, truncated(c, quotient), modulus), -1)
+
+
 _COMPARED: dict[str, Callable[..., Any]] = {
     "Equal": np.equal,
     "Greater": np.greater,
@@ -138,21 +146,14 @@ def _rounded(c: Context) -> Tensor:
     return np.asarray(np.floor(x) if c.call.op == "Floor" else np.ceil(x), x.dtype)
 
 
-@reads("Mod", forms=[form(10, 2, fmod=only(0))])
+@reads("Mod", forms=[form(10, 2, fmod=FLAG)])
 def _mod(c: Context) -> Tensor:
+    """Of integers with the sign of the divisor, or with fmod of values, with their own sign: `x - m trunc(x / m)`."""
+    if isinstance(c.operand(0), Value):
+        return _remainder(c)
     a, b = _plain(c, 0), _plain(c, 1)
+    if c.get("fmod"):
+        raise UnsupportedError("a remainder with fmod of constants; fold it when exporting")
     if not b.all() or a.dtype.kind == "f":
         raise UnsupportedError("a remainder of floats, or of a division by zero")
     return whole(np.frompyfunc(lambda x, y: x % y, 2, 1), a, b)
-
-
-@reads("ReduceProd", forms=[
-    form(7, 1, axes=INTS, keepdims=ON),
-    form(18, 1, 2, keepdims=ON, noop_with_empty_axes=only(0)),
-])  # fmt: skip
-def _product(c: Context) -> Tensor:
-    x, (axes, shape) = _plain(c, 0), reduced(c)
-    if x.dtype not in {_INT64, _INT32}:
-        raise UnsupportedError("a product of floats; fold it when exporting")
-    made = np.asarray(np.prod(x.astype(object), tuple(axes)), object).reshape(shape)
-    return held(made, x.dtype)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense
-from krelax.certificate.onnx.affine import matrix
+from krelax.certificate.onnx.affine import ROUNDED, counted, held, matrix, moved
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
+    MANY,
     Attribute,
     Context,
     Tensor,
     Value,
-    Wide,
     broadcast,
     check_size,
     form,
@@ -38,33 +38,26 @@ def _matmul(c: Context) -> Tensor:
         return of_matrices(c, a, b)
     first = isinstance(c.given(0), Value)
     x, weight = (c.value(0), c.factor(1)) if first else (c.value(1), c.factor(0))
-    if prod(weight.shape[:-2]) != 1:
-        return _each(c, x, c.weight(int(first)), first)
+    if len(weight.shape) > 2:
+        return _each(c, x, weight, first)
     if first:
         return _stacked(c, x, weight)
-    turned_weight = _moved(weight, lambda w: w.T)
+    turned_weight = moved(weight, lambda w: w.T)
     if len(x.shape) < 2:
         return _stacked(c, x, turned_weight)
     turned = _stacked(c, c.moved(numbers(x.shape).swapaxes(-1, -2), x), turned_weight)
     return turned if len(weight.shape) == 1 else c.moved(numbers(turned.shape).swapaxes(-1, -2), turned)
 
 
-def _moved(weight: Any, move: Callable[[Floats], Floats]) -> Any:
-    """A constant with its entries moved, an enclosure or not."""
-    if not isinstance(weight, Wide):
-        return move(weight)
-    return Wide(move(weight.numbers), weight.dtype, None if weight.error is None else move(weight.error))
-
-
 def _stacked(c: Context, x: Value, weight: Any) -> Value:
     """`x @ weight`; a vector is a matrix of one column, an axis that the product does not have."""
     if len(weight.shape) != 1:
         return matrix(c, x, weight)
-    y = matrix(c, x, _moved(weight, lambda w: w[:, None]))
+    y = matrix(c, x, moved(weight, lambda w: w[:, None]))
     return Value(y.node, y.shape[:-1], y.dtype)
 
 
-def _each(c: Context, x: Value, weight: Floats, first: bool) -> Value:
+def _each(c: Context, x: Value, weight: Any, first: bool) -> Value:
     """A product with a stack of constant matrices; the axes before the last two are broadcast."""
     left, right = (x.shape, weight.shape) if first else (weight.shape, x.shape)
     if not left or not right or left[-1] != right[-2 if len(right) > 1 else -1]:
@@ -79,10 +72,14 @@ def _each(c: Context, x: Value, weight: Floats, first: bool) -> Value:
 
 @reads("CumSum", forms=[form(11, 2, exclusive=FLAG, reverse=FLAG)])
 def _cumulative(c: Context) -> Tensor:
-    x, given = c.value(), c.constant(1, np.dtype(np.int64), np.dtype(np.int32))
+    given = c.constant(1, np.dtype(np.int64), np.dtype(np.int32))
     if given is None or given.size != 1:
         raise InputError("no axis")
-    (axis,) = normal_axes([int(given.item())], len(x.shape), True)
+    (axis,) = normal_axes([int(given.item())], len(c.shape(0)), True)
+    plain = c.operand(0)
+    if not isinstance(plain, Value) and plain.dtype.kind in "iu":
+        return _of_integers(c, plain, axis)
+    x = c.value()
     n = x.shape[axis]
     check_size((n, n))
     row, column = np.indices((n, n))
@@ -92,18 +89,59 @@ def _cumulative(c: Context) -> Tensor:
     return contracted(c, x, labels, matrix, f"Z{labels[axis]}", labels.replace(labels[axis], "Z"))
 
 
-@reads("Einsum", forms=[form(12, 1, 2, equation=Attribute("string"))])
+def _of_integers(c: Context, x: NDArray[Any], axis: int) -> Tensor:
+    turned = np.flip(x.astype(object), axis) if c.get("reverse") else x.astype(object)
+    sums = np.cumsum(turned, axis) - (turned if c.get("exclusive") else 0)
+    return held(np.asarray(np.flip(sums, axis) if c.get("reverse") else sums, object), x.dtype)
+
+
+@reads("Einsum", forms=[form(12, 1, MANY, equation=Attribute("string"))])
 def _einsum(c: Context) -> Tensor:
-    values = [i for i, x in enumerate(c.operands) if isinstance(x, Value)]
+    """The first two operands of more are multiplied, with the axes that are still needed, again and again."""
     parts, result = _labels(c.get("equation") or "", [len(c.shape(i)) for i in range(len(c.operands))])
-    if len(values) == 2:
-        return of_two(c, c.value(0), parts[0], c.value(1), parts[1], result)
-    if len(values) != 1:
-        raise UnsupportedError("a product of two operands that depend on the input, or of constants")
-    (place,) = values
-    if len(parts) == 1:
-        return contracted(c, c.value(), parts[0], np.ones(()), "", result)
-    return contracted(c, c.value(place), parts[place], c.weight(1 - place), parts[1 - place], result)
+    operands: list[Value | Floats] = []
+    for i, labels in enumerate(parts):
+        x, parts[i] = _diagonal(c, c.value(i) if isinstance(c.operand(i), Value) else c.weight(i), labels)
+        operands.append(x)
+    while len(operands) > 2:
+        later = result + "".join(parts[2:])
+        kept = "".join(label for label in dict.fromkeys(parts[0] + parts[1]) if label in later)
+        product = _multiplied(c, operands[0], parts[0], operands[1], parts[1], kept)
+        operands, parts = [product, *operands[2:]], [kept, *parts[2:]]
+    if len(operands) == 1:
+        operands, parts = [*operands, np.ones(())], [*parts, ""]
+    found = _multiplied(c, operands[0], parts[0], operands[1], parts[1], result)
+    if not isinstance(found, Value):
+        raise UnsupportedError("a product of constants; fold it when exporting")
+    return found
+
+
+def _diagonal(c: Context, x: Value | Floats, labels: str) -> tuple[Any, str]:
+    """An operand that has a label twice by its diagonal, which has it once."""
+    own = "".join(dict.fromkeys(labels))
+    if own == labels:
+        return x, labels
+    sizes = [x.shape[labels.index(label)] for label in own]
+    if any(n != sizes[own.index(label)] for n, label in zip(x.shape, labels, strict=True)):
+        raise InputError(f"axes {labels} of an operand of shape {list(x.shape)}")
+    grid = np.indices(sizes)
+    places = tuple(grid[own.index(label)] for label in labels)
+    return (c.moved(numbers(x.shape)[places], x) if isinstance(x, Value) else x[places]), own
+
+
+def _multiplied(
+    c: Context, a: Value | Floats, first: str, b: Value | Floats, second: str, result: str
+) -> Value | Floats:
+    """Sums of products of two operands, of which one at least is a value."""
+    if isinstance(a, Value):
+        return (
+            of_two(c, a, first, b, second, result)
+            if isinstance(b, Value)
+            else contracted(c, a, first, b, second, result)
+        )
+    if isinstance(b, Value):
+        return contracted(c, b, second, a, first, result)
+    raise UnsupportedError("a product of constants beside others; fold it when exporting")
 
 
 def _labels(equation: str, ranks: list[int]) -> tuple[list[str], str]:
@@ -124,12 +162,12 @@ def _labels(equation: str, ranks: list[int]) -> tuple[list[str], str]:
         letters = [x for p in parts for x in p.replace("...", "")]
         result = more + "".join(sorted(x for x in set(letters) if letters.count(x) == 1))
     result = result.replace("...", more)
-    if any(len(set(p)) < len(p) for p in (*whole_parts, result)) or not set(result) <= set("".join(whole_parts)):
-        raise UnsupportedError(f"equation {equation!r}, with an axis twice, or that no operand has")
+    if len(set(result)) < len(result) or not set(result) <= set("".join(whole_parts)):
+        raise UnsupportedError(f"equation {equation!r}, whose result has an axis twice, or one that no operand has")
     return whole_parts, result
 
 
-def contracted(c: Context, x: Value, labels: str, weight: Floats, others: str, result: str) -> Value:
+def contracted(c: Context, x: Value, labels: str, weight: Any, others: str, result: str) -> Value:
     """Sums of products over the axes that the result does not have: `(rows, groups, inputs)` by matrices of groups."""
     sizes: dict[str, int] = {}
     for label, n in (*zip(labels, x.shape, strict=True), *zip(others, weight.shape, strict=True)):
@@ -150,13 +188,18 @@ def contracted(c: Context, x: Value, labels: str, weight: Floats, others: str, r
     check_size((prod(size(groups)), prod(size(outputs)), prod(size(inputs))))
     own = broadcast(x.shape, size(list(labels)))
     index = np.broadcast_to(numbers(x.shape), own).transpose([labels.index(k) for k in rows + groups + inputs])
-    matrix = np.broadcast_to(weight, size(list(others))).transpose(
-        [others.index(k) for k in groups + outputs + inputs if k in others]
-    )
-    matrix = matrix.reshape(*(1 if k not in others else sizes[k] for k in groups + outputs + inputs))
-    matrix = np.broadcast_to(matrix, size(groups + outputs + inputs))
-    matrix = matrix.reshape(1, prod(size(groups)), prod(size(outputs)), prod(size(inputs)))
-    dense = Dense(np.ascontiguousarray(matrix, np.float64), prod(size(rows)))
-    y = c.affine([c.moved(index.reshape(-1), x)], [dense], size(rows + groups + outputs))
+
+    def laid_out(numbers_of: Floats) -> Dense:
+        every = groups + outputs + inputs
+        matrix = np.broadcast_to(numbers_of, size(list(others))).transpose(
+            [others.index(k) for k in every if k in others]
+        )
+        matrix = np.broadcast_to(matrix.reshape([1 if k not in others else sizes[k] for k in every]), size(every))
+        matrix = matrix.reshape(1, prod(size(groups)), prod(size(outputs)), prod(size(inputs)))
+        return Dense(np.ascontiguousarray(matrix, np.float64), prod(size(rows)))
+
+    dense, *besides = (laid_out(w) for w in counted(weight) if w is not None)
+    more = {"sizes": tuple(besides), "fuzz": ROUNDED} if besides else {}
+    y = c.affine([c.moved(index.reshape(-1), x)], [dense], size(rows + groups + outputs), **more)
     order = rows + groups + outputs
     return c.moved(numbers(y.shape).transpose([order.index(k) for k in result]), y)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from krelax.certificate.kernel.activations import Maximum
-from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense, Index, Scale
 from krelax.certificate.onnx.activations import activation
-from krelax.certificate.onnx.affine import ROUNDED, scaled
+from krelax.certificate.onnx.affine import ROUNDED, counted, moved, scaled
 from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.moves import padded
 from krelax.certificate.onnx.operator import (
@@ -53,11 +54,13 @@ _MODE, _OR_WRAP = text("constant", "reflect", "edge"), text("constant", "reflect
     form(19, 2, 4, mode=_OR_WRAP),
 ])  # fmt: skip
 def _pad(c: Context) -> Tensor:
-    x, pads, axes, shape = c.value(), c.integers("pads", 1), c.constant(3, *_INTEGERS), c.value().shape
+    given, pads, axes, shape = c.operand(0), c.integers("pads", 1), c.constant(3, *_INTEGERS), c.shape(0)
     places = range(len(shape)) if axes is None else normal_axes(axes.reshape(-1).tolist(), len(shape), True)
-    fill = (float(c.get("value")) if c.version < 11 else c.scalar(2)) or 0.0
     if pads is None or len(pads) != 2 * len(places) or (axes is not None and axes.ndim != 1):
         raise InputError(f"pads {pads} of {len(places)} axes")
+    if not isinstance(given, Value) and given.dtype.kind in "iub" and c.get("mode") == "constant":
+        return _padded_integers(c, given, pads, places)
+    x, fill = c.value(), (float(c.get("value")) if c.version < 11 else c.scalar(2)) or 0.0
     if c.get("mode") != "constant":
         ends = dict(zip(places, zip(pads, pads[len(places) :], strict=False), strict=False))
         return padded(c, x, *(tuple(ends.get(i, (0, 0))[side] for i in range(len(shape))) for side in (0, 1)))
@@ -71,6 +74,16 @@ def _pad(c: Context) -> Tensor:
     if fill == 0:
         return zeros
     return c.affine([zeros], [Scale(np.ones(1))], zeros.shape, np.where(index < 0, fill, 0.0))
+
+
+def _padded_integers(c: Context, x: NDArray[Any], pads: list[int], places: Sequence[int]) -> Tensor:
+    fill = c.constant(2, x.dtype)
+    if min(pads, default=0) < 0 or (fill is not None and fill.size != 1):
+        raise UnsupportedError(f"pads {pads} of a constant of integers")
+    ends = [(0, 0)] * x.ndim
+    for axis, before, after in zip(places, pads, pads[len(places) :], strict=False):
+        ends[axis] = (before, after)
+    return np.pad(x, ends, constant_values=0 if fill is None else fill.item())
 
 
 def _numbers_of(c: Context, name: str, default: int, count: int, least: int) -> list[int]:
@@ -130,10 +143,10 @@ def _steps(places: Index) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1, step)
 
 
-def convolve(c: Context, x: Value, windows: Sequence[Index], weight: Floats, bias: Any) -> Value:
-    """Products of windows with `weight`, `(groups, outputs, inputs, *kernel)`."""
+def convolve(c: Context, x: Value, windows: Sequence[Index], weight: Any, bias: Any) -> Value:
+    """Products of windows with `weight`, `(groups, outputs, inputs, *kernel)`, which may be an enclosure."""
     groups, outputs, inputs = weight.shape[:3]
-    if x.shape[1] != groups * inputs or not weight.size:
+    if x.shape[1] != groups * inputs or not prod(weight.shape):
         raise InputError(f"a convolution of {list(x.shape)} by {list(weight.shape)}")
     if bias is not None and bias.shape != (groups * outputs,):
         raise InputError(f"a bias of shape {list(bias.shape)} for {groups * outputs} channels")
@@ -144,11 +157,16 @@ def convolve(c: Context, x: Value, windows: Sequence[Index], weight: Floats, bia
         inside = [np.flatnonzero((column >= 0) & (column < n)) for column in table.T]
         sources.append([_steps(column[i]) for column, i in zip(table.T, inside, strict=True)])
         targets.append([_steps(i) for i in inside])
-    matrices = np.ascontiguousarray(weight.reshape(groups, outputs, inputs, -1).transpose(3, 0, 1, 2), np.float64)
-    after = tuple(map(len, windows))
-    dense = Dense(matrices, x.shape[0], x.shape[2:], after, list(product(*sources)), list(product(*targets)))
+    after, places = tuple(map(len, windows)), (list(product(*sources)), list(product(*targets)))
+    kernels = [
+        np.ascontiguousarray(w.reshape(groups, outputs, inputs, -1).transpose(3, 0, 1, 2), np.float64)
+        for w in counted(weight)
+        if w is not None
+    ]
+    dense, *sizes = (Dense(w, x.shape[0], x.shape[2:], after, *places) for w in kernels)
+    more = {"sizes": tuple(sizes), "fuzz": ROUNDED} if sizes else {}
     bias = None if bias is None else bias.reshape(-1, *[1] * len(after))
-    return c.affine([x], [dense], (x.shape[0], groups * outputs, *after), bias)
+    return c.affine([x], [dense], (x.shape[0], groups * outputs, *after), bias, **more)
 
 
 _AUTO = text("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
@@ -158,12 +176,13 @@ CONVOLUTION = {**_WINDOW, "dilations": INTS, "group": integer(1)}
 
 def _kernel(c: Context, parts: int) -> Any:
     """The weight of a convolution whose axis `parts` is cut into groups; kernel_shape must be its own."""
-    weight, groups = c.weight(1), c.get("group")
-    if weight.ndim < 3 or len(c.value().shape) != weight.ndim:
+    weight, groups = c.factor(1), c.get("group")
+    if len(weight.shape) < 3 or len(c.value().shape) != len(weight.shape):
         raise InputError(f"a convolution of {list(c.value().shape)} by {list(weight.shape)}")
     if c.get("kernel_shape") not in (None, list(weight.shape[2:])) or groups < 1 or weight.shape[parts] % groups:
         raise InputError(f"{groups} groups and kernel_shape {c.get('kernel_shape')} for {list(weight.shape)}")
-    return weight.reshape(groups, -1, *weight.shape[1:])
+    shape = groups, -1, *weight.shape[1:]
+    return moved(weight, lambda w: w.reshape(shape))
 
 
 @reads("Conv", forms=[form(7, 2, 3, **CONVOLUTION)])
@@ -176,7 +195,7 @@ def _conv(c: Context) -> Tensor:
 @reads("ConvTranspose", forms=[form(7, 2, 3, **CONVOLUTION, output_padding=INTS, output_shape=INTS)])
 def _conv_transpose(c: Context) -> Tensor:
     x, weight = c.value(), _kernel(c, 0)
-    kernel, rank = weight.shape[3:], weight.ndim - 3
+    kernel, rank = weight.shape[3:], len(weight.shape) - 3
     strides, dilations = (_numbers_of(c, name, 1, rank, 1) for name in ("strides", "dilations"))
     extra = _numbers_of(c, "output_padding", 0, rank, 0)
     windows = []
@@ -187,7 +206,7 @@ def _conv_transpose(c: Context) -> Tensor:
         check_size((size, k))
         source = np.arange(size)[:, None] + before - np.arange(k) * d  # in steps of the stride
         windows.append(np.where(source % s == 0, source // s, -1))
-    return convolve(c, x, windows, weight.swapaxes(1, 2), c.weight(2, optional=True))
+    return convolve(c, x, windows, moved(weight, lambda w: w.swapaxes(1, 2)), c.weight(2, optional=True))
 
 
 def _transposed(c: Context, i: int, rank: int, whole: int, same: int) -> tuple[int, int]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from krelax.certificate.kernel.activations import ELU, GELU, Power, Rule, Shrink, SiLU, Square, TanhGELU, Threshold
-from krelax.certificate.kernel.activations.exponential import Exp
+from krelax.certificate.kernel.activations.exponential import Exp, Log
+from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
 from krelax.certificate.kernel.arithmetic import Floats
+from krelax.certificate.onnx import recognise
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import ROUNDED, scaled
-from krelax.certificate.onnx.operator import Context, Tensor, Value, form, reads, real, text
+from krelax.certificate.onnx.operator import Context, Tensor, Value, broadcast, form, numbers, reads, real, text
+from krelax.certificate.onnx.products import products
+from krelax.certificate.onnx.shapes import joined
 from krelax.errors import UnsupportedError
+
+_MOST_EXPONENTS = 16
 
 
 def _made(c: Context, rule: Rule) -> Value:
@@ -65,16 +73,46 @@ def _shrink(c: Context) -> Tensor:
 
 @reads("Pow", forms=[form(7, 2)])
 def _power(c: Context) -> Tensor:
-    """A power whose exponent is one constant, of any type."""
+    """Powers of constant exponents, of any type; or of two values, `exp(exponent log(base))`."""
     exponent = c.operand(1)
-    if isinstance(exponent, Value) and not isinstance(c.operand(0), Value):
+    if not isinstance(exponent, Value):
+        return _powers(c, c.value(), exponent.astype(np.float64))
+    if not isinstance(c.operand(0), Value):
         return _of_base(c, c.weight(0), exponent)
-    if isinstance(exponent, Value) or exponent.size != 1 or exponent.ndim > len(c.value().shape):
-        raise UnsupportedError("a power whose exponent is not one constant")
-    number = float(exponent.item())
-    if number in {0, 1} or not np.isfinite(number):
-        raise UnsupportedError(f"a power of exponent {number:g}")
-    return _made(c, Square() if number == 2 else Power(number))
+    base = c.value()
+    known = recognise.logarithm(c, base)
+    logarithm = activation(c, base, Log(), base.shape) if known is None else known
+    c.builder.only_real()
+    product = products(c, logarithm, exponent)
+    return activation(c, product, Exp(), product.shape)
+
+
+def _powers(c: Context, x: Value, powers: Floats) -> Value:
+    """Each entry by its own exponent: those that have one in common together."""
+    shape, different = broadcast(x.shape, powers.shape), np.unique(powers).tolist()
+    x = c.moved(np.broadcast_to(numbers(x.shape), shape), x)
+    if len(different) > _MOST_EXPONENTS or not np.isfinite(powers).all():
+        raise UnsupportedError(f"powers of {len(different)} exponents in one operator")
+    if len(different) == 1:
+        return power_of(c, x, different[0])
+    parts: list[Tensor] = []
+    place, begin = np.empty(prod(shape), np.int64), 0
+    for number in different:
+        (chosen,) = np.nonzero(np.broadcast_to(powers, shape).reshape(-1) == number)
+        parts.append(power_of(c, c.moved(chosen, x), number))
+        place[chosen] = begin + np.arange(len(chosen))
+        begin += len(chosen)
+    return c.moved(place.reshape(shape), joined(c, parts, 0))
+
+
+def power_of(c: Context, x: Value, exponent: float) -> Value:
+    """`x ** exponent` by the activation that it is."""
+    if exponent == 1:
+        return x
+    if exponent == 0:
+        return scaled(c, x, 0.0, np.ones(()))
+    plain: dict[float, Rule] = {2.0: Square(), 0.5: Sqrt(), -1.0: Reciprocal()}
+    return activation(c, x, plain.get(exponent) or Power(exponent), x.shape)
 
 
 def _of_base(c: Context, base: Floats, x: Value) -> Value:

@@ -15,7 +15,7 @@ from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import add, scaled
 from krelax.certificate.onnx.constants import compared, logic, negated
 from krelax.certificate.onnx.moves import chosen
-from krelax.certificate.onnx.operator import Context, Tensor, Value, broadcast, form, numbers, reads
+from krelax.certificate.onnx.operator import Context, Everything, Tensor, Value, broadcast, form, numbers, reads
 from krelax.certificate.onnx.products import products
 from krelax.certificate.onnx.recognise import Line, bent, line_of
 from krelax.errors import InputError, UnsupportedError
@@ -67,7 +67,7 @@ def _act(c: Context, x: Value, rule: Rule) -> Value:
 
 
 @reads("Where", forms=[form(9, 3)])
-def _where(c: Context) -> Tensor:
+def _where(c: Context) -> Everything:
     truth = c.operand(0)
     if not isinstance(truth, Value):
         return chosen(c)

@@ -133,7 +133,7 @@ def parse(model: Model | bytes, output: str | None = None, scores: bool = False)
     called = _chosen(graph, made, output)
     name = made[called].inputs[0] if called in made and made[called].op == _TABLE and made[called].inputs else called
     calls = [_call(p, files.external) for p in needed(pending, name)]
-    by_name = {n: call for call in calls for n in call.outputs}
+    by_name = {n: call for call in calls for n in call.outputs if n}
     wanted = before_head(name, by_name) if scores else Wanted(name)
     label = by_name.get(wanted.label)
     calls = needed(calls, wanted.name)
@@ -320,13 +320,13 @@ def _attribute(item: Message, external: Mapping[str, bytes]) -> tuple[str, Any]:
 
 
 def tensor(item: Message, external: Mapping[str, bytes]) -> NDArray[Any]:
-    """A TensorProto as an array of its element type; it must be finite."""
+    """A TensorProto as an array of its element type, of finite numbers, and minus infinities for masks."""
     name = item.get("name", "")
     try:
         array = _array(item, external)
     except InputError as error:
         raise type(error)(f"constant {name!r}: {error}") from error
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not (np.isfinite(array) | np.isneginf(array)).all():
         raise InputError(f"constant {name!r} holds NaN or infinity; train or export the network again")
     return array
 

@@ -11,6 +11,7 @@ from krelax.certificate.kernel.linear import Scale
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import ROUNDED, computed, matrix
 from krelax.certificate.onnx.builder import full
+from krelax.certificate.onnx.composites import softmax
 from krelax.certificate.onnx.heads import CLASSIFIER, ML
 from krelax.certificate.onnx.operator import FLOATS, Context, Tensor, Value, form, integer, numbers, reads, text
 from krelax.certificate.onnx.outputs import CLASS_FORM, HEADS
@@ -63,9 +64,9 @@ def _scores(c: Context) -> Value:
 
 @reads(CLASSIFIER, forms=[CLASS_FORM])
 def _classifier(c: Context) -> list[Tensor | None]:
-    if c.get("post_transform") == "SOFTMAX":
-        raise UnsupportedError("probabilities where more than their order is asked for")
     scores = _scores(c)
+    if c.get("post_transform") == "SOFTMAX":
+        return [None, softmax(c, scores)]
     if c.get("post_transform") == "LOGISTIC":
         scores = activation(c, scores, RULES["Sigmoid"](), scores.shape)
     return [None, scores]

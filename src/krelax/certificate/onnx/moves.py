@@ -12,8 +12,12 @@ from krelax.certificate.onnx.operator import (
     INT,
     ON,
     Context,
+    Endless,
+    Everything,
+    Hidden,
     Tensor,
     Value,
+    Wide,
     broadcast,
     check_size,
     form,
@@ -124,11 +128,47 @@ def _triangle(c: Context) -> Tensor:
     return np.where(kept, x, np.zeros((), x.dtype))
 
 
-def chosen(c: Context) -> Tensor:
-    """Entries of two tensors by constant truths."""
-    mask, (a, b) = c.constant(0, _BOOL), (c.operand(1), c.operand(2))
-    if mask is None or a.dtype != b.dtype:
+def chosen(c: Context) -> Everything:
+    """Entries of two tensors by constant truths; where one is minus infinity a value is hidden."""
+    mask, both = c.constant(0, _BOOL), [c.whole(1), c.whole(2)]
+    if mask is None or both[0].dtype != both[1].dtype:
         raise InputError("no condition, or operands of several types")
+    endless = [isinstance(x, Endless) for x in both]
+    values = [isinstance(x, Value) for x in both]
+    if any(endless) and any(values):
+        return _hidden(c, mask, both)
+    if any(isinstance(x, Endless | Wide) for x in both) and not any(values):
+        return _of_constants(mask, both)
+    return _taken(c, mask, c.operand(1), c.operand(2))
+
+
+def _hidden(c: Context, mask: Any, both: Sequence[Everything]) -> Hidden:
+    place = 0 if isinstance(both[0], Endless) else 1
+    mine, other = both[place], both[1 - place]
+    if not isinstance(mine, Endless) or not isinstance(other, Value) or np.isfinite(mine.numbers).any():
+        raise UnsupportedError("minus infinity in a choice beside other numbers")
+    zero = np.zeros((), other.dtype)
+    y = _taken(c, mask, zero, other) if place == 0 else _taken(c, mask, other, zero)
+    assert isinstance(y, Value)
+    shape = broadcast(y.shape, mine.shape)
+    if shape != y.shape:
+        raise UnsupportedError("a choice that minus infinity repeats")
+    return Hidden(y, np.broadcast_to(mask if place else ~mask, shape))
+
+
+def _of_constants(mask: Any, both: Sequence[Everything]) -> Everything:
+    numbers, errors = [], []
+    for x in both:
+        if isinstance(x, Value | Hidden):
+            raise UnsupportedError("a choice by constants alone")
+        numbers.append(x.numbers if isinstance(x, Endless | Wide) else x.astype(np.float64))
+        error = x.error if isinstance(x, Wide) else None
+        errors.append(np.zeros(x.shape) if error is None else error)
+    found, kind = np.where(mask, *numbers), both[0].dtype
+    return Wide(found, kind, np.where(mask, *errors)) if np.isfinite(found).all() else Endless(found, kind)
+
+
+def _taken(c: Context, mask: Any, a: Tensor, b: Tensor) -> Tensor:
     shape = broadcast(mask.shape, a.shape, b.shape)
     if not isinstance(a, Value) and not isinstance(b, Value):
         return np.where(mask, a, b)

@@ -50,7 +50,37 @@ class Wide:
         return self.numbers.shape
 
 
+@dataclass
+class Endless:
+    """A constant with minus infinities in it: a mask, which may be moved about, and be added to something or chosen
+    right before a softmax."""
+
+    numbers: NDArray[np.float64]
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> Shape:
+        return self.numbers.shape
+
+
+@dataclass
+class Hidden:
+    """A value where `kept`, and minus infinity elsewhere: for a softmax alone."""
+
+    value: Value
+    kept: NDArray[np.bool_]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.value.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return self.value.shape
+
+
 Tensor = Value | NDArray[Any]
+Everything = Tensor | Wide | Endless | Hidden
 
 
 @dataclass(frozen=True)
@@ -106,7 +136,7 @@ def form(since: int, least: int, most: int | None = None, outputs: int = 1, /, *
 class Operator:
     """How an operator is read, and its forms, the oldest first."""
 
-    read: Callable[[Context], Tensor | Wide | Sequence[Tensor | Wide | None]]
+    read: Callable[[Context], Everything | Sequence[Everything | None]]
     forms: tuple[Form, ...]
 
     def form(self, call: Call, version: int) -> Form:
@@ -147,7 +177,7 @@ class Context:
 
     builder: Builder
     call: Call
-    operands: list[Tensor | Wide | None]
+    operands: list[Everything | None]
     version: int
     form: Form
 
@@ -166,13 +196,20 @@ class Context:
 
     def given(self, place: int) -> Tensor | Wide:
         """An operand that must be there, dequantised or not."""
+        x = self.whole(place)
+        if isinstance(x, Endless | Hidden):
+            raise UnsupportedError("minus infinity, which only a softmax that follows at once takes away")
+        return x
+
+    def whole(self, place: int) -> Everything:
+        """The same, perhaps with minus infinities."""
         x = self.operands[place] if place < len(self.operands) else None
         if x is None:
             raise InputError(f"operand {place} is missing")
         return x
 
     def shape(self, place: int) -> Shape:
-        return self.given(place).shape
+        return self.whole(place).shape
 
     def value(self, place: int = 0) -> Value:
         """An operand that depends on the input."""
@@ -192,8 +229,8 @@ class Context:
     def constant(self, place: int, *types: np.dtype[Any]) -> NDArray[Any] | None:
         """A constant operand of one of some element types, None if there is none."""
         x = self.operands[place] if place < len(self.operands) else None
-        if isinstance(x, Value | Wide):
-            raise UnsupportedError(f"operand {place} is not a constant of the file")
+        if isinstance(x, Value | Wide | Endless | Hidden):
+            raise UnsupportedError(f"operand {place} is not a constant of numbers of the file")
         if x is not None and x.dtype not in types:
             raise InputError(f"operand {place} of type {x.dtype}, not {' or '.join(map(str, types))}")
         return x

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from krelax.certificate.kernel.activations import Quantise
+from krelax.certificate.kernel.activations import RULES, Maximum, Quantise
 from krelax.certificate.kernel.arithmetic import Floats
-from krelax.certificate.onnx.activations import activation
-from krelax.certificate.onnx.affine import ROUNDED, computed, matrix, scaled
+from krelax.certificate.onnx.activations import activation, clipped, maximum, minimum
+from krelax.certificate.onnx.affine import ROUNDED, add, computed, matrix, scaled
 from krelax.certificate.onnx.constants import dequantised_constant
 from krelax.certificate.onnx.convolution import CONVOLUTION, convolve, geometry
 from krelax.certificate.onnx.graph import Shape
@@ -26,13 +26,14 @@ from krelax.certificate.onnx.operator import (
     form,
     integer,
     normal_axes,
+    numbers,
     only,
     reads,
 )
-from krelax.certificate.onnx.products import of_matrices
+from krelax.certificate.onnx.products import of_matrices, products, reciprocal
 from krelax.errors import InputError, UnsupportedError
 
-_SINGLE = np.dtype(np.float32)
+_SINGLE, _BYTE = np.dtype(np.float32), np.dtype(np.uint8)
 _KINDS = {np.dtype(k) for k in (np.int8, np.uint8, np.int16, np.uint16)}
 _INT32 = np.dtype(np.int32)
 
@@ -119,11 +120,36 @@ def _dequantised(c: Context) -> Tensor | Wide:
     return Value(y.node, y.shape, _SINGLE)
 
 
+@reads("DynamicQuantizeLinear", forms=[form(11, 1, 1, 3)])
+def _on_own_grid(c: Context) -> list[Tensor]:
+    """On the grid of uint8 from the least entry to the largest, and zero: numbers, scale and zero point."""
+    x = c.value()
+    flat = c.moved(numbers(x.shape).reshape(-1), x)
+    count, zero = prod(x.shape), np.zeros(())
+    low = scaled(c, activation(c, scaled(c, flat, -1.0), Maximum(count), ()), -1.0) if count > 1 else flat
+    low = minimum(c, Value(low.node, (), x.dtype), zero)
+    high = activation(c, flat, Maximum(count), ()) if count > 1 else flat
+    high = maximum(c, Value(high.node, (), x.dtype), zero)
+    c.builder.only_real()
+    scale = scaled(c, add(c, high, low, -1), computed(1 / 255), fuzz=ROUNDED, made_of=255.0)
+    steps = reciprocal(c, scale)
+    start = scaled(c, products(c, low, steps), -1.0)
+    point = activation(c, start, Quantise(0.0, 255.0), ())
+    steps_of = products(c, x, steps)
+    whole = add(c, activation(c, steps_of, RULES["Round"](), x.shape), point, 1)
+    found = clipped(c, whole, 0.0, 255.0)
+    return [Value(found.node, x.shape, _BYTE), scale, Value(point.node, (), _BYTE)]
+
+
 def _less(c: Context, place: int, zero: int, each: str = "") -> Value | Floats:
     """Whole numbers less their zero point: one, or one for each of the last axis ("columns") or the first ("rows")."""
     x = c.operand(place)
     if x.dtype not in _KINDS:
         raise UnsupportedError(f"whole numbers of type {x.dtype}")
+    if zero < len(c.operands) and isinstance(c.operands[zero], Value):
+        point_of = c.value(zero)
+        mine = Value(x.node, x.shape, point_of.dtype) if isinstance(x, Value) else x.astype(np.float64)
+        return add(c, mine, point_of, -1)
     given = c.constant(zero, x.dtype)
     point = np.zeros(()) if given is None else given.astype(np.float64)
     point = point.reshape(()) if point.shape == (1,) else point

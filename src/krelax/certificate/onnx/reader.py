@@ -14,6 +14,7 @@ from krelax.certificate.kernel.network import Network
 from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     activations,
     affine,
+    casts,
     composed,
     composites,
     constants,
@@ -23,16 +24,20 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
     decisions,
     learned,
     moves,
+    ordered,
     quantised,
     recurrent,
     resize,
+    scattered,
     shapes,
+    spatial,
 )
 from krelax.certificate.onnx.builder import Builder, Interface
 from krelax.certificate.onnx.enclosures import folded, folds
+from krelax.certificate.onnx.folding import by_reading
 from krelax.certificate.onnx.graph import Call, Graph, parse
 from krelax.certificate.onnx.model import Model
-from krelax.certificate.onnx.operator import OPERATORS, Context, Operator, Tensor, Value, Wide
+from krelax.certificate.onnx.operator import OPERATORS, Context, Endless, Everything, Operator, Value
 from krelax.certificate.onnx.outputs import HEADS, ChangedOrder, check_label
 from krelax.errors import InputError, UnsupportedError, one_line
 
@@ -65,7 +70,8 @@ def read_file(model: Model | bytes, output: str | None = None, scores: bool = Fa
 
 def _network(graph: Graph) -> tuple[Network, Interface]:
     builder = Builder(prod(graph.shape))
-    tensors: dict[str, Tensor | Wide] = {**graph.constants, graph.input: Value(0, graph.shape, graph.dtype)}
+    tensors: dict[str, Everything] = {name: marked(x) for name, x in graph.constants.items()}
+    tensors[graph.input] = Value(0, graph.shape, graph.dtype)
     for name, x in tensors.items():
         _compare(graph, name, x)
     for call in graph.calls:
@@ -88,7 +94,7 @@ def _network(graph: Graph) -> tuple[Network, Interface]:
     return builder.build(output.node, single), interface
 
 
-def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor | Wide]) -> None:
+def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Everything]) -> None:
     """Add what a call computes to the tensors, each of which has a name of its own."""
     head = HEADS.get(call.op) if set(call.outputs) & set(graph.head) else None
     if head is None and call.op not in OPERATORS:
@@ -103,31 +109,52 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Tensor 
     operands = [tensors[name] if name else None for name in call.inputs]
     _check_whole(call, operands)
     context = Context(builder, call, operands, graph.version, form)
-    results = folded(context) if folds(context) else operator.read(context)
+    results = folded(context) if folds(context) else by_reading(operator, context)
     several = results if isinstance(results, Sequence) else [results]
     for name, x in zip(call.outputs, several, strict=False):
         if name and x is not None:
-            tensors[name] = x
-            _compare(graph, name, x)
+            tensors[name] = marked(x)
+            _compare(graph, name, tensors[name])
+
+
+def marked(x: Everything) -> Everything:
+    """A constant with minus infinities as that."""
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and not np.isfinite(x).all():
+        return Endless(x.astype(np.float64), x.dtype)
+    return x
 
 
 # Operators that take truths which depend on the input.
-_TRUTHS = {"And", "Cast", "Expand", "Identity", "Not", "Or", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Where"}
+_TRUTHS = {
+    "And",
+    "Cast",
+    "CastLike",
+    "Expand",
+    "Identity",
+    "Not",
+    "Or",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
 # Operators that take whole numbers which depend on the input, and keep them as they are.
 _WHOLE = {
-    "Cast", "Concat", "ConvInteger", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "MatMulInteger",
-    "MaxPool", "QLinearConv", "QLinearMatMul", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    "Cast", "CastLike", "Concat", "ConvInteger", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity",
+    "MatMulInteger", "MaxPool", "QLinearConv", "QLinearMatMul", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+    "Unsqueeze",
 }  # fmt: skip
 
 
-def _check_whole(call: Call, operands: Sequence[Tensor | Wide | None]) -> None:
+def _check_whole(call: Call, operands: Sequence[Everything | None]) -> None:
     """Integers wrap around, so only some operators are read of them."""
     kinds = {x.dtype.kind for x in operands if isinstance(x, Value)}
     if ("b" in kinds and call.op not in _TRUTHS) or (kinds & set("iu") and call.op not in _WHOLE):
         raise UnsupportedError("arithmetic of integers or truths that depend on the input")
 
 
-def _compare(graph: Graph, name: str, x: Tensor | Wide) -> None:
+def _compare(graph: Graph, name: str, x: Everything) -> None:
     """Raises UnsupportedError where the file says something else of a tensor than what it is."""
     said = [what for what in graph.declared.get(name, []) if not what.fits(x.dtype, x.shape)]
     if said:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.kernel.linear import Map, Pick
-from krelax.certificate.onnx.graph import MOST_AXES, element_type
+from krelax.certificate.onnx.affine import add
+from krelax.certificate.onnx.graph import MOST_AXES
 from krelax.certificate.onnx.operator import (
     FLAG,
     FLOAT,
@@ -24,7 +25,10 @@ from krelax.certificate.onnx.operator import (
     MANY,
     TENSOR,
     Context,
+    Endless,
+    Everything,
     Form,
+    Hidden,
     Tensor,
     Value,
     Wide,
@@ -34,7 +38,6 @@ from krelax.certificate.onnx.operator import (
     integer,
     normal_axes,
     numbers,
-    only,
     reads,
     real,
 )
@@ -62,25 +65,32 @@ def _shape(c: Context) -> Tensor:
 
 
 @reads("Identity", forms=[form(7, 1)])
-def _identity(c: Context) -> Tensor | Wide:
-    return c.given(0)
+def _identity(c: Context) -> Everything:
+    return c.whole(0)
 
 
 @reads("Dropout", forms=[form(7, 1, 1, 2, ratio=real(0.5)), form(12, 1, 3, 2, seed=INT)])
-def _dropout(c: Context) -> Tensor:
+def _dropout(c: Context) -> Everything:
     training = c.constant(2, np.dtype(np.bool_))
     c.constant(1, *_FLOATS, np.dtype(np.float16))
     if training is not None and training.any():
         raise UnsupportedError("dropout in training; export in evaluation mode")
-    return c.value()
+    return c.whole(0)
 
 
 def moves(*names: str, forms: Sequence[Form]) -> Callable[[Any], Any]:
     """Register an operator that moves entries about: from a context to a function of arrays."""
 
     def register(function: Callable[[Context], Callable[[Any], Any]]) -> Any:
-        def operator(c: Context) -> Tensor | Wide | list[Tensor | Wide]:
-            x, move = c.given(0), function(c)
+        def operator(c: Context) -> Everything | list[Everything]:
+            x, move = c.whole(0), function(c)
+            if isinstance(x, Hidden):
+                raise UnsupportedError("a move of minus infinities, between a mask and its softmax")
+            if isinstance(x, Endless):
+                result = move(x.numbers)
+                every = result if isinstance(result, list) else [result]
+                moved: list[Everything] = [Endless(part, x.dtype) for part in every]
+                return moved if isinstance(result, list) else moved[0]
             if isinstance(x, Value):
                 result = move(numbers(x.shape))
                 return [c.moved(r, x) for r in result] if isinstance(result, list) else c.moved(result, x)
@@ -224,17 +234,7 @@ def _expand(c: Context) -> Callable[[Any], Any]:
     return lambda x: np.broadcast_to(x, shape)
 
 
-@reads("Cast", forms=[form(7, 1, to=INT), form(19, 1, to=INT, saturate=only(1))])
-def _cast(c: Context) -> Tensor:
-    x, to = c.operand(0), element_type(c.get("to") or 0)
-    if not isinstance(x, Value):
-        return _converted(x, to)
-    if to not in _FLOATS and not (to == np.int32 and x.dtype.kind in "iu"):
-        raise UnsupportedError(f"a cast of what depends on the input to {to}; only float32 and float64 are supported")
-    return Value(x.node, x.shape, to)
-
-
-def _converted(x: NDArray[Any], to: np.dtype[Any]) -> NDArray[Any]:
+def converted(x: NDArray[Any], to: np.dtype[Any]) -> NDArray[Any]:
     """A constant as another type: the same numbers, without the fraction for integers, or their truth for booleans."""
     if to == np.bool_:
         return x != 0
@@ -254,8 +254,8 @@ def _converted(x: NDArray[Any], to: np.dtype[Any]) -> NDArray[Any]:
 
 
 @reads("Concat", forms=[form(7, 1, MANY, axis=INT)])
-def _concat(c: Context) -> Tensor:
-    operands = [c.operand(i) for i in range(len(c.operands))]
+def _concat(c: Context) -> Tensor | Wide:
+    operands = [c.given(i) for i in range(len(c.operands))]
     if len({x.dtype for x in operands}) != 1 or c.get("axis") is None:
         raise InputError("operands of several types, or no axis")
     rank = len(operands[0].shape)
@@ -266,8 +266,27 @@ def _concat(c: Context) -> Tensor:
     shape = list(operands[0].shape)
     shape[axis] = sum(x.shape[axis] for x in operands)
     check_size(tuple(shape))
-    constants = [x for x in operands if not isinstance(x, Value)]
-    return np.concatenate(constants, axis) if len(constants) == len(operands) else joined(c, operands, axis)
+    if any(isinstance(x, Wide) for x in operands):
+        return _with_errors(c, operands, axis)
+    plain = [c.operand(i) for i in range(len(operands))]
+    constants = [x for x in plain if not isinstance(x, Value)]
+    return np.concatenate(constants, axis) if len(constants) == len(plain) else joined(c, plain, axis)
+
+
+def _with_errors(c: Context, operands: Sequence[Tensor | Wide], axis: int) -> Tensor | Wide:
+    """Enclosed constants among what is joined: values with zeros in their places, and what is added to that."""
+    constants = [x if isinstance(x, Wide) else Wide(_of_constant(x), x.dtype) for x in operands]
+    numbers = np.concatenate([x.numbers for x in constants], axis)
+    errors = [np.zeros(x.shape) if x.error is None else x.error for x in constants]
+    whole = Wide(numbers, operands[0].dtype, np.concatenate(errors, axis))
+    if not any(isinstance(x, Value) for x in operands):
+        return whole
+    placed = joined(c, [x if isinstance(x, Value) else np.zeros(x.shape) for x in operands], axis)
+    return add(c, placed, whole, 1)
+
+
+def _of_constant(x: Tensor) -> NDArray[np.float64]:
+    return np.zeros(x.shape) if isinstance(x, Value) else x.astype(np.float64)
 
 
 def joined(c: Context, operands: Sequence[Tensor], axis: int) -> Value:
