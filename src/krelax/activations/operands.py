@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +50,7 @@ class Operands(Together):
     @cached_property
     def _scale(self) -> Tensor:
         """What the second operand is divided by, `(groups, 1)`."""
-        return torch.ldexp(self.bounds.new_ones(()), -self.exponents).unsqueeze(-1).to(self.bounds)
+        return powers(-self.exponents).unsqueeze(-1).to(self.bounds)
 
     @cached_property
     def _tight(self) -> Tensor:
@@ -73,6 +74,11 @@ class Operands(Together):
         value, z = saddle.support(self._tight, scaled, coeff[:, :, 0] * self._scale)
         z = torch.stack([z[:, :, 0], z[:, :, 1] * self._scale], 2)
         return Support(value, z, z.prod(2, keepdim=True))
+
+
+def powers(exponents: Tensor) -> Tensor:
+    """Powers of two, exactly, in double precision."""
+    return torch.from_numpy(np.ldexp(1.0, exponents.cpu().numpy()))
 
 
 class Saddle(Bilinear):

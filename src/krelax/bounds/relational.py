@@ -11,7 +11,7 @@ from torch import Tensor
 
 from krelax.activations import Activation, ReLU
 from krelax.activations.banded import together
-from krelax.activations.operands import Operands
+from krelax.activations.operands import Operands, powers
 from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance, pieces, side_by_side
@@ -56,12 +56,12 @@ def bounded_operands(instance: Instance, layers: LayerBounds, node: int, members
     of about the same width. Rigorous."""
     lower, upper = (side[node].flatten(1)[0, members] for side in (layers.lower, layers.upper))
     exponents = _levelling(upper - lower)
-    scale = torch.stack([torch.zeros_like(exponents), exponents], 1)
+    scale = torch.stack([torch.ones(len(members)), powers(exponents)], 1).to(lower).unsqueeze(1)
     rows = lower.new_tensor(octagon.ROWS)
-    ends = torch.ldexp(torch.where(rows > 0, upper.unsqueeze(1), lower.unsqueeze(1)), scale.unsqueeze(1))
-    bounds = (rows * ends).sum(-1)
+    ends = torch.where(rows > 0, upper.unsqueeze(1), lower.unsqueeze(1))
+    bounds = (rows * scale * ends).sum(-1)
     diagonal = rows.abs().sum(1) == 2
-    factors = torch.ldexp(-rows[diagonal].expand(len(members), -1, -1), scale.unsqueeze(1)).to(lower)
+    factors = -rows[diagonal] * scale
     places = members.unsqueeze(1).expand_as(factors)
     value, proven = _sums(instance, layers, node, places.flatten(0, 1), factors.flatten(0, 1), ascent)
     bounds[:, diagonal] = -value[0].view(len(members), -1)
