@@ -44,7 +44,8 @@ def support(bounds: Tensor, slope: Tensor, coeff: Tensor) -> tuple[Tensor, Tenso
         far = torch.stack([e.abs() for e in (ends[1], ends[3], ends[4], ends[6])]).amax(0)
         size = far * (s.abs() + t.abs() + 2 * c * far)
         limits = torch.finfo(value.dtype)
-        value = value + (ROUNDING * limits.eps * size + limits.tiny * (1 + far))
+        least = limits.tiny * (1 + s.abs() + t.abs() + c) * (1 + far).square()
+        value = value + (ROUNDING * limits.eps * size + least)
     return value, z
 
 

@@ -183,7 +183,7 @@ def polytopes(stored: GroupSet, forms: Mapping[Key, float], ends: Ends, rule: Ru
             if proven is not None:
                 bounds[g, r] = min(bounds[g, r], -proven)
     if rule.paired:
-        return Saddles(stored, bounds)
+        return Saddles(stored, bounds + 2.0**-1000)  # for scaled numbers that underflow
     return Bands(stored, bounds, ends, rule) if rule.pieces is None else Groups(stored, bounds, len(lower), rule.pieces)
 
 

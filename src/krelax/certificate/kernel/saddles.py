@@ -64,7 +64,7 @@ class Saddles:
         if slack := gamma(64, ar.unit):
             far = abs(bounds).sum(2)
             size = (abs(s) + abs(t) + c * far) * far
-            value = value + (slack * size + ar.tiny * (1 + size + far))
+            value = value + (slack * size + ar.tiny * (1 + size + far + far * far))
         return value
 
 
