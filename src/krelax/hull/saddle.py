@@ -35,7 +35,7 @@ def support(bounds: Tensor, slope: Tensor, coeff: Tensor) -> tuple[Tensor, Tenso
     sign = torch.where(coeff < 0, -1.0, 1.0).to(coeff)
     ends = [torch.where(coeff < 0, bounds[..., [j]], bounds[..., [i]]) for i, j in enumerate(_MIRROR)]
     s, t, c = slope[..., 0, :], slope[..., 1, :] * sign, coeff.abs()
-    every = torch.stack(_candidates(*ends, s, t, c), -3)  # (..., points, 2, queries)
+    every = torch.stack(_candidates(ends, s, t, c), -3)  # (..., points, 2, queries)
     x, y = every.unbind(-2)
     value, best = (s.unsqueeze(-2) * x + (t.unsqueeze(-2) - c.unsqueeze(-2) * x) * y).max(-2)
     at = every.gather(-3, best[..., None, None, :].expand(*best.shape[:-1], 1, 2, best.shape[-1])).squeeze(-3)
@@ -49,21 +49,10 @@ def support(bounds: Tensor, slope: Tensor, coeff: Tensor) -> tuple[Tensor, Tenso
     return value, z
 
 
-def _candidates(
-    mm: Tensor,
-    mz: Tensor,
-    mp: Tensor,
-    zm: Tensor,
-    zp: Tensor,
-    pm: Tensor,
-    pz: Tensor,
-    pp: Tensor,
-    s: Tensor,
-    t: Tensor,
-    c: Tensor,
-) -> list[Tensor]:
+def _candidates(sides: list[Tensor], s: Tensor, t: Tensor, c: Tensor) -> list[Tensor]:
     """Where the maximum can be for c >= 0, `(..., 2, queries)` each: four corners, and the tops of the parabolas over
     the edges between the others."""
+    mm, mz, mp, zm, zp, pm, pz, pp = sides
     ends = [(pz, pp - pz), (pp - zp, zp), (-mz, mz - mm), (zm - mm, -zm)]
     tops = []
     for shift, low, high in ((mp, -mz, zp - mp), (-pm, pm - zm, pz)):  # z1 = z0 + shift
