@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from tests.activations import kit, test_contract
+from tests.bounds.problems import METHODS
 from tests.crossings import runs, sketches
 from torch import nn
 
@@ -24,7 +25,7 @@ from krelax.activations import ACTIVATIONS, Activation, ReLU, Rule
 from krelax.bounds.backward import outputs
 from krelax.bounds.evaluator import Evaluator
 from krelax.bounds.instance import Instance
-from krelax.bounds.methods import METHODS, bound
+from krelax.bounds.methods import bound
 from krelax.bounds.optimise import Ascent
 from krelax.certificate.check import check
 from krelax.certificate.errors import Rejected

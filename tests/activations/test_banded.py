@@ -99,13 +99,12 @@ def test_no_point_of_the_graph_is_above_a_value(name: str, scale: float) -> None
     found = Banded(op, NORMALS, octagon[None]).support(slope, coeff).value[0]
     tried = 0
     for g in range(GROUPS):
+        forms = [[mpmath.mpf(v) for v in column] for column in torch.cat([slope[0, g], coeff[0, g]]).T.tolist()]
         for z in inside(rng, octagon[g].tolist()):
             tried += 1
-            at = [(mpmath.mpf(t), exact(mpmath.mpf(t))) for t in z]
-            for d in range(DIRECTIONS):
-                terms = zip(slope[0, g, :, d].tolist(), coeff[0, g, :, d].tolist(), at, strict=True)
-                value = sum(mpmath.mpf(c) * t - mpmath.mpf(e) * a for c, e, (t, a) in terms)
-                assert value <= mpmath.mpf(float(found[g, d]))
+            (t, u), (a, b) = zip(*[(mpmath.mpf(t), exact(mpmath.mpf(t))) for t in z], strict=True)
+            for d, (c, e, f, h) in enumerate(forms):
+                assert c * t + e * u - f * a - h * b <= found[g, d].item()
     assert tried > 10 * GROUPS
 
 

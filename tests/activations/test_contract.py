@@ -115,6 +115,24 @@ def graph_points(interval: Interval) -> list[Number]:
     return sorted({z for z in (l, u, mpf(0), *spread, *shrunk) if l <= z <= u})
 
 
+@cache
+def value(entry: Elementwise, z: Number) -> Number:
+    """Its exact value, which many tests ask for."""
+    return entry.act(z)
+
+
+@cache
+def graph_of(entry: Elementwise, interval: Interval) -> list[tuple[Number, Number]]:
+    """Points of its graph over an interval."""
+    return [(z, value(entry, z)) for z in graph_points(interval)]
+
+
+def stationary_in(entry: Elementwise, interval: Interval, slope: float, coeff: float) -> list[tuple[Number, Number]]:
+    """Points of its graph at which a form in z and the value may be largest inside an interval."""
+    inside = (p for p in entry.stationary(slope, coeff) if interval[0] <= p <= interval[1])
+    return [(p, value(entry, p)) for p in inside]
+
+
 def size(interval: Interval) -> float:
     return max(abs(interval[0]), abs(interval[1]))
 
@@ -146,23 +164,23 @@ def check_supports(
     entry: Elementwise, intervals: Sequence[Interval], pairs: Sequence[tuple[float, float]], dtype: torch.dtype
 ) -> None:
     """No point of the graph lies beyond the support; the point returned is on the graph and attains the value."""
-    graph = {i: [(z, entry.act(z)) for z in graph_points(i)] for i in intervals}
-    act = cache(entry.act)
-    for interval, slope, coeff, value, z, a in supports(entry, intervals, pairs, dtype):
-        case = (interval, slope, coeff, value, z, a)
-        assert math.isfinite(value), case
+    for interval, slope, coeff, most, z, a in supports(entry, intervals, pairs, dtype):
+        case = (interval, slope, coeff, most, z, a)
+        assert math.isfinite(most), case
         tol = tolerance(dtype, slope, coeff, size(interval), entry.height(*interval))
-        inner = [(p, act(p)) for p in entry.stationary(slope, coeff) if interval[0] <= p <= interval[1]]
-        beyond = max(slope * p - coeff * b for p, b in (*graph[interval], *inner))
-        assert value >= beyond - tol, (case, float(beyond - value), float(tol))
+        s, c = mpf(slope), mpf(coeff)
+        inner = stationary_in(entry, interval, slope, coeff)
+        beyond = max(s * p - c * b for p, b in (*graph_of(entry, interval), *inner))
+        assert most >= beyond - tol, (case, float(beyond - most), float(tol))
         assert interval[0] <= z <= interval[1], case
-        blur = entry.blur(mpf(z)) * torch.finfo(dtype).eps * abs(a)
-        off = min(abs(a - b) for b in (act(mpf(z)), *entry.limits(mpf(z))))
+        at = mpf(z)
+        blur = entry.blur(at) * torch.finfo(dtype).eps * abs(a)
+        off = min(abs(a - b) for b in (value(entry, at), *entry.limits(at)))
         # float32 only proposes
         near = 16 if dtype == torch.float32 else 1
         assert off <= near * tolerance(dtype, 0.0, 1.0, 0.0, abs(a)) + blur, case
-        attained = slope * mpf(z) - coeff * mpf(a)
-        assert abs(value - attained) <= tol + 2 * abs(coeff) * blur + added(entry, slope, coeff, interval), case
+        attained = s * at - c * mpf(a)
+        assert abs(most - attained) <= tol + 2 * abs(coeff) * blur + added(entry, slope, coeff, interval), case
 
 
 def added(entry: Elementwise, slope: float, coeff: float, interval: Interval) -> float:
@@ -182,17 +200,18 @@ def check_lines(entry: Elementwise, intervals: Sequence[Interval], lines: Lines,
     columns = [t.expand(shape)[..., 0].tolist() for t in (lines.lower, below, lines.upper, lines.above)]
     largest = torch.finfo(dtype).max / 4
     for interval, *rows in zip(intervals, *columns, strict=True):
-        graph = [(z, entry.act(z)) for z in graph_points(interval)]
+        graph = graph_of(entry, interval)
         z_max, a_max = size(interval), entry.height(*interval)
         for low, pay, high, gain in zip(*rows, strict=True):
             case = (interval, low, pay, high, gain)
             if max(abs(low), abs(high)) * z_max >= largest:
                 continue
             assert all(math.isfinite(v) for v in case[1:]), case
-            extra = [p for s in (low, high) for p in entry.stationary(s, 1.0) if interval[0] <= p <= interval[1]]
-            for z, a in (*graph, *((p, entry.act(p)) for p in extra)):
-                assert low * z - pay <= a + tolerance(dtype, low, 1.0, z_max, a_max), (case, float(z))
-                assert a <= high * z + gain + tolerance(dtype, high, 1.0, z_max, a_max), (case, float(z))
+            under = mpf(low), mpf(pay) + tolerance(dtype, low, 1.0, z_max, a_max)
+            over = mpf(high), mpf(gain) + tolerance(dtype, high, 1.0, z_max, a_max)
+            extra = [point for s in {low, high} for point in stationary_in(entry, interval, s, 1.0)]
+            for z, a in (*graph, *extra):
+                assert under[0] * z - under[1] <= a <= over[0] * z + over[1], (case, float(z))
 
 
 # --- one number ------------------------------------------------------------------------------------------------------
@@ -224,8 +243,8 @@ def test_interval_contains_every_value(entry: Elementwise, dtype: torch.dtype) -
     intervals = representable(entry, dtype)
     low, high = (t[:, 0].tolist() for t in entry.relax(intervals, dtype).interval())
     for interval, a, b in zip(intervals, low, high, strict=True):
-        for z in graph_points(interval):
-            assert a <= entry.act(z) <= b, (interval, float(z), a, b)
+        for z, exact in graph_of(entry, interval):
+            assert a <= exact <= b, (interval, float(z), a, b)
 
 
 @elementwise_in_both
@@ -331,11 +350,12 @@ def test_a_batch_is_its_members_one_by_one(entry: Elementwise, dtype: torch.dtyp
     slope, coeff = torch.tensor(PAIRS[::7], dtype=dtype).unsqueeze(-1).unbind(1)
     together = entry.relax(intervals, dtype)
     found = together.support(slope[None], coeff[None])
-    for i, interval in list(enumerate(intervals))[::3]:
+    lines = {rule: together.lines_by(rule) for rule in Rule}
+    for i, interval in list(enumerate(intervals))[::4]:
         alone = entry.relax([interval], dtype)
         same(alone.support(slope[None], coeff[None]).value[0], found.value[i])
-        for rule in Rule:
-            ours, theirs = alone.lines_by(rule), together.lines_by(rule)
+        for rule, theirs in lines.items():
+            ours = alone.lines_by(rule)
             same(ours.lower[0], theirs.lower[i])
             same(ours.upper[0], theirs.upper[i])
             same(ours.above[0], theirs.above[i])

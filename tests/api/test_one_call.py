@@ -84,6 +84,33 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
         krelax.certify(other, X, Y, eps=EPS, journal=tmp_path / "run.jsonl", resume=True)
 
 
+@pytest.mark.parametrize("region", ["pixels:1", "pixels:2", "brightness:0.2", "patch:1x2"])
+def test_bounds_in_regions_and_points_of_others(region: str) -> None:
+    """Bounds are below the margins at counterexamples, which are replayed first when they are given."""
+    x, y = X[:8], Y[:8]
+    bounds = krelax.bound(MODEL, x, y, region=region, method="crown")
+    assert bounds.values.shape == (8, 2)
+    results = krelax.certify(MODEL, x, y, region=region, timeout=5)
+    assert not (bounds.certified & results.violated).any()
+    given = {}
+    for i, point in results.counterexamples.items():
+        scores = MODEL(torch.from_numpy(point.reshape(1, 4)).float())[0].detach().double().numpy()
+        assert (scores[y[i]] - np.delete(scores, y[i]) >= bounds.values[i] - 1e-5).all()
+        own = results[i]["counterexample"].get("parameters")
+        given[i] = point.reshape(4) if own is None else np.array(list(own.values()))
+    assert given
+    again = krelax.certify(MODEL, x, y, region=region, method="interval", counterexamples=given)
+    assert {r["index"] for r in again if r["reason"] == "given"} == set(given)
+    with pytest.raises(krelax.InputError, match="several questions"):
+        bounds.plot()
+
+
+def test_points_outside_of_regions_are_ignored() -> None:
+    for region, point in (("pixels:1", X[0] + 0.5), ("brightness:0.1", np.array([0.7]))):
+        with pytest.warns(UserWarning, match="outside the region, by 0\\.[3-6]"):
+            krelax.certify(MODEL, X[:1], Y[:1], region=region, timeout=5, counterexamples={0: point})
+
+
 def test_counterexamples_of_others_are_replayed(recwarn: pytest.WarningsRecorder) -> None:
     results = krelax.certify(MODEL, X, Y, eps=EPS)
     points = {i: x[0] for i, x in results.counterexamples.items()}

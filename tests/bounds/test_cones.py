@@ -17,6 +17,7 @@ from krelax.bounds.cones import cones, entries
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.methods import METHODS, bound
+from krelax.bounds.optimise import Ascent
 from krelax.bounds.seen import seen
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Conv, Dense, Scale
@@ -133,9 +134,10 @@ def test_ascents_through_cones_are_those_through_the_network(monkeypatch: pytest
     asked = region(network).select(torch.tensor([0]))
     instance = replace(Instance.of(network, asked, torch.float64), logs=(ProofLog(),))
     queries = Queries(torch.eye(3, dtype=torch.float64)[None], torch.zeros(1, 3).double(), torch.arange(3)[None], 3)
-    found = bound(instance, queries, METHODS["alpha"])
+    few = replace(METHODS["alpha"], inner=Ascent(6, 0.5, 0.9), outer=Ascent(10, 0.5, 0.9))
+    found = bound(instance, queries, few)
     monkeypatch.setattr(views, "cones", lambda *_: [])
-    other = bound(replace(instance, logs=(ProofLog(),)), queries, METHODS["alpha"])
+    other = bound(replace(instance, logs=(ProofLog(),)), queries, few)
     torch.testing.assert_close(found.value, other.value, rtol=1e-5, atol=1e-5)
     for one, whole in zip(found.bounds.lower, other.bounds.lower, strict=True):
         torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-4)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.bounds.problems import METHODS
+from tests.marks import ALIKE
 
 from krelax.activations import Activation, Exp, Log, Power, Reciprocal, ReciprocalSqrt, ReLU, Sqrt
 from krelax.bounds.instance import Instance
-from krelax.bounds.methods import METHODS, bound
+from krelax.bounds.methods import bound
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.queries import Queries
@@ -18,8 +20,6 @@ from krelax.search.verdict import Outcome, Verdict
 # With a shift, for which the pre-activations are in the domain for inputs up to 1, but not up to 100.
 PARTIAL = [(Log(), 4.0), (Sqrt(), 4.0), (Reciprocal(), 4.0), (ReciprocalSqrt(), 4.0), (Power(1.5), 4.0), (Exp(), 0.0)]
 named = pytest.mark.parametrize(("op", "shift"), PARTIAL, ids=lambda x: getattr(x, "name", ""))
-# What has groups as `krelu` and `split` have is tried at night.
-ALIKE = {"krelu3", "krelu4", "lp-krelu"}
 methods = pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * (m in ALIKE)) for m in METHODS])
 
 

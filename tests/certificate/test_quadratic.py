@@ -30,7 +30,9 @@ def lowest(data: bytes, boxes: Region, ar: Arithmetic) -> Any:
     context = Context(LayerBounds.of(network, root, ar, False), np.ones((1, 1)), np.zeros(1))
     here, pushed = checked._derived(context, boxes)
     count = len(boxes.lower)
-    return pushed.lowest(ar, np.ones((count, 1)), np.zeros(count), np.arange(count)), here.bounds.lower[-1][:, 0]
+    return pushed.to_second_order(ar, np.ones((count, 1)), np.zeros(count), np.arange(count)), here.bounds.lower[-1][
+        :, 0
+    ]
 
 
 @pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])

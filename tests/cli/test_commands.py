@@ -12,6 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -205,6 +206,54 @@ def test_a_network_in_a_folder_with_an_equals_sign(krelax: Run, good: Path) -> N
     assert krelax("verify", "good.vnnlib", "--network", "lr=0.1/net.onnx").out == "unsat\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("krelax ce", {"plain,certify"}),
+        ("krelax certify --junk x --overw", {"plain,--overwrite"}),
+        ("krelax check --ex", {"plain,--exact"}),
+        ("krelax certify --norm l", {"plain,linf", "plain,l2", "plain,l1"}),
+        ("krelax check ./c", {"file,./c"}),
+    ],
+)
+def test_a_shell_completes(words: str, expected: set[str]) -> None:
+    environment = os.environ | {
+        "_KRELAX_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")),
+    }  # fmt: skip
+    ran = subprocess.run([sys.executable, "-m", "krelax"], env=environment, capture_output=True, text=True, check=True)
+    assert set(ran.stdout.split()) == expected
+
+
+def test_a_shell_gets_its_script() -> None:
+    environment = os.environ | {"_KRELAX_COMPLETE": "zsh_source"}
+    ran = subprocess.run([sys.executable, "-m", "krelax"], env=environment, capture_output=True, text=True, check=True)
+    assert "_KRELAX_COMPLETE=zsh_complete" in ran.stdout
+
+
+def test_what_is_not_installed_is_named(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the checker's packages are, other commands say what they need."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for name in [m for m in sys.modules if m.startswith("krelax.network.onnx")]:
+        monkeypatch.delitem(sys.modules, name)
+    ran = krelax("certify", "good.onnx", "good.npz", "--eps", "0.1")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("krelax: needs onnx, which is not installed")
+
+
+def test_bench_writes_junit(krelax: Run, good: Path) -> None:
+    """What was found before counts, too; other files are left as they are."""
+    lines = ["good.onnx,good.vnnlib,5,unsat", "good.onnx,good.vnnlib,5,sat", "missing.onnx,good.vnnlib,5,sat"]
+    (good / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    for more in ([], ["--resume"]):
+        assert krelax("bench", "list.csv", "--jsonl", "results.jsonl", "--junit", "junit.xml", *more).code == 1
+        suite = ElementTree.parse("junit.xml").getroot()[0]
+        assert [suite.get(key) for key in ("tests", "failures", "errors", "skipped")] == ["3", "1", "1", "0"]
+    for name, word in (("list.csv", "give another"), ("good.npz", "not JUnit"), ("no/where.xml", "cannot be written")):
+        ran = krelax("bench", "list.csv", "--junit", name)
+        assert (ran.code, ran.out) == (2, "")
+        assert word in ran.err
+
+
 def test_bench_reports_disagreement(krelax: Run, good: Path) -> None:
     lines = ["good.onnx,good.vnnlib,5,sat", "good.onnx,good.vnnlib,5,unsat", "good.onnx,good.vnnlib,5,", ""]
     write(good / "list.csv", "\n".join(["onnx,vnnlib,timeout_s,expected", *lines]))
@@ -238,6 +287,28 @@ def test_bench_reads_lists_with_and_without_column_names(
         (0, "good.onnx", "good.vnnlib", 5.0),
         (1, "good.onnx", "good.vnnlib", 5.5),
     ]
+
+
+def test_bench_lists_name_several_networks(krelax: Run, good: Path) -> None:
+    """Each by the name that the question has for it."""
+    declared = "".join(
+        f"(declare-network {name} (declare-input X{name} float32 [1,2]) (declare-output Y{name} float32 [1,2]))"
+        for name in "fg"
+    )
+    bounds = "".join(
+        f"(assert (<= 0 X{name}[0,{i}]))(assert (<= X{name}[0,{i}] 0.01))" for name in "fg" for i in (0, 1)
+    )
+    same = "(assert (== Xf[0,0] Xg[0,0]))(assert (== Xf[0,1] Xg[0,1]))"
+    write(good / "two.vnnlib", f"(vnnlib-version <2.0>){declared}{bounds}{same}(assert (>= Yf[0,0] (+ Yg[0,0] 1.5)))")
+    write(good / "list.csv", "f=good.onnx;g=good.onnx,two.vnnlib,5,unsat\n")
+    ran = krelax("bench", "list.csv", "--jsonl", "run.jsonl")
+    assert (ran.code, ran.err) == (0, "")
+    assert "solved 1 of 1: 1 unsat" in ran.out
+    assert json.loads((good / "run.jsonl").read_text().splitlines()[1])["onnx"] == "f=good.onnx;g=good.onnx"
+    write(good / "list.csv", "f=good.onnx;f=good.onnx,two.vnnlib,5\n")
+    ran = krelax("bench", "list.csv")
+    assert (ran.code, ran.out) == (2, "")
+    assert "line 1 has two networks of one name" in ran.err
 
 
 @pytest.mark.parametrize("there", ["compressed", "plain"])

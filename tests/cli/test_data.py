@@ -106,6 +106,10 @@ def test_radii_of_their_own_and_fixed_inputs(krelax: Run, good: Path) -> None:
         assert (ran.code, ran.out) == (2, "")
         assert words in ran.err
     assert "give one of them" in krelax(*command, "other.jsonl", "--eps", "0.1").err
+    np.save(good / "eps.npy", np.full(2, 0.1))
+    ran = krelax("certify", "good.onnx", "good.npz", "--eps-file", "eps.npy")
+    assert (ran.code, ran.out) == (2, "")
+    assert "give a CSV file with a radius for each input" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,14 @@ def test_radii_with_a_page_and_a_figure(krelax: Run, good: Path) -> None:
     assert (good / "curve.svg").stat().st_size > 1000
     header, *results = records(good / "run.jsonl")
     assert (header["kind_of_run"], len(results)) == ("radius", 3)
+    again = ("report", "run.jsonl", "--network", "good.onnx", "--images", "good.npz", "--output", "again.html")
+    assert krelax(*again).out == "report in again.html\n"
+    assert (good / "again.html").read_bytes() == (good / "page.html").read_bytes()
     assert krelax(*command, "--resume").out.splitlines()[:6] == ran.out.splitlines()[:6]
+    (good / "run.jsonl").write_text((good / "run.jsonl").read_text().replace('"certified":', '"certain":'))
+    ran = krelax(*again)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "is damaged" in ran.err
     ran = krelax("radius", "good.onnx", "good.npz", "--accuracy", "0%")
     assert ran.code == 2
     assert "not a positive share" in ran.err

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.cli.conftest import Ran
 from tests.cli.test_bad_input import check_refusal
-from tests.run.files import images, random_dense, save
+from tests.run.files import dense, images, random_dense, save
 
 Run = Callable[..., Ran]
 
@@ -151,3 +151,50 @@ def test_damaged_results(krelax: Run, good: Path, change: dict[str, object]) -> 
     lines = [header, json.dumps(json.loads(first) | change), *rest, ""]
     Path("results.jsonl").write_text("\n".join(lines), encoding="utf-8")
     check_refusal(krelax(*AGAIN, "--output", "report.html"), "results.jsonl", "damaged")
+
+
+def held(path: str) -> set[int]:
+    """The images that hold."""
+    records = map(json.loads, Path(path).read_text(encoding="utf-8").splitlines()[1:])
+    return {r["index"] for r in records if r["verdict"] == "holds"}
+
+
+def test_two_versions_are_compared(krelax: Run, good: Path) -> None:
+    """The scores of the second network are exchanged: whatever held is lost."""
+    rng = np.random.default_rng(0)
+    layers = [(rng.normal(size=(m, n)), rng.normal(size=m)) for n, m in ((2, 4), (4, 2))]
+    save(dense(*layers, shape=(1, 2)), good / "good.onnx")
+    save(dense(layers[0], (layers[1][0][::-1], layers[1][1][::-1]), shape=(1, 2)), good / "other.onnx")
+    for name in ("good", "other"):
+        run = ["certify", f"{name}.onnx", "good.npz", "--eps", "0.001", "--jsonl", f"{name}.jsonl"]
+        assert krelax(*run).code == 0
+    there, now = (held(f"{name}.jsonl") for name in ("good", "other"))
+    again = ["report", "other.jsonl", "--network", "other.onnx", "--images", "good.npz", "--output", "report.html"]
+    more = ["--before", "good.jsonl", "--summary", "sheet.html", "--csv", "table.csv"]
+    ran = krelax(*again, *more, "--fail-on-regression")
+    assert ran.code == 1
+    assert there > set()
+    assert f"{len(there - now)} held before and do not now" in ran.out
+    assert krelax(*again, *more).code == 0  # replaces what it wrote, and does not judge
+    assert len(Path("table.csv").read_text().splitlines()) == 4
+    same = ["report", "good.jsonl", "--network", "good.onnx", "--images", "good.npz", "--output", "report.html"]
+    assert krelax(*same, "--before", "good.jsonl", "--fail-on-regression").code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (["--fail-on-regression"], "--before"),
+        (["--before", "good.npz"], "good.npz"),
+        (["--csv", "good.npz"], "not a table"),
+        (["--csv", "results.jsonl"], "would be lost"),
+        (["--summary", "good.onnx"], "not a summary"),
+        (["--summary", "page.html"], "two things"),
+        (["--csv", "nowhere/table.csv"], "cannot be written"),
+    ],
+)
+def test_files_that_do_not_fit(krelax: Run, good: Path, more: list[str], word: str) -> None:
+    assert krelax(*RUN, "--jsonl", "results.jsonl").code == 0
+    kept = Path("results.jsonl").read_bytes()
+    check_refusal(krelax(*AGAIN, "--output", "page.html", *more), word)
+    assert Path("results.jsonl").read_bytes() == kept

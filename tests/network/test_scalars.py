@@ -9,11 +9,12 @@ from math import prod
 import numpy as np
 import pytest
 import torch
+from tests.bounds.problems import METHODS
 from tests.exact_cells import count_cells
 
 from krelax.activations import Max, ReLU, Tanh
 from krelax.bounds.instance import Instance
-from krelax.bounds.methods import METHODS, bound
+from krelax.bounds.methods import bound
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense, Scale
 from krelax.network.ops import Concat, Expand, Linear, Reshape, Transpose

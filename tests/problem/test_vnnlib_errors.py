@@ -139,7 +139,15 @@ UNSUPPORTED = {
     "too many networks": (NETWORK + "".join(TWIN.format(n=n) for n in range(200)), "more than 200 networks"),
     "integer tensor": (
         "(vnnlib-version <2.0>)(declare-network f (declare-input X int8 [1]))",
-        "element type int8",
+        "element type int8 is not supported; export the network with a floating-point tensor there",
+    ),
+    "tensor of half precision": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X float16 [1]))",
+        "element type float16 is not supported; convert the network to float32",
+    ),
+    "tensor of words": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X string [1]))",
+        "element type string is not supported; use real, float32 or float64",
     ),
     "too many cases": (BOUNDED + "(assert (or (<= Y_0 0) (<= Y_1 0)))" * 40, "disjunctive normal form"),
 }

@@ -61,6 +61,7 @@ def test_what_one_method_refutes_counts_for_all() -> None:
         ({"counterexample": {"x": [0.5] * 64, "y": ["a", "b"]}}, "counterexample"),
         ({"counterexample": {"x": [10**400] * 64, "y": [1.0, 2.0]}}, "counterexample"),
         ({"certificate": {"file": 3}}, "certificate"),
+        ({"certificate": {"file": "c.zip", "bytes": 10**400}}, "certificate"),
     ],
 )
 def test_damaged_records_are_refused(change: dict[str, Any], word: str) -> None:
@@ -69,7 +70,9 @@ def test_damaged_records_are_refused(change: dict[str, Any], word: str) -> None:
         Results.of("run.jsonl", SETTINGS, [damaged], 64, 12)
 
 
-@pytest.mark.parametrize("change", [{"eps": None}, {"images": 3}, {"clip": [0]}, {"clip": "none"}])
+@pytest.mark.parametrize(
+    "change", [{"eps": None}, {"images": 3}, {"clip": [0]}, {"clip": "none"}, {"eps": 10**400}, {"eps": float("inf")}]
+)
 def test_settings_of_other_runs_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="data-set run"):
         Results.of("run.jsonl", SETTINGS | change, [], 64, 12)

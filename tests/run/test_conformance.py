@@ -164,5 +164,5 @@ def test_equal_inputs_leave_no_conditions(tmp_path: Path, nets: dict[str, Path])
     for less, cases in (("", 1), ("(assert (< X[0,0] U[0,0]))", 0)):
         path.write_text(VERSION + F + G + ONE + SAME + less + "(assert (> Y[0,0] V[0,0]))", "utf-8")
         given: dict[str | None, Path] = {"f": nets["net"], "g": nets["near"]}
-        found = [case for _, s in coupled(read_vnnlib(path), given, lambda: None) for case in s.cases]
+        found = [case for pair in coupled(read_vnnlib(path), given, lambda: None) for case in pair.specification.cases]
         assert [len(case.halfspaces) for case in found] == [1] * cases

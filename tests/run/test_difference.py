@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.exact_cells import least_margin
 from tests.network.test_difference import side_by_side
 from tests.run.files import random_dense, save
@@ -16,8 +17,13 @@ from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
+from krelax.problem.vnnlib import read_vnnlib
+from krelax.run.coupling import Pair, coupled, tightest
 from krelax.run.difference import DifferenceOptions, difference
 from krelax.run.journal import read_journal
+from krelax.run.verify import VerifyOptions, _verify
+from krelax.search.questions import about_specification
+from krelax.search.verdict import Verdict
 
 RNG = np.random.default_rng(0)
 EPS = Fraction(1, 8)
@@ -152,3 +158,44 @@ def test_counted_work_gives_the_same_answers(pair: tuple[Network, Network]) -> N
     first, second = (difference(*pair, data, range(2), options) for _ in range(2))
     assert first == second
     assert all(record["seconds"] > 0 for record in first.values())
+
+
+QUERY = """(vnnlib-version <2.0>)
+(declare-network f (declare-input X float32 [1,2]) (declare-output Y float32 [1,3]))
+(declare-network g (isomorphic-to f) (declare-input U float32 [1,2]) (declare-output V float32 [1,3]))
+(assert (and (>= X[0,0] 0) (<= X[0,0] 1) (>= X[0,1] 0) (<= X[0,1] 1) (== X[0,0] U[0,0]) (== X[0,1] U[0,1])))
+"""
+APART = "(assert (or (>= Y[0,0] (+ V[0,0] 0.3)) (<= (+ Y[0,1] 0.3) V[0,1])))"
+
+
+def test_questions_about_two_networks_are_bounded_by_what_they_differ_by(tmp_path: Path) -> None:
+    """Where that is better; both networks are the same function."""
+    files: dict[str | None, Path] = {name: tmp_path / f"{name}.onnx" for name in "fg"}
+    save(random_dense([2, 24, 24, 3], 3), tmp_path / "f.onnx")
+    rounded(tmp_path / "f.onnx", tmp_path / "g.onnx", 127)
+    (tmp_path / "query.vnnlib").write_text(QUERY + APART, "utf-8")
+    (pair,) = coupled(read_vnnlib(tmp_path / "query.vnnlib"), files, lambda: None)
+    plain, differences = pair.networks
+    x = torch.from_numpy(RNG.random((50, 2)))
+    torch.testing.assert_close(plain(x), differences(x), rtol=0, atol=1e-9)
+    questions = about_specification(plain, pair.specification)
+    assert tightest(pair.networks, questions, "cpu", None) is differences
+
+    def decided(networks: tuple[Network, ...]) -> Verdict:
+        return _verify([Pair(networks, pair.specification)], VerifyOptions("crown"), None).verdict
+
+    assert decided((plain,)) is Verdict.UNKNOWN
+    assert decided(pair.networks) is Verdict.HOLDS
+    (tmp_path / "query.vnnlib").write_text(QUERY + "(assert (>= Y[0,0] 9.0))", "utf-8")
+    (pair,) = coupled(read_vnnlib(tmp_path / "query.vnnlib"), files, lambda: None)
+    questions = about_specification(pair.networks[0], pair.specification)
+    assert tightest(pair.networks, questions, "cpu", None) is pair.networks[0]
+
+
+def test_networks_of_other_structures_are_side_by_side(tmp_path: Path) -> None:
+    files: dict[str | None, Path] = {name: tmp_path / f"{name}.onnx" for name in "fg"}
+    save(random_dense([2, 8, 3], 3), tmp_path / "f.onnx")
+    save(random_dense([2, 8, 8, 3], 3), tmp_path / "g.onnx")
+    (tmp_path / "query.vnnlib").write_text(QUERY + APART, "utf-8")
+    (pair,) = coupled(read_vnnlib(tmp_path / "query.vnnlib"), files, lambda: None)
+    assert len(pair.networks) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from tests.run.files import random_dense, save
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
-from krelax.run.attacked import from_counterexample, rounded
+from krelax.run.attacked import attacked, from_counterexample, rounded
 from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, certify
 from krelax.run.journal import read_journal
-from krelax.run.radius import RadiusOptions, radius
+from krelax.run.known import State
+from krelax.run.radius import RadiusOptions, _Radii, radius
 from krelax.search.around import Around
+from krelax.search.pipeline import Plan
 from krelax.search.verdict import Counterexample
+from krelax.watch import counted
 
 RNG = np.random.default_rng(0)
 COUNT = 4
@@ -101,6 +105,32 @@ def test_a_weak_method_gives_what_it_can(tmp_path: Path) -> None:
     assert {r["reason"] for r in weak.values()} & {"open in between", "found"}
 
 
+def test_a_limit_of_time_is_counted_where_runs_are_deterministic(tmp_path: Path) -> None:
+    network = load_onnx(save(random_dense([4, 16, 16, 3], seed=1), tmp_path / "net.onnx"))
+    x = RNG.random((COUNT, 1, 4), dtype=np.float32)
+    labels = network(torch.from_numpy(x).double())[:, 0].argmax(1).numpy()
+    options = RadiusOptions(timeout=0.3, deterministic=True)
+    first, second = (radius(network, Images(x, labels), range(COUNT), options) for _ in range(2))
+    assert first == second
+    assert all(record["seconds"] < 0.4 for record in first.values())
+
+
+def test_attacks_end_when_their_time_is_over(tmp_path: Path) -> None:
+    row, offset = linear(tmp_path / "net.onnx")
+    network, x = load_onnx(tmp_path / "net.onnx"), RNG.random((COUNT, 1, 3), dtype=np.float32)
+    labels = np.where(x[:, 0] @ row + offset > 0, 0, 1)
+
+    def around(index: Sequence[int], radii: Sequence[Fraction]) -> Around:
+        return Around(x[list(index)], tuple(radii), "linf")
+
+    options, limits, nothing = RadiusOptions(), (Fraction(1, 10**6), None), [None] * COUNT
+    with counted():
+        late = attacked(network, labels, around, nothing, nothing, limits, options, 0.0)
+        found = attacked(network, labels, around, nothing, nothing, limits, options, None)
+    assert late == nothing
+    assert None not in found
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_distances_are_rounded_up(norm: str) -> None:
     image = RNG.random((1, 1, 5), dtype=np.float32)
@@ -111,6 +141,26 @@ def test_distances_are_rounded_up(norm: str) -> None:
     size = np.linalg.norm(steps.flatten(), ord={"linf": np.inf, "l2": 2, "l1": 1}[norm])
     assert size <= float(found.radius) <= size * 1.0011
     assert Around(image, (found.radius,), norm).contains(0, x)
+
+
+@pytest.mark.parametrize(
+    ("tries", "reached", "expected"),
+    [
+        (1, -0.25, Fraction(4, 5)),  # where the chord from 1 is zero
+        (1, -9.0, Fraction(16, 25)),
+        (1, -1e-9, Fraction(100, 101)),
+        (3, -1e-9, Fraction(100, 101) ** 4),
+        (1, None, Fraction(8, 10)),
+        (1, -np.inf, Fraction(8, 10)),
+    ],
+)
+def test_radii_below_one_that_stays_open(tmp_path: Path, tries: int, reached: float | None, expected: Fraction) -> None:
+    network = load_onnx(save(random_dense([4, 3]), tmp_path / "net.onnx"))
+    state = State(0, 0, 0, open=Fraction(1), clean=1.0, reached=reached, tries=[{}] * tries)
+    images = Images(np.zeros((1, 1, 4), np.float32), np.zeros(1, int))
+    search = _Radii(network, images, RadiusOptions(), Plan.of("auto"), lambda _: None, None)
+    assert float(search.share(state)) == pytest.approx(float(expected), abs=1e-12)
+    assert expected - Fraction(1, 1000) < search.target(state) <= expected + Fraction(1, 10**9)
 
 
 def test_rounding() -> None:

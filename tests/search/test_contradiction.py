@@ -128,7 +128,7 @@ def test_members_of_settled_clauses_are_left_alone(seed: int) -> None:
     assert 0 < decide_question(instance, queries, found, ALONE, lambda _: None).margin <= 1 / 16
 
 
-@pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
+@pytest.mark.parametrize("name", at_night_after(1, ["digits_conv", "digits_dense"]))
 def test_what_contradictions_prove_is_accepted(name: str, tmp_path: Path) -> None:
     """In rational arithmetic, too; and nothing that they say can be left out."""
     outcomes, model = searched(name, 0.08, Plan((METHODS["crown"], METHODS["alpha"], ALONE)), slice(5, 8))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.marks import at_night_after
 from tests.search.small import _dense
 
 from krelax import watch
@@ -54,8 +55,9 @@ def _certified(network: Network, images: Images, timeout: float) -> list[tuple[o
     return sorted((r["index"], r["verdict"], r["reason"], r["margin"], str(r["stages"])) for r in records)  # type: ignore[type-var]
 
 
-@pytest.mark.parametrize("act", [ReLU(), Tanh()])
-@pytest.mark.parametrize("timeout", [0.5, 3.0])
+@pytest.mark.parametrize(
+    ("act", "timeout"), at_night_after(3, [(ReLU(), 0.5), (Tanh(), 0.5), (ReLU(), 3.0), (Tanh(), 3.0)])
+)
 def test_a_run_does_not_depend_on_time(act: ReLU | Tanh, timeout: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     network = _dense(rng, 16, act, (24, 24, 24))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.certificate.proofs import certificate, model, random_layers
+from tests.rows import rows_model
 from tests.search.asking import Question, answers, margin_at, replayed, specification
 
 from krelax.bounds.instance import Instance
@@ -83,6 +84,29 @@ def test_bounds_of_each_question_are_below_its_own_margins(network: Network) -> 
     assert len(set(margins.tolist())) > COUNT // 2
 
 
+def test_questions_about_different_rows_of_a_table_are_answered_together(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(rows_model())
+    network, rng, questions = load_onnx(tmp_path / "net.onnx"), np.random.default_rng(5), []
+    for i, at in enumerate(rng.uniform(-1, 1, (24, *network.input_shape))):
+        upper = at.copy()
+        upper[0, i % 3, 1 + i % 2] += 0.05
+        value = network(torch.from_numpy(at[None]))[0].numpy().flatten() @ ROWS[0]
+        clauses = tuple((row[None], np.array([1.0 - sign * value])) for row, sign in zip(ROWS, (1, -1), strict=True))
+        questions.append(Question(at, upper, clauses))
+    about = about_specification(network, specification(network, questions))
+    instance = Instance.of(network, about.region.to(torch.float64))
+    margins, trees = close(instance, about.queries, Together())
+    assert bool((margins > 0).all())
+    for i, (question, margin) in enumerate(zip(questions, margins.tolist(), strict=True)):
+        x = torch.from_numpy(np.linspace(question.lower, question.upper, 5))
+        values = network(x).flatten(1).numpy() @ ROWS.T + [offset[0] for _, offset in question.clauses]
+        assert margin <= values.min() + 1e-12  # evaluations round
+        assert set(trees.tree(i).cut) <= {-1, 3 * (i % 3) + 1 + i % 2}
+    outcomes = proven(network, questions)
+    proofs = [p for o in outcomes for p in o.proofs]
+    assert len(check(certificate(rows_model(), *proofs), rows_model())) == len(questions)
+
+
 def test_questions_that_stay_open_are_left_to_others(network: Network) -> None:
     assert all(o.verdict is Verdict.UNKNOWN for o in proven(network, asked(network, -1.0)))
     outcomes = answers(replayed(network), asked(network, -1.0))
@@ -111,7 +135,7 @@ def test_certificates_of_many_questions_are_small_and_accepted(whole: Certificat
     margins = check(read(tmp_path / "together"), data)
     assert margins == check(read(tmp_path / "alone"), data)
     each = [check(replace(whole, questions=[q]), data)[0] for q in whole.questions]
-    np.testing.assert_allclose(margins, each, rtol=1e-9)  # which neurons have symbols depends on the others
+    np.testing.assert_allclose(margins, each, rtol=1e-9)
 
 
 def test_one_question_that_does_not_hold_is_rejected_among_others(whole: Certificate, data: bytes) -> None:

@@ -362,7 +362,7 @@ def test_what_is_known_of_other_clauses_stays_where_one_is_bounded_jointly(seed:
     assert proof.margin == pytest.approx(float(posed.queries.margin(posed.found.value)), abs=1e-6)
 
 
-@pytest.mark.parametrize("clips", [None, 0.0])
+@pytest.mark.parametrize("clips", at_night_after(1, [None, 0.0]))
 def test_proposals_in_double_precision_are_written_in_single(
     clips: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

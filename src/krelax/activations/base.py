@@ -24,6 +24,7 @@ from krelax.op import Op, Shape
 from krelax.watch import tick
 
 if TYPE_CHECKING:
+    from krelax.activations.maximum import Maximum
     from krelax.activations.triangle import Triangle
 
 # Rules decide by comparing bounds, and others are to decide the same. What is compared is often equal but for rounding,
@@ -182,6 +183,10 @@ class Relaxation(ABC):
 
     def triangle(self) -> Triangle | None:
         """The relaxation as a triangle, of which searches split neurons at the kink; None if it is none."""
+        return None
+
+    def window(self) -> Maximum | None:
+        """The relaxation as one of windows, whose members searches compare; None if it is none."""
         return None
 
     def splits(self) -> Splits | None:

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,7 +139,7 @@ class CurveHull(Relaxation):
         found = self._found(slope / coeff)
         points += [p.nan_to_num().clamp(low, high) for p, _ in found]
         at = [t.unsqueeze(1) for t in self._at] + [self.op.forward(p) for p in points]
-        shape = torch.broadcast_shapes(low.shape, slope.shape, coeff.shape)
+        shape = np.broadcast_shapes(low.shape, slope.shape, coeff.shape)  # torch's imports SymPy, for seconds
         z, a = (torch.stack([t.expand(shape) for t in ts]) for ts in ([low, high, *points], at))
         values = slope * z - coeff * a
         for i, (_, missed) in enumerate(found, start=len(z) - len(found)):

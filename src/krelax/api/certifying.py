@@ -177,7 +177,8 @@ def certify(
         device: `cpu` or `cuda`.
         deterministic: Count work instead of time, so that answers are the same each time.
         counterexamples: Points `(n, *shape)` on the scale of `x` that another library found, one for each item, or a
-            dictionary from the number of an item to such a point. They are replayed first.
+            dictionary from the number of an item to such a point. They are replayed first. Of a transformation they
+            are its parameters.
         certificates: A folder for proofs of what holds. The model must be the path of an ONNX file.
         journal: A file for each result as it comes.
         resume: Whether to go on with the results in the journal.
@@ -219,7 +220,7 @@ def certify(
             settings=settings,
             seen=seen,
             certificates=keeper(certificates, model),
-            hints=None if counterexamples is None else _hints(counterexamples, images),
+            hints=None if counterexamples is None else _hints(counterexamples, images, spec),
             say=_warn,
         )
     if len(records) < len(images):
@@ -275,15 +276,16 @@ def keeper(folder: str | Path | None, model: Model) -> Certificates | None:
     return Certificates(Path(folder), Path(model))
 
 
-def _hints(given: Any, images: Images) -> Hints:
+def _hints(given: Any, images: Images, region: Spec | None) -> Hints:
+    where = "counterexamples"
     if not isinstance(given, Mapping):
-        return Hints.of(as_array(given, "counterexamples"), None, images, "counterexamples")
+        return Hints.of(as_array(given, where), None, images, where, region)
     if not given:
-        return Hints.of(np.zeros((0, *images.images.shape[1:])), np.zeros(0, int), images, "counterexamples")
-    points = [as_array(point, "counterexamples") for point in given.values()]
+        return Hints(np.zeros((0, *images.images.shape[1:])), np.zeros(0, int))
+    points = [as_array(point, where) for point in given.values()]
     if len({p.shape for p in points}) > 1:
         raise InputError("counterexamples have several shapes; give all of them in the shape of the items")
-    return Hints.of(np.stack(points), np.array(list(given)), images, "counterexamples")
+    return Hints.of(np.stack(points), np.array(list(given)), images, where, region)
 
 
 def _warn(line: str) -> None:

@@ -71,11 +71,13 @@ class Bounder:
     """Bounds questions over boxes inside the regions of `instance`: one, or several that are `alike`.
 
     Boxes are given by their faces in the inputs that vary, `(boxes, varied)`; `varied` are the flat indices of those.
-    An input whose faces have no number between them is part of the error: decimals are enclosed so. Boxes have at most
-    `symbols`, beside those of the inputs.
+    An input whose faces have no number between them is part of the error: decimals are enclosed so; and all but the
+    first `free` ones, if that is given. Boxes have at most `symbols`, beside those of the inputs.
     """
 
-    def __init__(self, instance: Instance, queries: Queries, symbols: float = torch.inf) -> None:
+    def __init__(
+        self, instance: Instance, queries: Queries, symbols: float = torch.inf, free: int | None = None
+    ) -> None:
         self._most = symbols
         self._instance, queries = instance, queries if alike(queries) else queries.distinct()[0]
         self._network, region = instance.network, instance.region
@@ -90,7 +92,7 @@ class Bounder:
             self._offsets = queries.offsets.new_zeros(1, queries.clauses)
             self._table = _members_of(self._clause, queries.clauses)
         self._faces = region.lower.flatten(1), region.upper.flatten(1)
-        self.varied = varied(region)
+        self.varied = varied(region) if free is None else torch.arange(free, device=region.lower.device)
         self._absolute = [absolutes(n.op) for n in self._network.nodes]
         self._last_use = {j: i for i, node in enumerate(self._network.nodes) for j in node.inputs}
         self._row = 8 * max(prod(node.shape) for node in self._network.nodes)
@@ -121,9 +123,10 @@ class Bounder:
             rows = self._members * (weights / UNIT).unsqueeze(1)
         found = self._margins(form, shares, rows, offsets, weights)
         rows, offsets = (t.expand(len(boxes), *t.shape[1:]) for t in (rows, offsets))
-        asked = outputs(self._network, rows, offsets)
-        backward = lower_bound(self._network, boxes, asked, witness, bounds)
-        found.value = torch.maximum(found.value, backward)
+        if not bool((found.value > 0).all()):
+            asked = outputs(self._network, rows, offsets)
+            backward = lower_bound(self._network, boxes, asked, witness, bounds)
+            found.value = torch.maximum(found.value, backward)
         if products and not bool((found.value > 0).all()):
             self._second_order(found, form, shares, products, (rows, offsets))
         return found

@@ -178,11 +178,9 @@ class Evaluator:
         leaves.at = self.sites.points(leaves)
 
     def _widest(self, leaves: Leaves, among: Tensor) -> Tensor:
-        every, splits = [s.worth() for _, s in self.sites.splittable()], self.sites.splits(leaves)
-        worth = (torch.cat([leaves.value[:0], *every]) * among).repeat(len(leaves), 1)
-        for i, site in self.sites.splittable():
-            again = site.worth_again(splits[i], len(leaves))
-            worth[splits[i].row, splits[i].neuron] = again * among[splits[i].neuron]
+        count, splits = len(leaves), self.sites.splits(leaves)
+        every = [s.worth(splits[i], count) for i, s in self.sites.splittable()]
+        worth = torch.cat([leaves.value.new_zeros(count, 0), *every], 1) * among
         worth[self._is_deep(leaves)] = 0
         largest, place = torch.cat([worth.new_zeros(len(leaves), 1), worth], 1).max(1)
         return torch.where(largest > 0, place - 1, -1)
@@ -193,7 +191,7 @@ class Evaluator:
         cut = LayerBounds(bounds.lower, bounds.upper, bounds.magnitude)
         splits = self.sites.splits(leaf)
         for i, site in self.sites.splittable():
-            own = site.pieces(splits[i]).over(cut.relax(network, i), 1)
+            own = site.cut(cut.relax(network, i), splits[i])
             cut.tighten(network.nodes[i].inputs[0], own.lower, own.upper, None)
         for i, _, narrowed in self.sites.own_intervals(leaf):
             shared, source = self.bounds.relaxations[i].triangle(), network.nodes[i].inputs[0]
@@ -201,6 +199,8 @@ class Evaluator:
             cut.tighten(source, narrowed.over(shared).lower, narrowed.over(shared).upper, None)
         for i in self.nodes:
             cut.relax(network, i)
+        for i, site in self.sites.splittable():
+            cut.relaxations[i] = site.cut(cut.relaxations[i], splits[i])
         return cut
 
     def _choose(self, leaves: Leaves, witness: Witness, trace: Trace) -> None:

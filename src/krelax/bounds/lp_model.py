@@ -189,7 +189,7 @@ def build(
     for i in needed(network, last):
         operand = network.nodes[i].inputs[0]
         lower, upper = (side[operand][image, None].cpu() for side in (bounds.lower, bounds.upper))
-        _activation(model, i, network.activation(i).relax(lower, upper), inactive)
+        _activation(model, i, bounds.relaxations[i].over(lower, upper), inactive)
     return model
 
 

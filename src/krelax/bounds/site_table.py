@@ -12,16 +12,18 @@ from krelax.activations import Relaxation
 from krelax.bounds.groups import Groups
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.sites import Anywhere, Kinked, Site, Splits, Splittable, Unsplit, alone
+from krelax.bounds.sites import Anywhere, Kinked, Site, Splits, Splittable, Unsplit, Windows, alone
 from krelax.bounds.split import Narrowed
 from krelax.bounds.steps import Witness
 
 
 def _site(relaxation: Relaxation, groups: Sequence[Groups], first: int) -> Site:
-    """What an activation can be: split at a kink, split anywhere, or not at all."""
-    triangle = relaxation.triangle()
+    """What an activation can be: split at a kink, compared in windows, split anywhere, or not at all."""
+    triangle, window = relaxation.triangle(), relaxation.window()
     if triangle is not None:
         return Kinked(triangle, groups, first)
+    if window is not None:
+        return Windows(window, first)
     return Unsplit(relaxation) if relaxation.splits() is None else Anywhere(relaxation, first)
 
 
@@ -76,9 +78,9 @@ class Sites:
 
     def points(self, leaves: Leaves) -> Tensor:
         """Where leaves split their next neurons, `(leaves,)`, if nothing is known of coefficients."""
-        found, curved = torch.zeros_like(leaves.at), [(i, s) for i, s in self.splittable() if isinstance(s, Anywhere)]
-        splits = self.splits(leaves) if curved else {}
-        for i, site in curved:
+        found, asked = torch.zeros_like(leaves.at), [(i, s) for i, s in self.splittable() if not isinstance(s, Kinked)]
+        splits = self.splits(leaves) if asked else {}
+        for i, site in asked:
             rows = ((leaves.branch >= site.first) & (leaves.branch < site.first + site.count)).nonzero()[:, 0]
             found[rows] = site.points(leaves.branch[rows], rows, splits[i], len(leaves))
         return found

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from krelax.activations import Relaxation, Rule
+from krelax.activations.maximum import Maximum
 from krelax.activations.triangle import Triangle
+from krelax.bounds.compared import Compared, Comparisons
 from krelax.bounds.curved import Curved, Pieces, worth_at, worth_splitting
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
@@ -93,18 +95,28 @@ class Splittable(Site):
         """Number of neurons."""
         return self.relaxation.lower[0].numel()
 
-    def worth(self) -> Tensor:
-        """What splitting neurons may be worth, `(neurons,)`, in leaves in which they are not split."""
+    def worth(self, splits: Splits, leaves: int) -> Tensor:
+        """What splitting neurons next may be worth in so many leaves, `(leaves, neurons)`."""
         found = worth_splitting(self.relaxation)
-        return (found.lower + found.upper).flatten()
+        worth = (found.lower + found.upper).flatten(1).repeat(leaves, 1)
+        worth[splits.row, splits.neuron - self.first] = self.worth_again(splits, leaves)
+        return worth
 
     def worth_again(self, splits: Splits, leaves: int) -> Tensor:
-        """The same of the neurons that are split, `(splits,)`, in so many leaves."""
+        """The same of the neurons that are split, `(splits,)`."""
         return torch.zeros_like(splits.point)
 
     def pieces(self, splits: Splits) -> Pieces:
         """The splits of some leaves, by the entries of the activation."""
         return Pieces(splits.row * self.count + splits.neuron - self.first, splits.point, splits.side)
+
+    def cut(self, relaxation: Relaxation, splits: Splits) -> Relaxation:
+        """What a relaxation becomes in one leaf."""
+        return self.pieces(splits).over(relaxation, 1)
+
+    def points(self, neuron: Tensor, row: Tensor, splits: Splits, leaves: int) -> Tensor:
+        """Where some of so many leaves, `row`, best split one of their neurons, `(m,)` each."""
+        return torch.zeros_like(neuron, dtype=self.relaxation.lower.dtype)
 
 
 class Kinked(Splittable):
@@ -245,10 +257,57 @@ class Anywhere(Splittable):
         return found.lower + found.upper
 
 
-def alone(step: Step) -> Split | Curved:
-    """The part of a step that is about single neurons."""
+class Windows(Splittable):
+    """Windows whose members are compared, of which nothing is optimised but multipliers. A split of the member i at the
+    point j has z_i >= z_j on one side, and z_i <= z_j on the other."""
+
+    relaxation: Maximum
+    tensors = 0
+
+    def __init__(self, relaxation: Maximum, first: int) -> None:
+        self.relaxation, self.first, self.size = relaxation, first, relaxation.lower.shape[-1]
+
+    def roots(self, leaves: int) -> list[Tensor]:
+        return []
+
+    def step(self, rows: Sequence[Tensor], splits: Splits, leaves: int) -> Compared:
+        return Compared(self.relaxation, self._comparisons(splits), splits.multiplier, leaves)
+
+    def _comparisons(self, splits: Splits) -> Comparisons:
+        entry, base = splits.neuron - self.first, splits.row * self.count
+        rival = entry - entry % self.size + splits.point.long()
+        up = splits.side > 0
+        winner, loser = torch.where(up, entry, rival), torch.where(up, rival, entry)
+        return Comparisons(splits.row, base + winner, base + loser, splits.column, self.size)
+
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        pass
+
+    def choices(self, rows: Sequence[Tensor], splits: Splits, leaves: int, proving: Relaxation) -> Choices:
+        relaxation = proving.window()
+        assert relaxation is not None
+        return Compared(relaxation, self._comparisons(splits), splits.multiplier, leaves).choices(0, None)
+
+    def worth(self, splits: Splits, leaves: int) -> Tensor:
+        return self.step((), splits, leaves).worth().expand(leaves, -1)
+
+    def cut(self, relaxation: Relaxation, splits: Splits) -> Relaxation:
+        window, comparisons = relaxation.window(), self._comparisons(splits)
+        assert window is not None
+        if not len(comparisons):
+            return relaxation
+        among = torch.ones_like(window.lower, dtype=torch.bool)
+        among.view(-1, self.size)[comparisons.windows] = comparisons.among
+        return window.among(among)
+
+    def points(self, neuron: Tensor, row: Tensor, splits: Splits, leaves: int) -> Tensor:
+        return self.step((), splits, leaves).rivals(neuron - self.first, row).to(self.relaxation.lower.dtype)
+
+
+def alone(step: Step) -> Split | Curved | Compared:
+    """The part of a step that is about single neurons, or windows."""
     single = step.alone if isinstance(step, Grouped) else step
-    assert isinstance(single, Split | Curved)
+    assert isinstance(single, Split | Curved | Compared)
     return single
 
 

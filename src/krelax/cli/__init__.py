@@ -46,6 +46,10 @@ _COMMANDS = {
 }
 
 
+# The variable by which click's scripts for shells ask.
+_COMPLETE = "_KRELAX_COMPLETE"
+
+
 class _Lazy(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -91,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Without `arguments` this is the program itself: those of the process are taken, and it ends on SIGTERM as on Ctrl-C.
     """
     if arguments is None:
+        _complete_for_a_shell()
         _as_a_program()
     try:
         began = _BEGAN if arguments is None else time.perf_counter()
@@ -118,6 +123,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if arguments is None:
         _leave_compilers(code)
     sys.exit(code)
+
+
+def _complete_for_a_shell() -> None:
+    """End with what a shell asks for: its script, or how a line may go on. docs/install.md says how it gets to ask."""
+    asked = os.environ.get(_COMPLETE)
+    if asked:
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(cli, {}, "krelax", _COMPLETE, asked))
 
 
 def _leave_compilers(code: int) -> None:
@@ -172,6 +186,8 @@ def _internal(error: Exception) -> NoReturn:
         _fail(f"stdout cannot be written to ({error.strerror})", BAD_INPUT)
     if isinstance(error, OSError) and isinstance(error.filename, str):  # a path that was given, and no bug
         _fail(f"{error.filename}: {error.strerror}; give another path", BAD_INPUT)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "krelax":
+        _fail(f"needs {error.name}, which is not installed; install krelax with what it depends on", BAD_INPUT)
     if shows_tracebacks():
         raise error
     what = "not enough memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"

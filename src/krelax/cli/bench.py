@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from krelax.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from krelax.run.bench import Result
+    from krelax.run.bench import Instance, Result
     from krelax.run.certificates import Semantics
     from krelax.run.cluster import Cluster
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @device_option
 @deterministic_option
 @cluster_option
+@click.option("--junit", type=FILE, metavar="FILE", help="Write the results as JUnit XML to FILE, too, in the end.")
 def bench(
     instances: Path,
     timeout: float | None,
@@ -52,6 +54,7 @@ def bench(
     device: str,
     deterministic: bool,
     cluster: str | None,
+    junit: Path | None,
 ) -> int:
     """Verify every line of INSTANCES (columns onnx, vnnlib, timeout_s, expected).
 
@@ -64,23 +67,31 @@ def bench(
     from krelax.run.verify import VerifyOptions
 
     check_journal(jsonl, resume, overwrite)
+    if junit is not None:
+        _check_junit(junit, jsonl, instances)
     listed = read_instances(instances, timeout)
     settings = {"instances": digest(instances), "timeout": timeout, "method": method, "device": device}
     settings |= kept(certificates, check, semantics) | ({"deterministic": True} if deterministic else {})
     if jsonl is not None:
-        settings["files"] = digest_of_all([i.onnx for i in listed], [i.vnnlib for i in listed])
+        settings["files"] = digest_of_all([p for i in listed for p in i.files.values()], [i.vnnlib for i in listed])
     counts: Counter[str] = Counter()
     seconds = 0.0
-    with open_journal(jsonl, settings, resume, FIELDS, overwrite) as journal, on_cluster(cluster) as workers:
+    with (
+        _reporting(junit, instances, listed) as note,
+        open_journal(jsonl, settings, resume, FIELDS, overwrite) as journal,
+        on_cluster(cluster) as workers,
+    ):
         for index, record in journal.done.items():
             if index not in range(len(listed)):
                 raise InputError(f"{jsonl}: has a result of instance {index} of {len(listed)}; give another file")
             counts.update(_counted(record))
+            note(record)
         remaining = [i for i in listed if i.index not in journal.done]
         options = VerifyOptions(method, None, device, deterministic=deterministic)
         for result in _spread(workers)(remaining, options, certificates, check, semantics):
             record = result.record()
             journal.write(record)
+            note(record)
             counts.update(_counted(record))
             seconds += result.seconds
             click.echo(_line(result, len(listed)))
@@ -91,6 +102,40 @@ def bench(
     if counts["disagree"]:
         return DISAGREEMENT
     return SOME_FAILED if counts["error"] else DONE
+
+
+@contextmanager
+def _reporting(
+    output: Path | None, name: Path, listed: Sequence[Instance]
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Write JUnit XML about the results that are handed to what this yields, also if the run is interrupted."""
+    records: dict[int, Mapping[str, Any]] = {}
+
+    def note(record: Mapping[str, Any]) -> None:
+        records[record["index"]] = record
+
+    try:
+        yield note
+    finally:
+        if output is not None and records:
+            from krelax.report.junit import junit
+            from krelax.report.writing import write_text
+
+            missing = [(i.onnx.name, i.vnnlib.name) for i in listed if i.index not in records]
+            write_text(output, junit(name.name, records.values(), missing))
+
+
+def _check_junit(path: Path, *others: Path | None) -> None:
+    """Raises InputError where a file of results cannot be written, or would replace something that is none."""
+    from krelax.errors import InputError
+    from krelax.report.junit import is_junit
+
+    if path.absolute() in {other.absolute() for other in others if other is not None}:
+        raise InputError(f"{path}: is the list or the --jsonl file, too; give another file for --junit")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: cannot be written; give a file in a folder that exists for --junit")
+    if path.exists() and not is_junit(path):
+        raise InputError(f"{path}: exists and is not JUnit XML; give another file for --junit")
 
 
 def _spread(workers: Cluster | None) -> Callable[..., Iterator[Result]]:
@@ -123,7 +168,7 @@ def _line(result: Result, total: int) -> str:
     """One row of the live table; an exclamation mark in front of a contradiction."""
     instance = result.instance
     mark = "!" if result.disagrees else " "
-    where = f"{instance.onnx.stem}  {instance.vnnlib.name.split('.vnnlib')[0]}"
+    where = f"{instance.shown.removesuffix('.onnx')}  {instance.vnnlib.name.split('.vnnlib')[0]}"
     count = f"{instance.index + 1:>4}/{total}"
     return (
         f"{mark}{count}  {result.answer:<9}  expected {instance.expected:<6}{result.seconds:8.2f} s  {where}"

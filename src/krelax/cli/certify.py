@@ -113,7 +113,10 @@ def _radii(path: Path) -> tuple[Fraction, ...]:
     from krelax.errors import InputError
     from krelax.problem.tables import Table
 
-    table = Table.read(path)
+    try:
+        table = Table.read(path)
+    except InputError as error:
+        raise InputError(f"{error}; give a CSV file with a radius for each input") from error
     begin = int(len(table.rows) > 1 and all(exactly(cell) is None for cell in table.rows[0]))
     found: list[Fraction] = []
     for number in range(begin, len(table.rows)):
@@ -181,9 +184,10 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     keeper = None if folder is None else Certificates(folder, model, check, semantics, output)
     warn_of_obstacle(keeper)
     header = {"krelax": __version__, **identity(asked, settings)}
+    points = None if hints is None else read_hints(hints, data, asked.region)
     certifying = partial(certify_images, network, data, indices, asked, journal=journal, resume=resume,
-                         overwrite=overwrite, settings=settings, certificates=keeper,
-                         hints=None if hints is None else read_hints(hints, data), say=_ignored)  # fmt: skip
+                         overwrite=overwrite, settings=settings, certificates=keeper, hints=points,
+                         say=_ignored)  # fmt: skip
     spread = Spread(address, model, output)
     with reporting(report, model, images, header, indices, journal, folder, about.files) as note:
         summary = _with_progress(len(indices), note, partial(certifying, decide_images=spread))

@@ -6,7 +6,7 @@ The network's output are products of its inputs and of the models' values, each 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.compose import dense, reshape
 from krelax.network.constants import Constant
+from krelax.network.difference import alike, subtract
 from krelax.network.graph import Builder, Element, Network, as_element
+from krelax.network.linear import Add
 from krelax.network.onnx import check_shapes, declared_input, inlined, read_nodes, version_and_constants
 from krelax.network.onnx_file import read_model
 from krelax.network.onnx_outputs import needed
@@ -131,16 +133,48 @@ def joint(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]
 
     Sound: yes, as `krelax.network.onnx.load_onnx`.
     """
-    builder = Builder((max(places) + 1,))
-    values: list[Given] = []
-    nodes: list[int] = []
+    builder, values, nodes = Builder((max(places) + 1,)), list[Given](), list[int]()
     for part in parts:
-        known = _read(builder, part, places)
-        for name in part.values:
-            node = _value(builder, name, known, part.model.path)
-            kind = known.constants[name].kind if name in known.constants else known.kinds[name]
-            values.append(Given(name, builder.shape(node), kind))
-            nodes.append(reshape(builder, node, (prod(builder.shape(node)),)))
+        for given, node in _values(builder, part, places):
+            values.append(given)
+            nodes.append(reshape(builder, node, (prod(given.shape),)))
+    return _finished(builder, parts, places, terms, nodes), values
+
+
+def apart(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]) -> Network | None:
+    """As `joint`, of two models of one structure: the values of the first are those of the second, and what they are
+    more (`krelax.network.difference`). So of the difference of two values nothing else is bounded. None for others.
+    """
+    if len(parts) != 2:
+        return None
+    one, other = (_alone(part, places) for part in parts)
+    if not alike(one, other):
+        return None
+    builder = Builder((max(places) + 1,))
+    more, second = subtract(builder, one, other, (0, 0))
+    return _finished(builder, parts, places, terms, [builder.add(Add((1, 1)), second, more), second])
+
+
+def _alone(part: Part, places: Sequence[int]) -> Network:
+    """The network of the values of one model, in a row."""
+    builder = Builder((max(places) + 1,))
+    nodes = [reshape(builder, node, (prod(given.shape),)) for given, node in _values(builder, part, places)]
+    return fuse(builder.build(nodes[0] if len(nodes) == 1 else builder.add(Concat(0), *nodes)))
+
+
+def _values(builder: Builder, part: Part, places: Sequence[int]) -> Iterator[tuple[Given, int]]:
+    """Append the nodes of a model; what its values are, and their nodes."""
+    known = _read(builder, part, places)
+    for name in part.values:
+        node = _value(builder, name, known, part.model.path)
+        kind = known.constants[name].kind if name in known.constants else known.kinds[name]
+        yield Given(name, builder.shape(node), kind), node
+
+
+def _finished(
+    builder: Builder, parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors], nodes: Sequence[int]
+) -> Network:
+    """The network of all terms over the inputs and nodes with all values, in order."""
     codes = sorted({code for term in terms for code in term})
     index = [code // 2 + builder.shape(0)[0] if code % 2 else places[code // 2] for code in codes]
     everything = builder.add(Concat(0), 0, *nodes)
@@ -151,7 +185,7 @@ def joint(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]
     check_shapes(network)
     result = replace(fuse(network), **_replay(parts, places))
     _check(builder.build(everything), result, builder.shape(0)[0])
-    return result, values
+    return result
 
 
 def _read(builder: Builder, part: Part, places: Sequence[int]) -> Known:

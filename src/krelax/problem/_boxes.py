@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -128,28 +129,26 @@ def _by_cut(below: Floats, above: Floats, none: float) -> Floats:
 
 
 def _ranked(limits: Sequence[Limit]) -> tuple[NDArray[np.int32], list[Limit]]:
-    """The rank of each limit among the distinct ones, and the distinct ones in increasing order."""
-    distinct = dict.fromkeys(limits, 0)
-    ordered: list[Limit] = []
-    for limit in _sorted(list(distinct)):
-        if not ordered or _differ(ordered[-1], limit):
-            ordered.append(limit)
-        distinct[limit] = len(ordered) - 1
-    return np.array([distinct[limit] for limit in limits], dtype=np.int32), ordered
+    """The rank of each limit among the distinct ones, and the distinct ones in increasing order.
 
-
-def _sorted(limits: list[Limit]) -> list[Limit]:
-    """The limits in increasing order: the nearest floats nearly always decide, and slow fractions the rest."""
-    limits.sort(key=lambda limit: (limit.near, limit.side))
-    result: list[Limit] = []
-    begin = 0
-    for end in range(1, len(limits) + 1):
-        if end == len(limits) or limits[end][:2] != limits[begin][:2]:
-            same = limits[begin:end]
-            result += sorted(same, key=lambda limit: limit.value) if len(same) > 1 and same[0].side else same
-            begin = end
-    return result
-
-
-def _differ(left: Limit, right: Limit) -> bool:
-    return left[:2] != right[:2] or (left.side != 0 and left.value != right.value)
+    The nearest floats, and on which side of them limits lie, nearly always decide; slow fractions do for the rest.
+    """
+    near = np.array([limit.near for limit in limits], dtype=np.float64)
+    side = np.array([limit.side for limit in limits], dtype=np.int8)
+    order = np.lexsort((side, near))
+    begins = np.ones(len(limits), dtype=bool)
+    begins[1:] = (near[order[1:]] != near[order[:-1]]) | (side[order[1:]] != side[order[:-1]])
+    firsts = np.flatnonzero(begins)
+    lengths = np.diff(firsts, append=len(limits))
+    unclear = (lengths > 1) & (side[order[firsts]] != 0)
+    for first, length in zip(firsts[unclear].tolist(), lengths[unclear].tolist(), strict=True):
+        same = order[first : first + length].tolist()
+        values = {limits[i].exact: limits[i].value for i in same}
+        if len(values) > 1:
+            same.sort(key=lambda i: values[limits[i].exact])
+            order[first : first + length] = same
+            ordered = [values[limits[i].exact] for i in same]
+            begins[first + 1 : first + length] = [a != b for a, b in pairwise(ordered)]
+    ranks = np.empty(len(limits), dtype=np.int32)
+    ranks[order] = np.cumsum(begins) - 1
+    return ranks, [limits[i] for i in order[begins].tolist()]

@@ -29,6 +29,14 @@ _TENSOR_TYPES = {
     "double": "float64",
     "float64": "float64",
 }
+_TYPES_KNOWN = "use real, float32 or float64"
+# What to do about types in which networks round, or count, otherwise than krelax reads them.
+_REMEDIES = {
+    ("float16", "bfloat16"): "convert the network to float32, which changes none of its constants, and write float32",
+    ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "int", "bool"): (
+        "export the network with a floating-point tensor there, and write float32"
+    ),
+}
 _KINDS = {"declare-input": Kind.INPUT, "declare-hidden": Kind.HIDDEN, "declare-output": Kind.OUTPUT}
 _RELATIONS = ("equal-to", "isomorphic-to")
 
@@ -62,6 +70,8 @@ class Declarations:
     elements: dict[bool, str | None] = field(default_factory=dict)  # types of scalars, by is_output
     networks: list[Declared] = field(default_factory=list)
     variables: dict[str, Variable] = field(default_factory=dict)
+    # Places that were asked for, by the words; names are declared once, so they stay what they are.
+    known: dict[str, Place] = field(default_factory=dict)
 
     def declare_scalar(self, keyword: str, operands: Sequence[Form], where: Form) -> None:
         """Process the operands of ``(declare-const X_0 Real)`` or ``(declare-fun X_0 () Real)``."""
@@ -138,12 +148,19 @@ class Declarations:
 
     def place(self, word: str, where: Form) -> Place | None:
         """The variable that ``word`` denotes, None if it denotes none."""
+        if word in self.known:
+            return self.known[word]
         if word in self.scalars:
-            return self.scalars[word]
-        match = _SUBSCRIPTED.fullmatch(word)
-        name, subscript = (match[1], match[2]) if match else (word, "")
-        variable = self.variables.get(name)
-        return None if variable is None else _place(variable, _naturals(subscript, where), where)
+            found = self.scalars[word]
+        else:
+            match = _SUBSCRIPTED.fullmatch(word)
+            name, subscript = (match[1], match[2]) if match else (word, "")
+            variable = self.variables.get(name)
+            if variable is None:
+                return None
+            found = _place(variable, _naturals(subscript, where), where)
+        self.known[word] = found
+        return found
 
     def declared(self) -> tuple[Declared, ...]:
         """The networks; raises Fault if there is none, or scalars are not declared whole."""
@@ -186,8 +203,8 @@ def _variable(statement: Form, where: Form) -> Variable:
         ending = ' "NODE"' if is_hidden else ""
         raise Fault(f"a tensor must be declared as ({keyword} NAME float32 [SHAPE]{ending})", where)
     if match[1] not in _TENSOR_TYPES:
-        message = f"element type {match[1]} is not supported; use real, float32 or float64"
-        raise Fault(message, where, UnsupportedError)
+        remedy = next((text for types, text in _REMEDIES.items() if match[1] in types), _TYPES_KNOWN)
+        raise Fault(f"element type {match[1]} is not supported; {remedy}", where, UnsupportedError)
     shape, label = _naturals(match[2], where), named[0][1:-1] if named else None
     size = math.prod(shape)
     if not 1 <= size <= _MAX_ELEMENTS:

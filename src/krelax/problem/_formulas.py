@@ -34,6 +34,7 @@ _OPPOSITES = {"<=": ">", "<": ">=", ">=": "<", ">": "<=", "=": "!=", "==": "!=",
 # Conjunctions of no more comparisons are left as they are.
 _FEW = 16
 _SIGNS = {1: Fraction(1), -1: Fraction(-1)}
+_ZERO = Fraction(0)
 Direction = tuple[tuple[int, Fraction], ...]
 _CONSTANTS = {"true": True, "false": False}
 _REFUSED = {"=>", "xor", "ite", "let", "!"}
@@ -51,7 +52,7 @@ class Formulas:
         self._check = check
         self._terms = Terms(declarations.place, check)
         # The innermost comparisons by their text, which large files repeat, and whether they are negated.
-        self._values: tuple[dict[Form, Disjunction], dict[Form, Disjunction]] = ({}, {})
+        self._values: tuple[dict[Form, Disjunction | None], dict[Form, Disjunction | None]] = ({}, {})
         # Those that are known to be true, or false, where a formula is read.
         self._known: dict[Form, bool] = {}
         self._count = 0
@@ -109,6 +110,8 @@ class Formulas:
     def _take(self, form: Form, negated: bool, around: _Open) -> None:
         """Evaluate a list: what is of the same kind as the one around is a part of that."""
         value = self._values[negated].get(form)
+        if value is None and isinstance(form, str):
+            value = self._values[negated][form] = self._usual(form, negated)
         if value is None:
             keyword, operands = head(form)
             if keyword == "not":
@@ -130,6 +133,26 @@ class Formulas:
         if isinstance(form, str):
             around.known.append(form)
             self._known[form] = around.is_and is not negated
+
+    def _usual(self, form: str, negated: bool) -> Disjunction | None:
+        """The value of a comparison as nearly all of a large file are written: of a variable that is known with a
+        number, or of two values of networks, with single spaces between; None for others.
+
+        No such part has a character by which lists are taken apart, so these are its words.
+        """
+        operator, _, sides = form[1:-1].partition(" ")
+        left, _, right = sides.partition(" ")
+        place, other = self._declarations.known.get(left), self._declarations.known.get(right)
+        if place is None or operator not in _COMPARISONS:
+            return None
+        alternatives = _COMPARISONS[_OPPOSITES[operator] if negated else operator]
+        if other is None:
+            if not is_number(right, form):
+                return None
+            return [[self._limited(place, right, sign, strict) for sign, strict in all_] for all_ in alternatives]
+        if not (place.is_output and other.is_output) or place == other:
+            return None
+        return [[self._compared(place, other, sign, strict) for sign, strict in all_] for all_ in alternatives]
 
     def _word(self, word: str, where: Form, negated: bool) -> Disjunction:
         if word not in _CONSTANTS:
@@ -169,6 +192,12 @@ class Formulas:
             return self._bound(place.element, sign > 0, Limit.of(limit), strict)
         value = exact(limit)
         self.halfspaces.append(Halfspace({place.element: _SIGNS[sign]}, -value if sign > 0 else value, strict))
+        return -len(self.halfspaces)
+
+    def _compared(self, place: Place, other: Place, sign: int, strict: bool) -> int:
+        """The literal that says that ``sign`` times a value of a network is at most that of another one, or less."""
+        factors = {place.element: _SIGNS[sign], other.element: _SIGNS[-sign]}
+        self.halfspaces.append(Halfspace(factors, _ZERO, strict))
         return -len(self.halfspaces)
 
     def _bound(self, variable: int, is_upper: bool, limit: Limit, strict: bool) -> int:

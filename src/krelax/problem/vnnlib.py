@@ -17,9 +17,11 @@ Whatever is not understood is refused: nothing in a file is skipped but comments
 
 from __future__ import annotations
 
+import gc
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -61,14 +63,27 @@ def read_vnnlib(path: str | Path, check: Check = _no_limit) -> Specification:
 
     Reference: VNN-LIB, https://www.vnnlib.org.
     """
-    source = Source(Path(path), check)
-    document = _Document(check)
+    with _uncollected():
+        source = Source(Path(path), check)
+        document = _Document(check)
+        try:
+            for command in source.commands():
+                document.execute(command)
+            return document.specification()
+        except Fault as fault:
+            raise source.error(fault) from None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for cyclic garbage: there is none, and each look visits all the lists of a large file."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        for command in source.commands():
-            document.execute(command)
-        return document.specification()
-    except Fault as fault:
-        raise source.error(fault) from None
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Document:

@@ -31,14 +31,15 @@ class Cuts:
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _lock=Lock())
 
-    def tree(self, region: int) -> Cuts:
-        """The tree of one of several regions, without weights."""
-        result, waiting = Cuts(self._inputs), [(region, 0)]
+    def tree(self, region: int, inputs: Sequence[int] | None = None) -> Cuts:
+        """The tree of one of several regions, without weights; of other inputs, if they are given."""
+        names = {i: i for i in self._inputs} if inputs is None else dict(zip(self._inputs, inputs, strict=True))
+        result, waiting = Cuts(self._inputs if inputs is None else inputs), [(region, 0)]
         while waiting:
             mine, its = waiting.pop()
             if self.cut[mine] >= 0:
                 below, first = self.below[mine], len(result.cut)
-                result.cut[its], result.at[its], result.below[its] = self.cut[mine], self.at[mine], first
+                result.cut[its], result.at[its], result.below[its] = names[self.cut[mine]], self.at[mine], first
                 result.cut += [-1, -1]
                 result.at += [0.0, 0.0]
                 result.below += [-1, -1]

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from krelax.looks import BLUE, GREY, LOOKS, VERMILION
 from krelax.report import charts
 from krelax.report.axes import number
+from krelax.report.comparison import Comparison, comparison_section
 from krelax.report.html import Html, element, join
 from krelax.report.pictures import Shown
 from krelax.report.results import Point, Record, Results
@@ -29,7 +30,8 @@ MEANING = {
 class Subject:
     """What a page is about besides the results: the names of the two files, how many images the second has and how
     many were asked for (None if that is not known), pictures by index, links to certificates by index, the points of
-    other radii on `shared` images, and facts about the program that made it."""
+    other radii on `shared` images, how they compare with `before`, the results called so, and facts about the program
+    that made it."""
 
     model: str
     images: str
@@ -39,29 +41,49 @@ class Subject:
     links: Mapping[int, str] = field(default_factory=dict)
     points: Sequence[Point] = ()
     shared: int = 0
+    before: str = ""
+    compared: Comparison | None = None
     made: Mapping[str, str] = field(default_factory=dict)
 
 
 def page(results: Results, about: Subject) -> str:
     """The HTML of a report."""
+    return Template(file_text("page.html")).substitute(
+        _common(results, about),
+        script=file_text("page.js"),
+        compared=_compared(about, linked=True),
+        images=images_table(results, about.pictures, about.links),
+        notes=_notes(results, about),
+        made=_list(about.made),
+    )
+
+
+def summary(results: Results, about: Subject) -> str:
+    """The HTML of one sheet of paper: what a report says without its images."""
+    return Template(file_text("summary.html")).substitute(
+        _common(results, about), print=file_text("summary.css"), compared=_compared(about, linked=False)
+    )
+
+
+def _common(results: Results, about: Subject) -> dict[str, str]:
+    """The parts of both."""
     ball = f"{results.settings['norm']} ball of radius {results.settings['eps']:g}"
     if "region" in results.settings:
         ball = str(results.settings["region"]) + f", and {ball}" * bool(results.settings["eps"])
     seen = f"{len(results.records)} of the {about.count} images of {about.images}"
-    template = Template(file_text("page.html"))
-    return template.substitute(
-        title=join(f"{about.model} on {about.images}"),
-        style=Template(file_text("page.css")).substitute(COLOURS),
-        script=file_text("page.js"),
-        subject=join(f"{about.model} on {seen}, {ball}, method {results.settings['method']}"),
-        summary=_summary(results, about),
-        answers=_answers(results),
-        charts=_charts(results, about),
-        images=images_table(results, about.pictures, about.links),
-        notes=_notes(results, about),
-        settings=_list(_settings(results, about)),
-        made=_list(about.made),
-    )
+    return {
+        "title": join(f"{about.model} on {about.images}"),
+        "style": Template(file_text("page.css")).substitute(COLOURS),
+        "subject": join(f"{about.model} on {seen}, {ball}, method {results.settings['method']}"),
+        "summary": _summary(results, about),
+        "answers": _answers(results),
+        "charts": _charts(results, about),
+        "settings": _list(_settings(results, about)),
+    }
+
+
+def _compared(about: Subject, linked: bool) -> Html:
+    return join() if about.compared is None else comparison_section(about.compared, about.before, linked)
 
 
 def file_text(name: str) -> str:

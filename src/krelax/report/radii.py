@@ -7,12 +7,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from krelax.errors import InputError
 from krelax.report import charts
 from krelax.report.axes import number
 from krelax.report.html import Html, element, join
 from krelax.report.page import COLOURS, file_text
 from krelax.report.results import Point, Record
-from krelax.report.writing import check_output, write_text
+from krelax.report.writing import Run, check_digests, check_output, write_text
+from krelax.run.journal import digest_of_data, digest_of_network
 
 _MOST_POINTS = 60
 
@@ -59,6 +61,30 @@ def write_radii(output: Path, names: tuple[str, str], settings: Record, records:
         ),
     )
     write_text(output, page)
+
+
+def write_report(output: Path, model: Path, images: Path, run: Run, labels: Sequence[Path] = ()) -> None:
+    """As `write_radii`, of the journal of a run about the network and images of two files. Raises InputError if it is
+    not of `krelax radius`, or not about these files."""
+    name, header, records = run
+    check_digests(name, header, {"model": digest_of_network(model), "images": digest_of_data(images, labels)})
+    wrong = next((r["index"] for r in records if not _fine(r)), None)
+    if wrong is not None:
+        raise InputError(f"{name}: the result of image {wrong} is damaged; run `krelax radius` again")
+    if not (isinstance(header.get("method"), str) and isinstance(header.get("accuracy"), float)):
+        raise InputError(f"{name}: is not of a run of radii; give what `krelax radius --jsonl` wrote")
+    asked = {**header, "norm": header.get("region") or header.get("norm")}
+    write_radii(output, (model.name, images.name), asked, sorted(records, key=lambda r: int(r["index"])))
+
+
+def _fine(record: Record) -> bool:
+    """Whether a record of a journal can be shown."""
+    radii = [record.get(name, -1) for name in ("certified", "refuted")]
+    return (
+        isinstance(record.get("label"), int)
+        and isinstance(record.get("reason"), str)
+        and all(r is None or (isinstance(r, int | float) and 0 <= r < float("inf")) for r in radii)
+    )
 
 
 def _row(record: Record) -> Html:

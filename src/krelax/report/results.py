@@ -114,6 +114,8 @@ def _wrong_settings(settings: Record) -> str:
     clip = settings.get("clip")
     if clip is not None and not (isinstance(clip, list) and len(clip) == 2 and all(map(_finite, clip))):
         return "clip is no range"
+    if isinstance(settings.get("eps"), NUMBER) and not _finite(settings["eps"]):
+        return "eps is not finite"
     return next((f"{name} is missing" for name, kind in wants.items() if not isinstance(settings.get(name), kind)), "")
 
 
@@ -145,6 +147,8 @@ def _wrong_parts(record: Record, size: int) -> str:
     """The parts that only some records have."""
     certificate, found = record.get("certificate"), record.get("counterexample")
     if certificate is not None and not (isinstance(certificate, dict) and isinstance(certificate.get("file"), str)):
+        return "certificate"
+    if certificate is not None and not all(map(_finite, (v for v in certificate.values() if isinstance(v, NUMBER)))):
         return "certificate"
     if found is None:
         return ""

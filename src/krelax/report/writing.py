@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from importlib.metadata import version
@@ -18,9 +19,11 @@ from krelax._version import __version__
 from krelax.errors import InputError
 from krelax.problem.images import read_images
 from krelax.problem.scaling import Scaling
-from krelax.report.page import Subject, page
+from krelax.report.comparison import Comparison
+from krelax.report.page import Subject, page, summary
 from krelax.report.pictures import drawn
 from krelax.report.results import Record, Results, curve
+from krelax.report.spreadsheet import spreadsheet
 from krelax.run.files import replacing
 from krelax.run.journal import digest_of_data, digest_of_network
 
@@ -38,18 +41,36 @@ def write_report(
     asked: Sequence[int] | None = None,
     certificates: Path | None = None,
     labels: Sequence[Path] = (),
-) -> None:
+    before: Run | None = None,
+    sheet: Path | None = None,
+    table: Path | None = None,
+) -> Comparison | None:
     """Write the page of the first of the runs, which are about the network and images of two files, to `output`: of the
     images `asked` for, or of all that have results, with a curve if the other runs are at other radii.
 
     `certificates` is the folder of the first run's certificates, `labels` are files of labels, and of names of classes,
-    where they do not lie with the images. Raises InputError if the runs do not fit the files or
-    each other, or the page cannot be written.
+    where they do not lie with the images. `before` is a run about the same images, and maybe about another network,
+    with which the first is compared; that is returned. `sheet` is a file for one sheet of paper (HTML), `table` one for
+    comma-separated values. Raises InputError if the runs do not fit the files or each other, or a file cannot be
+    written.
     """
     check_output(output)
+    if sheet is not None:
+        check_output(sheet, "summary")
     data = read_images(images, labels[0] if labels else None, runs[0][1]).images
     hashes = {"model": digest_of_network(model), "images": digest_of_data(images, labels)}
-    _write(output, (model.name, images.name), data, runs, hashes, asked, certificates)
+    results = _results(data, [*runs, *([] if before is None else [before])])
+    earlier = None if before is None else results.pop()
+    about, first = _subject(output, (model.name, images.name), data, runs, results, hashes, asked, certificates)
+    if before is not None and earlier is not None:
+        names = (before[0], runs[0][0])
+        about = replace(about, before=Path(before[0]).name, compared=Comparison.of(names, earlier, first))
+    write_text(output, page(first, about))
+    if sheet is not None:
+        write_text(sheet, summary(first, about))
+    if table is not None:
+        write_text(table, spreadsheet(first, earlier))
+    return about.compared
 
 
 def write_page(
@@ -57,14 +78,20 @@ def write_page(
 ) -> None:
     """As `write_report`, of one run that is in memory, about a model and images called so. Raises InputError."""
     check_output(output)
-    _write(output, names, data, [("the results", header, records)], {}, None, None)
+    runs = [("the results", header, records)]
+    about, first = _subject(output, names, data, runs, _results(data, runs), {}, None, None)
+    write_text(output, page(first, about))
 
 
-def _write(
-    output: Path, names: tuple[str, str], data: NDArray[np.float32], runs: Sequence[Run], hashes: Mapping[str, str],
-    asked: Sequence[int] | None, certificates: Path | None,
-) -> None:  # fmt: skip
-    results = [Results.of(name, header, records, data[0].size, len(data)) for name, header, records in runs]
+def _results(data: NDArray[np.float32], runs: Sequence[Run]) -> list[Results]:
+    return [Results.of(name, header, records, data[0].size, len(data)) for name, header, records in runs]
+
+
+def _subject(
+    output: Path, names: tuple[str, str], data: NDArray[np.float32], runs: Sequence[Run], results: Sequence[Results],
+    hashes: Mapping[str, str], asked: Sequence[int] | None, certificates: Path | None,
+) -> tuple[Subject, Results]:  # fmt: skip
+    """What a page at `output` is about, and the results that it shows."""
     _check_together([name for name, *_ in runs], results, hashes)
     shared, points = curve(results)
     first = results[0] if asked is None else results[0].only(set(asked))
@@ -78,7 +105,7 @@ def _write(
         shared=shared,
         made=_versions(),
     )
-    write_text(output, page(first, about))
+    return about, first
 
 
 def _scaling(settings: Record) -> Scaling | None:
@@ -118,13 +145,18 @@ def _check_together(names: Sequence[str], runs: Sequence[Results], hashes: Mappi
     """InputError unless all runs are about these files and the same kind of perturbations."""
     first = runs[0].settings
     for name, run in zip(names, runs, strict=True):
-        for key, value in hashes.items():
-            if run.settings[key] != value:
-                what = "network" if key == "model" else key
-                raise InputError(f"{name}: is about another file (SHA-256 of the {what} differs); give that of the run")
+        check_digests(name, run.settings, hashes)
         for key in ("region", "norm", "clip", "semantics", "layout"):
             if run.settings.get(key, "real") != first.get(key, "real"):
                 raise InputError(f"{name}: {key} differs from {names[0]}; a curve needs runs that differ in eps only")
+
+
+def check_digests(name: str, settings: Record, hashes: Mapping[str, str]) -> None:
+    """InputError unless a run is about the files of these hashes."""
+    for key, value in hashes.items():
+        if settings.get(key) != value:
+            what = "network" if key == "model" else key
+            raise InputError(f"{name}: is about another file (SHA-256 of the {what} differs); give that of the run")
 
 
 def _links(records: Sequence[Record], folder: Path | None, output: Path) -> dict[int, str]:

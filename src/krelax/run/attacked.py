@@ -22,6 +22,7 @@ from krelax.search.attack import Attack, best, descend, starts
 from krelax.search.questions import Questions, about_surroundings
 from krelax.search.replay import replay
 from krelax.search.verdict import Counterexample
+from krelax.watch import now
 
 # The next attack is at such a part of the radius that is refuted: a smaller part while that succeeds.
 _PARTS = (Fraction(4, 5), Fraction(19, 20))
@@ -73,14 +74,16 @@ def attacked(
     certified: Sequence[Fraction | None],
     limits: tuple[Fraction, Fraction | None],
     options: Asked,
+    seconds: float | None = None,
 ) -> list[Refuted | None]:
     """The nearest counterexample that is found to the question about each image; `known` ones are where to begin.
 
     `around` has the regions of some images at radii; below those that are `certified`, and outside the `limits`,
-    nothing is looked for.
+    nothing is looked for. No attack begins after so many `seconds`, and none goes on for longer than one step.
     """
     least, largest = limits
-    search = _Search(with_axes(network), labels, around, list(known), options)
+    deadline = None if seconds is None else now() + seconds
+    search = _Search(with_axes(network), labels, around, list(known), options, deadline)
     with torch.no_grad(), one_core_each(torch.device(options.device)):
         search.look()
         guesses = search.guesses()
@@ -100,7 +103,7 @@ def attacked(
                 if wanted > low and (high is None or wanted <= high) and wanted < 10**6:
                     radii[i] = wanted
             active = list(radii)
-            if not active:
+            if not active or (deadline is not None and now() > deadline):
                 break
             hit = search.attack(radii, _LAST if all(level[i] for i in active) else _ATTACK)
             for i in active:
@@ -121,6 +124,7 @@ class _Search:
     around: Surrounding
     found: list[Refuted | None]
     options: Asked
+    deadline: float | None = None
 
     def look(self) -> None:
         """Replay the images themselves of which nothing is known, as the model is given them."""
@@ -174,7 +178,7 @@ class _Search:
         questions = about_surroundings(self.network, self.labels[part], around)
         questions = questions.shaped(self.network.input_shape)
         device = torch.device(self.options.device)
-        instance = Instance.of(self.network, questions.region.to(torch.float64, device))
+        instance = Instance.of(self.network, questions.region.to(torch.float64, device), deadline=self.deadline)
         queries = questions.queries.to(instance.fast_network.dtype, device)
         x = starts(instance, queries, effort)
         for j, i in enumerate(part):  # the nearest one so far, moved into the region, in the place of a random start

@@ -1,4 +1,7 @@
-"""Whole lists of instances: `onnx,vnnlib,timeout_s,expected`, one line each."""
+"""Whole lists of instances: `onnx,vnnlib,timeout_s,expected`, one line each.
+
+Where a question is about several networks, `onnx` is `NAME=FILE;NAME=FILE`.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,25 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Instance:
-    """A line of the list; `expected` is sat, unsat, or open where no answer is trusted."""
+    """A line of the list; `expected` is sat, unsat, or open where no answer is trusted. `named` are the files of the
+    networks that a question about several of them has, by their names; `onnx` is the first of these then."""
 
     index: int
     onnx: Path
     vnnlib: Path
     timeout: float
     expected: str
+    named: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def files(self) -> dict[str | None, Path]:
+        """The files of its networks, by the names that its question has for them."""
+        return dict(self.named) if self.named else {None: self.onnx}
+
+    @property
+    def shown(self) -> str:
+        """What its networks are called in results."""
+        return ";".join(f"{name}={path.name}" for name, path in self.named) or self.onnx.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +79,7 @@ class Result:
         """The result as a record of a journal."""
         record: dict[str, Any] = {
             "index": self.instance.index,
-            "onnx": self.instance.onnx.name,
+            "onnx": self.instance.shown,
             "vnnlib": self.instance.vnnlib.name,
             "expected": self.instance.expected,
             "answer": self.answer,
@@ -142,7 +157,19 @@ def _instance(
         raise InputError(
             f"{path}: line {number}: expected {line['expected']!r} is not sat, unsat, violated, holds or open"
         )
-    return Instance(index, _found(path.parent / onnx), _found(path.parent / vnnlib), timeout or seconds, expected)
+    named = _named(onnx, path.parent)
+    if len({name for name, _ in named}) < len(named):
+        raise InputError(f"{path}: line {number} has two networks of one name; write NAME=FILE;NAME=FILE")
+    first = named[0][1] if named else _found(path.parent / onnx)
+    return Instance(index, first, _found(path.parent / vnnlib), timeout or seconds, expected, named)
+
+
+def _named(text: str, folder: Path) -> tuple[tuple[str, Path], ...]:
+    """The networks in `NAME=FILE;NAME=FILE`; none in what is the name of one file."""
+    pairs = [part.strip().partition("=") for part in text.split(";")]
+    if not all(name.isidentifier() and file for name, _, file in pairs) or (folder / text).exists():
+        return ()
+    return tuple((name, _found(folder / file)) for name, _, file in pairs)
 
 
 def _found(path: Path) -> Path:
@@ -191,7 +218,7 @@ def verified(instance: Instance, load: Load, options: VerifyOptions, keeper: Cer
     cpu, written = cpu_seconds(), None
     try:
         limited = replace(options, timeout=instance.timeout)
-        _, outcome = verify_file(instance.vnnlib, {None: instance.onnx}, load, limited, keeper)
+        _, outcome = verify_file(instance.vnnlib, instance.files, load, limited, keeper)
         spent = cpu_seconds() - cpu
         if keeper is not None and outcome.reason != EMPTY:
             outcome, written = keeper.write(f"instance-{instance.index}.zip", outcome)

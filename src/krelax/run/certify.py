@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from krelax.errors import InputError, UnsupportedError, one_line
+from krelax.errors import InputError, one_line
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.layouts import Agreement
-from krelax.problem.regions import Spec
+from krelax.problem.regions import Spec, Transformed
 from krelax.problem.scaling import Scaling
 from krelax.run.certificates import Certificates
-from krelax.run.hints import Hints, replayed
+from krelax.run.hints import Hints, replayed, tried
 from krelax.run.journal import open_journal
-from krelax.run.regions import check_certificates, decide_image
+from krelax.run.regions import check_certificates, decide_image, refuted
 from krelax.search.around import Number
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images
@@ -129,8 +130,6 @@ def certify(
     if decide_images is decide_here:
         check_device(options.device)
     plan = Plan.of(options.method)
-    if options.region is not None and hints is not None:
-        raise UnsupportedError("hints are about balls; leave them out, or the region")
     if options.region is not None and certificates is not None:
         check_certificates(options.region)
     began = time.perf_counter()
@@ -193,11 +192,19 @@ def _refuted_by(
     say: Callable[[str], None],
 ) -> list[int]:  # fmt: skip
     """Keep the records of what hints refute; the images that are left."""
-    chosen = images.select(wanted)
-    questions = about_images(network, chosen, options.eps, options.norm, options.clip, options.scaling)
-    predicted = predictions(network, chosen, options.scaling)
-    done = set()
-    for i, found in replayed(network, questions, hints, wanted, options.scaling, say):
+    chosen, spec, scaling, done = images.select(wanted), options.region, options.scaling, set[int]()
+    predicted = predictions(network, chosen, scaling)
+    shape = chosen.images.shape[1:]
+    balls = None if spec else about_images(network, chosen, options.eps, options.norm, options.clip, scaling)
+
+    def ask(i: int, point: NDArray[np.float64]) -> Counterexample | str:
+        x = point if scaling is None or isinstance(spec, Transformed) else scaling.apply(point, shape)
+        if balls is not None:
+            return tried(network, balls, i, x)
+        assert spec is not None
+        return refuted(network, chosen.images[i], int(chosen.labels[i]), spec, options, x)
+
+    for i, found in replayed(hints, wanted, ask, say):
         outcome = Outcome(Verdict.VIOLATED, "given", counterexample=found)
         keep(record_of(wanted[i], int(chosen.labels[i]), int(predicted[i]), outcome))
         done.add(wanted[i])
@@ -238,10 +245,23 @@ def agreement(network: Network, scaling: Scaling | None = None) -> Agreement:
 
 def predictions(network: Network, images: Images, scaling: Scaling | None = None) -> NDArray[np.int64]:
     """Class of the largest score of every image."""
+    return np.concatenate([y.argmax(1).numpy() for y in _scores(network, images, scaling)])
+
+
+def margins(network: Network, images: Images, scaling: Scaling | None = None) -> NDArray[np.float64]:
+    """By how much the score of every image's label is larger than all others."""
+    scores = torch.cat(list(_scores(network, images, scaling)))
+    labels = torch.from_numpy(images.labels)[:, None]
+    others = scores.scatter(1, labels, -torch.inf).amax(1)
+    return (scores.gather(1, labels)[:, 0] - others).numpy()
+
+
+def _scores(network: Network, images: Images, scaling: Scaling | None) -> Iterator[Tensor]:
     given = images.images if scaling is None else scaling.nearest(images.images, images.images.shape[1:])
-    with torch.no_grad():
-        parts = torch.from_numpy(np.ascontiguousarray(given)).double().split(64)
-        return torch.cat([network(x).reshape(len(x), -1).argmax(1) for x in parts]).numpy()
+    for x in torch.from_numpy(np.ascontiguousarray(given)).double().split(64):
+        with torch.no_grad():
+            scores = network(x).reshape(len(x), -1)
+        yield scores
 
 
 def record_of(index: int, label: int, predicted: int, outcome: Outcome) -> dict[str, Any]:

@@ -114,19 +114,22 @@ def bench_on(
     semantics: Semantics = "real",
 ) -> Iterator[Result]:
     """As `krelax.run.bench.bench`, on the workers of a cluster, each instance a task, those with the longest limits
-    first. Results come in the order in which they are found."""
+    first. Results come in the order in which they are found. Questions about several networks are decided here."""
     Plan.of(options.method)
-    waiting, unread = deque(sorted(instances, key=lambda instance: -instance.timeout)), list[Instance]()
+    waiting, here = deque(sorted(instances, key=lambda instance: -instance.timeout)), list[Instance]()
     keepers = {i.index: Certificates(certificates, i.onnx, check, semantics) for i in instances if certificates}
 
     def take() -> Task | None:
         while waiting:
             instance = waiting.popleft()
+            if instance.named:
+                here.append(instance)
+                continue
             try:
                 arguments = (instance, instance.vnnlib.read_bytes(), options, Proving.of(keepers.get(instance.index)))
                 cluster.check_model(instance.onnx)
             except (InputError, OSError, ValueError):
-                unread.append(instance)
+                here.append(instance)
                 continue
             return Task(instance.onnx, verify_instance, arguments, instance)
         return None
@@ -140,4 +143,5 @@ def bench_on(
             path = keepers[task.about.index].keep(result.certificate.path.name, proof)
             result = replace(result, certificate=replace(result.certificate, path=path))
         yield replace(result, worker=answer.worker)
-    yield from bench(unread, options, certificates, check, semantics)  # which says what is wrong with them
+    # which says what is wrong with those that cannot be read
+    yield from bench(here, options, certificates, check, semantics)

@@ -7,14 +7,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
+
+from krelax.bounds.instance import Instance, OutOfTime, chunk_images
+from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
-from krelax.network.onnx_joint import Given, Model, Part, joint
+from krelax.network.onnx_joint import Given, Model, Part, apart, joint
 from krelax.problem.interface import Declared, Kind, Variable, check_tensor
 from krelax.problem.query import Case, Monomial, Specification, merged
+from krelax.search.processes import out_of_memory
+from krelax.search.questions import Questions
 
 Files = Mapping[str | None, Path]
+
+# Networks are compared by the first questions, so many of them, in such a part of the time.
+_MOST_COMPARED, _PART = 16, 0.1
+
+
+class Pair(NamedTuple):
+    """A specification, and networks that are the same function, about any of which it is."""
+
+    networks: tuple[Network, ...]
+    specification: Specification
 
 
 def matched(specification: Specification, files: Files) -> dict[str | None, Path]:
@@ -55,13 +72,12 @@ def _same(one: Path, other: Path) -> bool:
         raise InputError(f"{one}: cannot be read ({error.strerror}); give an ONNX file") from error
 
 
-def coupled(
-    specification: Specification, files: Files, check: Callable[[], None]
-) -> Iterator[tuple[Network, Specification]]:
+def coupled(specification: Specification, files: Files, check: Callable[[], None]) -> Iterator[Pair]:
     """The networks of a specification as one, with the specification of that, for each way in which inputs are equal.
 
-    Every unsafe case is one of those of one of them, and the specification holds if all of these do. Raises InputError
-    for models that cannot be used, or are not as they are declared.
+    Two networks of one structure come in two ways: side by side, and by what they differ by. Every unsafe case is one
+    of those of one of the pairs, and the specification holds if all of these do. Raises InputError for models that
+    cannot be used, or are not as they are declared.
     """
     models: dict[Path, Model] = {}
     for path in files.values():
@@ -82,8 +98,9 @@ def coupled(
             network, values = joint(parts, places, terms)
             _check_values(specification, values)
             own = tuple(case for case, _ in found)
-            inputs = len(own[0].lower)
-            yield network, replace(specification, inputs=inputs, cases=own, places=tuple(places))
+            about = replace(specification, inputs=len(own[0].lower), cases=own, places=tuple(places))
+            check()
+            yield Pair((network,) if (other := apart(parts, places, terms)) is None else (network, other), about)
 
 
 def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int]) -> Case | None:
@@ -146,3 +163,32 @@ def _check_values(specification: Specification, values: list[Given]) -> None:
     declared = [v for network in specification.networks for v in network.of(Kind.HIDDEN, Kind.OUTPUT)]
     for variable, value in zip(declared, values, strict=True):
         check_tensor(variable, value.shape, value.element)
+
+
+def tightest(networks: Sequence[Network], questions: Questions, device: str, seconds: float | None) -> Network:
+    """Of networks that are the same function the one whose closed-form bounds of the worst margins are best, in a part
+    of the time; the first one that settles all, or where they are the same.
+
+    Where networks differ little, what they differ by is bounded best, and where they differ much, each of them is.
+    """
+    method, scores = METHODS["crown"], list[float]()
+    sizes = (chunk_images(network, method.copies, torch.device(device)) for network in networks)
+    few = torch.arange(max(1, min(len(questions), _MOST_COMPARED, *sizes)))
+    queries = questions.queries.select(few).to(torch.float64, device)
+    for network in networks:
+        region = questions.shaped(network.input_shape).region.select(few).to(torch.float64, device)
+        instance = Instance.of(network, region).until(None if seconds is None else _PART * seconds)
+        score = -torch.inf
+        try:
+            with instance.watch():
+                margins = queries.margin(bound(instance, queries, method).value)
+            score = float(margins.clamp(max=0).nan_to_num(-torch.inf).sum())
+        except OutOfTime:
+            pass
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        if score == 0:
+            return network
+        scores.append(score)
+    return networks[scores.index(max(scores))]

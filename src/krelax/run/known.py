@@ -13,7 +13,8 @@ from krelax.run.certify import counterexample_record
 
 @dataclass
 class State:
-    """What is known of one image: radii that are certified, refuted, and were given up, and the time it took."""
+    """What is known of one image: radii that are certified, refuted, and were given up, and the time it took. `clean`
+    is the margin of the image itself, and `reached` the best one that was proven where it was given up."""
 
     index: int
     label: int
@@ -21,6 +22,8 @@ class State:
     certified: Fraction | None = None
     refuted: Refuted | None = None
     open: Fraction | None = None
+    clean: float = 0.0
+    reached: float | None = None
     reason: str = ""
     seconds: float = 0.0
     certificate: dict[str, object] | None = None

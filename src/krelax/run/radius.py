@@ -8,7 +8,6 @@ the search found is the next counterexample. Where it gives up, smaller radii ar
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -25,7 +24,7 @@ from krelax.problem.scaling import Scaling
 from krelax.run.amounts import Amounts
 from krelax.run.attacked import Refuted, attacked, between, from_counterexample, rounded
 from krelax.run.certificates import Certificates, check_target
-from krelax.run.certify import CertifyOptions, Seen, check_device, identity, predictions
+from krelax.run.certify import CertifyOptions, Seen, check_device, identity, margins, predictions
 from krelax.run.journal import open_results
 from krelax.run.known import State
 from krelax.run.regions import check_certificates
@@ -33,12 +32,15 @@ from krelax.search.around import Around, Number, exact
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_surroundings
 from krelax.search.verdict import Outcome, Verdict
+from krelax.watch import counted, now
 
-# A try at a radius may take such a part of the time that is left for an image.
-_PART = 0.5
-# By such a factor the first radii below one that stays open are apart.
+# A try at a radius may take such a part of the time that is left for an image, attacks on it such a part.
+_PART, _ATTACKS = 1 / 3, 0.2
+# By the square of such a factor radii are apart at most that are tried below one that stays open.
 _STEP = Fraction(5, 4)
 _LEAST_SECONDS = 0.2
+# How often the step between such radii is doubled at most.
+_MOST_DOUBLED = 8
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ class _Radii:
         predicted = predictions(self.network, chosen, self.options.scaling).tolist()
         labels = chosen.labels.tolist()
         states = [State(*each) for each in zip(wanted, labels, predicted, strict=True)]
+        for state, margin in zip(states, margins(self.network, chosen, self.options.scaling).tolist(), strict=True):
+            state.clean = margin
         if self.options.ends is not None:  # raises for images that lie outside
             self.around(states, [Fraction(0)] * len(states)).region()
         self.attack(states, None)
@@ -208,13 +212,27 @@ class _Radii:
         """The radius to certify next: just below the smallest refuted one, or between what is known."""
         top = state.refuted.radius if state.refuted is not None else self.largest
         if state.open is not None and (top is None or state.open <= top):
-            low = state.certified or state.open / (_STEP ** (2 * len(state.tries)))
-            return between(low, state.open, self.options.digits)
+            if state.certified is not None:
+                return between(state.certified, state.open, self.options.digits)
+            return rounded(state.open * self.share(state), self.options.digits, up=False)
         if state.refuted is not None:
             return rounded(state.refuted.radius / (1 + self.options.accuracy), self.options.digits, up=True)
         if top is not None:
             return top
         return 2 * state.certified if state.certified is not None else Fraction(1)
+
+    def share(self, state: State) -> Fraction:
+        """The part of a radius that stayed open at which the same effort should do.
+
+        Margins that are proven fall the faster the larger radii are. So the chord from the margin of the image itself
+        to the one that was proven is zero at a radius where they are still positive. Where that does not do, the next
+        part is smaller.
+        """
+        count = min(len(state.tries), _MOST_DOUBLED)
+        least, most = _STEP ** (-2 * count), (1 + self.options.accuracy) ** -(2 ** (count - 1))
+        if state.reached is None or not 0 < state.clean < math.inf or not -math.inf < state.reached <= 0:
+            return between(least, Fraction(1), self.options.digits)
+        return min(max(Fraction(state.clean / (state.clean - state.reached)), least), most)
 
     def certify(self, states: list[State], radii: list[Fraction]) -> list[State]:
         """Try to certify a radius of each image; those that are refuted there."""
@@ -254,7 +272,7 @@ class _Radii:
                 state.open = None if state.open is None or state.open >= found.radius else state.open
                 refuted.append(state)
             else:
-                state.open = radii[i]
+                state.open, state.reached = radii[i], outcome.margin
 
         each = self.seconds(states)
         total = None if each is None else each * len(states)
@@ -287,17 +305,23 @@ class _Radii:
         """Look for counterexamples nearer than those that are known, of images that may have such."""
         if not states:
             return
-        began = time.perf_counter()
         labels = np.array([s.label for s in states])
-        found = attacked(
-            self.network,
-            labels,
-            lambda index, radii: self.around([states[i] for i in index], radii),
-            known or [None] * len(states),
-            [s.certified for s in states],
-            (self.least, self.largest),
-            self.options,
-        )
+        limit = None
+        if self.options.timeout is not None:
+            limit = _ATTACKS * sum(max(0.0, self.options.timeout - s.seconds) for s in states)
+        with counted(self.options.deterministic):
+            began = now()
+            found = attacked(
+                self.network,
+                labels,
+                lambda index, radii: self.around([states[i] for i in index], radii),
+                known or [None] * len(states),
+                [s.certified for s in states],
+                (self.least, self.largest),
+                self.options,
+                limit,
+            )
+            seconds = (now() - began) / len(states)
         for state, refuted in zip(states, found, strict=True):
             state.refuted = refuted
-            state.seconds += (time.perf_counter() - began) / len(states)
+            state.seconds += seconds

@@ -16,7 +16,7 @@ from krelax.problem.query import Specification
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
-from krelax.run.coupling import Files, coupled, matched
+from krelax.run.coupling import Files, Pair, coupled, matched, tightest
 from krelax.search.excluded import without_excluded
 from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
@@ -117,11 +117,11 @@ def verify(
         margins of exactly zero, which are decided for small networks of ReLUs, leaky ReLUs and maxima.
     """
     check_fit(network, specification)
-    return _verify([(network, specification)], options, certificates)
+    return _verify([Pair((network,), specification)], options, certificates)
 
 
 def _verify(
-    pairs: Iterable[tuple[Network, Specification]],
+    pairs: Iterable[Pair],
     options: VerifyOptions,
     certificates: Certificates | None,
 ) -> Outcome:
@@ -129,8 +129,8 @@ def _verify(
     check_options(options)
     clock = Clock(options.seconds)
     outcomes: list[Outcome] = []
-    for network, specification in pairs:
-        outcomes += _outcomes(network, specification, options, certificates, clock)
+    for pair in pairs:
+        outcomes += _outcomes(pair, options, certificates, clock)
         if any(outcome.verdict is Verdict.VIOLATED for outcome in outcomes):
             break
     if not outcomes:
@@ -138,15 +138,10 @@ def _verify(
     return combine(outcomes, clock.seconds)
 
 
-def _outcomes(
-    network: Network,
-    specification: Specification,
-    options: VerifyOptions,
-    certificates: Certificates | None,
-    clock: Clock,
-) -> list[Outcome]:
+def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | None, clock: Clock) -> list[Outcome]:
     """What came of the questions of a specification: of all, or of those until one counterexample."""
-    plan = check_options(options)
+    plan, (networks, specification) = check_options(options), pair
+    network = networks[0]
     if not specification.cases:
         return []
     proofs = options.proofs or certificates is not None
@@ -171,6 +166,8 @@ def _outcomes(
             if not specification.cases:
                 return [Outcome(Verdict.HOLDS, EXACT, seconds=clock.seconds)]
         questions = about_specification(network, specification, clock.check)
+        if len(networks) > 1:
+            network = tightest(networks, questions, options.device, clock.left())
     except _Enough:
         return outcomes
     except OutOfTime:

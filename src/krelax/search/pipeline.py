@@ -18,7 +18,6 @@ from krelax.bounds.seen import seen
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.scalars import with_axes
-from krelax.proof.cuts import Cuts
 from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
 from krelax.search.boxes import Splitting
@@ -29,7 +28,7 @@ from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.replay import replay
 from krelax.search.run import Report, Run, reason_of
-from krelax.search.together import Together, close, groups
+from krelax.search.together import Together, Trees, close, groups
 from krelax.search.verdict import Counterexample, Outcome, Verdict
 from krelax.watch import cancellation, counted, now, watched
 
@@ -192,14 +191,14 @@ def _attack(run: Run, instance: Instance, attack: Attack) -> None:
 def _together(run: Run, instance: Instance, effort: Together) -> None:
     """A few boxes for each of many questions, where few inputs vary; it says nothing of those that stay open."""
 
-    def work(index: Tensor) -> tuple[Tensor, Cuts]:
+    def work(index: Tensor) -> tuple[Tensor, Trees]:
         return close(instance.select(index), run.queries.select(index), effort)
 
     asked = groups(instance, run.queries, run.remaining(), effort)
-    for index, (margins, cuts) in _batches(run, instance, effort.name, effort.questions, work, asked):
+    for index, (margins, trees) in _batches(run, instance, effort.name, effort.questions, work, asked):
         for place, (i, margin) in enumerate(zip(index.tolist(), margins.tolist(), strict=True)):
             if margin > 0:
-                run.bounded(i, margin, Conclusion(boxes=cuts.tree(place)) if instance.logs else None)
+                run.bounded(i, margin, Conclusion(boxes=trees.tree(place)) if instance.logs else None)
                 run.settle(i, Outcome(Verdict.HOLDS, "boxes"))
 
 

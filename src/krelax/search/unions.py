@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +50,23 @@ class Ends:
         return Ends(*(np.where(mask, getattr(other, n), getattr(self, n)) for n in names))
 
 
+class Block(NamedTuple):
+    """Places next to each other, `rows` by `columns` of them, the first one at the top left."""
+
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    def cut(self, size: int) -> list[Block]:
+        """Blocks of at most so many rows and columns."""
+        down, right = (range(0, n, size) for n in (self.rows, self.columns))
+        return [
+            Block(self.top + i, self.left + j, min(size, self.rows - i), min(size, self.columns - j))
+            for i, j in product(down, right)
+        ]
+
+
 @dataclass(frozen=True, eq=False)
 class AnyOf:
     """What may happen to one image: `region`, with `radius` on all values, in the range `ends`."""
@@ -66,7 +83,36 @@ class AnyOf:
         """One for each box, or one about few pixels. Raises InputError where the region does not fit the image."""
         if isinstance(self.region, Pixels) and self.region.count > 1:
             return self._few(self.region.count)
-        boxes = self._categories() if isinstance(self.region, Categories) else self._free()
+        if isinstance(self.region, Categories):
+            return self._about(self._categories())
+        return self.over(self.places.cut(1))
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the region is what lies somewhere: a patch, or one pixel."""
+        return isinstance(self.region, Patch) or self.region == Pixels(1)
+
+    @property
+    def places(self) -> Block:
+        """All places of a patch, or of one pixel. Raises InputError if there is none."""
+        shown, size = Shown.of(self.image.shape), self.size
+        if size[0] > shown.height or size[1] > shown.width:
+            raise InputError(
+                f"a patch of {size[0]} x {size[1]} pixels is larger than the image, {shown.height} x {shown.width}"
+            )
+        return Block(0, 0, shown.height - size[0] + 1, shown.width - size[1] + 1)
+
+    def over(self, blocks: Sequence[Block]) -> Questions:
+        """One question for each block of places: about all pixels that something in one of its places covers. For a
+        single place this is the region, and else it contains those of all of its places."""
+        return self._about(self._free(blocks))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of what lies somewhere."""
+        return (self.region.height, self.region.width) if isinstance(self.region, Patch) else (1, 1)
+
+    def _about(self, boxes: Ends) -> Questions:
         count = len(boxes.lower)
 
         def nearest(i: int, x: Floats) -> NDArray[Any] | None:
@@ -100,21 +146,15 @@ class AnyOf:
             raise InputError("pixels of any value need a range of values: give --clip LOW:HIGH")
         return self._around(self.ends[1] - self.ends[0])
 
-    def _free(self) -> Ends:
-        """A box for each place of a patch, or each pixel."""
-        assert not isinstance(self.region, Categories)
-        shown = Shown.of(self.image.shape)
-        size = (self.region.height, self.region.width) if isinstance(self.region, Patch) else (1, 1)
-        if size[0] > shown.height or size[1] > shown.width:
-            raise InputError(
-                f"a patch of {size[0]} x {size[1]} pixels is larger than the image, {shown.height} x {shown.width}"
-            )
-        places = list(product(range(shown.height - size[0] + 1), range(shown.width - size[1] + 1)))
-        mask = np.zeros((len(places), shown.channels, shown.height, shown.width), dtype=bool)
-        for i, (row, column) in enumerate(places):
-            mask[i, :, row : row + size[0], column : column + size[1]] = True
+    def _free(self, blocks: Sequence[Block]) -> Ends:
+        """A box for each block of places."""
+        shown, size = Shown.of(self.image.shape), self.size
+        mask = np.zeros((len(blocks), shown.channels, shown.height, shown.width), dtype=bool)
+        for i, block in enumerate(blocks):
+            bottom, right = block.top + block.rows - 1 + size[0], block.left + block.columns - 1 + size[1]
+            mask[i, :, block.top : bottom, block.left : right] = True
         flat = np.asarray(shown.flat(mask), dtype=bool)
-        return self._around(self.radius).mixed(flat.reshape(len(places), *self.image.shape), self._any)
+        return self._around(self.radius).mixed(flat.reshape(len(blocks), *self.image.shape), self._any)
 
     def _few(self, count: int) -> Questions:
         shown = Shown.of(self.image.shape)

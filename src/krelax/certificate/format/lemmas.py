@@ -24,12 +24,14 @@ _MOST_NODES = 1 << 24
 class Slot:
     """What choices at an activation must fit: how many entries its pre-activation has, whether it has pieces (then it
     is split at zero alone, and has lower lines given by fractions), how many groups of how many members each set has,
-    whether it is elementwise, and whether it is of two entries that are a group."""
+    whether it is elementwise, how many members windows have that are split by comparing two of them, 0 for none, and
+    whether it is of two entries that are a group."""
 
     size: int
     pieces: bool
     sets: tuple[tuple[int, ...], ...] = ()
     elementwise: bool = True
+    members: int = 0
     paired: bool = False
 
 
@@ -37,7 +39,7 @@ class Slot:
 class Leaves:
     """The leaves and clips of all trees of a lemma. `form`, `(leaves,)`: whose it is. The splits on the path to one, i,
     are those from `start[i]` to `start[i + 1]`: `neuron`, `point` p, `side` (1 for z >= p, -1 for z <= p) and
-    `multiplier`.
+    `multiplier`. Of a member of a window the point is the number of another one, which z is compared with.
     `behind`, `(leaves,)`, is the last clip on the path, -1 for none, and `clips` are the numbers of all clips."""
 
     form: Index
@@ -112,6 +114,7 @@ def _kinds(lemma: Lemma, slots: Sequence[Slot], assumed: int | None) -> _Kinds:
     point = lemma.points + np.float64(0)  # which makes 0 of -0
     if (point[~split] != 0).any() or (point[split][at_zero[number[split]]] != 0).any():
         raise Malformed("points of what is no neuron, or of a neuron that cannot be split but at zero")
+    _check_rivals(number[split], point[split], slots)
     pairs = np.stack([number[split], point[split]], 1)
     if assumed is not None:
         pairs = np.append(pairs, [[assumed, 0.0]], 0)
@@ -119,6 +122,15 @@ def _kinds(lemma: Lemma, slots: Sequence[Slot], assumed: int | None) -> _Kinds:
     number[split] = inverse.reshape(-1)[: split.sum()]
     first = None if assumed is None else int(inverse.reshape(-1)[-1])
     return _Kinds(number, pairs[:, 0].astype(np.int64), pairs[:, 1], first)
+
+
+def _check_rivals(number: Index, point: NDArray[np.float64], slots: Sequence[Slot]) -> None:
+    """Raises Malformed for members of windows that are compared with what is no other member."""
+    members = np.concatenate([np.zeros(0, np.int64), *(np.full(slot.size, slot.members) for slot in slots)])[number]
+    place = np.concatenate([np.zeros(0, np.int64), *(np.arange(slot.size) for slot in slots)])[number]
+    fits = (point == np.floor(point)) & (point >= 0) & (point < members) & (point != place % members.clip(1))
+    if not fits[members > 0].all():
+        raise Malformed("members of windows that are compared with what is no other member")
 
 
 def _visits(lemma: Lemma, forms: int, kinds: _Kinds) -> Iterator[tuple[int, dict[int, int], int, int]]:

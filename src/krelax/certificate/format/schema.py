@@ -112,7 +112,8 @@ class Lemma:
     `tree` holds the trees of all forms one after the other, in preorder: -1 for a leaf, otherwise the neuron that is
     split. Its first subtree has `z >= p` and its second `z <= p`, where p is in `points`, which have a number for each
     node: zero for what is no neuron, and for neurons of activations with two linear pieces. Others may be split
-    anywhere, and again on a path. Without `points` all of them are zero. Neurons are numbered through the entries of
+    anywhere, and again on a path; entries of windows are compared with another one, `p`, which its number in the
+    window is the point of. Without `points` all of them are zero. Neurons are numbered through the entries of
     all pre-activations. Leaves are numbered in order of appearance. `multipliers` has one number for each split on the
     path to each leaf: leaf by leaf, from the root. `crossings` are the choices at activations. Without them an
     activation is adaptive throughout. `forms` is missing for margins: there the forms are the question's, in order.

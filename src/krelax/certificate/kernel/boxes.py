@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice, repeat, takewhile
 
 import numpy as np
@@ -16,6 +17,7 @@ from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.closed_form import bound_entries, bound_forms
 from krelax.certificate.kernel.context import Context
 from krelax.certificate.kernel.forms import PushedForms
+from krelax.certificate.kernel.linear import Index
 from krelax.certificate.kernel.network import Activation, Affine
 from krelax.certificate.kernel.region import Region
 
@@ -26,6 +28,8 @@ _FORMS = 4
 
 # The weakest clause in each region, from what is proven of the margins there, `(regions, margins)`.
 Weakest = Callable[[LayerBounds, Floats], Floats]
+# Lower bounds of forms, each `rows` and `offsets` over one of the regions.
+_Rule = Callable[[Floats, Floats, Index], Floats]
 # A box, and the weights of all margins in it, if it has any.
 _Leaf = tuple[Box, Floats | None]
 
@@ -97,32 +101,46 @@ def _halves(box: Box, root: Box) -> tuple[Box, Box]:
 
 
 def in_boxes(
-    context: Context, boxes: Region, constants: Floats, weights: Floats | None, weakest: Weakest
+    context: Context,
+    boxes: Region,
+    constants: Floats,
+    weights: Floats | None,
+    weakest: Weakest,
+    free: int | None = None,
 ) -> tuple[Floats, int]:
-    """What is proven of the weakest clause in each box, each form by the better rule, or to second order; `constants`,
-    `(regions, margins)`, are added to the forms. Also how many symbols there were."""
-    here, pushed = _derived(context, boxes)
-    count, last = len(here.rows), len(here.network.nodes) - 1
+    """What is proven of the weakest clause in each box; `constants`, `(regions, margins)`, are added to the forms. Only
+    the first `free` inputs have symbols, if that is given. Also how many symbols there were.
+
+    Each form has the first of four rules that make it positive: what was pushed forward, two backward passes, and that
+    to second order."""
+    here, pushed = _derived(context, boxes, free)
+    count, last, ar = len(here.rows), len(here.network.nodes) - 1, here.bounds.ar
     values = np.empty(len(boxes.lower) * count)
+    rules: tuple[_Rule, ...] = (
+        partial(pushed.lowest, ar),
+        partial(bound_forms, here, last, False),
+        partial(bound_forms, here, last, True),
+        partial(pushed.to_second_order, ar),
+    )
     for batch in here.batches(len(values)):
         regions, form = np.divmod(np.arange(batch.start, batch.stop), count)
         rows, offsets = here.rows[form], constants[regions, form]
         rows = rows if weights is None else rows * weights[regions]
-        found = np.maximum(*(bound_forms(here, last, rows, offsets, p, regions) for p in (False, True)))
-        open_ = np.flatnonzero(~(found > 0))
-        if len(open_):
-            more = pushed.lowest(here.bounds.ar, rows[open_], offsets[open_], regions[open_])
-            found[open_] = np.fmax(found[open_], more)
+        found = np.full(len(rows), -np.inf)
+        for rule in rules:
+            open_ = np.flatnonzero(~(found > 0))
+            if len(open_):
+                found[open_] = np.fmax(found[open_], rule(rows[open_], offsets[open_], regions[open_]))
         values[batch] = found
     return weakest(here.bounds, values.reshape(-1, count)), pushed.count
 
 
-def _derived(context: Context, boxes: Region) -> tuple[Context, PushedForms]:
+def _derived(context: Context, boxes: Region, free: int | None = None) -> tuple[Context, PushedForms]:
     """Bounds of all nodes in boxes: of pre-activations what parallel lines say, whether interval arithmetic would say
     more or not, so that lines are those of the search that cut the boxes. What overflows stays as it is."""
     network, ar, float32 = context.network, context.bounds.ar, context.bounds.float32
     here = replace(context, bounds=LayerBounds.of(network, boxes, ar, float32))
-    forms = PushedForms(here.bounds)
+    forms = PushedForms(here.bounds, free)
     for i, node in enumerate(network.nodes[1:], start=1):
         if isinstance(node, Activation):
             z = node.inputs[0]

@@ -16,6 +16,7 @@ from krelax.certificate.kernel.activations import Ends
 from krelax.certificate.kernel.arithmetic import Array, Floats
 from krelax.certificate.kernel.backward import Relaxed
 from krelax.certificate.kernel.bands import Bands
+from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.clipping import Clips, Narrowing
 from krelax.certificate.kernel.context import Context
 from krelax.certificate.kernel.contraction import Shared
@@ -23,6 +24,9 @@ from krelax.certificate.kernel.groups import Groups
 from krelax.certificate.kernel.linear import Index
 from krelax.certificate.kernel.relaxation import Choice, Part, Table, relax, shared_lines
 from krelax.certificate.kernel.saddles import Saddles
+
+# Multipliers that are added up have so many bits below the largest: of 2**53 that is enough for any path.
+_BITS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +51,16 @@ class Chosen:
         tables = {} if choices is None else _tables(choices, self.batch, ends[0].shape[1])
         parts, whole = self._groups(j, [] if choices is None else choices.groups)
         if not len(splits.leaf):
-            return relax(bounds, j, coeff, ends, Choice(False, tables, parts, whole))
+            return relax(bounds, j, coeff, ends, Choice(tables=tables, parts=parts, whole=whole))
+        if activation.rule.members:
+            compared = splits.compared(activation.rule.members)
+            same, size = self.context.network.copies(activation.inputs[0]), ends[0].shape[1]
+            rule = activation.rule.without(compared.out(rows, np.arange(size) if same is None else same))
+            relaxed = relax(bounds, j, coeff, ends, Choice(tables=tables, parts=parts, rule=rule))
+            return compared.paid(bounds, j, relaxed)
         ends = splits.cut(ends, rows)
-        choice = Choice(False, tables | splits.tables(rows, activation.rule.pieces), parts, whole)
+        tables = tables | splits.tables(rows, activation.rule.pieces)
+        choice = Choice(tables=tables, parts=parts, whole=whole)
         return replace(relax(bounds, j, coeff, ends, choice), empty=np.asarray((ends[0] > ends[1]).any(1)))
 
     def shared(self, j: int) -> Shared | None:
@@ -149,6 +160,52 @@ class _Splits:
             slopes[self.leaf, place] = np.where(self.side > 0, pieces[1], pieces[0])
             tables["pieces"] = Table(neurons, slopes)
         return tables
+
+    def compared(self, members: int) -> _Comparisons:
+        """The same as comparisons of members of windows, of so many each: points are members."""
+        rival = self.neuron - self.neuron % members + self.point.astype(np.int64)
+        winner, loser = (np.where(self.side > 0, *pair) for pair in ((self.neuron, rival), (rival, self.neuron)))
+        return _Comparisons(self.leaf, winner, loser, self.multiplier, members)
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparisons:
+    """Comparisons of entries: in each leaf the winner is at least as large as the loser; those of a leaf in order.
+    Windows have so many `members`."""
+
+    leaf: Index
+    winner: Index
+    loser: Index
+    multiplier: Floats
+    members: int
+
+    def out(self, leaves: int, same: Index) -> NDArray[np.bool_]:
+        """Entries that are no larger than one of the others of their window, `(leaves, entries)`. Where `same` has one
+        number, entries are the same.
+
+        Copies of others are out. So is a loser, if its winner is still in. So the largest entry, or one as large, is
+        always in: whoever is out is no larger than one that was in then, and either still is, or went out later for the
+        same reason.
+        """
+        place = np.arange(len(same))
+        _, first = np.unique(place // self.members * len(same) + same, return_index=True)
+        result = np.tile(~np.isin(place, first), (leaves, 1))
+        for leaf, winner, loser in zip(self.leaf.tolist(), self.winner.tolist(), self.loser.tolist(), strict=True):
+            result[leaf, loser] |= not result[leaf, winner]
+        return result
+
+    def paid(self, bounds: LayerBounds, j: int, relaxed: Relaxed) -> Relaxed:
+        """With `multiplier * (winner - loser)` subtracted, which is not negative. Multipliers are any numbers that are
+        not: on a grid, on which their sums do not round."""
+        ar, lowered = bounds.ar, np.zeros(relaxed.slopes.shape)
+        unit = np.ldexp(1.0, int(np.frexp(self.multiplier.max(initial=0.0))[1]) - _BITS)
+        multiplier = np.rint(self.multiplier / unit) * unit
+        np.add.at(lowered, (self.leaf, self.winner), multiplier)
+        np.add.at(lowered, (self.leaf, self.loser), -multiplier)
+        shift, terms = ar.number(lowered), relaxed.terms
+        if ar.unit:
+            terms = terms + ar.dot(abs(shift), bounds.largest(bounds.network.before(j)))
+        return replace(relaxed, slopes=relaxed.slopes - shift, terms=terms)
 
 
 def _tables(c: Choices, batch: Index, size: int) -> dict[str, Table]:

@@ -34,7 +34,7 @@ class _ByRule:
 
 
 def bound_forms(
-    context: Context, node: int, forms: Floats, constants: Floats, parallel: bool, regions: Index
+    context: Context, node: int, parallel: bool, forms: Floats, constants: Floats, regions: Index
 ) -> Floats:
     """Lower bounds `(rows,)` of forms of a node, each over the region named, "parallel" or "adaptive"."""
     bounds = context.bounds
@@ -53,5 +53,5 @@ def bound_entries(context: Context, node: int, entries: Sequence[Index], paralle
         for sign, side in zip((1.0, -1.0), found, strict=True):
             forms = np.zeros((len(places), shape[1]))
             forms[np.arange(len(places)), places] = sign
-            side[regions, places] = sign * bound_forms(context, node, forms, np.zeros(len(places)), parallel, regions)
+            side[regions, places] = sign * bound_forms(context, node, parallel, forms, np.zeros(len(places)), regions)
     return found

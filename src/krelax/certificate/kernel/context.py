@@ -67,6 +67,6 @@ def slots_of(network: Network, groups: Sequence[Sequence[Groups | Bands | Saddle
     nodes = map(network.activation, range(len(groups)))
     shapes = [tuple(s.members.shape for s in sets) for sets in groups]
     return [
-        Slot(network.size(a.inputs[0]), a.rule.pieces is not None, s, a.rule.elementwise, a.rule.paired)
+        Slot(network.size(a.inputs[0]), a.rule.pieces is not None, s, a.rule.elementwise, a.rule.members, a.rule.paired)
         for a, s in zip(nodes, shapes, strict=True)
     ]

@@ -1,8 +1,9 @@
 """Bounds of pre-activations in many boxes at a time, by the rule "parallel": affine forms, pushed forward.
 
 Every entry of a node is `centre + sum_s symbols[s] e_s` up to `error`, with all e_s between -1 and 1: one for each
-input that varies, and one for each neuron whose lines leave a gap (zonotopes, Singh et al. 2018). Backward passes by
-the same rule say as much, but there is one for each entry, and far fewer symbols.
+input that varies, and one for each neuron whose lines leave a gap (zonotopes, Singh et al. 2018). Symbols are packed
+box by box: a number stands for one neuron in one box, and for another one in the next. Backward passes by the same rule
+say as much, but there is one for each entry, and far fewer symbols.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import reduce
 from operator import add
 
 import numpy as np
+from numpy.typing import NDArray
 
 from krelax.certificate.kernel.activations import Ends
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats, gamma
@@ -20,6 +22,8 @@ from krelax.certificate.kernel.bounds import OVERHEAD, LayerBounds
 from krelax.certificate.kernel.linear import Index, Pick
 from krelax.certificate.kernel.network import Activation, Affine
 from krelax.certificate.kernel.quadratic import MOST, Beyond, lowest
+
+Mask = NDArray[np.bool_]
 
 # Numbers of the symbols of one node, at most. The smallest gaps for which there are no more symbols are errors.
 _MOST_NUMBERS = 1 << 23
@@ -37,14 +41,17 @@ class Forms:
     error: Array
 
     @classmethod
-    def of(cls, bounds: LayerBounds) -> Forms:
-        """The inputs of boxes."""
+    def of(cls, bounds: LayerBounds, free: int | None) -> Forms:
+        """The inputs of boxes; all but the first `free` ones are errors, if that is given."""
         ar, lower, upper = bounds.ar, bounds.lower[0], bounds.upper[0]
         varied = lower < upper
         centre = np.where(varied, lower / 2 + upper / 2, lower)
         radius = np.where(varied, np.nextafter(np.maximum(upper - centre, centre - lower), np.inf), 0.0)
-        symbols = _apart(ar, ar.number(radius), np.flatnonzero(varied.any(0)))
-        return cls(ar.number(centre), symbols, ar.number(np.zeros(lower.shape)))
+        places = np.flatnonzero(varied[:, :free].any(0))
+        every = np.broadcast_to(places, (len(lower), len(places)))
+        error = radius.copy()
+        error[:, places] = 0
+        return cls(ar.number(centre), _apart(ar, ar.number(radius), every, varied[:, places]), ar.number(error))
 
     def largest(self) -> Array:
         """The sums of the absolute terms of each entry."""
@@ -60,10 +67,10 @@ class Forms:
 
 class PushedForms:
     """The forms of the nodes of a network over boxes, node by node; of those that are still to be read. Symbols are
-    numbered through all nodes."""
+    numbered through all nodes, box by box. Only the first `free` inputs have any, if that is given."""
 
-    def __init__(self, bounds: LayerBounds) -> None:
-        inputs = Forms.of(bounds)
+    def __init__(self, bounds: LayerBounds, free: int | None = None) -> None:
+        inputs = Forms.of(bounds, free)
         self._known: dict[int, Forms] | None = {0: inputs}
         self._inputs = self._count = len(inputs.symbols)
         self._products: list[Beyond] = []
@@ -85,11 +92,28 @@ class PushedForms:
         return None if self._known is None else self._known[node].interval(ar)
 
     def lowest(self, ar: Arithmetic, rows: Floats, offsets: Floats, boxes: Index) -> Floats:
-        """Lower bounds of forms of the last node, each over one of the boxes, to second order; minus infinity where
-        nothing is known of products."""
-        last, known = max(self._last), self._known
-        if known is None or last not in known or not self._products:
+        """Lower bounds of forms of the last node, each over one of the boxes; minus infinity where nothing is known."""
+        form = self._behind(ar, rows, offsets, boxes)
+        if form is None:
             return np.full(len(rows), -np.inf)
+        centre, symbols, error = form
+        spread = abs(symbols).sum(1) + error
+        if ar.unit:
+            spread = spread + gamma(len(symbols[0]) + OVERHEAD, ar.unit) * (abs(centre) + spread)
+        return ar.down(centre - spread)
+
+    def to_second_order(self, ar: Arithmetic, rows: Floats, offsets: Floats, boxes: Index) -> Floats:
+        """The same to second order; minus infinity where nothing is known of products."""
+        form = self._behind(ar, rows, offsets, boxes) if self._products else None
+        if form is None:
+            return np.full(len(rows), -np.inf)
+        return lowest(ar, *form, self._inputs, [p.select(boxes) for p in self._products])
+
+    def _behind(self, ar: Arithmetic, rows: Floats, offsets: Floats, boxes: Index) -> tuple[Array, Array, Array] | None:
+        """Centres `(rows,)`, symbols `(rows, symbols)` and errors of forms of the last node."""
+        last, known = max(self._last), self._known
+        if known is None or last not in known:
+            return None
         form, coeff, offset = known[last], ar.number(rows), ar.number(offsets)
         centre, count = (form.centre[boxes] * coeff).sum(1) + offset, len(form.symbols)
         symbols = (form.symbols[:, boxes] * coeff).sum(2).swapaxes(0, 1)
@@ -98,7 +122,7 @@ class PushedForms:
             size = (form.largest()[boxes] * abs(coeff)).sum(1) + abs(offset)
             error = error + gamma(rows.shape[1] + OVERHEAD, ar.unit) * size
             error = error + rows.shape[1] * (count + 2) * ar.tiny
-        return lowest(ar, centre, symbols, error, self._inputs, [p.select(boxes) for p in self._products])
+        return centre, symbols, error
 
     def push(self, bounds: LayerBounds, i: int) -> None:
         """Go on to node i, the last one that has bounds."""
@@ -157,9 +181,9 @@ def activated(
         error = error + ar.number(executed)
     symbols = _padded(ar, form.symbols, count) * slope
     symbols = members.adjoint(ar, symbols.reshape(-1, ends[0].shape[1])).reshape(count, *radius.shape)
-    entries, rest = _largest(ar, radius, abs(above) + abs(below), max(0, allowed - count))
+    entries, kept, rest = _largest(ar, radius, abs(above) + abs(below), max(0, allowed - count))
     error = error if rest is None else error + abs(rest)
-    gaps = _apart(ar, radius, entries)
+    gaps = _apart(ar, radius, entries, kept)
     beyond = _beyond(ar, node, form, slope, (shift, radius), entries, (inputs, count))
     return Forms(members.adjoint(ar, form.centre * slope) + shift, ar.join([symbols, gaps]), error), beyond
 
@@ -173,23 +197,23 @@ def _beyond(
     entries: Index,
     counts: tuple[int, int],
 ) -> Beyond | None:
-    """What the entries of an activation are beyond lines of a slope and the middle of a `band`, if it is of degree
-    two."""
+    """What entries of an activation, `(boxes, entries)`, are beyond lines of a slope and the middle of a `band`, if it
+    is of degree two."""
     points, (inputs, count) = node.rule.factors(slope), counts
-    if points is None or inputs**2 * (inputs + len(entries)) > MOST:
+    if points is None or inputs**2 * (inputs + entries.shape[1]) > MOST:
         return None
-    place = np.arange(form.centre.shape[1])
+    place, box = np.arange(form.centre.shape[1]), np.arange(len(entries))[:, None]
     operands = [place[i::2] for i in (0, 1)] if form.centre.shape[1] > node.size else [place, place]
     own, others = list[Array](), list[Array]()
     for operand, point in zip(operands, points, strict=True):
         at = operand[entries]
-        symbols = form.symbols[:, :, at]
+        symbols = form.symbols[:, box, at]
         here, rest = symbols[: min(inputs, len(symbols))], symbols[min(inputs, len(symbols)) :]
         own.append(_padded(ar, here, inputs).swapaxes(0, 1))
-        others.append(abs(rest).sum(0) + abs(form.centre[:, at] - point[:, entries]) + form.error[:, at])
-    shift, radius = (b[:, entries] for b in band)
+        others.append(abs(rest).sum(0) + abs(form.centre[box, at] - point[box, entries]) + form.error[box, at])
+    shift, radius = (b[box, entries] for b in band)
     x, y = (abs(t).sum(1) for t in own)
-    p, q = (t[:, entries] for t in points)
+    p, q = (t[box, entries] for t in points)
     rest = others[0] * y + others[1] * x + others[0] * others[1] + abs(p * q + shift)
     if ar.unit:
         size = (x + others[0] + abs(p)) * (y + others[1] + abs(q)) + abs(shift)
@@ -197,24 +221,28 @@ def _beyond(
     return Beyond(count, radius, own[0], own[1], rest)
 
 
-def _largest(ar: Arithmetic, radius: Array, intercepts: Array, room: int) -> tuple[Index, Array | None]:
-    """Entries whose gaps get symbols, the largest ones, and the gaps of others."""
+def _largest(ar: Arithmetic, radius: Array, intercepts: Array, room: int) -> tuple[Index, Mask, Array | None]:
+    """Entries whose gaps get symbols, the largest ones of each box, `(boxes, entries)`, whether they do, where others
+    have more, and what is left."""
     known, gaps = np.nan_to_num(ar.floats(intercepts), posinf=0.0), np.abs(ar.floats(radius))
-    entries = np.flatnonzero((gaps > _NARROW * known.max(1, keepdims=True)).any(0))
-    if len(entries) <= room and len(entries) == np.count_nonzero(ar.positive(abs(radius)).any(0)):
-        return entries, None
-    sizes = np.nan_to_num(gaps.max(0)[entries])
-    kept = np.sort(entries[np.argsort(-sizes, kind="stable")[:room]])
+    wide = gaps > _NARROW * known.max(1, keepdims=True, initial=0.0)
+    count = min(room, int(wide.sum(1).max(initial=0)))
+    entries = np.argsort(np.where(wide, -np.nan_to_num(gaps), 1.0), 1, "stable")[:, :count]
+    box = np.arange(len(gaps))[:, None]
+    kept = wide[box, entries]
     others = np.ones(radius.shape)
-    others[:, kept] = 0
-    return kept, radius * ar.number(others)
+    others[box, entries] = ~kept
+    rest = radius * ar.number(others)
+    return entries, kept, rest if ar.positive(abs(rest)).any() or np.isnan(gaps).any() else None
 
 
-def _apart(ar: Arithmetic, radius: Array, entries: Index) -> Array:
-    """A symbol for each of some entries, `(symbols, boxes, size)`, with the radii `(boxes, size)`."""
-    symbols = ar.number(np.zeros((len(entries), *radius.shape)))
-    if len(entries):
-        symbols[np.arange(len(entries)), :, entries] = radius[:, entries].swapaxes(0, 1)
+def _apart(ar: Arithmetic, radius: Array, entries: Index, kept: Mask) -> Array:
+    """A symbol for each of some entries, `(symbols, boxes, size)`, with the radii `(boxes, size)` where it is kept."""
+    symbols = ar.number(np.zeros((entries.shape[1], *radius.shape)))
+    if entries.size:
+        box = np.arange(len(entries))
+        given = ar.where(kept, radius[box[:, None], entries], ar.number(np.zeros(())))
+        symbols[np.arange(entries.shape[1])[:, None], box, entries.T] = given.swapaxes(0, 1)
     return symbols
 
 

@@ -71,10 +71,12 @@ class Table:
 class Choice:
     """How slopes are chosen: by a rule, "adaptive" or "parallel", unless `tables` have them. There are "fractions" of
     lower slopes, perhaps with slopes of upper lines, "upper"; slopes of the "pieces" of neurons that are split; slopes
-    of both lines, "below" and "above"; "absolute" ones; and by how much they are then "lowered". Those of `whole`
-    are all that their members are in."""
+    of both lines, "below" and "above"; "absolute" ones; and by how much they are then "lowered". Instead of the
+    activation's own rule there may be another `rule`, which says more. Groups of
+    `whole` are all that their members are in."""
 
     parallel: bool = False
+    rule: Rule | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     parts: Sequence[Part] = ()
     whole: Sequence[Saddles] = ()
@@ -88,7 +90,7 @@ def relax(bounds: LayerBounds, j: int, coeff: Array, ends: Ends, choice: Choice,
     zero: they pay nothing, and nothing rounds. All else is about the others, the `columns`.
     """
     ar, node, size = bounds.ar, bounds.network.activation(j), ends[0].shape[1]
-    rule, zero, passed = node.rule, ar.number(np.zeros(())), coeff
+    rule, zero, passed = choice.rule or node.rule, ar.number(np.zeros(())), coeff
     linear = _linear(rule, ends, choice)
     columns = np.flatnonzero(~linear) if linear.any() else slice(None)
     all_ends, coeff = (ends[0][which], ends[1][which]), coeff[:, columns]

@@ -43,6 +43,16 @@ class Rule:
         """Why nothing is known of its executions in float32; None if their error is known."""
         return None if self.float32 else f"{self.name}, whose executions are not known"
 
+    @property
+    def members(self) -> int:
+        """Of how many entries windows are that are split by comparing two of them; 0 if it is split otherwise."""
+        return 0
+
+    def without(self, out: NDArray[np.bool_]) -> Rule:
+        """The same where entries `out`, `(rows, entries)`, are no larger than one of the others of their window. Only
+        with `members`."""
+        raise NotImplementedError
+
     def factors(self, slope: Array) -> tuple[Array, Array] | None:
         """Of an activation of degree two p and q with `act(z) - slope z = (z0 - p)(z1 - q) - p q`, where both operands
         are z if it has one; None for others."""
