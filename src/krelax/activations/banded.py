@@ -82,9 +82,6 @@ class Banded(Together):
 
         return BandHull(self._bands(), lambda z: self.op.forward(torch.from_numpy(z)).numpy())
 
-    def points(self) -> None:
-        return None
-
     def _alone(self, slope: Tensor, coeff: Tensor) -> Tensor:
         """What members pay by themselves, rounded up."""
         lower, upper = -self.bounds[..., [1, 3]], self.bounds[..., [6, 4]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,13 @@ class Together(ABC):
     rows: Tensor
     bounds: Tensor
     negative_slopes: tuple[float, ...]
+    # Whether members' coefficients are shared out among their groups. Otherwise a group is all that its members are in.
+    shared: ClassVar[bool] = True
+
+    @property
+    def scales(self) -> Tensor | None:
+        """Of pairs whose second member is multiplied by a power of two in the polytopes the exponents, `(groups,)`."""
+        return None
 
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Together:
@@ -63,13 +70,13 @@ class Together(ABC):
         over the part of each group's graph where `side_i * z_i >= 0`.
         """
 
-    @abstractmethod
     def hull(self) -> Hull:
-        """The groups for separating points from them; with one batch item."""
+        """The groups for separating points from them, if they are shared; with one batch item."""
+        raise NotImplementedError
 
-    @abstractmethod
     def points(self) -> Pool | None:
         """Known points of the hulls, if there is an end to them."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ class Product(Activation):
     """`z0 * z1` along the last axis, which disappears."""
 
     name = "product"
+    paired = True
 
     def shape(self, *inputs: Shape) -> Shape:
         return inputs[0][:-1]

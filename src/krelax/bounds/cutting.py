@@ -134,7 +134,8 @@ class Cutter:
         self.program, self.cutting = program, cutting
         groups = program.bounds.groups
         present = [i for i in groups if i in program.model.before]
-        every = (Separator(program, i, g, first) for i in present for g, first in _numbered(groups[i]))
+        sets = ((i, g, first) for i in present for g, first in _numbered(groups[i]) if g.joint.shared)
+        every = (Separator(program, *numbered) for numbered in sets)
         self._separators = [s for s in every if len(s.places)]
         self._from: dict[int, tuple[int, int]] = {}  # handle: activation and place among its cuts
         self._cuts: dict[int, list[Cuts]] = {}

@@ -55,4 +55,5 @@ class Groups:
             joint.bounds[0].double().cpu().numpy(),
             lemmas[0].cpu().numpy(),
             joint.negative_slopes,
+            None if joint.scales is None else joint.scales.cpu().numpy().astype(np.int8),
         )

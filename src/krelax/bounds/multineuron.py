@@ -23,7 +23,7 @@ from krelax.bounds.instance import Instance, OutOfTime
 from krelax.bounds.intermediate import tighten_by_ascent
 from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.relational import bounded
+from krelax.bounds.relational import bounded, bounded_operands
 from krelax.bounds.steps import by_rule
 from krelax.bounds.thrift import grouping_within, inner_within
 from krelax.bounds.tightening import tighten_layer
@@ -49,6 +49,8 @@ class MultiNeuron:
 
 # Larger groups know their pairs only: 3^k - 1 combinations are too many to bound.
 _OCTAHEDRAL = 4
+# Squares of sums of both operands must be finite.
+_MARGIN = 8
 # Share of a round that goes to a neuron no margin needs, against the average one.
 _LEAST_WEIGHT = 0.3
 # For finding out what the margins need.
@@ -68,7 +70,7 @@ def neuron_scores(instance: Instance, form: Form, bounds: LayerBounds, curves: b
     scores = {}
     for i, coeff in trace.coeff.items():
         relaxation = bounds.relaxations[i]
-        if relaxation.triangle() is not None or (curves and not relaxation.reduces):
+        if relaxation.triangle() is not None or (curves and (relaxation.op.paired or not relaxation.reduces)):
             scores[i] = _scores(relaxation, coeff)
     return scores
 
@@ -79,7 +81,8 @@ def _scores(relaxation: Relaxation, coeff: Tensor) -> Tensor:
     least = 1e-3 * every.mean()
     if (triangle := relaxation.triangle()) is not None:
         return (every + least) * triangle.height()[0].flatten()
-    below, above = (loss[0].flatten() for loss in relaxation.losses()[0])
+    losses = [loss[0] for loss in relaxation.losses()[0]]
+    below, above = ((loss[..., 0] if relaxation.reduces else loss).flatten() for loss in losses)
     positive = coeff[0].clamp(min=0).sum(0).flatten().to(relaxation.lower)
     return (positive + least) * below + (every - positive + least) * above
 
@@ -107,6 +110,8 @@ def choose(
     """Groups of a layer of one region, with everything that is known of them; None if there is nothing to group, or if
     its activation cannot be in groups."""
     source, relaxation = instance.network.nodes[node].inputs[0], bounds.relaxations[node]
+    if relaxation.op.paired:
+        return _operands(instance, bounds, node, score, grouping, ascent)
     if relaxation.reduces:
         return None
     most = most_members(relaxation.op)
@@ -122,6 +127,20 @@ def choose(
     normals = octahedral_rows if grouping.size <= _OCTAHEDRAL else pair_rows
     rows = torch.from_numpy(normals(grouping.size)).to(score)
     return bounded(instance, bounds, source, members[None], rows, ascent, relaxation.op)
+
+
+def _operands(
+    instance: Instance, bounds: LayerBounds, node: int, score: Tensor, grouping: Grouping, ascent: Ascent
+) -> Groups | None:
+    """The operands of the products with the highest scores, as many as other layers have groups; None if there are none
+    of which anything is lost."""
+    best = score.argsort(descending=True, stable=True)[: grouping.neurons * grouping.overlap]
+    size = bounds.relaxations[node].magnitude[0].flatten(0, -2)[best].to(instance.fast_network.dtype)
+    best = best[(score[best] > 0) & (score[best] < torch.inf) & (_MARGIN * size.square().sum(1) < torch.inf)]
+    if not len(best):
+        return None
+    members = torch.stack([2 * best, 2 * best + 1], 1)
+    return bounded_operands(instance, bounds, instance.network.nodes[node].inputs[0], members, ascent)
 
 
 def bound_weights(score: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from krelax.bounds.backward import Form, Trace, back_substitute
 from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
+from krelax.bounds.octagons import Joined
 from krelax.bounds.steps import Parameter, Single, Step, Witness
 from krelax.network.graph import Network, visit
 from krelax.network.ops import Linear
@@ -66,8 +67,11 @@ def initial(bounds: LayerBounds, nodes: list[int], queries: int) -> Witness:
         lower, upper = (
             s.unsqueeze(1).repeat(1, queries, *[1] * (s.dim() - 1)) if free else s.unsqueeze(1) for s, free in pair
         )
-        single = Single(relaxation, lower, upper)
         groups = bounds.groups.get(i, ())
+        if groups and not groups[0].joint.shared:
+            result[i] = Joined(relaxation, groups[0], lower, upper)
+            continue
+        single = Single(relaxation, lower, upper)
         result[i] = grouped(single, groups, queries) if groups else single
     return result
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from krelax.activations import Activation, ReLU
 from krelax.activations.banded import together
+from krelax.activations.operands import Operands, powers
 from krelax.bounds.backward import Form, lower_bound
 from krelax.bounds.groups import Groups
 from krelax.bounds.instance import Instance, pieces, side_by_side
@@ -18,10 +19,13 @@ from krelax.bounds.layers import LayerBounds
 from krelax.bounds.optimise import Ascent, ascend
 from krelax.bounds.recording import chosen, record
 from krelax.bounds.steps import Tapes, Witness, over
+from krelax.hull import octagon
 from krelax.proof.log import UNSTATED, Forms
 
 # Combinations bounded at a time.
 _QUERIES = 256
+# Exponents of powers of two that second operands are multiplied by.
+_MOST_LEVELS = 60
 
 
 def bounded(
@@ -46,6 +50,35 @@ def bounded(
     return Groups(members, together(op or ReLU(), rows.to(bounds), bounds), lemmas)
 
 
+def bounded_operands(instance: Instance, layers: LayerBounds, node: int, members: Tensor, ascent: Ascent) -> Groups:
+    """The operands `members`, `(groups, 2)` entries of the pre-activation `node`, of products of one region with
+    octagons around them. The second ones are multiplied by powers of two, so that sums and differences are of numbers
+    of about the same width. Rigorous."""
+    lower, upper = (side[node].flatten(1)[0, members] for side in (layers.lower, layers.upper))
+    exponents = _levelling(upper - lower)
+    scale = torch.stack([torch.ones(len(members)), powers(exponents)], 1).to(lower).unsqueeze(1)
+    rows = lower.new_tensor(octagon.ROWS)
+    ends = torch.where(rows > 0, upper.unsqueeze(1), lower.unsqueeze(1))
+    bounds = (rows * scale * ends).sum(-1)
+    diagonal = rows.abs().sum(1) == 2
+    factors = -rows[diagonal] * scale
+    places = members.unsqueeze(1).expand_as(factors)
+    value, proven = _sums(instance, layers, node, places.flatten(0, 1), factors.flatten(0, 1), ascent)
+    bounds[:, diagonal] = -value[0].view(len(members), -1)
+    lemmas = None if proven is None else torch.zeros_like(bounds, dtype=torch.int64)
+    if lemmas is not None and proven is not None:
+        lemmas[:, diagonal] = proven[0].view(len(members), -1)
+    joint = Operands(rows, bounds[None], exponents)
+    return Groups(members[None], joint, None if lemmas is None else lemmas[None])
+
+
+def _levelling(width: Tensor) -> Tensor:
+    """By which powers of two to multiply second operands with these widths, `(n, 2)`, to make them as wide as the
+    first."""
+    exponent = (width[:, 0].log2() - width[:, 1].log2()).round().nan_to_num(0.0, _MOST_LEVELS, -_MOST_LEVELS)
+    return exponent.clamp(-_MOST_LEVELS, _MOST_LEVELS).to(torch.int64)
+
+
 def _combinations(members: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """The different `-a . z` of all groups as codes `(all, k)` of signed places (from one, zeros behind), and which
     of them each normal of each group is, `(batch, groups, m)`."""
@@ -66,22 +99,33 @@ def _lower_bounds(
     alone = (sign != 0).sum(1) == 1
     value = torch.where(alone, ends[..., 0], torch.full_like(ends[..., 0], -torch.inf))
     several = (~alone).nonzero()[:, 0]
-    fast_bounds = bounds.to(instance.fast_network.dtype, instance.network)
+    lemmas = torch.zeros_like(value, dtype=torch.int64) if instance.logs else None
+    value[:, several], proven = _sums(instance, bounds, node, place[several], sign[several], ascent)
+    if lemmas is not None and proven is not None:
+        lemmas[:, several] = proven
+    return value, lemmas
 
+
+def _sums(
+    instance: Instance, bounds: LayerBounds, node: int, places: Tensor, factors: Tensor, ascent: Ascent
+) -> tuple[Tensor, Tensor | None]:
+    """Lower bounds of sums of entries of a pre-activation times factors, `(n, k)` both, in every region, `(batch, n)`,
+    and their lemmas."""
+    size, fast_bounds = bounds.lower[node][0].numel(), bounds.to(instance.fast_network.dtype, instance.network)
+    value = factors.new_full((len(instance.region), len(places)), -torch.inf)
     lemmas = torch.zeros_like(value, dtype=torch.int64) if instance.logs else None
 
     def work(portion: Tensor) -> tuple[Tensor, Tensor | None]:
         instance.check()
-        which = several[portion]
-        row = lower.new_zeros(len(which), lower.shape[1]).scatter_add_(1, place[which], sign[which])
+        row = factors.new_zeros(len(portion), size).scatter_add_(1, places[portion], factors[portion])
         found, witness, tapes = _bound(instance, bounds, fast_bounds, _form(instance, node, row), ascent)
         return found, record(instance, node, Forms.of(row), found, chosen(instance, witness, len(row), tapes))
 
-    portions = list(pieces(len(several), _QUERIES, several.device))
-    for portion, (found, proven) in zip(portions, side_by_side(work, portions, lower.device), strict=True):
-        value[:, several[portion]] = found
+    portions = list(pieces(len(places), _QUERIES, places.device))
+    for portion, (found, proven) in zip(portions, side_by_side(work, portions, places.device), strict=True):
+        value[:, portion] = found
         if lemmas is not None and proven is not None:
-            lemmas[:, several[portion]] = proven
+            lemmas[:, portion] = proven
             value[lemmas == UNSTATED] = -torch.inf
     return value, lemmas
 

@@ -51,11 +51,13 @@ def _work(
     for i in network.activations():
         source, most = network.nodes[i].inputs[0], most_members(network.activation(i))
         members = min(grouping.size, most or grouping.size)
-        groups = _groups(min(grouping.neurons, candidates.get(i, 0)), members, grouping.overlap)
+        paired, count = network.activation(i).paired, candidates.get(i, 0)
+        groups = _groups(min(grouping.neurons, count), members, grouping.overlap)
+        groups = min(grouping.neurons * grouping.overlap, count) if paired else groups
         entries = 2 * prod(network.nodes[source].shape) if paid else 0
         sums = groups * (3**members - 1 - 2 * members)
         total += entries * steps * paid + sums * combinations.steps * (below[source] + paid)
-        paid += groups * (_EXACT if most is None else _BANDS)
+        paid += groups * (_EXACT if most is None or paired else _BANDS)
     return total
 
 

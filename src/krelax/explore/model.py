@@ -133,7 +133,8 @@ def _groups(found: Bounded, node: int, query: int) -> dict[str, Any]:
         for groups, shared in zip(
             found.bounds.groups[node], step.choices(0, found.tapes.get(node)).groups, strict=True
         ):
-            assert isinstance(shared, Shared)  # as all forms have them that no search is about
+            if not isinstance(shared, Shared):  # of whole products
+                continue
             gained = gains(groups, shared, found.bounds, node, query)
             count, total = count + len(gained), total + float(gained.sum())
             shown = GROUPS_SHOWN if groups.joint.negative_slopes else 0  # the page draws what has linear pieces

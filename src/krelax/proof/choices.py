@@ -23,13 +23,22 @@ Number = TypeVar("Number", bound=np.number[Any])
 class GroupSet:
     """Groups of neurons in the polytopes `rows @ z <= bounds`: `members`, `(groups, k)`, are entries of the
     pre-activation, `rows`, `(m, k)`, whole numbers, and `bounds`, `(groups, m)`, what the `lemmas`, of the same shape,
-    prove (0: the intervals of the members). `slopes`, `(k,)`, are those of the members below zero."""
+    prove (0: the intervals of the members). `slopes`, `(k,)`, are those of the members below zero. With `exponents` e,
+    `(groups,)`, polytopes are of z0 and 2^e z1."""
 
     members: NDArray[np.int32]
     rows: NDArray[np.int8]
     bounds: NDArray[np.float64]
     lemmas: Numbers
     slopes: tuple[float, ...]
+    exponents: NDArray[np.int8] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """Groups that are all that their members are in: lines are lines of the groups."""
+
+    groups: GroupSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +90,7 @@ class Choices:
     upper: NDArray[np.float32] | None = None
     lines: NDArray[np.float32] | None = None
     absolute: NDArray[np.float32] | None = None
-    groups: tuple[Shared | Parts, ...] = ()
+    groups: tuple[Shared | Parts | Whole, ...] = ()
 
     @property
     def finite(self) -> bool:
@@ -116,7 +125,7 @@ class Choices:
         return cls(first.entries, slopes, upper, lines, joined([p.absolute for p in parts]), groups)
 
 
-def _joined_groups(parts: Sequence[tuple[Shared | Parts, ...]], counts: Sequence[int]) -> tuple[Parts, ...]:
+def _joined_groups(parts: Sequence[tuple[Shared | Parts | Whole, ...]], counts: Sequence[int]) -> tuple[Parts, ...]:
     """Parts of so many leaves each; leaves that know nothing of a set of groups give it nothing."""
     found = [{id(p.groups): p for p in part if isinstance(p, Parts)} for part in parts]
     sets = {key: p.groups for part in found for key, p in part.items()}

@@ -336,7 +336,7 @@ def _paths(
 
 
 def _set(groups: GroupSet) -> file.GroupSet:
-    return file.GroupSet(groups.members, groups.rows)
+    return file.GroupSet(groups.members, groups.rows, groups.exponents)
 
 
 def _forms(keys: Sequence[Key]) -> file.Forms:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from krelax.certificate.format import schema as file
 from krelax.hull.pieces import Pieces
 from krelax.hull.polytope import Polytope
-from krelax.proof.choices import Choices, GroupSet, Number, Numbers, Parts, Shared
+from krelax.proof.choices import Choices, GroupSet, Number, Numbers, Parts, Shared, Whole
 
 
 class Merged:
@@ -102,9 +102,13 @@ class Collected:
     def __init__(self, leaves: int) -> None:
         self._leaves = leaves
         self._found: dict[tuple[int, type], tuple[GroupSet, NDArray[Any], NDArray[Any]]] = {}
+        self._whole: dict[int, GroupSet] = {}
 
-    def add(self, taken: Shared | Parts, rows: Numbers, places: Numbers) -> None:
-        """What some leaves gave away."""
+    def add(self, taken: Shared | Parts | Whole, rows: Numbers, places: Numbers) -> None:
+        """What some leaves gave away. What holds of whole groups holds in all leaves."""
+        if isinstance(taken, Whole):
+            self._whole[id(taken.groups)] = taken.groups
+            return
         one, other = (taken.coeff, taken.slope) if isinstance(taken, Shared) else (taken.share, taken.tilt)
         zeros = [np.zeros((self._leaves, *t.shape[1:]), t.dtype) for t in (one, other)]
         new = taken.groups, zeros[0], zeros[1]
@@ -113,17 +117,22 @@ class Collected:
 
     def shares(self, sets: list[GroupSet]) -> list[file.Shares]:
         """As they are stored, with the bases of their linear programs; groups that are new are added to `sets`."""
-        result = []
+        result = [file.Shares(_number(groups, sets)) for groups in self._whole.values()]
         for (_, kind), (groups, first, second) in self._found.items():
-            if not any(groups is other for other in sets):
-                sets.append(groups)
-            number = next(n for n, other in enumerate(sets) if other is groups)
+            number = _number(groups, sets)
             if kind is Parts:
                 result.append(file.Shares(number, share=first, tilt=second))
             else:
                 basis = _bases(groups, first, second) if groups.members.shape[1] > 2 else None
                 result.append(file.Shares(number, first, second, basis))
         return result
+
+
+def _number(groups: GroupSet, sets: list[GroupSet]) -> int:
+    """Which of the sets these groups are; they become one."""
+    if not any(groups is other for other in sets):
+        sets.append(groups)
+    return next(n for n, other in enumerate(sets) if other is groups)
 
 
 def _bases(groups: GroupSet, coeff: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.uint8]:

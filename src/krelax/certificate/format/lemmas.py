@@ -24,13 +24,15 @@ _MOST_NODES = 1 << 24
 class Slot:
     """What choices at an activation must fit: how many entries its pre-activation has, whether it has pieces (then it
     is split at zero alone, and has lower lines given by fractions), how many groups of how many members each set has,
-    whether it is elementwise, and how many members windows have that are split by comparing two of them, 0 for none."""
+    whether it is elementwise, how many members windows have that are split by comparing two of them, 0 for none, and
+    whether it is of two entries that are a group."""
 
     size: int
     pieces: bool
     sets: tuple[tuple[int, ...], ...] = ()
     elementwise: bool = True
     members: int = 0
+    paired: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +210,10 @@ def _check_shares(shares: Shares, leaves: int, slot: Slot) -> None:
     groups, k = slot.sets[shares.set]
     kinds = (shares.coeff, shares.slope), (shares.share, shares.tilt)
     given = [[t.shape for t in kind if t is not None] for kind in kinds]
+    if slot.paired:
+        if given != [[], []] or shares.basis is not None:
+            raise Malformed("shares of groups that take over all")
+        return
     if [[], [(leaves, groups, k)] * 2] != sorted(given, key=len):
         raise Malformed("shares that do not fit the groups, or of both kinds or none")
     if shares.basis is not None and (not given[0] or shares.basis.shape[2:] != (2**k, k + 1)):

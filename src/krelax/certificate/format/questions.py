@@ -13,6 +13,7 @@ from krelax.certificate.format.schema import Boxes, GroupSet, Question, Refutati
 
 # Members of a group, and its rows; a basis names rows by numbers below 255.
 _MOST_MEMBERS, _MOST_ROWS, _MOST_BOUNDS = 6, 255, 1 << 22
+_MOST_LEVELS = 100
 # What weights of a clause add up to.
 UNIT = 1 << 14
 
@@ -77,7 +78,9 @@ def _check_weights(boxes: Boxes, clause: NDArray[np.int32]) -> None:
 
 def _check_groups(stored: GroupSet, slot: Slot) -> None:
     members, rows = stored.members.astype(np.int64), stored.rows.astype(np.int64)
-    if not slot.elementwise or (not slot.pieces and members.shape[1] != 2):
+    if slot.paired:
+        _check_operands(stored)
+    elif not slot.elementwise or (not slot.pieces and members.shape[1] != 2) or stored.exponents is not None:
         raise Malformed(
             "groups of an activation that has none, or other than pairs of one that is no two linear pieces"
         )
@@ -87,6 +90,15 @@ def _check_groups(stored: GroupSet, slot: Slot) -> None:
         raise Malformed(f"a set of more than {_MOST_BOUNDS} rows of groups")
     if ((members < 0) | (members >= slot.size)).any() or (np.diff(np.sort(members, 1), axis=1) == 0).any():
         raise Malformed("members that are no neurons, or are twice in a group")
+
+
+def _check_operands(stored: GroupSet) -> None:
+    members, exponents = stored.members.astype(np.int64), stored.exponents
+    beside = members.shape[1] == 2 and (members[:, 0] % 2 == 0).all() and (members[:, 1] == members[:, 0] + 1).all()
+    if not beside or exponents is None or exponents.shape != (len(members),):
+        raise Malformed("groups of products of other numbers than their operands, or without exponents")
+    if (abs(exponents.astype(np.int64)) > _MOST_LEVELS).any():
+        raise Malformed(f"exponents beyond {_MOST_LEVELS}")
 
 
 def _check_refutation(case: Refutation, margins: int, activations: int) -> None:

@@ -67,6 +67,8 @@ class Shares:
 
     In parts, in units of 1 / 32767: a `share` of each member's coefficient; its slope is that of the member's own line
     times the part, and `tilt` adds so much of the sum of the absolute parts of its group.
+
+    Of products the groups take over all, in all leaves, and nothing is said of that.
     """
 
     set: int
@@ -135,11 +137,13 @@ class GroupSet:
     """Groups of k neurons of one activation, and the normals of their polytopes, with entries in {-1, 0, 1}.
 
     The bound of a row over a group is the best that a lemma of the same layer proves of exactly that form, or else
-    what the members' intervals say.
+    what the members' intervals say. Groups of products are of both operands, which stand side by side, and second
+    members are multiplied by 2 to the power of `exponents` in their rows.
     """
 
     members: Annotated[NDArray[np.int32], Stored("<i4", "groups k")]
     rows: Annotated[NDArray[np.int8], Stored("|i1", "rows k")]
+    exponents: Annotated[NDArray[np.int8], Stored("|i1", "groups")] | None = None
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,12 +15,15 @@ from krelax.certificate.format.schema import Choices, Lemma, Shares
 from krelax.certificate.kernel.activations import Ends
 from krelax.certificate.kernel.arithmetic import Array, Floats
 from krelax.certificate.kernel.backward import Relaxed
+from krelax.certificate.kernel.bands import Bands
 from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.clipping import Clips, Narrowing
 from krelax.certificate.kernel.context import Context
 from krelax.certificate.kernel.contraction import Shared
+from krelax.certificate.kernel.groups import Groups
 from krelax.certificate.kernel.linear import Index
 from krelax.certificate.kernel.relaxation import Choice, Part, Table, relax, shared_lines
+from krelax.certificate.kernel.saddles import Saddles
 
 # Multipliers that are added up have so many bits below the largest: of 2**53 that is enough for any path.
 _BITS = 32
@@ -46,9 +49,9 @@ class Chosen:
             coeff = bounds.ar.number(np.zeros((rows, activation.size)))
         ends, choices = self._ends(j), self._choices.get(j)
         tables = {} if choices is None else _tables(choices, self.batch, ends[0].shape[1])
-        parts = [] if choices is None else [self._part(j, shares) for shares in choices.groups]
+        parts, whole = self._groups(j, [] if choices is None else choices.groups)
         if not len(splits.leaf):
-            return relax(bounds, j, coeff, ends, Choice(tables=tables, parts=parts))
+            return relax(bounds, j, coeff, ends, Choice(tables=tables, parts=parts, whole=whole))
         if activation.rule.members:
             compared = splits.compared(activation.rule.members)
             same, size = self.context.network.copies(activation.inputs[0]), ends[0].shape[1]
@@ -56,7 +59,8 @@ class Chosen:
             relaxed = relax(bounds, j, coeff, ends, Choice(tables=tables, parts=parts, rule=rule))
             return compared.paid(bounds, j, relaxed)
         ends = splits.cut(ends, rows)
-        choice = Choice(tables=tables | splits.tables(rows, activation.rule.pieces), parts=parts)
+        tables = tables | splits.tables(rows, activation.rule.pieces)
+        choice = Choice(tables=tables, parts=parts, whole=whole)
         return replace(relax(bounds, j, coeff, ends, choice), empty=np.asarray((ends[0] > ends[1]).any(1)))
 
     def shared(self, j: int) -> Shared | None:
@@ -107,7 +111,13 @@ class Chosen:
         side, multiplier = self.leaves.side[here], self.leaves.multiplier[here]
         return _Splits(leaf, neuron[mine] - first, self.leaves.point[here], side, multiplier)
 
-    def _part(self, j: int, shares: Shares) -> Part:
+    def _groups(self, j: int, shares: Sequence[Shares]) -> tuple[list[Part], list[Saddles]]:
+        """What sets of groups take over, and those that take over all."""
+        both = [(self.context.groups[j][s.set], s) for s in shares]
+        whole = [groups for groups, _ in both if isinstance(groups, Saddles)]
+        return [self._part(groups, s) for groups, s in both if not isinstance(groups, Saddles)], whole
+
+    def _part(self, groups: Groups | Bands, shares: Shares) -> Part:
         """What a set of groups takes over, outright or in parts."""
         outright = shares.share is None
         first, second = (shares.coeff, shares.slope) if outright else (shares.share, shares.tilt)
@@ -118,7 +128,7 @@ class Chosen:
         active = (((one != 0) | (other != 0)) if outright else one != 0).any((1, 2))
         if not outright:
             one, other = one / 32767, other / 32767
-        return Part(self.context.groups[j][shares.set], outright, one, other, basis, active)
+        return Part(groups, outright, one, other, basis, active)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from krelax.certificate.kernel.clipping import Lines
 from krelax.certificate.kernel.contraction import contractions
 from krelax.certificate.kernel.groups import Groups
 from krelax.certificate.kernel.network import Network
+from krelax.certificate.kernel.saddles import Saddles
 
 # So many times as many entries fit a node that is seldom laid out.
 _SELDOM = 32
@@ -31,7 +32,7 @@ class Context:
     bounds: LayerBounds
     rows: Floats
     offsets: Floats
-    groups: tuple[tuple[Groups | Bands, ...], ...] = ()
+    groups: tuple[tuple[Groups | Bands | Saddles, ...], ...] = ()
     lines: Mapping[int, Lines] = field(default_factory=dict)
     assumed: int | None = None
 
@@ -61,11 +62,11 @@ class Context:
         return [slice(i, min(i + self.portion, rows)) for i in range(0, rows, self.portion)]
 
 
-def slots_of(network: Network, groups: Sequence[Sequence[Groups | Bands]]) -> list[Slot]:
+def slots_of(network: Network, groups: Sequence[Sequence[Groups | Bands | Saddles]]) -> list[Slot]:
     """What choices at the first activations, those with these sets of groups, must fit."""
     nodes = map(network.activation, range(len(groups)))
     shapes = [tuple(s.members.shape for s in sets) for sets in groups]
     return [
-        Slot(network.size(a.inputs[0]), a.rule.pieces is not None, s, a.rule.elementwise, a.rule.members)
+        Slot(network.size(a.inputs[0]), a.rule.pieces is not None, s, a.rule.elementwise, a.rule.members, a.rule.paired)
         for a, s in zip(nodes, shapes, strict=True)
     ]

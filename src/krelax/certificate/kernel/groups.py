@@ -21,6 +21,7 @@ from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats, gamm
 from krelax.certificate.kernel.bands import Bands
 from krelax.certificate.kernel.linear import Pick
 from krelax.certificate.kernel.octagons import octagons
+from krelax.certificate.kernel.saddles import Saddles
 
 Key = tuple[bytes, bytes]
 
@@ -165,19 +166,24 @@ def _inverses(matrices: Floats) -> Floats:
     return result
 
 
-def polytopes(stored: GroupSet, forms: Mapping[Key, float], ends: Ends, rule: Rule) -> Groups | Bands:
+def polytopes(stored: GroupSet, forms: Mapping[Key, float], ends: Ends, rule: Rule) -> Groups | Bands | Saddles:
     """A set of groups with the bounds of its rows: what was proven of `-row z`, by `key`, or the members' intervals,
     `(neurons,)` each."""
     lower, upper = ends
     members, rows = stored.members.astype(np.int64), stored.rows.astype(np.int64)
     low, high = lower[members][:, None], upper[members][:, None]
-    terms = np.where(rows > 0, rows * high, rows * low)
+    factors = np.repeat(rows[None].astype(np.float64), len(members), 0)
+    if stored.exponents is not None:
+        factors[:, :, 1] *= 2.0 ** stored.exponents.astype(np.float64)[:, None]
+    terms = np.where(factors > 0, factors * high, factors * low)
     bounds = terms.sum(2) + members.shape[1] * 2.0**-50 * abs(terms).sum(2)
     for g, own in enumerate(members):
-        for r, row in enumerate(rows):
-            proven = forms.get(key(own[row != 0], -row[row != 0].astype(np.float64)))
+        for r, row in enumerate(factors[g]):
+            proven = forms.get(key(own[row != 0], -row[row != 0]))
             if proven is not None:
                 bounds[g, r] = min(bounds[g, r], -proven)
+    if rule.paired:
+        return Saddles(stored, bounds + 2.0**-1000)  # for scaled numbers that underflow
     return Bands(stored, bounds, ends, rule) if rule.pieces is None else Groups(stored, bounds, len(lower), rule.pieces)
 
 

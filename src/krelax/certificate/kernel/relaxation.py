@@ -16,6 +16,7 @@ from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.contraction import Shared
 from krelax.certificate.kernel.groups import Groups
 from krelax.certificate.kernel.linear import Index
+from krelax.certificate.kernel.saddles import Saddles
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,14 @@ class Choice:
     """How slopes are chosen: by a rule, "adaptive" or "parallel", unless `tables` have them. There are "fractions" of
     lower slopes, perhaps with slopes of upper lines, "upper"; slopes of the "pieces" of neurons that are split; slopes
     of both lines, "below" and "above"; "absolute" ones; and by how much they are then "lowered". Instead of the
-    activation's own rule there may be another `rule`, which says more."""
+    activation's own rule there may be another `rule`, which says more. Groups of
+    `whole` are all that their members are in."""
 
     parallel: bool = False
     rule: Rule | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     parts: Sequence[Part] = ()
+    whole: Sequence[Saddles] = ()
 
 
 def relax(bounds: LayerBounds, j: int, coeff: Array, ends: Ends, choice: Choice, which: Rows = slice(None)) -> Relaxed:
@@ -108,7 +111,10 @@ def relax(bounds: LayerBounds, j: int, coeff: Array, ends: Ends, choice: Choice,
             taken = taken + part.groups.put(ar, abs(both[0]) + abs(both[1]))[:, columns]
     own = rule.behind(rest)
     slopes = ar.choice(_slopes(ar.floats(own), lower, upper, tables))
-    price = price + rule.price(ar, own, slopes, own_ends).sum(1)
+    alone = rule.price(ar, own, slopes, own_ends)
+    for saddles in choice.whole:
+        alone = saddles.least(ar, alone, rest, slopes)
+    price = price + alone.sum(1)
     error = rule.executed(own_ends) if bounds.float32 else None
     if error is not None:
         price = price + ar.dot(abs(coeff), ar.number(error))

@@ -22,7 +22,7 @@ class Product(Rule):
     `f = slope z - coeff z0 z1` is linear in either operand, so its maximum over the box is at a corner.
     """
 
-    elementwise = False
+    elementwise, paired = False, True
     name, float32 = "product", True
 
     def factors(self, slope: Array) -> tuple[Array, Array]:

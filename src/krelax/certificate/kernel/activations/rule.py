@@ -31,6 +31,7 @@ class Rule:
 
     name: ClassVar[str]
     elementwise: ClassVar[bool] = True  # whether it is a function of one entry of its pre-activation
+    paired: ClassVar[bool] = False  # whether it is of two entries, which are a group by themselves
     float32: ClassVar[bool] = False  # whether an error of its executions in float32 is known
 
     @property
