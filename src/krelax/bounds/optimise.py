@@ -127,6 +127,14 @@ class _Climber:
         self._first = torch.zeros_like(parameter.value)
         self._second = torch.full_like(parameter.value, self._LEAST)
         self._width = parameter.high - parameter.low if parameter.relative else None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Move to values that are worth having."""
+        p = self._parameter
+        nearest = p.value if p.nearest is None else p.nearest(p.value)
+        if nearest.data_ptr() != p.value.data_ptr():
+            p.value.copy_(nearest)
 
     def climb(self, step: int, rate: float) -> None:
         """One step along the gradient, if the tensor has one."""
@@ -140,6 +148,7 @@ class _Climber:
         along = self._first if self._width is None else self._first * self._width
         p.value.addcdiv_(along, spread, value=p.scale * rate * second**0.5 / first)
         torch.clamp(p.value, p.low, p.high, out=p.value)
+        self._settle()
         p.gradient = None
 
 

@@ -9,8 +9,9 @@ nothing of a crossing: what going up needs is on a tape.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -51,7 +52,7 @@ Tapes = dict[int, Any]
 @dataclass
 class Parameter:
     """A tensor of a witness to be optimised in place, kept between `low` and `high`; `scale` multiplies its steps, and
-    if they are `relative`, so does the distance from low to high."""
+    if they are `relative`, so does the distance from low to high. `nearest` gives the values that are worth having."""
 
     value: Tensor
     low: Tensor
@@ -59,6 +60,7 @@ class Parameter:
     scale: float
     relative: bool = False
     gradient: Tensor | None = None
+    nearest: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
     def slope(cls, value: Tensor, low: Tensor, high: Tensor, step: float | None, share: float = 1.0) -> Parameter:
@@ -133,6 +135,9 @@ class Single(SingleNeuron):
         self._lower, self._upper = (
             Parameter.slope(t, *self._range(), relaxation.step) if free else None for t, free in both
         )
+        for parameter, lies_below in ((self._lower, True), (self._upper, False)):
+            if parameter is not None:
+                parameter.nearest = partial(relaxation.nearest, lower=lies_below)
 
     def _range(self) -> tuple[Tensor, Tensor]:
         low, high = self.relaxation.slope_range()
@@ -180,9 +185,11 @@ class Single(SingleNeuron):
     def forward(self, coeff: Tensor, before: Tensor, tape: Lines) -> Tensor:
         behind = self.relaxation.behind(coeff)
         if self._lower is not None:
-            self._lower.gradient = behind.clamp(min=0) * (before if tape.lower_at is None else before - tape.lower_at)
+            gradient = behind.clamp(min=0) * (before if tape.lower_at is None else before - tape.lower_at)
+            self._lower.gradient = self.relaxation.along(gradient, tape.lower, True)
         if self._upper is not None:
-            self._upper.gradient = behind.clamp(max=0) * (before if tape.upper_at is None else before - tape.upper_at)
+            gradient = behind.clamp(max=0) * (before if tape.upper_at is None else before - tape.upper_at)
+            self._upper.gradient = self.relaxation.along(gradient, tape.upper, False)
         return self._follow(coeff, before, tape)
 
     def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:
