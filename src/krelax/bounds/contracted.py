@@ -108,6 +108,23 @@ def cross(contraction: Contraction, shapes: tuple[Shape, Shape], coeff: Tensor, 
     return Crossed((pulled[0], pulled[1]), price)
 
 
+def follow(contraction: Contraction, coeff: Tensor, before: tuple[Tensor, Tensor], lines: Lines) -> Tensor:
+    """The points of the sums on the way up, from those of both operands, `(batch, queries, *shape)` each: on the lines
+    that the signs of the coefficients of the sums choose."""
+    names = ascii_letters[2 : 2 + len(contraction.shape)]
+    outer = "".join(n for n, size in zip(names, coeff.shape[2:], strict=True) if size > 1)
+    sides = []
+    for slopes, intercepts in ((lines.lower[:, 0], lines.below), (lines.upper[:, 0], -lines.above)):
+        assert intercepts is not None
+        value = -torch.einsum(f"a{names}->a{outer}", intercepts[:, 0]).unsqueeze(1)
+        for k, point in enumerate(before):
+            kept = "".join(n for n, size in zip(names, point.shape[2:], strict=True) if size > 1)
+            share = point.reshape(*point.shape[:2], *(n for n in point.shape[2:] if n > 1))
+            value = value + torch.einsum(f"ab{kept},a{names}->ab{outer}", share, slopes[..., k])
+        sides.append(value.reshape(coeff.shape))
+    return torch.where(coeff > 0, *sides)
+
+
 def rounding(
     contraction: Contraction, bounds: LayerBounds, lines: Lines, coeff: Tensor, total: int, more: int
 ) -> Tensor:

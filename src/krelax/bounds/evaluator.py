@@ -59,7 +59,7 @@ class Evaluator:
         self.fast = fast
         top = max(exact.coeff) if top is None else top
         self.nodes = sorted(i for i in bounds.relaxations if i <= top)
-        self.sites = Sites(self.proposing, self.nodes)
+        self.sites = Sites(instance.network, self.proposing, self.nodes)
         self._assumed, self._deepest = assumed, deepest
         self._gate = Gate(instance, bounds, exact, self.sites.every, assumed)
         convex = convex_activations(instance.fast_network, fast) if assumed is None else set()

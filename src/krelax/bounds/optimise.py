@@ -18,6 +18,7 @@ from torch import Tensor
 
 from krelax.activations import Activation, Rule
 from krelax.bounds.backward import Form, Trace, back_substitute
+from krelax.bounds.contracted import contractions, follow
 from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
@@ -159,7 +160,11 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
     for i in reversed(trace.visited):
         node, op = network.nodes[i], network.nodes[i].op
         visit(op, node.shape, coeff.shape[0] * coeff.shape[1])
-        if isinstance(op, Linear):
+        if i in trace.sums:
+            sums = contractions(network)[i]
+            first, second = (points[j] for j in sums.operands)
+            points[i] = follow(sums, trace.sums[i][0], (first, second), trace.sums[i][1])
+        elif isinstance(op, Linear):
             operands = [points[j] for j in node.inputs]
             value = op.forward(*(x.flatten(0, 1) for x in operands))
             points[i] = value.unflatten(0, operands[0].shape[:2])

@@ -82,6 +82,29 @@ class Unsplit(Site):
         return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).float().cpu().numpy())
 
 
+class Fixed(Site):
+    """An activation whose lines are those of a rule in all leaves."""
+
+    tensors = 0
+
+    def __init__(self, relaxation: Relaxation) -> None:
+        lower, upper = (s.unsqueeze(1) for s in relaxation.slopes(Rule.ADAPTIVE))
+        self._step = Single(relaxation, lower, upper, fixed=True)
+
+    def roots(self, leaves: int) -> list[Tensor]:
+        return []
+
+    def step(self, rows: Sequence[Tensor], splits: Splits, leaves: int) -> Step:
+        return self._step
+
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        pass
+
+    def choices(self, rows: Sequence[Tensor], splits: Splits, leaves: int, proving: Relaxation) -> Choices:
+        lower, upper = (t[0].flatten(1) for t in self._step.slopes)
+        return Choices(lines=torch.stack([lower, upper], -1).float().cpu().numpy())
+
+
 class Splittable(Site):
     """Neurons that can be split, `first` the number of the first one."""
 

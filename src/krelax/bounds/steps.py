@@ -125,13 +125,16 @@ class SingleNeuron(Step):
 class Single(SingleNeuron):
     """Every neuron alone: two lines with the given slopes, each `(batch, queries | 1, *shape)`.
 
-    The positive part of the coefficients takes the lower line, the negative part the upper one.
+    The positive part of the coefficients takes the lower line, the negative part the upper one. `fixed` slopes are not
+    optimised.
     """
 
-    def __init__(self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None) -> None:
-        self.relaxation = relaxation
+    def __init__(
+        self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None, fixed: bool = False
+    ) -> None:
+        self.relaxation, self._fixed = relaxation, fixed
         self._lines = relaxation.lines(lower, upper) if lines is None else lines
-        both = zip((lower, upper), relaxation.optimised, strict=True)
+        both = [(lower, relaxation.optimised[0] and not fixed), (upper, relaxation.optimised[1] and not fixed)]
         self._lower, self._upper = (
             Parameter.slope(t, *self._range(), relaxation.step) if free else None for t, free in both
         )
@@ -155,7 +158,7 @@ class Single(SingleNeuron):
         relaxation = bounds.relaxations[node]
         dtype = relaxation.lower.dtype
         lower, upper = relaxation.rounded(self._lines.lower.to(dtype)), written(self._lines.upper.to(dtype))
-        return Single(relaxation, lower, upper)
+        return Single(relaxation, lower, upper, fixed=self._fixed)
 
     def choices(self, region: int, tape: Lines | None) -> Choices:
         lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
