@@ -56,6 +56,10 @@ class Sites:
         """Those whose neurons are split at their kinks."""
         return ((i, s) for i, s in self.every.items() if isinstance(s, Kinked))
 
+    def fixed(self) -> Witness:
+        """The steps of the activations whose lines are fixed."""
+        return {i: site.fixed for i, site in self.every.items() if isinstance(site, Fixed)}
+
     def rows(self, leaves: Leaves) -> Iterator[tuple[int, Site, list[Tensor]]]:
         """The activations with what leaves can choose there."""
         slopes = iter(leaves.slopes)

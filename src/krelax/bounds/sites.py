@@ -89,19 +89,19 @@ class Fixed(Site):
 
     def __init__(self, relaxation: Relaxation) -> None:
         lower, upper = (s.unsqueeze(1) for s in relaxation.slopes(Rule.ADAPTIVE))
-        self._step = Single(relaxation, lower, upper, fixed=True)
+        self.fixed = Single(relaxation, lower, upper, fixed=True)
 
     def roots(self, leaves: int) -> list[Tensor]:
         return []
 
     def step(self, rows: Sequence[Tensor], splits: Splits, leaves: int) -> Step:
-        return self._step
+        return self.fixed
 
     def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
         pass
 
     def choices(self, rows: Sequence[Tensor], splits: Splits, leaves: int, proving: Relaxation) -> Choices:
-        lower, upper = (t[0].flatten(1) for t in self._step.slopes)
+        lower, upper = (t[0].flatten(1) for t in self.fixed.slopes)
         return Choices(lines=torch.stack([lower, upper], -1).float().cpu().numpy())
 
 
