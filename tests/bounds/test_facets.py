@@ -138,3 +138,22 @@ def test_gradients_behind_products_crossed_at_once_are_those_of_all_products(nam
     for at_once, one_by_one in zip(*found, strict=True):
         assert at_once is not None
         assert torch.allclose(at_once, one_by_one, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["matmul", "heads", "einsum", "softmax"])
+def test_gradients_of_shared_lines_are_the_sums_of_those_of_all_queries(name: str) -> None:
+    instance, form, bounds = posed(name)
+    products = [i for i in bounds.relaxations if isinstance(instance.network.nodes[i].op, Product)]
+    found = []
+    for copies in (1, QUERIES):
+        witness = drawn(bounds)
+        for i in products:
+            lines = bounds.relaxations[i].lines_by(Rule.ADAPTIVE)
+            slopes = (t.repeat(1, copies, *[1] * (t.dim() - 2)) for t in (lines.lower, lines.upper))
+            witness[i] = Single(bounds.relaxations[i], *slopes)
+        put_gradients(instance, form, bounds, witness)
+        found.append([p.gradient for i in products for p in witness[i].parameters()])
+    for together, one_by_one in zip(*found, strict=True):
+        assert together is not None
+        assert together.shape[1] == 1
+        assert torch.allclose(together, one_by_one.sum(1, keepdim=True), rtol=1e-9, atol=1e-9)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from krelax.activations import Activation, Rule
 from krelax.bounds.backward import Form, Trace, back_substitute
-from krelax.bounds.contracted import contractions, follow
+from krelax.bounds.contracted import contractions, follow, gradients
 from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
@@ -161,9 +161,7 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
         node, op = network.nodes[i], network.nodes[i].op
         visit(op, node.shape, coeff.shape[0] * coeff.shape[1])
         if i in trace.sums:
-            sums = contractions(network)[i]
-            first, second = (points[j] for j in sums.operands)
-            points[i] = follow(sums, trace.sums[i][0], (first, second), trace.sums[i][1])
+            _follow_sums(network, i, points, witness, trace)
         elif isinstance(op, Linear):
             operands = [points[j] for j in node.inputs]
             value = op.forward(*(x.flatten(0, 1) for x in operands))
@@ -171,3 +169,16 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
         else:
             before = points[node.inputs[0]].contiguous()
             points[i] = witness[i].forward(trace.coeff[i], before, trace.tapes[i])
+
+
+def _follow_sums(
+    network: Network, i: int, points: dict[int, Tensor], witness: Mapping[int, Step], trace: Trace
+) -> None:
+    """The same for a node of sums of products that were crossed at once, whose lines may be optimised for all queries
+    together."""
+    sums, (coeff, lines) = contractions(network)[i], trace.sums[i]
+    first, second = (points[j] for j in sums.operands)
+    points[i] = follow(sums, coeff, (first, second), lines)
+    step = witness[sums.product]
+    if isinstance(step, Single) and step.parameters():
+        step.learn(*gradients(sums, coeff, (first, second), lines))

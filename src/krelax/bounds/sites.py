@@ -15,6 +15,7 @@ from krelax.activations.triangle import Triangle
 from krelax.bounds.curved import Curved, Pieces, worth_at, worth_splitting
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
+from krelax.bounds.rounding import written
 from krelax.bounds.split import Narrowed, Split
 from krelax.bounds.steps import Single, Step, slope_choices
 from krelax.proof.choices import Choices, Parts, codes
@@ -83,13 +84,23 @@ class Unsplit(Site):
 
 
 class Fixed(Site):
-    """An activation whose lines are those of a rule in all leaves."""
+    """An activation whose lines are the same in all leaves: those of a rule, or what is `settled` before there are
+    leaves."""
 
     tensors = 0
 
     def __init__(self, relaxation: Relaxation) -> None:
-        lower, upper = (s.unsqueeze(1) for s in relaxation.slopes(Rule.ADAPTIVE))
-        self.fixed = Single(relaxation, lower, upper, fixed=True)
+        self._relaxation = relaxation
+        self.settle(*(s.unsqueeze(1) for s in relaxation.slopes(Rule.ADAPTIVE)))
+
+    def settle(self, lower: Tensor, upper: Tensor) -> None:
+        """From now on the slopes are these, `(1, 1, *shape)`."""
+        lower, upper = self._relaxation.rounded(lower), written(upper)
+        self.fixed = Single(self._relaxation, lower, upper, fixed=True)
+
+    def free(self) -> Single:
+        """A step whose slopes, still the same for all queries, can be optimised."""
+        return Single(self._relaxation, *(t.clone() for t in self.fixed.slopes))
 
     def roots(self, leaves: int) -> list[Tensor]:
         return []

@@ -195,6 +195,15 @@ class Single(SingleNeuron):
             self._upper.gradient = self.relaxation.along(gradient, tape.upper, False)
         return self._follow(coeff, before, tape)
 
+    def learn(self, lower: Tensor, upper: Tensor) -> None:
+        """Take gradients with respect to both slopes, where it was not this step that crossed the activation."""
+        for parameter, gradient, slope, below in (
+            (self._lower, lower, self._lines.lower, True),
+            (self._upper, upper, self._lines.upper, False),
+        ):
+            if parameter is not None:
+                parameter.gradient = self.relaxation.along(gradient, slope, below)
+
     def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:
         lower, upper = (columns(t, places) for t in (self._lines.lower, self._lines.upper))
         return torch.lerp(upper, lower, _positive(coeff))
