@@ -122,7 +122,7 @@ def follow(contraction: Contraction, coeff: Tensor, before: tuple[Tensor, Tensor
             share = point.reshape(*point.shape[:2], *(n for n in point.shape[2:] if n > 1))
             value = value + torch.einsum(f"ab{kept},a{names}->ab{outer}", share, slopes[..., k])
         sides.append(value.reshape(coeff.shape))
-    return torch.where(coeff > 0, *sides)
+    return torch.where(coeff > 0, sides[0], sides[1])
 
 
 def gradients(

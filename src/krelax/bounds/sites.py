@@ -100,7 +100,8 @@ class Fixed(Site):
 
     def free(self) -> Single:
         """A step whose slopes, still the same for all queries, can be optimised."""
-        return Single(self._relaxation, *(t.clone() for t in self.fixed.slopes))
+        lower, upper = self.fixed.slopes
+        return Single(self._relaxation, lower.clone(), upper.clone())
 
     def roots(self, leaves: int) -> list[Tensor]:
         return []
