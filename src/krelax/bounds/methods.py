@@ -36,7 +36,7 @@ from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
 from krelax.proof.choices import Choices, LeafTable
-from krelax.proof.log import MARGINS, Forms
+from krelax.proof.log import MARGINS, UNSTATED, Forms
 from krelax.watch import now
 
 
@@ -325,17 +325,39 @@ def _by_program(instance: Instance, queries: Queries, found: Bounded, stop: bool
 
 
 def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Ascent, stop: bool) -> Bounded:
-    """Slopes optimised for the queries over what is known."""
+    """Slopes optimised for the queries over what is known; with `stop`, of one region for those that are open."""
     network, bounds = instance.network, found.bounds
+    index, asked = _asked(queries, found.value, stop)
     fast = instance.fast_network.dtype
-    asked = queries.to(fast, found.value.device)
-    form = outputs(instance.fast_network, asked.rows, asked.offsets)
-    done = (lambda values: holds(queries, values)) if stop else None
+    quick = asked.to(fast, found.value.device)
+    form = outputs(instance.fast_network, quick.rows, quick.offsets)
+    done = (lambda values: holds(quick, values)) if stop else None
     ascent = replace(ascent, seconds=_patience(instance))
     proposed = ascend(instance, form, bounds.to(fast, network), ascent, done)
     witness = over(proposed, bounds)
-    form = outputs(network, queries.rows, queries.offsets)
+    form = outputs(network, asked.rows, asked.offsets)
     tapes: Tapes = {}
     value = lower_bound(network, instance.region, form, witness, bounds, tapes)
-    lemmas = _record_margins(instance, value, chosen(instance, witness, value.shape[1], tapes))
+    leaves = chosen(instance, witness, value.shape[1], tapes)
+    part = record(instance, MARGINS, Forms.single(index.cpu().numpy()), value, leaves)
+    lemmas = None
+    if part is not None:
+        lemmas = torch.full(found.value.shape, UNSTATED, dtype=torch.int64, device=part.device)
+        lemmas = lemmas.index_copy(1, index, part)
+    value = found.value.index_copy(1, index, value)
     return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)
+
+
+def _asked(queries: Queries, value: Tensor, stop: bool) -> tuple[Tensor, Queries]:
+    """The queries to be optimised, and which they are: with `stop`, of one region, those of the clauses that bounds
+    leave open."""
+    every = torch.arange(value.shape[1], device=value.device)
+    if not stop or len(value) > 1:
+        return every, queries
+    open_ = queries.clause_values(value)[0] <= 0
+    index = every[open_[queries.clause[0]]]
+    if not len(index):
+        return every, queries
+    clause = queries.clause[0, index].unique(return_inverse=True)[1]
+    rows, offsets = queries.rows[:, index], queries.offsets[:, index]
+    return index, Queries(rows, offsets, clause[None], int(clause.max()) + 1)
