@@ -157,7 +157,7 @@ def test_many_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     network, _ = residual()
     instance = Instance.of(network, region(network))
     monkeypatch.setattr(views, "chunk_queries", lambda *_: 70)
-    monkeypatch.setattr(views, "_FEW", 3)
+    monkeypatch.setattr(views, "FEW", 3)
     test_bounds_through_cones_are_those_of_whole_passes(monkeypatch, "image", "linf", Rule.ADAPTIVE)
     assert len(instance.region) == 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.bounds.test_cones import conv, drawn
@@ -9,13 +11,15 @@ from tests.fuzz.bounds import findings
 from tests.marks import at_night_after
 
 from krelax.activations import Max, ReLU, Rule, Sigmoid
-from krelax.bounds import cones, forward, intermediate, views
+from krelax.bounds import asked, cones, forward, intermediate, views
 from krelax.bounds.forward import Forward
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds, advance, start
+from krelax.bounds.methods import METHODS, bound
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Dense
 from krelax.network.ops import Reshape
+from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.proof.log import DERIVED, ProofLog
 
@@ -78,6 +82,33 @@ def test_bounds_have_lemmas_where_proofs_are_recorded(monkeypatch: pytest.Monkey
         assert bool((found.lower[i][proven] > plain.lower[i][proven]).any())
 
 
+def test_margins_that_forms_settle_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = wide(), drawn(1, 4)
+    region, rows = Box(x, x + 0.05), drawn(1, 30, 2)
+    values = (network.values(x)[-1].flatten(1) @ rows[0].T)[0]
+    queries = Queries(rows, torch.where(torch.arange(30) < 20, 80.0, 0.0) - values[None], torch.arange(30)[None], 30)
+    crown, instance = METHODS["crown"], replace(Instance.of(network, region), logs=(ProofLog(),))
+    every = bound(instance, queries, crown)
+    monkeypatch.setattr(forward, "_DEAR", 0.0)
+    monkeypatch.setattr(forward, "_MANY", 1)
+    passed: list[int] = []
+    through = asked.lower_bound
+    monkeypatch.setattr(
+        asked, "lower_bound", lambda *given: passed.append(len(given[2].constant[0])) or through(*given)
+    )
+    found = bound(instance, queries, crown, stop=True)
+    points = x + 0.05 * torch.rand(500, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    lowest = (network.values(points)[-1].flatten(1) @ rows[0].T + queries.offsets).amin(0)
+    assert bool((found.value[0] <= lowest).all())
+    assert sum(passed) < 30
+    assert bool((found.value[0, :20] > 0).all())
+    closed = every.value[0] > 0
+    assert found.lemmas is not None
+    assert bool((found.lemmas[0, closed] > DERIVED).all())
+    optimised = bound(instance, queries, METHODS["alpha"], stop=True)
+    assert bool((optimised.value[0, 20:] >= found.value[0, 20:]).all())
+
+
 @pytest.mark.parametrize("seed", at_night_after(5, range(0, 400, 20)))
 def test_nothing_is_wrong_where_everything_goes_through_forms_and_cones(
     monkeypatch: pytest.MonkeyPatch, seed: int
@@ -85,6 +116,6 @@ def test_nothing_is_wrong_where_everything_goes_through_forms_and_cones(
     monkeypatch.setattr(Forward, "_room", lambda *_: 4 + seed % 32)
     monkeypatch.setattr(cones, "_WORTHWHILE", 1e9)
     monkeypatch.setattr(cones, "_EXTENTS", (1,))
-    monkeypatch.setattr(views, "_FEW", 0)
+    monkeypatch.setattr(views, "FEW", 0)
     for number in range(seed, seed + 20):
         assert not findings(number)

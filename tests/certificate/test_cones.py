@@ -43,7 +43,7 @@ def pooled(path: Path) -> None:
 @pytest.mark.parametrize("method", ["crown", "alpha"])
 def test_proofs_through_cones_are_accepted(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("krelax.bounds.cones._FIXED", 0.0)
-    monkeypatch.setattr(views, "_FEW", 3)
+    monkeypatch.setattr(views, "FEW", 3)
     path, rng = tmp_path / "pooled.onnx", np.random.default_rng(1)
     pooled(path)
     network, centre = load_onnx(path), torch.from_numpy(rng.random((1, 1, 1, 12, 12)))

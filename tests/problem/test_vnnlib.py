@@ -296,3 +296,9 @@ def test_top_level_bounds_of_real_files_are_the_decimals_in_the_text(folder):
         gap = Decimal(float(side[int(index)])) - exact
         assert (gap >= 0) == (operator == "<") or gap == 0
         assert abs(gap) <= abs(exact) * Decimal(2) ** -23
+
+
+def test_bounds_of_inputs_count_once_however_many_cases_there_are(read, monkeypatch):
+    monkeypatch.setattr("krelax.problem._normal._MAX_LITERALS", 16)
+    either = "(or (<= Y_0 0) (and (<= Y_1 0) (<= Y_0 1)) (and (<= Y_1 1) (<= Y_0 2)) (and (<= Y_1 2) (<= Y_0 3)))"
+    assert len(read(BOUNDED + f"(assert {either})").cases) == 4

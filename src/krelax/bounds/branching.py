@@ -163,7 +163,7 @@ class Branching:
         leaves = self._evaluator.roots((self._weight > 0).nonzero()[:, 0], min(COLUMNS, self._effort.depth))
         deepest = leaves.select(leaves.rows()[:1]).wide(self._effort.depth)
         row = sum(prod(t.shape[1:]) * t.element_size() for t in deepest.tensors())
-        size = max(32, chunk_queries(widest * itemsize, ASCENT_COPIES, device))
+        size = chunk_queries(widest * itemsize, ASCENT_COPIES, device, 32)
         return Tree(leaves, target, memory_budget(device) // (_POOL_COPIES * row)), size
 
     def run(self, seconds: float | None = None) -> Proved:

@@ -20,8 +20,10 @@ from krelax.bounds.layers import LayerBounds, Lemmas
 from krelax.bounds.recording import chosen, record_entries
 from krelax.bounds.steps import Single, Witness
 from krelax.network.graph import products
-from krelax.network.ops import Linear
-from krelax.problem.region import Box
+from krelax.network.linear import Dense
+from krelax.network.ops import Linear, Reshape
+from krelax.problem.queries import Queries
+from krelax.problem.region import Box, bounding
 
 # A look is taken where passes would make so many products, with so many symbols that it makes so many times fewer of
 # them; those of one node take at most so many bytes.
@@ -45,31 +47,51 @@ class Forward:
         """
         if node < self._known:  # several activations read it
             return
-        room = self._room(bounds, node)
-        if room == 0 or room < len(self._varied):
+        if interval_is_exact(self._instance.network, self._instance.region, node):
             return
+        form = self._form(bounds, node, int(undecided(self._instance, bounds, node).sum(1).max()))
+        if form is None:
+            return
+        lower, upper = interval(form, self._spread(form))
+        lemmas = record_parallel(self._instance, bounds, node, lower, upper)
+        bounds.tighten(node, lower, upper, lemmas)
+
+    def margins(self, bounds: LayerBounds, queries: Queries) -> Tensor | None:
+        """Lower bounds of the margins of one region, `(1, queries)`, where bounds of all nodes are known, if they are
+        worth it; sound as `tighten`. A backward pass on the lines `parallel` proves them."""
+        nodes = self._instance.network.nodes
+        form = self._form(bounds, len(nodes) - 1, queries.rows.shape[1]) if len(queries) == 1 else None
+        if form is None:
+            return None
+        rows, flat = Dense(queries.rows[0], queries.offsets[0]), Reshape((queries.rows.shape[2],))
+        for op in (flat, rows):
+            form = affine(op, op.absolute(), None, [form])
+        return bounding(interval(form, self._spread(form))[0])
+
+    def _form(self, bounds: LayerBounds, node: int, entries: int) -> Form | None:
+        """The form of a node, if it is worth it for so many entries, both sides of each."""
+        room = self._room(node, entries)
+        if room == 0 or room < len(self._varied):
+            return None
         for i in range(self._known, node + 1):
             self._instance.check()
             self._forms[i] = self._next(bounds, i, room)
             self._known = i + 1
             for j in {j for j in self._instance.network.nodes[i].inputs if self._last_use[j] == i}:
                 del self._forms[j]
-        form = self._forms[node]
-        lower, upper = interval(form, self._spread(form))
-        lemmas = record_parallel(self._instance, bounds, node, lower, upper)
-        bounds.tighten(node, lower, upper, lemmas)
+        return self._forms[node]
 
-    def _room(self, bounds: LayerBounds, node: int) -> int:
-        """How many symbols are worth it for a pre-activation; zero where passes are not dear."""
+    def _room(self, node: int, entries: int) -> int:
+        """How many symbols are worth it for so many entries of a node; zero where passes are not dear."""
         network, region = self._instance.network, self._instance.region
-        if not isinstance(region, Box) or interval_is_exact(network, region, node):
+        if not isinstance(region, Box):
             return 0
-        open_, nodes = int(undecided(self._instance, bounds, node).sum(1).max()), network.nodes[: node + 1]
-        passes, ahead = 2 * open_ * products(nodes), nodes[self._known :]
+        nodes = network.nodes[: node + 1]
+        passes, ahead = 2 * entries * products(nodes), nodes[self._known :]
         if passes < _DEAR:
             return 0
         worth = passes // (_MANY * max(1, products(ahead)))
-        return min(worth, _BYTES // (8 * len(region) * max(prod(n.shape) for n in ahead)))
+        return min(worth, _BYTES // (8 * len(region) * max([prod(n.shape) for n in ahead], default=1)))
 
     def _next(self, bounds: LayerBounds, i: int, room: int) -> Form:
         """The form of a node, from those before, with about so many symbols at most."""

@@ -156,18 +156,19 @@ def memory_budget(device: torch.device) -> int:
     return min(free, free if _Limit.most is None else _Limit.most) // 2
 
 
-def chunk_rows(bytes_per_row: int, copies: int, device: torch.device, cache: int, budget: int) -> int:
+def chunk_rows(bytes_per_row: int, copies: int, device: torch.device, cache: int, budget: int, least: int = 1) -> int:
     """How many rows of a batch to work on at a time, if `copies` tensors of `bytes_per_row` each are held for a row:
-    at least one, never more than `budget` bytes allow, and on a CPU no tensor larger than `cache` bytes."""
+    at least one, never more than `budget` bytes allow, and on a CPU no tensor larger than `cache` bytes, unless it has
+    the `least` rows or fewer."""
     rows = budget // max(1, bytes_per_row * copies)
     if device.type == "cpu":
-        rows = min(rows, cache // max(1, bytes_per_row))
+        rows = min(rows, max(least, cache // max(1, bytes_per_row)))
     return max(1, rows)
 
 
-def chunk_queries(bytes_per_row: int, copies: int, device: torch.device) -> int:
-    """How many queries to work on at a time."""
-    return chunk_rows(bytes_per_row, copies, device, _CACHE_BYTES, memory_budget(device) // workers(device))
+def chunk_queries(bytes_per_row: int, copies: int, device: torch.device, least: int = 1) -> int:
+    """How many queries to work on at a time; the `least` that are worth a call, if memory allows that."""
+    return chunk_rows(bytes_per_row, copies, device, _CACHE_BYTES, memory_budget(device) // workers(device), least)
 
 
 def chunk_images(network: Network, copies: int, device: torch.device, queries: int | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from krelax.activations import Rule
 from krelax.bounds import zonotope
-from krelax.bounds.backward import lower_bound, outputs
+from krelax.bounds.asked import bound_margins_by_rule, holds, open_margins, optimise_margins, record_margins
+from krelax.bounds.backward import outputs
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
 from krelax.bounds.forward import Forward, parallel, record_parallel
@@ -28,15 +28,13 @@ from krelax.bounds.intermediate import (
 from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.lp import bound_by_lp
 from krelax.bounds.multineuron import MultiNeuron, bound_layers, neuron_scores
-from krelax.bounds.optimise import Ascent, ascend
-from krelax.bounds.recording import chosen, record
+from krelax.bounds.optimise import Ascent
+from krelax.bounds.recording import chosen
 from krelax.bounds.seen import seen
-from krelax.bounds.steps import Tapes, by_rule, over
 from krelax.errors import InputError
 from krelax.hull.grouping import Grouping
 from krelax.problem.queries import Queries
 from krelax.proof.choices import Choices, LeafTable
-from krelax.proof.log import MARGINS, UNSTATED, Forms
 from krelax.watch import now
 
 
@@ -140,7 +138,7 @@ def bound(
         if method.forward:
             return _forward(instance, queries)
         if found is None or method.inner is None:
-            found = _by_rule(instance, queries, method)
+            found = _by_rule(instance, queries, method, stop)
         if method.inner is None or method.outer is None or (stop and holds(queries, found.value)):
             return found
         if stop and method.inner.affordable(instance.network).steps < method.inner.steps:
@@ -179,11 +177,6 @@ def _fitting(instance: Instance, queries: Queries) -> Queries:
     )
 
 
-def holds(queries: Queries, value: Tensor) -> bool:
-    """Whether bounds of the margins settle every question of the batch."""
-    return bool((queries.margin(value) > 0).all())
-
-
 def _forward(instance: Instance, queries: Queries) -> Bounded:
     """Zonotopes and intervals side by side, each node with the better of the two bounds; where proofs are recorded,
     which say nothing of the rest, each undecided entry of a pre-activation."""
@@ -201,32 +194,37 @@ def _forward(instance: Instance, queries: Queries) -> Bounded:
             bounds.tighten(i, lower, upper, None)
         elif i in read and not interval_is_exact(network, region, i):
             bounds.tighten(i, lower, upper, record_parallel(instance, bounds, i, lower, upper))
-    form = outputs(network, queries.rows, queries.offsets)
-    by_interval = lower_bound(network, region, form, by_rule(bounds, Rule.ZERO), bounds)
+    by_interval = bound_margins_by_rule(replace(instance, logs=()), queries, bounds, Rule.ZERO).value
     by_zonotope = zonotope.margins(forms[-1], queries, region)
-    lemmas = _record_margins(instance, by_zonotope, chosen(instance, parallel(instance, bounds), 1))
+    lemmas = record_margins(instance, by_zonotope, chosen(instance, parallel(instance, bounds), 1))
     return _with_intervals(instance, Bounded.of(by_zonotope, bounds, lemmas), by_interval)
 
 
-def _record_margins(instance: Instance, value: Tensor, leaves: Sequence[LeafTable]) -> Tensor | None:
-    """Record bounds of the margins, `(batch, queries)`."""
-    return record(instance, MARGINS, Forms.single(range(value.shape[1])), value, leaves)
-
-
-def _by_rule(instance: Instance, queries: Queries, method: Method) -> Bounded:
+def _by_rule(instance: Instance, queries: Queries, method: Method, stop: bool) -> Bounded:
     """Backward passes with closed-form slopes: one for each layer, then one for the queries."""
-    found = go_on(instance, queries, start(instance.region, bool(instance.logs)), method.intermediate, method.final)
+    known = start(instance.region, bool(instance.logs))
+    found = go_on(instance, queries, known, method.intermediate, method.final, stop)
     if method.final is Rule.ZERO:
         return found
     # closed-form slopes can be worse than none
-    plain = _by_rule(replace(instance, logs=()), queries, METHODS["interval"])
-    return _with_intervals(instance, found, plain.value)
+    without, plain = replace(instance, logs=()), start(instance.region, False)
+    for _ in instance.network.nodes[1:]:
+        advance(instance.network, plain)
+    which = open_margins(queries, found.value).any(0).nonzero()[:, 0] if stop else None
+    return _with_intervals(instance, found, bound_margins_by_rule(without, queries, plain, Rule.ZERO, which).value)
 
 
-def go_on(instance: Instance, queries: Queries, bounds: LayerBounds, intermediate: Rule | None, final: Rule) -> Bounded:
+def go_on(
+    instance: Instance,
+    queries: Queries,
+    bounds: LayerBounds,
+    intermediate: Rule | None,
+    final: Rule,
+    stop: bool = False,
+) -> Bounded:
     """Backward passes with closed-form slopes: one for each layer behind those whose `bounds` are known, which grow,
-    then one for the queries."""
-    network, region = instance.network, instance.region
+    then one for the queries; if it may `stop`, for those that a look does not settle."""
+    network = instance.network
     hurried, activations = instance.until(_patience(instance, _RULE_PART)), set(network.activations())
     forward = Forward(hurried)
     for i, node in enumerate(network.nodes[len(bounds.lower) :], start=len(bounds.lower)):
@@ -236,9 +234,23 @@ def go_on(instance: Instance, queries: Queries, bounds: LayerBounds, intermediat
                 forward.tighten(bounds, node.inputs[0])
                 bound_by_rule(hurried, bounds, node.inputs[0], intermediate)
         advance(network, bounds)
-    form, witness = outputs(network, queries.rows, queries.offsets), by_rule(bounds, final)
-    value = lower_bound(network, region, form, witness, bounds)
-    return Bounded.of(value, bounds, _record_margins(instance, value, chosen(instance, witness, 1)))
+    look = _look(instance, queries, bounds, forward) if stop and intermediate is not None else None
+    if look is None:
+        return bound_margins_by_rule(instance, queries, bounds, final)
+    which = open_margins(queries, look.value).any(0).nonzero()[:, 0]
+    found = bound_margins_by_rule(instance, queries, bounds, final, which)
+    return look.improved(found.value, found.lemmas)
+
+
+def _look(instance: Instance, queries: Queries, bounds: LayerBounds, forward: Forward) -> Bounded | None:
+    """What forms pushed forward prove of the margins, if they are worth it."""
+    value = None
+    with suppress(OutOfTime):
+        value = forward.margins(bounds, queries)
+    if value is None:
+        return None
+    lemmas = record_margins(instance, value, chosen(instance, parallel(instance, bounds), 1))
+    return Bounded.of(value, bounds, lemmas)
 
 
 def _with_intervals(instance: Instance, found: Bounded, value: Tensor) -> Bounded:
@@ -248,7 +260,7 @@ def _with_intervals(instance: Instance, found: Bounded, value: Tensor) -> Bounde
     sizes = {i: relaxation.lower[0].numel() for i, relaxation in found.bounds.relaxations.items()}
     zeros = {i: Choices(absolute=np.zeros((1, n), np.float32)) for i, n in sizes.items()}
     leaves = [LeafTable.unsplit(zeros, 1)] * len(instance.logs)
-    return found.improved(value, _record_margins(instance, value, leaves))
+    return found.improved(value, record_margins(instance, value, leaves))
 
 
 def _by_ascent(
@@ -325,39 +337,5 @@ def _by_program(instance: Instance, queries: Queries, found: Bounded, stop: bool
 
 
 def _optimised(instance: Instance, queries: Queries, found: Bounded, ascent: Ascent, stop: bool) -> Bounded:
-    """Slopes optimised for the queries over what is known; with `stop`, of one region for those that are open."""
-    network, bounds = instance.network, found.bounds
-    index, asked = _asked(queries, found.value, stop)
-    fast = instance.fast_network.dtype
-    quick = asked.to(fast, found.value.device)
-    form = outputs(instance.fast_network, quick.rows, quick.offsets)
-    done = (lambda values: holds(quick, values)) if stop else None
-    ascent = replace(ascent, seconds=_patience(instance))
-    proposed = ascend(instance, form, bounds.to(fast, network), ascent, done)
-    witness = over(proposed, bounds)
-    form = outputs(network, asked.rows, asked.offsets)
-    tapes: Tapes = {}
-    value = lower_bound(network, instance.region, form, witness, bounds, tapes)
-    leaves = chosen(instance, witness, value.shape[1], tapes)
-    part = record(instance, MARGINS, Forms.single(index.cpu().numpy()), value, leaves)
-    lemmas = None
-    if part is not None:
-        lemmas = torch.full(found.value.shape, UNSTATED, dtype=torch.int64, device=part.device)
-        lemmas = lemmas.index_copy(1, index, part)
-    value = found.value.index_copy(1, index, value)
-    return replace(found.improved(value, lemmas), witness=witness, tapes=tapes)
-
-
-def _asked(queries: Queries, value: Tensor, stop: bool) -> tuple[Tensor, Queries]:
-    """The queries to be optimised, and which they are: with `stop`, of one region, those of the clauses that bounds
-    leave open."""
-    every = torch.arange(value.shape[1], device=value.device)
-    if not stop or len(value) > 1:
-        return every, queries
-    open_ = queries.clause_values(value)[0] <= 0
-    index = every[open_[queries.clause[0]]]
-    if not len(index):
-        return every, queries
-    clause = queries.clause[0, index].unique(return_inverse=True)[1]
-    rows, offsets = queries.rows[:, index], queries.offsets[:, index]
-    return index, Queries(rows, offsets, clause[None], int(clause.max()) + 1)
+    """Slopes optimised for the margins, for a part of the time."""
+    return optimise_margins(instance, queries, found, replace(ascent, seconds=_patience(instance)), stop)

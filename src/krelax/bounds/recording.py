@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from krelax.bounds.instance import Instance
 from krelax.bounds.steps import Step, choices
-from krelax.proof.choices import LeafTable
+from krelax.proof.choices import LeafTable, Numbers
 from krelax.proof.log import UNSTATED, Forms
 
 
@@ -38,13 +38,21 @@ def record_entries(
 ) -> Tensor | None:
     """Record that entries `index`, `(batch, m)`, of a node, and then their negatives, are at least `value`, `(batch,
     2 m)`, as `record` does, where they are `valid`, `(batch, m)`."""
+    return record_forms(instance, node, Forms.both, index, valid, value, leaves)
+
+
+def record_forms(
+    instance: Instance, node: int, forms: Callable[[Numbers], Forms], index: Tensor, valid: Tensor, value: Tensor,
+    leaves: Sequence[LeafTable],
+) -> Tensor | None:  # fmt: skip
+    """As `record_entries`, of the `forms` of entries, as often as they are in `value`."""
     if not instance.logs:
         return None
     numbers = torch.full(value.shape, UNSTATED, dtype=torch.int64)
     parts = zip(instance.logs, leaves, index.cpu(), valid.cpu(), value.cpu(), strict=True)
     for region, (log, leaf, entries, mine, values) in enumerate(parts):
-        both = mine.repeat(2)
-        rows = both.nonzero()[:, 0].numpy() * (len(leaf) > 1)
-        found = log.prove(node, Forms.both(entries[mine].numpy()), values[both].numpy(), leaf, rows)
-        numbers[region, both] = torch.from_numpy(found)
+        every = mine.repeat(value.shape[1] // index.shape[1])
+        rows = every.nonzero()[:, 0].numpy() * (len(leaf) > 1)
+        found = log.prove(node, forms(entries[mine].numpy()), values[every].numpy(), leaf, rows)
+        numbers[region, every] = torch.from_numpy(found)
     return numbers.to(value.device)

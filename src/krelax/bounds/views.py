@@ -20,7 +20,7 @@ from krelax.bounds.windows import Window, inside
 from krelax.network.graph import Network, Node
 
 # The fixed cost of a pass does not matter for so many neurons.
-_FEW = 64
+FEW = 64
 # Networks of cones in another type that are remembered.
 _REMEMBERED = 256
 
@@ -112,7 +112,7 @@ def views(instance: Instance, bounds: LayerBounds, node: int, mask: Tensor, copi
     """Passes for the entries of a pre-activation that a mask picks, `(batch, n)`, which hold so many `copies` of
     coefficients. Where bounds have groups, all go through the whole network."""
     network = instance.network
-    found = cones(network, node) if int(mask.sum(1).max()) > _FEW and not bounds.groups else []
+    found = cones(network, node) if int(mask.sum(1).max()) > FEW and not bounds.groups else []
     if not found:
         portions = _split(mask, network.nodes[: node + 1], copies)
         return [View(instance, bounds, portion, node, portion[0]) for portion in portions]
@@ -131,7 +131,7 @@ def _some_places(mask: Tensor, cone: Cone, copies: int) -> Iterator[tuple[slice,
     """The places of a cone in parts that fit memory, and how many entries of each to bound at a time; `mask` picks
     entries, `(batch, places, n)`."""
     most = int(mask.sum(2).max())
-    rows = max(_FEW, chunk_queries(2 * len(mask) * _widest(cone.network.nodes), copies, mask.device))
+    rows = chunk_queries(2 * len(mask) * widest(cone.network.nodes), copies, mask.device, FEW)
     at_a_time = max(1, rows // max(1, most))
     for begin in range(0, mask.shape[1], at_a_time):
         if bool(mask[:, begin : begin + at_a_time].any()):
@@ -149,10 +149,10 @@ def _in_cone(instance: Instance, bounds: LayerBounds, cone: Cone, numbers: Tenso
 
 def _split(mask: Tensor, nodes: Sequence[Node], copies: int) -> list[Portion]:
     index, valid = unstable_index(mask)
-    size = max(_FEW, chunk_queries(2 * len(mask) * _widest(nodes), copies, mask.device))
+    size = chunk_queries(2 * len(mask) * widest(nodes), copies, mask.device, FEW)
     return [(index[:, i : i + size], valid[:, i : i + size]) for i in range(0, index.shape[1], size)]
 
 
-def _widest(nodes: Sequence[Node]) -> int:
+def widest(nodes: Sequence[Node]) -> int:
     """Bytes of the coefficients of one query at the widest of some nodes."""
     return 8 * max(prod(n.shape) for n in nodes)

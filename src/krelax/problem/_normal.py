@@ -88,10 +88,12 @@ def _sized(is_and: bool, parts: list[Formula], where: Form | None) -> Junction:
     if is_and:
         cases = math.prod(count for count, _ in sizes)
         literals = sum(cases // count * literals for count, literals in sizes)
+        shared = (cases - 1) * sizes[0][1] if sizes[0][0] == 1 else 0
     else:
         cases, literals = (sum(numbers) for numbers in zip(*sizes, strict=True))
-    if cases > _MAX_CASES or literals > _MAX_LITERALS:
-        message = f"the disjunctive normal form has {cases} cases with {literals} comparisons in all; at most"
+        shared = 0
+    if cases > _MAX_CASES or literals - shared > _MAX_LITERALS:
+        message = f"the disjunctive normal form has {cases} cases with {literals - shared} comparisons in all; at most"
         limits = f"{_MAX_CASES} with {_MAX_LITERALS} are supported; split the specification"
         raise Fault(f"{message} {limits}", where, UnsupportedError)
     return Junction(is_and, parts, cases, literals)

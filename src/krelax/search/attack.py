@@ -55,7 +55,7 @@ def descend(instance: Instance, queries: Queries, x: Tensor, attack: Attack) -> 
     best_x, found = x, torch.full(x.shape[:2], torch.inf, dtype=x.dtype, device=x.device)
     radius = (region.upper / 2 - region.lower / 2).unsqueeze(1)
     decay = (attack.last_step / attack.first_step) ** (1 / max(1, attack.steps - 1))
-    goals, ramps = _Goals.of(queries, x.shape[1]), straight.widths(network, region, attack.seed)
+    goals, ramps = _Goals.of(network, queries, x), straight.widths(network, region, attack.seed)
     step = attack.first_step
     for _ in range(attack.steps + 1):
         values, gradient = _descend(network, queries, x, goals, ramps)
@@ -86,19 +86,20 @@ def starts(instance: Instance, queries: Queries, attack: Attack) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Goals:
-    """What restarts are after: a clause each, -1 for whichever is weakest, and whether the sum of what its members lack
-    instead of the largest of them."""
+    """What restarts are after: a clause each, `(batch, points)`, -1 for whichever is weakest, and whether the sum of
+    what its members lack instead of the largest of them, `(points,)`."""
 
     clause: Tensor
     sums: Tensor
 
     @classmethod
-    def of(cls, queries: Queries, restarts: int) -> _Goals:
-        """The goals of so many restarts."""
-        number = torch.arange(restarts, device=queries.rows.device)
-        clause = number - restarts // 2
+    def of(cls, network: Network, queries: Queries, x: Tensor) -> _Goals:
+        """The goals of descents from points `(batch, points, *shape)`: clauses that are weakest there come first."""
+        weakest = queries.clause_values(queries.values(straight.evaluate(network, x, {}))).amin(1).argsort(1)
+        number = torch.arange(x.shape[1], device=x.device)
+        place = number - x.shape[1] // 2
         joint = queries.rows.shape[1] > queries.clauses
-        return cls(torch.where(clause >= 0, clause % queries.clauses, -1), (number % 2 == 1) & joint)
+        return cls(torch.where(place >= 0, weakest[:, place % queries.clauses], -1), (number % 2 == 1) & joint)
 
 
 def _descend(
@@ -118,5 +119,5 @@ def _descend(
 
 def _loss(clauses: Tensor, goals: Tensor) -> Tensor:
     """The values of the clauses, `(batch, points, clauses)`, that points are after, `(batch, points)`."""
-    chosen = clauses[:, torch.arange(len(goals), device=clauses.device), goals.clamp(min=0)]
+    chosen = clauses.gather(2, goals.clamp(min=0).unsqueeze(2)).squeeze(2)
     return torch.where(goals < 0, clauses.amin(-1), chosen)

@@ -15,10 +15,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from krelax.bounds.asked import holds
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime
-from krelax.bounds.methods import by_groups, holds
+from krelax.bounds.methods import by_groups
 from krelax.network.graph import products
 from krelax.problem.extensions import Assumption
 from krelax.problem.queries import Queries
