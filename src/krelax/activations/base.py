@@ -181,6 +181,16 @@ class Relaxation(ABC):
     def slope_range(self) -> tuple[Tensor, Tensor]:
         """Interval in which optimised slopes are kept, `(batch, *shape)` each."""
 
+    def along(self, gradient: Tensor, slope: Tensor, lower: bool) -> Tensor:
+        """The gradient of bounds with respect to slopes of lower or upper lines, `(batch, queries, *shape of z)`, led
+        along the slopes that are worth having: those of lines that meet the relaxation in more than a point. Others
+        lie on both sides of a kink, where steps of an ascent get nowhere. Of one number all slopes are."""
+        return gradient
+
+    def nearest(self, slope: Tensor, lower: bool) -> Tensor:
+        """Slopes that are worth having, near others, `(batch, queries, *shape of z)`; the tensor itself if all are."""
+        return slope
+
     def triangle(self) -> Triangle | None:
         """The relaxation as a triangle, of which searches split neurons at the kink; None if it is none."""
         return None

@@ -101,7 +101,7 @@ class LogSumExpPlanes(Relaxation):
         value = (torch.maximum(rest * low, rest * high) - coeff.unsqueeze(-1) * entropy).sum(-1)
         point = weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
         shift = ((low + high) / 2 - point).mean(-1, keepdim=True)
-        return value, (point + shift).clamp(low, high)
+        return value, point + shift
 
     def _convex(self, slope: Tensor, coeff: Tensor) -> tuple[Tensor, Tensor]:
         """For `coeff <= 0`: the logarithm of a sum of chords lies below a tangent, the one that fits the slopes."""
@@ -115,7 +115,9 @@ class LogSumExpPlanes(Relaxation):
         share = (size / at).unsqueeze(-1)
         below, above = (slope * z + share * e.unsqueeze(1) for z, e in ((low, self._ends[0]), (high, self._ends[1])))
         value = size * (at.log() - 1 + self._top.unsqueeze(1)) + torch.maximum(below, above).sum(-1)
-        return value, torch.where(above > below, high, low)
+        # where the sum of the chords is what the tangent touches at
+        reached = ((at - first) / (last - first).clamp(min=_LEAST)).clamp(0, 1)
+        return value, torch.lerp(low, high, reached.unsqueeze(-1))
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
         """The derivative is largest where a member is largest, and all others smallest."""
@@ -124,6 +126,20 @@ class LogSumExpPlanes(Relaxation):
         return (low / (low + (last - high))).nan_to_num(0.0), (high / (high + (first - low).clamp(min=0))).nan_to_num(
             0.0
         )
+
+    def nearest(self, slope: Tensor, lower: bool) -> Tensor:
+        """Weights that add up to one below, and above a multiple of the chords' slopes."""
+        if lower:
+            total = slope.sum(-1, keepdim=True)
+            return torch.where(total > 0.5, slope / total.clamp(min=0.5), self._low.unsqueeze(1).softmax(-1))
+        width, chord = self._width.unsqueeze(1), self._chord.unsqueeze(1)
+        times = (slope * width).sum(-1, keepdim=True) / (chord * width).sum(-1, keepdim=True)
+        return torch.where(times.isfinite(), times * chord, slope)
+
+    def along(self, gradient: Tensor, slope: Tensor, lower: bool) -> Tensor:
+        """From weights to others that add up to one, too, and from a multiple of the chords' slopes to another."""
+        mean = (gradient * slope).sum(-1, keepdim=True)
+        return gradient - mean if lower else mean + torch.zeros_like(gradient)
 
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
         """Rounded to float32, in which proofs are written down; lines pay for what that changes."""

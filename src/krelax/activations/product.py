@@ -100,6 +100,19 @@ class Bilinear(Relaxation):
         centre, radius = centre.flip(-1), radius.flip(-1)
         return centre - radius, centre + radius
 
+    def along(self, gradient: Tensor, slope: Tensor, lower: bool) -> Tensor:
+        """From one facet to the other: both slopes at once, in opposite directions for upper lines."""
+        width, sign = self._middle()[1].flip(-1).unsqueeze(1), 1 if lower else -1
+        both = gradient[..., 0] * width[..., 0] + sign * gradient[..., 1] * width[..., 1]
+        return torch.stack([both, sign * both], -1)
+
+    def nearest(self, slope: Tensor, lower: bool) -> Tensor:
+        """Between both facets."""
+        (centre, width), sign = (t.flip(-1).unsqueeze(1) for t in self._middle()), 1 if lower else -1
+        first, second = ((slope - centre) / torch.where(width > 0, width, 1.0)).unbind(-1)
+        place = (first + sign * second) / 2
+        return torch.addcmul(centre, width, torch.stack([place, sign * place], -1))
+
     def slopes(self, rule: Rule) -> tuple[Tensor, Tensor]:
         """Rounded to float32, in which proofs are written down; lines pay for what that changes."""
         lower, upper = self._slopes(rule)

@@ -52,9 +52,10 @@ class Form:
 @dataclass
 class Trace:
     """What a backward pass met on its way: coefficients at every activation, the tapes of its steps, and the nodes it
-    visited."""
+    visited. Of sums of products that were crossed at once it has coefficients, too, and the lines."""
 
     coeff: dict[int, Tensor] = field(default_factory=dict)
+    sums: dict[int, tuple[Tensor, Lines]] = field(default_factory=dict)
     tapes: Tapes = field(default_factory=dict)
     visited: list[int] = field(default_factory=list)
 
@@ -126,17 +127,30 @@ def pull(network: Network, node: int, op: Linear, coeff: Tensor, form: Form) -> 
         form.give(j, part.unflatten(0, coeff.shape[:2]))
 
 
-def contract(
-    network: Network, form: Form, sums: Contraction, bounds: LayerBounds, lines: Lines, coeff: Tensor, node: int
-) -> Tensor:
-    """Carry the coefficients of a node that sums up products to the operands of these, and return what rounding may
-    change."""
+def contract(network: Network, form: Form, sums: Contraction, coeff: Tensor, lines: Lines) -> None:
+    """Carry the coefficients of a node that sums up products to the operands of these."""
     first, second = sums.operands
     crossed = cross(sums, (network.nodes[first].shape, network.nodes[second].shape), coeff, lines)
     form.constant = form.constant - crossed.price
     form.give(first, crossed.coeff[0])
     form.give(second, crossed.coeff[1])
-    return rounding(sums, bounds, lines, coeff, node, len(network.nodes))
+
+
+def _charged(
+    network: Network,
+    bounds: LayerBounds,
+    sums: Contraction,
+    lines: Lines,
+    coeff: Tensor,
+    node: int,
+    trace: Trace | None,
+) -> Tensor | float:
+    """What rounding may change where sums of products are crossed; nothing where there is a trace, which gets them."""
+    if trace is None:
+        return rounding(sums, bounds, lines, coeff, node, len(network.nodes))
+    trace.visited.append(node)
+    trace.sums[node] = coeff, lines
+    return 0.0
 
 
 def rounding_of(network: Network, bounds: LayerBounds, node: int, coeff: Tensor, terms: int) -> Tensor:
@@ -166,7 +180,7 @@ def back_substitute(
     tapes = tapes if trace is None else trace.tapes
     form = Form(dict(form.coeff), form.constant)
     error: Tensor | float = 0.0
-    sums = contractions(network) if tapes is None else {}
+    sums = contractions(network) if tapes is None or trace is not None else {}
     visits = {i for i, step in witness.items() if step.wants_a_visit}
     for i in range(max([*form.coeff, *visits]), 0, -1):
         coeff = form.take(i)
@@ -177,7 +191,8 @@ def back_substitute(
         node, op = network.nodes[i], network.nodes[i].op
         visit(op, node.shape, coeff.shape[0] * coeff.shape[1])
         if i in sums and (lines := witness[sums[i].product].shared()) is not None:
-            error = error + contract(network, form, sums[i], bounds, lines, coeff, i)
+            contract(network, form, sums[i], coeff, lines)
+            error = error + _charged(network, bounds, sums[i], lines, coeff, i, trace)
             continue
         terms = coeff[0, 0].numel() + len(network.nodes) + (op.terms if isinstance(op, Linear) else 0)
         if isinstance(op, Linear):

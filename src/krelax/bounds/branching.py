@@ -45,6 +45,8 @@ _BEYOND = 1e-4
 
 # `branch` of a leaf with nothing left to split, and of one that longer optimisation has not helped either.
 _EXHAUSTED, _HOPELESS = -1, -2
+# What is the same in all leaves is settled for so many of the worst queries.
+_SETTLED = 2
 # Leaves with nothing left to split that are looked at together.
 _POLISHED = 32
 # A GPU splits so many times the leaves in about the same time.
@@ -207,6 +209,9 @@ class Branching:
 
     def _improve_roots(self) -> None:
         """Roots cover the whole region: what they prove is proven of their queries."""
+        if not self._effort.partial:
+            asked = (self._weight > 0).nonzero()[:, 0]
+            self._evaluator.settle(asked[self._start[asked].argsort()[:_SETTLED]], self._effort.root)
         for closed, came in self._tree.grow(once(self._pieces(self._tree.open.rows())), self._improve_root):
             self._recorder.close(closed)
             self._raise_start(came.subproblems)

@@ -108,6 +108,47 @@ def cross(contraction: Contraction, shapes: tuple[Shape, Shape], coeff: Tensor, 
     return Crossed((pulled[0], pulled[1]), price)
 
 
+def follow(contraction: Contraction, coeff: Tensor, before: tuple[Tensor, Tensor], lines: Lines) -> Tensor:
+    """The points of the sums on the way up, from those of both operands, `(batch, queries, *shape)` each: on the lines
+    that the signs of the coefficients of the sums choose."""
+    names = ascii_letters[2 : 2 + len(contraction.shape)]
+    outer = "".join(n for n, size in zip(names, coeff.shape[2:], strict=True) if size > 1)
+    sides = []
+    for slopes, intercepts in ((lines.lower[:, 0], lines.below), (lines.upper[:, 0], -lines.above)):
+        assert intercepts is not None
+        value = -torch.einsum(f"a{names}->a{outer}", intercepts[:, 0]).unsqueeze(1)
+        for k, point in enumerate(before):
+            kept = "".join(n for n, size in zip(names, point.shape[2:], strict=True) if size > 1)
+            share = point.reshape(*point.shape[:2], *(n for n in point.shape[2:] if n > 1))
+            value = value + torch.einsum(f"ab{kept},a{names}->ab{outer}", share, slopes[..., k])
+        sides.append(value.reshape(coeff.shape))
+    return torch.where(coeff > 0, sides[0], sides[1])
+
+
+def gradients(
+    contraction: Contraction, coeff: Tensor, before: tuple[Tensor, Tensor], lines: Lines
+) -> tuple[Tensor, Tensor]:
+    """Derivatives of the sum of all bounds of a region with respect to the slopes of lower and of upper lines, which
+    all queries share, `(batch, 1, *shape, 2)`; the rest is as it is for `follow`."""
+    shape, names = contraction.shape, ascii_letters[2 : 2 + len(contraction.shape)]
+    outer = "".join(n for n, size in zip(names, coeff.shape[2:], strict=True) if size > 1)
+    positive, found = coeff.clamp(min=0), []
+    for signed, touched in ((positive, lines.lower_at), (coeff - positive, lines.upper_at)):
+        assert touched is not None
+        share = signed.reshape(*coeff.shape[:2], *(n for n in coeff.shape[2:] if n > 1))
+        parts = []
+        for point in before:
+            kept = "".join(n for n, size in zip(names, point.shape[2:], strict=True) if size > 1)
+            there = [n if name in outer + kept else 1 for name, n in zip(names, shape, strict=True)]
+            every = "".join(name for name in names if name in outer + kept)
+            flat = point.reshape(*point.shape[:2], *(n for n in point.shape[2:] if n > 1))
+            part = torch.einsum(f"ab{outer},ab{kept}->a{every}", share, flat)
+            parts.append(part.reshape(len(part), *there).expand(len(part), *shape))
+        total = signed.sum(1).unsqueeze(-1) * touched[:, 0]
+        found.append((torch.stack(parts, -1) - total).unsqueeze(1))
+    return found[0], found[1]
+
+
 def rounding(
     contraction: Contraction, bounds: LayerBounds, lines: Lines, coeff: Tensor, total: int, more: int
 ) -> Tensor:

@@ -8,6 +8,7 @@ support of the activation over the rest of its interval, whatever they are.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -79,11 +80,15 @@ class Curved(Step):
         low, high = (self._turn(t.unsqueeze(1)) for t in self._own.slope_range())
         free = (Parameter.slope(t, low, high, relaxation.step, _SLOPE_STEP) for t in (lower, upper))
         self.lower, self.upper = free
+        self.lower.nearest, self.upper.nearest = partial(self._nearest, lower=True), partial(self._nearest, lower=False)
         zero = multiplier.new_zeros(())
         self.multiplier = Parameter(multiplier, zero, zero + torch.inf, MULTIPLIER_STEP)
 
     def _turn(self, x: Tensor) -> Tensor:
         return x.transpose(0, 1) if self._turned else x
+
+    def _nearest(self, slope: Tensor, lower: bool) -> Tensor:
+        return self._turn(self._own.nearest(self._turn(slope), lower))
 
     def parameters(self) -> list[Parameter]:
         lines = zip((self.lower, self.upper), self.relaxation.optimised, strict=True)
@@ -112,8 +117,9 @@ class Curved(Step):
 
     def forward(self, coeff: Tensor, before: Tensor, tape: _Tape) -> Tensor:
         moved, behind = before - tape.z, self.relaxation.behind(coeff)
-        self.lower.gradient = behind.clamp(min=0) * moved
-        self.upper.gradient = behind.clamp(max=0) * moved
+        for line, share, below in ((self.lower, behind.clamp(min=0), True), (self.upper, behind.clamp(max=0), False)):
+            gradient, slope = self._turn(share * moved), self._turn(line.value)
+            line.gradient = self._turn(self._own.along(gradient, slope, below))
         if len(self.pieces.place):
             along = -self.pieces.side * moved.reshape(-1)[self.pieces.place]
             self.multiplier.gradient = along * self.pieces.ends(self._own)

@@ -21,7 +21,7 @@ from krelax.bounds.leaves import Leaves
 from krelax.bounds.lp import solve_form
 from krelax.bounds.optimise import Ascent, climb
 from krelax.bounds.site_table import Sites
-from krelax.bounds.sites import Anywhere, alone
+from krelax.bounds.sites import Anywhere, Fixed, alone
 from krelax.bounds.steps import Witness
 from krelax.problem.region import dot
 from krelax.problem.region import middle as middle_of
@@ -59,7 +59,7 @@ class Evaluator:
         self.fast = fast
         top = max(exact.coeff) if top is None else top
         self.nodes = sorted(i for i in bounds.relaxations if i <= top)
-        self.sites = Sites(self.proposing, self.nodes)
+        self.sites = Sites(instance.network, self.proposing, self.nodes)
         self._assumed, self._deepest = assumed, deepest
         self._gate = Gate(instance, bounds, exact, self.sites.every, assumed)
         convex = convex_activations(instance.fast_network, fast) if assumed is None else set()
@@ -89,6 +89,18 @@ class Evaluator:
         proof, clip, at = branch.clone(), branch.clone(), torch.zeros_like(value)
         point, multiplier = side.clone().zero_(), side.clone().zero_()
         return Leaves(query, value.double(), neuron, point, side, multiplier, value, proof, clip, branch, at, slopes)
+
+    def settle(self, query: Tensor, ascent: Ascent) -> None:
+        """Optimise the lines that are the same in all leaves for some queries together, before there are leaves."""
+        fixed = {i: site for i, site in self.sites.every.items() if isinstance(site, Fixed)}
+        if not fixed:
+            return
+        roots = self.roots(query, 1)
+        free = {i: site.free() for i, site in fixed.items()}
+        witness = self.sites.witness(roots, self.sites.splits(roots)) | free
+        climb(self.instance, taken(self.fast, query), self.proposing, witness, ascent)
+        for i, site in fixed.items():
+            site.settle(*free[i].slopes)
 
     def improve(self, leaves: Leaves, ascent: Ascent) -> Improved:
         """Optimise what leaves can choose, in place, and set their values and next splits. A proposal.

@@ -16,10 +16,10 @@ from krelax.bounds.evaluator import Evaluator, taken
 from krelax.bounds.instance import pieces
 from krelax.bounds.intermediate import interval_is_exact
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.optimise import Ascent, ascend
+from krelax.bounds.optimise import Ascent, climb, initial
 from krelax.bounds.rounding import below
 from krelax.bounds.sites import Kinked, alone
-from krelax.bounds.steps import choices, over
+from krelax.bounds.steps import Witness, choices, over
 from krelax.proof.choices import AffineBounds, LeafTable
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Narrowing:
         for rows in pieces(count, _FORMS, entries.device):
             instance.check()
             exact, fast = (Form({i: a[:, rows] for i, a in f.coeff.items()}, f.constant[:, rows]) for f in parts)
-            witness = over(ascend(instance, fast, self._evaluator.proposing, ascent), self._evaluator.bounds)
+            witness = over(self._ascended(fast, ascent), self._evaluator.bounds)
             coeff, constant = over_inputs(instance.network, exact, witness, self._evaluator.bounds)
             none = constant.new_zeros(len(rows), instance.region.lower[0].numel())
             coeffs.append(none if coeff is None else coeff[0].flatten(1))
@@ -96,6 +96,15 @@ class Narrowing:
             noted.append(LeafTable.unsplit(choices(witness), len(rows)))
         self._lines[activation] = Lines(instance.region, torch.cat(coeffs), torch.cat(constants))
         return AffineBounds(entries.to(torch.int32).cpu().numpy(), LeafTable.join(noted))
+
+    def _ascended(self, form: Form, ascent: Ascent) -> Witness:
+        """Slopes optimised for forms, but of activations whose lines are fixed."""
+        proposing, nodes = self._evaluator.proposing, range(max(form.coeff) + 1)
+        fixed = {i: step for i, step in self._sites.fixed().items() if i in nodes}
+        free = [i for i in proposing.relaxations if i in nodes and i not in fixed]
+        witness = initial(proposing, free, form.constant.shape[1]) | fixed
+        climb(self._instance, form, proposing, witness, ascent)
+        return witness
 
     def widened(self, leaves: Leaves) -> Leaves:
         """Leaves from before `begin` with intervals of their own, which are those that all share."""

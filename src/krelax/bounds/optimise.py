@@ -18,6 +18,7 @@ from torch import Tensor
 
 from krelax.activations import Activation, Rule
 from krelax.bounds.backward import Form, Trace, back_substitute
+from krelax.bounds.contracted import contractions, follow, gradients
 from krelax.bounds.grouped import grouped
 from krelax.bounds.instance import Instance
 from krelax.bounds.layers import LayerBounds
@@ -131,6 +132,14 @@ class _Climber:
         self._first = torch.zeros_like(parameter.value)
         self._second = torch.full_like(parameter.value, self._LEAST)
         self._width = parameter.high - parameter.low if parameter.relative else None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Move to values that are worth having."""
+        p = self._parameter
+        nearest = p.value if p.nearest is None else p.nearest(p.value)
+        if nearest.data_ptr() != p.value.data_ptr():
+            p.value.copy_(nearest)
 
     def climb(self, step: int, rate: float) -> None:
         """One step along the gradient, if the tensor has one."""
@@ -144,6 +153,7 @@ class _Climber:
         along = self._first if self._width is None else self._first * self._width
         p.value.addcdiv_(along, spread, value=p.scale * rate * second**0.5 / first)
         torch.clamp(p.value, p.low, p.high, out=p.value)
+        self._settle()
         p.gradient = None
 
 
@@ -154,10 +164,25 @@ def differentiate(instance: Instance, coeff: Tensor, witness: Mapping[int, Step]
     for i in reversed(trace.visited):
         node, op = network.nodes[i], network.nodes[i].op
         visit(op, node.shape, coeff.shape[0] * coeff.shape[1])
-        if isinstance(op, Linear):
+        if i in trace.sums:
+            _follow_sums(network, i, points, witness, trace)
+        elif isinstance(op, Linear):
             operands = [points[j] for j in node.inputs]
             value = op.forward(*(x.flatten(0, 1) for x in operands))
             points[i] = value.unflatten(0, operands[0].shape[:2])
         else:
             before = points[node.inputs[0]].contiguous()
             points[i] = witness[i].forward(trace.coeff[i], before, trace.tapes[i])
+
+
+def _follow_sums(
+    network: Network, i: int, points: dict[int, Tensor], witness: Mapping[int, Step], trace: Trace
+) -> None:
+    """The same for a node of sums of products that were crossed at once, whose lines may be optimised for all queries
+    together."""
+    sums, (coeff, lines) = contractions(network)[i], trace.sums[i]
+    first, second = (points[j] for j in sums.operands)
+    points[i] = follow(sums, coeff, (first, second), lines)
+    step = witness[sums.product]
+    if isinstance(step, Single) and step.parameters():
+        step.learn(*gradients(sums, coeff, (first, second), lines))

@@ -9,32 +9,46 @@ import torch
 from torch import Tensor
 
 from krelax.activations import Relaxation
+from krelax.bounds.contracted import contractions
 from krelax.bounds.groups import Groups
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.leaves import Leaves
-from krelax.bounds.sites import Anywhere, Kinked, Site, Splits, Splittable, Unsplit, Windows, alone
+from krelax.bounds.sites import Anywhere, Fixed, Kinked, Site, Splits, Splittable, Unsplit, Windows, alone
 from krelax.bounds.split import Narrowed
 from krelax.bounds.steps import Witness
+from krelax.network.graph import Network
 
 
-def _site(relaxation: Relaxation, groups: Sequence[Groups], first: int) -> Site:
-    """What an activation can be: split at a kink, compared in windows, split anywhere, or not at all."""
+def _site(relaxation: Relaxation, groups: Sequence[Groups], first: int, fixed: bool, kinks: bool) -> Site:
+    """What an activation can be: split at a kink, compared in windows, split anywhere, or not at all, and with lines
+    that are fixed."""
     triangle, window = relaxation.triangle(), relaxation.window()
     if triangle is not None:
         return Kinked(triangle, groups, first)
     if window is not None:
         return Windows(window, first)
-    return Unsplit(relaxation) if relaxation.splits() is None else Anywhere(relaxation, first)
+    if fixed:
+        return Fixed(relaxation)
+    return Unsplit(relaxation) if kinks or relaxation.splits() is None else Anywhere(relaxation, first)
 
 
 class Sites:
-    """The sites of the activations `nodes`, in order, over the relaxations that propose. `every` has them by node."""
+    """The sites of the activations `nodes`, in order, over the relaxations that propose. `every` has them by node.
 
-    def __init__(self, proposing: LayerBounds, nodes: Sequence[int]) -> None:
+    Products of matrices are crossed at once where all leaves share their lines, which takes a small part of the time.
+    So beside such products only kinks are split, as long as neurons at them are undecided.
+    """
+
+    def __init__(self, network: Network, proposing: LayerBounds, nodes: Sequence[int]) -> None:
         self.every: dict[int, Site] = {}
+        every = {i: proposing.relaxations[i] for i in nodes}
+        triangles = [t for t in (r.triangle() for r in every.values()) if t is not None]
+        products = {sums.product for sums in contractions(network).values()} & set(nodes)
+        kinks = bool(products) and any(bool(t.unstable().any()) for t in triangles)
         first = 0
-        for i in nodes:
-            site = self.every[i] = _site(proposing.relaxations[i], proposing.groups.get(i, ()), first)
+        for i, relaxation in every.items():
+            fixed = kinks and i in products
+            site = self.every[i] = _site(relaxation, proposing.groups.get(i, ()), first, fixed, kinks)
             first += site.count if isinstance(site, Splittable) else 0
 
     def splittable(self) -> Iterator[tuple[int, Splittable]]:
@@ -44,6 +58,10 @@ class Sites:
     def kinked(self) -> Iterator[tuple[int, Kinked]]:
         """Those whose neurons are split at their kinks."""
         return ((i, s) for i, s in self.every.items() if isinstance(s, Kinked))
+
+    def fixed(self) -> Witness:
+        """The steps of the activations whose lines are fixed."""
+        return {i: site.fixed for i, site in self.every.items() if isinstance(site, Fixed)}
 
     def rows(self, leaves: Leaves) -> Iterator[tuple[int, Site, list[Tensor]]]:
         """The activations with what leaves can choose there."""

@@ -17,6 +17,7 @@ from krelax.bounds.compared import Compared, Comparisons
 from krelax.bounds.curved import Curved, Pieces, worth_at, worth_splitting
 from krelax.bounds.grouped import Grouped, Shares, even, membership
 from krelax.bounds.groups import Groups
+from krelax.bounds.rounding import written
 from krelax.bounds.split import Narrowed, Split
 from krelax.bounds.steps import Single, Step, slope_choices
 from krelax.proof.choices import Choices, Parts, codes
@@ -82,6 +83,40 @@ class Unsplit(Site):
         every, leaves = iter(rows), leaves if rows else 1
         both = (next(every) if free else s.expand(leaves, *s.shape[1:]) for s, free in self._pair())
         return Choices(lines=torch.stack([t.flatten(1) for t in both], -1).float().cpu().numpy())
+
+
+class Fixed(Site):
+    """An activation whose lines are the same in all leaves: those of a rule, or what is `settled` before there are
+    leaves."""
+
+    tensors = 0
+
+    def __init__(self, relaxation: Relaxation) -> None:
+        self._relaxation = relaxation
+        self.settle(*(s.unsqueeze(1) for s in relaxation.slopes(Rule.ADAPTIVE)))
+
+    def settle(self, lower: Tensor, upper: Tensor) -> None:
+        """From now on the slopes are these, `(1, 1, *shape)`."""
+        lower, upper = self._relaxation.rounded(lower), written(upper)
+        self.fixed = Single(self._relaxation, lower, upper, fixed=True)
+
+    def free(self) -> Single:
+        """A step whose slopes, still the same for all queries, can be optimised."""
+        lower, upper = self.fixed.slopes
+        return Single(self._relaxation, lower.clone(), upper.clone())
+
+    def roots(self, leaves: int) -> list[Tensor]:
+        return []
+
+    def step(self, rows: Sequence[Tensor], splits: Splits, leaves: int) -> Step:
+        return self.fixed
+
+    def keep(self, step: Step, rows: Sequence[Tensor]) -> None:
+        pass
+
+    def choices(self, rows: Sequence[Tensor], splits: Splits, leaves: int, proving: Relaxation) -> Choices:
+        lower, upper = (t[0].flatten(1) for t in self.fixed.slopes)
+        return Choices(lines=torch.stack([lower, upper], -1).float().cpu().numpy())
 
 
 class Splittable(Site):

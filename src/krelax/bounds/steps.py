@@ -9,8 +9,9 @@ nothing of a crossing: what going up needs is on a tape.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -51,7 +52,7 @@ Tapes = dict[int, Any]
 @dataclass
 class Parameter:
     """A tensor of a witness to be optimised in place, kept between `low` and `high`; `scale` multiplies its steps, and
-    if they are `relative`, so does the distance from low to high."""
+    if they are `relative`, so does the distance from low to high. `nearest` gives the values that are worth having."""
 
     value: Tensor
     low: Tensor
@@ -59,6 +60,7 @@ class Parameter:
     scale: float
     relative: bool = False
     gradient: Tensor | None = None
+    nearest: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
     def slope(cls, value: Tensor, low: Tensor, high: Tensor, step: float | None, share: float = 1.0) -> Parameter:
@@ -123,16 +125,22 @@ class SingleNeuron(Step):
 class Single(SingleNeuron):
     """Every neuron alone: two lines with the given slopes, each `(batch, queries | 1, *shape)`.
 
-    The positive part of the coefficients takes the lower line, the negative part the upper one.
+    The positive part of the coefficients takes the lower line, the negative part the upper one. `fixed` slopes are not
+    optimised.
     """
 
-    def __init__(self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None) -> None:
-        self.relaxation = relaxation
+    def __init__(
+        self, relaxation: Relaxation, lower: Tensor, upper: Tensor, lines: Lines | None = None, fixed: bool = False
+    ) -> None:
+        self.relaxation, self._fixed = relaxation, fixed
         self._lines = relaxation.lines(lower, upper) if lines is None else lines
-        both = zip((lower, upper), relaxation.optimised, strict=True)
+        both = [(lower, relaxation.optimised[0] and not fixed), (upper, relaxation.optimised[1] and not fixed)]
         self._lower, self._upper = (
             Parameter.slope(t, *self._range(), relaxation.step) if free else None for t, free in both
         )
+        for parameter, lies_below in ((self._lower, True), (self._upper, False)):
+            if parameter is not None:
+                parameter.nearest = partial(relaxation.nearest, lower=lies_below)
 
     def _range(self) -> tuple[Tensor, Tensor]:
         low, high = self.relaxation.slope_range()
@@ -150,7 +158,7 @@ class Single(SingleNeuron):
         relaxation = bounds.relaxations[node]
         dtype = relaxation.lower.dtype
         lower, upper = relaxation.rounded(self._lines.lower.to(dtype)), written(self._lines.upper.to(dtype))
-        return Single(relaxation, lower, upper)
+        return Single(relaxation, lower, upper, fixed=self._fixed)
 
     def choices(self, region: int, tape: Lines | None) -> Choices:
         lower, upper = (t[region].flatten(1) for t in (self._lines.lower, self._lines.upper))
@@ -180,10 +188,21 @@ class Single(SingleNeuron):
     def forward(self, coeff: Tensor, before: Tensor, tape: Lines) -> Tensor:
         behind = self.relaxation.behind(coeff)
         if self._lower is not None:
-            self._lower.gradient = behind.clamp(min=0) * (before if tape.lower_at is None else before - tape.lower_at)
+            gradient = behind.clamp(min=0) * (before if tape.lower_at is None else before - tape.lower_at)
+            self._lower.gradient = self.relaxation.along(gradient, tape.lower, True)
         if self._upper is not None:
-            self._upper.gradient = behind.clamp(max=0) * (before if tape.upper_at is None else before - tape.upper_at)
+            gradient = behind.clamp(max=0) * (before if tape.upper_at is None else before - tape.upper_at)
+            self._upper.gradient = self.relaxation.along(gradient, tape.upper, False)
         return self._follow(coeff, before, tape)
+
+    def learn(self, lower: Tensor, upper: Tensor) -> None:
+        """Take gradients with respect to both slopes, where it was not this step that crossed the activation."""
+        for parameter, gradient, slope, below in (
+            (self._lower, lower, self._lines.lower, True),
+            (self._upper, upper, self._lines.upper, False),
+        ):
+            if parameter is not None:
+                parameter.gradient = self.relaxation.along(gradient, slope, below)
 
     def slopes_at(self, places: Tensor, coeff: Tensor) -> Tensor:
         lower, upper = (columns(t, places) for t in (self._lines.lower, self._lines.upper))
