@@ -209,9 +209,11 @@ def check_evaluation(r: Reader) -> None:
 @reads("Cast", "CastLike")
 def _cast(r: Reader) -> int:
     """Whole numbers are exact in any type that holds them; what sums of products in int32 lose in float32 is rounding
-    like any other. Floating-point numbers become whole ones towards zero."""
+    like any other. Floating-point numbers become whole ones towards zero. Beyond a type's range they wrap around."""
     source, target = r.known.kinds[r.node.input[0]], target_kind(r)
     wide = {Kind.INT32, Kind.INT64}
+    if source == Kind.INT64 and target == Kind.INT32:
+        return r.add(Within(_INT32), r.value())
     if source not in FLOATS and (target in FLOATS or target in wide or target == source):
         return r.value()
     if source in FLOATS and target == Kind.BOOL:

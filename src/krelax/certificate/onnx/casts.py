@@ -62,6 +62,8 @@ def _of_value(c: Context, x: Value, to: np.dtype[Any]) -> Value:
     if x.dtype.kind in "iub":
         if to not in _KEPT and to != x.dtype:
             raise UnsupportedError(f"a cast of whole numbers that depend on the input to {to}")
+        if to in _KEPT and to.itemsize < x.dtype.itemsize:  # others wrap around
+            x = c.affine([x], [Scale(np.ones(1))], x.shape, within=_KEPT[to])
         return Value(x.node, x.shape, to)
     c.builder.only_real()
     if to == _BOOL:
