@@ -11,9 +11,11 @@ from tests.rows import COLUMNS, ROWS, rows_model
 
 from krelax.certificate.format.schema import Boxes, Question, Region
 from krelax.certificate.kernel import families
+from krelax.certificate.kernel.activations import ReLU
 from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.kernel.families import check_family
-from krelax.certificate.kernel.network import Network
+from krelax.certificate.kernel.linear import Dense, Scale
+from krelax.certificate.kernel.network import Activation, Affine, Network
 from krelax.certificate.kernel.part import part_of
 from krelax.certificate.onnx.reader import read_network
 
@@ -63,3 +65,22 @@ def test_no_margin_is_above_a_value(network: Network, other: float) -> None:
 def test_there_is_no_part_where_much_varies_and_of_exact_numbers(network: Network) -> None:
     assert part_of(network, Float64(), np.arange(0, ROWS * COLUMNS, COLUMNS), COUNT) is None
     assert part_of(network.over(Exact()), Exact(), np.array([FREE]), COUNT) is None
+
+
+def test_a_bias_of_zero_may_have_an_error() -> None:
+    """It is a part of what does not vary: bounds of it are as wide as the error."""
+    index, factor = np.arange(6), Scale(np.ones(1))
+    bias, size = np.zeros(6), np.full(6, 1e3)
+    nodes = (
+        None,
+        Affine((0,), (factor,), 6, bias, size, fuzz=2.0**-48, sizes=(factor,)),
+        Activation((1,), ReLU(), 6),
+        Affine((2,), (Dense(np.ones((1, 1, 1, 6))),), 1),
+    )
+    network, free = Network(nodes, 6), index[:1]
+    part = part_of(network, Float64(), free, COUNT)
+    assert part is not None
+    lower, upper = part.given(Float64(), np.zeros((1, 6)), np.zeros((1, 6)))
+    assert (lower < -1e3 * 2.0**-49).any()
+    assert (upper > 1e3 * 2.0**-49).any()
+    assert 0 in part.slots[1]

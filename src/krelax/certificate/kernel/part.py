@@ -173,7 +173,8 @@ class _Builder:
         node, kept = self._network.nodes[i], self._kept[i]
         assert isinstance(node, Affine)
         made = [_pattern(m, ~self._live[j], False) for m, j in zip(_sizes(node), node.inputs, strict=True)]
-        there = np.any(made, 0) if node.bias is None else np.any([*made, node.bias != 0], 0)
+        more = [t != 0 for t in (node.bias, node.bias_size) if t is not None]  # a bias of zero may have an error
+        there = np.any([*made, *more], 0)
         return kept[there[kept]]
 
     def _activation(self, i: int, node: Activation) -> Activation | None:
