@@ -15,10 +15,20 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 
 
-def pooled(path: Path, seed: int, kernel: int = 3, stride: int = 3, pad: int = 0, relu: bool = True) -> Problem:
-    """Three inputs, a dense layer of 6 or 9, a pool, a layer of three ReLUs and one margin."""
+def pooled(
+    path: Path,
+    seed: int,
+    kernel: int = 3,
+    stride: int = 3,
+    pad: int = 0,
+    relu: bool = True,
+    order: tuple[int, ...] | None = None,
+) -> Problem:
+    """Three inputs, a dense layer of 6 or 9, of which entries may be taken in an order, some of them twice, a pool, a
+    layer of three ReLUs and one margin."""
     rng, size, wide = np.random.default_rng(seed), 3, 9 if kernel == 3 else 6
-    windows = (wide + 2 * pad - kernel) // stride + 1
+    order = order or tuple(range(wide))
+    windows = (len(order) + 2 * pad - kernel) // stride + 1
     constants, nodes, name = [], [], "x"
 
     def dense(rows: int, columns: int, tag: str) -> None:
@@ -33,11 +43,13 @@ def pooled(path: Path, seed: int, kernel: int = 3, stride: int = 3, pad: int = 0
         nodes.append(helper.make_node("Relu", [name], ["a0"]))
         name = "a0"
     constants += [
-        numpy_helper.from_array(np.array(s, np.int64), n) for n, s in (("wide", [1, 1, -1]), ("flat", [1, -1]))
+        numpy_helper.from_array(np.array(s, np.int64), n)
+        for n, s in (("wide", [1, 1, -1]), ("flat", [1, -1]), ("o", order))
     ]
     nodes += [
         helper.make_node("Reshape", [name, "wide"], ["r"]),
-        helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[kernel], strides=[stride], pads=[pad, pad]),
+        helper.make_node("Gather", ["r", "o"], ["t"], axis=2),
+        helper.make_node("MaxPool", ["t"], ["p"], kernel_shape=[kernel], strides=[stride], pads=[pad, pad]),
         helper.make_node("Reshape", ["p", "flat"], ["f"]),
     ]
     name = "f"

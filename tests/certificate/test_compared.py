@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,9 +32,14 @@ SEARCH = Plan((METHODS["alpha"], Attack(), Complete(split=("neurons",))))
 
 @pytest.mark.parametrize(
     ("seed", "shape"),
-    [(5, {"relu": False}), (3, {"kernel": 2, "stride": 2}), (3, {"stride": 2, "pad": 1, "relu": False})],
+    [
+        (5, {"relu": False}),
+        (3, {"kernel": 2, "stride": 2}),
+        (3, {"stride": 2, "pad": 1, "relu": False}),
+        (5, {"kernel": 4, "stride": 4, "relu": False, "order": (0, 1, 2, 0, 3, 4, 5, 4)}),
+    ],
 )
-def test_what_comparisons_decide_is_accepted(seed: int, shape: dict[str, int], tmp_path: Path) -> None:
+def test_what_comparisons_decide_is_accepted(seed: int, shape: dict[str, Any], tmp_path: Path) -> None:
     """A margin between what is proven without splits and the truth; in both arithmetics, through the file. Certificates
     of what is not true are refused, whatever is compared with what."""
     case = pooled(tmp_path / "model.onnx", seed, **shape)

@@ -12,8 +12,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.network.copies import moves, numbers
 from krelax.network.graph import Network
-from krelax.network.ops import Linear
 
 # Nodes whose copies are remembered, which are asked for with every bound.
 _REMEMBERED = 64
@@ -22,46 +22,27 @@ _REMEMBERED = 64
 @lru_cache(_REMEMBERED)
 def copies(network: Network, node: int) -> Tensor | None:
     """For every entry of a node the first entry that is the same number, `(n,)`; None if no number is there twice."""
-    if not _moves(network, node):
+    if not moves(network.nodes[node]):
         return None
-    numbers = _numbers(network, node, {}).flatten()
-    _, inverse = numbers.unique(return_inverse=True)
+    flat = numbers(network.nodes, node, {}).flatten()
+    _, inverse = flat.unique(return_inverse=True)
     count = int(inverse.max()) + 1
-    if count == len(numbers):
+    if count == len(flat):
         return None
-    places = torch.arange(len(numbers))
-    first = torch.full((count,), len(numbers)).scatter_reduce_(0, inverse, places, "amin")
+    places = torch.arange(len(flat))
+    first = torch.full((count,), len(flat)).scatter_reduce_(0, inverse, places, "amin")
     return first[inverse]
-
-
-def _moves(network: Network, node: int) -> bool:
-    op = network.nodes[node].op
-    return isinstance(op, Linear) and op.moves_only and op.constant() is None
-
-
-def _numbers(network: Network, node: int, known: dict[int, Tensor]) -> Tensor:
-    """A whole number for every entry, `(1, *shape)`: the same for copies, and zero for zero."""
-    if node not in known:
-        here = network.nodes[node]
-        if _moves(network, node) and isinstance(here.op, Linear):
-            op = here.op.to(network.dtype, "cpu")
-            assert isinstance(op, Linear)
-            known[node] = op.linear(*(_numbers(network, j, known) for j in here.inputs))
-        else:
-            begin = 1 + sum(prod(n.shape) for n in network.nodes[:node])
-            known[node] = torch.arange(begin, begin + prod(here.shape)).reshape(1, *here.shape)
-    return known[node]
 
 
 @lru_cache(_REMEMBERED)
 def sources(network: Network, node: int) -> dict[int, Tensor] | None:
     """For a node that only copies, the nodes that do not and whose entries it has: for each of its entries which one of
     theirs it is, `(n,)`, -1 for those of others and for zeros. None for any other node."""
-    if not _moves(network, node):
+    if not moves(network.nodes[node]):
         return None
-    numbers, found, begin = _numbers(network, node, {}).flatten(), {}, 1
+    flat, found, begin = numbers(network.nodes, node, {}).flatten(), {}, 1
     for i, source in enumerate(network.nodes[:node]):
-        places = numbers - begin
+        places = flat - begin
         inside = (places >= 0) & (places < prod(source.shape))
         if bool(inside.any()):
             found[i] = torch.where(inside, places, -1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from krelax.activations import Activation
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.copies import with_copies
 from krelax.network.ops import Linear, Source
 from krelax.op import Op, Shape
 from krelax.watch import counts_work, tick
@@ -204,4 +205,4 @@ class Builder:
         kept = sorted(needed)
         place = {old: new for new, old in enumerate(kept)}
         nodes = tuple(replace(self._nodes[i], inputs=tuple(place[j] for j in self._nodes[i].inputs)) for i in kept)
-        return Network(nodes, replay)
+        return Network(with_copies(nodes), replay)

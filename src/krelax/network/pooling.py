@@ -9,7 +9,6 @@ from math import prod
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from krelax.activations import Max
 from krelax.errors import InputError, UnsupportedError
@@ -79,14 +78,7 @@ def max_over(builder: Builder, x: int, axes: Sequence[NDArray[np.int64]]) -> int
     index = torch.from_numpy(flat.reshape(*lead, *(len(p) for p in axes), -1))
     if index.shape[-1] == 1:
         return builder.add(Take(index[..., 0]), x)
-    return builder.add(Max(_copies(index)), builder.add(Take(index), x))
-
-
-def _copies(index: Tensor) -> Tensor | None:
-    """Which members of windows are the same entry as one before them; None if there are none."""
-    ordered, place = index.sort(dim=-1, stable=True)
-    again = torch.cat([torch.zeros_like(ordered[..., :1]), ordered[..., 1:] == ordered[..., :-1]], -1).bool()
-    return torch.zeros_like(again).scatter(-1, place, again) if bool(again.any()) else None
+    return builder.add(Max(), builder.add(Take(index), x))
 
 
 def _require_room(builder: Builder, lead: Shape, spatial: Shape, window: Window) -> None:
