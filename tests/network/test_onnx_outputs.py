@@ -115,9 +115,17 @@ def test_outputs_are_chosen_by_name_or_by_what_they_are(tmp_path: Path) -> None:
     assert read.output == interface.names[1] == "t"
     assert "about the output 't', not l" in read.notes[0]
     two = network(node("Relu", "s", "y"), outputs=[tensor("y", None), tensor("h", None)])
-    with pytest.raises(UnsupportedError, match=r"2 outputs \(y, h\); choose one with --output"):
-        load_onnx(save(two, tmp_path / "two.onnx"))
+    read, interface = same(two, tmp_path)
+    assert read.output == interface.names[1] == "y"
+    assert "about the output 'y', not h; choose another one with --output" in read.notes[0]
     assert same(two, tmp_path, "h")[0].output_shape == (1, 6)
+    save(two, tmp_path / "two.onnx")
+    none = network(node("ArgMax", "s", "y"), node("ArgMax", "s", "h"),
+                   outputs=[tensor(n, None, TensorProto.INT64) for n in "yh"])  # fmt: skip
+    with pytest.raises(UnsupportedError, match=r"no output has floating-point numbers \(y, h\); choose one"):
+        load_onnx(save(none, tmp_path / "none.onnx"))
+    with pytest.raises(UnsupportedError):
+        read_file(none.SerializeToString())
     for read in (lambda: load_onnx(tmp_path / "two.onnx", output="z"),
                  lambda: read_file(two.SerializeToString(), "z")):  # fmt: skip
         with pytest.raises(InputError, match="no output 'z'"):

@@ -43,7 +43,7 @@ class Wanted:
 
     @classmethod
     def of(cls, graph: onnx.GraphProto, output: str | None, scores: bool) -> Wanted:
-        """The output called so, or the only one that has scores; for `scores` without its head."""
+        """The output called so, or the first that has scores; for `scores` without its head."""
         made = {name: (i, node) for i, node in enumerate(graph.node) for name in node.output if name}
         chosen = _chosen(graph, made, output)
         name, notes = chosen, tuple[str, ...]()
@@ -66,8 +66,8 @@ def _chosen(graph: onnx.GraphProto, made: dict[str, tuple[int, onnx.NodeProto]],
     if len(names) == 1:
         return names[0]
     scores = [o.name for o in graph.output if _has_scores(o, made)]
-    if len(scores) != 1:
-        raise UnsupportedError(f"the network has {len(names)} outputs ({listed}); choose one with --output NAME")
+    if not scores:
+        raise UnsupportedError(f"no output has floating-point numbers ({listed}); choose one with --output NAME")
     return scores[0]
 
 

@@ -154,8 +154,8 @@ def _chosen(graph: Message, made: Mapping[str, Pending], output: str | None) -> 
             raise InputError(f"no output {output!r}, but {', '.join(outputs)}")
         return output
     numbers = [n for n, o in outputs.items() if len(outputs) == 1 or _has_numbers(o, made.get(n))]
-    if len(numbers) != 1:
-        raise UnsupportedError(f"{len(outputs)} outputs, {len(numbers)} of numbers; name the one that is meant")
+    if not numbers:
+        raise UnsupportedError(f"{len(outputs)} outputs, none of floating-point numbers; name the one that is meant")
     return numbers[0]
 
 
