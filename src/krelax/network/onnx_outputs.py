@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.onnx_branches import operands
 from krelax.network.onnx_reader import FLOATS, Reader
 from krelax.network.onnx_schema import full_name
 from krelax.op import Shape
@@ -111,14 +112,14 @@ def check_label(wanted: Wanted, shape: Shape) -> None:
         raise UnsupportedError(f"labels of parts of the scores, shape {list(shape)}; export one row")
 
 
-def needed(graph: onnx.GraphProto, name: str) -> list[tuple[int, onnx.NodeProto]]:
-    """The nodes that a tensor depends on, with their places, in order."""
-    wanted, found = {name}, []
+def needed(graph: onnx.GraphProto, *names: str) -> list[tuple[int, onnx.NodeProto]]:
+    """The nodes that tensors depend on, with their places, in order."""
+    wanted, found = {*names}, []
     for place in range(len(graph.node) - 1, -1, -1):
         node = graph.node[place]
         if wanted & set(node.output) or not any(node.output):
             found.append((place, node))
-            wanted |= set(node.input)
+            wanted |= set(operands(node))
     return found[::-1]
 
 

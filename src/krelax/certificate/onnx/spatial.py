@@ -17,7 +17,6 @@ from krelax.certificate.onnx.affine import ROUNDED, add, computed, scaled, summe
 from krelax.certificate.onnx.contraction import contracted
 from krelax.certificate.onnx.convolution import convolve, geometry
 from krelax.certificate.onnx.curves import power_of
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
     INTS,
@@ -38,6 +37,7 @@ from krelax.certificate.onnx.operator import (
     text,
 )
 from krelax.certificate.onnx.products import products, reciprocal
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 # Samples closer than this to halfway between two pixels may be taken for either.
