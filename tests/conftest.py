@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("KRELAX_TRACEBACK", "1")
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports it
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

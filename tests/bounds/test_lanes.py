@@ -194,6 +194,8 @@ def paired(instance: Instance) -> LayerBounds:
     """CROWN's bounds, with pairs of undecided neurons where they can be paired."""
     bounds = bounds_of(instance)
     for i, relaxation in bounds.relaxations.items():
+        if relaxation.reduces:
+            continue
         score = relaxation.unstable()[0].flatten().double()
         chosen = choose(instance, bounds, i, score, Grouping(2, neurons=6, overlap=2), Ascent(1))
         if chosen is not None:

@@ -108,7 +108,7 @@ NETWORKS: dict[str, tuple[Content, str]] = {
     "zeros": (bytes(1000), "not an ONNX file"),
     "gzip of text": (gzip.compress(b"this is no network\n"), "not an ONNX file"),
     "truncated gzip": (gzip.compress(GOOD)[:-9], "gzip"),
-    "unsupported operator": (model([node("IsNaN", "x", "y")]), "IsNaN is not supported"),
+    "unsupported operator": (model([node("Det", "x", "y")]), "Det is not supported"),
     "unknown operator": (model([node("Frobnicate", "x", "y")]), "Frobnicate is not supported"),
     "operator of another domain": (model([node("Relu", "x", "y", domain="com.example")]), "Relu is not supported"),
     "constant of another domain": (

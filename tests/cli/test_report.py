@@ -179,6 +179,12 @@ def test_two_versions_are_compared(krelax: Run, good: Path) -> None:
     assert len(Path("table.csv").read_text().splitlines()) == 4
     same = ["report", "good.jsonl", "--network", "good.onnx", "--images", "good.npz", "--output", "report.html"]
     assert krelax(*same, "--before", "good.jsonl", "--fail-on-regression").code == 0
+    header, *lines = Path("good.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    part = [line for line in lines if json.loads(line)["verdict"] != "holds"]
+    Path("part.jsonl").write_text("".join([header, *part]), encoding="utf-8")
+    ran = krelax("report", "part.jsonl", *same[2:], "--before", "good.jsonl", "--fail-on-regression")
+    assert ran.code == 1, "an interrupted run passes nothing"
+    assert f"{len(there)} held before and have no result now" in ran.out
 
 
 @pytest.mark.parametrize(

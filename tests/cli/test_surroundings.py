@@ -33,6 +33,15 @@ def test_nothing_in_the_current_folder_is_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+def test_nobody_is_told_and_the_home_stays_empty(tmp_path: Path) -> None:
+    """ONNX Runtime would write an identity of the machine and a record of every session there, and send it."""
+    code = "import krelax; from krelax.cli.shared import bundled; krelax.load_onnx(bundled('digits_dense.onnx'))"
+    environment = {k: v for k, v in os.environ.items() if k not in {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}}
+    environment |= {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=300, check=True)
+    assert [p.name for p in tmp_path.rglob("*")] == []
+
+
 def test_a_path_that_was_asked_for_stays(tmp_path: Path) -> None:
     """With -P the first place is one that the user has named."""
     (tmp_path / "click.py").write_text("raise SystemExit(77)")

@@ -101,6 +101,8 @@ def test_bounds_that_contradict_each_other_are_empty() -> None:
         ("neuron", {"lower": float("nan"), "upper": 0, "slope": 0}),
         ("neuron", {"lower": "a", "upper": 0, "slope": 0}),
         ("neuron", {"lower": 0}),
+        ("neuron", {"lower": 0, "upper": 1, "slope": 0, "activation": "softmax"}),
+        ("neuron", {"lower": 0, "upper": 900, "slope": 0, "activation": "exponential"}),
         ("group", {"bounds": [1] * 7, "slopes": [0, 0], "direction": [1, 1]}),
         ("group", {"bounds": [1] * 8, "slopes": [0, 0.5], "direction": [1, 1]}),
         ("group", {"bounds": [1e300] * 8, "slopes": [0, 0], "direction": [1, 1]}),

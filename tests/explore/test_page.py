@@ -18,6 +18,7 @@ from tests.marks import at_night_after
 
 from krelax.activations.joint import Joint
 from krelax.explore.answers import Answers
+from krelax.explore.curves import CURVES
 from krelax.explore.examples import EXAMPLES
 from krelax.explore.model import Question
 from krelax.explore.page import page as written
@@ -102,6 +103,44 @@ def test_one_neuron_of_the_page_is_that_of_the_library(seen: Seen, exported: str
             assert found["sets"][name]["area"] == pytest.approx(wanted["area"], abs=1e-6)
             for side in ("lower", "upper"):
                 assert found["sets"][name].get(side) == (pytest.approx(wanted[side]) if side in wanted else None)
+
+
+def test_curves_of_the_page_are_those_of_the_library(seen: Seen, exported: str) -> None:
+    """Graphs are sampled there, at a hundred points for each unit: numbers are nearly those of the library."""
+    ends = [(-2.0, 1.0), (-1.25, -0.3), (0.2, 2.65), (-3.0, 3.0), (-0.2, 3.0)]
+    given = [
+        {"lower": l, "upper": u, "slope": s, "activation": name}
+        for name in CURVES
+        if name != "ReLU"
+        for l, u in ends
+        for s in (-0.2, 0.7)
+    ]
+    page = seen.open(exported, "neuron")
+    script = """async given => {
+        const { neuron } = await import('explore/geometry'), { data } = await import('explore/source');
+        return given.map(asked => neuron({ ...asked, curve: data.curves[asked.activation] }));
+    }"""
+    for asked, found in zip(given, page.evaluate(script, given), strict=True):
+        sets = neuron(**asked)["sets"]
+        near = 0.03 * (1 + sets["interval"]["area"] / (asked["upper"] - asked["lower"]))
+        for name, wanted in sets.items():
+            assert found["sets"][name]["area"] == pytest.approx(wanted["area"], abs=near)
+            for side in ("lower", "upper"):
+                line = pytest.approx(wanted[side], abs=5 * near) if side in wanted else None
+                assert found["sets"][name].get(side) == line
+
+
+def test_the_neuron_may_be_a_curve(seen: Seen, url: str) -> None:
+    page = seen.open(url, "neuron")
+    drawn(page, "neuron")
+    before = page.locator(".neuron canvas").screenshot()
+    page.get_by_role("combobox").select_option("sigmoid")
+    page.wait_for_function("document.querySelector('.neuron .verdict').textContent.startsWith('Bent')")
+    for name, found in neuron(-1.0, 2.0, 0.2, "sigmoid")["sets"].items():
+        assert number(page, f".neuron [data-number={name}]") == pytest.approx(found["area"], abs=1e-3)
+    assert "e⁻ᶻ" in (page.locator(".neuron .lead").text_content() or "")
+    page.wait_for_timeout(100)
+    assert page.locator(".neuron canvas").screenshot() != before
 
 
 def test_sliders_and_toggles_of_a_group(seen: Seen, url: str) -> None:

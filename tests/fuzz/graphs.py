@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from tests.fuzz import converters, quantised
+from tests.fuzz import converters, places, quantised
 
 from krelax.network.nonlinear import ONNX
 
@@ -479,7 +479,7 @@ PIECES: list[Callable[[Maker], None]] = [
     gemm, matmul, conv, conv_transpose, pool, pool, global_pool, batch_norm, arithmetic, products, composites,
     composites, recurrent, extremum, elementwise, elementwise, reshape, axes_of, axes_of,
     movement, movement, slices, split, concat, pad, constants, *converters.PIECES,
-    *quantised.PIECES,
+    *quantised.PIECES, *places.PIECES,
 ]  # fmt: skip
 
 

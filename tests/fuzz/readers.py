@@ -92,6 +92,7 @@ _DOUBTFUL = {
     "MaxPool",
     "BatchNormalization",
     "ConvTranspose",
+    "LRN",
     "QLinearConv",
     "QLinearMatMul",
     "Resize",
@@ -100,9 +101,10 @@ _DOUBTFUL = {
 
 def _doubtful(graph: Any) -> bool:
     """Whether the reference implementation has faults here that ONNX Runtime does not share: global maxima, maxima with
-    SAME or uneven padding, normalisation before version 14, softmax before version 13, transposed convolutions of
-    groups with a bias, operators on whole numbers that round, and sizes that are no whole numbers."""
-    if graph.version < 13 and {call.op for call in graph.calls} & {"Softmax", "LogSoftmax"}:
+    SAME or uneven padding, normalisation before version 14 and over channels, softmax and hardmax before version 13,
+    transposed convolutions of groups with a bias, operators on whole numbers that round, and sizes that are no whole
+    numbers."""
+    if graph.version < 13 and {call.op for call in graph.calls} & {"Softmax", "LogSoftmax", "Hardmax"}:
         return True
     return bool({call.op for call in graph.calls} & _DOUBTFUL)
 

@@ -50,8 +50,8 @@ def test_random_graphs_have_every_operator_in_every_version() -> None:
     for i in range(4000):
         model = onnx.load_from_string(random_graph(np.random.default_rng([2, i]))[0])
         found.update((_called(node), model.opset_import[0].version) for node in model.graph.node)
-    # of these random numbers are hardly ever in the domain
-    assert {op for op, _ in found} >= OPERATORS.keys() - {"Log", "Reciprocal", "Pow"}
+    # of the first three random numbers are hardly ever in the domain, and the last one is newer
+    assert {op for op, _ in found} >= OPERATORS.keys() - {"Log", "Reciprocal", "Pow", "RMSNormalization"}
     assert {version for _, version in found} == set(range(7, 23))
 
 

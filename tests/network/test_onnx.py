@@ -268,6 +268,7 @@ REFUSED = [
     (case("Cast", to=TensorProto.UINT8), "cast that rounds"),
     (case("ConvTranspose", X, weights(2, 3, 3, 3), shape=SQUARE, output_shape=[9, 9]), "more than the kernel reaches"),
     (case("Conv", X, weights(3, 2, 3, 3), shape=SQUARE, kernel_shape=[2, 3]), "kernel_shape"),
+    (case("GridSample", X, 1e9 * weights(1, 3, 2, 2), shape=(1, 2, 4, 5), opset=16), "places beyond"),
 ]
 
 

@@ -115,9 +115,17 @@ def test_outputs_are_chosen_by_name_or_by_what_they_are(tmp_path: Path) -> None:
     assert read.output == interface.names[1] == "t"
     assert "about the output 't', not l" in read.notes[0]
     two = network(node("Relu", "s", "y"), outputs=[tensor("y", None), tensor("h", None)])
-    with pytest.raises(UnsupportedError, match=r"2 outputs \(y, h\); choose one with --output"):
-        load_onnx(save(two, tmp_path / "two.onnx"))
+    read, interface = same(two, tmp_path)
+    assert read.output == interface.names[1] == "y"
+    assert "about the output 'y', not h; choose another one with --output" in read.notes[0]
     assert same(two, tmp_path, "h")[0].output_shape == (1, 6)
+    save(two, tmp_path / "two.onnx")
+    none = network(node("ArgMax", "s", "y"), node("ArgMax", "s", "h"),
+                   outputs=[tensor(n, None, TensorProto.INT64) for n in "yh"])  # fmt: skip
+    with pytest.raises(UnsupportedError, match=r"no output has floating-point numbers \(y, h\); choose one"):
+        load_onnx(save(none, tmp_path / "none.onnx"))
+    with pytest.raises(UnsupportedError):
+        read_file(none.SerializeToString())
     for read in (lambda: load_onnx(tmp_path / "two.onnx", output="z"),
                  lambda: read_file(two.SerializeToString(), "z")):  # fmt: skip
         with pytest.raises(InputError, match="no output 'z'"):
@@ -152,3 +160,37 @@ def test_functions_of_the_model_are_inlined(tmp_path: Path) -> None:
     proto.functions.extend([leak, shifted])
     read, _ = same(proto, tmp_path)
     assert len(read.activations()) == 4
+
+
+def branch(name: str, outputs: list[str], *nodes: onnx.NodeProto, **constants: Any) -> onnx.GraphProto:
+    results = [helper.make_tensor_value_info(o, onnx.TensorProto.FLOAT, None) for o in outputs]
+    given = [onnx.numpy_helper.from_array(x, n) for n, x in constants.items()]
+    return helper.make_graph([*nodes], name, [], results, given)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_branches_with_constant_conditions_are_inlined(rank: int, tmp_path: Path) -> None:
+    """Of a shape, as PyTorch writes them; nested, with the same names in both, constants of their own, and tensors from
+    outside."""
+    inner = node("If", "yes", "o", then_branch=branch("yes", ["u"], node("Add", "p", "k", "u"), k=weights(3)),
+                 else_branch=branch("no", ["u"], node("Neg", "p", "u")))  # fmt: skip
+    same_both = node("Identity", "s", "g")
+    first = [same_both, node("Relu", "s", "t"), node("Tanh", "t", "p"), node("Sin", "p", "unused"), inner]
+    flat = branch("first", ["o", "g"], *first)
+    other = branch("other", ["o", "g"], same_both, node("LeakyRelu", "s", "t"), node("Identity", "t", "o"))
+    asked = [node("Shape", "s", "n"), node("Size", "n", "r"), node("Equal", "r", "two", "c")]
+    chosen = helper.make_node("If", ["c"], ["e", "f"], then_branch=flat, else_branch=other)
+    proto = network(*asked, chosen, node("Add", "e", "f", "y"))
+    numbers = {"two": np.int64(rank), "yes": np.bool_(True)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(x), n) for n, x in numbers.items())
+    read, _ = same(proto, tmp_path)
+    assert len(read.activations()) == (3 if rank == 2 else 2)
+
+
+def test_the_checker_refuses_conditions_that_are_not_known(tmp_path: Path) -> None:
+    plain = branch("a", ["w"], node("Relu", "s", "w"))
+    asked = [node("ReduceSum", "s", "n", keepdims=0), node("Greater", "n", "zero", "c")]
+    proto = network(*asked, node("If", "c", "y", then_branch=plain, else_branch=plain))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "zero"))
+    with pytest.raises(UnsupportedError, match="not one constant boolean"):
+        read_file(proto.SerializeToString())

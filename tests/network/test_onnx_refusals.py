@@ -211,10 +211,16 @@ def test_functions_are_inlined_and_sparse_constants_and_references_refused(tmp_p
     refused(reference, tmp_path, "attribute 'alpha' has another type than ONNX gives it")
 
 
-def test_control_flow_is_refused(tmp_path: Path) -> None:
+def test_conditions_must_be_constant_booleans(tmp_path: Path) -> None:
     branch = helper.make_graph([node("Identity", "x", "z")], "branch", [], [tensor("z", None)])
-    nodes = [node("If", "c", "y", then_branch=branch, else_branch=branch)]
-    refused(model(nodes, {"c": np.bool_(True)}), tmp_path, "operator If of constants is not evaluated")
+    chosen = node("If", "c", "y", then_branch=branch, else_branch=branch)
+    given = {"zero": np.float32([0])}
+    asked = [node("ReduceSum", "x", "s", keepdims=0), node("Greater", "s", "zero", "c")]
+    refused(model([*asked, chosen], given), tmp_path, "a condition that depends on the input")
+    refused(model([chosen], {"c": np.int64(1)}), tmp_path, "a condition that is not one boolean")
+    refused(model([chosen], {"c": np.array([True, True])}), tmp_path, "not one condition and two branches")
+    two = helper.make_node("If", ["c"], ["y", "other"], then_branch=branch, else_branch=branch)
+    refused(model([two], {"c": np.bool_(True)}), tmp_path, "other results than the node's")
 
 
 def test_two_operator_sets(tmp_path: Path) -> None:

@@ -245,11 +245,16 @@ class Deep(nn.Module):
         return self.body(x)
 
 
+class Bessel(nn.Module):
+    def forward(self, x):
+        return torch.special.i0(x)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Fold(2, 1), r"in module 'body.1.0' \(Fold\)"),
-        (Function(lambda x: torch.div(x, 2.0, rounding_mode="floor")), "rounds"),
+        (Bessel(), r"in module 'body.1.0' \(Bessel\)"),
+        (Function(lambda x: torch.fft.fft(x).real), "fft"),
         (Function(lambda x: torch.where(torch.isnan(x), x, -x)), "aten.isnan"),
         (Function(lambda x: x + torch.rand(4)), "random numbers"),
     ],
@@ -302,7 +307,6 @@ def test_unused_weights_may_be_anything():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x: (x, x), "returns a tuple"),
         (lambda x: torch.ones(2), "does not depend on its input"),
         (lambda x: torch.zeros_like(x) + 1, "does not depend on its input"),
         (lambda x: x if x.sum() > 0 else -x, "cannot capture the module"),
@@ -370,7 +374,6 @@ def test_constants_enclose_real_arithmetic(function, exact):
         (lambda x: x.half().float(), "rounded to torch.float16"),
         (lambda x: x.bfloat16().float(), "rounded to torch.bfloat16"),
         (lambda x: x.double().float(), "rounded to torch.float32"),
-        (lambda x: x.to(torch.int64), "rounded to torch.int64"),
         (lambda x: x * (torch.tensor(1.0) / 3).double().half().float(), "rounded to another type"),
         (lambda x: x * torch.tensor(2.0).lgamma(), "not a computation of constants"),
         (lambda x: x * (torch.tensor(1.0) / 3 * 3 > 1), "a comparison of computed constants that are nearly equal"),

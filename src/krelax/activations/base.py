@@ -48,7 +48,8 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True)
 class Support:
-    """Value of a support function and a point `(z, a)` of the relaxation that attains it (its gradient)."""
+    """Value of a support function and a point `(z, a)` of the relaxation that attains it, which is its gradient. Of an
+    upper bound that nothing attains it is the gradient alone, and may lie outside of the relaxation."""
 
     value: Tensor
     z: Tensor

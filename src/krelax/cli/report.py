@@ -23,7 +23,9 @@ from krelax.cli.shared import FILE
 @click.option(
     "--before", type=FILE, metavar="FILE", help="Compare with FILE, results of another network on these images."
 )
-@click.option("--fail-on-regression", is_flag=True, help="Exit code 1 if an image held --before and does not now.")
+@click.option(
+    "--fail-on-regression", is_flag=True, help="Exit code 1 if an image held --before and is not known to now."
+)
 @click.option("--summary", type=FILE, metavar="FILE", help="Write one page to print to FILE, too (HTML).")
 @click.option("--csv", "table", type=FILE, metavar="FILE", help="Write a row for each image to FILE, too (CSV).")
 def report(
@@ -42,8 +44,8 @@ def report(
     """Make a page of RESULTS, what `krelax certify --jsonl` wrote, whether that run has finished or not.
 
     With results of several radii it has a curve of the certified share, and shows the images of the first, which are
-    compared with those --before. Exit code 1 with --fail-on-regression if any image held there and does not now. What
-    `krelax radius --jsonl` wrote gives the page that its --report does.
+    compared with those --before. Exit code 1 with --fail-on-regression if any image held there, and does not now or
+    has no result now. What `krelax radius --jsonl` wrote gives the page that its --report does.
     """
     from krelax.cli import DISAGREEMENT, DONE
     from krelax.errors import InputError
@@ -78,7 +80,8 @@ def report(
     click.echo("\n".join(f"{what} in {path}" for what, path in _written(output, summary, table)))
     if compared is not None:
         click.echo(str(compared))
-    return DISAGREEMENT if fail_on_regression and compared is not None and compared.lost else DONE
+    worse = compared is not None and (compared.lost or compared.missing)
+    return DISAGREEMENT if fail_on_regression and worse else DONE
 
 
 def _written(output: Path, summary: Path | None, table: Path | None) -> list[tuple[str, Path]]:

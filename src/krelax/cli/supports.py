@@ -12,7 +12,7 @@ _REMEDIES = (
     ("an operator that is not listed", "export again with the constants folded, or write the model without it"),
     ("functions, dynamic axes, casts", "functions are inlined, unknown axes count as one, casts may not round"),
     ("half precision", "convert the model to float32, which holds the same weights"),
-    ("several outputs", "choose one with --output NAME"),
+    ("several outputs", "the first of floating-point numbers is read; choose another with --output NAME"),
     ("a softmax at the end", "left out by itself where outputs are only compared"),
 )
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from krelax._version import __version__
-from krelax.explore import textbook
+from krelax.explore import curves, textbook
 from krelax.explore.examples import EXAMPLES
 from krelax.explore.model import Question, summary
 from krelax.looks import LOOKS, Look
@@ -44,6 +44,7 @@ def _data(question: Question, answers: dict[str, Any] | None) -> dict[str, Any]:
         "version": __version__,
         "looks": {name: _look(look) for name, look in LOOKS.items()},
         "examples": EXAMPLES,
+        "curves": curves.tables(),
         "textbook": textbook.drawing(),
         "question": summary(question),
         "answers": answers,

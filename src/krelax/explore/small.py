@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from krelax.activations import Relaxation, ReLU
+from krelax.activations import Relaxation, Rule
 from krelax.activations.joint import Joint
 from krelax.errors import InputError
+from krelax.explore.curves import CURVES
 from krelax.hull.envelope import upper_envelope
 from krelax.hull.polytope import octahedral_rows
 from krelax.picture.geometry import Array, area, polygon
@@ -24,21 +25,25 @@ _INSIDE = 1e-9  # relative to the size of a group
 _INWARD, _UNEVEN = 1e-3, np.array([0.31, 0.17, 0.07])
 
 
-def neuron(lower: float, upper: float, slope: float) -> dict[str, Any]:
-    """The sets of a ReLU over `lower <= z <= upper`: corners, area and, between two lines, the lines, each as slope and
-    intercept; "alpha" has the lower line with the given slope. Raises InputError for an empty interval.
+def neuron(lower: float, upper: float, slope: float, activation: str = "ReLU") -> dict[str, Any]:
+    """The sets of an activation of `CURVES` over `lower <= z <= upper`: corners, area and, between two lines, the
+    lines, each as slope and intercept; "alpha" has the lower line with the given slope, as far as that may go. Raises
+    InputError for an empty interval, an unknown activation, or values too large to look at.
     """
     numbers([lower, upper, slope], 3)
+    if activation not in CURVES:
+        raise InputError(f"unknown activation {activation!r}: use one of {', '.join(CURVES)}")
     if not lower < upper:
         raise InputError(f"an interval from {lower:g} to {upper:g} is empty: l must be below u")
-    ends = torch.tensor([lower, upper], dtype=torch.float64)
-    relaxation = ReLU().relax(ends[None, :1], ends[None, 1:])
-    found = {name: _set(outline(ReLU(), lower, upper, name)) for name in SINGLE}
+    op, ends = CURVES[activation].op, torch.tensor([lower, upper], dtype=torch.float64)
+    relaxation = op.relax(ends[None, :1], ends[None, 1:])
+    numbers([float(t) for t in relaxation.interval()], 2)
+    found = {name: _set(outline(op, lower, upper, name)) for name in SINGLE}
     for name, rule in RULES.items():
         low, high = (float(t) for t in relaxation.slopes(rule))
         found[name] |= _lines(relaxation, low, high)
     low, high = (float(t) for t in relaxation.slope_range())
-    chosen = _lines(relaxation, min(max(slope, low), high), float(relaxation.chord()))
+    chosen = _lines(relaxation, min(max(slope, low), high), float(relaxation.slopes(Rule.ADAPTIVE)[1]))
     corners = [[z, s * z + c] for z in (lower, upper) for s, c in (chosen["lower"], chosen["upper"])]
     found["alpha"] = _set(polygon(np.array(corners))) | chosen
     return {"sets": found}

@@ -9,7 +9,7 @@ result is compared with ONNX Runtime on random inputs before anyone sees it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx.inliner import inline_local_functions
 
 from krelax.errors import InputError, KrelaxError, UnsupportedError
@@ -34,12 +33,14 @@ from krelax.network import (  # noqa: F401 (they fill READERS and FOLDS)
     onnx_quantised,
 )
 from krelax.network.check import Head, check_import
-from krelax.network.graph import MOST_NUMBERS, Builder, Element, Network, Node
+from krelax.network.graph import Builder, Element, Network, Node
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
+from krelax.network.onnx_branches import operands, taken
 from krelax.network.onnx_constants import FOLDS
 from krelax.network.onnx_decisions import DECIDING
 from krelax.network.onnx_enclosed import folded, leading
 from krelax.network.onnx_file import first_line, read_model
+from krelax.network.onnx_inputs import Inputs
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_outputs import HEADS, KeptHeadError, Wanted, check_label, needed
 from krelax.network.onnx_quantised import KEEPING, QUANTISED, WHOLE, said_kind
@@ -120,7 +121,7 @@ def inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 def _build(
     model: onnx.ModelProto, path: Path, output: str | None, scores: bool
-) -> tuple[Network, Wanted, _Inputs, Head]:
+) -> tuple[Network, Wanted, Inputs, Head]:
     graph = model.graph
     version, known = version_and_constants(model, path)
     try:
@@ -128,7 +129,7 @@ def _build(
     except KrelaxError as error:
         raise type(error)(f"{path}: {error}") from error
     nodes = needed(graph, wanted.name)
-    inputs = _Inputs.of(graph, {name for _, node in nodes for name in node.input} | {wanted.name}, known, path)
+    inputs = Inputs.of(graph, {name for _, node in nodes for name in operands(node)} | {wanted.name}, known, path)
     try:
         builder = Builder(inputs.shape)
         known.values[inputs.name], known.kinds[inputs.name] = 0, inputs.kind
@@ -173,9 +174,18 @@ def _version(model: onnx.ModelProto, path: Path) -> int:
 
 def _constants(graph: onnx.GraphProto, path: Path) -> Known:
     known = Known()
+    try:
+        _define(graph, known)
+    except KrelaxError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return known
+
+
+def _define(graph: onnx.GraphProto, known: Known) -> None:
+    """Add the constants of a graph to what is known."""
     for tensor in graph.initializer:
-        place = f"{path}: constant {tensor.name!r}"
-        if not tensor.name or tensor.name in known.constants:
+        place = f"constant {tensor.name!r}"
+        if not tensor.name or tensor.name in known.constants or tensor.name in known.values:
             raise InputError(f"{place} is defined twice, or has no name; export the network again")
         try:
             known.define(tensor.name, Literal.read(tensor))
@@ -183,73 +193,29 @@ def _constants(graph: onnx.GraphProto, path: Path) -> Known:
             raise type(error)(f"{place}: {error}") from error
         except _FOREIGN as error:
             raise InputError(f"{place} cannot be read ({first_line(error)}); export the network again") from error
-    return known
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """The input that is used, and the others, which only the runtime wants: zeros by name."""
-
-    name: str
-    kind: int
-    shape: tuple[int, ...]
-    hint: str
-    others: dict[str, NDArray[Any]]
-
-    def feeds(self, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """What the runtime is given for an input."""
-        return {self.name: x.reshape(self.shape), **self.others}
-
-    @classmethod
-    def of(cls, graph: onnx.GraphProto, read: set[str], known: Known, path: Path) -> _Inputs:
-        names = [i.name for i in graph.input]
-        if len(set(names)) < len(names):
-            raise InputError(f"{path}: an input that is listed twice; export the network again")
-        inputs = [i for i in graph.input if i.name not in known.constants]
-        used = [i for i in inputs if i.name in read] if len(inputs) > 1 else inputs
-        if len(used) != 1:
-            listed = ", ".join(i.name for i in used) or "none"
-            raise UnsupportedError(f"{path}: the network has {len(used)} inputs ({listed}); export it with one")
-        kind, shape, dynamic = declared_input(used[0], path)
-        if kind not in FLOATS:
-            name = f"input {used[0].name!r} is {kind_name(kind)}"
-            raise UnsupportedError(f"{path}: {name}, not float32 or float64; export a float network")
-        if prod(shape) > MOST_NUMBERS:
-            raise InputError(f"{path}: input {used[0].name!r} has the impossible shape {list(shape)}")
-        hint = f" (dynamic axes of the input, {', '.join(dynamic)}, were taken as 1)" if dynamic else ""
-        return cls(used[0].name, kind, shape, hint, {i.name: _zeros(i, path) for i in inputs if i is not used[0]})
-
-
-def declared_input(value: onnx.ValueInfoProto, path: Path) -> tuple[int, tuple[int, ...], list[str]]:
-    """Element type and shape of an input, and which axes of it are dynamic."""
-    kind = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
-        raise InputError(f"{path}: input {value.name!r} has no shape; export the network with its input shape")
-    sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
-    shape = tuple(1 if n is None else int(n) for n in sizes)
-    if any(n < 1 for n in shape):
-        reason = "has the impossible shape"
-        raise InputError(f"{path}: input {value.name!r} {reason} {list(shape)}; export it with a batch of one")
-    names = [d.dim_param or f"axis {i}" for i, d in enumerate(kind.shape.dim)]
-    return int(kind.elem_type), shape, [name for name, n in zip(names, sizes, strict=True) if n is None]
-
-
-def _zeros(value: onnx.ValueInfoProto, path: Path) -> NDArray[Any]:
-    """What an input that nothing reads is given."""
-    kind, shape, _ = declared_input(value, path)
-    if prod(shape) > MOST_NUMBERS or kind not in onnx.helper.get_all_tensor_dtypes() or kind == Kind.STRING:
-        raise UnsupportedError(f"{path}: input {value.name!r}, which nothing reads; export the network without it")
-    return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind))
 
 
 def _read_node(builder: Builder, node: onnx.NodeProto, known: Known, version: int, head: bool) -> None:
     place = f"node {(node.name or node.output[0]) if node.output else node.name!r} ({node.op_type})"
     try:
-        _interpret(builder, node, known, version, HEADS if head else None)
+        if full_name(node) == "If":
+            _branch(builder, node, known, version)
+        else:
+            _interpret(builder, node, known, version, HEADS if head else None)
     except KrelaxError as error:
         raise type(error)(f"{place}: {error}") from error
     except _FOREIGN as error:
         raise InputError(f"{place}: malformed ({first_line(error)}); export the network again") from error
+
+
+def _branch(builder: Builder, node: onnx.NodeProto, known: Known, version: int) -> None:
+    """Read the branch of an `If` that is taken, and give its results the node's names."""
+    graph = taken(node, known)
+    _define(graph, known)
+    read_nodes(builder, needed(graph, *(o.name for o in graph.output)), known, version, frozenset())
+    for name, result in zip(node.output, graph.output, strict=True):
+        if name:
+            known.call(name, result.name)
 
 
 def _interpret(
@@ -323,7 +289,7 @@ def _kept(op: str, kind: int) -> int:
     return kind
 
 
-def _output(graph: onnx.GraphProto, wanted: Wanted, known: Known, inputs: _Inputs) -> int:
+def _output(graph: onnx.GraphProto, wanted: Wanted, known: Known, inputs: Inputs) -> int:
     node = known.values.get(wanted.name)
     if node is None:
         raise InputError(f"the output {wanted.name!r} does not depend on the input {inputs.name!r}")
@@ -366,7 +332,7 @@ def _windows(network: Network, node: Node) -> int:
 
 def supported_operators() -> list[str]:
     """The operators that are read, of activations or of constants."""
-    return sorted({*READERS, *FOLDS})
+    return sorted({*READERS, *FOLDS, "If"})
 
 
 def remedy(op: str) -> str:
@@ -380,7 +346,6 @@ _REMEDIES = {
     "ai.onnx.ml.TreeEnsembleRegressor": "krelax is about neural networks and linear models, not trees",
     "Loop": "unroll the loop when exporting",
     "Scan": "unroll the loop when exporting",
-    "If": "export the branch that is taken",
     "RandomNormal": "export the network in evaluation mode",
     "RandomUniform": "export the network in evaluation mode",
 }

@@ -133,10 +133,16 @@ def _unpacked(content: bytes, path: Path) -> bytes:
     return result
 
 
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs among a node's attributes."""
+    return [g for a in node.attribute for g in ([a.g] if a.HasField("g") else [*a.graphs])]
+
+
 def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """The tensors of a graph, those of its nodes included."""
+    """The tensors of a graph, those of its nodes and of graphs in these included."""
     values = [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
-    return [*graph.initializer, *values]
+    inner = [t for node in graph.node for other in subgraphs(node) for t in _tensors(other)]
+    return [*graph.initializer, *values, *inner]
 
 
 def _doubt(tensor: onnx.TensorProto) -> str:

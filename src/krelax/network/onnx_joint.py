@@ -24,8 +24,10 @@ from krelax.network.constants import Constant
 from krelax.network.difference import alike, subtract
 from krelax.network.graph import Builder, Element, Network, as_element
 from krelax.network.linear import Add
-from krelax.network.onnx import check_shapes, declared_input, inlined, read_nodes, version_and_constants
+from krelax.network.onnx import check_shapes, inlined, read_nodes, version_and_constants
+from krelax.network.onnx_branches import operands
 from krelax.network.onnx_file import read_model
+from krelax.network.onnx_inputs import declared_input
 from krelax.network.onnx_outputs import needed
 from krelax.network.onnx_reader import FLOATS, Kind, Known
 from krelax.network.onnx_replay import Runner, runner_of
@@ -90,7 +92,7 @@ class Model:
     def used(self) -> list[Given]:
         """The inputs that something reads."""
         graph = self.proto.graph
-        read = {name for node in graph.node for name in node.input} | set(self.outputs)
+        read = {name for node in graph.node for name in operands(node)} | set(self.outputs)
         return [given for given in self.inputs if given.name in read]
 
     def tensor(self, label: str) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.onnx_branches import operands
 from krelax.network.onnx_reader import FLOATS, Reader
 from krelax.network.onnx_schema import full_name
 from krelax.op import Shape
@@ -43,7 +44,7 @@ class Wanted:
 
     @classmethod
     def of(cls, graph: onnx.GraphProto, output: str | None, scores: bool) -> Wanted:
-        """The output called so, or the only one that has scores; for `scores` without its head."""
+        """The output called so, or the first that has scores; for `scores` without its head."""
         made = {name: (i, node) for i, node in enumerate(graph.node) for name in node.output if name}
         chosen = _chosen(graph, made, output)
         name, notes = chosen, tuple[str, ...]()
@@ -66,8 +67,8 @@ def _chosen(graph: onnx.GraphProto, made: dict[str, tuple[int, onnx.NodeProto]],
     if len(names) == 1:
         return names[0]
     scores = [o.name for o in graph.output if _has_scores(o, made)]
-    if len(scores) != 1:
-        raise UnsupportedError(f"the network has {len(names)} outputs ({listed}); choose one with --output NAME")
+    if not scores:
+        raise UnsupportedError(f"no output has floating-point numbers ({listed}); choose one with --output NAME")
     return scores[0]
 
 
@@ -111,14 +112,14 @@ def check_label(wanted: Wanted, shape: Shape) -> None:
         raise UnsupportedError(f"labels of parts of the scores, shape {list(shape)}; export one row")
 
 
-def needed(graph: onnx.GraphProto, name: str) -> list[tuple[int, onnx.NodeProto]]:
-    """The nodes that a tensor depends on, with their places, in order."""
-    wanted, found = {name}, []
+def needed(graph: onnx.GraphProto, *names: str) -> list[tuple[int, onnx.NodeProto]]:
+    """The nodes that tensors depend on, with their places, in order."""
+    wanted, found = {*names}, []
     for place in range(len(graph.node) - 1, -1, -1):
         node = graph.node[place]
         if wanted & set(node.output) or not any(node.output):
             found.append((place, node))
-            wanted |= set(node.input)
+            wanted |= set(operands(node))
     return found[::-1]
 
 

@@ -124,6 +124,21 @@ class Known:
         self.constants[name] = literal
         self.room += _TIMES * prod(literal.shape)
 
+    def call(self, name: str, other: str) -> None:
+        """Give a tensor a second name. Raises InputError if nothing has the other one, or something this one."""
+        if (
+            name in self.values
+            or name in self.constants
+            or other not in {**self.values, **self.constants, **self.unread}
+        ):
+            raise InputError(f"{other!r} is not computed, or {name!r} is defined already; export the network again")
+        if other in self.values:
+            self.values[name], self.kinds[name] = self.values[other], self.kinds[other]
+        elif other in self.constants:
+            self.constants[name] = self.constants[other]
+        else:
+            self.unread[name] = self.unread[other]
+
 
 @dataclass
 class Reader:

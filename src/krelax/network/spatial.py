@@ -20,6 +20,8 @@ from krelax.network.products import multiply
 
 # A sample is not next to halfway between two pixels if it is so far from there.
 _APART = 1e-4
+# Runtimes make whole numbers of places, which overflow further away.
+_FAR = 2.0**20
 
 
 def power_of(builder: Builder, x: int, exponent: float) -> int:
@@ -94,6 +96,8 @@ def grid_sample(builder: Builder, x: int, grid: Constant, mode: str, padding: st
         raise UnsupportedError(f"samples at places {list(places)} of a tensor of shape {list(shape)}")
     if mode not in {"nearest", "linear", "bilinear"} or padding not in {"zeros", "border"}:
         raise UnsupportedError(f"samples of mode {mode} with padding {padding}; use bilinear with zeros or border")
+    if bool((grid.value.abs() > _FAR).any()):
+        raise UnsupportedError(f"samples at places beyond {_FAR:g}, whose pixels have no number in every runtime")
     taps = [
         _taps(_position(grid[..., 1 - k], n, corners), n, mode == "nearest", padding == "border")
         for k, n in enumerate(shape[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from krelax.errors import InputError
@@ -17,10 +18,12 @@ MOST_NAMED = 100
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results of the same images `before` and `after`, in the same order."""
+    """Results of the same images `before` and `after`, in the same order; `missing` are images that held before and
+    have no result after."""
 
     before: Results
     after: Results
+    missing: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, names: tuple[str, str], before: Results, after: Results) -> Comparison:
@@ -33,7 +36,8 @@ class Comparison:
         shared = before.indices & after.indices
         if not shared:
             raise InputError(f"{names[0]}: has no image in common with {names[1]}; compare runs about the same images")
-        return cls(before.only(shared), after.only(shared))
+        held = (int(r["index"]) for r in before.records if r["verdict"] == "holds")
+        return cls(before.only(shared), after.only(shared), tuple(sorted({*held} - after.indices)))
 
     @property
     def moves(self) -> list[tuple[int, str, str]]:
@@ -53,11 +57,16 @@ class Comparison:
 
     def __str__(self) -> str:
         lost, gained = self.lost, self.gained
-        which = f" (images {', '.join(map(str, lost[:10]))}{', ...' * (len(lost) > 10)})" if lost else ""
+        unknown = f"; {len(self.missing)} held before and have no result now{_which(self.missing)}"
         return (
-            f"compared on {len(self.after.records)} images: {len(lost)} held before and do not now{which}, "
-            f"{len(gained)} hold now and did not before"
+            f"compared on {len(self.after.records)} images: {len(lost)} held before and do not now{_which(lost)}, "
+            f"{len(gained)} hold now and did not before{unknown * bool(self.missing)}"
         )
+
+
+def _which(indices: Sequence[int]) -> str:
+    """The first of them, if there are any."""
+    return f" (images {', '.join(map(str, indices[:10]))}{', ...' * (len(indices) > 10)})" if indices else ""
 
 
 def comparison_section(found: Comparison, name: str, linked: bool = True) -> Html:
@@ -80,6 +89,7 @@ def comparison_section(found: Comparison, name: str, linked: bool = True) -> Htm
         element("table", head, *rows, class_="moves"),
         _named("Held before, and do not now", found.lost, found, linked),
         _named("Hold now, and did not before", found.gained, found, linked),
+        element("p", f"Held before, and have no result now: {len(found.missing)}.") if found.missing else Html(""),
     )
 
 

@@ -39,6 +39,7 @@ _PART, _ATTACKS = 1 / 3, 0.2
 # By the square of such a factor radii are apart at most that are tried below one that stays open.
 _STEP = Fraction(5, 4)
 _LEAST_SECONDS = 0.2
+_FINEST = Fraction(1, 10**12)  # accuracies that float64 can tell apart
 # How often the step between such radii is doubled at most.
 _MOST_DOUBLED = 8
 
@@ -59,8 +60,8 @@ class RadiusOptions:
     region: Transformed | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.accuracy <= 10:
-            raise InputError(f"the accuracy must be above 0 and at most 10, got {float(self.accuracy):g}")
+        if not _FINEST <= self.accuracy <= 10:
+            raise InputError(f"the accuracy must be from {float(_FINEST):g} to 10, got {float(self.accuracy):g}")
 
     @property
     def ends(self) -> tuple[Fraction, Fraction] | None:

@@ -16,8 +16,8 @@ from krelax.certificate.kernel.activations import RULES, Maximum, ReLU, Rule
 from krelax.certificate.kernel.linear import Scale
 from krelax.certificate.kernel.network import Activation
 from krelax.certificate.onnx.affine import add, scaled, whole
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import FLOAT, MANY, Context, Tensor, Value, Wide, form, reads
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import UnsupportedError
 
 # What a clip's bounds are in older versions where there are none, and what exporters write for none. No number in

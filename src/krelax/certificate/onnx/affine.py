@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense, Scale
 from krelax.certificate.onnx.builder import full
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
     INTS,
@@ -35,6 +34,7 @@ from krelax.certificate.onnx.operator import (
 )
 from krelax.certificate.onnx.products import of_matrices, products, reciprocal
 from krelax.certificate.onnx.recognise import quotient
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 # Relative error of a coefficient computed in float64 by a few operations.

@@ -10,7 +10,6 @@ from krelax.certificate.kernel.activations import RULES, ReLU, Step
 from krelax.certificate.kernel.linear import Scale
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import add, scaled
-from krelax.certificate.onnx.graph import element_type
 from krelax.certificate.onnx.operator import (
     INT,
     Context,
@@ -24,6 +23,7 @@ from krelax.certificate.onnx.operator import (
     reads,
 )
 from krelax.certificate.onnx.shapes import converted
+from krelax.certificate.onnx.tensors import element_type
 from krelax.errors import UnsupportedError
 
 _SINGLE, _DOUBLE, _BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)

@@ -16,7 +16,6 @@ from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.onnx import recognise
 from krelax.certificate.onnx.activations import absolute, activation
 from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, ROUNDED, add, reduced, scaled, summed
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     Attribute,
     Context,
@@ -34,6 +33,7 @@ from krelax.certificate.onnx.operator import (
 )
 from krelax.certificate.onnx.products import products, reciprocal
 from krelax.certificate.onnx.shapes import joined
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 

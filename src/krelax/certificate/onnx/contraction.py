@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.kernel.linear import Dense
 from krelax.certificate.onnx.affine import ROUNDED, counted, held, matrix, moved
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
     MANY,
@@ -28,6 +27,7 @@ from krelax.certificate.onnx.operator import (
 )
 from krelax.certificate.onnx.products import contracted as of_two
 from krelax.certificate.onnx.products import of_matrices
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 

@@ -14,7 +14,6 @@ from krelax.certificate.kernel.activations import Maximum
 from krelax.certificate.kernel.linear import Dense, Index, Scale
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import ROUNDED, counted, moved, scaled
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.moves import padded
 from krelax.certificate.onnx.operator import (
     FLAG,
@@ -32,6 +31,7 @@ from krelax.certificate.onnx.operator import (
     real,
     text,
 )
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 

@@ -6,7 +6,6 @@ UnsupportedErrors, and so is everything that is neither read nor without meaning
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -15,27 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.certificate.onnx.functions import Functions
+from krelax.certificate.onnx.functions import Functions, branches_of
 from krelax.certificate.onnx.heads import Wanted, before_head, needed
-from krelax.certificate.onnx.model import EXTERNAL, Model, external_entry
+from krelax.certificate.onnx.model import Model
 from krelax.certificate.onnx.protobuf import Message, decode
+from krelax.certificate.onnx.tensors import MOST_AXES, MOST_NUMBERS, Shape, element_type, tensor, without
 from krelax.errors import InputError, UnsupportedError
 
-Shape = tuple[int, ...]
-# TensorProto.DataType: the element type, and the field that holds numbers one by one, as what.
-_TYPES: dict[int, tuple[np.dtype[Any], str]] = {
-    1: (np.dtype(np.float32), "float_data"),
-    2: (np.dtype(np.uint8), "int32_data"),
-    3: (np.dtype(np.int8), "int32_data"),
-    4: (np.dtype(np.uint16), "int32_data"),
-    5: (np.dtype(np.int16), "int32_data"),
-    6: (np.dtype(np.int32), "int32_data"),
-    7: (np.dtype(np.int64), "int64_data"),
-    9: (np.dtype(np.bool_), "int32_data"),
-    10: (np.dtype(np.float16), "int32_data"),
-    11: (np.dtype(np.float64), "double_data"),
-}
-_FIELDS = {"raw_data", "float_data", "int32_data", "int64_data", "double_data", "string_data", "uint64_data"}
 # AttributeProto.AttributeType: what is read, and the field that holds it.
 _ATTRIBUTES = {1: ("float", "f"), 2: ("int", "i"), 3: ("string", "s"), 4: ("tensor", "t"), 6: ("floats", "floats"),
                7: ("ints", "ints"), 8: ("strings", "strings")}  # fmt: skip
@@ -45,15 +30,6 @@ _MISSING: dict[str, Any] = {"float": np.float32(0), "int": 0, "string": b"", "fl
 _STANDARD, _TABLE = {"", "ai.onnx"}, "ai.onnx.ml.ZipMap"
 OLDEST, NEWEST = 7, 24
 _OLDEST_IR, _NEWEST_IR = 3, 13
-# Of one tensor. What lays out windows has twice as many axes, and NumPy no more than 64.
-MOST_NUMBERS, MOST_AXES = 10**8, 16
-
-
-def element_type(number: int) -> np.dtype[Any]:
-    """The element type of a number of TensorProto.DataType."""
-    if number not in _TYPES:
-        raise UnsupportedError(f"elements of type {number}; export with float32 and int64")
-    return _TYPES[number][0]
 
 
 @dataclass(frozen=True)
@@ -64,6 +40,7 @@ class Call:
     inputs: list[str]
     outputs: list[str]
     attributes: dict[str, tuple[str, Any]]
+    branches: tuple[Branch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +52,29 @@ class Pending:
     outputs: list[str]
     node: Message
     given: Mapping[str, tuple[str, Any]]
+    branches: tuple[Branch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch of an `If`: its graph, how its tensors are called, the nodes in it, and what it gives."""
+
+    graph: Message
+    called: Callable[[str], str]
+    nodes: list[Pending]
+    outputs: list[str]
+
+    @property
+    def reads(self) -> list[str]:
+        """What its nodes and its outputs are made of, from outside or its own."""
+        return [*(name for node in self.nodes for name in node.inputs), *self.outputs]
+
+    def read(self, external: Mapping[str, bytes]) -> tuple[dict[str, NDArray[Any]], list[Call], dict[str, Declared]]:
+        """Its constants, the calls that are needed, and what is said of its tensors."""
+        constants = {self.called(n): x for n, x in _initializers(self.graph, external).items()}
+        said = [*self.graph.all("output"), *self.graph.all("value_info")]
+        declared = {self.called(i.get("name", "")): _declared(i) for i in said}
+        return constants, [_call(p, external) for p in needed(self.nodes, *self.outputs)], declared
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ class Graph:
     shape: Shape
     output: str
     declared: dict[str, list[Declared]]
+    external: Mapping[str, bytes]
     called: str = ""
     head: tuple[str, ...] = ()
     label: Call | None = None
@@ -120,12 +121,12 @@ def parse(model: Model | bytes, output: str | None = None, scores: bool = False)
     message = decode("Model", files.data)
     if not _OLDEST_IR <= message.get("ir_version", 0) <= _NEWEST_IR:
         raise UnsupportedError(f"IR version {message.get('ir_version', 'none')}, not {_OLDEST_IR} to {_NEWEST_IR}")
-    _without(message, "training_info", "configuration")
+    without(message, "training_info", "configuration")
     graph = message.get("graph")
     if graph is None:
         raise InputError("no graph; give the path of an ONNX network")
-    _without(graph, "quantization_annotation", "sparse_initializer")
-    constants, version = _constants(graph, files.external), _version(message)
+    without(graph, "quantization_annotation", "sparse_initializer")
+    constants, version = _initializers(graph, files.external), _version(message)
     pending = list(_expanded(graph.all("node"), Functions(message, version)))
     made = {name: p for p in pending for name in p.outputs if name}
     if sum(len([n for n in p.outputs if n]) for p in pending) != len(made) or made.keys() & constants.keys():
@@ -141,7 +142,8 @@ def parse(model: Model | bytes, output: str | None = None, scores: bool = False)
     (own, dtype, shape), declared = _ends(graph, constants, read)
     if not any(wanted.name in call.inputs for call in calls):  # what is said of the shape of the result changes nothing
         declared[wanted.name] = [Declared(what.dtype, None) for what in declared.get(wanted.name, [])]
-    return Graph(version, calls, constants, own, dtype, shape, wanted.name, declared, called, wanted.head, label)
+    ends = own, dtype, shape, wanted.name, declared
+    return Graph(version, calls, constants, *ends, files.external, called, wanted.head, label)
 
 
 def _chosen(graph: Message, made: Mapping[str, Pending], output: str | None) -> str:
@@ -154,8 +156,8 @@ def _chosen(graph: Message, made: Mapping[str, Pending], output: str | None) -> 
             raise InputError(f"no output {output!r}, but {', '.join(outputs)}")
         return output
     numbers = [n for n, o in outputs.items() if len(outputs) == 1 or _has_numbers(o, made.get(n))]
-    if len(numbers) != 1:
-        raise UnsupportedError(f"{len(outputs)} outputs, {len(numbers)} of numbers; name the one that is meant")
+    if not numbers:
+        raise UnsupportedError(f"{len(outputs)} outputs, none of floating-point numbers; name the one that is meant")
     return numbers[0]
 
 
@@ -183,7 +185,9 @@ def _bodies(
         domain, op = node.get("domain", ""), node.get("op_type", "")
         operands, results = ([called(n) for n in node.all(side)] for side in ("input", "output"))
         if not functions.names(node):
-            yield Pending(op if domain in _STANDARD else f"{domain}.{op}", operands, results, node, given)
+            name = op if domain in _STANDARD else f"{domain}.{op}"
+            branches = _branches(node, functions, called, given, depth + 1) if name == "If" else ()
+            yield Pending(name, [*operands, *(n for b in branches for n in b.reads)], results, node, given, branches)
             continue
         inner = Message("Node", {**{k: node.get(k) for k in node.present()}, "input": operands, "output": results})
         function, renamed = functions.body(inner, depth)
@@ -191,15 +195,26 @@ def _bodies(
         yield from _bodies(function.all("node"), functions, renamed, handed, depth + 1)
 
 
+def _branches(
+    node: Message,
+    functions: Functions,
+    called: Callable[[str], str],
+    given: Mapping[str, tuple[str, Any]],
+    depth: int,
+) -> tuple[Branch, ...]:
+    """Both branches of an `If`; one of them is needed, once its condition is known."""
+    result = []
+    for graph in branches_of(node):
+        without(graph, "input", "quantization_annotation", "sparse_initializer")
+        own = functions.named(graph, called, depth)
+        nodes = list(_bodies(graph.all("node"), functions, own, given, depth))
+        result.append(Branch(graph, own, nodes, [own(o.get("name", "")) for o in graph.all("output")]))
+    return tuple(result)
+
+
 def _defaults(function: Message) -> dict[str, tuple[str, Any]]:
     """Attributes of a function that its calls may leave out."""
     return {item.get("name", ""): _attribute(item, {}) for item in function.all("attribute_proto")}
-
-
-def _without(message: Message, *fields: str) -> None:
-    for field in fields:
-        if field in message:
-            raise UnsupportedError(f"{field} of a {message.kind}")
 
 
 def _version(model: Message) -> int:
@@ -213,7 +228,7 @@ def _version(model: Message) -> int:
     return int(versions.pop())
 
 
-def _constants(graph: Message, external: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
+def _initializers(graph: Message, external: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
     result: dict[str, NDArray[Any]] = {}
     for item in graph.all("initializer"):
         name = item.get("name", "")
@@ -280,7 +295,9 @@ def _call(pending: Pending, external: Mapping[str, bytes]) -> Call:
     node, op = pending.node, pending.op
     if node.get("overload", ""):
         raise UnsupportedError(f"operator {op}, overloaded")
-    _without(node, "device_configurations")
+    without(node, "device_configurations")
+    if pending.branches:
+        return Call(op, pending.inputs, pending.outputs, {}, pending.branches)
     attributes: dict[str, tuple[str, Any]] = {}
     for item in node.all("attribute"):
         name = item.get("name", "")
@@ -317,70 +334,3 @@ def _attribute(item: Message, external: Mapping[str, bytes]) -> tuple[str, Any]:
         except UnicodeDecodeError as error:
             raise UnsupportedError("text that is not UTF-8") from error
     return kind, value
-
-
-def tensor(item: Message, external: Mapping[str, bytes]) -> NDArray[Any]:
-    """A TensorProto as an array of its element type, of finite numbers, and minus infinities for masks."""
-    name = item.get("name", "")
-    try:
-        array = _array(item, external)
-    except InputError as error:
-        raise type(error)(f"constant {name!r}: {error}") from error
-    if array.dtype.kind == "f" and not (np.isfinite(array) | np.isneginf(array)).all():
-        raise InputError(f"constant {name!r} holds NaN or infinity; train or export the network again")
-    return array
-
-
-def _array(item: Message, external: Mapping[str, bytes]) -> NDArray[Any]:
-    _without(item, "segment")
-    shape = tuple(item.all("dims"))
-    dtype = element_type(item.get("data_type", 0))
-    if min(shape, default=0) < 0 or prod(shape) > MOST_NUMBERS or len(shape) > MOST_AXES:
-        raise UnsupportedError(f"shape {list(shape)}")
-    fields = item.present() & _FIELDS
-    if item.get("data_location", 0) == EXTERNAL:
-        if fields:
-            raise UnsupportedError(f"numbers in another file and in {', '.join(sorted(fields))}")
-        return _raw(_external(item, prod(shape) * dtype.itemsize, external), dtype, shape)
-    typed = _TYPES[item.get("data_type")][1]
-    if len(fields) > 1 or not fields <= {"raw_data", typed} or "external_data" in item:
-        raise UnsupportedError(f"numbers of type {dtype} in {', '.join(sorted(fields))}, or in another file, too")
-    if "raw_data" in fields:
-        return _raw(item.get("raw_data"), dtype, shape)
-    return _typed(np.asarray(item.all(typed)), dtype, shape)
-
-
-def _raw(data: bytes, dtype: np.dtype[Any], shape: Shape) -> NDArray[Any]:
-    """Numbers as their bytes, little-endian; booleans are 0 or 1."""
-    if len(data) != prod(shape) * dtype.itemsize:
-        raise InputError(f"{len(data)} bytes for shape {list(shape)} of type {dtype}")
-    if dtype == np.bool_ and data.translate(None, b"\0\1"):
-        raise UnsupportedError("booleans other than 0 and 1")
-    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
-
-
-def _typed(values: NDArray[Any], dtype: np.dtype[Any], shape: Shape) -> NDArray[Any]:
-    """Numbers one by one; float16 as integers of the same 16 bits."""
-    if values.size != prod(shape):
-        raise InputError(f"{values.size} numbers for shape {list(shape)}")
-    stored = np.dtype(np.uint16) if dtype == np.float16 else dtype
-    if stored.kind in "iub" and values.size:
-        least, most = (0, 1) if stored.kind == "b" else (np.iinfo(stored).min, np.iinfo(stored).max)
-        if values.min() < least or values.max() > most:
-            raise UnsupportedError(f"numbers that {dtype} does not hold")
-    return values.astype(stored).view(dtype).reshape(shape)
-
-
-def _external(item: Message, size: int, external: Mapping[str, bytes]) -> bytes:
-    """The bytes of a tensor in another file."""
-    entry = external_entry(item)
-    if entry["location"] not in external:
-        raise InputError(f"its numbers lie in {entry['location']!r}, which is not there")
-    data = external[entry["location"]]
-    if any(not re.fullmatch(r"[0-9]{1,18}", entry.get(key, "0")) for key in ("offset", "length")):
-        raise UnsupportedError(f"offset and length {entry.get('offset')!r} and {entry.get('length')!r}")
-    offset = int(entry.get("offset", "0"))
-    length = int(entry.get("length", len(data) - offset))
-    if length != size or offset + length > len(data):
-        raise InputError(f"{size} bytes are needed of {entry['location']}: {length} at {offset} of {len(data)}")
-    return data[offset : offset + length]

@@ -62,9 +62,9 @@ def before_head(name: str, made: Mapping[str, Node]) -> Wanted:
 _N = TypeVar("_N", bound=Node)
 
 
-def needed(calls: Sequence[_N], name: str) -> list[_N]:
-    """The calls that a tensor depends on, in order."""
-    wanted, found = {name}, list[_N]()
+def needed(calls: Sequence[_N], *names: str) -> list[_N]:
+    """The calls that tensors depend on, in order."""
+    wanted, found = {*names}, list[_N]()
     for call in reversed(calls):
         if wanted & set(call.outputs):
             found.append(call)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from krelax.certificate.kernel.linear import Index, Map
 from krelax.certificate.kernel.network import Affine
 from krelax.certificate.onnx.builder import Builder, full
-from krelax.certificate.onnx.graph import MOST_AXES, MOST_NUMBERS, Call, Shape
+from krelax.certificate.onnx.graph import Call
+from krelax.certificate.onnx.tensors import MOST_AXES, MOST_NUMBERS, Shape
 from krelax.errors import InputError, UnsupportedError
 
 # No limit to the number of operands or outputs.

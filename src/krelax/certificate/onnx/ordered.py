@@ -13,7 +13,6 @@ from krelax.certificate.kernel.activations import ReLU, Step
 from krelax.certificate.kernel.linear import Index
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import OF_ATTRIBUTES, OF_OPERANDS, add, held, matrix, reduced, scaled, summed
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
     INT,
@@ -30,6 +29,7 @@ from krelax.certificate.onnx.operator import (
 )
 from krelax.certificate.onnx.products import products
 from krelax.certificate.onnx.shapes import joined
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 _INT64 = np.dtype(np.int64)

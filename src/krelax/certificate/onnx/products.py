@@ -15,8 +15,8 @@ from krelax.certificate.kernel.activations.power import Reciprocal, Sqrt
 from krelax.certificate.kernel.linear import Dense, Index, Pick
 from krelax.certificate.kernel.network import Activation
 from krelax.certificate.onnx import recognise
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import Context, Value, broadcast, check_size, numbers
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError
 
 

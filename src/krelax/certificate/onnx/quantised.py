@@ -17,7 +17,6 @@ from krelax.certificate.onnx.activations import activation, clipped, maximum, mi
 from krelax.certificate.onnx.affine import ROUNDED, add, computed, matrix, scaled
 from krelax.certificate.onnx.constants import dequantised_constant
 from krelax.certificate.onnx.convolution import CONVOLUTION, convolve, geometry
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     Context,
     Tensor,
@@ -31,6 +30,7 @@ from krelax.certificate.onnx.operator import (
     reads,
 )
 from krelax.certificate.onnx.products import of_matrices, products, reciprocal
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 _SINGLE, _BYTE = np.dtype(np.float32), np.dtype(np.uint8)

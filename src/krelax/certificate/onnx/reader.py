@@ -35,7 +35,7 @@ from krelax.certificate.onnx import (  # noqa: F401 (each fills OPERATORS)
 from krelax.certificate.onnx.builder import Builder, Interface
 from krelax.certificate.onnx.enclosures import folded, folds
 from krelax.certificate.onnx.folding import by_reading
-from krelax.certificate.onnx.graph import Call, Graph, parse
+from krelax.certificate.onnx.graph import Call, Declared, Graph, parse
 from krelax.certificate.onnx.model import Model
 from krelax.certificate.onnx.operator import OPERATORS, Context, Endless, Everything, Operator, Value
 from krelax.certificate.onnx.outputs import HEADS, ChangedOrder, check_label
@@ -74,11 +74,7 @@ def _network(graph: Graph) -> tuple[Network, Interface]:
     tensors[graph.input] = Value(0, graph.shape, graph.dtype)
     for name, x in tensors.items():
         _compare(graph, name, x)
-    for call in graph.calls:
-        try:
-            _read(graph, builder, call, tensors)
-        except InputError as error:
-            raise type(error)(f"operator {call.op} for {', '.join(call.outputs)}: {error}") from error
+    _read_all(graph, builder, graph.calls, tensors)
     output = tensors.get(graph.output)
     if not isinstance(output, Value):
         raise InputError("the output does not depend on the input, or does not exist")
@@ -92,6 +88,36 @@ def _network(graph: Graph) -> tuple[Network, Interface]:
         (*left_out, *([graph.label.op] if graph.label else [])),
     )
     return builder.build(output.node, single), interface
+
+
+def _read_all(graph: Graph, builder: Builder, calls: Sequence[Call], tensors: dict[str, Everything]) -> None:
+    for call in calls:
+        try:
+            (_choose if call.branches else _read)(graph, builder, call, tensors)
+        except InputError as error:
+            raise type(error)(f"operator {call.op} for {', '.join(call.outputs)}: {error}") from error
+
+
+def _choose(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Everything]) -> None:
+    """Add what the branch of an `If` computes that its condition, a constant, takes."""
+    condition = tensors.get(call.inputs[0])
+    if not isinstance(condition, np.ndarray) or condition.dtype != np.bool_ or condition.size != 1:
+        raise UnsupportedError("a condition that is not one constant boolean")
+    branch = call.branches[0 if condition.item() else 1]
+    own, calls, declared = branch.read(graph.external)
+    if len(branch.outputs) != len(call.outputs) or own.keys() & tensors.keys():
+        raise UnsupportedError("a branch with other results than the node's, or a name that is defined twice")
+    tensors.update((name, marked(x)) for name, x in own.items())
+    _read_all(graph, builder, calls, tensors)
+    for name, what in declared.items():
+        if name in tensors:
+            _compare_with(name, tensors[name], [what])
+    for name, inner in zip(call.outputs, branch.outputs, strict=True):
+        if inner not in tensors or name in tensors:
+            raise UnsupportedError(f"{inner!r}, which is not computed, or a name that is defined twice")
+        if name:
+            tensors[name] = tensors[inner]
+            _compare(graph, name, tensors[name])
 
 
 def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Everything]) -> None:
@@ -156,6 +182,9 @@ def _check_whole(call: Call, operands: Sequence[Everything | None]) -> None:
 
 def _compare(graph: Graph, name: str, x: Everything) -> None:
     """Raises UnsupportedError where the file says something else of a tensor than what it is."""
-    said = [what for what in graph.declared.get(name, []) if not what.fits(x.dtype, x.shape)]
-    if said:
+    _compare_with(name, x, graph.declared.get(name, []))
+
+
+def _compare_with(name: str, x: Everything, said: Sequence[Declared]) -> None:
+    if any(not what.fits(x.dtype, x.shape) for what in said):
         raise UnsupportedError(f"{name!r} is {x.dtype} of shape {list(x.shape)}, and not what the file says of it")

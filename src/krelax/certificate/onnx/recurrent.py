@@ -13,7 +13,6 @@ from krelax.certificate.kernel.arithmetic import Floats
 from krelax.certificate.onnx.activations import activation
 from krelax.certificate.onnx.affine import add, matrix, scaled
 from krelax.certificate.onnx.enclosures import fold
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
     INT,
@@ -30,6 +29,7 @@ from krelax.certificate.onnx.operator import (
 )
 from krelax.certificate.onnx.products import products
 from krelax.certificate.onnx.shapes import joined
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -9,7 +9,6 @@ import numpy as np
 
 from krelax.certificate.kernel.linear import Index
 from krelax.certificate.onnx.affine import add
-from krelax.certificate.onnx.graph import Shape, element_type
 from krelax.certificate.onnx.operator import (
     INT,
     Attribute,
@@ -25,6 +24,7 @@ from krelax.certificate.onnx.operator import (
     text,
 )
 from krelax.certificate.onnx.shapes import joined
+from krelax.certificate.onnx.tensors import Shape, element_type
 from krelax.errors import InputError, UnsupportedError
 
 _INT64, _INT32, _BOOL = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.bool_)

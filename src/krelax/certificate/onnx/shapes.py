@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from krelax.certificate.kernel.linear import Map, Pick
 from krelax.certificate.onnx.affine import add
-from krelax.certificate.onnx.graph import MOST_AXES
 from krelax.certificate.onnx.operator import (
     FLAG,
     FLOAT,
@@ -41,6 +40,7 @@ from krelax.certificate.onnx.operator import (
     reads,
     real,
 )
+from krelax.certificate.onnx.tensors import MOST_AXES
 from krelax.errors import InputError, UnsupportedError
 
 _INDICES = np.dtype(np.int64), np.dtype(np.int32)

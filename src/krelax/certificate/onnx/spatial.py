@@ -17,7 +17,6 @@ from krelax.certificate.onnx.affine import ROUNDED, add, computed, scaled, summe
 from krelax.certificate.onnx.contraction import contracted
 from krelax.certificate.onnx.convolution import convolve, geometry
 from krelax.certificate.onnx.curves import power_of
-from krelax.certificate.onnx.graph import Shape
 from krelax.certificate.onnx.operator import (
     FLAG,
     INTS,
@@ -38,10 +37,13 @@ from krelax.certificate.onnx.operator import (
     text,
 )
 from krelax.certificate.onnx.products import products, reciprocal
+from krelax.certificate.onnx.tensors import Shape
 from krelax.errors import InputError, UnsupportedError
 
 # Samples closer than this to halfway between two pixels may be taken for either.
 _APART = 1e-4
+# Runtimes make whole numbers of places, which overflow further away.
+_FAR = 2.0**20
 
 
 def _act(c: Context, x: Value, rule: Square | Sqrt | Power) -> Value:
@@ -136,6 +138,8 @@ def _samples(c: Context) -> Tensor:
     x, grid = c.value(), c.weight(1)
     if len(x.shape) != 4 or grid.ndim != 4 or grid.shape[0] != x.shape[0] or grid.shape[-1] != 2:
         raise UnsupportedError(f"samples at places {list(grid.shape)} of a tensor of shape {list(x.shape)}")
+    if (np.abs(grid) > _FAR).any():
+        raise UnsupportedError(f"samples at places beyond {_FAR:g}, whose pixels have no number in every runtime")
     taps = [_taps(c, grid[..., 1 - k], n) for k, n in enumerate(x.shape[2:])]
     pixel, share, error = [], [], []
     for (row, by, off), (column, other, rest) in product(*taps):

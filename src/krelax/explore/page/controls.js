@@ -34,7 +34,8 @@ export function slider(name, low, high, step, value, changed) {
   const one = input(name, low, high, step, value, (x) => (set(x), changed(x)));
   set(value);
   const element = make("div", { class: "slider" }, make("span", { class: "name" }, name), one, shown);
-  return { element, set: (x) => ((one.value = x), set(x)) };
+  const limit = (least, most) => Object.assign(one, { min: least, max: most });
+  return { element, limit, set: (x) => ((one.value = x), set(x)) };
 }
 
 // Two numbers, one below the other, on one track: the bounds of a form. They start exactly as given, wherever the
@@ -72,7 +73,7 @@ export function toggle(name, on, changed, text = label(name)) {
     element.querySelector("svg").replaceWith(swatch(other));
     element.querySelector(".name").textContent = label(other);
   };
-  return { element, value, become };
+  return { element, value, become, name: element.querySelector(".name") };
 }
 
 // A short line in the colour and dashes of a method.

@@ -29,7 +29,12 @@ function chordOf(l, u, s) {
 
 const slopeRange = (l, u, s) => [l >= 0 ? 1 : s, u <= 0 && l < 0 ? s : 1];
 
-export function neuron({ lower, upper, slope }) {
+// The sets of one neuron. A ReLU's are exact, those of other activations are made from points of their graphs.
+export function neuron({ lower, upper, slope, activation = "ReLU", curve }) {
+  return { sets: activation === "ReLU" ? bent(lower, upper, slope) : curved(lower, upper, slope, curve) };
+}
+
+function bent(lower, upper, slope) {
   const sets = {};
   for (const name of ["interval", "zonotope", "planar", "triangle"]) {
     const found = lines(name, lower, upper, 0);
@@ -45,7 +50,60 @@ export function neuron({ lower, upper, slope }) {
   const chosen = { lower: [Math.min(Math.max(slope, low), high), 0], upper: lines("planar", lower, upper, 0).upper };
   const corners = [lower, upper].flatMap((z) => [[z, at(chosen.lower, z)], [z, at(chosen.upper, z)]]);
   sets.alpha = { ...measured(corners), ...chosen };
-  return { sets };
+  return sets;
+}
+
+const REACH = 3, DENSITY = 100;
+
+// The points of a graph over an interval; its ends lie between two of them.
+export function sampled(values, lower, upper) {
+  const place = (z) => Math.min(Math.max((z + REACH) * DENSITY, 0), values.length - 1);
+  const a = (z) => {
+    const i = Math.min(Math.floor(place(z)), values.length - 2), part = place(z) - i;
+    return values[i] * (1 - part) + values[i + 1] * part;
+  };
+  const inner = [];
+  for (let i = Math.ceil(place(lower) + TOUCHING); i < place(upper) - TOUCHING; i++)
+    inner.push([i / DENSITY - REACH, values[i]]);
+  return [[lower, a(lower)], ...inner, [upper, a(upper)]];
+}
+
+function curved(lower, upper, slope, { values, flat }) {
+  const graph = sampled(values, lower, upper), heights = graph.map((p) => p[1]), hull = polygon(graph);
+  const slopes = graph.slice(1).map((p, i) => steepness(graph[i], p));
+  const chord = steepness(graph[0], graph.at(-1)), middle = (lower + upper) / 2;
+  const sides = [flat && upper > 0 ? upper : middle, flat && lower < 0 ? lower : middle];
+  const [below, above] = facing(hull, sides, chord);
+  const end = (first, second) => 1.5 * first - 0.5 * second;
+  const band = flat ? Math.min(end(...slopes), end(...slopes.slice(-2).reverse())) : chord;
+  const touching = (s, most) => [s, most(...graph.map(([z, a]) => a - s * z))];
+  const between = (low, high) => {
+    const found = { lower: touching(low, Math.min), upper: touching(high, Math.max) };
+    return { ...measured([lower, upper].flatMap((z) => [[z, at(found.lower, z)], [z, at(found.upper, z)]])), ...found };
+  };
+  const chosen = Math.min(Math.max(slope, Math.min(...slopes)), Math.max(...slopes));
+  const ends = [Math.min(...heights), Math.max(...heights)];
+  return {
+    interval: measured([lower, upper].flatMap((z) => ends.map((a) => [z, a]))),
+    zonotope: between(band, band),
+    planar: between(below, above),
+    alpha: between(chosen, above),
+    triangle: { corners: hull, area: area(hull) },
+  };
+}
+
+const steepness = (p, q) => (q[1] - p[1]) / (q[0] - p[0]);
+
+// The slopes of the sides of a hull below one place and above another. In the middle lines along them enclose the
+// smallest area; those of S-shaped curves go through an end.
+function facing(hull, [low, high], otherwise) {
+  const found = [otherwise, otherwise];
+  hull.forEach((p, i) => {
+    const q = hull[(i + 1) % hull.length];
+    if (p[0] < low && low <= q[0]) found[0] = steepness(p, q);
+    if (q[0] <= high && high < p[0]) found[1] = steepness(p, q);
+  });
+  return found;
 }
 
 const at = ([slope, intercept], z) => slope * z + intercept;

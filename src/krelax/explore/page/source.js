@@ -14,7 +14,8 @@ export async function ask(name, given = {}) {
 }
 
 function kept(name, given) {
-  if (name === "neuron" || name === "group") return geometry[name](given);
+  if (name === "neuron") return geometry.neuron({ ...given, curve: data.curves[given.activation] });
+  if (name === "group") return geometry.group(given);
   if (name === "network") return data.answers.network[given.chosen.map((members) => members.join("")).join("|")];
   return data.answers[name];
 }
