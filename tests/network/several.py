@@ -43,6 +43,9 @@ SEVERAL: dict[str, tuple[list[int], list[Any], dict[str, Any], int]] = {
          "axes": integers(0)}, 17),
     "like another": ([2, 3], [node("CastLike", "x", "i", "t"), node("CastLike", "t", "x", "y")],
                      {"i": integers(1)}, 17),
+    "windows of one": ([1, 2, 3], [
+        helper.make_node("MaxPool", ["x"], ["t"], kernel_shape=[1], strides=[1]), node("Relu", "t", "r"),
+        node("Concat", "t", "r", "y", axis=-1)], {}, 17),
     "guard against infinity": ([2, 3], [node("IsInf", "x", "n"), node("Where", "n", "zero", "x", "y")],
                                {"zero": np.float32(0)}, 17),
 }  # fmt: skip

@@ -265,5 +265,7 @@ def _max_pool(c: Context) -> Tensor:
     check_size((*x.shape[:2], *(n for table in tables for n in table.shape)))
     index = _laid_out(numbers(x.shape), tables)
     shape = index.shape[: -len(kernel)]
+    if prod(shape) == index.size:
+        return c.moved(index.reshape(shape), x)
     z = c.moved(index.reshape(*shape, -1), x)
-    return z if z.shape[-1] == 1 else activation(c, z, Maximum(z.shape[-1]), shape)
+    return activation(c, z, Maximum(z.shape[-1]), shape)
