@@ -11,10 +11,11 @@ import torch
 from tests.marks import at_night_after
 from torch import Tensor
 
-from krelax.activations import LeakyReLU, Max, ReLU, Rule, Sigmoid
+from krelax.activations import LeakyReLU, Max, ReLU, Rule, Sigmoid, Square
 from krelax.bounds import intermediate, views
 from krelax.bounds.cones import cones, entries
 from krelax.bounds.instance import Instance
+from krelax.bounds.intermediate import loose
 from krelax.bounds.layers import LayerBounds, advance, start
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent
@@ -143,15 +144,44 @@ def test_ascents_through_cones_are_those_through_the_network(monkeypatch: pytest
         torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-4)
 
 
-def test_what_moves_activations_is_bounded_by_intervals() -> None:
+def test_what_moves_undecided_activations_is_bounded_by_intervals() -> None:
     network, _ = pooled()
+    instance = Instance.of(network, region(network))
+    bounds = start(instance.region)
+    for _ in network.nodes[1:]:
+        advance(network, bounds)
     first, second = network.activations()[:2]
-    windows = network.nodes[second].inputs[0]
-    assert intermediate.moves_activations(network, windows)
-    assert not intermediate.moves_activations(network, network.nodes[first].inputs[0])
+    windows, before = network.nodes[second].inputs[0], network.nodes[first].inputs[0]
+    undecided = (bounds.lower[before] < 0) & (bounds.upper[before] > 0)
+    inner = loose(instance, bounds, first)
+    assert bool(loose(instance, bounds, before).all())
+    assert not bool((inner & undecided).any())
+    # a ReLU that is active moves a number that no pass has bounded
+    assert bool(inner[bounds.lower[before] > 0].all())
+    assert bool(loose(instance, bounds, windows).any()) == bool(inner.any())
+
+
+def test_maxima_are_more_than_what_they_move() -> None:
     builder = Builder((6,))  # the difference of two maxima is bounded better together
     maxima = builder.add(Max(), builder.add(Reshape((2, 3)), 0))
-    assert not intermediate.moves_activations(builder.build(builder.add(ReLU(), maxima)), maxima)
+    network = builder.build(builder.add(ReLU(), maxima))
+    instance = Instance.of(network, Box(-torch.ones(1, 6).double(), torch.ones(1, 6).double()))
+    bounds = start(instance.region)
+    for _ in network.nodes[1:]:
+        advance(network, bounds)
+    assert bool(loose(instance, bounds, maxima).all())
+
+
+def test_what_active_neurons_move_is_bounded_by_passes() -> None:
+    """The difference of two numbers that are nearly the same is small, and so is the square of its ReLU."""
+    builder = Builder((1,))
+    two = builder.add(Dense(torch.tensor([[10.0], [9.9]]).double()), 0)
+    one = builder.add(Dense(torch.tensor([[1.0, -1.0]]).double(), torch.tensor([30.0]).double()), two)
+    square = builder.add(Square(), builder.add(ReLU(), one))
+    network = builder.build(square)
+    instance = Instance.of(network, Box(-torch.ones(1, 1).double(), torch.ones(1, 1).double()))
+    queries = Queries(torch.ones(1, 1, 1).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).long(), 1)
+    assert float(bound(instance, queries, METHODS["crown"]).value) > 890
 
 
 def test_many_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:

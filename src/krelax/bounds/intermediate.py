@@ -29,9 +29,7 @@ ASCENT_COPIES = 24
 def undecided(instance: Instance, bounds: LayerBounds, node: int) -> Tensor:
     """Entries of the pre-activation `node` whose bounds matter to an activation that reads it, and to the questions; of
     copies of one number the first: `(batch, n)`."""
-    readers = [n.op for n in instance.network.nodes if node in n.inputs and isinstance(n.op, Activation)]
-    masks = [op.relax(bounds.lower[node], bounds.upper[node]).unstable() for op in readers]
-    mask = torch.stack(masks).any(0).flatten(1)
+    mask = _waiting(instance.network, bounds, node).flatten(1)
     mask = mask & instance.seen[node] if node in instance.seen else mask
     places = copies(instance.network, node)
     if places is None:
@@ -62,20 +60,26 @@ def _matrices(network: Network, node: int) -> float:
     return isinstance(op, _MIXING) + max(_matrices(network, j) for j in inputs)
 
 
-def moves_activations(network: Network, node: int) -> bool:
-    """Whether a node is made of entries of activations of one number alone: lines around those do not reach beyond
-    their ranges over intervals, which passes have found."""
-    waiting = [node]
-    while waiting:
-        here = network.nodes[waiting.pop()]
-        if isinstance(here.op, Activation):
-            if here.shape != network.nodes[here.inputs[0]].shape:
-                return False
-            continue
-        if not isinstance(here.op, Linear) or not here.op.moves_only or not here.inputs:
-            return False
-        waiting += here.inputs
-    return True
+def loose(instance: Instance, bounds: LayerBounds, node: int) -> Tensor:
+    """Entries of a node that passes may bound better than intervals do, `(batch, *shape)`.
+
+    What moves the value of an activation of one number is not among them: lines around it do not reach beyond its range
+    over an interval that a pass has found. But where the activation is decided no pass was made, and the interval may
+    be wide.
+    """
+    network, here = instance.network, instance.network.nodes[node]
+    if isinstance(here.op, Activation) and here.shape == network.nodes[here.inputs[0]].shape:
+        return ~_waiting(network, bounds, here.inputs[0]) & (bounds.upper[node] > bounds.lower[node])
+    if isinstance(here.op, Linear) and here.op.moves_only and here.inputs:
+        parts = [loose(instance, bounds, j).to(bounds.lower[0]) for j in here.inputs]
+        return here.op.absolute().linear(*parts).expand_as(bounds.lower[node]) > 0
+    return torch.ones_like(bounds.lower[node], dtype=torch.bool)
+
+
+def _waiting(network: Network, bounds: LayerBounds, node: int) -> Tensor:
+    """Entries of a pre-activation that are undecided for an activation that reads it, `(batch, *shape)`."""
+    readers = [n.op for n in network.nodes if node in n.inputs and isinstance(n.op, Activation)]
+    return torch.stack([op.relax(bounds.lower[node], bounds.upper[node]).unstable() for op in readers]).any(0)
 
 
 def bound_by_rule(instance: Instance, bounds: LayerBounds, node: int, rule: Rule) -> None:
@@ -134,9 +138,10 @@ def tighten_by_ascent(instance: Instance, bounds: LayerBounds, node: int, ascent
 
 def _views(instance: Instance, bounds: LayerBounds, node: int, copies: int) -> list[View]:
     """Passes for the undecided entries of a pre-activation, unless intervals say all that passes can."""
-    if interval_is_exact(instance.network, instance.region, node) or moves_activations(instance.network, node):
+    if interval_is_exact(instance.network, instance.region, node):
         return []
-    return views(instance, bounds, node, undecided(instance, bounds, node), copies)
+    mask = undecided(instance, bounds, node) & loose(instance, bounds, node).flatten(1)
+    return views(instance, bounds, node, mask, copies) if bool(mask.any()) else []
 
 
 def _with(
