@@ -39,12 +39,14 @@ def numbers(nodes: Sequence[Node], i: int, known: dict[int, Tensor]) -> Tensor:
 
 def with_copies(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """The nodes, with maxima that know which members of their windows are copies of ones before them."""
-    return tuple(
-        replace(node, op=Max(_again(numbers(nodes, node.inputs[0], {})[0])))
-        if isinstance(node.op, Max) and moves(nodes[node.inputs[0]])
-        else node
-        for node in nodes
-    )
+    return tuple(_with_copies(nodes, node) if isinstance(node.op, Max) else node for node in nodes)
+
+
+def _with_copies(nodes: Sequence[Node], node: Node) -> Node:
+    if not moves(nodes[node.inputs[0]]):
+        return node
+    copies = _again(numbers(nodes, node.inputs[0], {})[0])
+    return node if copies is None else replace(node, op=Max(copies))
 
 
 def _again(windows: Tensor) -> Tensor | None:
