@@ -200,8 +200,10 @@ def agree(data: bytes, shape: Any, count: int = 3) -> None:
     for _ in range(count):
         x = RNG.uniform(-1, 1, shape).astype(np.float32)
         wanted = run(data, x).flatten()
-        found = evaluate(network, x.reshape(1, -1).astype(np.float64))[-1][0]
-        assert np.allclose(found, wanted, atol=2e-6 * max(1.0, float(abs(wanted).max())))
+        values = evaluate(network, x.reshape(1, -1).astype(np.float64))
+        # a runtime rounds every value on the way to float32; an operator that is read wrongly is off by more
+        rounded = 1e-5 * max(1.0, *(float(abs(v).max(initial=0.0)) for v in values))
+        assert np.allclose(values[-1][0], wanted, rtol=1e-5, atol=rounded)
 
 
 @pytest.mark.parametrize(("shape", "nodes", "constants", "version"), CASES.values(), ids=CASES.keys())
