@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from tests.certificate.corpus import i4
 from tests.certificate.proofs import as_file, certificate, model, network_of, plain, random_layers, rough
+from tests.certificate.values import value_of
 from tests.exact import Layer as Dense
 
 from krelax.certificate.check import check
-from krelax.certificate.errors import Rejected
+from krelax.certificate.errors import Malformed, Rejected
 from krelax.certificate.format.schema import Layer, Question, Region
 from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.kernel.question import check_question
+from krelax.certificate.onnx.reader import read_network
 from krelax.errors import UnsupportedError
 
 
@@ -156,3 +158,79 @@ def test_a_slope_may_be_taken_for_zero() -> None:
         check(made, data, exact=True)
     made.semantics = "real"
     assert check(made, data, exact=True)[0] > 0
+
+
+FUNCTIONS = ["Sigmoid", "Tanh", "Exp", "Sin", "Cos", "Softplus", "Erf", "Elu", "HardSwish", "Atan", "Gelu", "Mish"]
+
+
+def layered(operator: str, rng: Any) -> tuple[bytes, Any]:
+    """Two inputs, three functions of affine ones, two outputs; and the weights."""
+    shapes = {"v": (2, 3), "a": (3,), "w": (3, 2), "b": (2,)}
+    stored = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [helper.make_node("Gemm", ["x", "v", "a"], ["z"]), helper.make_node(operator, ["z"], ["f"]),
+             helper.make_node("Gemm", ["f", "w", "b"], ["y"])]  # fmt: skip
+    constants = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    return as_file(nodes, constants, (1, 2), "y", 20), stored
+
+
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
+@pytest.mark.parametrize("operator", FUNCTIONS)
+def test_executions_stay_inside_whose_functions_somebody_vouches_for(operator: str, ar: Any) -> None:
+    """Functions are off by three units and what rounds; sums are added up in any order."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        data, stored = layered(operator, rng)
+        network = read_network(data).executing(4)
+        x = rng.normal(0, 1, 2).astype(np.float32)
+        rows, point = np.concatenate([np.eye(2), -np.eye(2)]), x.astype(np.float64)
+        question = Question(Region("box", point, point), rows, np.zeros(4), np.arange(4, dtype=np.int32))
+        question.layers, question.margins = [Layer("interval")], plain(4)
+        with np.errstate(all="ignore"):
+            proof = check_question(network.over(ar), question, ar, float32=True)
+        rule = network.activation(0).rule
+        lower, upper = (
+            side[network.activations[0]][0] for side in (proof.context.bounds.lower, proof.context.bounds.upper)
+        )
+        for _ in range(5):
+            z = execute(rng, [Dense(stored["v"].T, stored["a"], None)], x)[0]
+            exact = value_of(rule, z.astype(np.float64)[None])[0]
+            off = rng.choice([-3, 3], 3) * 2.0**-23 * np.maximum(1, abs(exact))
+            f = (exact + off).astype(np.float32)
+            assert ((lower <= f) & (f <= upper)).all()
+            y = execute(rng, [Dense(stored["w"].T, stored["b"], None)], f)[0]
+            assert proof.margin <= (rows @ y.astype(np.float64)).min()
+
+
+def test_nothing_is_known_of_functions_that_nobody_vouches_for() -> None:
+    data, _ = layered("Sigmoid", np.random.default_rng(0))
+    question = Question(Region("box", np.zeros(2), np.zeros(2)), np.eye(2)[:1], np.array([3.0]), i4(0))
+    question.layers, question.margins = [Layer("interval")], plain(1)
+    made = certificate(data, question, semantics="float32")
+    with pytest.raises(Rejected, match=r"float32 semantics of a sigmoid.*float32:N"):
+        check(made, data)
+    made.units = 4
+    question.offsets = question.offsets - check(made, data)[0] + 2.0**-6
+    assert check(made, data) == [pytest.approx(2.0**-6)]
+    made.units = 2**18
+    with pytest.raises(Rejected):
+        check(made, data)
+
+
+@pytest.mark.parametrize(("semantics", "units"), [("real", 1), ("float32", 0), ("float32", -1), ("float32", 2**20 + 1)])
+def test_units_that_mean_nothing_are_malformed(semantics: Any, units: int) -> None:
+    data, _ = layered("Sigmoid", np.random.default_rng(0))
+    question = Question(Region("box", np.zeros(2), np.zeros(2)), np.eye(2)[:1], np.array([9.0]), i4(0))
+    question.layers, question.margins = [Layer("interval")], plain(1)
+    made = certificate(data, question, semantics=semantics)
+    made.units = units
+    with pytest.raises(Malformed, match="units"):
+        check(made, data)
+
+
+def test_softmax_has_no_executions_that_somebody_may_vouch_for() -> None:
+    """Its sum is no function of one number."""
+    node = [helper.make_node("Softmax", ["x"], ["s"]), helper.make_node("ReduceSum", ["s"], ["y"])]
+    data, made = asked(0.0, -0.5, (1, 2), *node)
+    made.units = 4
+    with pytest.raises(Rejected, match="log-sum-exp"):
+        check(made, data)

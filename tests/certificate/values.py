@@ -36,11 +36,11 @@ def evaluate(network: Network, x: Any) -> list[Any]:
             values.append(node.forward(Float64(), inputs))
         else:
             rule = node.rule
-            values.append(_value(rule, inputs[0]))
+            values.append(value_of(rule, inputs[0]))
     return values
 
 
-def _value(rule: Rule, z: Any) -> Any:
+def value_of(rule: Rule, z: Any) -> Any:
     if isinstance(rule, Curve | Sin):
         return rule.act(z)
     return sum(rule.act(z)) if isinstance(rule, Jumping) else ACTIVATIONS[type(rule)](rule, z)

@@ -685,6 +685,32 @@ def test_float32_is_judged_by_the_checker(krelax: Run, tmp_path: Path) -> None:
     assert "semantics float32" in shown.out
 
 
+def test_functions_are_executed_as_precisely_as_somebody_says(
+    krelax: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nodes = [node("MatMul", "x", "w", "z"), node("Sigmoid", "z", "y")]
+    save(model(nodes, {"w": np.eye(2, dtype=np.float32)}, [tensor("x", [1, 2])]), tmp_path / "net.onnx")
+    spec = specification([0.5, 0], [1, 0.25], "(assert (<= Y_0 Y_1))")
+    (tmp_path / "p.vnnlib").write_text(spec, encoding="utf-8")
+    proof = ("verify", "p.vnnlib", "--network", "net.onnx", "--certificate", "proof.zip", "--semantics")
+    assert krelax(*proof, "float32:4").out == "unsat\n"
+    shown = krelax("check", "proof.zip", "--network", "net.onnx", "--spec", "p.vnnlib")
+    assert "within 4 units in the last place" in shown.out
+    assert "semantics float32:4," in shown.out
+    nothing = krelax(*proof, "float32")
+    assert nothing.out == "unknown\n"
+    assert "float32:N" in nothing.err
+    assert krelax(*proof, "float32:1000000").out == "unknown\n"
+
+
+@pytest.mark.parametrize("wrong", ["float64", "float32:", "float32:0", "float32:1.5", "float32:99999999", "real:4"])
+def test_semantics_that_nothing_has(krelax: Run, tmp_path: Path, wrong: str) -> None:
+    run = krelax("certify", "--range", "0:1", "--certificates", tmp_path, "--semantics", wrong)
+    assert run.code == 2
+    assert "give real, float32, or float32:N" in run.err
+
+
 @pytest.mark.parametrize("option", [("--check",), ("--semantics", "float32")])
 def test_checks_need_certificates(krelax: Run, option: tuple[str, ...]) -> None:
     run = krelax("certify", "--range", "0:1", *option)

@@ -10,6 +10,7 @@ import numpy as np
 from krelax.certificate.errors import Malformed, Rejected, TooClose
 from krelax.certificate.format.families import kinds
 from krelax.certificate.format.schema import Certificate, Question
+from krelax.certificate.format.semantics import MOST_UNITS
 from krelax.certificate.kernel.arithmetic import Arithmetic, Exact, Float64, Floats, Unbounded
 from krelax.certificate.kernel.bounds import check_executable
 from krelax.certificate.kernel.families import check_family
@@ -48,6 +49,10 @@ def check(
     (plain, interface), float32 = read_file(files, certificate.output, scores), certificate.semantics == "float32"
     if fits is not None:
         fits(interface)
+    if certificate.units is not None:
+        if not float32 or not 1 <= certificate.units <= MOST_UNITS:
+            raise Malformed(f"units {certificate.units} with semantics {certificate.semantics}")
+        plain = plain.executing(certificate.units)
     networks = _Networks(plain)
     if float32:
         check_executable(networks.over(ar), ar)

@@ -27,7 +27,6 @@ from krelax.cli.shared import (
 
 if TYPE_CHECKING:
     from krelax.run.bench import Instance, Result
-    from krelax.run.certificates import Semantics
     from krelax.run.cluster import Cluster
 
 
@@ -49,7 +48,7 @@ def bench(
     overwrite: bool,
     certificates: Path | None,
     check: bool,
-    semantics: Semantics,
+    semantics: str,
     method: str,
     device: str,
     deterministic: bool,

@@ -50,6 +50,7 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
 
     from krelax.certificate.check import check as check_certificate
     from krelax.certificate.format.archive import read
+    from krelax.certificate.format.semantics import named
     from krelax.certificate.format.specification import match
     from krelax.certificate.format.statement import is_vacuous, semantics, statement
     from krelax.certificate.onnx.model import read_model
@@ -87,7 +88,7 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
         f"questions {len(margins)}",
         f"of which {vacuous} VACUOUS" if vacuous else "",
         about,
-        f"semantics {certificate.semantics}",
+        f"semantics {named(certificate.semantics, certificate.units)}",
         f"arithmetic {'exact' if exact else 'float64'}",
         f"smallest margin {min(margins):.6g}",
         f"{time.perf_counter() - began:.2f} s",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from krelax.network.graph import Network
@@ -70,10 +71,12 @@ def check_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--semantics",
-            type=click.Choice(["real", "float32"]),
+            type=Semantics(),
             default="real",
             show_default=True,
-            help="What holds: of the function of real numbers, or of every execution in float32 (which is checked).",
+            metavar="[real|float32|float32:N]",
+            help="What holds: of the function of real numbers, or of every execution in float32 (which is checked); "
+            "with :N if functions like sigmoid are computed to within N units in the last place.",
         ),
         click.option("--check", is_flag=True, help="Check every certificate; what is not accepted is unknown."),
     ):
@@ -253,6 +256,25 @@ class Asked:
         from krelax.run.journal import digest_of_data
 
         return {"images": digest_of_data(images, self.files), **data.reading}
+
+
+class Semantics(click.ParamType[str]):
+    """What certificates say holds."""
+
+    name = "semantics"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from krelax.certificate.format.semantics import units_of
+        from krelax.errors import InputError
+
+        try:
+            units_of(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(word) for word in ("real", "float32") if word.startswith(incomplete)]
 
 
 class NonNegative(click.ParamType[float]):

@@ -25,7 +25,7 @@ from krelax.cli.shared import (
 if TYPE_CHECKING:
     from krelax.network.graph import Network
     from krelax.problem.query import Specification
-    from krelax.run.certificates import Certificates, Semantics
+    from krelax.run.certificates import Certificates
     from krelax.search.verdict import Counterexample, Outcome
 
 
@@ -48,7 +48,7 @@ def verify(
     folder: Path | None,
     certificate: Path | None,
     check: bool,
-    semantics: Semantics,
+    semantics: str,
     method: str,
     device: str,
     deterministic: bool,

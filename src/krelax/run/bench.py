@@ -15,7 +15,7 @@ from typing import Any
 from krelax.errors import InputError, failed, internal, one_line, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
-from krelax.run.certificates import Certificates, Semantics, Written
+from krelax.run.certificates import Certificates, Written
 from krelax.run.certify import counterexample_record
 from krelax.run.verify import EMPTY, Load, VerifyOptions, check_options, verify_file
 from krelax.search.processes import cpu_seconds, out_of_memory
@@ -188,7 +188,7 @@ def bench(
     options: VerifyOptions,
     certificates: Path | None = None,
     check: bool = False,
-    semantics: Semantics = "real",
+    semantics: str = "real",
 ) -> Iterator[Result]:
     """Verify instance after instance. An instance that cannot be read, or on which something unforeseen fails, whatever
     it is, is an `error`, and the next one follows. Reading counts as part of its time.

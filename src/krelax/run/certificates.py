@@ -16,6 +16,7 @@ from krelax.certificate.errors import Malformed, Rejected, TooClose
 from krelax.certificate.format.archive import is_certificate, read, write
 from krelax.certificate.format.families import packed
 from krelax.certificate.format.schema import Certificate
+from krelax.certificate.format.semantics import units_of
 from krelax.certificate.kernel.arithmetic import Exact
 from krelax.certificate.kernel.bounds import check_executable
 from krelax.certificate.kernel.network import Network
@@ -28,8 +29,6 @@ from krelax.run.required import required_for_float32, required_for_real
 from krelax.search.pipeline import Plan
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
-
-Semantics = Literal["real", "float32"]
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,20 @@ class Certificates:
     one of numbers, and whether to check them at once.
 
     Certificates with `semantics` "float32" are about every execution of the network in float32, in any order of
-    summation. Proofs are found for the function of real numbers, with margins that leave something for rounding, and
-    only the checker can judge whether they hold for those, too: such certificates are always checked. Raises InputError
-    where the model cannot be read or the folder cannot be made.
+    summation; with "float32:N" of those that compute functions to within N units in the last place. Proofs are found
+    for the function of real numbers, with margins that leave something for rounding, and only the checker can judge
+    whether they hold for those, too: such certificates are always checked. Raises InputError where the model cannot be
+    read, the folder cannot be made, or nothing has these semantics.
     """
 
     folder: Path
     model: Path
     check: bool = False
-    semantics: Semantics = "real"
+    semantics: str = "real"
     output: str | None = None
 
     def __post_init__(self) -> None:
+        units_of(self.semantics)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -85,7 +86,12 @@ class Certificates:
     @property
     def checks(self) -> bool:
         """Whether certificates are checked as they are written."""
-        return self.check or self.semantics == "float32"
+        return self.check or self.executed
+
+    @property
+    def executed(self) -> bool:
+        """Whether certificates are about executions."""
+        return self.semantics != "real"
 
     def obstacle(self, scores: bool = True) -> str | None:
         """Why no certificate about this network can be accepted, or about its `scores`, which questions only compare;
@@ -94,7 +100,7 @@ class Certificates:
             return None
         try:
             network, exact = self._read(scores), Exact()
-            if self.semantics == "float32":
+            if self.executed:
                 check_executable(network.over(exact), exact)
         except KrelaxError as error:
             return str(error)
@@ -103,20 +109,21 @@ class Certificates:
     def provable(self, plan: Plan) -> Plan:
         """The plan without what no certificate of these semantics can say: executions in float32 need not compute what
         goes through a bottleneck."""
-        return plan.without("bottleneck") if self.semantics == "float32" else plan
+        return plan.without("bottleneck") if self.executed else plan
 
     def required_margins(self, questions: Questions) -> Tensor | None:
         """What bounds of margins should be above, `(questions,)`, so that the checker, which charges for rounding, will
         find them positive. None for a network that the checker does not read."""
         try:
-            required = required_for_real if self.semantics == "real" else required_for_float32
+            required = required_for_float32 if self.executed else required_for_real
             return required(self._read(questions.compares), questions)
         except KrelaxError:
             return None
 
     def _read(self, scores: bool) -> Network:
         """The network as the checker reads it for questions that only compare outputs, or for others."""
-        return read_file(read_model(self.model), self.output, scores)[0]
+        network, units = read_file(read_model(self.model), self.output, scores)[0], units_of(self.semantics)
+        return network if units is None else network.executing(units)
 
     @cached_property
     def _hash(self) -> str:
@@ -127,8 +134,9 @@ class Certificates:
             return digest(self.model)
 
     def _certificate(self, outcome: Outcome) -> Certificate:
-        whole = Certificate(self._hash, self.semantics, f"krelax {__version__}", list(outcome.proofs), self.output)
-        return packed(whole)
+        tool, proofs, units = f"krelax {__version__}", list(outcome.proofs), units_of(self.semantics)
+        kind: Literal["real", "float32"] = "float32" if self.executed else "real"
+        return packed(Certificate(self._hash, kind, tool, proofs, self.output, units=units))
 
     def write(self, name: str, outcome: Outcome) -> tuple[Outcome, Written | None]:
         """Write the certificate of an outcome that holds in file `name`. The outcome becomes UNKNOWN if it is to be
@@ -176,5 +184,5 @@ class Certificates:
         if isinstance(error, TooClose):
             return "the bound is within rounding of zero"
         if isinstance(error, Rejected | Malformed):
-            return "certificate not accepted" if self.semantics == "real" else "not shown for float32"
+            return "not shown for float32" if self.executed else "certificate not accepted"
         return "certificate not checked"

@@ -23,7 +23,7 @@ from krelax.network.onnx import load_onnx
 from krelax.network.onnx_file import files_beside
 from krelax.problem.images import Images
 from krelax.run.bench import Instance, Result, verified
-from krelax.run.certificates import Certificates, Semantics
+from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, decide_chosen
 from krelax.run.verify import VerifyOptions
 from krelax.search.pipeline import Plan
@@ -183,7 +183,7 @@ class Proving:
     """Which certificates are wanted."""
 
     check: bool
-    semantics: Semantics
+    semantics: str
 
     @classmethod
     def of(cls, certificates: Certificates | None) -> Proving | None:

@@ -12,7 +12,7 @@ from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.run.bench import Instance, Result, bench
-from krelax.run.certificates import Certificates, Semantics
+from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, Seen, predictions, record_of
 from krelax.run.cluster import Cluster, Failure, Task
 from krelax.run.cluster_tasks import Answer, Proving, certify_images, verify_instance
@@ -111,7 +111,7 @@ def bench_on(
     options: VerifyOptions,
     certificates: Path | None = None,
     check: bool = False,
-    semantics: Semantics = "real",
+    semantics: str = "real",
 ) -> Iterator[Result]:
     """As `krelax.run.bench.bench`, on the workers of a cluster, each instance a task, those with the longest limits
     first. Results come in the order in which they are found. Questions about several networks are decided here."""

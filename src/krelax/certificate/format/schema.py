@@ -247,7 +247,8 @@ class Family:
 @dataclass
 class Certificate:
     """Questions about one network, the file with the hash `network` (SHA-256, hexadecimal), and its output of the name
-    `output`; that may be missing where there is one, or one of numbers. Questions of `families` follow the others."""
+    `output`; that may be missing where there is one, or one of numbers. Questions of `families` follow the others.
+    With float32, `units` may say by how many units in the last place functions are taken to be off."""
 
     network: str
     semantics: Literal["real", "float32"]
@@ -255,3 +256,4 @@ class Certificate:
     questions: list[Question]
     output: str | None = None
     families: list[Family] | None = None
+    units: int | None = None

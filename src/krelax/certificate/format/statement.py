@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.format.schema import Certificate, Question
+from krelax.certificate.format.semantics import named
 
 Floats = NDArray[np.float64]
 
@@ -17,11 +18,14 @@ _SEMANTICS = {
     "real": "the function of real numbers that the file's operators define",
     "float32": "every execution of the file in float32 that docs/certificates.md lists",
 }
+_UNITS = ", if it computes functions to within {} units in the last place of one or of their value"
 
 
 def semantics(certificate: Certificate) -> str:
     """What the network is taken to be."""
-    return f"semantics {certificate.semantics}: {_SEMANTICS[certificate.semantics]}"
+    units = "" if certificate.units is None else _UNITS.format(certificate.units)
+    name = named(certificate.semantics, certificate.units)
+    return f"semantics {name}: {_SEMANTICS[certificate.semantics]}{units}"
 
 
 def is_vacuous(question: Question) -> bool:

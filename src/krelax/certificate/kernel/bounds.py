@@ -122,11 +122,12 @@ class LayerBounds:
             return self._affine(node, reach)
         assert node is not None
         if isinstance(node, Affine):
-            ends = [[side[j] for j in node.inputs] for side in (self.lower, self.upper)]
-            lower, upper = (node.forward(self.ar, end) for end in ends)
+            lower, upper = (node.forward(self.ar, [side[j] for j in node.inputs]) for side in (self.lower, self.upper))
         else:
-            z = node.inputs[0]
-            lower, upper = node.rule.interval((self.lower[z], self.upper[z]), self.float32)
+            ends = self.lower[node.inputs[0]], self.upper[node.inputs[0]]
+            lower, upper = node.rule.interval(ends, self.float32)
+            if node.rule.units is not None and (error := node.rule.executed(ends)) is not None:
+                lower, upper = lower - error, upper + error
         return lower, upper, np.maximum(abs(lower), abs(upper))
 
     def _affine(self, node: Affine, reach: Floats) -> tuple[Floats, Floats, Floats]:

@@ -101,6 +101,11 @@ class Network:
     input_size: int
     single: bool = True
 
+    def executing(self, units: int) -> Network:
+        """The same where executions in float32 compute functions of one number to within so many units: see `Rule`."""
+        nodes = (replace(n, rule=n.rule.executing(units)) if isinstance(n, Activation) else n for n in self.nodes)
+        return replace(self, nodes=tuple(nodes))
+
     def size(self, node: int) -> int:
         """Number of entries of a node."""
         there = self.nodes[node]

@@ -25,6 +25,7 @@ class Curve(Rule):
     `somewhere`.
     """
 
+    vouched = True
     turns: tuple[float, ...] = ()
     extrema: tuple[float, ...] = ()
     range: tuple[float, float] = (-inf, inf)

@@ -7,7 +7,8 @@ Prices round; they are right up to what the backward pass charges for.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import copy
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ Ends = tuple[Floats, Floats]
 # Slopes that nobody chose follow from comparing bounds. What is compared is often equal but for rounding, as where
 # intervals are symmetric: so thresholds lie a little, relatively, to the side of that.
 ASIDE = 2.0**-20
+# A unit in the last place of float32, of numbers from one to two; and what computing with it rounds, in relation to it.
+_UNIT, _AMPLE = 2.0**-23, 1 + 2.0**-20
 
 
 class Rule:
@@ -33,6 +36,8 @@ class Rule:
     elementwise: ClassVar[bool] = True  # whether it is a function of one entry of its pre-activation
     paired: ClassVar[bool] = False  # whether it is of two entries, which are a group by themselves
     float32: ClassVar[bool] = False  # whether an error of its executions in float32 is known
+    vouched: ClassVar[bool] = False  # whether somebody may vouch for one, as functions of a library are vouched for
+    units: int | None = None  # by how much executions are off, if somebody vouches for that: see `executing`
 
     @property
     def pieces(self) -> tuple[float, float] | None:
@@ -41,7 +46,19 @@ class Rule:
     @property
     def obstacle(self) -> str | None:
         """Why nothing is known of its executions in float32; None if their error is known."""
-        return None if self.float32 else f"{self.name}, whose executions are not known"
+        if self.float32 or self.units is not None:
+            return None
+        remedy = ": state by how many units in the last place they are off (float32:N)" if self.vouched else ""
+        return f"{self.name}, whose executions are not known{remedy}"
+
+    def executing(self, units: int) -> Self:
+        """The same where float32 executions of functions are off by at most so many units in the last place, of one or
+        of the exact value, whichever is larger."""
+        if not self.vouched:
+            return self
+        rule = copy.copy(self)
+        object.__setattr__(rule, "units", units)
+        return rule
 
     @property
     def members(self) -> int:
@@ -89,7 +106,12 @@ class Rule:
 
     def executed(self, ends: Ends) -> Floats | None:
         """How far a float32 execution can be from the activation; None if it does not round."""
-        return None
+        if self.units is None:
+            return None
+        lower, upper = self.interval(ends, False)
+        largest = np.maximum(np.maximum(abs(lower), abs(upper)), 1.0)
+        # where nothing is known of the activation, prices say so
+        return self.units * _UNIT * _AMPLE * np.where(np.isfinite(largest), largest, 0.0)
 
     def reach(self, ends: Ends) -> Floats:
         """How large what coefficients are multiplied with can be."""

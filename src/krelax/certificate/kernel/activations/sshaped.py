@@ -14,6 +14,7 @@ class SShaped(Rule):
     Values come from the C library's `tanh`, which is trusted to `error`, in both arithmetics.
     """
 
+    vouched = True
     scale: float
     gain: float
     offset: float
