@@ -227,10 +227,23 @@ def test_units_that_mean_nothing_are_malformed(semantics: Any, units: int) -> No
         check(made, data)
 
 
-def test_softmax_has_no_executions_that_somebody_may_vouch_for() -> None:
-    """Its sum is no function of one number."""
-    node = [helper.make_node("Softmax", ["x"], ["s"]), helper.make_node("ReduceSum", ["s"], ["y"])]
-    data, made = asked(0.0, -0.5, (1, 2), *node)
+@pytest.mark.parametrize(
+    "operator", ["Softmax", "ReduceL2", "ReduceLogSum", "LayerNormalization", "Acos", "Asinh", "Div"]
+)
+def test_operators_that_are_no_function_of_one_number_have_no_known_executions(operator: str) -> None:
+    """Whoever vouches for functions says nothing of the way that is taken to these."""
+    others = {"LayerNormalization": ["c"], "Div": ["s"]}.get(operator, [])
+    nodes = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node(operator, ["s", *others], ["t"]),
+             helper.make_node("ReduceSum", ["t"], ["y"])]  # fmt: skip
+    data, made = asked(0.25, -1e-9, (1, 2), *nodes, c=np.ones(2))
     made.units = 4
-    with pytest.raises(Rejected, match="log-sum-exp"):
+    with pytest.raises(Rejected, match=r"log-sum-exp|composed functions"):
+        check(made, data)
+
+
+def test_functions_written_with_several_operators_have_no_known_executions() -> None:
+    nodes = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Mul", ["x", "s"], ["y"])]
+    data, made = asked(0.25, 0.0, (1, 1), *nodes)
+    made.units = 4
+    with pytest.raises(Rejected, match="composed functions"):
         check(made, data)

@@ -31,7 +31,8 @@ _FLOOR, _FLOOR_FLOAT32, _FLOOR_OF_REACH = 2.0**-900, 2.0**-80, 2.0**-90
 def check_executable(network: Network, ar: Arithmetic) -> None:
     """Raises Rejected for a network of which nothing is known when float32 executes it."""
     if not network.single:
-        raise Rejected("float32 semantics of a network with float64 tensors, dequantised weights or interpolation")
+        what = "float64 tensors, dequantised weights, interpolation or composed functions"
+        raise Rejected(f"float32 semantics of a network with {what}")
     for node in network.nodes:
         if isinstance(node, Activation) and node.rule.obstacle is not None:
             raise Rejected(f"float32 semantics of a {node.rule.obstacle}")

@@ -41,6 +41,17 @@ class Builder:
         """Say that nothing is known of what executions in float32 compute."""
         self._only_real = True
 
+    @property
+    def count(self) -> int:
+        return len(self._nodes)
+
+    def check_composed(self, first: int) -> None:
+        """Where nodes from `first` on are of one operator, and a function is among several that compute something,
+        nothing is known of what executions in float32 compute: they need not go the same way."""
+        made = [n for n in self._nodes[first:] if isinstance(n, Activation) or (n and not n.moves_only)]
+        if len(made) > 1 and any(isinstance(n, Activation) and n.rule.vouched for n in made):
+            self.only_real()
+
     def add(self, node: Affine | Activation) -> int:
         """The number of a node. Raises UnsupportedError for a network of too many numbers."""
         self._room -= node.size

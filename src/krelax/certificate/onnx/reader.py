@@ -134,8 +134,9 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Everyth
         raise UnsupportedError("a name that is defined twice")
     operands = [tensors[name] if name else None for name in call.inputs]
     _check_whole(call, operands)
-    context = Context(builder, call, operands, graph.version, form)
+    context, first = Context(builder, call, operands, graph.version, form), builder.count
     results = folded(context) if folds(context) else by_reading(operator, context)
+    builder.check_composed(first)
     several = results if isinstance(results, Sequence) else [results]
     for name, x in zip(call.outputs, several, strict=False):
         if name and x is not None:
