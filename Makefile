@@ -31,6 +31,7 @@ docs: .venv/docs
 	@echo docs/_build/html/index.html
 
 nightly: .venv/test
+	$(BIN)/python benchmarks/baseline.py
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow
 	$(BIN)/python -m tests.fuzz.bounds --count 100000
 	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000
