@@ -22,6 +22,7 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.verify import EMPTY, VerifyOptions, verify, verify_file
+from krelax.search import rational
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_images, about_specification
 from krelax.search.verdict import Outcome, Verdict
@@ -178,6 +179,19 @@ def test_a_region_without_numbers_says_so(ask: Ask) -> None:
 )
 def test_exact_numbers_decide_what_bounds_leave_open(ask: Ask, asserts: Sequence[str], verdict: Verdict) -> None:
     assert ask(ramp(), *asserts, method="auto").verdict is verdict
+
+
+def test_many_cases_share_the_work_that_exact_numbers_may_take(tmp_path: Path) -> None:
+    """One after the other they would take all of the time of what decides them together."""
+    save(ramp(), tmp_path / "net.onnx")
+    network = read(tmp_path / "net.onnx", False)
+    cases = "".join(f"(and (>= X_0 {i}) (<= X_0 {i}.5) (<= Y_0 -1))" for i in range(50))
+    spec = f"(declare-const X_0 Real)(declare-const Y_0 Real)(assert (or {cases}))"
+    (tmp_path / "spec.vnnlib").write_text(spec, encoding="utf-8")
+    specification = read_vnnlib(tmp_path / "spec.vnnlib")
+    left = len(rational.settled(network, specification, 20_000, lambda: None).specification.cases)
+    assert 30 <= left < 50
+    assert not rational.settled(network, specification, 2_000_000, lambda: None).specification.cases
 
 
 def test_an_output_that_no_float_is_is_a_question_about_real_numbers(ask: Ask) -> None:

@@ -26,6 +26,8 @@ _MOST_INPUTS, _MOST_NEURONS = 60, 400
 _MOST_OPEN = 40
 # How far from all edges a counterexample is looked for, so that it is one when it is rounded, too.
 _DISTANCES = tuple(Fraction(1, 10**k) for k in (1, 2, 4, 6))
+# What bounding the neurons over the box of a case counts for.
+_PASS = 1000
 Row = tuple[dict[int, Fraction], Fraction]
 
 
@@ -37,43 +39,44 @@ class Exact:
     points: list[list[Fraction]]
 
 
-def exactly(
-    network: Network, specification: Specification, case: Case, purse: Purse, check: Callable[[], None]
-) -> Exact | None:
-    """Whether inputs satisfy a case of a specification of a network of few ReLUs and maxima, as a function of real
-    numbers: None if what is in the purse does not suffice, or the network is none of these.
-
-    Sound and complete: yes, in exact arithmetic. `check` is called now and then, and may raise.
-    """
-    try:
-        return Exact(next(_Cells(network, check).points(specification, case, purse), []))
-    except (TooLarge, Spent):
-        return None
-
-
-def is_small(network: Network) -> bool:
+def _is_small(network: Network) -> bool:
     """Whether a network is one that can be tried."""
     neurons = [prod(network.nodes[i].shape) for i in network.activations()]
     kinds = all(isinstance(network.nodes[i].op, ReLU | LeakyReLU | Max) for i in network.activations())
     return kinds and sum(neurons) <= _MOST_NEURONS and prod(network.input_shape) <= _MOST_INPUTS
 
 
-class _Cells:
-    """The cells of a network, one by one: depth first, node by node, neuron by neuron."""
+class Cells:
+    """The cells of a network of few ReLUs and maxima, one by one: depth first, node by node, neuron by neuron.
 
-    def __init__(self, network: Network, check: Callable[[], None]) -> None:
-        if not is_small(network):
+    What is in the purse is for all questions about the network. `check` is called now and then, and may raise. Raises
+    TooLarge for a network that is none of these.
+    """
+
+    def __init__(self, network: Network, purse: Purse, check: Callable[[], None]) -> None:
+        if not _is_small(network):
             raise TooLarge
-        self._network, self._check = network, check
+        self._network, self._purse, self._check = network, purse, check
         self._matrices = {
             i: matrices(network, i) for i, node in enumerate(network.nodes) if i and not isinstance(node.op, Activation)
         }
 
-    def points(self, specification: Specification, case: Case, purse: Purse) -> Iterator[list[list[Fraction]]]:
+    def decide(self, specification: Specification, case: Case) -> Exact | None:
+        """Whether inputs satisfy a case of a specification, the network being a function of real numbers: None if what
+        is in the purse does not suffice.
+
+        Sound and complete: yes, in exact arithmetic.
+        """
+        try:
+            self._purse.take(_PASS)
+            return Exact(next(self._points(specification, case), []))
+        except (TooLarge, Spent):
+            return None
+
+    def _points(self, specification: Specification, case: Case) -> Iterator[list[list[Fraction]]]:
         """Points of every cell in which inputs satisfy the case."""
         count = prod(self._network.input_shape)
-        system = System(count, purse)
-        self._purse = purse
+        system = System(count, self._purse)
         self._signs = self._stable(case)
         box = list(specification.box_of(case))
         if all(system.require(*row) for row in box):

@@ -11,7 +11,8 @@ import numpy as np
 
 from krelax.network.graph import Network
 from krelax.problem.query import Case, Specification
-from krelax.search.exactly import exactly, is_small
+from krelax.search.affine import TooLarge
+from krelax.search.exactly import Cells
 from krelax.search.replay import replay
 from krelax.search.simplex import Purse
 from krelax.search.verdict import Counterexample
@@ -38,13 +39,14 @@ def settled(network: Network, specification: Specification, work: int, check: Ca
 
     Sound: yes. What is left out is impossible for the function of real numbers that the network is.
     """
-    if not is_small(network):
+    kept, candidate = list[Case](), None
+    try:
+        cells = Cells(network, Purse(work), check)
+    except TooLarge:
         return Settled(specification)
-    purse, kept = Purse(work), []
-    candidate: Counterexample | None = None
     for case in specification.cases:
         check()
-        exact = exactly(network, specification, case, purse, check)
+        exact = cells.decide(specification, case)
         if exact is None:
             kept.append(case)
         elif exact.points:
