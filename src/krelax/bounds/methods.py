@@ -238,6 +238,8 @@ def go_on(
     if look is None:
         return bound_margins_by_rule(instance, queries, bounds, final)
     which = open_margins(queries, look.value).any(0).nonzero()[:, 0]
+    if not len(which):
+        return look
     found = bound_margins_by_rule(instance, queries, bounds, final, which)
     return look.improved(found.value, found.lemmas)
 
