@@ -106,6 +106,15 @@ def test_a_copy_has_no_difference() -> None:
     assert not between(network, network)(x).any()
 
 
+def test_equal_enclosures_need_not_be_of_equal_constants() -> None:
+    b = Builder((1,))
+    one = b.build(b.add(Dense(torch.ones(1, 1).double(), None, torch.full((1, 1), 1e-3).double()), 0))
+    box = Box(torch.ones(1, 1).double(), torch.full((1, 1), 2.0).double())
+    low, high = margins(between(one, one), box, "crown")[0].tolist()
+    assert -1e-2 < low <= -4e-3
+    assert -1e-2 < high <= -4e-3
+
+
 def test_networks_of_other_structures_are_subtracted_at_the_end() -> None:
     rng = np.random.default_rng(3)
     one, other = dense_network(rng), dense_network(rng, (3, 5, 2))
