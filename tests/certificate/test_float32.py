@@ -136,6 +136,33 @@ def test_a_product_may_overflow_before_it_is_scaled() -> None:
     refused(*asked(2e10, -1e10, (1, 1), *scaled, s=[1e-30], w=[[1e30]]))
 
 
+def test_scalings_of_both_operands_of_a_product_may_be_one_factor() -> None:
+    """ONNX Runtime multiplies 2**-80 by 2**-80 first, which is 0 in float32; the output is 2**-80."""
+    nodes = [helper.make_node("Mul", ["x", "s"], ["a"]), helper.make_node("Mul", ["x", "s"], ["b"]),
+             helper.make_node("MatMul", ["a", "b"], ["y"])]  # fmt: skip
+    data, made = asked(2.0**40, -(2.0**-81), (1, 1), *nodes, s=2.0**-80)
+    made.questions[0].layers = [Layer("interval")]
+    refused(data, made)
+
+
+@pytest.mark.parametrize("operator", ["ReduceSum", "ReduceMean", "MatMul", "Sum"])
+def test_constants_may_round_on_the_way_to_what_float32_holds(operator: str) -> None:
+    """1e8 + 1 is 1e8 in float32, whatever is added then."""
+    several = {"MatMul": ["c", "d"], "Sum": ["e", "f", "g"]}.get(operator, ["c"])
+    nodes = [helper.make_node(operator, several, ["s"]), helper.make_node("Add", ["x", "s"], ["y"])]
+    refused(*asked(1.0, -1.25, (1,), *nodes, c=[1e8, 1, 1, -1e8], d=np.ones(4), e=[1e8], f=[1], g=[-1e8]))
+
+
+def test_constants_that_are_added_to_a_value_are_added_one_by_one() -> None:
+    node = helper.make_node("Sum", ["x", "c", "d"], ["y"])
+    refused(*asked(1.0, -0.5, (1,), node, c=[1e8], d=[-1e8]))
+
+
+def test_a_constant_factor_that_is_subnormal_may_be_taken_for_zero() -> None:
+    nodes = [helper.make_node("Mul", ["c", "d"], ["s"]), helper.make_node("Mul", ["x", "s"], ["y"])]
+    refused(*asked(1.0, -(2.0**-60), (1,), *nodes, c=[2.0**-140], d=[2.0**100]))
+
+
 def test_a_statistic_may_be_larger_than_what_it_makes() -> None:
     """A mean of 1e30 times a scale of 1e-30: x - mean and scale are multiplied in any order."""
     node = helper.make_node("BatchNormalization", ["x", "s", "o", "m", "v"], ["y"])
@@ -238,6 +265,48 @@ def test_operators_that_are_no_function_of_one_number_have_no_known_executions(o
     data, made = asked(0.25, -1e-9, (1, 2), *nodes, c=np.ones(2))
     made.units = 4
     with pytest.raises(Rejected, match=r"log-sum-exp|composed functions"):
+        check(made, data)
+
+
+def test_a_reciprocal_of_a_root_is_right_to_the_units_of_both() -> None:
+    """The root of 1e-8 may be off by one part in a thousand, which the reciprocal magnifies."""
+    nodes = [helper.make_node("Sqrt", ["x"], ["s"]), helper.make_node("Reciprocal", ["s"], ["y"])]
+    data, made = asked(1e-8, -9999.0, (1, 1), *nodes)
+    made.questions[0].layers, made.units = [Layer("interval")], 1
+    with pytest.raises(Rejected, match="composed functions"):
+        check(made, data)
+
+
+@pytest.mark.parametrize("one", [1.0, 1.000005])
+def test_a_product_of_a_number_and_a_function_of_it_may_be_taken_for_one_function(one: float) -> None:
+    """ONNX Runtime makes a GELU of this, with one for what is nearly one."""
+    nodes = [helper.make_node("Erf", ["x"], ["e"]), helper.make_node("Add", ["e", "c"], ["a"]),
+             helper.make_node("Mul", ["x", "a"], ["y"])]  # fmt: skip
+    data, made = asked(2.0, 0.0, (1, 1), *nodes, c=one)
+    made.units = 1
+    with pytest.raises(Rejected, match="composed functions"):
+        check(made, data)
+
+
+def test_gates_are_functions_and_products() -> None:
+    """Two functions of different numbers, and their product."""
+    nodes = [helper.make_node("Split", ["x", "n"], ["a", "b"], axis=1), helper.make_node("Sigmoid", ["a"], ["s"]),
+             helper.make_node("Tanh", ["b"], ["t"]), helper.make_node("Mul", ["s", "t"], ["y"])]  # fmt: skip
+    data = as_file(nodes, [numpy_helper.from_array(np.ones(2, np.int64), "n")], (1, 2), "y", 20)
+    point = np.array([0.5, 1.0])
+    question = Question(Region("box", point, point), np.ones((1, 1)), np.zeros(1), i4(0))
+    question.layers, question.margins = [Layer("interval") for _ in range(3)], plain(1)
+    made = certificate(data, question, semantics="float32")
+    made.units = 4
+    assert check(made, data) == [pytest.approx(0.4740, abs=1e-4)]
+
+
+@pytest.mark.parametrize(("operator", "x"), [("Exp", 89.0), ("Pow", 1e13)])
+def test_functions_may_overflow(operator: str, x: float) -> None:
+    others = ["c"] if operator == "Pow" else []
+    data, made = asked(x, 0.0, (1, 1), helper.make_node(operator, ["x", *others], ["y"]), c=3.0)
+    made.questions[0].layers, made.units = [Layer("interval")], 1
+    with pytest.raises(Rejected, match="overflow"):
         check(made, data)
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from krelax.certificate.errors import Contradiction, Rejected
+from krelax.certificate.kernel.activations.rule import LARGEST_FLOAT32
 from krelax.certificate.kernel.arithmetic import Arithmetic, Floats, gamma
 from krelax.certificate.kernel.network import Activation, Affine, Network
 from krelax.certificate.kernel.region import Region
 
-_FLOAT32, _LARGEST_FLOAT32, _LARGEST_COEFFICIENT = 2.0**-24, 2.0**127, 2.0**126
+_FLOAT32, _LARGEST_COEFFICIENT = 2.0**-24, 2.0**126
 # The largest product of factors of affine nodes, one after the other, that float32 executions may compute in any order
 # and combination: far from overflow, and far from where factors that are subnormal, 2**-126, count.
 _LARGEST_REACH = 2.0**60
@@ -47,9 +48,9 @@ class LayerBounds:
     """What is known of the first nodes of a network over a region, or over boxes: `lower[i] <= node i <= upper[i]`, and
     `magnitude[i]`; each `(regions, size)`. Nothing here changes: what is learnt makes new bounds.
 
-    For float32 also `reach[i]`, `(regions, 1)`: nothing is larger that an execution computes on the way from the
+    For float32 also `reach[i]`, `(regions, 2)`: nothing is larger that an execution computes on the way from the
     activations before to node i, even where it multiplies factors of several affine nodes first, or leaves some for
-    later (Gemm's alpha).
+    later (Gemm's alpha). The second number is the same where factors before a product are left for behind it, too.
     """
 
     network: Network
@@ -75,12 +76,15 @@ class LayerBounds:
     def advanced(self) -> LayerBounds:
         """With the interval of the next node."""
         i = len(self.lower)
-        node, reach = self.network.nodes[i], np.ones((1, 1))
+        node, reach = self.network.nodes[i], np.ones((1, 2))
         if self.float32 and isinstance(node, Affine):
             reach = self._reach(node)
         lower, upper, magnitude = self._interval(i, reach)
         if isinstance(node, Activation):
             reach = _beginning(np.maximum(abs(lower), abs(upper)))
+            if self.float32 and node.rule.paired:
+                before = self.reach[node.inputs[0]][:, :1]
+                reach = np.concatenate([reach[:, :1], np.maximum(reach[:, 1:], before**2)], 1)
         sides = (*self.lower, lower), (*self.upper, upper), (*self.magnitude, magnitude), (*self.reach, reach)
         return LayerBounds(self.network, self.region, self.ar, self.float32, *sides)
 
@@ -158,14 +162,14 @@ class LayerBounds:
         magnitude = -self.ar.down(-node.magnitude(self.ar, [self.ar.number(v) for v in largest])) + _FLOOR
         if self.float32:
             magnitude = magnitude + floor * (1 + sum(v.sum(1, keepdims=True) for v in largest))
-            magnitude = magnitude + _FLOOR_OF_REACH * reach
-            if not (magnitude < _LARGEST_FLOAT32).all():
+            magnitude = magnitude + _FLOOR_OF_REACH * reach.max(1, keepdims=True)
+            if not (magnitude < LARGEST_FLOAT32).all():
                 raise Rejected("float32 executions may overflow")
         return magnitude
 
     def _reach(self, node: Affine) -> Floats:
         """The reach of an affine node: every factor counts as one at least."""
-        total = np.zeros((1, 1))
+        total = np.zeros((1, 2))
         for j, m in zip(node.inputs, node.maps, strict=True):
             ones = self.ar.number(np.ones((1, self.network.size(j))))
             gain = np.max(self.ar.floats(m.absolute.forward(self.ar, ones)), initial=1.0)
@@ -179,4 +183,4 @@ class LayerBounds:
 
 def _beginning(largest: Floats) -> Floats:
     """The reach of the input, or of an activation."""
-    return np.maximum(largest.max(1, keepdims=True, initial=0.0), 1.0)
+    return np.repeat(np.maximum(largest.max(1, keepdims=True, initial=0.0), 1.0), 2, axis=1)

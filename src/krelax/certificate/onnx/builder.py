@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from krelax.certificate.kernel.arithmetic import Floats
-from krelax.certificate.kernel.linear import Index, Pick
+from krelax.certificate.kernel.linear import Index, Pick, Scale
 from krelax.certificate.kernel.network import Activation, Affine, Network
 from krelax.errors import UnsupportedError
 
@@ -45,12 +46,41 @@ class Builder:
     def count(self) -> int:
         return len(self._nodes)
 
-    def check_composed(self, first: int) -> None:
-        """Where nodes from `first` on are of one operator, and a function is among several that compute something,
-        nothing is known of what executions in float32 compute: they need not go the same way."""
+    def check_composed(self, first: int, operands: Collection[int]) -> None:
+        """Where nodes from `first` on are of one operator, and a function is among several that compute something, or
+        is of something else than entries of the `operands`, nothing is known of what executions in float32 compute:
+        they need not go the same way."""
         made = [n for n in self._nodes[first:] if isinstance(n, Activation) or (n and not n.moves_only)]
-        if len(made) > 1 and any(isinstance(n, Activation) and n.rule.vouched for n in made):
+        functions = [n for n in made if isinstance(n, Activation) and n.rule.vouched]
+        given = {self._moved_from(x) for x in operands}
+        if functions and (len(made) > 1 or self._moved_from(functions[0].inputs[0]) not in given):
             self.only_real()
+
+    def check_gated(self, a: int, b: int) -> None:
+        """Where two nodes that are multiplied are functions of one number, entry by entry, a runtime may know their
+        product as one function, with other constants than the file's (GELU's, to within 1e-5)."""
+        (one, first), (two, second) = (self._made_of(x) for x in (a, b))
+        if one & two and (first or second):
+            self.only_real()
+
+    def _moved_from(self, x: int) -> int:
+        """The node that a node takes entries of, if that is all that it does."""
+        while isinstance(node := self._nodes[x], Affine) and node.moves_only and len(node.inputs) == 1:
+            x = node.inputs[0]
+        return x
+
+    def _made_of(self, x: int) -> tuple[set[int], bool]:
+        """The nodes that a node is made of entry by entry, and whether a function is on the way to them."""
+        found, waiting, functions = set[int](), {x}, False
+        while waiting:
+            found.add(x := waiting.pop())
+            node = self._nodes[x]
+            if isinstance(node, Activation) and node.rule.elementwise:
+                functions |= node.rule.vouched
+                waiting |= {*node.inputs} - found
+            elif isinstance(node, Affine) and all(isinstance(m, Scale) for m in node.maps):
+                waiting |= {*node.inputs} - found
+        return found, functions
 
     def add(self, node: Affine | Activation) -> int:
         """The number of a node. Raises UnsupportedError for a network of too many numbers."""

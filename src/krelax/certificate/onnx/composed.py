@@ -53,6 +53,8 @@ def _sum(c: Context) -> Tensor:
     if len({x.dtype for x in values}) != 1:
         raise InputError("operands of several types")
     total = c.affine(moved, [Scale(np.ones(1))] * len(moved), shape)
+    if len(constants) > 1:
+        c.builder.only_real()  # an execution adds up values between them
     if constants:
         total = add(c, total, fold(c, lambda x: reduce(operator.add, x), constants, prod(shape) * len(constants)), 1)
     return scaled(c, total, 1 / len(operands), fuzz=ROUNDED) if c.call.op == "Mean" else total

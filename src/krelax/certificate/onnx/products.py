@@ -26,6 +26,7 @@ def products(c: Context, a: Value, b: Value) -> Value:
         return Value(c.builder.add(Activation((a.node,), Square(), prod(a.shape))), a.shape, a.dtype)
     if (known := recognise.gated(c, a, b)) is not None:
         return known
+    c.builder.check_gated(a.node, b.node)
     shape = broadcast(a.shape, b.shape)
     first, second = (np.broadcast_to(numbers(x.shape), shape) for x in (a, b))
     return _paired(c, a, first, b, second, shape)

@@ -136,7 +136,7 @@ def _read(graph: Graph, builder: Builder, call: Call, tensors: dict[str, Everyth
     _check_whole(call, operands)
     context, first = Context(builder, call, operands, graph.version, form), builder.count
     results = folded(context) if folds(context) else by_reading(operator, context)
-    builder.check_composed(first)
+    builder.check_composed(first, [x.node for x in operands if isinstance(x, Value)])
     several = results if isinstance(results, Sequence) else [results]
     for name, x in zip(call.outputs, several, strict=False):
         if name and x is not None:

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krelax.certificate.errors import Rejected
-from krelax.certificate.kernel.activations.rule import ASIDE, Ends, Rule
+from krelax.certificate.kernel.activations.rule import ASIDE, LARGEST_FLOAT32, Ends, Rule
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
-
-_LARGEST_FLOAT32 = 2.0**127
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Product(Rule):
         signs, products = ([u * v for u in a for v in b] for a, b in ((map(np.sign, x), [*map(np.sign, y)]), (x, y)))
         low, high = reduce(np.minimum, products), reduce(np.maximum, products)
         relative, least = (2.0**-22, self._lost(ends)) if float32 else (2.0**-50, 2.0**-1000)
-        if float32 and not (np.maximum(-low, high) < _LARGEST_FLOAT32).all():
+        if float32 and not (np.maximum(-low, high) < LARGEST_FLOAT32).all():
             raise Rejected("float32 executions of a product may overflow")
         low, high = low - relative * abs(low) - least, high + relative * abs(high) + least
         low = np.where(reduce(np.minimum, signs) >= 0, np.maximum(low, 0.0), low)

@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.certificate.errors import Rejected
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats
 
 Ends = tuple[Floats, Floats]
@@ -20,6 +21,8 @@ Ends = tuple[Floats, Floats]
 # Slopes that nobody chose follow from comparing bounds. What is compared is often equal but for rounding, as where
 # intervals are symmetric: so thresholds lie a little, relatively, to the side of that.
 ASIDE = 2.0**-20
+# Executions in float32 whose numbers stay below do not overflow.
+LARGEST_FLOAT32 = 2.0**127
 # A unit in the last place of float32, of numbers from one to two; and what computing with it rounds, in relation to it.
 _UNIT, _AMPLE = 2.0**-23, 1 + 2.0**-20
 
@@ -105,13 +108,17 @@ class Rule:
         raise NotImplementedError
 
     def executed(self, ends: Ends) -> Floats | None:
-        """How far a float32 execution can be from the activation; None if it does not round."""
+        """How far a float32 execution can be from the activation; None if it does not round. Rejected where it may
+        overflow."""
         if self.units is None:
             return None
         lower, upper = self.interval(ends, False)
         largest = np.maximum(np.maximum(abs(lower), abs(upper)), 1.0)
         # where nothing is known of the activation, prices say so
-        return self.units * _UNIT * _AMPLE * np.where(np.isfinite(largest), largest, 0.0)
+        known = np.isfinite(largest)
+        if not (largest[known] < LARGEST_FLOAT32).all():
+            raise Rejected(f"float32 executions of a {self.name} may overflow")
+        return self.units * _UNIT * _AMPLE * np.where(known, largest, 0.0)
 
     def reach(self, ends: Ends) -> Floats:
         """How large what coefficients are multiplied with can be."""
