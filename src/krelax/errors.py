@@ -1,6 +1,7 @@
 """The two kinds of failure a user meets. Everything else is a bug of ours."""
 
 import os
+from pathlib import Path
 
 _MOST_SHOWN = 1000
 
@@ -15,6 +16,12 @@ class InputError(KrelaxError):
 
 class UnsupportedError(InputError):
     """The input is well formed but uses something krelax does not implement yet (an operator, a query form)."""
+
+
+def no_file(path: Path, wanted: str) -> InputError:
+    """What is wrong with a path at which there is no file, and what is wanted there."""
+    what = "is a folder, not a file" if path.is_dir() else "is not a regular file" if path.exists() else "no such file"
+    return InputError(f"{path}: {what}; give {wanted}")
 
 
 def one_line(text: str) -> str:

@@ -299,7 +299,7 @@ def test_files_that_are_no_zip_are_refused(tmp_path: Path) -> None:
         (tmp_path / "bad").write_bytes(data)
         with pytest.raises(Malformed):
             read(tmp_path / "bad")
-    with pytest.raises(Malformed):
+    with pytest.raises(InputError, match="is a folder"):
         read(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         read(tmp_path / "missing")

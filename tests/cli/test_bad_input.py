@@ -222,7 +222,7 @@ def test_every_command_refuses_a_bad_network(krelax: Run, good: Path, command: s
     check_refusal(krelax(command, "bad.onnx", "good.npz", "--eps", "0.1", *index), "bad.onnx", "ONNX")
 
 
-@pytest.mark.parametrize(("path", "word"), [("missing.onnx", "no such file"), (".", "not a file"), ("", "not a file")])
+@pytest.mark.parametrize(("path", "word"), [("missing.onnx", "no such file"), (".", "is a folder"), ("", "is empty")])
 def test_networks_that_are_no_files(krelax: Run, good: Path, path: str, word: str) -> None:
     check_refusal(krelax("certify", path, "good.npz", "--eps", "0.1"), word)
 
@@ -283,7 +283,7 @@ def test_specifications(krelax: Run, good: Path, name: str) -> None:
     check_refusal(ran, word, "bad.vnnlib")
 
 
-@pytest.mark.parametrize(("path", "word"), [("missing.vnnlib", "does not exist"), (".", "not a regular file")])
+@pytest.mark.parametrize(("path", "word"), [("missing.vnnlib", "no such file"), (".", "is a folder")])
 def test_specifications_that_are_no_files(krelax: Run, good: Path, path: str, word: str) -> None:
     check_refusal(krelax("verify", path, "--network", "good.onnx"), path, word)
 
@@ -356,7 +356,7 @@ def test_images(krelax: Run, good: Path, name: str) -> None:
     assert "allow_pickle" not in ran.err
 
 
-@pytest.mark.parametrize(("path", "word"), [("missing.npz", "no such file"), (".", "no PNG or JPEG files")])
+@pytest.mark.parametrize(("path", "word"), [("missing.npz", "give a folder of pictures"), (".", "no PNG or JPEG files")])
 def test_images_that_are_not_there(krelax: Run, good: Path, path: str, word: str) -> None:
     check_refusal(krelax("certify", "good.onnx", path, "--eps", "0.1"), path, word)
 
@@ -395,6 +395,12 @@ OPTIONS = {
     f"{CERTIFY} --eps 0.1 --jsonl none/results.jsonl": "none/results.jsonl",
     f"{CERTIFY} --eps 0.1 --jsonl .": "regular file",
     f"{CERTIFY} --eps 0.1 --jsonl good.csv": "already exists",
+    f"{CERTIFY} --eps 0.1 --labels .": "is a folder",
+    f"{CERTIFY} --eps 0.1 --hints missing.npz": "`points`",
+    f"{CERTIFY} --eps 0.1 --hints good.csv": "save points",
+    "check . --network good.onnx": "is a folder",
+    "check missing.zip --network good.onnx": "certificate",
+    "report . --network good.onnx --images good.npz --output page.html": "is a folder",
     f"{CERTIFY} --eps 0.1 --frobnicate": "--frobnicate",
     f"{CERTIFY} more --eps 0.1": "more",
     "certify good.onnx --eps 0.1": "images",
@@ -416,7 +422,7 @@ OPTIONS = {
     f"{VERIFY} --network good.onnx --serialise-assignments good.csv": "good.csv",
     "bench": "'INSTANCES'",
     "bench missing.csv": "missing.csv",
-    "bench .": "no such file",
+    "bench .": "is a folder",
     "bench good.csv --timeout 0": "--timeout",
     "bench good.csv --method guess": "'guess'",
     "supports --everything": "--everything",
@@ -429,6 +435,17 @@ OPTIONS = {
 @pytest.mark.parametrize("arguments", OPTIONS)
 def test_options(krelax: Run, good: Path, arguments: str) -> None:
     check_refusal(krelax(*arguments.split()), OPTIONS[arguments])
+
+
+def test_an_empty_path_is_not_the_current_folder(krelax: Run, good: Path) -> None:
+    for option in ("--certificates", "--jsonl", "--report", "--hints", "--classes", "--eps-file"):
+        check_refusal(krelax(*CERTIFY.split(), "--eps", "0.1", option, ""), option, "is empty")
+
+
+def test_what_is_malformed_is_one_line_whatever_its_name_is(krelax: Run, good: Path) -> None:
+    (good / "a\nb").write_bytes(b"none")
+    ran = krelax("check", "a\nb", "--network", "good.onnx")
+    assert (ran.code, ran.err.count("\n"), ran.err[:14]) == (2, 1, "malformed: a?b")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -31,15 +31,16 @@ def check(certificate: Path, model: Path, specification: Path | None, exact: boo
     """
     from krelax.certificate.errors import Malformed, Rejected
     from krelax.cli import BAD_INPUT, DISAGREEMENT, DONE
+    from krelax.errors import one_line
 
     try:
         for line in _lines(certificate, model, specification, exact, full):
             click.echo(line)
     except Malformed as error:
-        click.echo(f"malformed: {error}", err=True)
+        click.echo(one_line(f"malformed: {error}"), err=True)
         return BAD_INPUT
     except Rejected as error:
-        click.echo(f"rejected: {error}", err=True)
+        click.echo(one_line(f"rejected: {error}"), err=True)
         return DISAGREEMENT
     return DONE
 

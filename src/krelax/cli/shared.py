@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from krelax.problem.scaling import Scaling
     from krelax.run.certificates import Certificates
 
-FILE = click.Path(path_type=Path)
+
+class _File(click.Path):
+    """A path. Nothing, such as an unset variable of a shell, would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; give a file or a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _File(path_type=Path)
 _CERTIFICATES = "Write a certificate of everything that holds to DIR, for `krelax check`."
 # How the reason of an answer begins whose certificate was not accepted.
 REFUSED = "certificate not accepted"

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
-from krelax.errors import InputError, UnsupportedError, one_line
+from krelax.errors import InputError, UnsupportedError, no_file, one_line
 
 # What protobuf can hold.
 _MOST_BYTES = (1 << 31) - 1
@@ -109,10 +109,8 @@ def _number(data: memoryview, place: int) -> tuple[int, int]:
 
 def _content(path: Path) -> bytes:
     try:
-        if not path.exists():
-            raise InputError(f"{path}: no such file; give the path of an ONNX network")
         if not path.is_file():
-            raise InputError(f"{path}: not a file; give the path of an ONNX network")
+            raise no_file(path, "the path of an ONNX network")
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path}: larger than 2 GiB, which ONNX cannot read; save its weights as external data")
         return path.read_bytes()

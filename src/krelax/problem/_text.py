@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import InputError, UnsupportedError, no_file
 
 # Called between pieces of work; what it raises ends the reading.
 Check = Callable[[], None]
@@ -33,8 +33,7 @@ def read_text(path: Path, check: Check) -> str:
     """
     try:
         if not path.is_file():
-            problem = "is not a regular file" if path.exists() else "does not exist"
-            raise InputError(f"{path}: {problem}; give the path of a VNN-LIB file")
+            raise no_file(path, "the path of a VNN-LIB file")
         content = _read_bytes(path, check)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged gzip data ({error}); fetch the file again") from None

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.errors import InputError
+from krelax.errors import InputError, no_file
 from krelax.problem.raw import Raw, as_pixels
 
 # What arrays of images and of labels are called in archives; the first of each is what krelax itself writes.
 IMAGES = ("images", "image", "x", "X", "x_test", "X_test", "data", "inputs", "features")
 LABELS = ("labels", "label", "y", "Y", "y_test", "Y_test", "targets", "target")
 _NPY = b"\x93NUMPY"
+# What is asked for where there is no file of images, and what archives of them hold.
+_IMAGES_GIVEN = "a folder of pictures, or an .npz, .npy or .csv file"
+_PAIR = "images and labels"
 # Words in the names of files of images, and those in the names of their labels.
 _BESIDE = (("images", "labels"), ("image", "label"), ("data", "labels"), ("x", "y"), ("X", "Y"), ("X", "y"))
 
@@ -50,7 +53,7 @@ def read_label_array(path: Path) -> NDArray[Any]:
     """Labels in an `.npy` or `.npz` file. Raises InputError."""
     if _begins_with(path, _NPY):
         return _plain(path)
-    arrays = read_named(path, (*IMAGES, *LABELS))
+    arrays = read_named(path, (*IMAGES, *LABELS), "a file of labels with --labels", "the labels")
     found = _one_of(arrays, LABELS, path)
     if found is None and len(arrays) == 1:
         (found,) = arrays.values()
@@ -99,10 +102,13 @@ def _one_of(arrays: dict[str, NDArray[Any]], names: tuple[str, ...], path: Path)
     return arrays[found[0]] if found else None
 
 
-def read_named(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """The arrays of these names in an `.npz` file, or the only one that there is. Raises InputError."""
+def read_named(
+    path: Path, wanted: tuple[str, ...], given: str = _IMAGES_GIVEN, saved: str = _PAIR
+) -> dict[str, NDArray[Any]]:
+    """The arrays of these names in an `.npz` file, or the only one that there is. Raises InputError, which says what is
+    to be given, and what such a file is to hold."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give an .npz file with `images` and `labels`")
+        raise no_file(path, given)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
@@ -110,12 +116,12 @@ def read_named(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
             if not arrays and len(names) == 1:
                 arrays = {names[0]: archive[names[0]]}
     except Exception as error:
-        raise InputError(f"{path}: not an .npz file of plain arrays ({what_it_is(path, error)})") from error
+        raise InputError(f"{path}: not an .npz file of plain arrays ({what_it_is(path, error, saved)})") from error
     for name, array in arrays.items():
         if names.count(name) > 1:
             raise InputError(f"{path}: array {name!r} is there twice; save the file again with numpy.savez")
         if not isinstance(array, np.ndarray):  # the bytes of what is no .npy file
-            raise InputError(f"{path}: {name!r} is not an array; save images and labels with numpy.savez")
+            raise InputError(f"{path}: {name!r} is not an array; save {saved} with numpy.savez")
     return arrays
 
 
@@ -127,7 +133,7 @@ def _begins_with(path: Path, magic: bytes) -> bool:
         return False
 
 
-def what_it_is(path: Path, error: Exception) -> str:
+def what_it_is(path: Path, error: Exception, saved: str = _PAIR) -> str:
     """What a file is instead, or what is wrong with it. NumPy suggests to unpickle whatever it does not know."""
     try:
         with path.open("rb") as file:
@@ -136,22 +142,22 @@ def what_it_is(path: Path, error: Exception) -> str:
         return f"it cannot be read: {unreadable.strerror}"
     for magic, what in _KINDS.items():
         if begin.startswith(magic):
-            return what
+            return what.format(saved=saved)
     if not begin.startswith(b"PK"):
-        return _not_a_zip(begin)
+        return _not_a_zip(begin, saved)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return "its arrays hold Python objects; save numbers" if "pickle" in lines[0] else lines[0][:160]
 
 
-def _not_a_zip(begin: bytes) -> str:
+def _not_a_zip(begin: bytes, saved: str) -> str:
     what = "it is no zip archive" if begin else "it is empty"
     if begin and not any(byte < 9 or 13 < byte < 32 for byte in begin):
         what = "it is text with commas, perhaps CSV; call it .csv" if b"," in begin else "it is text"
-    return f"{what}; save images and labels with numpy.savez"
+    return f"{what}; save {saved} with numpy.savez"
 
 
 _KINDS = {
-    _NPY: "it is one plain array (.npy); call it .npy, or save `images` and `labels` together with numpy.savez",
+    _NPY: "it is one plain array (.npy); call it .npy, or save {saved} with numpy.savez",
     b"\x1f\x8b": "it is compressed with gzip; unpack it",
     b"version https://git-lfs": "it is a git-lfs pointer; fetch the file itself with git lfs pull",
     b"\x89HDF": "it is an HDF5 file; save the arrays with numpy.savez",

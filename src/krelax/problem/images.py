@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.errors import InputError
+from krelax.errors import InputError, no_file
 from krelax.problem.arrays import is_array, read_archive, read_array, read_label_array
 from krelax.problem.labels import check_classes, class_numbers
 from krelax.problem.layouts import LAYOUTS, Agreement, Shape, as_channels, long, other_layout, ways
@@ -140,7 +140,7 @@ def _pictures(folder: Path, labels: Path | None) -> Raw:
 def _labelled(raw: Raw, labels: Path) -> Raw:
     """The same items with the labels of a file, in the same order."""
     if not labels.is_file():
-        raise InputError(f"{labels}: no such file; give a file of labels with --labels")
+        raise no_file(labels, "a file of labels with --labels")
     is_text = labels.suffix.lower() not in {".npy", ".npz"}
     return replace(raw, labels=read_labels(Table.read(labels)) if is_text else read_label_array(labels))
 

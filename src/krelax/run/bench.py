@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from krelax.errors import InputError, failed, internal, one_line, shows_tracebacks
+from krelax.errors import InputError, failed, internal, no_file, one_line, shows_tracebacks
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.run.certificates import Certificates, Written
@@ -112,7 +112,7 @@ def read_instances(path: Path, timeout: float | None = None) -> list[Instance]:
     Raises InputError for a list that cannot be used.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a list of instances (onnx,vnnlib,timeout_s,expected)")
+        raise no_file(path, "a list of instances (onnx,vnnlib,timeout_s,expected)")
     try:
         text = path.read_text(encoding="utf-8-sig")  # any end of line is a line feed now
         rows = [[cell.strip() for cell in row] for row in csv.reader(text.split("\n"), strict=True)]

@@ -57,7 +57,7 @@ class Hints:
 
 def read_hints(path: Path, images: Images, region: Spec | None = None) -> Hints:
     """Hints in an `.npz` file with `points`, and with `index` if there is not one for each image. Raises InputError."""
-    found = read_named(path, ("points", "index"))
+    found = read_named(path, ("points", "index"), "an .npz file with `points`", "points")
     if "points" not in found:
         raise InputError(f"{path}: array 'points' is missing; save the points with numpy.savez(..., points=...)")
     return Hints.of(found["points"], found.get("index"), images, str(path), region)

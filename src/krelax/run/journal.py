@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Protocol
 
 from krelax._version import __version__
 from krelax.certificate.onnx.model import model_hash
-from krelax.errors import InputError
+from krelax.errors import InputError, no_file
 
 SCHEMA = 2
 # Formats of which results can be read, but not continued: before 2, records did not say to which run they belong.
@@ -98,8 +98,7 @@ def read_journal(path: Path, fields: Fields = MappingProxyType({})) -> tuple[dic
     """Header and results of a journal, finished or not; results have all `fields`. Raises InputError if it is none, or
     has no result yet."""
     if not path.is_file():
-        what = "is not a regular file" if path.exists() else "no such file"
-        raise InputError(f"{path}: {what}; give the --jsonl file of a run")
+        raise no_file(path, "the --jsonl file of a run")
     try:
         content = path.read_bytes()
     except OSError as error:

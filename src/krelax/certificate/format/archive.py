@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from krelax.certificate.errors import Malformed
 from krelax.certificate.format.families import unpacked
 from krelax.certificate.format.schema import Certificate, Stored
-from krelax.errors import InputError, one_line
+from krelax.errors import InputError, no_file, one_line
 
 FORMAT, VERSION = "krelax certificate", 1
 # What a file may hold, stated or not: bytes of all members together, of the document, and number of members.
@@ -113,15 +113,15 @@ def is_certificate(path: str | Path) -> bool:
 def read(path: str | Path) -> Certificate:
     """Read a certificate; families become questions. Raises Malformed for anything but a file as `write` makes them,
     after bounded work."""
+    if not Path(path).is_file():
+        raise no_file(Path(path), "the path of a certificate")
     try:
         with _opened(path) as file:
             members = _Members(file)
             result: Certificate = _decode(Certificate, members.document(), members, "certificate")
             members.finish()
             return unpacked(result)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give the path of a certificate") from None
-    except (IsADirectoryError, PermissionError) as error:
+    except PermissionError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a certificate") from None
     except Malformed as error:
         raise Malformed(f"{path}: {one_line(str(error))}") from None  # names in a file may hold anything
@@ -135,7 +135,7 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplemen
 def _opened(path: str | Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except FileNotFoundError:
+    except PermissionError:
         raise
     except (*_UNREADABLE, OSError) as error:
         raise Malformed(f"not a readable zip file ({error})") from error
