@@ -57,9 +57,7 @@ def test_infinite_bounds_are_no_bounds():
     assert exact.maximum(OCTAGON, [1 if sum(map(abs, row)) == 1 else float("inf") for row in OCTAGON], [1, 2]) == 3
 
 
-@pytest.mark.parametrize(
-    ("k", "rows", "count"), [(2, octahedral_rows, 64), (3, octahedral_rows, 16), (4, pair_rows, 4)]
-)
+@pytest.mark.parametrize(("k", "rows", "count"), [(2, octahedral_rows, 24), (3, octahedral_rows, 8), (4, pair_rows, 1)])
 def test_simplex_and_vertices_agree(k, rows, count):
     polytope, pieces = random_polytopes(k, rows(k), count, seed=1), Pieces.relu(k)
     slope, coeff = random_directions(np.random.default_rng(1), count, k, k)

@@ -69,14 +69,14 @@ def check_pair(joint: Joint, g: int, found: Sequence[float], weights: list[float
 @pytest.mark.parametrize("family", [*FAMILIES, grazing])
 def test_pairs_are_bounded_from_above(family: Family, slopes: tuple[float, float]) -> None:
     """In rational arithmetic, without tolerance, by those of the 13 computed points that count."""
-    groups, count = 60, 2
+    groups, count = 30, 2
     joint = Joint(torch.tensor(ROWS).double(), octagons(family, groups, seed=3)[None], slopes)
     query = queries(groups, count, seed=4)
     slope, coeff = query.repeat_interleave(len(SIDES), 1).mT[None].split(2, 2)
     sides = torch.tensor(SIDES * count, dtype=torch.int8).T.expand(1, groups, 2, -1)
     value = joint.support(slope, coeff, sides).value[0].unflatten(1, (count, -1)).tolist()
     feasible = sum(check_pair(joint, g, value[g][q], query[g, q].tolist()) for g in range(groups) for q in range(count))
-    assert feasible > 300
+    assert feasible > 150
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, grazing])
@@ -114,16 +114,16 @@ def cut(polytope: Polytope, sides: np.ndarray, g: int) -> tuple[Array, Array]:
     return np.concatenate([polytope.rows, rows]), np.concatenate([polytope.bounds[g], np.zeros(len(known))])
 
 
-@pytest.mark.parametrize("times", at_night_after(1, (1, 10)))
+@pytest.mark.parametrize("times", at_night_after(1, (1, 25)))
 @pytest.mark.parametrize(
     ("rows", "pieces", "count"),
     [
-        (octahedral_rows(2), Pieces.relu(2), 80),
-        (octahedral_rows(3), Pieces.relu(3), 96),
-        (pair_rows(4), Pieces.relu(4), 24),
-        (octahedral_rows(3), Pieces.coordinatewise([-1.0, 0.01, 2.0], [1.0, 1.0, -0.7]), 40),
-        (octahedral_rows(3), Pieces.coordinatewise([0.0, 0.0, 1.0], [1.0, 1.0, 1.0]), 40),
-        (octahedral_rows(3), Pieces.maximum(3), 24),
+        (octahedral_rows(2), Pieces.relu(2), 32),
+        (octahedral_rows(3), Pieces.relu(3), 32),
+        (pair_rows(4), Pieces.relu(4), 16),
+        (octahedral_rows(3), Pieces.coordinatewise([-1.0, 0.01, 2.0], [1.0, 1.0, -0.7]), 16),
+        (octahedral_rows(3), Pieces.coordinatewise([0.0, 0.0, 1.0], [1.0, 1.0, 1.0]), 16),
+        (octahedral_rows(3), Pieces.maximum(3), 16),
     ],
     ids=["2", "3", "4", "other slopes", "pass-through", "maximum"],
 )

@@ -48,9 +48,9 @@ def test_vertices_attain_the_support(k, rows, activation):
 
 
 def test_vertices_of_unpleasant_polytopes_against_exact_arithmetic():
-    polytope, pieces = random_polytopes(2, octahedral_rows(2), 160, seed=22), Pieces.relu(2)
+    polytope, pieces = random_polytopes(2, octahedral_rows(2), 60, seed=22), Pieces.relu(2)
     found = vertices(polytope, pieces)
-    for g in range(160):
+    for g in range(60):
         corners = [exact.vertices(polytope.rows.tolist(), polytope.bounds[g].tolist(), c.tolist()) for c in pieces.rows]
         true = np.array([[float(x) for x in z] for piece in corners for z in piece]).reshape(-1, 2)
         size = abs(polytope.bounds[g]).max() + 1e-300
