@@ -96,7 +96,7 @@ def outcome(path: Path, network: str, made: Certificate, exact: bool = False) ->
     return "accepted"
 
 
-@pytest.mark.parametrize("count", at_night_after(1, (600, 6000)))
+@pytest.mark.parametrize("count", at_night_after(1, (200, 6000)))
 def test_random_mutations(count: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     seen = {"accepted": 0, "Malformed": 0, "Rejected": 0}
@@ -109,7 +109,7 @@ def test_random_mutations(count: int, tmp_path: Path) -> None:
     assert min(seen.values()) > count / 20, seen
 
 
-@pytest.mark.parametrize("count", at_night_after(1, (100, 1000)))
+@pytest.mark.parametrize("count", at_night_after(1, (50, 1000)))
 def test_random_mutations_of_the_file(count: int, tmp_path: Path) -> None:
     """Bytes of members changed, with checksums that are right again."""
     rng = np.random.default_rng(1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.marks import at_night_after
 from tests.search.asking import replayed
 from tests.search.small import PIECEWISE
 
@@ -75,15 +76,18 @@ REGIONS = {
 }
 
 
-@pytest.mark.parametrize("text", REGIONS)
-@pytest.mark.parametrize("scaling", [None, SCALED], ids=["pixels", "scaled"])
+# every region always, scaled or not
+ALTERNATELY = [(text, (None, SCALED)[(i + j) % 2]) for j in range(2) for i, text in enumerate(REGIONS)]
+
+
+@pytest.mark.parametrize(("text", "scaling"), at_night_after(len(REGIONS), ALTERNATELY))
 def test_verdicts_are_those_of_dense_samples(text: str, scaling: Scaling | None) -> None:
     """Both with noise and without; the image that is replayed is one that the transformation makes."""
     spec = read_region(text)
     assert isinstance(spec, Transformed)
     noise, seen = Fraction(REGIONS[text]), set[Verdict]()
     generator = torch.Generator().manual_seed(0)
-    for seed in range(4):
+    for seed in range(2):
         model, x = network(seed), image(seed)
         label = predicted(model, given(x[None], scaling)[0])
         found = decide_image(model, x, label, spec, Plan.of("auto"), options(eps=noise, scaling=scaling))
@@ -143,7 +147,7 @@ def test_membership_is_decided_by_the_image_that_parameters_make() -> None:
 def test_free_pixels_are_those_of_brute_force(text: str) -> None:
     """Corners of every choice of pixels refute, and nothing that holds is refuted by them."""
     spec, seen = read_region(text), set[Verdict]()
-    for seed in range(8):
+    for seed in range(4):
         model, x = network(seed), image(seed)
         label = predicted(model, x)
         found = decide_image(model, x, label, spec, Plan.of("auto"), options())
@@ -184,7 +188,7 @@ def test_categories_are_one_of_each_group() -> None:
     """Of five inputs three and two are groups; the other inputs of items vary by their radii."""
     model = replayed(PIECEWISE["dense"](np.random.default_rng(3)))
     spec, seen = read_region("categories:0-2,3-4"), set[Verdict]()
-    for seed in range(12):
+    for seed in range(6):
         x = np.zeros(5, np.float32)
         x[seed % 3] = x[3 + seed % 2] = 1
         label = predicted(replayed(PIECEWISE["dense"](np.random.default_rng(seed))), x)
