@@ -22,29 +22,30 @@ def test_whatever_the_checker_reads_means_what_others_say() -> None:
 
 
 def test_damaged_files_mean_what_others_say() -> None:
-    seen, wrong = mutations(400, 1)
+    seen, wrong = mutations(150, 1)
     assert not wrong, wrong[0]
-    assert seen["accepted"] > 20
+    assert seen["accepted"] > 5
 
 
 def test_executions_are_inside_what_is_certified() -> None:
-    seen, wrong = executions(60, 1)
+    seen, wrong = executions(25, 1)
     assert not wrong, wrong[0]
-    assert seen["inside"] > 15
-    assert seen["rejected"] > 5
+    assert seen["inside"] > 5
+    assert seen["rejected"] > 1
 
 
 def test_exact_values_are_inside_what_is_certified_of_real_numbers() -> None:
-    seen, wrong = reals(60, 1)
+    seen, wrong = reals(25, 1)
     assert not wrong, wrong[0]
-    assert seen["inside float64"] > 30
-    assert seen["inside exact"] > 30
+    assert seen["inside float64"] > 10
+    assert seen["inside exact"] > 10
 
 
 def _called(node: onnx.NodeProto) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
+@pytest.mark.slow
 def test_random_graphs_have_every_operator_in_every_version() -> None:
     found = Counter[tuple[str, int]]()
     for i in range(4000):
