@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +27,31 @@ Y = MODEL(torch.from_numpy(X)).argmax(1).numpy()
 EPS = Fraction(1, 10)
 
 
+@cache
+def network() -> krelax.Network:
+    """The model captured once, which takes longer than most of what is asked about it."""
+    return krelax.from_torch(MODEL, torch.zeros(1, 4))
+
+
 def ways(folder: Path) -> dict[str, tuple[Any, Any, Any]]:
     """The same question, asked in as many ways."""
     np.savez(folder / "data.npz", images=X, labels=Y)
-    network = krelax.from_torch(MODEL, torch.zeros(1, 4))
     data = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
     return {
         "arrays": (MODEL, X, Y),
         "tensors": (MODEL, torch.from_numpy(X).requires_grad_(), torch.from_numpy(Y)),
-        "lists": (MODEL, X.astype(float).tolist(), Y.tolist()),
-        "one-hot": (MODEL, X, np.eye(3)[Y]),
+        "lists": (network(), X.astype(float).tolist(), Y.tolist()),
+        "one-hot": (network(), X, np.eye(3)[Y]),
         "loader": (MODEL, DataLoader(data, batch_size=7), None),
-        "network": (network, X, Y),
-        "file": (network, folder / "data.npz", None),
+        "network": (network(), X, Y),
+        "file": (network(), folder / "data.npz", None),
         "double": (nn.Sequential(*MODEL).eval(), X.astype(np.float64), Y.astype(np.uint8)),
     }
 
 
 def test_every_way_gives_the_same_verdicts(tmp_path: Path) -> None:
-    network = krelax.from_torch(MODEL, torch.zeros(1, 4))
     images = krelax.Images(X[:, None], Y)
-    wanted = long_way(network, images, range(30), CertifyOptions(EPS)).verdicts
+    wanted = long_way(network(), images, range(30), CertifyOptions(EPS)).verdicts
     assert set(wanted.values()) == {"holds", "violated"}
     for name, (model, x, y) in ways(tmp_path).items():
         found = krelax.certify(model, x, y, eps=EPS)
@@ -88,9 +93,9 @@ def test_a_journal_is_gone_on_with(tmp_path: Path) -> None:
 def test_bounds_in_regions_and_points_of_others(region: str) -> None:
     """Bounds are below the margins at counterexamples, which are replayed first when they are given."""
     x, y = X[:8], Y[:8]
-    bounds = krelax.bound(MODEL, x, y, region=region, method="crown")
+    bounds = krelax.bound(network(), x, y, region=region, method="crown")
     assert bounds.values.shape == (8, 2)
-    results = krelax.certify(MODEL, x, y, region=region, timeout=5)
+    results = krelax.certify(network(), x, y, region=region, timeout=5)
     assert not (bounds.certified & results.violated).any()
     given = {}
     for i, point in results.counterexamples.items():
@@ -99,7 +104,7 @@ def test_bounds_in_regions_and_points_of_others(region: str) -> None:
         own = results[i]["counterexample"].get("parameters")
         given[i] = point.reshape(4) if own is None else np.array(list(own.values()))
     assert given
-    again = krelax.certify(MODEL, x, y, region=region, method="interval", counterexamples=given)
+    again = krelax.certify(network(), x, y, region=region, method="interval", counterexamples=given)
     assert {r["index"] for r in again if r["reason"] == "given"} == set(given)
     with pytest.raises(krelax.InputError, match="several questions"):
         bounds.plot()
@@ -108,24 +113,24 @@ def test_bounds_in_regions_and_points_of_others(region: str) -> None:
 def test_points_outside_of_regions_are_ignored() -> None:
     for region, point in (("pixels:1", X[0] + 0.5), ("brightness:0.1", np.array([0.7]))):
         with pytest.warns(UserWarning, match="outside the region, by 0\\.[3-6]"):
-            krelax.certify(MODEL, X[:1], Y[:1], region=region, timeout=5, counterexamples={0: point})
+            krelax.certify(network(), X[:1], Y[:1], region=region, timeout=5, counterexamples={0: point})
 
 
 def test_counterexamples_of_others_are_replayed(recwarn: pytest.WarningsRecorder) -> None:
-    results = krelax.certify(MODEL, X, Y, eps=EPS)
+    results = krelax.certify(network(), X, Y, eps=EPS)
     points = {i: x[0] for i, x in results.counterexamples.items()}
-    again = krelax.certify(MODEL, X, Y, eps=EPS, method="interval", counterexamples=points)
+    again = krelax.certify(network(), X, Y, eps=EPS, method="interval", counterexamples=points)
     assert {r["index"] for r in again if r["reason"] == "given"} == set(points)
     assert not recwarn.list
     whole = torch.from_numpy(X)  # the items themselves are none, and what lies outside is none
     for point, words in ((whole, "classifies it as labelled"), (whole + 1, "outside the region, by 0.9")):
         with pytest.warns(UserWarning, match=words):
-            same = krelax.certify(MODEL, X, Y, eps=EPS, counterexamples=point)
+            same = krelax.certify(network(), X, Y, eps=EPS, counterexamples=point)
         assert same.verdicts == results.verdicts
     with pytest.raises(krelax.InputError, match="29 points for 30 images"):
-        krelax.certify(MODEL, X, Y, eps=EPS, counterexamples=X[:29])
+        krelax.certify(network(), X, Y, eps=EPS, counterexamples=X[:29])
     with pytest.raises(krelax.InputError, match="about image 30"):
-        krelax.certify(MODEL, X, Y, eps=EPS, counterexamples={30: X[0]})
+        krelax.certify(network(), X, Y, eps=EPS, counterexamples={30: X[0]})
 
 
 def test_normalised_inputs_and_radii_of_their_own() -> None:
@@ -137,9 +142,9 @@ def test_normalised_inputs_and_radii_of_their_own() -> None:
     plain = krelax.certify(MODEL, X, Y, eps=EPS)
     right = krelax.certify(scaled, X, Y, eps=EPS, mean=0.5, std=[0.5])
     assert right.verdicts == plain.verdicts
-    fixed = krelax.certify(MODEL, X, Y, eps=[0.0, 0.0, 0.0, 0.1])
+    fixed = krelax.certify(network(), X, Y, eps=[0.0, 0.0, 0.0, 0.1])
     assert fixed.certified.sum() > plain.certified.sum()
-    assert krelax.certify(MODEL, X, Y, eps=[0.1] * 4).verdicts == krelax.certify(MODEL, X, Y, eps=0.1).verdicts
+    assert krelax.certify(network(), X, Y, eps=[0.1] * 4).verdicts == krelax.certify(network(), X, Y, eps=0.1).verdicts
 
 
 def test_a_property_in_one_call(tmp_path: Path) -> None:
@@ -158,14 +163,14 @@ def test_a_property_in_one_call(tmp_path: Path) -> None:
 
 def test_radii_in_one_call(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    radii = krelax.radius(MODEL, X[:5], Y[:5], accuracy=0.05)
+    radii = krelax.radius(network(), X[:5], Y[:5], accuracy=0.05)
     assert (radii.refuted <= 1.05 * radii.certified + 1e-12).all()
     assert repr(radii).startswith("5 items, linf radii: median certified")
     page = radii.report(tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert page.count("<tr>") == 6
     assert radii.plot().axes
-    half = krelax.certify(MODEL, X[:5], Y[:5], eps=float(radii.certified.min()) / 2)
+    half = krelax.certify(network(), X[:5], Y[:5], eps=float(radii.certified.min()) / 2)
     assert half.certified.all()
 
 
@@ -178,34 +183,34 @@ def on_meta() -> nn.Module:
 
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "a label": (lambda: krelax.certify(MODEL, X, Y + 2, eps=0.1), "is not a class 0 to 2"),
-    "a negative label": (lambda: krelax.certify(MODEL, X, Y.astype(int) - 1, eps=0.1), "negative; classes count"),
-    "fractions as labels": (lambda: krelax.certify(MODEL, X, Y / 2, eps=0.1), "list of integers"),
-    "no labels": (lambda: krelax.certify(MODEL, X, eps=0.1), "give the labels"),
-    "too few labels": (lambda: krelax.certify(MODEL, X, Y[:3], eps=0.1), "30 images but 3 labels"),
-    "NaN": (lambda: krelax.certify(MODEL, np.where(X > 0.9, np.nan, X), Y, eps=0.1), "NaN"),
-    "range": (lambda: krelax.certify(MODEL, X * 3, Y, eps=0.1), "outside the range"),
+    "a label": (lambda: krelax.certify(network(), X, Y + 2, eps=0.1), "is not a class 0 to 2"),
+    "a negative label": (lambda: krelax.certify(network(), X, Y.astype(int) - 1, eps=0.1), "negative; classes count"),
+    "fractions as labels": (lambda: krelax.certify(network(), X, Y / 2, eps=0.1), "list of integers"),
+    "no labels": (lambda: krelax.certify(network(), X, eps=0.1), "give the labels"),
+    "too few labels": (lambda: krelax.certify(network(), X, Y[:3], eps=0.1), "30 images but 3 labels"),
+    "NaN": (lambda: krelax.certify(network(), np.where(X > 0.9, np.nan, X), Y, eps=0.1), "NaN"),
+    "range": (lambda: krelax.certify(network(), X * 3, Y, eps=0.1), "outside the range"),
     "shape": (lambda: krelax.certify(MODEL, X[:, :3], Y, eps=0.1), "capture"),
     "shape of a network": (
-        lambda: krelax.certify(krelax.from_torch(MODEL, torch.zeros(1, 4)), X[:, :3], Y, eps=0.1),
+        lambda: krelax.certify(network(), X[:, :3], Y, eps=0.1),
         "do not fit the network's input",
     ),
     "no axis": (lambda: krelax.certify(MODEL, X[0, 0], Y[0], eps=0.1), "one axis for the items"),
     "whole numbers": (lambda: krelax.certify(MODEL, X.astype(np.int64), Y, eps=0.1), "int64"),
-    "ragged": (lambda: krelax.certify(MODEL, [[0.1, 0.2], [0.3]], [0, 1], eps=0.1), "different lengths"),
+    "ragged": (lambda: krelax.certify(network(), [[0.1, 0.2], [0.3]], [0, 1], eps=0.1), "different lengths"),
     "training": (lambda: krelax.certify(nn.Linear(4, 3), X, Y, eps=0.1), "model.eval()"),
     "half": (lambda: krelax.certify(nn.Linear(4, 3).half().eval(), X, Y, eps=0.1), "float16"),
     "two types": (lambda: krelax.certify(two_types(), X, Y, eps=0.1), "float32 and float64"),
     "no device": (lambda: krelax.certify(on_meta(), X, Y, eps=0.1), "meta"),
     "no model": (lambda: krelax.certify(7, X, Y, eps=0.1), "model is a int"),  # type: ignore[arg-type]
     "no file": (lambda: krelax.certify("none.onnx", X, Y, eps=0.1), "none.onnx: no such file"),
-    "eps": (lambda: krelax.certify(MODEL, X, Y, eps="wide"), "eps must be a finite number"),  # type: ignore[arg-type]
-    "negative eps": (lambda: krelax.certify(MODEL, X, Y, eps=-1), "eps must be a finite number >= 0"),
-    "infinite eps": (lambda: krelax.certify(MODEL, X, Y, eps=float("inf")), "eps must be a finite number"),
-    "norm": (lambda: krelax.certify(MODEL, X, Y, eps=0.1, norm="l3"), "unknown norm"),  # type: ignore[arg-type]
-    "clip": (lambda: krelax.certify(MODEL, X, Y, eps=0.1, clip=(1, 0)), "clip must be two numbers"),
-    "method": (lambda: krelax.certify(MODEL, X, Y, eps=0.1, method="best"), "unknown method"),
-    "bound's method": (lambda: krelax.bound(MODEL, X, Y, eps=0.1, method="auto"), "unknown method"),
+    "eps": (lambda: krelax.certify(network(), X, Y, eps="wide"), "eps must be a finite number"),  # type: ignore[arg-type]
+    "negative eps": (lambda: krelax.certify(network(), X, Y, eps=-1), "eps must be a finite number >= 0"),
+    "infinite eps": (lambda: krelax.certify(network(), X, Y, eps=float("inf")), "eps must be a finite number"),
+    "norm": (lambda: krelax.certify(network(), X, Y, eps=0.1, norm="l3"), "unknown norm"),  # type: ignore[arg-type]
+    "clip": (lambda: krelax.certify(network(), X, Y, eps=0.1, clip=(1, 0)), "clip must be two numbers"),
+    "method": (lambda: krelax.certify(network(), X, Y, eps=0.1, method="best"), "unknown method"),
+    "bound's method": (lambda: krelax.bound(network(), X, Y, eps=0.1, method="auto"), "unknown method"),
     "scores": (lambda: krelax.certify(nn.Linear(4, 1).eval(), X, Y, eps=0.1), "not a vector of class scores"),
     "certificates": (lambda: krelax.certify(MODEL, X, Y, eps=0.1, certificates="p"), "path of an ONNX file"),
 }
@@ -246,10 +251,10 @@ def test_the_difference_of_two_modules() -> None:
 
 def test_results_are_data_frames() -> None:
     pandas = pytest.importorskip("pandas")
-    results = krelax.certify(MODEL, X[:5], Y[:5], eps=EPS)
+    results = krelax.certify(network(), X[:5], Y[:5], eps=EPS)
     frame = results.to_pandas()
     assert isinstance(frame, pandas.DataFrame)
     assert frame["verdict"].tolist() == [str(verdict) for verdict in results.verdicts]
     assert frame["index"].tolist() == [0, 1, 2, 3, 4]
-    bounds = krelax.bound(MODEL, X[:5], Y[:5], eps=EPS)
+    bounds = krelax.bound(network(), X[:5], Y[:5], eps=EPS)
     assert bounds.to_pandas()["margin"].tolist() == bounds.margins.tolist()
