@@ -255,6 +255,7 @@ def test_a_specification_of_several_boxes(family: str) -> None:
         assert outcome.verdict is (Verdict.HOLDS if worst > 0 else Verdict.VIOLATED)
 
 
+@pytest.mark.slow
 def test_the_instances_are_many_and_of_every_kind() -> None:
     """Enough that hold and that do not, and enough of both close to the border."""
     for family in FAMILIES:
@@ -267,7 +268,7 @@ def test_the_instances_are_many_and_of_every_kind() -> None:
         assert sum(len(tied(family, seed).instances) for seed in range(3)) >= 4
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", at_night_after(5, range(20)))
 def test_both_exact_references_agree(seed: int) -> None:
     """With two inputs there is another one, made independently; the minimum is attained where it is said to be."""
     draw = Draw(np.random.default_rng(seed))

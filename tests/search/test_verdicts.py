@@ -115,7 +115,7 @@ def true_margin(layers: Sequence[tuple[Any, Any]], label: int, lower: Sequence[f
     return float(min(minimum(exact_layers(layers), row.tolist(), 0.0, lower, upper) for row in rows))
 
 
-@pytest.mark.parametrize("seed", at_night_after(2, range(6)))
+@pytest.mark.parametrize("seed", at_night_after(1, range(6)))
 def test_boxes_against_exact_minima(tmp_path: Path, seed: int) -> None:
     """Every method is right; between them the staged run decides nearly everything here."""
     layers = random_layers(seed)
@@ -208,8 +208,7 @@ def test_away_from_the_planted_counterexample_there_is_none(tmp_path: Path, norm
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.125])
-@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(("plan", "norm"), at_night_after(len(PLANS), NORMED))
 def test_a_tie_is_no_proof(tmp_path: Path, plan: str, norm: str, eps: float) -> None:
     """Both classes always score the same: the margin is exactly zero, and the class is not the only largest one."""
     weight = np.array([[1.0, -2.0]])
