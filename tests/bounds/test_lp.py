@@ -16,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from tests.bounds.problems import Problem, margins, problems
 from tests.exact import Layer, as_network
+from tests.marks import at_night_after
 from torch import Tensor
 
 from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid, Tanh
@@ -97,7 +98,7 @@ def corruptions(slopes: dict[int, Tensor], rng: np.random.Generator) -> dict[str
     }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", at_night_after(1, range(3)))
 def test_corrupted_slopes_prove_less_never_more(seed: int) -> None:
     problem = random_problem(seed, slope=[0.0, 0.1, 0.0][seed], skip=seed == 2)
     program = Program(instance_of(problem), problem.bounded("crown").bounds)
@@ -252,7 +253,7 @@ def proven(program: Program, forms: Tensor) -> Tensor:
     return program.value(forms, forms.new_zeros(len(forms)), together)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", at_night_after(1, range(3)))
 def test_tightened_bounds_hold_and_gain(seed: int) -> None:
     problem = random_problem(seed, skip=seed == 1)
     bounds, node = problem.bounded("crown").bounds, problem.places()[2]

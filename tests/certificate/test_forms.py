@@ -8,6 +8,7 @@ from onnx import helper, numpy_helper
 from tests import exact
 from tests.certificate.proofs import as_file, network_of, random_layers, rough
 from tests.certificate.values import evaluate
+from tests.marks import at_night_after
 
 from krelax.certificate.kernel import boxes as checked
 from krelax.certificate.kernel import forms as pushed
@@ -37,7 +38,7 @@ def drawn(rng: np.random.Generator, count: int, size: int) -> Region:
 
 
 @pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", at_night_after(1, range(4)))
 def test_intervals_contain_the_exact_ranges(seed: int, ar: Arithmetic) -> None:
     rng = np.random.default_rng(seed)
     slope = (0.0, 0.125, float(np.float32(0.01)), 0.0)[seed]
@@ -77,7 +78,7 @@ def crossing(rng: np.random.Generator) -> Network:
 
 
 @pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", at_night_after(1, range(3)))
 def test_backward_passes_say_the_same(seed: int, ar: Arithmetic, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take over where forms are too large. Where these have few symbols, small gaps are errors."""
     rng = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.marks import at_night_after
 from tests.run.files import random_dense, save
 
 from krelax.network.onnx import load_onnx
@@ -39,7 +40,7 @@ def linear(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2), ("l1", np.inf)])
-@pytest.mark.parametrize("accuracy", [Fraction(1, 100), Fraction(1, 1000)])
+@pytest.mark.parametrize("accuracy", at_night_after(1, [Fraction(1, 100), Fraction(1, 1000)]))
 def test_radii_of_a_linear_classifier_are_those_of_the_formula(
     tmp_path: Path, norm: str, dual: float, accuracy: Fraction
 ) -> None:
