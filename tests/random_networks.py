@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from math import isqrt, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import mpmath
 import numpy as np
@@ -287,11 +287,30 @@ class Case:
     seen: tuple[tuple[list[Enclosure], ...], ...]
 
 
-def random_case(seed: int) -> Case:
-    """The case of a seed."""
+class Drawn(NamedTuple):
+    """What a case is about, before anything is known of it, and where its other random choices come from."""
+
+    network: Network
+    region: Region
+    queries: Queries
+    source: _Source
+
+
+def draw(seed: int) -> Drawn:
+    """What the case of a seed is about; its offsets may yet change."""
     source = _Source(np.random.default_rng(seed))
     network = _network(source)
-    region, queries = _region(source, network.input_shape), _queries(source, prod(network.output_shape))
+    return Drawn(network, _region(source, network.input_shape), _queries(source, prod(network.output_shape)), source)
+
+
+def random_case(seed: int) -> Case:
+    """The case of a seed."""
+    return known(draw(seed))
+
+
+def known(drawn: Drawn) -> Case:
+    """The case with what is exactly true of it, which takes most of the time."""
+    network, region, queries, source = drawn
     points = _points(network, region, queries, source.rng)
     few = _is_piecewise(network) and isinstance(region, Box)  # whose minimum is known without them
     seen = tuple(_values(network, point) for point in islice(points, 2 if few else None))
