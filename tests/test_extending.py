@@ -18,6 +18,7 @@ import torch
 from tests.activations import kit, test_contract
 from tests.bounds.problems import METHODS
 from tests.crossings import runs, sketches
+from tests.marks import at_night_after
 from torch import nn
 
 import krelax
@@ -123,7 +124,7 @@ def test_the_recipe_names_at_most_five_source_files() -> None:
 # --- what is true of it
 
 
-@pytest.mark.parametrize("dtype", test_contract.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", at_night_after(1, test_contract.DTYPES), ids=str)
 def test_it_keeps_the_contract(asinh: kit.Elementwise, dtype: torch.dtype) -> None:
     test_contract.test_support_encloses_the_graph_and_is_attained_on_it(asinh, dtype)
     test_contract.test_interval_contains_every_value(asinh, dtype)
@@ -258,7 +259,7 @@ def test_questions_about_onnx_files_are_answered_and_proven(model: str, plan: st
     """Read from a file that ONNX Runtime agrees with, decided, and checked by the checker."""
     region = runs.REGIONS[PLANS.index((model, plan)) % len(runs.REGIONS)]
     crossing = runs.Crossing(model, "asinh", plan, region, "several", "written", "together")
-    assert runs.run(crossing, folder) == []
+    assert runs.run(crossing, folder, 0.5, runs.QUICK) == []
 
 
 def proof(folder: Path) -> tuple[Path, Path]:
