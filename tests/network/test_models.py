@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,12 @@ def made(name: str) -> tuple[nn.Module, Tensor]:
     return module.eval(), torch.rand(MODELS[name][1])
 
 
+@cache
+def captured(name: str) -> Network:
+    """The model as a network. Captures take most of the time here."""
+    return from_torch(*made(name))
+
+
 def agree(network: Network, shape: tuple[int, ...]) -> None:
     x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(1))
     assert network.replay is not None
@@ -247,8 +254,8 @@ def agree(network: Network, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_models_are_read_and_certified(name: str) -> None:
     """Bounds contain the outputs of points, and the largest of few outputs stays the largest."""
-    module, x = made(name)
-    network = from_torch(module, x)
+    _, x = made(name)
+    network = captured(name)
     agree(network, MODELS[name][1])
     eps = MODELS[name][2]
     centre = x.double()[None]
@@ -276,7 +283,7 @@ def test_exported_models_are_read(name: str, tmp_path: Path) -> None:
         torch.onnx.export(module, (x,), tmp_path / "made.onnx", dynamo=False, opset_version=17)
     network = load_onnx(tmp_path / "made.onnx")
     agree(network, MODELS[name][1])
-    torch.testing.assert_close(network(x.double()[None]), from_torch(module, x)(x.double()[None]), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(network(x.double()[None]), captured(name)(x.double()[None]), rtol=1e-6, atol=1e-7)
 
 
 def test_a_converted_model_says_what_to_give_instead() -> None:
