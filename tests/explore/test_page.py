@@ -38,9 +38,9 @@ def exported(question: Question, everything: dict[str, Any], tmp_path_factory: p
     return file.as_uri()
 
 
-@pytest.fixture(params=["served", "exported"])
+@pytest.fixture(params=["served", pytest.param("exported", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest) -> str:
-    """Both kinds of page."""
+    """Both kinds of page; by day what is exported is opened by other tests."""
     found = request.getfixturevalue(request.param)
     return found.url if isinstance(found, Server) else found
 
