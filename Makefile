@@ -21,7 +21,7 @@ test: .venv/test
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy >.venv/mypy.txt 2>&1 & \
-	$(BIN)/python -m krelax.lanes.ready && $(BIN)/pytest --numprocesses 2 --dist loadfile; tests=$$?; \
+	$(BIN)/python -m krelax.lanes.ready && $(BIN)/pytest --numprocesses 2 --dist worksteal; tests=$$?; \
 	wait $$!; types=$$?; cat .venv/mypy.txt; exit $$((tests + types))
 
 docs: .venv/docs
@@ -32,7 +32,7 @@ docs: .venv/docs
 
 nightly: .venv/test
 	$(BIN)/python benchmarks/baseline.py
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m slow
 	$(BIN)/python -m tests.fuzz.bounds --count 100000
 	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000
 	$(BIN)/python -m tests.crossings.everything

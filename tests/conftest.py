@@ -5,6 +5,7 @@ Bugs are raised in tests, and do not become reasons of answers.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: the collector need not look at millions of objects again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["torch", "kernels"])
