@@ -20,20 +20,24 @@ from torch import Tensor
 from krelax.activations import Lines, Relaxation, Rule
 from krelax.bounds.backward import lower_bound, outputs
 from krelax.bounds.forms import Band, Form, absolutes, activate, affine, band_of, inputs, interval, spread_of
-from krelax.bounds.instance import Instance, OutOfTime
+from krelax.bounds.instance import Instance, OutOfTime, memory_budget, workers
 from krelax.bounds.layers import LayerBounds
 from krelax.bounds.mixtures import UNIT, improve, most_rows
 from krelax.bounds.quadratic import Products, Rows
 from krelax.bounds.rounding import bounding, gamma, underflow
 from krelax.bounds.steps import Single, Witness
+from krelax.network.graph import products
 from krelax.network.ops import Linear
 from krelax.problem.extensions import matches, with_margins
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, Region, middle
 from krelax.watch import now
 
-# Symbols of one box take no more; the smallest of further ones become part of the error.
-_MOST_BYTES = 64 << 20
+# Symbols of one box take no more, and no more than a part of what may be used, because a pass holds so many tensors of
+# them; the smallest of further ones become part of the error, which intervals carry from layer to layer.
+_MOST_BYTES, _COPIES = 512 << 20, 3
+# Symbols of the inputs take no more.
+_INPUT_BYTES = 64 << 20
 # A tensor of symbols should not be larger: it falls out of the caches.
 _CACHE_BYTES = 16 << 20
 # So often is the range halved in which a weight is sought.
@@ -78,7 +82,6 @@ class Bounder:
     def __init__(
         self, instance: Instance, queries: Queries, symbols: float = torch.inf, free: int | None = None
     ) -> None:
-        self._most = symbols
         self._instance, queries = instance, queries if alike(queries) else queries.distinct()[0]
         self._network, region = instance.network, instance.region
         self._clause = queries.clause[0]
@@ -97,11 +100,23 @@ class Bounder:
         self._last_use = {j: i for i, node in enumerate(self._network.nodes) for j in node.inputs}
         self._row = 8 * max(prod(node.shape) for node in self._network.nodes)
         self._symbols, self.until = len(self.varied), torch.inf
+        budget = memory_budget(region.lower.device) // (_COPIES * workers(region.lower.device))
+        self._most = min(symbols, (min(_MOST_BYTES, budget) // self._row) - len(self.varied))
+        self._last = LayerBounds()
 
     @property
     def at_a_time(self) -> int:
         """How many boxes to bound at a time, judging by the last ones."""
         return max(1, _CACHE_BYTES // (self._row * max(1, self._symbols)))
+
+    @property
+    def passes(self) -> float:
+        """What backward passes for the neurons that are undecided over the box that was bounded last would cost, if
+        bounding that box is one."""
+        nodes, relaxations = self._network.nodes, self._last.relaxations
+        rows = {nodes[i].inputs[0]: 2 * int(r.unstable()[-1].sum()) for i, r in relaxations.items()}
+        dear = sum(count * products(nodes[: z + 1]) for z, count in rows.items())
+        return dear / max(1, self._symbols * products(nodes))
 
     def points(self, x: Tensor) -> Tensor:
         """Inputs `(n, *input_shape)` from the entries that vary, `(n, varied)`."""
@@ -116,7 +131,8 @@ class Bounder:
         OutOfTime at the instance's deadline, and `until` then, on the clock of `krelax.watch.now`."""
         own = slice(0, 1) if question is None else question
         boxes = Box(*(self._completed(x, face[own]) for x, face in zip((lower, upper), self._faces, strict=True)))
-        bounds, witness, form, shares, products = self._forward(boxes)
+        bounds, witness, form, shares, beyond = self._forward(boxes)
+        self._last = bounds
         rows, offsets, weights = self._rows[own], self._offsets[own], None
         if self._members is not None:
             weights = shared_weights(form.centre, form.symbols, form.error, self._clause)
@@ -127,12 +143,12 @@ class Bounder:
             asked = outputs(self._network, rows, offsets)
             backward = lower_bound(self._network, boxes, asked, witness, bounds)
             found.value = torch.maximum(found.value, backward)
-        if products and not bool((found.value > 0).all()):
-            self._second_order(found, form, shares, products, (rows, offsets))
+        if beyond and not bool((found.value > 0).all()):
+            self._second_order(found, form, shares, beyond, (rows, offsets))
         return found
 
     def _second_order(
-        self, found: Bounds, output: Form, shares: Tensor, products: list[Products], asked: tuple[Tensor, Tensor]
+        self, found: Bounds, output: Form, shares: Tensor, beyond: list[Products], asked: tuple[Tensor, Tensor]
     ) -> None:
         """Better bounds of clauses that are open, if what products are beyond lines makes them better, and the weights
         that they are of. Boxes with few open clauses come first, and no more than can be done quickly."""
@@ -149,7 +165,7 @@ class Bounder:
         given = torch.full(place.shape, float(UNIT), dtype=margins.centre.dtype, device=place.device)
         if found.weights is not None:
             given = torch.where(place >= 0, found.weights[box].gather(1, place.clamp(min=0)), 0.0)
-        best, weights = improve(margins, given, place >= 0, [p.select(box) for p in products], shares[box])
+        best, weights = improve(margins, given, place >= 0, [p.select(box) for p in beyond], shares[box])
         better = best.value > found.value[box, clause]
         box, clause, place, weights = (t[better] for t in (box, clause, place, weights))
         found.value[box, clause], found.slopes[box, clause] = best.value[better], best.slopes[better]
@@ -177,7 +193,7 @@ class Bounder:
     def _forward(self, boxes: Box) -> tuple[LayerBounds, Witness, Form, Tensor, list[Products]]:
         """What the backward pass needs, the form of the output, for every symbol the shares, `(boxes, symbols,
         varied)`, that the inputs have in it, and what symbols of products stand for."""
-        nodes, products = self._network.nodes, list[Products]()
+        nodes, beyond = self._network.nodes, list[Products]()
         form, count = inputs(boxes.lower, boxes.upper, self.varied), len(self.varied)
         shares = torch.eye(count, dtype=form.centre.dtype, device=form.centre.device).expand(len(form.centre), -1, -1)
         forms, bounds, witness = {0: form}, LayerBounds(), Witness()
@@ -194,15 +210,15 @@ class Bounder:
                 bounds.relaxations[i] = relaxation = self._network.activation(i).relax(lower, upper)
                 witness[i], band = _lines(relaxation, bool(self._instance.logs))
                 room, before = self._room(shares), shares.shape[1]
-                beyond = Products.of(operand, absolute_sum, relaxation, band, before, room, count)
-                products += [] if beyond is None else [beyond]
+                more = Products.of(operand, absolute_sum, relaxation, band, before, room, count)
+                beyond += [] if more is None else [more]
                 form, shares = activate(operand, absolute_sum, origin, relaxation, band, shares, room)
             forms[i] = form
             bounds.append(-form.size, form.size, form.size)
             for j in {j for j in node.inputs if self._last_use[j] == i}:
                 del forms[j]
         self._symbols = shares.shape[1]
-        return bounds, witness, form, shares, products
+        return bounds, witness, form, shares, beyond
 
     def _check(self) -> None:
         self._instance.check()
@@ -211,8 +227,7 @@ class Bounder:
 
     def _room(self, shares: Tensor) -> int:
         """How many symbols there is still room for."""
-        most = min(_MOST_BYTES // self._row, len(self.varied) + self._most)
-        return max(1, int(most) - shares.shape[1])
+        return max(1, int(len(self.varied) + self._most) - shares.shape[1])
 
     def _margins(self, output: Form, shares: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None) -> Bounds:
         """Bounds of `rows`, `(boxes | 1, clauses, outputs)`, and offsets by the form of the output alone."""
@@ -300,7 +315,7 @@ def alike(queries: Queries) -> bool:
 
 def fits(instance: Instance) -> bool:
     """Whether the symbols of the inputs alone, for one box, are no more than one box may have."""
-    return 8 * len(varied(instance.region)) * max(prod(node.shape) for node in instance.network.nodes) <= _MOST_BYTES
+    return 8 * len(varied(instance.region)) * max(prod(node.shape) for node in instance.network.nodes) <= _INPUT_BYTES
 
 
 class _Fixed(Single):

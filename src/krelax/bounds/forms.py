@@ -8,6 +8,7 @@ Symbols are packed box by box, so there are as many as the box with the most ine
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from krelax.watch import tick
 
 # What follows an activation's intervals takes as long as so many products for an entry of a symbol.
 _ELEMENTWISE = 64
+# Numbers that an operator makes of symbols at a time: they stay in caches.
+_AT_ONCE = 1 << 19
 # Bands so narrow, relative to the largest numbers of an activation's lines, get no symbol.
 _NARROW = 2.0**-40
 
@@ -77,10 +80,18 @@ def affine(op: Linear, absolute: Linear, sizes: Linear | None, operands: list[Fo
 def _each(op: Linear, parts: list[Tensor]) -> Tensor:
     """The linear part of an operator on every symbol."""
     boxes, symbols = parts[0].shape[:2]
+    shape = op.shape(*(tuple(p.shape[2:]) for p in parts))
     if symbols == 0:
-        return parts[0].new_zeros(boxes, 0, *op.shape(*(tuple(p.shape[2:]) for p in parts)))
-    visit(op, op.shape(*(tuple(p.shape[2:]) for p in parts)), boxes * symbols)
-    return op.linear(*(p.flatten(0, 1) for p in parts)).unflatten(0, (boxes, symbols))
+        return parts[0].new_zeros(boxes, 0, *shape)
+    rows, flat = max(1, _AT_ONCE // max(1, prod(shape))), [p.flatten(0, 1) for p in parts]
+    if op.moves_only or boxes * symbols <= rows:
+        visit(op, shape, boxes * symbols)
+        return op.linear(*flat).unflatten(0, (boxes, symbols))
+    made = parts[0].new_empty(boxes * symbols, *shape)
+    for i in range(0, len(made), rows):
+        visit(op, shape, len(made[i : i + rows]))
+        made[i : i + rows] = op.linear(*(p[i : i + rows] for p in flat))
+    return made.unflatten(0, (boxes, symbols))
 
 
 def _padded(symbols: Tensor, count: int) -> Tensor:
@@ -115,10 +126,14 @@ def band_of(relaxation: Relaxation) -> Band:
 def spread_of(form: Form, shares: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of the absolute values of the symbols, `(boxes, *shape)`, and what the inputs contribute to them,
     `(boxes, entries, varied)`: one pass over the symbols for both."""
-    count = form.symbols.shape[1]
-    tick(form.symbols.numel() * (_ELEMENTWISE + shares.shape[2]))
-    ones = shares.new_ones(len(shares), count, 1)
-    both = form.symbols.abs().flatten(2).transpose(1, 2) @ torch.cat([shares[:, :count], ones], dim=2)
+    symbols = form.symbols.flatten(2)
+    boxes, count, entries = symbols.shape
+    tick(symbols.numel() * (_ELEMENTWISE + shares.shape[2]))
+    weights = torch.cat([shares[:, :count], shares.new_ones(len(shares), count, 1)], dim=2)
+    size = max(1, _AT_ONCE // max(1, boxes * entries))
+    parts = zip(symbols.split(size, 1), weights.split(size, 1), strict=True)
+    both = sum((part.abs().transpose(1, 2) @ by for part, by in parts), symbols.new_zeros(()))
+    both = both.expand(boxes, entries, weights.shape[2])
     return both[..., -1].reshape(form.centre.shape), both[..., :-1]
 
 

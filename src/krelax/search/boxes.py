@@ -43,11 +43,13 @@ _WIDTH_COUNTS = 1e-6
 @dataclass(frozen=True)
 class Splitting:
     """Effort of a search over boxes: at most `batch` are bounded at a time, and those that wait take no more than
-    `memory` of what may be used. `name` is the reason it gives for a proof."""
+    `memory` of what may be used. `name` is the reason it gives for a proof. Those that go `ahead` come before layers
+    are bounded by passes that are dearer."""
 
     batch: int = 512
     memory: float = 0.5
     name: str = "boxes"
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,14 @@ class InputSplitting:
         boxes = self._tree.open
         return 1 - float(((boxes.upper - boxes.lower) / self._whole).prod(1).sum())
 
-    def run(self, seconds: float | None = None) -> BoxResult:
-        """Search for so long (None: until the question is decided or cannot be); ends at the instance's deadline.
+    @property
+    def passes(self) -> float:
+        """How many boxes backward passes would cost for the neurons that the last box leaves undecided."""
+        return self._bounder.passes
+
+    def run(self, seconds: float | None = None, rounds: float = torch.inf) -> BoxResult:
+        """Search for so long (None: until the question is decided or cannot be), and so many rounds; ends at the
+        instance's deadline.
 
         Boxes that take much longer than that are given up, and given twice the time on the next occasion.
         """
@@ -129,14 +137,18 @@ class InputSplitting:
         self._bounder.until = until + self._overtime
         device = self._instance.region.lower.device
         with torch.no_grad(), helpers(device) as pool:
-            return self._run(pool, workers(device), until)
+            return self._run(pool, workers(device), until, rounds)
 
-    def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float) -> BoxResult:
+    def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float, rounds: float) -> BoxResult:
         """Until no box is open, one is refuted, or boxes cannot be cut for one reason or another."""
-        stuck = False
+        stuck, begun = False, 0
 
         def parts() -> list[Tensor]:
-            return [] if stuck or not self._tree.free or now() > until else self._parts(threads)
+            nonlocal begun
+            if stuck or not self._tree.free or now() > until or begun >= rounds:
+                return []
+            begun += 1
+            return self._parts(threads)
 
         try:
             for _, step in self._tree.grow(parts, self._step, pool, threads if pool else 0):

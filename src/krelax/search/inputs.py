@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,8 @@ from krelax.watch import PRODUCTS, now
 
 # What a batch of boxes costs for each node of a network, beside its products: calls of operators.
 _CALLS = 2e-4
+# Seconds of passes that are not worth a look at boxes first.
+_DEAR = 10.0
 
 
 class Inputs:
@@ -50,14 +54,30 @@ class Inputs:
         self._probe = probe
         return self
 
+    @property
+    def ahead(self) -> bool:
+        """Whether backward passes for all neurons would take longer than a few boxes, and very long."""
+        nodes, z = self._instance.network.nodes, self._instance.network.activations()
+        before = {nodes[i].inputs[0] for i in z}
+        passes = 2 * sum(prod(nodes[i].shape) * products(nodes[: i + 1]) for i in before) / PRODUCTS
+        return passes > max(_DEAR, self.price)
+
+    def precede(self) -> None:
+        """Bound the whole region, and then boxes for as long as passes would take for the neurons that it leaves
+        undecided."""
+        began = now()
+        if self._advance(None, 1) and self._search is not None:
+            self._advance(self._search.passes * (now() - began), torch.inf)
+
     def advance(self, seconds: float, patience: float) -> bool:
         """Go on for about so long; says whether there is more to do."""
-        if self._ended:
-            return False
+        return not self._ended and self._advance(seconds, torch.inf)
+
+    def _advance(self, seconds: float | None, rounds: float) -> bool:
         if self._search is None:
             self._search = InputSplitting(self._instance, self._queries, self._effort, self._refutes)
         began = now()
-        result = self._search.run(seconds)
+        result = self._search.run(seconds, rounds)
         self.weight = self._course.weight(now() - began, self._search.closed)
         self._show(self._search.least)
         conclusion = self._conclusion(result.cuts) if result.holds and result.cuts is not None else None

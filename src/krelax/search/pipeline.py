@@ -53,7 +53,7 @@ class Plan:
         if method == "auto":
             boxes = Splitting()
             rest = (METHODS["alpha"], boxes, THOROUGH, Complete(boxes=boxes))
-            return cls((Together(), METHODS["crown"], Attack(), boxes, *rest))
+            return cls((Together(), replace(boxes, ahead=True), METHODS["crown"], Attack(), boxes, *rest))
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
@@ -203,17 +203,21 @@ def _together(run: Run, instance: Instance, effort: Together) -> None:
 
 
 def _boxes(run: Run, instance: Instance, effort: Splitting) -> None:
-    """Boxes on every question still open, where the first one is cheap: for as long as other stages have taken, so
-    that neither they nor boxes cost much more than what will do alone. They go on in later stages."""
+    """Boxes on every question still open, where the first one is cheap: for as long as other stages have taken, or, if
+    they are to go ahead, will take at least, so that neither they nor boxes cost much more than what will do alone.
+    They go on in later stages."""
     for i in run.remaining().tolist():
         instance.check()
         boxes = run.boxes.get(i) or _boxes_of(run, instance, i, effort)
         seconds = run.spent(i) - 2 * run.spent(i, effort.name)
-        if boxes is None or boxes.price > seconds:
+        if boxes is None or not (boxes.ahead if effort.ahead else boxes.price <= seconds):
             continue
         began = now()
         try:
-            boxes.advance(seconds, seconds)
+            if effort.ahead:
+                boxes.precede()
+            else:
+                boxes.advance(seconds, seconds)
         except Exception as error:
             reason_of(error)  # which raises what other stages would stumble on as well
             continue

@@ -26,7 +26,7 @@ from krelax.certificate.kernel.quadratic import MOST, Beyond, lowest
 Mask = NDArray[np.bool_]
 
 # Numbers of the symbols of one node, at most. The smallest gaps for which there are no more symbols are errors.
-_MOST_NUMBERS = 1 << 23
+_MOST_NUMBERS = 1 << 26
 # So are gaps so small relative to the largest intercepts of an activation's lines: they are little more than rounding.
 _NARROW = 2.0**-40
 
