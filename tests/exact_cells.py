@@ -49,7 +49,7 @@ def least_margin(network: Network, lower: Any, upper: Any, clauses: Sequence[Cla
     The margin is the smallest over `clauses` of the largest entry of `rows @ y + offsets`, y the flattened output.
     The box may be a point. Raises NotImplementedError for operators that are not known to be piecewise linear.
     """
-    corners, x = _whole_box(np.asarray(lower, float), np.asarray(upper, float))
+    corners, x = whole_box(np.asarray(lower, float), np.asarray(upper, float))
     values = _clause_values(_cells(network, corners, x), clauses)
     value, at = min(values, key=lambda found: found[0])
     return Least(value, tuple(_at(x, at)))
@@ -57,7 +57,7 @@ def least_margin(network: Network, lower: Any, upper: Any, clauses: Sequence[Cla
 
 def count_cells(network: Network, lower: Any, upper: Any) -> int:
     """Number of polytopes that `least_margin` looks at, before clauses cut them further."""
-    return len(_cells(network, *_whole_box(np.asarray(lower, float), np.asarray(upper, float))))
+    return len(_cells(network, *whole_box(np.asarray(lower, float), np.asarray(upper, float))))
 
 
 def _clause_values(cells: list[tuple[Corners, Forms]], clauses: Sequence[Clause]) -> Iterator[tuple[Fraction, Vertex]]:
@@ -69,7 +69,7 @@ def _clause_values(cells: list[tuple[Corners, Forms]], clauses: Sequence[Clause]
                 yield Fraction(_dot(row, vertex), vertex[-1] << members.shift), vertex
 
 
-def _whole_box(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[Corners, Forms]:
+def whole_box(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[Corners, Forms]:
     """Corners of the box in its free coordinates, and the inputs as forms of those."""
     (both, shift), free = _digits(np.stack([lower, upper])), np.flatnonzero(lower < upper)
     both = both.reshape(2, -1)
@@ -237,12 +237,12 @@ def _maximal(corners: Corners, rows: Digits) -> list[tuple[Corners, Digits]]:
     parts = [(corners, rows[0])]
     for row in rows[1:]:
         parts = [
-            new for part, best in parts for new in zip(_halves(part, row - best), (row, best), strict=True) if new[0]
+            new for part, best in parts for new in zip(halves(part, row - best), (row, best), strict=True) if new[0]
         ]
     return parts
 
 
-def _halves(corners: Corners, row: Digits) -> tuple[Corners, Corners]:
+def halves(corners: Corners, row: Digits) -> tuple[Corners, Corners]:
     """The parts of a polytope where the form is >= 0 and <= 0; one of them is empty if no cut is needed."""
     values = {v: _dot(row, v) for v in corners}
     if min(values.values()) >= 0:

@@ -1,6 +1,7 @@
-"""Many random ONNX files, as they are and damaged: whatever the checker reads means what other readers say.
+"""Many random ONNX files, as they are and damaged: whatever the checker reads means what other readers say. And random
+questions about two networks, answered exactly.
 
-python -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000 --seed 0
+python -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000 --coupled 5000 --seed 0
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ import argparse
 import sys
 import time
 from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from tests.fuzz.coupled import disagreement
 from tests.fuzz.executions import outside, wrong
 from tests.fuzz.graphs import random_graph, to_text
 from tests.fuzz.readers import disagreements
@@ -69,9 +73,20 @@ def reals(count: int, seed: int) -> tuple[Counter[str], list[str]]:
     return seen, bad
 
 
+def coupled(count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Questions about two networks: how many were answered how, and what is wrong."""
+    seen, bad = Counter[str](), list[str]()
+    with TemporaryDirectory() as folder:
+        for i in range(count):
+            said, what = disagreement(np.random.default_rng([seed, i, 4]), Path(folder))
+            seen[said] += 1
+            bad += [] if what is None else [f"question {seed}/{i}: {what}"]
+    return seen, bad
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    runs = {"graphs": graphs, "mutations": mutations, "executions": executions, "reals": reals}
+    runs = {"graphs": graphs, "mutations": mutations, "executions": executions, "reals": reals, "coupled": coupled}
     for name in (*runs, "seed"):
         parser.add_argument(f"--{name}", type=int, default=0)
     options, failed = vars(parser.parse_args()), 0

@@ -1,4 +1,4 @@
-"""A thousand random files of those that `make nightly` tries."""
+"""A thousand random files of those that `make nightly` tries, and some of its questions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from tests.fuzz.graphs import PIECES, random_graph
-from tests.fuzz.nightly import executions, graphs, mutations, reals
+from tests.fuzz.nightly import coupled, executions, graphs, mutations, reals
 from tests.fuzz.wire import mutated, read, varint
 
 from krelax.certificate.onnx.reader import OPERATORS
@@ -39,6 +39,13 @@ def test_exact_values_are_inside_what_is_certified_of_real_numbers() -> None:
     assert not wrong, wrong[0]
     assert seen["inside float64"] > 10
     assert seen["inside exact"] > 10
+
+
+def test_questions_about_two_networks_are_answered_rightly() -> None:
+    seen, wrong = coupled(8, 1)
+    assert not wrong, wrong[0]
+    assert seen["sat"] > 1
+    assert seen["unsat"] > 1
 
 
 def _called(node: onnx.NodeProto) -> str:
