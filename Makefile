@@ -34,7 +34,7 @@ nightly: .venv/test
 	$(BIN)/python benchmarks/baseline.py
 	$(BIN)/pytest --numprocesses 2 --dist worksteal -m slow
 	$(BIN)/python -m tests.fuzz.bounds --count 100000
-	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000 --coupled 5000
+	$(BIN)/python -W ignore -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --functions 5000 --reals 5000 --coupled 5000
 	$(BIN)/python -m tests.crossings.everything
 	$(BIN)/python -m tests.certificate.agreement 5000 100000
 

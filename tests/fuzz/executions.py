@@ -88,7 +88,7 @@ def outside(rng: Random) -> tuple[str, bytes | None]:
     try:
         with np.errstate(all="ignore"):
             check_executable(network, Float64())
-            ends = [sign * _least(network, sign, x, Float64(), True) for sign in (1.0, -1.0)]
+            ends = [sign * least(network, sign, x, Float64(), True) for sign in (1.0, -1.0)]
     except Rejected:
         return "rejected", None
     for level in (OFF, ON):
@@ -99,7 +99,7 @@ def outside(rng: Random) -> tuple[str, bytes | None]:
     return "inside", None
 
 
-def _least(network: Any, sign: float, x: Any, ar: Any, float32: bool) -> Any:
+def least(network: Any, sign: float, x: Any, ar: Any, float32: bool) -> Any:
     """Certified lower bounds of all outputs, or of their negatives, at a point."""
     point, outputs = x.reshape(-1).astype(np.float64), network.size(len(network.nodes) - 1)
     found = []
@@ -153,7 +153,7 @@ def wrong(rng: Random, ar: Any) -> tuple[str, bytes | None]:
         return "refused", None
     try:
         with np.errstate(all="ignore"):
-            ends = [sign * _least(read[0].over(ar), sign, x, ar, False) for sign in (1.0, -1.0)]
+            ends = [sign * least(read[0].over(ar), sign, x, ar, False) for sign in (1.0, -1.0)]
     except Rejected:
         return "rejected", None
     true = exact(data, x)

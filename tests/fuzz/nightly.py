@@ -1,7 +1,8 @@
 """Many random ONNX files, as they are and damaged: whatever the checker reads means what other readers say. And random
 questions about two networks, answered exactly.
 
-python -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --reals 5000 --coupled 5000 --seed 0
+python -m tests.fuzz.nightly --graphs 20000 --mutations 20000 --executions 5000 --functions 5000 --reals 5000 \\
+    --coupled 5000 --seed 0
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from tests.fuzz.coupled import disagreement
 from tests.fuzz.executions import outside, wrong
+from tests.fuzz.functions import outside_functions
 from tests.fuzz.graphs import random_graph, to_text
 from tests.fuzz.readers import disagreements
 from tests.fuzz.wire import mutated
@@ -62,6 +64,16 @@ def executions(count: int, seed: int) -> tuple[Counter[str], list[str]]:
     return seen, bad
 
 
+def functions(count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """The same of functions, products and scalings."""
+    seen, bad = Counter[str](), list[str]()
+    for i in range(count):
+        found, data = outside_functions(np.random.default_rng([seed, i, 4]))
+        seen[found] += 1
+        bad += [] if data is None else [f"functions {seed}/{i}\n{to_text(data)}"]
+    return seen, bad
+
+
 def reals(count: int, seed: int) -> tuple[Counter[str], list[str]]:
     """The same of the function of real numbers, in both arithmetics, with numbers from 1e-300 to 1e250."""
     seen, bad = Counter[str](), list[str]()
@@ -86,7 +98,10 @@ def coupled(count: int, seed: int) -> tuple[Counter[str], list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    runs = {"graphs": graphs, "mutations": mutations, "executions": executions, "reals": reals, "coupled": coupled}
+    runs = {
+        "graphs": graphs, "mutations": mutations, "executions": executions, "functions": functions, "reals": reals,
+        "coupled": coupled,
+    }  # fmt: skip
     for name in (*runs, "seed"):
         parser.add_argument(f"--{name}", type=int, default=0)
     options, failed = vars(parser.parse_args()), 0

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from tests.fuzz.graphs import PIECES, random_graph
-from tests.fuzz.nightly import coupled, executions, graphs, mutations, reals
+from tests.fuzz.nightly import coupled, executions, functions, graphs, mutations, reals
 from tests.fuzz.wire import mutated, read, varint
 
 from krelax.certificate.onnx.reader import OPERATORS
@@ -32,6 +32,13 @@ def test_executions_are_inside_what_is_certified() -> None:
     assert not wrong, wrong[0]
     assert seen["inside"] > 5
     assert seen["rejected"] > 1
+
+
+def test_executions_of_functions_and_products_are_inside_what_is_certified() -> None:
+    seen, wrong = functions(16, 1)
+    assert not wrong, wrong[0]
+    assert seen["inside"] > 2
+    assert seen["rejected"] > 2
 
 
 def test_exact_values_are_inside_what_is_certified_of_real_numbers() -> None:
