@@ -170,11 +170,11 @@ def fold(c: Context, function: Callable[[list[_Numbers]], _Numbers], operands: S
     if not any(isinstance(x, Wide) for x in operands) and work <= _MOST_FRACTIONS:
         try:
             numbers = [np.vectorize(Fraction, [object])(x) if np.size(x) else x.astype(object) for x in operands]
-            made = held(np.asarray(function(numbers), object), kind)
+            exact = held(np.asarray(function(numbers), object), kind)
             tiny = any(((x != 0) & (np.abs(x) < _NORMAL)).any() for x in operands)
             if c.call.op not in _ROUND_ONCE or len(operands) > 2 or tiny:
                 c.builder.only_real()  # an execution may round, or flush, on the way to what its type holds
-            return made
+            return exact
         except ZeroDivisionError as error:
             raise InputError("division by zero") from error
         except UnsupportedError:  # the type does not hold the result
