@@ -357,10 +357,7 @@ def test_images(krelax: Run, good: Path, name: str) -> None:
     assert "allow_pickle" not in ran.err
 
 
-NO_IMAGES = [("missing.npz", "give a folder of pictures"), (".", "no PNG or JPEG files")]
-
-
-@pytest.mark.parametrize(("path", "word"), NO_IMAGES)
+@pytest.mark.parametrize(("path", "word"), [("missing.npz", "a folder of pictures"), (".", "no PNG or JPEG files")])
 def test_images_that_are_not_there(krelax: Run, good: Path, path: str, word: str) -> None:
     check_refusal(krelax("certify", "good.onnx", path, "--eps", "0.1"), path, word)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from krelax.activations.transformations import Blur, Brightness, Rotate, Scale
+from krelax.activations.transformations import Blur, Brightness, Rotate, Scale, weight_of
 from krelax.errors import InputError
 from krelax.problem.few import Few
 from krelax.problem.regions import Categories, Patch, Pixels, Transformed, read_region
@@ -30,7 +30,10 @@ def test_regions_are_read_as_they_are_written() -> None:
     assert isinstance(blur, Transformed)
     assert blur.steps == (Blur(5),)  # as far as three standard deviations
     assert blur.ranges[0][0] == 0
-    assert str(both) == "rotate angle -10:10 + brightness brightness -1/10:1/10"
+    assert 0 <= blur.ranges[0][1] - Fraction(weight_of(1.5)) < Fraction(1, 10**9)
+    assert str(blur) == "blur 0:0.800737403"
+    assert str(read_region("translate-x:1/3")) == "translate-x right -1/3:1/3"
+    assert str(both) == "rotate angle -10:10 + brightness -0.1:0.1"
 
 
 @pytest.mark.parametrize(

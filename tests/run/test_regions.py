@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from tests.marks import at_night_after
 from tests.search.asking import replayed
 from tests.search.small import PIECEWISE
+from torch import nn
 
+from krelax.api.bounding import bound
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
 from krelax.problem.regions import Pixels, Transformed, read_region
@@ -199,6 +201,21 @@ def test_categories_are_one_of_each_group() -> None:
         assert found.verdict is (Verdict.HOLDS if same else Verdict.VIOLATED)
         seen.add(found.verdict)
     assert seen == {Verdict.HOLDS, Verdict.VIOLATED}
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_windows_of_a_convolution_see_transformed_pixels_where_they_are(kernel: int) -> None:
+    """Each pixel is a function of its own, so the cones of windows take all of them."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 6, kernel), nn.ReLU(), nn.Conv2d(6, 6, kernel), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)]
+    module, x = nn.Sequential(*layers).eval(), torch.rand(1, 1, 10, 10)
+    module(x)
+    found = bound(module, x, [0], region="contrast:0.9", method="crown")
+    factors = torch.linspace(0.1, 1.9, 50).reshape(-1, 1, 1, 1)
+    scores = module((x.mean() + factors * (x - x.mean())).clamp(0, 1)).detach()
+    margins = (scores[:, :1] - scores[:, 1:]).min(0).values
+    assert np.all(found.values[0] <= margins.numpy() + 1e-5)
+    assert np.all(found.values[0] >= margins.numpy() - 2)
 
 
 def test_what_does_not_fit_is_said() -> None:

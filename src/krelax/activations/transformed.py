@@ -44,6 +44,7 @@ class Transformed(Activation):
 
     name = "transformed"
     published = True
+    uniform = False
     work = 2000.0
 
     picture: Picture

@@ -16,6 +16,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from krelax.activations.base import Activation
 from krelax.bounds.forms import Form, absolutes, affine, inputs, interval
 from krelax.bounds.instance import Instance
 from krelax.network.graph import Network, Node
@@ -64,8 +65,8 @@ def _is_plain(network: Network, node: Node) -> bool:
     """Whether some entries of a node can be computed without others."""
     if isinstance(node.op, Linear):
         return node.op.moves_only or isinstance(node.op, _PLAIN)
-    shape = network.nodes[node.inputs[0]].shape
-    return bool(node.inputs[0]) and not node.op.parameters() and node.shape in (shape, shape[:-1])
+    shape, uniform = network.nodes[node.inputs[0]].shape, isinstance(node.op, Activation) and node.op.uniform
+    return bool(node.inputs[0]) and uniform and not node.op.parameters() and node.shape in (shape, shape[:-1])
 
 
 def alike(part: Instance) -> bytes:

@@ -79,6 +79,9 @@ def local(node: Node, shapes: Sequence[Shape], window: Window) -> Local:
 
 
 def _activation(node: Node, shapes: Sequence[Shape], window: Window) -> Local | None:
+    assert isinstance(node.op, Activation)
+    if not node.op.uniform:
+        return None
     if node.shape == shapes[0]:
         return Local(node.op, window, (Operand.plain(window),))
     if node.shape == shapes[0][:-1]:  # it takes the last axis at once

@@ -60,8 +60,10 @@ class Transformed:
     def __str__(self) -> str:
         words, ranges = list[str](), iter(self.ranges)
         for step in self.steps:
-            ends = [f"{name} {low}:{high}" for name, (low, high) in zip(step.parameters, ranges, strict=False)]
-            words.append(f"{type(step).__name__.lower()} {', '.join(ends)}")
+            called = _spelt(type(step).__name__)
+            ends = [(name, *map(_written, next(ranges))) for name in step.parameters]
+            own = (f"{name} {low}:{high}" if name != called else f"{low}:{high}" for name, low, high in ends)
+            words.append(f"{called} {', '.join(own)}")
         return " + ".join(words)
 
     @property
@@ -136,6 +138,17 @@ class Categories:
 Spec = Transformed | Patch | Pixels | Categories
 
 
+def _spelt(name: str) -> str:
+    """The name of a class of transformations as it is written in a region."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def _written(number: Fraction) -> str:
+    """A number exactly: a decimal if a short one is the same number."""
+    short = f"{float(number):.12g}"
+    return short if Fraction(short) == number else str(number)
+
+
 def read_region(text: str) -> Spec:
     """The region that is written.
 
@@ -206,10 +219,14 @@ def _blur(name: str, amount: str) -> tuple[Transformation, Interval]:
     if not 0 <= low <= high or high > _MOST_BLURRED:
         raise InputError(f"{name}:{_short(amount)}: standard deviations are from 0 to {_MOST_BLURRED} pixels")
     reach = max(1, -int(-3 * high // 1))
-    return Blur(reach), (Fraction(weight_of(float(low))), Fraction(weight_of(float(high))))
+    unit = 10**_DIGITS
+    least, most = Fraction(weight_of(float(low))) * unit // 1, -(-Fraction(weight_of(float(high))) * unit // 1)
+    return Blur(reach), (Fraction(least, unit), Fraction(most, unit))
 
 
 _MOST_BLURRED = 4
+# Weights are rounded outward to so many decimals: the exact ones of a range are no decimals.
+_DIGITS = 9
 
 
 def _range(name: str, amount: str, middle: int) -> Interval:
