@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
+from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
@@ -34,6 +37,8 @@ R = TypeVar("R")
 _GRACE = 0.5
 # A tensor of a pass should not be larger on a CPU: it falls out of the caches, and elementwise operators slow down.
 _CACHE_BYTES = 3 << 20
+# Seconds for which what the system says of its memory is good enough.
+_FRESH = 0.2
 # Where numbers are larger than this, or all smaller than one over it, proposals in single precision are no good.
 _WIDE = 1e30
 # Images are worked on together while their batch is smaller than this in all, which saves calls.
@@ -132,9 +137,10 @@ def _fits(network: Network, region: Region) -> bool:
 
 
 class _Limit:
-    """Bytes that this process may use; None where nobody has said."""
+    """Bytes that this process may use, None where nobody has said; and that were available, when that was read."""
 
     most: int | None = None
+    read, free = -math.inf, 0
 
 
 def limit_memory(most: int | None) -> None:
@@ -149,11 +155,21 @@ def memory_budget(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0] // 2)
     if counts_work():
         return 2 << 30
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        free = 4 << 30
+    if time.monotonic() > _Limit.read + _FRESH:
+        _Limit.read, _Limit.free = time.monotonic(), _available()
+    free = _Limit.free
     return min(free, free if _Limit.most is None else _Limit.most) // 2
+
+
+def _available() -> int:
+    """Bytes that nobody uses, or that the system only keeps files in; twice the 2 GiB where it does not say."""
+    with suppress(OSError, ValueError, IndexError), Path("/proc/meminfo").open(encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 4 << 30
 
 
 def chunk_rows(bytes_per_row: int, copies: int, device: torch.device, cache: int, budget: int, least: int = 1) -> int:
