@@ -97,6 +97,7 @@ def test_backward_passes_say_the_same(seed: int, ar: Arithmetic, monkeypatch: py
         np.testing.assert_allclose(found.ends(j), other.ends(j), rtol=0, atol=1e-9)
     largest = max(network.size(i) for i in range(len(network.nodes)))
     monkeypatch.setattr(pushed, "_MOST_NUMBERS", 3 * 9 * largest)
+    monkeypatch.setattr(pushed, "_EXACT", 1)
     other, wider = in_boxes(network, boxes, ar), False
     for j in range(len(network.activations)):
         z = values[network.before(j)].reshape(400, 3, -1)

@@ -23,6 +23,8 @@ Rows = slice | NDArray[np.int64]
 
 # Bits of a limb, and terms of sums of products of limbs that are exact in float64.
 _LIMB, _MOST_TERMS = 18, 1 << 17
+# Columns that are added up one by one.
+_FEW = 8
 # The largest float64.
 _LARGEST = int(np.finfo(np.float64).max)
 
@@ -190,9 +192,18 @@ class Arithmetic:
         """Sums of products along rows, `(rows, n)` and `(rows | 1, n)`."""
         return x @ y[0] if len(y) == 1 else np.einsum("ij,ij->i", x, y)
 
+    def columns(self, x: Array, index: NDArray[np.int64]) -> Array:
+        """Some columns, copied."""
+        return np.take(x, index, axis=1)
+
     def segments(self, x: Array, starts: NDArray[np.intp]) -> Array:
-        """Sums of the columns from each start to the next."""
-        return np.add.reduceat(x, starts, axis=1) if len(starts) < x.shape[1] else x
+        """Sums of the columns from each start to the next. May be the array itself."""
+        if len(starts) == x.shape[1]:
+            return x
+        width = x.shape[1] // max(1, len(starts))
+        if width <= _FEW and np.array_equal(starts, np.arange(0, x.shape[1], width)):
+            return sum((x[:, i::width] for i in range(1, width)), x[:, ::width])
+        return np.add.reduceat(x, starts, axis=1)
 
     def largest(self, x: Array) -> Array:
         """Largest number of each row."""
@@ -278,6 +289,9 @@ class Exact(Arithmetic):
 
     def dot(self, x: Array, y: Array) -> Array:
         return (x * y).sum(1)
+
+    def columns(self, x: Array, index: NDArray[np.int64]) -> Array:
+        return x[:, index]
 
     def segments(self, x: Array, starts: NDArray[np.intp]) -> Array:
         return Fixed.of(x).apply(lambda a: np.add.reduceat(a, starts, axis=1))

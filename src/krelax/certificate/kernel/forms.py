@@ -8,10 +8,9 @@ say as much, but there is one for each entry, and far fewer symbols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +18,15 @@ from numpy.typing import NDArray
 from krelax.certificate.kernel.activations import Ends
 from krelax.certificate.kernel.arithmetic import Arithmetic, Array, Floats, gamma
 from krelax.certificate.kernel.bounds import OVERHEAD, LayerBounds
-from krelax.certificate.kernel.linear import Index, Pick
+from krelax.certificate.kernel.linear import Index, Map, Pick
 from krelax.certificate.kernel.network import Activation, Affine
 from krelax.certificate.kernel.quadratic import MOST, Beyond, lowest
 
 Mask = NDArray[np.bool_]
 
-# Numbers of the symbols of one node, at most. The smallest gaps for which there are no more symbols are errors.
-_MOST_NUMBERS = 1 << 26
+# Numbers of the symbols of one node, at most; exact ones take so many times the memory. The smallest gaps for which
+# there are no more symbols are errors.
+_MOST_NUMBERS, _EXACT = 1 << 26, 8
 # So are gaps so small relative to the largest intercepts of an activation's lines: they are little more than rounding.
 _NARROW = 2.0**-40
 
@@ -51,15 +51,22 @@ class Forms:
         every = np.broadcast_to(places, (len(lower), len(places)))
         error = radius.copy()
         error[:, places] = 0
-        return cls(ar.number(centre), _apart(ar, ar.number(radius), every, varied[:, places]), ar.number(error))
+        none = ar.number(np.zeros((0, *radius.shape)))
+        symbols = _apart(ar, none, 0, ar.number(radius), every, varied[:, places])
+        return cls(ar.number(centre), symbols, ar.number(error))
+
+    @cached_property
+    def spread(self) -> Array:
+        """The sums of the absolute symbols of each entry."""
+        return abs(self.symbols).sum(0)
 
     def largest(self) -> Array:
         """The sums of the absolute terms of each entry."""
-        return abs(self.centre) + abs(self.symbols).sum(0) + self.error
+        return abs(self.centre) + self.spread + self.error
 
     def interval(self, ar: Arithmetic) -> Ends:
         """What the forms say of each entry; infinite where that is nothing."""
-        spread = abs(self.symbols).sum(0) + self.error
+        spread = self.spread + self.error
         if ar.unit:
             spread = spread + gamma(len(self.symbols) + OVERHEAD, ar.unit) * self.largest()
         return ar.down(self.centre - spread), -ar.down(-(self.centre + spread))
@@ -78,7 +85,8 @@ class PushedForms:
         self._last = {j: i for i, node in enumerate(nodes) if node is not None for j in node.inputs}
         self._last[len(nodes) - 1] = len(nodes)
         largest = max(bounds.network.size(i) for i in range(len(nodes)))
-        self._most = _MOST_NUMBERS // (max(1, len(bounds.lower[0])) * largest)
+        most = _MOST_NUMBERS // (1 if bounds.ar.unit else _EXACT)
+        self._most = most // (max(1, len(bounds.lower[0])) * largest)
         if self._inputs > self._most:
             self._known = None
 
@@ -147,15 +155,28 @@ def affine(bounds: LayerBounds, i: int, node: Affine, operands: Sequence[Forms])
     """The forms of affine node i, of which the magnitude is known."""
     ar, count = bounds.ar, max(len(form.symbols) for form in operands)
     centre = node.forward(ar, [form.centre for form in operands])
-    rows = (_padded(ar, form.symbols, count).reshape(-1, form.centre.shape[1]) for form in operands)
-    symbols = reduce(add, (m.forward(ar, x) for m, x in zip(node.maps, rows, strict=True)))
+    symbols = _summed(_each(ar, m, form) for m, form in zip(node.maps, operands, strict=True))
     error = node.spread(ar, [form.error for form in operands])
     if ar.unit:
         magnitude = node.magnitude(ar, [form.largest() for form in operands])
         error = error + gamma(node.terms + OVERHEAD, ar.unit) * magnitude + node.terms * (count + 2) * ar.tiny
     if slack := bounds.slack(node, node.terms):
         error = error + slack * ar.number(bounds.magnitude[i])
-    return Forms(centre, symbols.reshape(count, *centre.shape), error)
+    return Forms(centre, symbols, error)
+
+
+def _each(ar: Arithmetic, m: Map, form: Forms) -> Array:
+    """What a map makes of each symbol of a form."""
+    made = m.forward(ar, form.symbols.reshape(-1, form.centre.shape[1]))
+    return made.reshape(len(form.symbols), len(form.centre), made.shape[1])
+
+
+def _summed(parts: Iterable[Array]) -> Array:
+    """The sum of symbols of several forms, whose arrays it may use: those that came later are zero in some."""
+    result, *others = sorted(parts, key=len, reverse=True)
+    for other in others:
+        result[: len(other)] = result[: len(other)] + other
+    return result
 
 
 def activated(
@@ -179,13 +200,13 @@ def activated(
     executed = rule.executed(ends) if bounds.float32 else None
     if executed is not None:
         error = error + ar.number(executed)
-    symbols = _padded(ar, form.symbols, count) * slope
-    symbols = members.adjoint(ar, symbols.reshape(-1, ends[0].shape[1])).reshape(count, *radius.shape)
+    symbols = members.adjoint(ar, (form.symbols * slope).reshape(-1, ends[0].shape[1]))
+    symbols = symbols.reshape(len(form.symbols), *radius.shape)
     entries, kept, rest = _largest(ar, radius, abs(above) + abs(below), max(0, allowed - count))
     error = error if rest is None else error + abs(rest)
-    gaps = _apart(ar, radius, entries, kept)
+    symbols = _apart(ar, symbols, count, radius, entries, kept)
     beyond = _beyond(ar, node, form, slope, (shift, radius), entries, (inputs, count))
-    return Forms(members.adjoint(ar, form.centre * slope) + shift, ar.join([symbols, gaps]), error), beyond
+    return Forms(members.adjoint(ar, form.centre * slope) + shift, symbols, error), beyond
 
 
 def _beyond(
@@ -236,13 +257,15 @@ def _largest(ar: Arithmetic, radius: Array, intercepts: Array, room: int) -> tup
     return entries, kept, rest if ar.positive(abs(rest)).any() or np.isnan(gaps).any() else None
 
 
-def _apart(ar: Arithmetic, radius: Array, entries: Index, kept: Mask) -> Array:
-    """A symbol for each of some entries, `(symbols, boxes, size)`, with the radii `(boxes, size)` where it is kept."""
-    symbols = ar.number(np.zeros((entries.shape[1], *radius.shape)))
+def _apart(ar: Arithmetic, known: Array, count: int, radius: Array, entries: Index, kept: Mask) -> Array:
+    """The `known` symbols, and behind `count` ones a symbol for each of some entries, `(symbols, boxes, size)`, with
+    the radii `(boxes, size)` where it is kept."""
+    symbols = ar.number(np.zeros((count + entries.shape[1], *radius.shape)))
+    symbols[: len(known)] = known
     if entries.size:
         box = np.arange(len(entries))
         given = ar.where(kept, radius[box[:, None], entries], ar.number(np.zeros(())))
-        symbols[np.arange(entries.shape[1])[:, None], box, entries.T] = given.swapaxes(0, 1)
+        symbols[count + np.arange(entries.shape[1])[:, None], box, entries.T] = given.swapaxes(0, 1)
     return symbols
 
 

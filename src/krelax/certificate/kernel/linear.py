@@ -47,17 +47,31 @@ class Pick:
         picked, starts = np.unique(self.index[order], return_index=True)
         return order, starts, picked
 
+    @cached_property
+    def _zeros(self) -> Index:
+        return np.flatnonzero(self.index < 0)
+
+    @cached_property
+    def _is_identity(self) -> bool:
+        return np.array_equal(self.index, np.arange(self.size))
+
     def forward(self, ar: Arithmetic, x: Array) -> Array:
-        y = x[:, self.index]
-        y[:, self.index < 0] = 0
+        y = ar.columns(x, self.index)
+        if len(self._zeros):
+            y[:, self._zeros] = 0
         return y
 
     def adjoint(self, ar: Arithmetic, c: Array) -> Array:
+        if self._is_identity:
+            return c
         order, starts, picked = self._order
-        y = ar.number(np.zeros((self.size, len(c))).T)
+        y = ar.segments(c if (np.diff(order) == 1).all() and len(order) == c.shape[1] else ar.columns(c, order), starts)
+        if len(picked) == self.size:
+            return y
+        result = ar.number(np.zeros((len(c), self.size)))
         if len(picked):
-            y[:, picked] = ar.segments(c[:, order], starts)
-        return y
+            result[:, picked] = y
+        return result
 
     def over(self, ar: Arithmetic) -> Pick:
         return self
@@ -126,8 +140,11 @@ class Dense:
         return self._adjoint.forward(ar, c)
 
     def _multiply(self, weight: Floats, x: Floats) -> Floats:
-        """Rows come last here, images before them, and lie so in memory: what a tap takes is one matrix."""
+        """Rows come last here, images before them, and lie so in memory: what a tap takes is one matrix. Where there is
+        only one matrix, rows and images come first as they are."""
         (_, groups, outputs, inputs), rows = weight.shape, len(x)
+        if groups == 1 and not self.before and not self.after:
+            return (x.reshape(rows * self.images, inputs) @ weight[0, 0].T).reshape(rows, self.images * outputs)
         x = x.T.reshape(self.images, groups * inputs * prod(self.before), rows).swapaxes(0, 1)
         x = x.reshape(groups, inputs, *self.before, self.images * rows)
         y = np.zeros((groups, outputs, *self.after, self.images * rows))
