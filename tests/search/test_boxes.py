@@ -15,7 +15,7 @@ from tests.marks import at_night_after
 from torch import Tensor
 
 from krelax.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from krelax.bounds import boxed
+from krelax.bounds import boxed, forms
 from krelax.bounds.boxed import Bounder, varied
 from krelax.bounds.instance import Instance
 from krelax.network.graph import Builder, Network
@@ -148,6 +148,29 @@ def test_symbols_of_parallel_branches_are_different() -> None:
     network, region = builder.build(builder.add(Add((1, -1, -1)), a, b, c)), box([-1.0, -1.0], [1.0, 1.0])
     found = Bounder(Instance.of(network, region), asked([[1.0]], [0.0], [0])).bound(region.lower, region.upper)
     assert float(found.value) <= -1
+
+
+@pytest.mark.parametrize("kind", LINEAR)
+def test_portions_of_symbols_say_what_all_of_them_say(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, region = LINEAR[kind](1), box([-1.0, -0.5], [0.75, 1.0])
+    whole, portions = (Bounder(Instance.of(network, region), ONE_MARGIN) for _ in range(2))
+    lower, upper = region.lower.flatten(1), region.upper.flatten(1)
+    expected = whole.bound(lower, upper)
+    monkeypatch.setattr(forms, "_AT_ONCE", 1)
+    found = portions.bound(lower, upper)
+    for name in ("value", "slopes", "blame"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-12)
+
+
+def test_passes_are_those_of_neurons_that_a_box_leaves_undecided() -> None:
+    network, region = chain(1, ReLU()), box([-1.0, -0.5], [0.75, 1.0])
+    bounder = Bounder(Instance.of(network, region), ONE_MARGIN)
+    assert bounder.passes == 0
+    point = region.lower.flatten(1)
+    bounder.bound(point, point)
+    assert bounder.passes == 0
+    bounder.bound(region.lower.flatten(1), region.upper.flatten(1))
+    assert bounder.passes > 0
 
 
 @pytest.mark.parametrize("most", [1, 200], ids=["no room", "little room"])

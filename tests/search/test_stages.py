@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.search.asking import Question, answers
 from tests.search.test_boxes import chain
 
 from krelax.activations import ReLU
+from krelax.bounds.boxed import Bounder
 from krelax.bounds.methods import METHODS
 from krelax.network.graph import Network
+from krelax.search import inputs
 from krelax.search.attack import Attack
 from krelax.search.boxes import BoxResult, InputSplitting, Splitting
 from krelax.search.effort import Complete
@@ -65,13 +69,36 @@ def test_boxes_that_are_dear_do_not(monkeypatch: pytest.MonkeyPatch, searches: S
     assert not searches
 
 
+@pytest.mark.parametrize("dear", [True, False])
+def test_boxes_go_before_passes_that_are_dear(monkeypatch: pytest.MonkeyPatch, dear: bool, searches: Searches) -> None:
+    if dear:
+        monkeypatch.setattr(inputs, "_DEAR", 0.0)
+        monkeypatch.setattr(inputs, "PRODUCTS", 1.0)
+        monkeypatch.setattr(Bounder, "passes", 1e9)
+    network, question = loose()
+    (outcome,) = answers(network, [question], Plan((replace(BOXES, ahead=True), METHODS["crown"])))
+    assert [stage.name for stage in outcome.stages] == (["boxes"] if dear else ["crown"])
+    assert outcome.verdict is (Verdict.HOLDS if dear else Verdict.UNKNOWN)
+    assert len(searches) == dear
+
+
+def test_boxes_that_passes_would_undercut_stop_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "_DEAR", 0.0)
+    monkeypatch.setattr(inputs, "PRODUCTS", 1.0)
+    monkeypatch.setattr(Bounder, "passes", 0.0)
+    network, question = loose()
+    (outcome,) = answers(network, [question], Plan((replace(BOXES, ahead=True), METHODS["crown"])))
+    assert [stage.name for stage in outcome.stages] == ["boxes", "crown"]
+    assert outcome.verdict is Verdict.UNKNOWN
+
+
 def test_boxes_go_on_where_they_stopped(monkeypatch: pytest.MonkeyPatch, searches: Searches) -> None:
     run, allowed = InputSplitting.run, iter([0.0, 0.0])
     ran: list[InputSplitting] = []
 
-    def short(self: InputSplitting, seconds: float | None = None) -> BoxResult:
+    def short(self: InputSplitting, seconds: float | None, rounds: float) -> BoxResult:
         ran.append(self)
-        return run(self, next(allowed, seconds))
+        return run(self, next(allowed, seconds), rounds)
 
     monkeypatch.setattr(InputSplitting, "run", short)
     outcome = ask(monkeypatch, 60.0, BOXES, BOXES, Complete(("inputs",)))
@@ -81,7 +108,7 @@ def test_boxes_go_on_where_they_stopped(monkeypatch: pytest.MonkeyPatch, searche
 
 
 def test_boxes_that_fail_leave_the_question_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: InputSplitting, seconds: float | None = None) -> BoxResult:
+    def fail(self: InputSplitting, seconds: float | None, rounds: float) -> BoxResult:
         raise torch.OutOfMemoryError("not enough")
 
     monkeypatch.setattr(InputSplitting, "run", fail)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -88,6 +89,7 @@ class Bilinear(Relaxation):
         z1 = torch.where(rise > 0, second[1].unsqueeze(1), second[0].unsqueeze(1))
         return _scaled(slope[..., 0], z0) + _scaled(rise, z1), z1
 
+    @cached_property
     def _middle(self) -> tuple[Tensor, Tensor]:
         """Centre and radius of the box; zeros where it has no end."""
         known = (self.lower.isfinite() & self.upper.isfinite()).all(-1, keepdim=True)
@@ -96,19 +98,19 @@ class Bilinear(Relaxation):
 
     def slope_range(self) -> tuple[Tensor, Tensor]:
         """The slopes of lower lines are those of one of two facets, or between; those of upper lines, too."""
-        centre, radius = self._middle()
+        centre, radius = self._middle
         centre, radius = centre.flip(-1), radius.flip(-1)
         return centre - radius, centre + radius
 
     def along(self, gradient: Tensor, slope: Tensor, lower: bool) -> Tensor:
         """From one facet to the other: both slopes at once, in opposite directions for upper lines."""
-        width, sign = self._middle()[1].flip(-1).unsqueeze(1), 1 if lower else -1
+        width, sign = self._middle[1].flip(-1).unsqueeze(1), 1 if lower else -1
         both = gradient[..., 0] * width[..., 0] + sign * gradient[..., 1] * width[..., 1]
         return torch.stack([both, sign * both], -1)
 
     def nearest(self, slope: Tensor, lower: bool) -> Tensor:
         """Between both facets."""
-        (centre, width), sign = (t.flip(-1).unsqueeze(1) for t in self._middle()), 1 if lower else -1
+        (centre, width), sign = (t.flip(-1).unsqueeze(1) for t in self._middle), 1 if lower else -1
         first, second = ((slope - centre) / torch.where(width > 0, width, 1.0)).unbind(-1)
         place = (first + sign * second) / 2
         return torch.addcmul(centre, width, torch.stack([place, sign * place], -1))
@@ -136,7 +138,7 @@ class Bilinear(Relaxation):
     def _adaptive(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """All facets are equally far from the graph on average, and each meets it at three corners. A lower line is to
         meet it where the product is smallest, an upper one where it is largest."""
-        (x, y), (dx, dy) = (t.unbind(-1) for t in self._middle())
+        (x, y), (dx, dy) = (t.unbind(-1) for t in self._middle)
         one, two, aside = x * dy, y * dx, ASIDE * ((x.abs() + dx) * dy + (y.abs() + dy) * dx)
         first, second = one + two >= -aside, one - two >= -aside
         lower = torch.where(first.unsqueeze(-1), low, high)
@@ -149,7 +151,7 @@ class Bilinear(Relaxation):
 
     def losses(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """What the hull loses is largest in the middle, for both sides and operands."""
-        centre, radius = self._middle()
+        centre, radius = self._middle
         loss = radius.prod(-1, keepdim=True).expand(radius.shape)
         noise = _NOISE * torch.finfo(loss.dtype).eps * self.magnitude.prod(-1, keepdim=True)
         loss = torch.where(loss > noise, loss, 0.0)

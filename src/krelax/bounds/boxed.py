@@ -331,4 +331,4 @@ def _lines(relaxation: Relaxation, proofs: bool) -> tuple[Single, Band]:
     derives them."""
     adaptive, parallel = relaxation.box_lines()
     lines = parallel if proofs and relaxation.derived is Rule.PARALLEL else adaptive
-    return _Fixed(relaxation, lines), band_of(relaxation)
+    return _Fixed(relaxation, lines), band_of(parallel)

@@ -103,7 +103,7 @@ class Forward:
         if isinstance(node.op, Linear) and parts is not None:
             return affine(node.op, *parts, operands)
         relaxation = bounds.relaxations[i]
-        band, shares = band_of(relaxation), self._none(operands[0])
+        band, shares = band_of(relaxation.box_lines()[1]), self._none(operands[0])
         spread, origin = spread_of(operands[0], shares)
         free = max(0, room - self._symbols)
         form, shares = activate(operands[0], spread, origin, relaxation, band, shares, free)
