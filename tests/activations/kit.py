@@ -14,6 +14,7 @@ from torch import Tensor
 from krelax.activations import (
     ELU,
     GELU,
+    Acosh,
     Activation,
     Asin,
     Atan,
@@ -356,6 +357,13 @@ ELEMENTWISE = [
         mpmath.asin,
         _slope(lambda s: _both(mpmath.sqrt(1 - 1 / s**2)) if s >= 1 else []),
         lambda l, u: l >= -1 and u <= 1,
+    ),
+    Elementwise(
+        "acosh",
+        Acosh(),
+        mpmath.acosh,
+        _slope(lambda s: [mpmath.sqrt(1 + 1 / s**2)] if s > 0 else []),
+        lambda l, u: l >= 1,
     ),
     Elementwise(
         "atanh",

@@ -87,6 +87,8 @@ ONE_SIDED = [
     *((1e-300, v) for v in (1e-12, 1.0, 1e30)),
     (1e-3, 1e3),
     (0.999, 1.001),
+    (1.0, 4.0),
+    (1.5, 1e4),
     (-4.0, -0.25),
     (-1e6, -1e-12),
 ]
@@ -102,7 +104,7 @@ def representable(entry: Elementwise, dtype: torch.dtype) -> list[Interval]:
 def ordinary(entry: Elementwise) -> list[Interval]:
     """A few intervals, neither small nor large."""
     if not entry.total:
-        some = [(0.5, 3.0), (0.25, 1.0), (2.0, 2.5), (-0.5, 0.75), (0.125, 0.875)]
+        some = [(0.5, 3.0), (0.25, 1.0), (2.0, 2.5), (-0.5, 0.75), (0.125, 0.875), (1.25, 3.0), (1.0, 7.0)]
         return [i for i in some if entry.takes(*i, torch.float64)][:3]
     return [(-2.0, 3.0), (-1.0, 0.5), (0.25, 1.0), (-4.0, -0.5)]
 

@@ -31,8 +31,8 @@ from krelax.certificate.kernel.activations.exponential import Share
 from krelax.certificate.kernel.arithmetic import Exact, Fixed, Float64
 
 KIT = {entry.name: entry for entry in ELEMENTWISE}
-HYPERBOLIC = ("Sinh", "Cosh", "Tan", "Asin", "Atanh")
-BOUNDED = {"asin", "atanh"}  # domains that end before 1.5
+HYPERBOLIC = ("Sinh", "Cosh", "Tan", "Asin", "Acosh", "Atanh")
+BOUNDED = {"asin", "acosh", "atanh"}  # domains without all of 0.5 to 1.5
 PLAIN = ("Exp", "Log", "Softplus", "Sqrt", "Reciprocal", "Erf", "Atan", "Softsign", "Mish", "Sin", "Cos", *HYPERBOLIC)
 # By the names of the kit.
 OURS: dict[str, Rule] = {

@@ -6,7 +6,7 @@ from krelax.activations.base import Activation, Lines, Relaxation, Rule, Splits,
 from krelax.activations.bounded import Atan, Erf, Softsign
 from krelax.activations.difference import Difference
 from krelax.activations.exponential import ELU, Exp, Log, Share, Softplus
-from krelax.activations.hyperbolic import Asin, Atanh, Cosh, Sinh, Tan
+from krelax.activations.hyperbolic import Acosh, Asin, Atanh, Cosh, Sinh, Tan
 from krelax.activations.leaky_relu import LeakyReLU
 from krelax.activations.log_sum_exp import LogSumExp
 from krelax.activations.maximum import Max
@@ -23,7 +23,7 @@ _PIECEWISE: tuple[type[Activation], ...] = (ReLU, LeakyReLU, Difference, Max)
 _JUMPING: tuple[type[Activation], ...] = (Sign, Threshold, Shrink, Floor, Ceil, Round, Quantise, Step)
 _BOUNDED: tuple[type[Activation], ...] = (Sigmoid, Tanh, Erf, Atan, Softsign, Sin, Cos)
 _GATED: tuple[type[Activation], ...] = (SiLU, GELU, TanhGELU, Mish, HardSwish)
-_HYPERBOLIC: tuple[type[Activation], ...] = (Sinh, Cosh, Tan, Asin, Atanh)
+_HYPERBOLIC: tuple[type[Activation], ...] = (Sinh, Cosh, Tan, Asin, Acosh, Atanh)
 _GROWING: tuple[type[Activation], ...] = (Exp, Log, LogSumExp, Share, Softplus, ELU)
 _POWERS: tuple[type[Activation], ...] = (Square, Sqrt, Reciprocal, ReciprocalSqrt, Power, Product)
 
@@ -35,6 +35,7 @@ __all__ = [
     "ACTIVATIONS",
     "ELU",
     "GELU",
+    "Acosh",
     "Activation",
     "Asin",
     "Atan",

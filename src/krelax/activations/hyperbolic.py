@@ -1,4 +1,4 @@
-"""Hyperbolic and trigonometric functions that are convex on one side and concave on the other, or convex."""
+"""Hyperbolic and trigonometric functions that are convex on one side and concave on the other, or of one kind."""
 
 from __future__ import annotations
 
@@ -101,3 +101,20 @@ class Atanh(Curve):
     def stationary(self, slope: Tensor) -> tuple[Tensor, ...]:
         place = (1 - 1 / slope).sqrt()
         return place, -place
+
+
+@dataclass(frozen=True, eq=False)
+class Acosh(Curve):
+    """The inverse hyperbolic cosine, for numbers from 1 on."""
+
+    name = "acosh"
+    profile = Profile("-", range=(0.0, inf), domain=(1.0, inf), somewhere=2.0)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].acosh()
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return (z - 1).rsqrt() * (z + 1).rsqrt()
+
+    def stationary(self, slope: Tensor) -> tuple[Tensor, ...]:
+        return ((1 + slope.reciprocal().square()).sqrt(),)

@@ -90,17 +90,14 @@ def arc_cosine(builder: Builder, x: int) -> int:
     return scale_shift(builder, builder.add(Asin(), x), Constant.of(-1.0), quarter)
 
 
-def inverse_hyperbolic(builder: Builder, x: int, name: str) -> int:
-    """`acosh(x) = log(x + sqrt(x^2 - 1))`, or `asinh(x) = f(relu(x)) - f(relu(-x))` where
-    `f(t) = log(t + sqrt(t^2 + 1))`."""
+def inverse_hyperbolic_sine(builder: Builder, x: int) -> int:
+    """`asinh(x) = f(relu(x)) - f(relu(-x))` where `f(t) = log(t + sqrt(t^2 + 1))`."""
 
-    def half(t: int, more: float) -> int:
-        root = builder.add(Sqrt(), scale_shift(builder, builder.add(Square(), t), None, Constant.of(more)))
+    def half(t: int) -> int:
+        root = builder.add(Sqrt(), scale_shift(builder, builder.add(Square(), t), None, Constant.of(1.0)))
         return builder.add(Log(), add(builder, t, root))
 
-    if name == "acosh":
-        return half(x, -1.0)
-    up, down = (half(builder.add(ReLU(), t), 1.0) for t in (x, negate(builder, x)))
+    up, down = (half(builder.add(ReLU(), t)) for t in (x, negate(builder, x)))
     return add(builder, up, down, -1)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from krelax.activations import (
     ELU,
     GELU,
+    Acosh,
     Activation,
     Asin,
     Atan,
@@ -99,6 +100,7 @@ ONNX: dict[str, Onnx] = {
     "Cosh": Onnx(frozenset({9, 22}), lambda r: Cosh()),
     "Tan": Onnx(frozenset({7, 22}), lambda r: Tan()),
     "Asin": Onnx(frozenset({7, 22}), lambda r: Asin()),
+    "Acosh": Onnx(frozenset({9, 22}), lambda r: Acosh()),
     "Atanh": Onnx(frozenset({9, 22}), lambda r: Atanh()),
     "Sin": Onnx(frozenset({7, 22}), lambda r: Sin()),
     "Cos": Onnx(frozenset({7, 22}), lambda r: Cos()),
@@ -147,6 +149,7 @@ TORCH: dict[str, Callable[[Call], Activation]] = {
     "cosh": lambda c: Cosh(),
     "tan": lambda c: Tan(),
     **dict.fromkeys(("asin", "arcsin"), lambda c: Asin()),
+    **dict.fromkeys(("acosh", "arccosh"), lambda c: Acosh()),
     **dict.fromkeys(("atanh", "arctanh"), lambda c: Atanh()),
     "sin": lambda c: Sin(),
     "cos": lambda c: Cos(),

@@ -94,9 +94,9 @@ def _whole(literal: Literal) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return np.asarray(number.value.numpy(), np.int64)
 
 
-@reads("Asinh", "Acosh")
-def _inverse_hyperbolic(r: Reader) -> int:
-    return composites.inverse_hyperbolic(r.builder, r.value(), r.node.op_type.lower())
+@reads("Asinh")
+def _inverse_hyperbolic_sine(r: Reader) -> int:
+    return composites.inverse_hyperbolic_sine(r.builder, r.value())
 
 
 @reads("Mod")

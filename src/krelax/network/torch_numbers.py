@@ -187,9 +187,9 @@ def _power(c: Call) -> int:
     return composites.power(c.builder, c.operand("self"), c.operand("exponent"))
 
 
-@reads("asinh", "arcsinh", "acosh", "arccosh")
-def _inverse_hyperbolic(c: Call) -> int:
-    return composites.inverse_hyperbolic(c.builder, c.x, c.name.replace("arc", "a"))
+@reads("asinh", "arcsinh")
+def _inverse_hyperbolic_sine(c: Call) -> int:
+    return composites.inverse_hyperbolic_sine(c.builder, c.x)
 
 
 @reads("cdist", "_cdist_forward")

@@ -201,19 +201,17 @@ def _logarithm(c: Context) -> Tensor:
     return _act(c, x, Log()) if known is None else known
 
 
-@reads("Asinh", "Acosh", forms=[form(9, 1)])
-def _inverse_hyperbolic(c: Context) -> Tensor:
-    """`acosh(x) = log(x + sqrt(x^2 - 1))`, or `f(relu(x)) - f(relu(-x))` with `f(t) = log(t + sqrt(t^2 + 1))`."""
+@reads("Asinh", forms=[form(9, 1)])
+def _inverse_hyperbolic_sine(c: Context) -> Tensor:
+    """`f(relu(x)) - f(relu(-x))` with `f(t) = log(t + sqrt(t^2 + 1))`."""
     x = c.value()
     c.builder.only_real()
-    if c.call.op == "Acosh":
-        return _half(c, x, -1.0)
-    up, down = (_half(c, _act(c, t, ReLU()), 1.0) for t in (x, scaled(c, x, -1.0)))
+    up, down = (_half(c, _act(c, t, ReLU())) for t in (x, scaled(c, x, -1.0)))
     return add(c, up, down, -1)
 
 
-def _half(c: Context, t: Value, more: float) -> Value:
-    root = _act(c, scaled(c, _act(c, t, Square()), 1.0, np.array(more)), Sqrt())
+def _half(c: Context, t: Value) -> Value:
+    root = _act(c, scaled(c, _act(c, t, Square()), 1.0, np.array(1.0)), Sqrt())
     return _act(c, add(c, t, root, 1), Log())
 
 

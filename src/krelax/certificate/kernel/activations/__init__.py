@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from krelax.certificate.kernel.activations.bounded import Atan, Erf, Softsign
 from krelax.certificate.kernel.activations.exponential import ELU, Exp, Log, Softplus
-from krelax.certificate.kernel.activations.hyperbolic import Asin, Atanh, Cosh, Sinh, Tan
+from krelax.certificate.kernel.activations.hyperbolic import Acosh, Asin, Atanh, Cosh, Sinh, Tan
 from krelax.certificate.kernel.activations.leaky_relu import LeakyReLU
 from krelax.certificate.kernel.activations.maximum import Maximum
 from krelax.certificate.kernel.activations.power import Power, Reciprocal, Sqrt, Square
@@ -41,6 +41,7 @@ RULES: dict[str, type[Rule]] = {
     "Cosh": Cosh,
     "Tan": Tan,
     "Asin": Asin,
+    "Acosh": Acosh,
     "Atanh": Atanh,
     "Sin": Sin,
     "Cos": Cos,

@@ -99,3 +99,18 @@ class Atanh(_Steepening):
 
     def distance(self, slope: Floats) -> Floats:
         return np.sqrt(1 - 1 / slope)
+
+
+class Acosh(Curve):
+    """The inverse hyperbolic cosine, from 1 on."""
+
+    name, domain, somewhere, range = "acosh", (1.0, inf), 2.0, (0.0, inf)
+
+    def act(self, z: Floats) -> Floats:
+        return np.arccosh(z)
+
+    def derivative(self, z: Floats, piece: int) -> Floats:
+        return 1 / (np.sqrt(z - 1) * np.sqrt(z + 1))
+
+    def stationary(self, slope: Floats, piece: int) -> Floats:
+        return np.sqrt(1 + np.clip(slope, 1 / _LARGEST, _LARGEST) ** -2.0)
