@@ -12,6 +12,9 @@ from tests.marks import at_night_after
 from torch import Tensor
 
 from krelax.activations import LeakyReLU, Max, ReLU, Rule, Sigmoid, Square
+from krelax.activations.transformations import Rotate
+from krelax.activations.transformed import Transformed
+from krelax.activations.warp import Picture
 from krelax.bounds import intermediate, views
 from krelax.bounds.cones import cones, entries
 from krelax.bounds.instance import Instance
@@ -74,6 +77,17 @@ def pooled() -> tuple[Network, int]:
     return builder.build(builder.add(Dense(drawn(3, prod(builder.shape(end)))), end)), last
 
 
+def turned() -> Network:
+    """A convolution of an image that its input rotates, in units of 300 degrees: each pixel is another function."""
+    builder = Builder((1,))
+    shape = (1, 11, 11)
+    op = Transformed(Picture(torch.rand(shape, generator=DRAWN, dtype=torch.float64)), (Rotate(),))
+    angles = builder.add(Reshape((*shape, 1)), builder.add(Dense(torch.full((121, 1), 300.0, dtype=torch.float64)), 0))
+    image = builder.add(Reshape((1, *shape)), builder.add(op, angles))
+    edges = replace(conv(1, 2, 3, padding=1), bias=None)
+    return builder.build(builder.add(ReLU(), builder.add(edges, image)))
+
+
 @pytest.fixture(autouse=True)
 def _cones_of_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are worth it in larger ones."""
@@ -107,11 +121,14 @@ PAIRS = list(product(enumerate(("image", "vector", "made")), enumerate(("linf", 
 CROSSED = [(begin, norm, RULES[(i + j + k) % 3]) for k in range(3) for (i, begin), (j, norm) in PAIRS]
 
 
-@pytest.mark.parametrize(("begin", "norm", "rule"), [*at_night_after(9, CROSSED), ("pooled", "linf", Rule.ADAPTIVE)])
+@pytest.mark.parametrize(
+    ("begin", "norm", "rule"),
+    [*at_night_after(9, CROSSED), ("pooled", "linf", Rule.ADAPTIVE), ("turned", "linf", Rule.ADAPTIVE)],
+)
 def test_bounds_through_cones_are_those_of_whole_passes(
     monkeypatch: pytest.MonkeyPatch, begin: str, norm: str, rule: Rule
 ) -> None:
-    network, _ = pooled() if begin == "pooled" else residual(begin)
+    network = {"pooled": lambda: pooled()[0], "turned": turned}.get(begin, lambda: residual(begin)[0])()
     instance = Instance.of(network, region(network, norm))
 
     def bounded() -> LayerBounds:
