@@ -1,6 +1,7 @@
 # make demo   set up and certify a bundled network on real images
 # make test   set up and run the tests, the linter and the type checker
 # make docs   set up and build the documentation as a site, in docs/_build/html
+# make coverage   set up and say what the tests cover, which takes twice as long as they do
 # make nightly   set up and run the random tests at length, which takes hours
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ CHECKED := src tests training benchmarks docs/conf.py docs/figures.py docs/scree
 # tests start many processes, each of which would compile every module anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test docs nightly clean
+.PHONY: demo test docs coverage nightly clean
 
 demo: .venv/demo
 	$(BIN)/krelax demo
@@ -29,6 +30,14 @@ docs: .venv/docs
 	$(BIN)/krelax explore --export docs/_build/extra/explorer.html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+coverage: .venv/test
+	$(BIN)/python -m krelax.lanes.ready
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o .venv/coverage.json
+	$(BIN)/python -m tests.covered .venv/coverage.json
 
 nightly: .venv/test
 	$(BIN)/python benchmarks/baseline.py
