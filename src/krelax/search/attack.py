@@ -15,6 +15,7 @@ from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.problem.region import middle
 from krelax.search import straight
+from krelax.search.blocks import Blocks, moved
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,13 @@ def search(instance: Instance, queries: Queries, attack: Attack) -> tuple[Tensor
     Works in the instance's fast type, which `queries` must have, and ends early at its deadline. Half of the restarts
     descend on the whole property, the others each on one clause; where a clause has several members, every second one
     on the sum of what they lack. Steps are a share of the region's half-widths, shrinking geometrically. Starts are
-    drawn on the CPU, so that they are the same on every device.
+    drawn on the CPU, so that they are the same on every device. Where functions jump, so that gradients are guesses, as
+    much work again goes into moving blocks from the best points.
     """
-    return best(*descend(instance, queries, starts(instance, queries, attack), attack))
+    x, value = best(*descend(instance, queries, starts(instance, queries, attack), attack))
+    if straight.jumping(instance.network):
+        x, value = moved(instance, queries, x, Blocks(attack.restarts, attack.steps, attack.seed))
+    return x, value
 
 
 def best(x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,11 @@ from krelax.bounds.instance import Instance, OutOfTime
 from krelax.network.graph import products
 from krelax.problem.queries import Queries
 from krelax.search.attack import Attack, descend, starts
+from krelax.search.blocks import Blocks, moved
 from krelax.search.descent import Descent
 from krelax.search.effort import SearchResult
 from krelax.search.margins import Probe
+from krelax.search.straight import jumping
 from krelax.watch import PRODUCTS, now
 
 # What a step costs for each node of a network, beside its products: calls of operators.
@@ -66,10 +68,24 @@ class Descents:
             attack = replace(attack, seed=seed)
             points, margins = descend(self._instance, queries, starts(self._instance, queries, attack), attack)
             yield
+            follow = self.move if jumping(self._instance.network) else self.follow
             for i in margins[0].argsort().tolist():
-                yield from self.follow(points[0, i])
+                yield from follow(points[0, i])
                 if shown:
-                    yield from self.follow(shown.pop())
+                    yield from follow(shown.pop())
+
+    def move(self, x: Tensor) -> Iterator[None]:
+        """Move blocks, where functions jump, until many moves bring nothing."""
+        fast, attack = self._instance.fast_network.dtype, self._attack
+        queries, x, before = self._queries.to(fast, self._queries.rows.device), x.to(fast)[None], torch.inf
+        for seed in count(attack.seed):
+            x, margin = moved(self._instance, queries, x, Blocks(attack.restarts, attack.steps, seed))
+            yield
+            if float(margin) <= 0:
+                self._probe.replays(x.double())
+            if not 0 < float(margin) < before:
+                return
+            before = float(margin)
 
     def follow(self, x: Tensor) -> Iterator[None]:
         """Descend from one point, on the clause that is weakest there."""

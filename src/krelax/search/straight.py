@@ -12,6 +12,8 @@ from torch import Tensor
 
 from krelax.activations import Activation
 from krelax.network.graph import Network, visit
+from krelax.network.ops import Linear
+from krelax.op import Op
 from krelax.problem.region import Region
 
 # Ramps are so many deviations of random points wide to either side: descents get that much further than those. And
@@ -25,6 +27,21 @@ def jumping(network: Network) -> list[int]:
     """The nodes of functions that jump."""
     ops = ((i, node.op) for i, node in enumerate(network.nodes))
     return [i for i, op in ops if isinstance(op, Activation) and op.jumps]
+
+
+def last(network: Network) -> set[int]:
+    """The jumps behind which nothing sums any more but what leads to the outputs: the last one, and those whose results
+    only go through it entry by entry."""
+    found, i = set[int](), max(jumping(network), default=0)
+    while i > 0:
+        op = network.nodes[i].op
+        jumps = isinstance(op, Activation) and op.jumps
+        if jumps:
+            found.add(i)
+        elif not (isinstance(op, Linear) and op.terms <= 1 and len(network.nodes[i].inputs) == 1):
+            break
+        i = network.nodes[i].inputs[0]
+    return found
 
 
 def widths(network: Network, region: Region, seed: int) -> Widths:
@@ -56,10 +73,25 @@ def evaluate(network: Network, x: Tensor, ramps: Widths) -> Tensor:
         visit(node.op, node.shape, len(flat))
         operands = [values[j] for j in node.inputs]
         if i in ramps:
-            assert isinstance(node.op, Activation)
-            width = ramps[i].expand(-1, x.shape[1], *ramps[i].shape[2:]).flatten(0, 1)
-            ramp = node.op.smeared(operands[0], width)
+            ramp = _ramp(node.op, operands[0], x, ramps[i])
             values.append(node.op.forward(operands[0]).detach() + (ramp - ramp.detach()))
         else:
             values.append(node.op.forward(*operands))
     return values[-1].unflatten(0, x.shape[:2])
+
+
+def smeared(network: Network, x: Tensor, ramps: Widths) -> tuple[Tensor, Tensor]:
+    """The outputs at points `(batch, points, *shape)`, and what they are with ramps instead of those jumps."""
+    exact = network.values(x.flatten(0, 1))
+    values, first = list(exact), min(ramps, default=len(exact))
+    for i, node in enumerate(network.nodes[first:], start=first):
+        visit(node.op, node.shape, len(exact[0]))
+        operands = [values[j] for j in node.inputs]
+        values[i] = _ramp(node.op, operands[0], x, ramps[i]) if i in ramps else node.op.forward(*operands)
+    return exact[-1].unflatten(0, x.shape[:2]), values[-1].unflatten(0, x.shape[:2])
+
+
+def _ramp(op: Op, z: Tensor, x: Tensor, width: Tensor) -> Tensor:
+    """The ramp of a jump, of width `(batch, 1, *shape)`, for points `(batch, points, ...)`."""
+    assert isinstance(op, Activation)
+    return op.smeared(z, width.expand(-1, x.shape[1], *width.shape[2:]).flatten(0, 1))
