@@ -396,6 +396,8 @@ OPTIONS = {
     f"{CERTIFY} --eps 0.1 --jsonl none/results.jsonl": "none/results.jsonl",
     f"{CERTIFY} --eps 0.1 --jsonl .": "regular file",
     f"{CERTIFY} --eps 0.1 --jsonl good.csv": "already exists",
+    "radius good.onnx good.npz --figure curve.gif": "curve.gif: figures",
+    "radius good.onnx good.npz --figure none/curve.svg": "a folder that exists",
     f"{CERTIFY} --eps 0.1 --labels .": "is a folder",
     f"{CERTIFY} --eps 0.1 --hints missing.npz": "`points`",
     f"{CERTIFY} --eps 0.1 --hints good.csv": "save points",

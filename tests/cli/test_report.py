@@ -144,6 +144,14 @@ def test_reports_of_something_else(krelax: Run, good: Path) -> None:
     assert not Path("report.html").exists()
 
 
+def test_results_about_two_networks_make_no_page(krelax: Run, good: Path) -> None:
+    pair = ("difference", "good.onnx", "good.onnx", "good.npz", "--eps", "0.01", "--range", "0")
+    ran = krelax(*pair, "--jsonl", "two.jsonl")
+    assert ran.out.startswith("good.onnx and good.onnx on good.npz: 1 image, ")
+    ran = krelax("report", "two.jsonl", *AGAIN[2:], "--output", "report.html")
+    check_refusal(ran, "two.jsonl", "of krelax difference", "krelax certify --jsonl")
+
+
 @pytest.mark.parametrize("change", [{"verdict": 3}, {"label": None}, {"seconds": "1"}, {"index": 9}])
 def test_damaged_results(krelax: Run, good: Path, change: dict[str, object]) -> None:
     assert krelax(*RUN, "--jsonl", "results.jsonl").code == 0

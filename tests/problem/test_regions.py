@@ -41,7 +41,7 @@ def test_regions_are_read_as_they_are_written() -> None:
     [
         ("", "unknown region ''"),
         ("spin:3", "use one of rotate"),
-        ("rotate", "write rotate:AMOUNT"),
+        ("rotate", "rotate says no amount: write rotate:AMOUNT"),
         ("rotate:x", "with numbers"),
         ("rotate:1:2:3", "with numbers"),
         ("rotate:-1", "at least 0"),
@@ -58,6 +58,7 @@ def test_regions_are_read_as_they_are_written() -> None:
         ("patch:0", "patch:SIZE"),
         ("patch:3x", "patch:SIZE"),
         ("patch:3+rotate:1", "cannot be combined"),
+        ("rotate:1+patch:3", "patch cannot be combined"),
         ("pixels:none", "pixels:COUNT"),
         ("categories:3", "FIRST-LAST"),
         ("categories:3-1", "FIRST-LAST"),

@@ -104,11 +104,11 @@ def difference(a: Path, b: Path, images: Path, selection: slice | None, **option
 
 def _print(paths: tuple[Path, Path, Path], within: Fraction | None, records: list[dict[str, Any]]) -> None:
     """A row for each image, and what is true of all."""
-    from krelax.cli.printing import table
+    from krelax.cli.printing import so_many, table
 
     one, other, images = (path.name for path in paths)
     asked = "the smallest difference" if within is None else f"within {float(within):.6g}"
-    click.echo(f"{one} and {other} on {images}: {len(records)} images, {asked}")
+    click.echo(f"{one} and {other} on {images}: {so_many(len(records))}, {asked}")
     rows = [
         (
             str(r["index"]),

@@ -34,6 +34,11 @@ def _why_unknown(summary: Summary) -> str:
     return ": " + ", ".join(told) if told else ""
 
 
+def so_many(count: int, thing: str = "image") -> str:
+    """A number of things."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def certify_summary(model: Path, images: Path, options: CertifyOptions, summary: Summary) -> None:
     """The outcome of a data-set run."""
     total, counts = len(summary.verdicts), summary.counts
@@ -52,7 +57,7 @@ def certify_summary(model: Path, images: Path, options: CertifyOptions, summary:
     ball = f"{options.norm} ball of radius {float(largest):g}" + " at most" * isinstance(options.eps, tuple)
     if options.region is not None:
         ball = str(options.region) + f", and {ball}" * bool(largest)
-    click.echo(f"{model.name} on {images.name}: {total} images, {ball}, method {options.method}")
+    click.echo(f"{model.name} on {images.name}: {so_many(total)}, {ball}, method {options.method}")
     for name, meaning in rows:
         count = counts.get(name, 0)
         click.echo(f"  {name:<9}{count:>6}  {100 * count / total:5.1f} %   {meaning}")

@@ -60,7 +60,7 @@ def radius(model: Path, images: Path, region: str | None, selection: slice | Non
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
     from krelax.picture.robust import shares
-    from krelax.picture.style import save
+    from krelax.picture.style import check_figure, save
     from krelax.problem.regions import transformation
     from krelax.report.radii import curve, write_radii
     from krelax.report.writing import check_output
@@ -77,6 +77,8 @@ def radius(model: Path, images: Path, region: str | None, selection: slice | Non
     check_journal(journal, resume, overwrite)
     if report is not None:
         check_output(report)
+    if figure is not None:
+        check_figure(figure)
     asked = RadiusOptions(**options, scaling=about.scaling, region=None if region is None else transformation(region))
     network = load_onnx(model, output=output, scores=True)
     tell(model, network.notes)
@@ -118,12 +120,12 @@ def _print(model: Path, images: Path, norm: str, accuracy: float, records: list[
     """A row for each image, and what is in the middle."""
     from statistics import median
 
-    from krelax.cli.printing import table
+    from krelax.cli.printing import so_many, table
 
     def said(value: float | None) -> str:
         return "-" if value is None else f"{value:.6g}"
 
-    click.echo(f"{model.name} on {images.name}: {len(records)} images, {norm} radii to {100 * accuracy:g} %")
+    click.echo(f"{model.name} on {images.name}: {so_many(len(records))}, {norm} radii to {100 * accuracy:g} %")
     rows = [
         (str(r["index"]), said(r["certified"]), said(r["refuted"]), r["reason"], f"{r['seconds']:.2f}") for r in records
     ]

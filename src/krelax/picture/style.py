@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache, wraps
 from importlib import import_module
@@ -76,17 +77,26 @@ def on(axes: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:
     return above, axes
 
 
+_DATES: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+
+
+@drawn
+def check_figure(path: Path) -> None:
+    """Raises InputError where `save` cannot write a figure, for those that work long before they draw."""
+    if path.suffix.lower() not in _DATES:
+        raise InputError(f"{path}: figures are written as .svg, .png or .pdf; give a file that ends so")
+    if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise InputError(f"{path}: cannot be written; give a file in a folder that exists for the figure")
+
+
 @drawn
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as SVG, PNG (200 dots an inch) or PDF, by the ending of the path. Equal figures are equal files.
 
-    Raises InputError for another ending.
+    Raises InputError for another ending, and where there is no such folder.
     """
-    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
-    ending = Path(path).suffix.lower()
-    if ending not in dates:
-        raise InputError(f"{path}: figures are written as .svg, .png or .pdf")
-    figure.savefig(path, metadata=dates[ending], dpi=200, facecolor="white")
+    check_figure(Path(path))
+    figure.savefig(path, metadata=_DATES[Path(path).suffix.lower()], dpi=200, facecolor="white")
 
 
 def number(x: float, digits: int = 4) -> str:

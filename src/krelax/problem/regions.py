@@ -164,11 +164,11 @@ def read_region(text: str) -> Spec:
     if len(text) > 400:
         raise InputError(f"a region of {len(text)} characters; write NAME:AMOUNT, as rotate:10")
     parts = [part.strip().partition(":") for part in text.split("+")]
-    name, _, amount = parts[0]
-    if name in _WHOLE:
-        if len(parts) > 1:
-            raise InputError(f"{_short(text)}: {name} cannot be combined; only transformations can")
-        return _WHOLE[name](amount)
+    alone = next((name for name, _, _ in parts if name in _WHOLE), None)
+    if alone is not None and len(parts) > 1:
+        raise InputError(f"{_short(text)}: {alone} cannot be combined; only transformations can")
+    if alone is not None:
+        return _WHOLE[alone](parts[0][2])
     steps, ranges = list[Transformation](), list[Interval]()
     for name, _, amount in parts:
         if name not in _TRANSFORMATIONS:
@@ -243,7 +243,8 @@ def _range(name: str, amount: str, middle: int) -> Interval:
 def _numbers(name: str, amount: str) -> tuple[Fraction, ...]:
     parts = [part.strip() for part in amount.split(":")]
     if len(parts) > 2 or not all(len(p) <= _MOST_CHARACTERS and _NUMBER.fullmatch(p) for p in parts):
-        raise InputError(f"{name}:{_short(amount)}: write {name}:AMOUNT, or {name}:LOW:HIGH, with numbers")
+        given = f"{name}:{_short(amount)}" if amount else f"{name} says no amount"
+        raise InputError(f"{given}: write {name}:AMOUNT, or {name}:LOW:HIGH, with numbers")
     try:
         found = tuple(map(_fraction, parts))
     except ZeroDivisionError:

@@ -111,7 +111,9 @@ def curve(runs: Sequence[Results]) -> tuple[int, list[Point]]:
 def _wrong_settings(settings: Record) -> str:
     """What is missing in a header; empty if it is one of `certify`."""
     wants: dict[str, Any] = {"krelax": str, "model": str, "images": str, "eps": NUMBER, "norm": str, "method": str}
-    clip = settings.get("clip")
+    clip, command = settings.get("clip"), settings.get("kind_of_run")
+    if command is not None:
+        return f"but of krelax {command}"
     if clip is not None and not (isinstance(clip, list) and len(clip) == 2 and all(map(_finite, clip))):
         return "clip is no range"
     if isinstance(settings.get("eps"), NUMBER) and not _finite(settings["eps"]):

@@ -81,7 +81,8 @@ class Certificates:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.folder}: cannot be a folder for certificates ({error.strerror})") from error
+            what = f"cannot be a folder for certificates ({error.strerror})"
+            raise InputError(f"{self.folder}: {what}; give another path") from error
 
     @property
     def checks(self) -> bool:
