@@ -95,7 +95,7 @@ ONE_HOT = np.eye(3)[LABELS]
 
 
 @pytest.mark.parametrize(
-    "labels", [ONE_HOT, ONE_HOT.astype(bool), ONE_HOT.astype(np.uint8), NAMES, LABELS.astype("U1")]
+    "labels", [ONE_HOT, ONE_HOT.astype(bool), ONE_HOT.astype(np.uint8), NAMES, LABELS.astype("U1"), LABELS[:, None]]
 )
 @pytest.mark.parametrize("called", [("images", "labels"), ("x_test", "y_test"), ("X", "y")])
 def test_arrays_by_usual_names_with_labels_of_any_kind(
@@ -237,6 +237,7 @@ def test_errors_in_folders_name_the_file_and_row(tmp_path: Path, change: Callabl
         ("a,b,label\n1,2,1\n", "do not fit the network's input [1, 4]"),
         ("a,b,c,d,label\n1,2,3,4,cat\n", "tell of 1 classes, the network of 3"),
         ("", "no rows"),
+        ("a,b,c,d,label\n", "no rows below the names"),
     ],
 )
 def test_errors_in_tables_name_the_row(tmp_path: Path, text: str, words: str) -> None:

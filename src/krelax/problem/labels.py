@@ -25,6 +25,8 @@ def class_numbers(
     sorted where there are none. Returns the numbers, `(n,)`, how many classes the labels tell of (None if they do
     not), and what was understood without being told. Raises InputError, which says where, for anything else.
     """
+    if labels.ndim == 2 and labels.shape[1] == 1 and np.issubdtype(labels.dtype, np.integer):
+        labels = labels[:, 0]  # a column of numbers, as some data sets have it
     if labels.ndim == 2 and labels.shape[1] > 1:
         return _hot(labels, where, place), labels.shape[1], ()
     if labels.ndim == 1 and labels.dtype.kind in "US":

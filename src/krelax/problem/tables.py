@@ -103,6 +103,8 @@ def read_features(table: Table, column: str | None, with_labels: bool = True) ->
     """Items of numbers, one a row, with the labels in one of the columns; several ways of reading them where there is
     no header, the first column or the last. Raises InputError, which names the row and column."""
     header = table.header()
+    if len(table.rows) == 1 and not any(map(_is_number, table.rows[0])):
+        raise InputError(f"{table.path}: there are no rows below the names of the columns")
     body = table if header is None else replace(table, rows=table.rows[1:], lines=table.lines[1:])
     places = [f"line {line}" for line in body.lines]
     if not with_labels:
