@@ -17,6 +17,7 @@ import torch
 from tests.cli.conftest import Ran
 from tests.run.files import images
 
+from krelax.cli import _open_streams
 from krelax.cli.shared import bundled
 from krelax.cli.supports import supports
 from krelax.run import certificates as certificates_module
@@ -245,3 +246,14 @@ main()
 def test_what_libraries_print_is_no_result() -> None:
     done = subprocess.run([sys.executable, "-c", GREETING], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1.0\n2.0\n", "")
+
+
+def test_streams_that_are_closed_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    _open_streams()
+    print("lost", file=sys.stderr)
+    print("lost", flush=True)
+    assert sys.stdin.read() == ""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()

@@ -157,6 +157,7 @@ class _Terminated(KeyboardInterrupt):
 
 def _as_a_program() -> None:
     """What a library must not do to its process."""
+    _open_streams()
     _keep_stdout()
     if not sys.warnoptions:  # errors are one line, and warnings of libraries are none of a user's business
         warnings.simplefilter("ignore")
@@ -165,6 +166,14 @@ def _as_a_program() -> None:
         raise _Terminated
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+def _open_streams() -> None:
+    """What was closed when the program began, as by `>&-`, leads nowhere. Otherwise files that are opened take its
+    place, and what is printed goes into them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _keep_stdout() -> None:

@@ -187,7 +187,7 @@ class AnyOf:
         size, groups = self.image.size, self.region.groups
         for first, last in groups:
             if last >= size:
-                raise InputError(f"there are no categories {first}-{last}: the inputs are 0 to {size - 1}")
+                raise InputError(f"there are no categories {first}-{last} among inputs 0 to {size - 1}")
         count = int(np.prod([last - first + 1 for first, last in groups]))
         if count > _MOST_BOXES:
             raise InputError(f"{count} choices of categories; at most {_MOST_BOXES} are looked at")
