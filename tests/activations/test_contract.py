@@ -243,7 +243,7 @@ any_interval = given(ends=st.tuples(finite, finite), pairs=st.lists(st.tuples(fi
 
 
 @elementwise
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @any_interval
 def test_support_encloses_the_graph_of_any_interval(
     entry: Elementwise, ends: Interval, pairs: list[tuple[float, float]]
@@ -255,7 +255,7 @@ def test_support_encloses_the_graph_of_any_interval(
 
 @slow
 @elementwise
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @any_interval
 def test_support_of_many_intervals(entry: Elementwise, ends: Interval, pairs: list[tuple[float, float]]) -> None:
     interval = min(ends), max(ends)

@@ -189,7 +189,7 @@ def formula(branch, spelling: tuple[str, str]) -> str:
 
 
 @given(branches)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @pytest.mark.parametrize(
     ("start", "spelling"), [(DECLARED, ("X_{}", "Y_{}")), (NETWORK, ("X[0,{}]", "Y[{}]"))], ids=["1.0", "2.0"]
 )
@@ -229,7 +229,7 @@ def test_the_float64_numbers_around_a_decimal(values):
 
 
 @given(branches)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 def test_version_2_agrees_with_the_reference_parser(read, branches):
     vnnlib = pytest.importorskip("vnnlib")
     compat = pytest.importorskip("vnnlib.compat")

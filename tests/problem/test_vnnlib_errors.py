@@ -184,7 +184,7 @@ def test_repetitive_junk_is_rejected_in_linear_time(read, unit):
 
 
 @given(st.text(alphabet='()[]<=>"; \nXY_01.e-+*andorst,', max_size=60))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 def test_arbitrary_text_never_escapes_as_another_error(read, text):
     for start in (BOUNDED, BOUNDED_2, BOUNDED + "(assert (or ", BOUNDED_2 + "(assert (<= "):
         with contextlib.suppress(InputError):

@@ -119,7 +119,7 @@ def truth(formula, y) -> bool:
 
 
 @given(formulas)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 def test_the_cases_of_a_formula_are_where_it_is_true(read, formula):
     """On a grid with every tie."""
     cases = read(BOUNDED + f"(assert {written(formula)})").cases
