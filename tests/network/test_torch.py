@@ -28,7 +28,7 @@ class Function(nn.Module):
 
 
 def constant(*shape):
-    return torch.linspace(-1.0, 2.0, int(np.prod(shape)), dtype=torch.float64).reshape(shape)
+    return torch.linspace(-1.0, 2.0, math.prod(shape), dtype=torch.float64).reshape(shape)
 
 
 def agrees(module, *shape):
