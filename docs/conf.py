@@ -20,6 +20,7 @@ exclude_patterns = ["_build"]
 
 # Notebooks hold their output; tests compare it with what they print.
 nb_execution_mode = "off"
+default_role = "code"  # single backticks in docstrings
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 
