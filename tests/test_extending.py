@@ -126,15 +126,15 @@ def test_the_recipe_names_at_most_five_source_files() -> None:
 
 @pytest.mark.parametrize("dtype", at_night_after(1, test_contract.DTYPES), ids=str)
 def test_it_keeps_the_contract(asinh: kit.Elementwise, dtype: torch.dtype) -> None:
-    test_contract.test_support_encloses_the_graph_and_is_attained_on_it(asinh, dtype)
-    test_contract.test_interval_contains_every_value(asinh, dtype)
+    test_contract.test_support_encloses_the_graph_and_is_attained_on_it(asinh, dtype, 1)
+    test_contract.test_interval_contains_every_value(asinh, dtype, 1)
 
 
 def test_it_keeps_the_rest_of_the_contract(asinh: kit.Elementwise) -> None:
     for rule in (Rule.PARALLEL, Rule.ADAPTIVE):
-        test_contract.test_lines_of_every_rule_enclose_the_graph(asinh, torch.float64, rule)
-    test_contract.test_lines_with_slopes_inside_the_range_enclose_the_graph(asinh, torch.float64)
-    test_contract.test_pieces_of_split_neurons_cover_the_graph(asinh, torch.float64)
+        test_contract.test_lines_of_every_rule_enclose_the_graph(asinh, torch.float64, rule, 1)
+    test_contract.test_lines_with_slopes_inside_the_range_enclose_the_graph(asinh, torch.float64, 1)
+    test_contract.test_pieces_of_split_neurons_cover_the_graph(asinh, torch.float64, 1)
     test_contract.test_neurons_are_split_inside_their_intervals(asinh, torch.float64)
     test_contract.test_a_line_touches_the_graph_where_it_says(asinh)
     test_contract.test_any_shape_of_neurons(asinh)

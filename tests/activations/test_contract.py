@@ -19,6 +19,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tests.activations.kit import ELEMENTWISE, WINDOWED, Elementwise, Number, Windowed, mpf
+from tests.marks import at_night_after
 from torch import Tensor
 
 from krelax.activations import ACTIVATIONS, Activation, LeakyReLU, Lines, LogSumExp, Max, Relaxation, ReLU, Rule
@@ -48,6 +49,8 @@ elementwise_in_both = pytest.mark.parametrize(
 )
 both_types = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 every_rule = pytest.mark.parametrize("rule", list(Rule))
+# Every second interval always, those of an activation or the others; all at night.
+in_steps = pytest.mark.parametrize("step", at_night_after(1, [2, 1]), ids=["some", "all"])
 
 INTERVALS: list[Interval] = [
     *((v, v) for v in (-1e30, -1e6, -1.0, -1e-300, 0.0, 1e-12, 0.3, 50.0, 1e30)),  # a point
@@ -99,6 +102,11 @@ def representable(entry: Elementwise, dtype: torch.dtype) -> list[Interval]:
     every = [*INTERVALS, *ONE_SIDED, *((-b, -a) for a, b in ONE_SIDED)]
     found = dict.fromkeys((float(a), float(b)) for a, b in torch.tensor(every, dtype=dtype).tolist())
     return [i for i in found if entry.takes(*i, dtype)]
+
+
+def some_of(entry: Elementwise, dtype: torch.dtype, step: int) -> list[Interval]:
+    """One in so many of them, beginning somewhere."""
+    return representable(entry, dtype)[len(entry.name) % step :: step]
 
 
 def ordinary(entry: Elementwise) -> list[Interval]:
@@ -220,20 +228,11 @@ def check_lines(entry: Elementwise, intervals: Sequence[Interval], lines: Lines,
 
 
 @elementwise_in_both
-def test_support_encloses_the_graph_and_is_attained_on_it(entry: Elementwise, dtype: torch.dtype) -> None:
-    """Attained on the graph itself: for one neuron the support of the graph is that of its convex hull.
-
-    Every pair is tried with a third of the activations, every activation with a third of the pairs; all at night.
-    """
-    first = len(entry.name) % 3
-    check_supports(entry, representable(entry, dtype), PAIRS[first::3], dtype)
-
-
-@slow
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@elementwise
-def test_support_of_every_pair(entry: Elementwise, dtype: torch.dtype) -> None:
-    check_supports(entry, representable(entry, dtype), PAIRS, dtype)
+@in_steps
+def test_support_encloses_the_graph_and_is_attained_on_it(entry: Elementwise, dtype: torch.dtype, step: int) -> None:
+    """Attained on the graph itself: for one neuron the support of the graph is that of its convex hull."""
+    pairs = PAIRS if step == 1 else PAIRS[len(entry.name) % 3 :: 3]
+    check_supports(entry, some_of(entry, dtype, step), pairs, dtype)
 
 
 finite = st.floats(-1e6, 1e6) | st.floats(-3, 3) | st.sampled_from([0.0, 1e-12, -1e-12, 1e-300, -1e-300])
@@ -264,9 +263,10 @@ def test_support_of_many_intervals(entry: Elementwise, ends: Interval, pairs: li
 
 
 @elementwise_in_both
-def test_interval_contains_every_value(entry: Elementwise, dtype: torch.dtype) -> None:
+@in_steps
+def test_interval_contains_every_value(entry: Elementwise, dtype: torch.dtype, step: int) -> None:
     """Without tolerance: nothing is charged later for these bounds."""
-    intervals = representable(entry, dtype)
+    intervals = some_of(entry, dtype, step)
     low, high = (t[:, 0].tolist() for t in entry.relax(intervals, dtype).interval())
     for interval, a, b in zip(intervals, low, high, strict=True):
         for z, exact in graph_of(entry, interval):
@@ -275,14 +275,18 @@ def test_interval_contains_every_value(entry: Elementwise, dtype: torch.dtype) -
 
 @elementwise_in_both
 @every_rule
-def test_lines_of_every_rule_enclose_the_graph(entry: Elementwise, dtype: torch.dtype, rule: Rule) -> None:
-    intervals = representable(entry, dtype)
+@in_steps
+def test_lines_of_every_rule_enclose_the_graph(entry: Elementwise, dtype: torch.dtype, rule: Rule, step: int) -> None:
+    intervals = some_of(entry, dtype, step)
     check_lines(entry, intervals, entry.relax(intervals, dtype).lines_by(rule), dtype)
 
 
 @elementwise_in_both
-def test_lines_with_slopes_inside_the_range_enclose_the_graph(entry: Elementwise, dtype: torch.dtype) -> None:
-    intervals = representable(entry, dtype)
+@in_steps
+def test_lines_with_slopes_inside_the_range_enclose_the_graph(
+    entry: Elementwise, dtype: torch.dtype, step: int
+) -> None:
+    intervals = some_of(entry, dtype, step)
     relaxation = entry.relax(intervals, dtype)
     low, high = (t.unsqueeze(1) for t in relaxation.slope_range())
     share = torch.tensor([0.0, 0.25, 0.5, 0.9, 1.0], dtype=dtype).reshape(1, -1, 1)
@@ -291,8 +295,9 @@ def test_lines_with_slopes_inside_the_range_enclose_the_graph(entry: Elementwise
 
 
 @elementwise_in_both
-def test_lines_with_any_slopes_enclose_the_graph(entry: Elementwise, dtype: torch.dtype) -> None:
-    intervals = representable(entry, dtype)
+@in_steps
+def test_lines_with_any_slopes_enclose_the_graph(entry: Elementwise, dtype: torch.dtype, step: int) -> None:
+    intervals = some_of(entry, dtype, step)
     lower = torch.tensor([-1e6, -1.0, -1e-9, 0.0, 0.1, 0.7, 1.0 + 1e-6, 2.0, 1e6], dtype=dtype).reshape(1, -1, 1)
     lower = lower.repeat(len(intervals), 1, 1)
     check_lines(entry, intervals, entry.relax(intervals, dtype).lines(lower, lower.roll(4, 1)), dtype)
@@ -326,9 +331,10 @@ def test_a_line_touches_the_graph_where_it_says(entry: Elementwise) -> None:
 
 
 @elementwise_in_both
-def test_pieces_of_split_neurons_cover_the_graph(entry: Elementwise, dtype: torch.dtype) -> None:
+@in_steps
+def test_pieces_of_split_neurons_cover_the_graph(entry: Elementwise, dtype: torch.dtype, step: int) -> None:
     """Whatever is left of an interval is relaxed like any other; together the pieces have every point."""
-    intervals = representable(entry, dtype)
+    intervals = some_of(entry, dtype, step)
     relaxation = entry.relax(intervals, dtype)
     splits = relaxation.splits()
     assert splits is not None
