@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import combinations
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from krelax.errors import InputError, UnsupportedError
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.regions import Transformed, read_region, transformation
+from krelax.run import amounts
 from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, certify
 from krelax.run.journal import read_journal
@@ -53,7 +57,7 @@ def test_certifying_confirms_amounts(tmp_path: Path) -> None:
     model, x = network(1), np.stack([image(seed) for seed in range(3)])
     images = Images(x, np.array([predicted(model, one) for one in x]))
     whole = region("rotate:-90:90")
-    options = RadiusOptions(Fraction(1, 10), clip=UNIT, region=whole, timeout=30.0)
+    options = RadiusOptions(Fraction(1, 10), clip=UNIT, region=whole, timeout=30.0, deterministic=True)
     found = radius(model, images, range(3), options, journal=tmp_path / "j.jsonl")
     header, records = read_journal(tmp_path / "j.jsonl")
     assert header["region"] == "rotate angle -90:90"
@@ -87,6 +91,54 @@ def test_parts_of_regions() -> None:
         _ = region("rotate:5:10").amount
     with pytest.raises(InputError, match="transformations"):
         transformation(read_region("patch:3"))
+
+
+@pytest.mark.parametrize("text", ["rotate:10", "translate:2", "rotate:10+brightness:-0.1:0.3", "scale:1:1.3"])
+def test_what_is_beyond_a_part_is_the_rest(text: str) -> None:
+    """Boxes of parameters that have no inside in common with it, and of which the volume is what is left."""
+    whole, third = region(text), Fraction(1, 3)
+    inner, outer = third * whole.amount, 2 * third * whole.amount
+    parts = [whole.part(inner), *whole.beyond(inner, outer)]
+    for one, other in combinations(parts, 2):
+        assert any(a[1] <= b[0] or b[1] <= a[0] for a, b in zip(one.ranges, other.ranges, strict=True))
+    for part in parts:
+        ends = zip(part.ranges, whole.part(outer).ranges, strict=True)
+        assert all(high[0] <= low[0] < low[1] <= high[1] for low, high in ends)
+    assert sum(volume(part) for part in parts) == volume(whole.part(outer))
+
+
+def volume(part: Transformed) -> Fraction:
+    return prod((high - low for low, high in part.ranges), start=Fraction(1))
+
+
+def test_nothing_is_certified_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network(1), image(0)
+    decided = list[tuple[Transformed, Verdict]]()
+    original = amounts.decide_image
+
+    def decide(*given: Any) -> Outcome:
+        outcome = original(*given)
+        decided.append((given[3], outcome.verdict))
+        return outcome
+
+    monkeypatch.setattr(amounts, "decide_image", decide)
+    options = RadiusOptions(Fraction(1, 10), clip=UNIT, region=region("brightness:1"), timeout=30.0, deterministic=True)
+    found = radius(model, Images(x[None], np.array([predicted(model, x)])), range(1), options)[0]
+    certified = Fraction(repr(found["certified"]))
+    held = [part.ranges[0] for part, verdict in decided if verdict is Verdict.HOLDS]
+    inside = [(low, high) for low, high in held if -certified <= low and high <= certified]
+    assert len(inside) > 2
+    assert sum(high - low for low, high in inside) == 2 * certified
+
+
+def test_time_is_counted_where_runs_are_deterministic() -> None:
+    model, x = network(1), image(0)
+    images = Images(x[None], np.array([predicted(model, x)]))
+    whole = region("rotate:20")
+    options = RadiusOptions(Fraction(1, 2), clip=UNIT, region=whole, timeout=5.0, deterministic=True)
+    first, second = (radius(model, images, range(1), options)[0] for _ in range(2))
+    assert first == second
+    assert first["seconds"] > 0
 
 
 def test_certificates_are_refused(tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ class Transformed:
             self.steps, tuple((u - share * (u - low), u + share * (high - u)) for u, (low, high) in pairs)
         )
 
+    def beyond(self, inner: Fraction, outer: Fraction) -> list[Transformed]:
+        """Regions that together with the part of the amount `inner` are that of `outer`, which is larger."""
+        ranges, wide, found = list(self.part(outer).ranges), self.part(outer).ranges, list[Transformed]()
+        for i, (low, high) in enumerate(self.part(inner).ranges):
+            for side in ((wide[i][0], low), (high, wide[i][1])):
+                if side[0] < side[1]:
+                    found.append(Transformed(self.steps, (*ranges[:i], side, *ranges[i + 1 :])))
+            ranges[i] = low, high
+        return found
+
     def reached(self, parameters: Sequence[Fraction]) -> Fraction:
         """The least amount whose region has these parameters."""
         shares = [Fraction(0)]

@@ -1,7 +1,9 @@
 """How much of a transformation an image stands: the largest amount that is certified, and the smallest refuted one.
 
 The amount is the part of a region's ranges that parameters may take, on both sides of those that change nothing. Of a
-single transformation it is in the unit of its parameters: a rotation by up to so many degrees.
+single transformation it is in the unit of its parameters: a rotation by up to so many degrees. Amounts are halved until
+one is certified, and then tried between that and the smallest that is not. Nothing is certified twice: a region is that
+of the certified amount, and boxes of parameters around it, and only these are decided.
 """
 
 from __future__ import annotations
@@ -56,13 +58,15 @@ class Amounts:
             self.keep(state)
 
     def _try(self, state: State, amount: Fraction) -> None:
-        """Decide the region of an amount."""
-        limit = self.options.timeout
-        seconds = None if limit is None else max(_LEAST_SECONDS, _PART * (limit - state.seconds))
-        options = replace(self.options, timeout=seconds)
-        image, region = self.images.images[state.index], self.region.part(amount)
-        outcome = decide_image(self.network, image, state.label, region, self.plan, options)
-        state.seconds += outcome.seconds
+        """Decide the region of an amount, as far as it is not certified yet."""
+        inner, began = state.certified, state.seconds
+        parts = [self.region.part(amount)] if inner is None else self.region.beyond(inner, amount)
+        outcomes = list[Outcome]()
+        for count, part in enumerate(parts):
+            outcomes.append(self._decided(state, part, began, len(parts) - count))
+            if outcomes[-1].verdict is not Verdict.HOLDS:
+                break
+        outcome = outcomes[-1]
         state.tries.append({"radius": float(amount), "verdict": outcome.verdict.value, "reason": outcome.reason})
         if outcome.verdict is Verdict.HOLDS:
             state.certified = amount
@@ -71,6 +75,18 @@ class Amounts:
             state.open = None if state.open is None or state.open >= state.refuted.radius else state.open
         else:
             state.open = amount
+
+    def _decided(self, state: State, region: Transformed, began: float, left: int) -> Outcome:
+        """Decide a region, the first of so many, with its share of what a try that `began` may take."""
+        seconds, limit = None, self.options.timeout
+        if limit is not None:
+            until = began + _PART * (limit - began)
+            seconds = max(_LEAST_SECONDS, (until - state.seconds) / left)
+        options = replace(self.options, timeout=seconds)
+        image = self.images.images[state.index]
+        outcome = decide_image(self.network, image, state.label, region, self.plan, options)
+        state.seconds += outcome.seconds
+        return outcome
 
     def _refuted(self, outcome: Outcome, amount: Fraction) -> Refuted:
         """A counterexample, and the least amount of few digits that allows it."""

@@ -24,13 +24,14 @@ _LEAST_SECONDS = 0.1
 
 @dataclass
 class Places:
-    """What is asked of one image, and the time that is left, in seconds (None: no limit)."""
+    """What is asked of one image, the time that is left, in seconds (None: no limit), and what was spent."""
 
     one: AnyOf
     plan: Plan
     timeout: float | None
     device: str
     deterministic: bool
+    seconds: float = 0.0
 
     def outcomes(self) -> list[Outcome]:
         """What came of all blocks and places, or of those until one counterexample."""
@@ -73,9 +74,10 @@ class Places:
         except _Enough:
             return [o for o in found.values() if o.verdict is Verdict.VIOLATED]
         finally:
+            counted = sum(outcome.seconds for outcome in found.values())
+            spent = counted if self.deterministic else time.perf_counter() - began
+            self.seconds += spent
             if self.timeout is not None:
-                counted = sum(outcome.seconds for outcome in found.values())
-                spent = counted if self.deterministic else time.perf_counter() - began
                 self.timeout = max(_LEAST_SECONDS, self.timeout - spent)
         return [found[i] for i in range(len(blocks))]
 

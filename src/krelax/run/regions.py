@@ -86,8 +86,7 @@ def decide_image(
     pixels at once, and parameters and noise together.
     """
     if certificates is None and (anywhere := _places(network, image, label, spec, plan, options)) is not None:
-        began = time.perf_counter()
-        return combine(anywhere.outcomes(), time.perf_counter() - began)
+        return combine(anywhere.outcomes(), anywhere.seconds)
     front, questions, input_of = asked(network, image, label, spec, options)
     began, outcomes = time.perf_counter(), list[Outcome]()
 
@@ -103,7 +102,8 @@ def decide_image(
     limit, device, deterministic = options.timeout, options.device, options.deterministic
     with suppress(_Enough):
         decide(front, questions, plan, report, limit, device, each, proofs, required, deterministic)
-    found = combine(outcomes, time.perf_counter() - began)
+    counted = sum(outcome.seconds for outcome in outcomes)
+    found = combine(outcomes, counted if deterministic else time.perf_counter() - began)
     if found.counterexample is not None:
         found = replace(found, counterexample=input_of(found.counterexample))
     return found if len(questions) > 1 else replace(found, stages=outcomes[0].stages)
