@@ -334,7 +334,7 @@ DATA: dict[str, tuple[Callable[[Path], object], str]] = {
     "text as images": (arrays(images=np.array(["a", "b", "c"])), "type"),
     "complex images": (arrays(images=PIXELS.astype(complex)), "complex128"),
     "fractional labels": (arrays(labels=LABELS + 0.5), "`labels`"),
-    "a table of labels": (arrays(labels=LABELS[:, None]), "`labels`"),
+    "a table of labels": (arrays(labels=np.stack([LABELS, LABELS], 1)), "not one-hot"),
     "one number": (arrays(images=np.float32(1)), "`images`"),
     "other size": (arrays(images=np.ones((3, 5), np.float32)), "do not fit"),
     "zero images": (arrays(images=PIXELS[:0], labels=LABELS[:0]), "no images"),

@@ -418,7 +418,8 @@ def test_a_radius_is_the_decimal_that_is_written(krelax: Run, good: Path) -> Non
 def test_certify_range(krelax: Run, good: Path) -> None:
     for selection, count in {"1:": 2, ":2": 2, "0:3": 3, "2": 1, ":": 3, "1:99": 2}.items():
         ran = krelax("certify", "good.onnx", "good.npz", "--eps", "0.1", "--range", selection)
-        assert (ran.code, f": {count} images" in ran.out) == (0, True)
+        counted = "1 image," if count == 1 else f"{count} images,"
+        assert (ran.code, f": {counted}" in ran.out) == (0, True)
 
 
 NUMBER, MAYBE = (int, float), (int, float, type(None))
@@ -701,7 +702,7 @@ def test_functions_are_executed_as_precisely_as_somebody_says(
     nothing = krelax(*proof, "float32")
     assert nothing.out == "unknown\n"
     assert "float32:N" in nothing.err
-    assert krelax(*proof, "float32:1000000").out == "unknown\n"
+    assert krelax(*proof, "float32:1000000", "--method", "crown").out == "unknown\n"
 
 
 @pytest.mark.parametrize("wrong", ["float64", "float32:", "float32:0", "float32:1.5", "float32:99999999", "real:4"])
