@@ -114,3 +114,14 @@ def test_boxes_that_fail_leave_the_question_to_others(monkeypatch: pytest.Monkey
     monkeypatch.setattr(InputSplitting, "run", fail)
     outcome = ask(monkeypatch, 60.0, BOXES, Complete(("neurons",)))
     assert outcome.verdict is Verdict.HOLDS
+
+
+@pytest.mark.parametrize(("width", "first"), [(40, "crown"), (12_000, "attack")])
+def test_an_attack_goes_before_passes_that_are_far_dearer(width: int, first: str) -> None:
+    """Two passes for each neuron, or a thousand in all."""
+    network = chain(seed=7, act=ReLU(), width=width)
+    attack, plan = Attack(), Plan.of("auto")
+    arranged = plan.arranged(network)
+    kept = [stage for stage in arranged.stages if stage in (METHODS["crown"], attack)]
+    assert kept == ([METHODS["crown"], attack] if first == "crown" else [attack, METHODS["crown"]])
+    assert [s for s in arranged.stages if s != attack] == [s for s in plan.stages if s != attack]

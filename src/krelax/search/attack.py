@@ -29,6 +29,11 @@ class Attack:
     last_step: float = 0.005
     seed: int = 0
 
+    @property
+    def passes(self) -> int:
+        """How many passes through the network it takes, there and back."""
+        return self.samples + 3 * self.restarts * self.steps
+
 
 def search(instance: Instance, queries: Queries, attack: Attack) -> tuple[Tensor, Tensor]:
     """The point of smallest margin found in every region, `(batch, *shape)`, and its margin, `(batch,)`.

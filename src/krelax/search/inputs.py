@@ -9,7 +9,7 @@ from torch import Tensor
 
 from krelax.bounds.boxed import fits, varied
 from krelax.bounds.instance import Instance
-from krelax.network.graph import products
+from krelax.network.graph import Network, products
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.proof.cuts import Cuts
@@ -24,6 +24,13 @@ from krelax.watch import PRODUCTS, now
 _CALLS = 2e-4
 # Seconds of passes that are not worth a look at boxes first.
 _DEAR = 10.0
+
+
+def passes(network: Network) -> int:
+    """Products of two numbers in backward passes for both bounds of all neurons."""
+    nodes = network.nodes
+    before = {nodes[i].inputs[0] for i in network.activations()}
+    return 2 * sum(prod(nodes[i].shape) * products(nodes[: i + 1]) for i in before)
 
 
 class Inputs:
@@ -57,10 +64,7 @@ class Inputs:
     @property
     def ahead(self) -> bool:
         """Whether backward passes for all neurons would take longer than a few boxes, and very long."""
-        nodes, z = self._instance.network.nodes, self._instance.network.activations()
-        before = {nodes[i].inputs[0] for i in z}
-        passes = 2 * sum(prod(nodes[i].shape) * products(nodes[: i + 1]) for i in before) / PRODUCTS
-        return passes > max(_DEAR, self.price)
+        return passes(self._instance.network) / PRODUCTS > max(_DEAR, self.price)
 
     def precede(self) -> None:
         """Bound the whole region, and then boxes for as long as passes would take for the neurons that it leaves

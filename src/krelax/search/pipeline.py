@@ -16,13 +16,13 @@ from krelax.bounds.instance import Instance, OutOfTime, chunk_images, helpers, o
 from krelax.bounds.methods import METHODS, Method, bound
 from krelax.bounds.seen import seen
 from krelax.errors import InputError
-from krelax.network.graph import Network
+from krelax.network.graph import Network, products
 from krelax.network.scalars import with_axes
 from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
 from krelax.search.boxes import Splitting
 from krelax.search.effort import Complete, SearchResult, Split
-from krelax.search.inputs import Inputs
+from krelax.search.inputs import Inputs, passes
 from krelax.search.margins import Probe
 from krelax.search.processes import Search, SideBySide, out_of_memory
 from krelax.search.questions import Questions
@@ -34,6 +34,8 @@ from krelax.watch import cancellation, counted, now, watched
 
 T = TypeVar("T")
 
+# An attack goes before backward passes that take so many times as long.
+_DEARER = 16.0
 # Questions are searched again if they have so many seconds then, and so many times more than before.
 _WORTHWHILE, _MORE = 1.0, 1.5
 
@@ -57,6 +59,17 @@ class Plan:
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: use auto or one of {', '.join(METHODS)}")
         return cls((METHODS[method], Attack()))
+
+    def arranged(self, network: Network) -> Plan:
+        """The same with the first attack before the first method, where that costs so much more that an attack is next
+        to nothing."""
+        begin = next((i for i, stage in enumerate(self.stages) if isinstance(stage, Method)), None)
+        rest = self.stages[begin:]
+        attack = next((stage for stage in rest if isinstance(stage, Attack)), None)
+        if begin is None or attack is None or passes(network) < _DEARER * attack.passes * products(network.nodes):
+            return self
+        end = rest.index(attack)
+        return Plan((*self.stages[:begin], attack, *rest[:end], *rest[end + 1 :]))
 
     @property
     def quick(self) -> Plan:
@@ -120,7 +133,7 @@ def _decide(
     with torch.no_grad(), one_core_each(run.device), instance.watch():
         try:
             _look(run, instance)
-            for stage in plan.stages:
+            for stage in plan.arranged(network).stages:
                 if isinstance(stage, Attack):
                     _attack(run, instance, stage)
                 elif isinstance(stage, Splitting):
