@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("KRELAX_TRACEBACK", "1")
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports it
@@ -20,6 +21,14 @@ QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """By day random examples are the same each time, so that a change is what changes the outcome; by night they are
+    new ones."""
+    settings.register_profile("day", derandomize=True)
+    if config.option.markexpr != "slow":
+        settings.load_profile("day")
 
 
 def pytest_collection_finish() -> None:

@@ -45,3 +45,9 @@ def test_any_text_can_be_read_again(text: str) -> None:
     kept = "".join("\ufffd" if c in "\x00\x1b\ufffe\ud800" else c for c in text)
     assert suite.get("name") == kept
     assert suite[0][0].get("message") == kept
+
+
+@pytest.mark.parametrize("seconds", [10**400, -1, float("inf"), float("nan"), 1.7e308, None, "long"])
+def test_seconds_that_say_nothing_are_none(seconds: object) -> None:
+    written = junit("n", [record(i, "sat", seconds=seconds) for i in range(3)])
+    assert [case.get("time") for case in ElementTree.fromstring(written.encode()).iter("testcase")] == ["0"] * 3

@@ -12,6 +12,9 @@ from xml.etree import ElementTree
 # What XML cannot hold.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+# Seconds that nothing has taken yet: what says so says nothing.
+_LONGEST = 1e12
+
 
 def junit(name: str, records: Iterable[Mapping[str, Any]], missing: Iterable[tuple[str, str]] = ()) -> str:
     """One test suite: a case for every record that `krelax bench` writes, by index, and for every `missing` instance,
@@ -48,7 +51,8 @@ def _case(record: Mapping[str, Any]) -> ElementTree.Element:
     answer, expected = str(record["answer"]), str(record["expected"])
     case = _named(str(record.get("onnx", "")), str(record.get("vnnlib", "")))
     seconds = record.get("seconds")
-    case.set("time", f"{seconds:.3f}" if isinstance(seconds, int | float) and math.isfinite(seconds) else "0")
+    known = isinstance(seconds, int | float) and 0 <= seconds < _LONGEST
+    case.set("time", f"{seconds:.3f}" if known else "0")
     reason = _text(str(record.get("reason", "")))
     if answer == "error":
         ElementTree.SubElement(case, "error", message=reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
+from sys import float_info
 from typing import Any
 
 from krelax.errors import InputError
@@ -83,7 +84,7 @@ def _fine(record: Record) -> bool:
     return (
         isinstance(record.get("label"), int)
         and isinstance(record.get("reason"), str)
-        and all(r is None or (isinstance(r, int | float) and 0 <= r < float("inf")) for r in radii)
+        and all(r is None or (isinstance(r, int | float) and 0 <= r <= float_info.max) for r in radii)
     )
 
 
