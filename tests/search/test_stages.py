@@ -125,3 +125,5 @@ def test_an_attack_goes_before_passes_that_are_far_dearer(width: int, first: str
     kept = [stage for stage in arranged.stages if stage in (METHODS["crown"], attack)]
     assert kept == ([METHODS["crown"], attack] if first == "crown" else [attack, METHODS["crown"]])
     assert [s for s in arranged.stages if s != attack] == [s for s in plan.stages if s != attack]
+    for cheap in ("interval", "zonotope", "crown-ibp"):
+        assert Plan.of(cheap).arranged(network) == Plan.of(cheap)

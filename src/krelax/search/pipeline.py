@@ -63,10 +63,12 @@ class Plan:
     def arranged(self, network: Network) -> Plan:
         """The same with the first attack before the first method, where that costs so much more that an attack is next
         to nothing."""
-        begin = next((i for i, stage in enumerate(self.stages) if isinstance(stage, Method)), None)
+        begin = next((i for i, s in enumerate(self.stages) if isinstance(s, Method)), len(self.stages))
         rest = self.stages[begin:]
-        attack = next((stage for stage in rest if isinstance(stage, Attack)), None)
-        if begin is None or attack is None or passes(network) < _DEARER * attack.passes * products(network.nodes):
+        attack = next((s for s in rest if isinstance(s, Attack)), None)
+        if attack is None or not any(isinstance(s, Method) and s.intermediate for s in rest[:1]):
+            return self
+        if passes(network) <= _DEARER * attack.passes * products(network.nodes):
             return self
         end = rest.index(attack)
         return Plan((*self.stages[:begin], attack, *rest[:end], *rest[end + 1 :]))
