@@ -305,6 +305,9 @@ def test_bench_lists_name_several_networks(krelax: Run, good: Path) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert "solved 1 of 1: 1 unsat" in ran.out
     assert json.loads((good / "run.jsonl").read_text().splitlines()[1])["onnx"] == "f=good.onnx;g=good.onnx"
+    pairs = "[('f', 'good.onnx'), ('g', './good.onnx')]"  # as competitions write it
+    write(good / "list.csv", f'"{pairs}",two.vnnlib,5,unsat\n')
+    assert read_instances(good / "list.csv")[0].files == {"f": good / "good.onnx", "g": good / "good.onnx"}
     write(good / "list.csv", "f=good.onnx;f=good.onnx,two.vnnlib,5\n")
     ran = krelax("bench", "list.csv")
     assert (ran.code, ran.out) == (2, "")

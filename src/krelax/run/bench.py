@@ -1,12 +1,14 @@
 """Whole lists of instances: `onnx,vnnlib,timeout_s,expected`, one line each.
 
-Where a question is about several networks, `onnx` is `NAME=FILE;NAME=FILE`.
+Where a question is about several networks, `onnx` is `NAME=FILE;NAME=FILE`, or as competitions write it,
+`[('NAME', 'FILE'), ('NAME', 'FILE')]`.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +97,9 @@ class Result:
 
 
 _COLUMNS = ("onnx", "vnnlib", "timeout_s", "expected")
+# One network of several, as Python shows a pair of a name and a file, and all of them.
+_PAIR = re.compile(r"""[(\[]\s*['"](\w+)['"]\s*,\s*['"]([^'"]+)['"]\s*[)\]]""")
+_PAIRS = re.compile(rf"\[\s*{_PAIR.pattern}(?:\s*,\s*{_PAIR.pattern})*\s*,?\s*\]")
 # What a list may call the answers, in lower case; nothing is expected of what is open.
 _EXPECTED = {
     "sat": "sat",
@@ -165,11 +170,23 @@ def _instance(
 
 
 def _named(text: str, folder: Path) -> tuple[tuple[str, Path], ...]:
-    """The networks in `NAME=FILE;NAME=FILE`; none in what is the name of one file."""
-    pairs = [part.strip().partition("=") for part in text.split(";")]
-    if not all(name.isidentifier() and file for name, _, file in pairs) or (folder / text).exists():
+    """The networks in `NAME=FILE;NAME=FILE` or `[('NAME', 'FILE'), ...]`; none in what is the name of one file."""
+    pairs = _PAIR.findall(text) if _PAIRS.fullmatch(text) else [_halves(part) for part in text.split(";")]
+    if not all(name.isidentifier() and file for name, file in pairs) or _there(folder / text):
         return ()
-    return tuple((name, _found(folder / file)) for name, _, file in pairs)
+    return tuple((name, _found(folder / file)) for name, file in pairs)
+
+
+def _halves(text: str) -> tuple[str, str]:
+    name, _, file = text.strip().partition("=")
+    return name, file
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # names that the system does not take
+        return False
 
 
 def _found(path: Path) -> Path:
