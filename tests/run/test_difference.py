@@ -18,7 +18,7 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
 from krelax.problem.vnnlib import read_vnnlib
-from krelax.run.coupling import Pair, coupled, tightest
+from krelax.run.coupling import Pair, best_of, coupled
 from krelax.run.difference import DifferenceOptions, difference
 from krelax.run.journal import read_journal
 from krelax.run.verify import VerifyOptions, _verify
@@ -179,7 +179,7 @@ def test_questions_about_two_networks_are_bounded_by_what_they_differ_by(tmp_pat
     x = torch.from_numpy(RNG.random((50, 2)))
     torch.testing.assert_close(plain(x), differences(x), rtol=0, atol=1e-9)
     questions = about_specification(plain, pair.specification)
-    assert tightest(pair.networks, questions, "cpu", None) is differences
+    assert best_of(pair.networks, questions, "cpu", None) is differences
 
     def decided(networks: tuple[Network, ...]) -> Verdict:
         return _verify([Pair(networks, pair.specification)], VerifyOptions("crown"), None).verdict
@@ -189,7 +189,7 @@ def test_questions_about_two_networks_are_bounded_by_what_they_differ_by(tmp_pat
     (tmp_path / "query.vnnlib").write_text(QUERY + "(assert (>= Y[0,0] 9.0))", "utf-8")
     (pair,) = coupled(read_vnnlib(tmp_path / "query.vnnlib"), files, lambda: None)
     questions = about_specification(pair.networks[0], pair.specification)
-    assert tightest(pair.networks, questions, "cpu", None) is pair.networks[0]
+    assert best_of(pair.networks, questions, "cpu", None) is pair.networks[0]
 
 
 def test_networks_of_other_structures_are_side_by_side(tmp_path: Path) -> None:

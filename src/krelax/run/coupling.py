@@ -18,13 +18,17 @@ from krelax.network.graph import Network
 from krelax.network.onnx_joint import Given, Model, Part, apart, joint
 from krelax.problem.interface import Declared, Kind, Variable, check_tensor
 from krelax.problem.query import Case, Monomial, Specification, merged
+from krelax.problem.region import Box
 from krelax.search.processes import out_of_memory
 from krelax.search.questions import Questions
+from krelax.search.race import fastest
 
 Files = Mapping[str | None, Path]
 
 # Networks are compared by the first questions, so many of them, in such a part of the time.
 _MOST_COMPARED, _PART = 16, 0.1
+# And never for longer than this.
+_SECONDS = 5.0
 
 
 class Pair(NamedTuple):
@@ -165,19 +169,33 @@ def _check_values(specification: Specification, values: list[Given]) -> None:
         check_tensor(variable, value.shape, value.element)
 
 
-def tightest(networks: Sequence[Network], questions: Questions, device: str, seconds: float | None) -> Network:
-    """Of networks that are the same function the one whose closed-form bounds of the worst margins are best, in a part
-    of the time; the first one that settles all, or where they are the same.
+def best_of(networks: Sequence[Network], questions: Questions, device: str, seconds: float | None) -> Network:
+    """Of networks that are the same function the one that the questions are best asked of, found in a part of the time.
 
-    Where networks differ little, what they differ by is bounded best, and where they differ much, each of them is.
+    Where networks differ little, what they differ by is bounded best, and where they differ much, each of them is. So
+    it is the first one whose closed-form bounds settle the first questions; then the one that boxes decide small parts
+    of the first question about faster; and where they decide none, the one with the best closed-form bounds.
     """
+    seconds = _SECONDS if seconds is None else min(_SECONDS, _PART * seconds)
+    scores = _scores(networks, questions, device, seconds)
+    if max(scores) < 0:
+        region = questions.region.select(torch.arange(1)).to(torch.float64, device)
+        queries = questions.queries.select(torch.arange(1)).to(torch.float64, device)
+        if isinstance(region, Box) and (found := fastest(networks, region, queries, seconds)) is not None:
+            return found
+    return networks[scores.index(max(scores))]
+
+
+def _scores(networks: Sequence[Network], questions: Questions, device: str, seconds: float) -> list[float]:
+    """The sum of the negative margins of the first questions by closed-form bounds about each network, up to the first
+    that has none."""
     method, scores = METHODS["crown"], list[float]()
     sizes = (chunk_images(network, method.copies, torch.device(device)) for network in networks)
     few = torch.arange(max(1, min(len(questions), _MOST_COMPARED, *sizes)))
     queries = questions.queries.select(few).to(torch.float64, device)
     for network in networks:
         region = questions.shaped(network.input_shape).region.select(few).to(torch.float64, device)
-        instance = Instance.of(network, region).until(None if seconds is None else _PART * seconds)
+        instance = Instance.of(network, region).until(seconds)
         score = -torch.inf
         try:
             with instance.watch():
@@ -188,7 +206,7 @@ def tightest(networks: Sequence[Network], questions: Questions, device: str, sec
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-        if score == 0:
-            return network
         scores.append(score)
-    return networks[scores.index(max(scores))]
+        if score == 0:
+            break
+    return scores

@@ -16,7 +16,7 @@ from krelax.problem.query import Specification
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
-from krelax.run.coupling import Files, Pair, coupled, matched, tightest
+from krelax.run.coupling import Files, Pair, best_of, coupled, matched
 from krelax.search.excluded import without_excluded
 from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
@@ -167,7 +167,7 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
                 return [Outcome(Verdict.HOLDS, EXACT, seconds=clock.seconds)]
         questions = about_specification(network, specification, clock.check)
         if len(networks) > 1:
-            network = tightest(networks, questions, options.device, clock.left())
+            network = best_of(networks, questions, options.device, clock.left())
     except _Enough:
         return outcomes
     except OutOfTime:
