@@ -10,7 +10,7 @@ from tests.run.files import model, node, save
 
 from krelax.network.onnx import load_onnx
 from krelax.problem.vnnlib import read_vnnlib
-from krelax.run.verify import VerifyOptions, verify
+from krelax.run.verify import VerifyOptions, verify, verify_file
 from krelax.search.verdict import Outcome, Verdict
 
 BOX = """
@@ -51,3 +51,24 @@ def asked(formula: str, folder: Path, proofs: bool = False) -> Outcome:
     if outcome.counterexample is not None:
         assert (outcome.counterexample.y == np.maximum(outcome.counterexample.x, 0)).all()
     return outcome
+
+
+@pytest.mark.parametrize(
+    ("formula", "verdict"),
+    [
+        ("(and (> Y[0,0] 0) (<= (* X[0,0] Y[0,0]) 0))", Verdict.HOLDS),
+        ("(and (>= Y[0,1] 0) (<= (* X[0,0] Y[0,1]) 0))", Verdict.VIOLATED),
+        ("(and (< Y[0,1] 0) (>= (* 2 X[0,0] Y[0,1]) (* X[0,1] X[0,1])))", Verdict.HOLDS),
+        ("(and (>= X[0,1] 0) (> Y[0,0] 0) (<= (* 2 X[0,0] Y[0,0]) (* X[0,1] X[0,1])))", Verdict.HOLDS),
+        ("(or (!= X[0,1] 0) (< (* X[0,1] X[0,1]) 0))", Verdict.VIOLATED),
+    ],
+)
+def test_products_of_what_is_positive(formula: str, verdict: Verdict, tmp_path: Path) -> None:
+    """Of ReLUs of both inputs, the second of which is not positive: margins of closures are zero in all of them."""
+    query = """(vnnlib-version <2.0>)
+        (declare-network f (declare-input X float32 [1,2]) (declare-output Y float32 [1,2]))
+        (assert (and (> X[0,0] 0) (<= X[0,0] 2) (>= X[0,1] -1) (<= X[0,1] 0)))"""
+    (tmp_path / "p.vnnlib").write_text(f"{query}(assert {formula})", encoding="utf-8")
+    files = {None: save(model([node("Relu", "x", "y")]), tmp_path / "m.onnx")}
+    _, outcome = verify_file(tmp_path / "p.vnnlib", files, lambda path, _: load_onnx(path), VerifyOptions("crown"))
+    assert outcome.verdict is verdict
