@@ -161,6 +161,20 @@ def test_a_float64_network_has_float64_counterexamples(krelax: Run, good: Path) 
     assert float(y) == 3 * float(x)
 
 
+@pytest.mark.parametrize(("declared", "shape"), [("real", "[2]"), ("float32", "[1,1,2]")])
+def test_printed_tensors_are_as_they_are_declared(krelax: Run, good: Path, declared: str, shape: str) -> None:
+    """Checkers compare types and shapes with the declarations. Axes of one may differ from the model's."""
+    entries = [shape.replace("1", "0").replace("2", str(i)) for i in (0, 1)]
+    network = f"(declare-network f (declare-input X {declared} {shape}) (declare-output Y {declared} {shape}))"
+    bounds = "".join(f"(assert (and (<= 0 X{entry}) (<= X{entry} 1)))" for entry in entries)
+    write(good / "spec.vnnlib", f"(vnnlib-version <2.0>){network}{bounds}")
+    ran = krelax("verify", "spec.vnnlib", "--network", "good.onnx", "--serialise-assignments", "found")
+    assert ran.code == 10, ran.err
+    printed = ran.out.splitlines()
+    assert (printed[1], printed[4]) == (f"X {declared} {shape}", f"Y {declared} {shape}")
+    assert onnx.numpy_helper.to_array(onnx.load_tensor(good / "found" / "X.pb")).dtype == np.float32
+
+
 def test_what_no_input_satisfies_holds_with_a_warning(krelax: Run, good: Path) -> None:
     """Nothing is left to prove, so there is no certificate; the network must fit all the same."""
     write(good / "spec.vnnlib", specification([0, 1], [1, 0.5], "(assert (<= Y_0 0))"))

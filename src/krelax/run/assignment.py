@@ -13,11 +13,14 @@ from krelax.problem.interface import Kind, Shape
 from krelax.problem.query import Specification
 from krelax.search.verdict import Counterexample
 
+# What is declared where numbers of any type will do.
+_REAL = "real"
+
 
 @dataclass(frozen=True, eq=False)
 class Assigned:
-    """The value of a variable: whether it is an input, its name and element type, the array, and all numbers as text,
-    of which those of an input that lies between the numbers of its type are exact."""
+    """The value of a variable: whether it is an input, its name and element type as declared, the array in a type of
+    its own, and all numbers as text, of which those of an input that lies between the numbers of its type are exact."""
 
     given: bool
     name: str
@@ -40,15 +43,16 @@ def assigned(specification: Specification, found: Counterexample) -> list[Assign
     for variable in (v for network in specification.networks for v in network.variables):
         given = variable.kind is Kind.INPUT
         array = found.x if given else found.y
-        if specification.terms is None:
-            dtype = array.dtype
-        else:
+        if specification.terms is not None:
             array = array.flatten()[variable.start : variable.start + variable.size]
             own = found.x.dtype if np.array_equal(array.astype(found.x.dtype), array) else array.dtype
-            dtype = np.dtype(variable.element or own)
-            array = array.astype(dtype)
+            array = array.astype(variable.element or own)
             array = array.reshape((variable.size,) if variable.shape is None else variable.shape)
+        elif variable.shape is not None:
+            array = array.reshape(variable.shape)
         texts = found.exact if given else {}
         numbers = tuple(texts.get(variable.start + i, repr(float(v))) for i, v in enumerate(array.flatten()))
-        result.append(Assigned(given, variable.name, dtype.name, array, numbers))
+        # tensors of numbered scalars are the model's own, and nobody has declared them
+        element = variable.element or (array.dtype.name if variable.shape is None else _REAL)
+        result.append(Assigned(given, variable.name, element, array, numbers))
     return result
