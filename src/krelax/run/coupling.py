@@ -169,16 +169,24 @@ def _check_values(specification: Specification, values: list[Given]) -> None:
         check_tensor(variable, value.shape, value.element)
 
 
-def best_of(networks: Sequence[Network], questions: Questions, device: str, seconds: float | None) -> Network:
+def best_of(
+    networks: Sequence[Network],
+    questions: Questions,
+    device: str,
+    seconds: float | None,
+    attack: Callable[[], None] = lambda: None,
+) -> Network:
     """Of networks that are the same function the one that the questions are best asked of, found in a part of the time.
 
     Where networks differ little, what they differ by is bounded best, and where they differ much, each of them is. So
     it is the first one whose closed-form bounds settle the first questions; then the one that boxes decide small parts
-    of the first question about faster; and where they decide none, the one with the best closed-form bounds.
+    of the first question about faster; and where they decide none, the one with the best closed-form bounds. Before
+    boxes, which may be in vain, comes an `attack`, whose exceptions are raised.
     """
     seconds = _SECONDS if seconds is None else min(_SECONDS, _PART * seconds)
     scores = _scores(networks, questions, device, seconds)
     if max(scores) < 0:
+        attack()
         region = questions.region.select(torch.arange(1)).to(torch.float64, device)
         queries = questions.queries.select(torch.arange(1)).to(torch.float64, device)
         if isinstance(region, Box) and (found := fastest(networks, region, queries, seconds)) is not None:

@@ -17,12 +17,13 @@ from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
 from krelax.run.coupling import Files, Pair, best_of, coupled, matched
+from krelax.search.attack import Attack
 from krelax.search.excluded import without_excluded
 from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
 from krelax.search.rational import Settled, settled
 from krelax.search.verdict import Outcome, Verdict, combine
-from krelax.watch import watched
+from krelax.watch import counted, watched
 
 # The reason of what holds because no input satisfies what is assumed.
 EMPTY = "no input can be unsafe"
@@ -152,6 +153,10 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
         if outcome.verdict is Verdict.VIOLATED:
             raise _Enough
 
+    def found(index: int, outcome: Outcome) -> None:
+        if outcome.verdict is Verdict.VIOLATED:
+            report(index, outcome)
+
     exact = Settled(specification)
     try:
         if not proofs:  # certificates are about closures
@@ -167,7 +172,13 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
                 return [Outcome(Verdict.HOLDS, EXACT, seconds=clock.seconds)]
         questions = about_specification(network, specification, clock.check)
         if len(networks) > 1:
-            network = best_of(networks, questions, options.device, clock.left())
+
+            def attack() -> None:
+                decide(network, questions, Plan((Attack(),)), found, clock.left(), options.device,
+                       deterministic=options.deterministic)  # fmt: skip
+
+            with counted(options.deterministic):
+                network = best_of(networks, questions, options.device, clock.left(), attack)
     except _Enough:
         return outcomes
     except OutOfTime:
