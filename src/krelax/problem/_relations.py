@@ -10,6 +10,7 @@ import numpy as np
 
 from krelax.problem._formulas import Formulas
 from krelax.problem.exact import Floats, Limit, enclosure
+from krelax.problem.quadrics import Quadric
 from krelax.problem.query import Case, Halfspace, Monomial
 
 # A linear form of inputs that is at most zero: factors by the number of the input, and the constant.
@@ -31,6 +32,7 @@ class Relations:
         self._check = check
         self.halfspaces: Sequence[Halfspace] = formulas.halfspaces
         self._rows = self._input_rows()
+        self._quadrics = self._input_quadrics()
         self.terms: tuple[Monomial, ...] = ()
         if self._others or not plain:
             self._renumber()
@@ -49,6 +51,19 @@ class Relations:
                 rows[number] = (factors, halfspace.constant)
         return rows
 
+    def _input_quadrics(self) -> dict[int, Quadric]:
+        """The half-spaces that say how far inputs may be from a point, by number."""
+        if not any(len(m) == 2 for m in self._others):
+            return {}
+        found: dict[int, Quadric] = {}
+        for number, halfspace in enumerate(self.halfspaces):
+            if not number & 0xFF:
+                self._check()
+            quadric = Quadric.of(halfspace, lambda term: self._others[-1 - term] if term < 0 else None)
+            if quadric is not None:
+                found[number] = quadric
+        return found
+
     def _renumber(self) -> None:
         """Number the terms that half-spaces have from zero on."""
         used = sorted({term for halfspace in self.halfspaces for term in halfspace.coefficients}) or [0]
@@ -64,20 +79,29 @@ class Relations:
         boxes with what they say of inputs without bounds. Cases whose inputs contradict each other are left out."""
         known: dict[tuple[object, ...], Case | None] = {}
         for case, common, own in cases:
-            about = [n for n in (*common, *own) if n in self._rows] if self._rows else []
+            every = (*common, *own) if self._rows or self._quadrics else ()
+            about = [n for n in every if n in self._rows or n in self._quadrics]
             if not about:
                 yield case
                 continue
             key = (id(case.lower), id(case.upper), *about)
             if key not in known:
-                known[key] = self._related(case, [(self._rows[n], self.halfspaces[n].strict) for n in about], inputs)
+                rows = [(self._rows[n], self.halfspaces[n].strict) for n in about if n in self._rows]
+                known[key] = self._related(
+                    case, rows, [self._quadrics[n] for n in about if n in self._quadrics], inputs
+                )
             found = known[key]
             if found is not None:
                 yield replace(case, lower=found.lower, upper=found.upper, equal=found.equal)
 
-    def _related(self, case: Case, rows: Sequence[tuple[Row, bool]], inputs: int) -> Case | None:
+    def _related(
+        self, case: Case, rows: Sequence[tuple[Row, bool]], quadrics: Sequence[Quadric], inputs: int
+    ) -> Case | None:
         equal = _equalities([row for row, strict in rows if not strict], inputs)
-        box = _derived(case.lower, case.upper, [row for row, _ in rows])
+        box: tuple[Floats, Floats] | None = case.lower, case.upper
+        for quadric in quadrics:
+            box = None if box is None else _within(*box, quadric)
+        box = None if box is None else _derived(*box, [row for row, _ in rows])
         return None if box is None else replace(case, lower=box[0], upper=box[1], equal=equal)
 
 
@@ -118,6 +142,19 @@ def _derived(lower: Floats, upper: Floats, rows: Sequence[Row]) -> tuple[Floats,
         ]
         if not any(changed):
             break
+    return None if bool((lower > upper).any()) else (lower, upper)
+
+
+def _within(lower: Floats, upper: Floats, quadric: Quadric) -> tuple[Floats, Floats] | None:
+    """The part of a box, rounded outward, that a condition on the distance from a point leaves; None if it is empty."""
+    if quadric.empty:
+        return None
+    lower, upper = lower.copy(), upper.copy()
+    for i, centre in quadric.centre.items():
+        ends = centre - quadric.reach(i), centre + quadric.reach(i)
+        if max(map(abs, ends)) < _LARGEST:
+            found = enclosure([Limit.of(end) for end in ends])
+            lower[i], upper[i] = max(lower[i], found.down[0]), min(upper[i], found.up[1])
     return None if bool((lower > upper).any()) else (lower, upper)
 
 

@@ -73,12 +73,14 @@ def _closed(end: np.floating[Any]) -> End | None:
 class Case:
     """One disjunct of the unsafe set: an input in a box whose output lies in every half-space.
 
-    The box as it is written lies in ``lower <= x <= upper``, and the float64 numbers in it are those of
+    Every unsafe input lies in ``lower <= x <= upper``, and the float64 numbers in it are those of
     ``least <= x <= most``, which may be none at all: float64 arrays of shape (n_in,). Without ``least`` and ``most``
     the box is ``lower <= x <= upper``. Cases may share their arrays, so treat them as read-only. Without half-spaces
     every input of the box is unsafe. Where the box has numbers, but none in float64, ``between`` names one of them, by
     the entry. ``equal`` has for every input the first one that it equals, where some are equal; ``source`` is the case
     that this one was derived from by leaving out the others. ``ends`` are the bounds of the box as they are written.
+    ``lower`` and ``upper`` leave out what half-spaces of the inputs exclude anyway. All inputs lie in the ball
+    ``around`` a point, in the Euclidean norm, if that is given, as its centre, `(n_in,)`, and its radius.
     """
 
     lower: Floats
@@ -90,6 +92,7 @@ class Case:
     equal: tuple[int, ...] | None = None
     source: Case | None = None
     ends: Ends | None = None
+    around: tuple[Floats, float] | None = None
 
     def __post_init__(self) -> None:
         if self.least is _SAME:

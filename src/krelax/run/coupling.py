@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images
@@ -16,7 +17,9 @@ from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.network.onnx_joint import Given, Model, Part, apart, joint
+from krelax.problem.exact import Limit, enclosure
 from krelax.problem.interface import Declared, Kind, Variable, check_tensor
+from krelax.problem.quadrics import Quadric
 from krelax.problem.query import Case, Monomial, Specification, merged
 from krelax.problem.region import Box
 from krelax.search.processes import out_of_memory
@@ -97,6 +100,9 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
         each = [pair for case in cases if (pair := merged(case)) is not None]
         terms = specification.terms or ()
         found = [(kept, places) for case, places in each if (kept := _without_copies(case, terms, places)) is not None]
+        balls = [(_in_ball(case, terms, places), places) for case, places in found]
+        if all(case.around is not None for case, _ in balls):
+            found = balls
         if found:
             places = found[0][1]
             network, values = joint(parts, places, terms)
@@ -123,6 +129,28 @@ def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int]
         elif not halfspace.holds_exactly(dict.fromkeys(halfspace.coefficients, Fraction(0))):
             return None
     return replace(case, halfspaces=tuple(kept))
+
+
+def _in_ball(case: Case, terms: Sequence[Monomial], places: Sequence[int]) -> Case:
+    """The case without a half-space that is a ball of all its inputs that vary, which its region is instead."""
+    for halfspace in case.halfspaces:
+        quadric = Quadric.of(
+            halfspace, lambda term: tuple(2 * places[c // 2] if c % 2 == 0 else c for c in terms[term])
+        )
+        if quadric is None or (radius := quadric.radius) is None:
+            continue
+        fixed = (case.lower == case.upper).tolist()
+        if not all(fixed[i] or i in quadric.centre for i in range(len(fixed))):
+            continue
+        exact = [quadric.centre.get(i, Fraction(float(case.lower[i]))) for i in range(len(fixed))]
+        centre = np.array([float(v) for v in exact])
+        if not bool(((case.lower <= centre) & (centre <= case.upper)).all()):
+            continue
+        radius += sum((abs(v - Fraction(float(c))) for v, c in zip(exact, centre, strict=True)), Fraction(0))
+        outward = float(enclosure([Limit.of(radius)]).up[0])
+        rest = tuple(other for other in case.halfspaces if other is not halfspace)
+        return replace(case, halfspaces=rest, around=(centre, outward))
+    return case
 
 
 def _part(network: Declared, model: Model) -> Part:

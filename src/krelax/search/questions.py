@@ -19,7 +19,7 @@ from krelax.problem.exact import Floats, Numbers
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries, classification
 from krelax.problem.query import Case, Specification
-from krelax.problem.region import Box, Region
+from krelax.problem.region import Ball, Box, Region
 from krelax.problem.scaling import Scaling
 from krelax.search.around import Around, Number, exact, radii_of
 from krelax.search.reals import real_counterexample
@@ -137,8 +137,17 @@ def about_specification(
     def real(i: int, x: Floats) -> Counterexample | None:
         return real_counterexample(network, specification, groups[i], x)
 
-    box = Box(torch.from_numpy(lower), torch.from_numpy(upper))
-    return Questions(box, queries, violated, nearest=nearest, real=real)
+    region = _region(groups, *(torch.from_numpy(side) for side in (lower, upper)))
+    return Questions(region, queries, violated, nearest=nearest, real=real)
+
+
+def _region(groups: list[list[Case]], lower: Tensor, upper: Tensor) -> Region:
+    """The boxes of the groups; if all have a ball these, of the largest radius."""
+    balls = [group[0].around for group in groups if group[0].around is not None]
+    if len(balls) < len(groups):
+        return Box(lower, upper)
+    centre = torch.from_numpy(np.stack([centre for centre, _ in balls])).reshape(lower.shape)
+    return Ball(lower, upper, centre, max(radius for _, radius in balls), 2)
 
 
 def check_fit(network: Network, specification: Specification) -> None:
@@ -150,10 +159,12 @@ def check_fit(network: Network, specification: Specification) -> None:
 
 
 def _by_box(cases: Iterable[Case]) -> list[list[Case]]:
-    """The cases on each box; what is open and what is closed are different boxes."""
-    groups: dict[tuple[bytes, ...], list[Case]] = defaultdict(list)
+    """The cases on each box, and in each ball; what is open and what is closed are different boxes."""
+    groups: dict[tuple[bytes | float, ...], list[Case]] = defaultdict(list)
     for case in cases:
-        groups[tuple(side.tobytes() for side in (case.lower, case.upper, case.least, case.most))].append(case)
+        sides = (case.lower, case.upper, case.least, case.most)
+        ball = () if case.around is None else (case.around[0].tobytes(), case.around[1])
+        groups[*(side.tobytes() for side in sides), *ball].append(case)
     return list(groups.values())
 
 

@@ -55,7 +55,8 @@ def settled(network: Network, specification: Specification, work: int, check: Ca
                 found, certain = _counterexample(network, specification, case, point)
                 if certain:
                     return Settled(specification, found, certain)
-                candidate = candidate or found
+                if case.around is None:  # of which exact numbers know nothing
+                    candidate = candidate or found
     real = all(v.element is None for n in specification.networks for v in n.variables)
     return Settled(replace(specification, cases=tuple(kept)), candidate if real else None)
 

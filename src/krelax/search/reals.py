@@ -37,7 +37,7 @@ def real_counterexample(
     outputs = output_intervals(network, point.lower, point.upper)
     y = network.replay(point.near.reshape(network.input_shape))
     for case in cases:
-        proven = all(includes(halfspace, *outputs) for halfspace in case.halfspaces)
+        proven = case.around is None and all(includes(halfspace, *outputs) for halfspace in case.halfspaces)
         if proven and specification.satisfies(case, point.near, y):
             return Counterexample(point.near.reshape(network.input_shape), y, point.exact(case))
     return None
