@@ -116,6 +116,7 @@ def test_radii_of_their_own_and_fixed_inputs(krelax: Run, good: Path) -> None:
     ("options", "words"),
     [
         (("--eps", "8/0"), "'8/0' is not a finite decimal number"),
+        (("--eps", "1e-400"), "'1e-400' is not a finite decimal number, or too small for float64"),
         (("--eps", "8/255", "--std", "0"), "std must be positive"),
         (("--eps", "8/255", "--mean", "0,x"), "'0,x' is not a number"),
         (("--eps", "8/255", "--mean", "1,2,3"), "which are no axis of [1, 2]"),

@@ -345,7 +345,7 @@ def exactly(text: str) -> Fraction | None:
     if divisor == [0]:
         return None
     number = whole / divisor[0] if divisor else whole
-    return number if abs(number) <= sys.float_info.max else None
+    return number if number == 0 or math.ulp(0.0) <= abs(number) <= sys.float_info.max else None
 
 
 class Exact(click.ParamType[Fraction]):
@@ -356,7 +356,7 @@ class Exact(click.ParamType[Fraction]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         number = value if isinstance(value, Fraction) else exactly(str(value))
         if number is None:
-            self.fail(f"{value!r} is not a finite decimal number", param, ctx)
+            self.fail(f"{value!r} is not a finite decimal number, or too small for float64", param, ctx)
         if number < 0:
             self.fail(f"{value!r} must be a finite number >= 0", param, ctx)
         return number
