@@ -23,7 +23,7 @@ class Clock:
 class Pretended:
     """A way that decides its question after so many seconds, or ends without an answer."""
 
-    proves = True
+    proves, ahead = True, torch.inf
 
     def __init__(self, clock: Clock, needs: float, price: float = 0.0, weight: float = 1.0, ends: float = 1e9) -> None:
         self.clock, self.needs, self.ends = clock, needs, ends
@@ -52,8 +52,9 @@ INSTANCE = SimpleNamespace(expired=lambda: False)
 
 
 def turns(*ways: Pretended) -> Pretended:
-    best = take_turns(ways, INSTANCE)  # type: ignore[arg-type]
+    best, off_course = take_turns(ways, INSTANCE)  # type: ignore[arg-type]
     assert isinstance(best, Pretended)
+    assert not off_course
     return best
 
 
@@ -115,6 +116,31 @@ def test_without_an_answer_what_is_proven_best_counts(clock: Clock) -> None:
     assert turns(one, other) is other
 
 
+@pytest.mark.parametrize(
+    ("ahead", "seconds"),
+    [
+        (torch.inf, 8.0),  # nothing tells that it will have done
+        (30.0, 50.0),  # it says so until the deadline
+        (45.0, 8.0),
+    ],
+)
+def test_what_is_off_course_is_given_up_after_some_time(clock: Clock, ahead: float, seconds: float) -> None:
+    way = Pretended(clock, 1e9)
+    way.ahead = ahead
+    instance = SimpleNamespace(expired=lambda: clock.now >= 50.0, deadline=50.0)
+    way.advance = lambda seconds, patience, own=way.advance: own(min(seconds, 50.0 - clock.now), 50.0)  # type: ignore
+    found = take_turns([way], instance, 8.0)  # type: ignore[list-item, arg-type]
+    assert clock.now == pytest.approx(seconds)
+    assert found.off_course == (seconds < 50)
+
+
+def test_what_is_on_course_has_done(clock: Clock) -> None:
+    way = Pretended(clock, 20.0)
+    way.ahead = 12.0
+    found = take_turns([way], SimpleNamespace(expired=lambda: False, deadline=50.0), 8.0)  # type: ignore
+    assert (found.best, found.off_course) == (way, False)
+
+
 def test_products_of_a_network_are_counted() -> None:
     network = of_box(dyadic_layers(0, 2, 6, 5, 4, 1), [-0.5, -0.5], [0.5, 0.5]).network
     assert products(network.nodes) >= 2 * 6 + 6 * 5 + 5 * 4 + 4
@@ -125,6 +151,9 @@ def test_steady_progress_earns_what_it_promises() -> None:
     assert [course.weight(1.0, done) for done in (0.1, 0.2, 0.3, 0.4, 0.5)] == pytest.approx(
         [4 * done / (1 - done) for done in (0.1, 0.2, 0.3, 0.4)] + [4.0]
     )
+    assert course.ahead == pytest.approx(5.0)
+    course.weight(5.0, 0.4)  # less of a tree may be closed than before
+    assert course.ahead > 1e3
 
 
 def test_what_was_done_at_once_does_not_count_for_long() -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tests.search.asking import Question, answers
+from tests.search.small import _dense
 from tests.search.test_boxes import chain
 
 from krelax.activations import ReLU
 from krelax.bounds.boxed import Bounder
 from krelax.bounds.methods import METHODS
 from krelax.network.graph import Network
+from krelax.problem.images import Images
 from krelax.search import inputs
 from krelax.search.attack import Attack
 from krelax.search.boxes import BoxResult, InputSplitting, Splitting
+from krelax.search.complete import OFF_COURSE
 from krelax.search.effort import Complete
-from krelax.search.pipeline import Plan
+from krelax.search.neurons import Neurons
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import about_images
 from krelax.search.run import Run
 from krelax.search.verdict import Outcome, Verdict
 
@@ -127,3 +133,23 @@ def test_an_attack_goes_before_passes_that_are_far_dearer(width: int, first: str
     assert [s for s in arranged.stages if s != attack] == [s for s in plan.stages if s != attack]
     for cheap in ("interval", "zonotope", "crown-ibp"):
         assert Plan.of(cheap).arranged(network) == Plan.of(cheap)
+
+
+@pytest.mark.parametrize("patience", [0.05, torch.inf])
+def test_a_search_that_is_off_course_ends_early_and_says_how_much_was_missing(
+    patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Neurons, "ahead", torch.inf)
+    rng = np.random.default_rng(5)
+    network = _dense(rng, 16, ReLU(), (24, 24, 24))
+    inputs = rng.normal(size=(1, 16)).astype(np.float32)
+    label = network(torch.from_numpy(inputs).double()).argmax(1).numpy()
+    questions = about_images(network, Images(inputs, label), 0.7, "linf", None)
+    found: list[Outcome] = []
+    plan = Plan((METHODS["crown"], Complete(split=("neurons",), patience=patience)))
+    decide(network, questions, plan, lambda _, outcome: found.append(outcome), 1.0, each=1.0, deterministic=True)
+    (outcome,) = found
+    assert (outcome.reason, outcome.seconds < 0.5) == ((OFF_COURSE, True) if patience < 1 else ("timeout", False))
+    assert outcome.margin is not None
+    assert outcome.worst < 0
+    assert outcome.margin < outcome.worst + 1e-3  # it is proposed, not proven

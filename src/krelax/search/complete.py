@@ -20,6 +20,9 @@ from krelax.search.neurons import Neurons
 from krelax.search.programs import Programs
 from krelax.search.schedule import Way, take_turns
 
+# Why a search ends that would not have done in time.
+OFF_COURSE = "off course"
+
 
 def decide_question(
     instance: Instance,
@@ -54,7 +57,9 @@ def decide_question(
         ways.append(Neurons(posed, effort, probe))
     with torch.no_grad():
         try:
-            best = take_turns(ways, instance).found
+            way, off_course = take_turns(ways, instance, effort.patience)
+            best = replace(way.found, worst=max(each.found.worst for each in ways))
+            best = replace(best, reason=OFF_COURSE) if off_course else best
         except Refuted as refuted:
             return SearchResult(before, "branching", refuted.found)
     return best if best.margin >= before else replace(best, margin=before, conclusion=found.conclusion())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -37,7 +38,7 @@ class Descents:
     It proves nothing, so its share of the time is small. `settled`, `(clauses,)`, says which clauses are proven.
     """
 
-    weight, proves = 1 / 16, False
+    weight, ahead, proves = 1 / 16, math.inf, False
 
     def __init__(self, instance: Instance, queries: Queries, settled: Tensor, attack: Attack, probe: Probe) -> None:
         self._instance, self._queries, self._attack, self._probe = instance, queries, attack, probe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,7 +53,8 @@ class Complete:
     """Effort of a complete search; `name` is the reason it gives for a proof.
 
     Inputs, what goes through a bottleneck, and neurons are split, and programs solved, in turns
-    (`krelax.search.schedule`), or what `split` names of these.
+    (`krelax.search.schedule`), or what `split` names of these. After so many seconds of `patience` that goes on only as
+    long as it is on course to end before its deadline.
 
     Margins are branched on, at first for `turn` seconds, and then for as long again and again while that is
     on course: worst leaves come nearer to zero by about the same with every doubling of the time, so that `hope`
@@ -79,18 +81,21 @@ class Complete:
     sweeps: tuple[Effort, ...] = _SWEEPS
     worthwhile: float = 0.1
     portion: float = 0.5
+    patience: float = math.inf
     attack: Attack = field(default_factory=lambda: Attack(steps=20, first_step=0.1))
 
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
     """What a search came to: the margin it proved, why it ended, the counterexample if there is one, and what the
-    margin rests on, where proofs are recorded."""
+    margin rests on, where proofs are recorded. `worst` is the margin of the worst part that is left, as proposed:
+    nothing is proven of that."""
 
     margin: float
     reason: str
     counterexample: Counterexample | None = None
     conclusion: Conclusion | None = None
+    worst: float = -math.inf
 
     @property
     def decided(self) -> bool:

@@ -62,7 +62,12 @@ class Inputs:
         return self
 
     @property
-    def ahead(self) -> bool:
+    def ahead(self) -> float:
+        """Seconds of its own until all of the region is closed, at the pace so far."""
+        return self._course.ahead
+
+    @property
+    def precedes(self) -> bool:
         """Whether backward passes for all neurons would take longer than a few boxes, and very long."""
         return passes(self._instance.network) / PRODUCTS > max(_DEAR, self.price)
 

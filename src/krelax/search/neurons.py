@@ -7,6 +7,7 @@ that tightens those is worth any number of leaves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -36,6 +37,8 @@ _SHARE, _LEAST = 1e-4, 1e-3
 _SHORTEST = 0.05
 # What a step of branching's root costs for each node of a network, beside its products: calls of operators.
 _CALLS = 1e-4
+# Doublings of the time that nobody waits for, and how many times as long it takes as the last one promises.
+_FAR, _SLOWER = 64.0, 3.0
 # What some work leads to, with pauses.
 T = TypeVar("T")
 Work = Generator[None, None, T]
@@ -53,6 +56,7 @@ class Neurons:
         self._search: Margins | None = None
         self._patience = self._until = self._latest = 0.0
         self._steps = self._work()
+        self._spent, self._readings = 0.0, [(0.0, -math.inf)]
         passes = 2 * effort.branching.root.steps
         rows, nodes = queries.rows.shape[1], len(instance.network.nodes)
         self.price = passes * (rows * products(instance.network.nodes) / PRODUCTS + nodes * _CALLS)
@@ -61,11 +65,27 @@ class Neurons:
         """Go on for about so long, what cannot pause up to `patience`; says whether there is more to do."""
         began = now()
         self._patience, self._until, self._latest = patience, began + seconds, began + patience
-        with suppress(OutOfTime):
-            for _ in self._steps:
-                if now() >= self._until:
-                    return not self.found.decided
-        return False
+        try:
+            with suppress(OutOfTime):
+                for _ in self._steps:
+                    if now() >= self._until:
+                        return not self.found.decided
+            return False
+        finally:
+            self._spent += now() - began
+            self._readings.append((self._spent, self.found.worst))
+
+    @property
+    def ahead(self) -> float:
+        """Seconds of its own until nothing is left: a few times what it would be if every doubling of the time brought
+        the worst part that is left as much nearer to zero as the last one; zero while there was none."""
+        spent, worst = self._readings[-1]
+        before, earlier = max((0.0, -math.inf), *(r for r in self._readings if r[0] <= spent / 2))
+        if before == 0:
+            return 0.0
+        gained = (worst - earlier) / math.log2(spent / before)
+        doublings = -worst / gained if gained > 0 else math.inf
+        return _SLOWER * spent * (2**doublings - 1) if doublings < _FAR else math.inf
 
     def _margins(self) -> Margins:
         """The search on the open margins over what is known, which goes on until bounds of layers are tightened."""
@@ -86,7 +106,8 @@ class Neurons:
         margin = float(self._queries.margin(self._found.value))
         reason = "timeout" if self._instance.expired() else "nothing is left to split"
         conclusion = self._found.conclusion()
-        return SearchResult(margin, "branching" if margin > 0 else reason, conclusion=conclusion)
+        worst = margin if self._search is None else self._search.worst()
+        return SearchResult(margin, "branching" if margin > 0 else reason, conclusion=conclusion, worst=worst)
 
     def _work(self) -> Work[None]:
         effort, turn = self._effort, self._effort.turn

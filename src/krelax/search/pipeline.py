@@ -74,6 +74,16 @@ class Plan:
         return Plan((*self.stages[:begin], attack, *rest[:end], *rest[end + 1 :]))
 
     @property
+    def proving(self) -> Plan:
+        """The same without attacks, but those that are part of a search."""
+        return Plan(tuple(stage for stage in self.stages if not isinstance(stage, Attack)))
+
+    def patient(self, seconds: float) -> Plan:
+        """The same with complete searches that go on for longer only while they are on course."""
+        kept = (replace(stage, patience=seconds) if isinstance(stage, Complete) else stage for stage in self.stages)
+        return Plan(tuple(kept))
+
+    @property
     def quick(self) -> Plan:
         """The same without complete searches."""
         return Plan(tuple(stage for stage in self.stages if not isinstance(stage, Complete)))
@@ -225,7 +235,7 @@ def _boxes(run: Run, instance: Instance, effort: Splitting) -> None:
         instance.check()
         boxes = run.boxes.get(i) or _boxes_of(run, instance, i, effort)
         seconds = run.spent(i) - 2 * run.spent(i, effort.name)
-        if boxes is None or not (boxes.ahead if effort.ahead else boxes.price <= seconds):
+        if boxes is None or not (boxes.precedes if effort.ahead else boxes.price <= seconds):
             continue
         began = now()
         try:
@@ -301,6 +311,7 @@ def _timed(run: Run, instance: Instance, i: int, each: float | None) -> Instance
 
 def _conclude(run: Run, i: int, found: SearchResult) -> None:
     run.bounded(i, found.margin, found.conclusion)
+    run.worst[i] = found.worst
     if found.counterexample is not None:
         run.settle(i, Outcome(Verdict.VIOLATED, found.reason, counterexample=found.counterexample))
     elif found.margin > 0:

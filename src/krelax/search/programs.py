@@ -149,6 +149,11 @@ class Programs:
         self.price = _PASSES * rows * products(nodes) / PRODUCTS * (1 + _WARM * undecided)
 
     @property
+    def ahead(self) -> float:
+        """Seconds of its own until all trees are closed, at the pace so far: of the one that is worked on, at least."""
+        return self._course.ahead
+
+    @property
     def found(self) -> SearchResult:
         """What is proven now."""
         margin, refuted = float(self._queries.margin(self._found.value)), self._probe.found

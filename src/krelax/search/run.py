@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -51,6 +52,7 @@ class Run:
     logs: dict[int, ProofLog] = field(default_factory=dict)
     conclusions: dict[int, Conclusion | None] = field(default_factory=dict)
     boxes: dict[int, Inputs] = field(default_factory=dict)
+    worst: dict[int, float] = field(default_factory=dict)
     required: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -76,10 +78,12 @@ class Run:
         except Exception as error:
             outcome, proofs = Outcome(Verdict.UNKNOWN, reason_of(error)), ()
         margin, seconds, stages = self.margins.get(index), self.spent(index), tuple(self.stages.get(index, ()))
+        worst = self.worst.pop(index, -math.inf)
         if (gap := self._gap(index)) and margin is not None:
             margin += gap
             stages = tuple(replace(s, margin=None if s.margin is None else s.margin + gap) for s in stages)
-        self.report(index, replace(outcome, margin=margin, seconds=seconds, proofs=proofs, stages=stages))
+        found = replace(outcome, margin=margin, seconds=seconds, proofs=proofs, stages=stages, worst=worst)
+        self.report(index, found)
 
     def _proof(self, index: int, log: ProofLog, conclusion: Conclusion | None) -> Question:
         assert conclusion is not None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from krelax.bounds.instance import Instance
 from krelax.search.effort import SearchResult
@@ -44,6 +44,11 @@ class Way(Protocol):
         ...
 
     @property
+    def ahead(self) -> float:
+        """Seconds of its own that it still takes at the pace it has had; infinite where nothing tells."""
+        ...
+
+    @property
     def found(self) -> SearchResult:
         """What it has come to."""
         ...
@@ -62,6 +67,7 @@ class Course:
 
     def __init__(self) -> None:
         self._readings = [(0.0, 0.0)]
+        self.ahead = math.inf
 
     def weight(self, seconds: float, done: float) -> float:
         """The share after so many more seconds, when such a part is done: one, where the rest would take four times as
@@ -70,6 +76,7 @@ class Course:
         half = max(reading for reading in self._readings if reading[0] <= now / 2)
         self._readings.append((now, done))
         rates = (done / now, (done - half[1]) / (now - half[0]))
+        self.ahead = (1 - done) / max(math.sqrt(math.prod(max(rate, 0.0) for rate in rates)), 1e-9)
         return math.sqrt(math.prod(_share(4 * rate * now / max(1 - done, 1e-9)) for rate in rates))
 
 
@@ -77,10 +84,18 @@ def _share(weight: float) -> float:
     return min(_MOST, max(_LEAST, weight))
 
 
-def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
+class Turns(NamedTuple):
+    """The way that has decided, or that has proven most, and whether the others were given up as off course."""
+
+    best: Way
+    off_course: bool = False
+
+
+def take_turns(ways: Sequence[Way], instance: Instance, patience: float = math.inf) -> Turns:
     """Work on all ways until one has decided the question, none that proves goes on, or the instance's deadline has
-    passed: the one that has decided, or that has proven most."""
-    spent, going = [0.0] * len(ways), list(range(len(ways)))
+    passed. After so many seconds of `patience` they go on only as long as one of those that prove is on course to have
+    done before the deadline."""
+    spent, going, off_course = [0.0] * len(ways), list(range(len(ways))), False
 
     def due(i: int) -> float:
         return (spent[i] + ways[i].price) / ways[i].weight
@@ -90,15 +105,24 @@ def take_turns(ways: Sequence[Way], instance: Instance) -> Way:
         first = min((due(j) for j in others if j != i), default=float("inf"))
         return max(_FIRST, ways[i].price, spent[i], first * ways[i].weight - ways[i].price - spent[i])
 
+    def ahead() -> float:
+        """Seconds until one of them has done, if it goes on to have the part of the time that it has had."""
+        return min((ways[i].ahead * sum(spent) / spent[i] for i in proving if spent[i] > 0), default=math.inf)
+
     while proving := [i for i in going if ways[i].proves]:
         if instance.expired():
             break
+        rest = patience - sum(spent)
+        off_course = rest <= 0 and instance.deadline is not None and now() + ahead() > instance.deadline
+        if off_course:
+            break
         i = min(going, key=due)
         began = now()
-        goes_on = ways[i].advance(until(i, going), until(i, proving))
+        slice_ = until(i, going)
+        goes_on = ways[i].advance(slice_ if rest <= 0 else min(slice_, rest), until(i, proving))
         spent[i] += now() - began
         if ways[i].found.decided:
-            return ways[i]
+            return Turns(ways[i])
         if not goes_on:
             going.remove(i)
-    return max(reversed(ways), key=lambda way: way.found.margin)
+    return Turns(max(reversed(ways), key=lambda way: way.found.margin), off_course)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -50,7 +51,8 @@ class Outcome:
 
     `margin` is a lower bound of the property's margin over the region (None if nothing was bounded); `seconds` is
     this region's equal share of the wall time of every batch it was worked on in, and `stages` say what it was spent
-    on. `proofs` are what a certificate says of the region, if one was asked for.
+    on. `proofs` are what a certificate says of the region, if one was asked for. `worst` is the margin of the worst
+    part of the region that a search gave up, as proposed (-inf where nothing is known): it says how much is missing.
     """
 
     verdict: Verdict
@@ -60,6 +62,7 @@ class Outcome:
     counterexample: Counterexample | None = None
     proofs: tuple[Question, ...] = ()
     stages: tuple[Stage, ...] = ()
+    worst: float = -math.inf
 
 
 def combine(outcomes: list[Outcome], seconds: float) -> Outcome:
