@@ -15,7 +15,7 @@ from tests.run.files import random_dense, save
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
-from krelax.run.attacked import attacked, from_counterexample, rounded
+from krelax.run.attacked import Refuted, attacked, from_counterexample, rounded
 from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, certify
 from krelax.run.journal import read_journal
@@ -144,24 +144,84 @@ def test_distances_are_rounded_up(norm: str) -> None:
     assert Around(image, (found.radius,), norm).contains(0, x)
 
 
+def search_of(path: Path, timeout: float | None = 60.0) -> _Radii:
+    """A search that has not begun."""
+    network = load_onnx(save(random_dense([4, 3]), path / "net.onnx"))
+    images = Images(np.zeros((1, 1, 4), np.float32), np.zeros(1, int))
+    return _Radii(network, images, RadiusOptions(timeout=timeout), Plan.of("auto"), lambda _: None, None)
+
+
+def state_of(
+    certified: str | None = None, *, open: dict[str, float] | None = None, refuted: str | None = None, **known: float
+) -> State:
+    """What is known of an image: radii, and the margins that were missing where it was given up after ten seconds."""
+    radius = None if certified is None else Fraction(certified)
+    state = State(0, 0, 0, certified=radius, clean=1.0, **known)  # type: ignore[arg-type]
+    state.refuted = None if refuted is None else Refuted(Fraction(refuted), Counterexample(np.zeros(4), np.zeros(3)))
+    for place, margin in (open or {}).items():
+        state.give_up(Fraction(place), 10.0, margin)
+    return state
+
+
 @pytest.mark.parametrize(
-    ("tries", "reached", "expected"),
+    ("certified", "margins", "expected"),
     [
-        (1, -0.25, Fraction(4, 5)),  # where the chord from 1 is zero
-        (1, -9.0, Fraction(16, 25)),
-        (1, -1e-9, Fraction(100, 101)),
-        (3, -1e-9, Fraction(100, 101) ** 4),
-        (1, None, Fraction(8, 10)),
-        (1, -np.inf, Fraction(8, 10)),
+        (None, {"1": -0.25}, (4 / 5) ** 0.5),  # between where the chord from 1 is zero, and where it did not do
+        (None, {"1": -9.0}, 4 / 5),
+        (None, {"1": -1e-9}, 100 / 101),
+        (None, {"1": -1e-9, "0.9": -1e-9, "0.8": -1e-9}, 0.8 * (100 / 101) ** 4),
+        (None, {"1": -np.inf}, 4 / 5),
+        ("0.5", {"1": -0.25}, (4 / 5) ** 0.5),
+        ("0.5", {"1": -9.0}, (1 / 2) ** 0.5),  # it is certified above the chord
+        ("0.5", {"1": -np.inf}, (1 / 2) ** 0.5),
+        ("0.985", {"1": -9.0}, 100 / 101),  # near to 1: the search ends if that is certified
+        ("0.995", {"1": -9.0}, 1.0),  # given up after less time than there is now
     ],
 )
-def test_radii_below_one_that_stays_open(tmp_path: Path, tries: int, reached: float | None, expected: Fraction) -> None:
-    network = load_onnx(save(random_dense([4, 3]), tmp_path / "net.onnx"))
-    state = State(0, 0, 0, open=Fraction(1), clean=1.0, reached=reached, tries=[{}] * tries)
-    images = Images(np.zeros((1, 1, 4), np.float32), np.zeros(1, int))
-    search = _Radii(network, images, RadiusOptions(), Plan.of("auto"), lambda _: None, None)
-    assert float(search.share(state)) == pytest.approx(float(expected), abs=1e-12)
-    assert expected - Fraction(1, 1000) < search.target(state) <= expected + Fraction(1, 10**9)
+def test_radii_below_one_that_stays_open(
+    tmp_path: Path, certified: str | None, margins: dict[str, float], expected: float
+) -> None:
+    found = search_of(tmp_path).target(state_of(certified, open=margins))
+    assert float(found) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "why"),
+    [
+        (state_of(), 20.0, ""),
+        (state_of("0.5", cost=15.0), 30.0, ""),  # longer than the largest certified radius took
+        (state_of("0.5", cost=25.0, seconds=30.0), 30.0, "timeout"),  # there is no time for much more than that
+        (state_of("0.5", refuted="0.505"), 20.0, "found"),
+        (state_of("0.5", refuted="1", open={"0.6": -1.0}), 20.0, ""),
+        (state_of("0.5", refuted="1", open={"0.52": -1.0}), 20.0, "open in between"),  # little of what is open
+        (state_of("0.5", open={"0.52": -1.0}), 20.0, ""),
+        (state_of("0.5", open={"0.504": -1.0}), 20.0, "open in between"),
+        (state_of("0.5", open={"0.504": -1.0}, cost=15.0), 30.0, ""),  # it may be tried again for longer
+        (state_of(refuted="1", open={"0.00001": -1.0}), 20.0, "the method is too weak"),
+    ],
+)
+def test_how_long_a_try_takes_and_when_there_is_none(tmp_path: Path, state: State, seconds: float, why: str) -> None:
+    search = search_of(tmp_path)
+    assert search.seconds(state) == seconds
+    assert search.end(state) == why
+
+
+def test_without_a_limit_what_was_given_up_is_not_tried_again(tmp_path: Path) -> None:
+    search, state = search_of(tmp_path, None), state_of("0.5", open={"0.504": -1.0})
+    assert search.seconds(state) is None
+    assert search.end(state) == "open in between"
+
+
+def test_what_is_known_is_in_order() -> None:
+    state = state_of(open={"0.8": -1.0, "0.6": -1.0, "0.9": -1.0})
+    assert state.lowest is not None
+    assert state.lowest.radius == Fraction(6, 10)
+    state.certify(Fraction(7, 10), 1.0)
+    assert state.lowest.radius == Fraction(8, 10)
+    state.refute(Refuted(Fraction(85, 100), Counterexample(np.zeros(4), np.zeros(3))))
+    assert [o.radius for o in state.open] == [Fraction(8, 10)]
+    state.give_up(Fraction(8, 10), 20.0, -0.5)
+    assert [(o.seconds, o.margin) for o in state.open] == [(20.0, -0.5)]
 
 
 def test_rounding() -> None:

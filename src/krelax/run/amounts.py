@@ -66,15 +66,14 @@ class Amounts:
             outcomes.append(self._decided(state, part, began, len(parts) - count))
             if outcomes[-1].verdict is not Verdict.HOLDS:
                 break
-        outcome = outcomes[-1]
-        state.tries.append({"radius": float(amount), "verdict": outcome.verdict.value, "reason": outcome.reason})
+        outcome, seconds = outcomes[-1], state.seconds - began
+        state.tried(amount, outcome, seconds)
         if outcome.verdict is Verdict.HOLDS:
-            state.certified = amount
+            state.certify(amount, seconds)
         elif outcome.verdict is Verdict.VIOLATED:
-            state.refuted = self._refuted(outcome, amount)
-            state.open = None if state.open is None or state.open >= state.refuted.radius else state.open
+            state.refute(self._refuted(outcome, amount))
         else:
-            state.open = amount
+            state.give_up(amount, seconds)
 
     def _decided(self, state: State, region: Transformed, began: float, left: int) -> Outcome:
         """Decide a region, the first of so many, with its share of what a try that `began` may take."""
@@ -106,17 +105,16 @@ class Amounts:
             near = (1 + self.accuracy) * state.certified
             if state.refuted is not None and state.refuted.radius <= near:
                 return "found"
-            if state.open is not None and state.open <= near:
+            if state.lowest is not None and state.lowest.radius <= near:
                 return "open in between"
         limit = self.options.timeout
         if limit is not None and state.seconds >= limit - _LEAST_SECONDS:
             return "timeout"
-        return "the method is too weak" if state.open is not None and state.open <= least else ""
+        return "the method is too weak" if state.lowest is not None and state.lowest.radius <= least else ""
 
     def _target(self, state: State) -> Fraction:
         """The amount to try next: between what is known, or half of the least that is not certified."""
-        tops = [t for t in (state.open, None if state.refuted is None else state.refuted.radius) if t is not None]
-        top = min(tops)
+        top = min(known.radius for known in (state.lowest, state.refuted) if known is not None)
         if state.certified is None:
             return rounded(top / 2, self.digits, up=False)
         return between(state.certified, top, self.digits)

@@ -2,7 +2,11 @@
 
 Attacks come first, because they are cheap: each starts from the nearest counterexample that is known, and they end when
 none finds a nearer one. Then the radius just below that is certified, which is all if it holds. Where it does not, what
-the search found is the next counterexample. Where it gives up, smaller radii are tried with what is left of the time.
+the search found is the next counterexample. Where it gives up, smaller radii are tried, and then larger ones again.
+
+How long a try takes grows with the radius, slowly at first, and then so fast that no time is enough. So a try is given
+little time at first, and then a few times as long as the largest radius that is certified took. What is given up costs
+no more than that, and most of the time is spent on the radius in the end.
 """
 
 from __future__ import annotations
@@ -26,16 +30,27 @@ from krelax.run.attacked import Refuted, attacked, between, from_counterexample,
 from krelax.run.certificates import Certificates, check_target
 from krelax.run.certify import CertifyOptions, Seen, check_device, identity, margins, predictions
 from krelax.run.journal import open_results
-from krelax.run.known import State
+from krelax.run.known import Open, State
 from krelax.run.regions import check_certificates
 from krelax.search.around import Around, Number, exact
+from krelax.search.complete import OFF_COURSE
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import about_surroundings
 from krelax.search.verdict import Outcome, Verdict
 from krelax.watch import counted, now
 
-# A try at a radius may take such a part of the time that is left for an image, attacks on it such a part.
+# A try at a radius may take such a part of an image's time, attacks such a part of what is left of it.
 _PART, _ATTACKS = 1 / 3, 0.2
+# A search is to be on course after such a part of an image's time, or as long as the largest certified radius took.
+_PATIENCE = 1 / 16
+# A try may take so many times as long as the largest certified radius took; none begins with less than so many times.
+_LONGER, _WORTHWHILE = 2.0, 1.5
+# A radius is tried again if it was given up after less than such a part of the time that there is for it now.
+_ENOUGH = 0.5
+# What is certified and what was given up need not be nearer than such a part of what is open altogether.
+_FINE = 1 / 8
+# Reasons that more time might mend.
+_LATE = {"timeout", OFF_COURSE}
 # By the square of such a factor radii are apart at most that are tried below one that stays open.
 _STEP = Fraction(5, 4)
 _LEAST_SECONDS = 0.2
@@ -198,11 +213,36 @@ class _Radii:
             near = factor * state.certified
             if state.refuted is not None and state.refuted.radius <= near:
                 return "found"
-            if state.open is not None and state.open <= near:
-                return "open in between"
-        if self.options.timeout is not None and state.seconds >= self.options.timeout - _LEAST_SECONDS:
+            lowest = state.lowest
+            if lowest is not None and not self.again(state, lowest):
+                gap = math.log(lowest.radius / state.certified)
+                if lowest.radius <= near or gap <= _FINE * self.gap(state):
+                    return "open in between"
+        left = self.left(state)
+        if left is not None and left < max(_LEAST_SECONDS, _WORTHWHILE * state.cost):
             return "timeout"
-        return "the method is too weak" if state.open is not None and state.open < self.smallest(state) else ""
+        return "the method is too weak" if state.lowest and state.lowest.radius < self.smallest(state) else ""
+
+    @staticmethod
+    def gap(state: State) -> float:
+        """How far what is certified and what is refuted are apart, as a logarithm; zero where either is not known."""
+        return 0.0 if not state.refuted or not state.certified else math.log(state.refuted.radius / state.certified)
+
+    def left(self, state: State) -> float | None:
+        """Seconds that are left for an image; None if there is no limit."""
+        return None if self.options.timeout is None else self.options.timeout - state.seconds
+
+    def seconds(self, state: State) -> float | None:
+        """How long a try may take for an image; None if there is no limit."""
+        limit, left = self.options.timeout, self.left(state)
+        if limit is None or left is None:
+            return None
+        return max(_LEAST_SECONDS, min(left, max(_PART * limit, _LONGER * state.cost)))
+
+    def again(self, state: State, given_up: Open) -> bool:
+        """Whether there is much more time now for a radius than there was when it was given up."""
+        seconds = self.seconds(state)
+        return seconds is not None and given_up.seconds < _ENOUGH * seconds
 
     def smallest(self, state: State) -> Fraction:
         """Radii below it are not tried."""
@@ -211,29 +251,43 @@ class _Radii:
 
     def target(self, state: State) -> Fraction:
         """The radius to certify next: just below the smallest refuted one, or between what is known."""
-        top = state.refuted.radius if state.refuted is not None else self.largest
-        if state.open is not None and (top is None or state.open <= top):
-            if state.certified is not None:
-                return between(state.certified, state.open, self.options.digits)
-            return rounded(state.open * self.share(state), self.options.digits, up=False)
+        lowest = state.lowest
+        if lowest is not None:
+            return self.below(state, lowest)
         if state.refuted is not None:
-            return rounded(state.refuted.radius / (1 + self.options.accuracy), self.options.digits, up=True)
-        if top is not None:
-            return top
+            return self.next_to(state.refuted.radius)
+        if self.largest is not None:
+            return self.largest
         return 2 * state.certified if state.certified is not None else Fraction(1)
 
-    def share(self, state: State) -> Fraction:
-        """The part of a radius that stayed open at which the same effort should do.
+    def next_to(self, radius: Fraction) -> Fraction:
+        """The least radius to certify that is near to another one."""
+        return rounded(radius / (1 + self.options.accuracy), self.options.digits, up=True)
 
-        Margins that are proven fall the faster the larger radii are. So the chord from the margin of the image itself
-        to the one that was proven is zero at a radius where they are still positive. Where that does not do, the next
-        part is smaller.
+    def below(self, state: State, given_up: Open) -> Fraction:
+        """A radius below one that was given up: between where the same effort does, or what is certified, and where
+        it did not do. The same one, if those are near already."""
+        high, low, digits = given_up.radius, state.certified, self.options.digits
+        part = self.chord(state, given_up)
+        if low is None:
+            count = min(len(state.open), _MOST_DOUBLED)
+            least, most = _STEP ** (-2 * count), (1 + self.options.accuracy) ** -(2 ** (count - 1))
+            part = least if part is None else max(part, least)
+            return min(between(part * high, high, digits), rounded(most * high, digits, up=True))
+        near = self.next_to(high)
+        if near <= low:
+            return high
+        return min(between(low if part is None else max(low, part * high), high, digits), near)
+
+    def chord(self, state: State, given_up: Open) -> Fraction | None:
+        """The part of a radius that was given up at which the same effort does; None where nothing is known.
+
+        Margins fall the faster the larger radii are. So the chord from the margin of the image itself to the worst that
+        was left is zero at a radius where they are still positive.
         """
-        count = min(len(state.tries), _MOST_DOUBLED)
-        least, most = _STEP ** (-2 * count), (1 + self.options.accuracy) ** -(2 ** (count - 1))
-        if state.reached is None or not 0 < state.clean < math.inf or not -math.inf < state.reached <= 0:
-            return between(least, Fraction(1), self.options.digits)
-        return min(max(Fraction(state.clean / (state.clean - state.reached)), least), most)
+        if not 0 < state.clean < math.inf or not -math.inf < given_up.margin <= 0:
+            return None
+        return Fraction(state.clean / (state.clean - given_up.margin))
 
     def certify(self, states: list[State], radii: list[Fraction]) -> list[State]:
         """Try to certify a radius of each image; those that are refuted there."""
@@ -243,20 +297,24 @@ class _Radii:
         return refuted
 
     def groups(self, states: list[State]) -> list[list[int]]:
-        """Images to be worked on together: with about as much time left; one by one where balls need that."""
+        """Images to be worked on together: with about as much time; one by one where balls need that."""
         if self.options.norm != "linf":
             return [[i] for i in range(len(states))]
         found: dict[int, list[int]] = {}
         for i, state in enumerate(states):
-            left = 1.0 if self.options.timeout is None else self.options.timeout - state.seconds
-            found.setdefault(math.floor(math.log2(max(left, _LEAST_SECONDS))), []).append(i)
+            found.setdefault(math.floor(math.log2(self.seconds(state) or 1.0)), []).append(i)
         return [found[size] for size in sorted(found)]
 
     def _certify(self, states: list[State], radii: list[Fraction]) -> list[State]:
         around, refuted = self.around(states, radii), []
         labels = np.array([s.label for s in states])
         questions = about_surroundings(self.network, labels, around)
-        plan, required, proofs = self.plan, None, self.certificates is not None
+        # attacks have looked for counterexamples here
+        plan, required, proofs = self.plan.proving, None, self.certificates is not None
+        limits = [s for state in states if (s := self.seconds(state)) is not None]
+        each = min(limits, default=None)
+        if self.options.timeout is not None:
+            plan = plan.patient(max(_PATIENCE * self.options.timeout, *(s.cost for s in states)))
         if self.certificates is not None:
             required, plan = self.certificates.required_margins(questions), self.certificates.provable(plan)
 
@@ -264,18 +322,17 @@ class _Radii:
             state = states[i]
             state.seconds += outcome.seconds
             outcome = self.written(state, outcome)
-            state.tries.append({"radius": float(radii[i]), "verdict": outcome.verdict.value, "reason": outcome.reason})
+            state.tried(radii[i], outcome, outcome.seconds)
             if outcome.verdict is Verdict.HOLDS:
-                state.certified = radii[i]
+                state.certify(radii[i], outcome.seconds)
             elif outcome.counterexample is not None:
-                found = from_counterexample(around, i, outcome.counterexample, self.options.digits)
-                state.refuted = found
-                state.open = None if state.open is None or state.open >= found.radius else state.open
+                state.refute(from_counterexample(around, i, outcome.counterexample, self.options.digits))
                 refuted.append(state)
             else:
-                state.open, state.reached = radii[i], outcome.margin
+                margin = -math.inf if outcome.margin is None else outcome.margin
+                seconds = each if each is not None and outcome.reason in _LATE else math.inf
+                state.give_up(radii[i], seconds, max(margin, outcome.worst))
 
-        each = self.seconds(states)
         total = None if each is None else each * len(states)
         deterministic = self.options.deterministic
         decide(self.network, questions, plan, report, total, self.options.device, each, proofs, required, deterministic)
@@ -294,13 +351,6 @@ class _Radii:
         elif written is not None:
             written.path.unlink()
         return outcome
-
-    def seconds(self, states: list[State]) -> float | None:
-        """How long a try may take for an image: a part of what is left."""
-        if self.options.timeout is None:
-            return None
-        left = min(self.options.timeout - s.seconds for s in states)
-        return max(_LEAST_SECONDS, _PART * left)
 
     def attack(self, states: list[State], known: Sequence[Refuted | None] | None) -> None:
         """Look for counterexamples nearer than those that are known, of images that may have such."""
