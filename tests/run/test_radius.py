@@ -206,6 +206,14 @@ def test_how_long_a_try_takes_and_when_there_is_none(tmp_path: Path, state: Stat
     assert search.end(state) == why
 
 
+def test_what_more_time_does_not_mend_is_as_near_as_was_asked(tmp_path: Path) -> None:
+    search, state = search_of(tmp_path), state_of("0.5", refuted="1")
+    state.give_up(Fraction(52, 100), np.inf)
+    assert not search.end(state)
+    state.give_up(Fraction(504, 1000), np.inf)
+    assert search.end(state) == "open in between"
+
+
 def test_without_a_limit_what_was_given_up_is_not_tried_again(tmp_path: Path) -> None:
     search, state = search_of(tmp_path, None), state_of("0.5", open={"0.504": -1.0})
     assert search.seconds(state) is None

@@ -47,7 +47,7 @@ _PATIENCE = 1 / 16
 _LONGER, _WORTHWHILE = 2.0, 1.5
 # A radius is tried again if it was given up after less than such a part of the time that there is for it now.
 _ENOUGH = 0.5
-# What is certified and what was given up need not be nearer than such a part of what is open altogether.
+# What is certified and what was given up late need not be nearer than such a part of what is open altogether.
 _FINE = 1 / 8
 # Reasons that more time might mend.
 _LATE = {"timeout", OFF_COURSE}
@@ -214,19 +214,21 @@ class _Radii:
             if state.refuted is not None and state.refuted.radius <= near:
                 return "found"
             lowest = state.lowest
-            if lowest is not None and not self.again(state, lowest):
-                gap = math.log(lowest.radius / state.certified)
-                if lowest.radius <= near or gap <= _FINE * self.gap(state):
-                    return "open in between"
+            close = lowest is not None and (lowest.radius <= near or self.is_fine(state, state.certified, lowest))
+            if lowest is not None and close and not self.again(state, lowest):
+                return "open in between"
         left = self.left(state)
         if left is not None and left < max(_LEAST_SECONDS, _WORTHWHILE * state.cost):
             return "timeout"
         return "the method is too weak" if state.lowest and state.lowest.radius < self.smallest(state) else ""
 
     @staticmethod
-    def gap(state: State) -> float:
-        """How far what is certified and what is refuted are apart, as a logarithm; zero where either is not known."""
-        return 0.0 if not state.refuted or not state.certified else math.log(state.refuted.radius / state.certified)
+    def is_fine(state: State, certified: Fraction, given_up: Open) -> bool:
+        """Whether a radius that was given up for want of time is as near to the certified one, as factors count, as it
+        need be where the refuted one is far away."""
+        if state.refuted is None or given_up.seconds == math.inf:
+            return False
+        return math.log(given_up.radius / certified) <= _FINE * math.log(state.refuted.radius / certified)
 
     def left(self, state: State) -> float | None:
         """Seconds that are left for an image; None if there is no limit."""
