@@ -76,6 +76,23 @@ def test_a_table_of_labels_gives_the_order(tmp_path: Path, header: str, written:
     np.testing.assert_array_equal(load_images(folder, FIRST, 3).labels, LABELS[::-1])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label,file\n0,1.png\n2,0.png\n",  # labels that are names of files, too
+        "0.png,2\n1.png,0\n",
+        "./0.png,2\n.\\1.png,0\n",
+        "what,x\n0.png,2.0\n1.png,0.0\n",
+    ],
+)
+def test_labels_are_not_taken_for_files(tmp_path: Path, text: str) -> None:
+    folder = pictures(tmp_path / "data", PIXELS, [f"{i}.png" for i in range(6)])
+    table(text)(folder)
+    data = load_images(folder, FIRST, 3)
+    assert dict(zip((1, 0) if "label" in text else (0, 1), data.labels.tolist(), strict=True)) == {0: 2, 1: 0}
+    assert not data.notes
+
+
 def test_grey_pictures_and_colours_that_are_grey(tmp_path: Path) -> None:
     grey = PIXELS[..., 0]
     one = load_images(pictures(tmp_path / "one", grey, PATHS), (1, 4, 5), 3)
@@ -95,13 +112,29 @@ ONE_HOT = np.eye(3)[LABELS]
 
 
 @pytest.mark.parametrize(
-    "labels", [ONE_HOT, ONE_HOT.astype(bool), ONE_HOT.astype(np.uint8), NAMES, LABELS.astype("U1"), LABELS[:, None]]
+    "labels",
+    [
+        ONE_HOT,
+        ONE_HOT.astype(bool),
+        ONE_HOT.astype(np.uint8),
+        NAMES,
+        LABELS.astype("U1"),
+        LABELS[:, None],
+        LABELS.astype(">f4"),
+    ],
 )
 @pytest.mark.parametrize("called", [("images", "labels"), ("x_test", "y_test"), ("X", "y")])
 def test_arrays_by_usual_names_with_labels_of_any_kind(
     tmp_path: Path, labels: NDArray[Any], called: tuple[str, str]
 ) -> None:
     same(load_images(write_npz(tmp_path, **{called[0]: WANTED, called[1]: labels}), FIRST, 3))
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", "<f2", ">f2"])
+def test_floats_of_any_kind_in_arrays(tmp_path: Path, kind: str) -> None:
+    given = WANTED.astype(kind)
+    data = load_images(write_npz(tmp_path, images=given, labels=LABELS), FIRST, 3)
+    np.testing.assert_array_equal(data.images, given.astype(np.float32))
 
 
 def test_an_array_with_its_labels_beside_it_or_in_a_file(tmp_path: Path) -> None:
@@ -215,6 +248,10 @@ def table(text: str) -> Callable[[Path], None]:
         (table("file,label\n0.png,0\n1.png\n"), "labels.csv, line 3: has 1 columns"),
         (table("file,label\n0.png,0\n\n1.png,7\n"), "label 7 of dog/1.png is not a class 0 to 2"),
         (table("file,label\n0.png,-1\n"), "label -1 of cat/0.png is negative"),
+        (table("9.png,0\n1.png,1\n"), "labels.csv, line 1: '9.png' is not a file"),
+        (table("../other/0.png,cat\n1.png,dog\n"), "line 1: '../other/0.png' is not a file"),
+        (table("0.png,0.5\n1.png,1\n"), "label '0.5' of cat/0.png is no whole number"),
+        (table("0.png,1\n1.png,dog\n"), "label '1' of cat/0.png is a number among names"),
         (table("a,b,c\n0.png,1,2\n"), "call one of them `label`"),
         (table("\n"), "labels.csv: there are no rows"),
     ],

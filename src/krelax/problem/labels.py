@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,22 @@ from krelax.errors import InputError
 Place = Callable[[int], str]
 
 _MOST_SHOWN = 12
+_WHOLE = re.compile(r"-?[0-9]{1,29}(\.0*)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def class_numbers(
     labels: NDArray[Any], where: str, place: Place, names: Sequence[str] | None = None
 ) -> tuple[NDArray[np.int64], int | None, tuple[str, ...]]:
-    """Numbers of classes from labels of any integer type, one-hot rows, or text.
+    """Numbers of classes from whole numbers of any type, one-hot rows, or text.
 
-    Text that is all whole numbers is these numbers; other text must be among `names`, the classes in order, or is
-    sorted where there are none. Returns the numbers, `(n,)`, how many classes the labels tell of (None if they do
-    not), and what was understood without being told. Raises InputError, which says where, for anything else.
+    Text that is all whole numbers, as `1.0` is, is these numbers. Other text must be among `names`, the classes in
+    order; where there are none it is sorted, and must not be numbers. Returns the numbers, `(n,)`, how many classes the
+    labels tell of (None if they do not), and what was understood without being told. Raises InputError, which says
+    where, for anything else.
     """
+    if labels.ndim < 3 and labels.dtype.kind == "f" and _is_exact(labels):
+        labels = labels.astype(np.int64)
     if labels.ndim == 2 and labels.shape[1] == 1 and np.issubdtype(labels.dtype, np.integer):
         labels = labels[:, 0]  # a column of numbers, as some data sets have it
     if labels.ndim == 2 and labels.shape[1] > 1:
@@ -62,12 +68,16 @@ def _named(
     labels: list[str], where: str, place: Place, names: Sequence[str] | None
 ) -> tuple[NDArray[np.int64], int | None, tuple[str, ...]]:
     if names is None and all(map(_is_whole, labels)):
-        numbers = [int(label) for label in labels]
+        numbers = [int(label.partition(".")[0]) for label in labels]
         wrong = next((i for i, n in enumerate(numbers) if not 0 <= n < 2**63), None)
         if wrong is not None:
             what = "negative; classes count from 0" if numbers[wrong] < 0 else "too large for a class"
             raise InputError(f"{where}: label {labels[wrong]} of {place(wrong)} is {what}")
         return np.array(numbers, dtype=np.int64), None, ()
+    number = next((i for i, label in enumerate(labels) if names is None and _NUMBER.fullmatch(label)), None)
+    if number is not None:
+        what = "a number among names" if not all(map(_NUMBER.fullmatch, labels)) else "no whole number"
+        raise InputError(f"{where}: label {labels[number]!r} of {place(number)} is {what}; give the names (--classes)")
     order = sorted(set(labels)) if names is None else list(names)
     numbered = {name: i for i, name in enumerate(order)}
     for i, label in enumerate(labels):
@@ -78,8 +88,13 @@ def _named(
     return found, len(order), note if names is None else ()
 
 
+def _is_exact(labels: NDArray[Any]) -> bool:
+    """Whether floats are whole numbers that they hold exactly."""
+    return bool(((labels == np.rint(labels)) & (np.abs(labels) < 2**53)).all())
+
+
 def _is_whole(text: str) -> bool:
-    return text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() and len(text) < 30
+    return _WHOLE.fullmatch(text) is not None
 
 
 def _shown(names: Sequence[str]) -> str:

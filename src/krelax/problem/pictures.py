@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from krelax.errors import InputError
 from krelax.problem.raw import Raw, as_pixels
-from krelax.problem.tables import Table, label_column
+from krelax.problem.tables import FILE_NAMES, LABEL_NAMES, Table, label_column
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,28 +59,51 @@ def _class_of(path: Path, folder: Path) -> str:
 def _listed(folder: Path, files: Sequence[Path], table: Table) -> tuple[list[Path], list[str]]:
     """The files that a table lists, in its order, and their labels."""
     known = {path.relative_to(folder).as_posix(): path for path in files}
+    short: dict[str, Path | None] = {}
     for path in files:  # by less than the path, where that is one file
-        for short in (path.relative_to(folder).with_suffix("").as_posix(), path.name, path.stem):
-            known[short] = path if known.get(short, path) == path else Path()
-
-    def place(row: Sequence[str]) -> int | None:
-        return next((j for j, cell in enumerate(row) if known.get(cell, Path()) != Path()), None)
-
-    header = place(table.rows[0]) is None and len(table.rows) > 1
+        for name in {path.relative_to(folder).with_suffix("").as_posix(), path.name, path.stem} - known.keys():
+            short[name] = path if short.get(name, path) == path else None
+    column, header = _columns_of_files(table, known, short)
     rows = table.rows[1:] if header else table.rows
-    column = place(rows[0])
-    if column is None:
-        raise InputError(f"{table.where(int(header))}: names no file of {folder}; give the file and the label in a row")
     label = label_column(table, table.rows[0] if header else None, {column})
     found: dict[Path, str] = {}
     for number, row in enumerate(rows, start=int(header)):
-        path = known.get(row[column], Path())
-        if path == Path():
+        name = _path(row[column])
+        path_of = known.get(name) or short.get(name)
+        if path_of is None:
             raise InputError(f"{table.where(number)}: {row[column]!r} is not a file of {folder}, or several of them")
-        if path in found:
+        if path_of in found:
             raise InputError(f"{table.where(number)}: {row[column]!r} is there twice")
-        found[path] = row[label]
+        found[path_of] = row[label]
+    if not found:
+        raise InputError(f"{table.where(0)}: names no file of {folder}; give the file and the label in a row")
     return list(found), list(found.values())
+
+
+def _columns_of_files(table: Table, known: Mapping[str, Path], short: Mapping[str, Path | None]) -> tuple[int, bool]:
+    """The column that names files, and whether there is a row of names above: what that calls files, or the one with
+    most names of files, whole ones before all others, so that labels are not taken for files that are called so."""
+    names = [cell.lower() for cell in table.rows[0]]
+    called = [j for j, name in enumerate(names) if name in FILE_NAMES]
+    others = [j for j, name in enumerate(names) if name not in LABEL_NAMES]
+
+    def count(j: int) -> tuple[int, int]:
+        cells = [_path(row[j]) for row in table.rows]
+        return sum(_is_file(cell, known) for cell in cells), sum(cell in short for cell in cells)
+
+    column = called[0] if len(called) == 1 else max(others or range(len(names)), key=count)
+    first = _path(table.rows[0][column])
+    title = first not in short and not _is_file(first, known) and table.header() is not None
+    return column, bool(called) or len(others) < len(names) or title
+
+
+def _is_file(name: str, known: Mapping[str, Path]) -> bool:
+    return name in known or name.lower().endswith(SUFFIXES)
+
+
+def _path(cell: str) -> str:
+    """A path as it is written in a table, by its shortest name."""
+    return posixpath.normpath(cell.replace("\\", "/"))
 
 
 def _stacked(files: Sequence[Path], folder: Path) -> NDArray[np.uint8]:

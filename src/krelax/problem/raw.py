@@ -40,7 +40,7 @@ def as_pixels(images: NDArray[np.generic], where: str, what: str = "`images`") -
     if images.dtype == np.uint8:
         scaled: NDArray[np.float32] = (images.astype(np.float32) / np.float32(255)).astype(np.float32)
         return scaled
-    if images.dtype not in (np.float32, np.float64):
+    if images.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise InputError(f"{where}: {what} has type {images.dtype}; use uint8 (0 to 255) or float32")
     with np.errstate(over="ignore"):
         pixels: NDArray[np.float32] = images.astype(np.float32)

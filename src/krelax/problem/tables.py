@@ -15,7 +15,7 @@ from krelax.errors import InputError
 from krelax.problem.raw import Raw
 
 LABEL_NAMES = ("label", "labels", "class", "target", "y", "category")
-_FILE_NAMES = ("file", "filename", "image", "path", "name", "id")
+FILE_NAMES = ("file", "filename", "image", "path", "name", "id")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def label_column(
 def read_labels(table: Table) -> NDArray[np.str_]:
     """The labels of a table that has nothing else, or a column that is called so. Raises InputError."""
     header = table.header()
-    if header is None and table.rows[0][0].lower() in (*LABEL_NAMES, *_FILE_NAMES):
+    if header is None and table.rows[0][0].lower() in (*LABEL_NAMES, *FILE_NAMES):
         header = table.rows[0]
     column = label_column(table, header)
     return np.array([row[column] for row in (table.rows if header is None else table.rows[1:])])
