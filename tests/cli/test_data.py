@@ -148,6 +148,8 @@ def test_points_of_other_programs_are_replayed_first(krelax: Run, good: Path) ->
     ran = krelax(*command, "third.jsonl", "--hints", "points.npz")
     assert ran.code == 2
     assert "points must be numbers in the shape of the inputs, [1, 2]" in ran.err
+    np.savez(good / "points.npz", points=points[:0], index=np.arange(0))
+    assert krelax(*command, "fourth.jsonl", "--hints", "points.npz", "--range", "0").code == 0
 
 
 def test_radii_with_a_page_and_a_figure(krelax: Run, good: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class Hints:
         shape, count, what = images.images.shape[1:], len(images), "in the shape of the inputs"
         if isinstance(region, Transformed):
             shape, what = (len(region.ranges),), f"the parameters {', '.join(region.parameters)}"
-        if points.dtype.kind not in "fiu" or points.ndim < 2 or points[0].size != int(np.prod(shape)):
+        if points.dtype.kind not in "fiu" or points.ndim < 2 or prod(points.shape[1:]) != prod(shape):
             got = f"{points.dtype} {list(points.shape)}"
             raise InputError(f"{where}: points must be numbers {what}, {list(shape)}, got {got}")
         if index is None and len(points) != count:
