@@ -183,7 +183,13 @@ def on_meta() -> nn.Module:
 
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "a label": (lambda: krelax.certify(network(), X, Y + 2, eps=0.1), "is not a class 0 to 2"),
+    "a label": (lambda: krelax.certify(network(), X, Y + 2, eps=0.1), "y: label 3 of item"),
+    "a timeout": (lambda: krelax.certify(network(), X, Y, eps=0.1, timeout=-1), "timeout must be a number of seconds"),
+    "no timeout": (lambda: krelax.radius(network(), X, Y, timeout=float("nan")), "timeout must be a finite number"),
+    "a scripted module": (
+        lambda: krelax.certify(torch.jit.ScriptModule(), X, Y, eps=0.1),  # type: ignore[no-untyped-call]
+        "scripted or traced module",
+    ),
     "a negative label": (lambda: krelax.certify(network(), X, Y.astype(int) - 1, eps=0.1), "negative; classes count"),
     "fractions as labels": (lambda: krelax.certify(network(), X, Y / 2, eps=0.1), "list of integers"),
     "no labels": (lambda: krelax.certify(network(), X, eps=0.1), "give the labels"),
@@ -256,5 +262,11 @@ def test_results_are_data_frames() -> None:
     assert isinstance(frame, pandas.DataFrame)
     assert frame["verdict"].tolist() == [str(verdict) for verdict in results.verdicts]
     assert frame["index"].tolist() == [0, 1, 2, 3, 4]
+    labels = np.arange(30) % 3
+    names = np.array(["ant", "bee", "cow"])[labels]
+    for series in (pandas.Series(names), pandas.Series(names, dtype=object), pandas.Series(names, dtype="category")):
+        assert (
+            krelax.certify(network(), X, series, eps=EPS, method="interval").images.labels.tolist() == labels.tolist()
+        )
     bounds = krelax.bound(network(), X[:5], Y[:5], eps=EPS)
     assert bounds.to_pandas()["margin"].tolist() == bounds.margins.tolist()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from krelax._version import __version__
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Labels, Model, Number, as_array, as_scaling, numbers, taken
+from krelax.api.taking import Items, Labels, Model, Number, as_array, as_scaling, limit, numbers, taken
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
@@ -201,7 +201,7 @@ def certify(
     radius = numbers("eps", eps)
     ends = None if clip is None else as_range(clip)
     whole = radius if isinstance(eps, list | tuple | np.ndarray) else radius[0]
-    options = CertifyOptions(whole, norm, ends, method, timeout, device, deterministic, scaling, spec)
+    options = CertifyOptions(whole, norm, ends, method, limit(timeout), device, deterministic, scaling, spec)
     settings = digests(model, network, images)
     records: dict[int, Mapping[str, Any]] = {}
     with Progress(len(images), "certifying", progress) as bar:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from krelax.api.certifying import Norm, as_range, digests, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Labels, Model, Number, as_array, as_network, as_scaling, numbers, taken
+from krelax.api.taking import Items, Labels, Model, Number, as_array, as_network, as_scaling, limit, numbers, taken
 from krelax.run.difference import DifferenceOptions
 from krelax.run.difference import difference as run
 from krelax.run.progress import Progress
@@ -154,7 +154,9 @@ def difference(
         numbers("accuracy", accuracy),
     )
     asked = None if within is None else numbers("within", within)[0]
-    options = DifferenceOptions(radius, asked, share, norm, ends, method, timeout, device, deterministic, scaling)
+    options = DifferenceOptions(
+        radius, asked, share, norm, ends, method, limit(timeout), device, deterministic, scaling
+    )
     with Progress(len(images), "differences", progress) as bar:
         found = run(
             network,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from krelax.api.certifying import as_range, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Model, Number, as_array, numbers, taken
+from krelax.api.taking import Items, Model, Number, as_array, limit, numbers, taken
 from krelax.errors import InputError
 from krelax.run.monotone import Answer, MonotoneOptions
 from krelax.run.monotone import monotone as run
@@ -129,7 +129,9 @@ def monotone(
     ends = None if clip is None else as_range(clip)
     whole = radii_of(radius if several else radius[0], len(images))
     around = Around(images.images, whole, "linf", ends)
-    options = MonotoneOptions(place, end, rising, numbers("slack", slack)[0], method, timeout, device, deterministic)
+    options = MonotoneOptions(
+        place, end, rising, numbers("slack", slack)[0], method, limit(timeout), device, deterministic
+    )
     word = "rises" if rising else "falls"
     title = f"{name_of(model)}: whether output {end} {word} with input {place}, {len(images)} items"
     return Monotone(tuple(run(network, around, options)), title)

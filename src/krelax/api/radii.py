@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from krelax.api.certifying import Norm, as_range, digests, keeper, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Labels, Model, Number, as_scaling, numbers, taken
+from krelax.api.taking import Items, Labels, Model, Number, as_scaling, limit, numbers, taken
 from krelax.problem.regions import Spec, transformation
 from krelax.run.progress import Progress
 from krelax.run.radius import RadiusOptions
@@ -150,7 +150,7 @@ def radius(
     network, images = taken(model, x, y, scaling, layout)
     spec = None if region is None else transformation(region)
     ends, (share, *_) = None if clip is None else as_range(clip), numbers("accuracy", accuracy)
-    options = RadiusOptions(share, norm, ends, method, timeout, device, deterministic, scaling, spec)
+    options = RadiusOptions(share, norm, ends, method, limit(timeout), device, deterministic, scaling, spec)
     with Progress(len(images), "radii", progress) as bar:
 
         def seen(record: dict[str, Any]) -> None:

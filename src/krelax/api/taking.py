@@ -42,6 +42,8 @@ def as_network(model: Model, shape: Sequence[int], scores: bool = False) -> Netw
         return load_onnx(model, scores=scores)
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model is a {type(model).__name__}; give a torch module or the path of an ONNX file")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("model is a scripted or traced module; give the module that it was made of")
     example = torch.zeros(1, *shape, dtype=_type_of(model), device=_device_of(model))
     return from_torch(model, example)
 
@@ -83,6 +85,13 @@ def numbers(name: str, given: Any) -> tuple[Fraction, ...]:
         raise InputError(f"{name} must be a finite number, or some of them, got {given!r}"[:200]) from error
 
 
+def limit(timeout: float | None) -> float | None:
+    """Seconds, or none. Raises InputError for what no limit can be."""
+    if timeout is not None and numbers("timeout", timeout)[0] <= 0:
+        raise InputError(f"timeout must be a number of seconds above 0, or None for no limit, got {timeout!r}")
+    return timeout
+
+
 def taken(
     model: Model, x: Items, y: Labels | None, scaling: Scaling | None, layout: str | None, scores: bool = True
 ) -> tuple[Network, Images]:
@@ -96,7 +105,7 @@ def taken(
         agree = agreement(network, scaling)
         return network, load_images(x, network.input_shape, prod(network.output_shape), layout, labels, agree=agree)
     items, classes = _arrays(x, y)
-    raw = Raw(_pixels(items), classes, [f"item {i}" for i in range(len(items))])
+    raw = Raw(_pixels(items), classes, [f"item {i}" for i in range(len(items))], labelled="x" if y is None else "y")
     network = as_network(model, items.shape[1:], scores)
     if scores:
         _check_classifier(network)
@@ -147,6 +156,8 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         array = np.asarray(values)
     except ValueError as error:
         raise InputError(f"{name} is not an array: its rows have different lengths") from error
+    if array.dtype == object and array.size and all(isinstance(value, str) for value in array.flat):
+        array = array.astype(str)  # names, as data frames hold them
     if array.dtype == object:
         raise InputError(f"{name} is an array of Python objects; give numbers")
     return array
@@ -155,4 +166,4 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 def _pixels(items: NDArray[Any]) -> NDArray[np.float32]:
     if items.ndim < 2:
         raise InputError(f"x has the shape {list(items.shape)}; it needs one axis for the items, and their own")
-    return as_pixels(items.astype(np.float32) if items.dtype == np.float16 else items, "x", "the array")
+    return as_pixels(items, "x", "the array")

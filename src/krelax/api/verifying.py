@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from krelax.api.tables import Rows, as_html, as_text
-from krelax.api.taking import Model, as_network
+from krelax.api.taking import Model, as_network, limit
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.query import Specification
@@ -102,7 +102,7 @@ def verify(
     network = as_network(model, ())
     asked = read_vnnlib(specification) if isinstance(specification, str | Path) else specification
     proofs = certificate is not None
-    effort = VerifyOptions(method, timeout, device, proofs, deterministic) if options is None else options
+    effort = VerifyOptions(method, limit(timeout), device, proofs, deterministic) if options is None else options
     if certificate is None:
         return Verified(run(network, asked, effort))
     if not isinstance(model, str | Path):

@@ -154,7 +154,8 @@ def _candidates(
         raise InputError(f"{path}: {len(raw.images)} images but {len(raw.labels)} labels")
     if not len(raw.images):
         raise InputError(f"{path}: there are no images")
-    numbers, told, notes = class_numbers(raw.labels, path, raw.place, names)
+    labelled = raw.labelled or path
+    numbers, told, notes = class_numbers(raw.labels, labelled, raw.place, names)
     images, reading = raw.images, {} if raw.column is None else {"column": raw.column}
     if raw.layout is not None and layout is None:
         channels = _channels(images.shape[1:], input_shape)
@@ -162,7 +163,7 @@ def _candidates(
             images, reading = as_channels(images, channels), reading | {"channels": channels}
     shape = images.shape[1:]
     known = ways(shape, input_shape, layout or (raw.layout if len(shape) == 3 else None), path)
-    check_classes(numbers, told, classes, path, raw.place)
+    check_classes(numbers, told, classes, labelled, raw.place)
     found = []
     for way in known:
         turned = {} if way.layout is None else {"layout": way.layout}

@@ -17,7 +17,8 @@ class Raw:
     """Images `(n, *shape)`, float32, as a source gives them, and their labels as they are written: numbers, one-hot
     rows or text; None where there are none. `places` name the items in messages: files or rows; without them items are
     counted. `layout` is that of the images where it is known, `column` that of the labels in a table where it could be
-    another one, and `notes` say what was understood without being told.
+    another one, and `notes` say what was understood without being told. `labelled` is what messages call the labels
+    where they are not with the images.
     """
 
     images: NDArray[np.float32]
@@ -26,6 +27,7 @@ class Raw:
     layout: str | None = None
     column: int | None = None
     notes: tuple[str, ...] = ()
+    labelled: str | None = None
 
     def place(self, index: int) -> str:
         """What messages call an item."""
