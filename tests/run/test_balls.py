@@ -95,3 +95,8 @@ def test_a_ball_around_one_point_that_no_float_has(files: dict[str | None, Path]
     """Nothing but 0.3, 0.33, ...: no number of the model, and nothing at all if it is strict."""
     assert asked(f"(assert {ball(0.0, '<')})(assert (<= Y[0,0] 1000))", files).verdict is Verdict.HOLDS
     assert asked(f"(assert {ball(0.0)})(assert (<= Y[0,0] 1000))", files).verdict is not Verdict.HOLDS
+
+
+def test_a_ball_far_away_is_empty_in_the_box(files: dict[str | None, Path]) -> None:
+    far = "(<= (* (- X[0,0] 1e350) (- X[0,0] 1e350)) 1e10)"
+    assert asked(f"(assert {far})(assert (<= Y[0,0] 1000)){boxed(0, 1)}", files).verdict is Verdict.HOLDS

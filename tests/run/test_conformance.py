@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from tests.run.conformance import HIDDEN, ONE, QUERIES, SAME, TWO, VERSION, F, G, files
+from tests.run.conformance import COPY, HIDDEN, ONE, OTHER, QUERIES, SAME, TWO, VERSION, F, G, files
+from tests.run.files import model, node, save, tensor
 
 from krelax.cli.check import check
 from krelax.cli.verify import verify
@@ -166,3 +167,16 @@ def test_equal_inputs_leave_no_conditions(tmp_path: Path, nets: dict[str, Path])
         given: dict[str | None, Path] = {"f": nets["net"], "g": nets["near"]}
         found = [case for pair in coupled(read_vnnlib(path), given, lambda: None) for case in pair.specification.cases]
         assert [len(case.halfspaces) for case in found] == [1] * cases
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_function_has_one_value_whatever_it_is(tmp_path: Path, named: bool) -> None:
+    """Curves are not decided in exact numbers, nor are bounds of their differences exactly zero."""
+    nodes = [node("MatMul", "x", "w", "z"), node("Sigmoid", "z", "y")]
+    weights = {"w": np.asarray([[1.0, -2.0], [0.5, 3.0]], np.float32)}
+    path = save(model(nodes, weights, [tensor("x", [1, 2])], [tensor("y", [1, 2])]), tmp_path / "curve.onnx")
+    text = (F + (COPY if named else OTHER) + ONE + SAME).replace("[1,1]", "[1,2]")
+    given = {"f": path} if named else {"f": path, "g": path}
+    ask = "(assert (or (!= Y[0,1] V[0,1]) (> (* X[0,1] V[0,0]) (* Y[0,0] U[0,1]))))"
+    for words, answer in ((ask, Verdict.HOLDS), (ask.replace("!=", "=="), Verdict.VIOLATED)):
+        assert put(tmp_path, text + words, given)[1].verdict is answer

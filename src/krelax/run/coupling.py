@@ -32,6 +32,8 @@ Files = Mapping[str | None, Path]
 _MOST_COMPARED, _PART = 16, 0.1
 # And never for longer than this.
 _SECONDS = 5.0
+# Larger balls are none: float64 holds little more.
+_LARGEST = 2**1000
 
 
 class Pair(NamedTuple):
@@ -98,32 +100,30 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
     for cases in groups.values():
         check()
         each = [pair for case in cases if (pair := merged(case)) is not None]
-        terms = specification.terms or ()
-        found = [(kept, places) for case, places in each if (kept := _without_copies(case, terms, places)) is not None]
-        balls = [(_in_ball(case, terms, places), places) for case, places in found]
-        if all(case.around is not None for case, _ in balls):
+        if not each:
+            continue
+        terms, places = specification.terms or (), each[0][1]  # the same for all, whose equal inputs are the same
+        network, results = joint(parts, places, terms)
+        _check_values(specification, results)
+        values = _copies(specification.networks, parts, places)
+        found = [kept for case, _ in each if (kept := _without_copies(case, terms, places, values)) is not None]
+        balls = [_in_ball(case, terms, places) for case in found]
+        if all(case.around is not None for case in balls):
             found = balls
         if found:
-            places = found[0][1]
-            network, values = joint(parts, places, terms)
-            _check_values(specification, values)
-            own = tuple(case for case, _ in found)
-            about = replace(specification, inputs=len(own[0].lower), cases=own, places=tuple(places))
+            about = replace(specification, inputs=len(found[0].lower), cases=tuple(found), places=tuple(places))
             check()
             yield Pair((network,) if (other := apart(parts, places, terms)) is None else (network, other), about)
 
 
-def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int]) -> Case | None:
-    """The case without half-spaces that say nothing once equal inputs are one, such as that they are equal; None if one
-    of them is never so."""
+def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int], values: Sequence[int]) -> Case | None:
+    """The case without half-spaces that say nothing once equal inputs, and values, are one, such as that they are
+    equal; None if one of them is never so."""
     kept = []
     for halfspace in case.halfspaces:
-        if any(len(terms[i]) > 1 or terms[i][0] % 2 for i in halfspace.coefficients):
-            kept.append(halfspace)
-            continue
-        sums: dict[int, Fraction] = defaultdict(Fraction)
+        sums: dict[Monomial, Fraction] = defaultdict(Fraction)
         for i, factor in halfspace.coefficients.items():
-            sums[places[terms[i][0] // 2]] += factor
+            sums[tuple(sorted(_first(code, places, values) for code in terms[i]))] += factor
         if any(sums.values()):
             kept.append(halfspace)
         elif not halfspace.holds_exactly(dict.fromkeys(halfspace.coefficients, Fraction(0))):
@@ -132,17 +132,21 @@ def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int]
 
 
 def _in_ball(case: Case, terms: Sequence[Monomial], places: Sequence[int]) -> Case:
-    """The case without a half-space that is a ball of all its inputs that vary, which its region is instead."""
+    """The case around a point, without the half-space that says so of all inputs that vary, if there is one."""
+
+    def monomial(term: int) -> Monomial:
+        return tuple(2 * places[code // 2] if code % 2 == 0 else code for code in terms[term])
+
     for halfspace in case.halfspaces:
-        quadric = Quadric.of(
-            halfspace, lambda term: tuple(2 * places[c // 2] if c % 2 == 0 else c for c in terms[term])
-        )
+        quadric = Quadric.of(halfspace, monomial)
         if quadric is None or (radius := quadric.radius) is None:
             continue
         fixed = (case.lower == case.upper).tolist()
         if not all(fixed[i] or i in quadric.centre for i in range(len(fixed))):
             continue
         exact = [quadric.centre.get(i, Fraction(float(case.lower[i]))) for i in range(len(fixed))]
+        if max(map(abs, (*exact, radius))) > _LARGEST:
+            continue
         centre = np.array([float(v) for v in exact])
         if not bool(((case.lower <= centre) & (centre <= case.upper)).all()):
             continue
@@ -151,6 +155,24 @@ def _in_ball(case: Case, terms: Sequence[Monomial], places: Sequence[int]) -> Ca
         rest = tuple(other for other in case.halfspaces if other is not halfspace)
         return replace(case, halfspaces=rest, around=(centre, outward))
     return case
+
+
+def _first(code: int, places: Sequence[int], values: Sequence[int]) -> int:
+    """The code of the variable that one is a copy of, among those that are none."""
+    return 2 * (values if code % 2 else places)[code // 2] + code % 2
+
+
+def _copies(networks: Sequence[Declared], parts: Sequence[Part], places: Sequence[int]) -> list[int]:
+    """For every value of networks the first one that it is the same as: that of the same file, at the same inputs."""
+    known: dict[object, int] = {}
+    result: list[int] = []
+    for network, part in zip(networks, parts, strict=True):
+        starts = zip(part.columns.items(), network.of(Kind.INPUT), strict=True)
+        given = frozenset((name, tuple(places[start : start + v.size])) for (name, start), v in starts)
+        for variable, name in zip(network.of(Kind.HIDDEN, Kind.OUTPUT), part.values, strict=True):
+            first = known.setdefault((part.model.path, given, name), len(result))
+            result += range(first, first + variable.size)
+    return result
 
 
 def _part(network: Declared, model: Model) -> Part:
