@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def pooled(
     rng, size, wide = np.random.default_rng(seed), 3, 9 if kernel == 3 else 6
     order = order or tuple(range(wide))
     windows = (len(order) + 2 * pad - kernel) // stride + 1
-    constants, nodes, name = [], [], "x"
+    constants, nodes, name = list[Any](), list[Any](), "x"
 
     def dense(rows: int, columns: int, tag: str) -> None:
         nonlocal name

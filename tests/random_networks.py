@@ -74,7 +74,7 @@ def _single_sizes(rng: np.random.Generator, shape: Shape) -> Array:
 
 
 def _subnormal(rng: np.random.Generator, shape: Shape) -> Array:
-    return rng.integers(-9, 10, size=shape) * _SMALLEST
+    return np.asarray(rng.integers(-9, 10, size=shape) * _SMALLEST, np.float64)
 
 
 def _ends(rng: np.random.Generator, shape: Shape) -> Array:
@@ -386,7 +386,8 @@ def _in_ball(
 
 
 def _middle(row: list[float], network: Network, x: list[Fraction]) -> Fraction:
-    return sum(Fraction(w) * (a + b) for w, (a, b) in zip(row, _values(network, tuple(x))[-1], strict=True))
+    terms = zip(row, _values(network, tuple(x))[-1], strict=True)
+    return sum((Fraction(w) * (a + b) for w, (a, b) in terms), Fraction(0))
 
 
 def _length(x: list[Fraction], p: int) -> Fraction:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, TypeAlias
 
 import mpmath
 import torch
@@ -61,7 +62,7 @@ from krelax.activations.swish import Gated
 
 mpmath.mp.prec = 200
 mpf = mpmath.mpf
-Number = mpmath.mpf
+Number: TypeAlias = Any  # of mpmath
 
 
 def _piecewise(slope: float) -> Callable[[Number], Number]:

@@ -119,7 +119,8 @@ def free_slopes(witness: Witness) -> list[Tensor]:
 
 
 def gradients(witness: Witness) -> list[Tensor]:
-    return [p.gradient for step in witness.values() for p in step.parameters()]
+    found = [p.gradient for step in witness.values() for p in step.parameters()]
+    return [gradient for gradient in found if gradient is not None]
 
 
 def widths(bounds: LayerBounds, witness: Witness) -> list[Tensor]:

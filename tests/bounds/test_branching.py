@@ -79,7 +79,7 @@ class Cell:
 
 def cells(layers: list[Layer], rows: list[list[float]], lower: list[float], upper: list[float]) -> Iterator[Cell]:
     """All cells of a ReLU network, by rational arithmetic."""
-    pieces = [([], ground._Piece(ground._box(lower, upper), [(1, 0, 0), (0, 1, 0)]))]
+    pieces: Any = [([], ground._Piece(ground._box(lower, upper), [(1, 0, 0), (0, 1, 0)]))]
     denominator = 1
     for layer in [*layers, Layer(rows, [0.0] * len(rows), None)]:
         weight, bias, scale = ground._integers(layer)
@@ -371,15 +371,15 @@ def test_a_full_pool_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_inactive_neurons_the_network_is_the_same_on_the_region(seed: int) -> None:
     layers = random_layers(seed, 2, 8, 8, 3)
     instance = of_box(layers, [0.0, 0.0], [0.5, 0.5])
-    layers = bounds_of(instance)
+    known = bounds_of(instance)
     top = instance.network.activations()[-1] - 1
     small, bounds, forms, _ = without_inactive(instance, layers, queries_of(instance, top, [0, 1, 2]), top)
     below = next(iter(forms[0].coeff))
-    kept = layers.upper[below][0] > 0
+    kept = known.upper[below][0] > 0
     assert 0 < kept.sum() < 8
     x = torch.rand(100, 2, dtype=torch.float64) / 2
     assert torch.allclose(small.network.values(x)[below], instance.network.values(x)[below][:, kept], atol=1e-12)
-    assert torch.equal(bounds.upper[below], layers.upper[below][:, kept])
+    assert torch.equal(bounds.upper[below], known.upper[below][:, kept])
     assert forms[0].coeff[below].shape == (1, 6, int(kept.sum()))
 
 

@@ -93,8 +93,8 @@ def clipped(seed: int) -> int:
             here = (signed >= 0).all(1) & (margins[:, 0] <= level)
             assert not (bool(here.any()) and bool(found.empty[row]))
             assert (margins[here, 0] >= found.value[row]).all()
-            for node, entries, lower, upper in intervals:
-                z = values[node][here][:, entries]
+            for at, entries, lower, upper in intervals:
+                z = values[at][here][:, entries]
                 assert (z >= lower).all()
                 assert (z <= upper).all()
     return narrowed
@@ -118,7 +118,7 @@ def test_lines_prove_no_more_than_is_true(seed: int) -> None:
     coeff, constant, g, h = rng.normal(size=(4, 5)), rng.normal(size=4), rng.normal(size=(3, 5)), rng.normal(size=3) / 2
     lines = Lines(Box(*map(torch.from_numpy, (lower, upper))), *map(torch.from_numpy, (coeff, constant)))
     codes = rng.integers(0, 256, size=(3, 4)).astype(np.uint8)
-    bounds = lines.bounds(*map(torch.from_numpy, (g, h)), codes)
+    bounds = lines.bounds(*map(torch.from_numpy, (g, h)), codes)  # type: ignore[call-arg]
     assert torch.equal(bounds == -torch.inf, torch.from_numpy(codes == 0))
 
     def exactly(a: Any, b: float, x: Any) -> Fraction:

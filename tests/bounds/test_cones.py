@@ -48,9 +48,9 @@ def conv(
 def residual(start: str = "image") -> tuple[Network, int]:
     """A network of many kinds of layers, and the node that sees most of them; it starts with an image, with a vector,
     or with what is made of a few numbers."""
-    builder = Builder({"image": (1, 2, 21, 18), "vector": (2 * 21 * 18,), "made": (4,)}[start])
-    image = 0 if start != "made" else builder.add(ReLU(), builder.add(Dense(drawn(2 * 21 * 18, 4), drawn(756)), 0))
-    image = image if start == "image" else builder.add(Reshape((1, 2, 21, 18)), image)
+    builder = Builder({"image": (1, 2, 15, 12), "vector": (2 * 15 * 12,), "made": (4,)}[start])
+    image = 0 if start != "made" else builder.add(ReLU(), builder.add(Dense(drawn(2 * 15 * 12, 4), drawn(2 * 15 * 12)), 0))
+    image = image if start == "image" else builder.add(Reshape((1, 2, 15, 12)), image)
     stem = builder.add(Scale(drawn(2, 1, 1), drawn(2, 1, 1)), image)
     first = builder.add(LeakyReLU(0.1), builder.add(conv(2, 4, 3, padding=1), stem))
     deeper = builder.add(Sigmoid(), builder.add(conv(4, 4, 3, padding=2, dilation=2, groups=2), first))
@@ -64,14 +64,14 @@ def residual(start: str = "image") -> tuple[Network, int]:
 def pooled() -> tuple[Network, int]:
     """A network with a pool of windows that overlap, gathers, joined channels and means, and the node before its last
     activation."""
-    builder = Builder((1, 2, 22, 22))
+    builder = Builder((1, 2, 14, 14))
     first = builder.add(ReLU(), builder.add(conv(2, 3, 3, padding=1), 0))
     window = Window((3, 3), (2, 2), (1, 1), (1, 1), (1, 1))
     largest = max_pool(builder, first, window)
     mean = average_pool(builder, first, window)
     every = builder.add(Concat(1), largest, mean)
     turned = builder.add(Transpose((0, 1, 3, 2)), builder.add(Gather(1, torch.tensor([5, 0, 2, 2])), every))
-    wide = builder.add(Take(torch.arange(484).reshape(1, 4, 11, 11).repeat_interleave(2, 2)), turned)
+    wide = builder.add(Take(torch.arange(196).reshape(1, 4, 7, 7).repeat_interleave(2, 2)), turned)
     last = builder.add(conv(4, 2, 3, stride=2), builder.add(ReLU(), builder.add(conv(4, 4, 1), wide)))
     end = builder.add(Reshape((prod(builder.shape(last)),)), builder.add(ReLU(), last))
     return builder.build(builder.add(Dense(drawn(3, prod(builder.shape(end)))), end)), last
@@ -239,8 +239,8 @@ def test_what_rows_see_is_where_gradients_are_not_zero() -> None:
     y = network(x).flatten()
     (gradient,) = torch.autograd.grad(y[7] + 3 * y[outputs // 2], x)
     assert torch.equal(found[0], gradient.flatten() != 0)
-    # a stride of two leaves the last of 21 rows out
-    assert int(seen(network, torch.ones(1, 1, outputs, dtype=torch.float64))[node - 1].sum()) == 4 * 20 * 18
+    # a stride of two leaves the last of 15 rows out
+    assert int(seen(network, torch.ones(1, 1, outputs, dtype=torch.float64))[node - 1].sum()) == 4 * 14 * 12
     whole, _ = residual()
     assert set(seen(whole, torch.ones(1, 1, 3, dtype=torch.float64))) == set(range(4, node))
 

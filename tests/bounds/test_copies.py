@@ -26,7 +26,7 @@ def gram(seed: int = 0) -> Builder:
     builder = Builder((3, 2))
     weight = torch.randn(4, 2, generator=torch.Generator().manual_seed(seed)).double()
     left, right = (builder.add(Dense(weight * s, None), 0) for s in (1.0, -0.5))
-    products.matmul(builder, left, products.compose.swap_last(builder, right))
+    products.matmul(builder, left, products.compose.swap_last(builder, right))  # type: ignore[attr-defined]
     return builder
 
 

@@ -146,7 +146,7 @@ def test_losses_are_how_far_good_lines_are_from_the_curve(op: Activation) -> Non
     """Against the hull of many points of the graph: the largest distance of the curve from it."""
     ends = torch.tensor([[-4.0, -0.1, 0.5, -9.0, -2.0, -3.0], [4.0, 6.0, 7.0, 0.3, 1.0, -1.0]]).double()
     for k, found in enumerate(zip(*(t[0].tolist() for t in op.relax(ends[:1], ends[1:]).losses()[0]), strict=True)):
-        z = torch.linspace(*ends[:, k].tolist(), 400).double()
+        z = torch.linspace(*ends[:, k].tolist(), 400).double()  # type: ignore[call-overload]
         for side, lost in zip((1.0, -1.0), found, strict=True):
             value = side * op.forward(z)
             slopes = (value[None] - value[:, None]) / (z[None] - z[:, None])

@@ -45,6 +45,7 @@ def grouped(problem: Problem, image: int = 0, size: int = 2) -> tuple[Instance, 
     index = torch.tensor([image])
     instance = Instance.of(as_network(problem.layers), region).select(index)
     queries = margins(*(torch.from_numpy(t)[None] for t in (problem.rows, problem.offsets)))
+    assert MULTI_NEURON.grouping is not None
     multi_neuron = replace(MULTI_NEURON, grouping=replace(MULTI_NEURON.grouping, size=size))
     return instance, queries, with_groups(instance, bound(instance, queries, METHODS["crown"]), multi_neuron)
 

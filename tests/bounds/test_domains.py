@@ -14,7 +14,8 @@ from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.pipeline import Plan, Questions, decide
+from krelax.search.pipeline import Plan, decide
+from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
 
 # With a shift, for which the pre-activations are in the domain for inputs up to 1, but not up to 100.

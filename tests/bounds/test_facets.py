@@ -131,7 +131,7 @@ def test_gradients_behind_products_crossed_at_once_are_those_of_all_products(nam
             if isinstance(instance.network.nodes[i].op, Product):
                 lines = relaxation.lines_by(Rule.ADAPTIVE)
                 slopes = (t.repeat(1, copies, *[1] * (t.dim() - 2)) for t in (lines.lower, lines.upper))
-                witness[i] = Single(relaxation, *slopes, fixed=True)
+                witness[i] = Single(relaxation, *slopes, fixed=True)  # type: ignore[misc]
         put_gradients(instance, form, bounds, witness)
         found.append([p.gradient for step in witness.values() for p in step.parameters()])
     assert found[0]

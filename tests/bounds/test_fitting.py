@@ -117,7 +117,7 @@ def test_balls_around_integers(norm: str) -> None:
         bound(Instance.of(network(), r), ASKED.select(torch.tensor([0])), METHODS["crown"]).value
         for r in (whole, expected)
     ]
-    assert torch.allclose(*values, atol=1e-6)
+    assert torch.allclose(*values, atol=1e-6)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("labels", [[2], [-1], [0.5], [[0]]])

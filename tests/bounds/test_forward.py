@@ -92,7 +92,7 @@ def test_margins_that_forms_settle_are_left_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(forward, "_DEAR", 0.0)
     monkeypatch.setattr(forward, "_MANY", 1)
     passed: list[int] = []
-    through = asked.lower_bound
+    through = asked.lower_bound  # type: ignore[attr-defined]
     monkeypatch.setattr(
         asked, "lower_bound", lambda *given: passed.append(len(given[2].constant[0])) or through(*given)
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -348,7 +349,7 @@ def test_products_are_those_of_the_matrix(kind: type) -> None:
     matrix = dense_part.copy()
     matrix[row[:3], col[:3]] *= 2
     found = grouped([Matrix(0, 11, [twice])], 18)
-    x = np.zeros((19, LANES), kind)
+    x: Any = np.zeros((19, LANES), kind)
     x[11:18] = rng.normal(size=(7, LANES))
     pattern = found.pattern._replace(col=found.pattern.col + np.int32(11))
     out = x.ravel().copy()

@@ -83,7 +83,7 @@ def test_a_box_in_which_nothing_varies_is_bounded() -> None:
 def plain(bounder: Bounder, lower: Tensor, upper: Tensor, patch: pytest.MonkeyPatch) -> Tensor:
     """What bounds are without the second order."""
     with patch.context() as without:
-        without.setattr(boxed.Products, "of", lambda *_: None)
+        without.setattr(boxed.Products, "of", lambda *_: None)  # type: ignore[attr-defined]
         return bounder.bound(lower[None], upper[None]).value
 
 

@@ -198,7 +198,7 @@ def on_networks(*which: int) -> list[tuple[str, Make]]:
     """Methods with networks: those that take no time with all of them, dear ones with some, a method with others than
     the one before it, and then the rest."""
     some = [(m, NETWORKS[(i + k) % len(NETWORKS)]) for i, m in enumerate(DEAR) for k in which]
-    first = [*product(CHEAP, NETWORKS), *some]
+    first: list[tuple[str, Make]] = [*product(CHEAP, NETWORKS), *some]
     return first + [pair for pair in product(DEAR, NETWORKS) if pair not in some]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -165,6 +166,7 @@ def test_work_that_nobody_waits_for_has_ended_before_it_goes_back() -> None:
     with ThreadPoolExecutor(2) as pool:
         running = tree.grow(once(torch.arange(4).split(1)), work, pool)
         next(running)
+        assert isinstance(running, Generator)
         running.close()
         before = len(ended)
         assert torch.equal(tree.open.covered(4), torch.ones(4).double())

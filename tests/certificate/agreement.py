@@ -252,7 +252,7 @@ def case_of(seed: int, folder: Path) -> Case:
     clause = np.repeat(np.arange(len(members)), members)
     rows = np.round(rng.normal(size=(len(clause), outputs)) * 4) / 4
     tensors = (torch.from_numpy(a)[None] for a in (rows, np.zeros(len(clause)), clause))
-    queries = Queries(*tensors, len(members))
+    queries = Queries(*tensors, len(members))  # type: ignore[call-arg]
     way = str(rng.choice([*BOUNDING, *DECIDING, *DECIDING]))
     x = points_of(rng, region)
     small = float(10 ** rng.uniform(-9, -1))

@@ -207,7 +207,8 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
         truth = max(_optimum(groups, sign, (slope - coeff * (sign > 0))[0, 0]) for sign in groups._signs)
         both = [np.repeat(x, many, 0) for x in (coeff, slope)]
         # every pattern takes its own best basis: the patterns one at a time
-        found = max(_Single(groups, p).support(Float64(), *both, ends, basis).min() for p in range(2**k))
+        asked: Any = (Float64(), *both, ends, basis)
+        found = max(_Single(groups, p).support(*asked).min() for p in range(2**k))
         assert found == pytest.approx(truth, abs=1e-9)
         assert found >= truth - 1e-12
         if k == 2:

@@ -31,7 +31,8 @@ from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.region import Region
 from krelax.certificate.onnx.graph import NEWEST, OLDEST, parse
 from krelax.certificate.onnx.model import Model
-from krelax.certificate.onnx.reader import OPERATORS, read_network
+from krelax.certificate.onnx.operator import OPERATORS
+from krelax.certificate.onnx.reader import read_network
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network.onnx_operators import READERS
 
@@ -533,7 +534,7 @@ def test_the_tables_say_what_onnx_says() -> None:
             assert form.operands[1] <= schema.max_input
             assert form.outputs[1] <= schema.max_output
             for label, attribute in form.attributes.items():
-                bounds = schema.attributes[label]
+                bounds: Any = schema.attributes[label]
                 assert int(bounds.type.value) == kinds[attribute.kind]
                 default = onnx.helper.get_attribute_value(bounds.default_value) if bounds.default_value.name else None
                 default = default.decode() if isinstance(default, bytes) else default

@@ -151,7 +151,7 @@ def test_the_assumed_neuron_is_not_split_again() -> None:
 
 def test_intervals_are_cut_at_every_point() -> None:
     numbers = (np.array(x) for x in ([0, 0, 1, 1], [0, 0, 1, 1], [-0.5, 0.25, 1.0, 1.5], [1.0, -1.0, 1.0, 1.0]))
-    splits = _Splits(*numbers, np.array([0.0, 0.0, 2.0, 3.0]))
+    splits = _Splits(*numbers, np.array([0.0, 0.0, 2.0, 3.0]))  # type: ignore[call-arg]
     lower, upper = splits.cut((np.array([[-1.0, -2.0]]), np.array([[1.0, 2.0]])), 2)
     assert lower.tolist() == [[-0.5, -2.0], [-1.0, 1.5]]
     assert upper.tolist() == [[0.25, 2.0], [1.0, 2.0]]

@@ -109,8 +109,8 @@ def test_a_printed_counterexample_violates_the_specification(krelax: Run, good: 
     assert {name: v.shape for name, v in values.items()} == {"X": (1, 4), "Y": (1, 3)}
     x, y = values["X"], values["Y"]
     np.testing.assert_array_equal(run(x), y)
-    for value, low, high in zip(x.flatten().tolist(), LOWER, UPPER, strict=True):
-        assert Fraction(Decimal(low)) <= Fraction(value) <= Fraction(Decimal(high))
+    for pixel, low, high in zip(x.flatten().tolist(), LOWER, UPPER, strict=True):
+        assert Fraction(Decimal(low)) <= Fraction(pixel) <= Fraction(Decimal(high))
     scores = [Fraction(v) for v in y.flatten().tolist()]
     assert scores[0] <= scores[rival] + 5
     assert scores[rival] >= Fraction(-15, 2)

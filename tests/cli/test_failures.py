@@ -71,7 +71,7 @@ def test_a_traceback_is_shown_to_those_who_ask_for_it(krelax: Run, monkeypatch: 
 
 def failing_on(pixel: float, method: str) -> Callable[..., Any]:
     """`bound`, which fails on batches with a region whose first pixel may be large."""
-    bound = pipeline.bound
+    bound = pipeline.bound  # type: ignore[attr-defined]
 
     def function(instance: Any, queries: Any, chosen: Any, *rest: Any) -> Any:
         if chosen.name == method and bool((instance.region.upper.flatten(1)[:, 0] > pixel).any()):
@@ -107,7 +107,7 @@ def test_one_image_fails_and_the_others_are_certified(
 def test_memory_that_one_image_lacks_is_not_lacking_for_others(
     krelax: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = pipeline.bound
+    bound = pipeline.bound  # type: ignore[attr-defined]
 
     def greedy(instance: Any, *rest: Any) -> Any:
         if len(instance.region) > 1:

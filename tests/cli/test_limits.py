@@ -133,7 +133,7 @@ def test_zonotopes_that_do_not_fit_memory_are_not_made(monkeypatch: pytest.Monke
 
 def test_reading_counts_and_a_glance_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])  # type: ignore[attr-defined]
     assert Clock(None, 0.0).left() is None
     assert Clock(10.0, 97.0).left() == 7.0
     assert Clock(10.0, 50.0).left() == 1.0
@@ -148,7 +148,7 @@ def test_reading_a_network_ends_soon_after_the_limit(krelax: Run, good: Path, mo
             now[0] += 0.25
             tick()
 
-    monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])  # type: ignore[attr-defined]
     monkeypatch.setattr(bench_module, "load_onnx", endless)
     ran = krelax("bench", "good.csv")
     assert (ran.code, ran.out.split()[1]) == (0, "timed-out")
@@ -157,7 +157,7 @@ def test_reading_a_network_ends_soon_after_the_limit(krelax: Run, good: Path, mo
 
 def test_reading_counts_in_a_list(krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, limits = [100.0], list[float]()
-    read = verify_module.read_vnnlib
+    read = verify_module.read_vnnlib  # type: ignore[attr-defined]
 
     def slowly(query: Path, check: Any) -> Any:
         now[0] += 1.5
@@ -167,7 +167,7 @@ def test_reading_counts_in_a_list(krelax: Run, good: Path, monkeypatch: pytest.M
         limits.append(options.timeout)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(verify_module.time, "perf_counter", lambda: now[0])  # type: ignore[attr-defined]
     monkeypatch.setattr(verify_module, "read_vnnlib", slowly)
     monkeypatch.setattr(verify_module, "verify", seen)
     assert krelax("bench", "good.csv").code == 130

@@ -102,7 +102,8 @@ def test_helper_processes_get_the_same_network(structure: str, folder: Path) -> 
 
 def _concrete(kind: type = Activation) -> list[type]:
     """The activations that krelax defines."""
-    below = [c for k in kind.__subclasses__() for c in _concrete(k)]
+    kinds: list[type] = kind.__subclasses__()
+    below = [c for k in kinds for c in _concrete(k)]
     return below + [kind] * (not kind.__subclasses__() and kind.__module__.startswith("krelax."))
 
 

@@ -94,6 +94,11 @@ class Question:
     tree: Tree
 
     @property
+    def parts(self) -> list[Atom | Tree]:
+        """Conditions that hold all together."""
+        return [*self.inputs, self.tree]
+
+    @property
     def names(self) -> tuple[list[str], list[str]]:
         """Of all inputs, and of all outputs."""
         count, outputs = self.layers[0][0][0].shape[1], [len(layers[-1][1]) for layers in self.layers]
@@ -105,12 +110,12 @@ class Question:
     def text(self, rng: np.random.Generator) -> str:
         """The file."""
         lines = ["(vnnlib-version <2.0>)"]
-        for name, (x, y), layers in zip("fg", ("XY", "UV"), self.layers, strict=True):
+        for name, (x, y), layers in zip("fg", (("X", "Y"), ("U", "V")), self.layers, strict=True):
             relation = self.relation if name == "g" else ""
             n, m = layers[0][0].shape[1], len(layers[-1][1])
             lines.append(f"(declare-network {name} {relation}(declare-input {x} float32 [1,{n}])"
                          f"(declare-output {y} float32 [1,{m}]))")  # fmt: skip
-        return "\n".join([*lines, *(f"(assert {part.text(rng)})" for part in (*self.inputs, self.tree))])
+        return "\n".join([*lines, *(f"(assert {part.text(rng)})" for part in self.parts)])
 
     def cells(self) -> Iterator[tuple[Corners, dict[str, tuple[Row, int]]]]:
         """Polytopes that cover the inputs, with what every variable is there: a row, and what it is divided by."""
@@ -291,6 +296,6 @@ def disagreement(rng: np.random.Generator, folder: Path) -> tuple[str, str | Non
         if not np.array_equal(session.run(None, {"x": values[x]})[0], values[y]):
             return "sat", f"the outputs {y} are others\n{told}"
     numbers = {f"{name}[0,{i}]": Fraction(float(v)) for name, a in values.items() for i, v in enumerate(a.flatten())}
-    if not all(part.holds(numbers) for part in (*question.inputs, question.tree)):
+    if not all(part.holds(numbers) for part in question.parts):
         return "sat", f"{numbers} satisfies it not\n{told}"
     return ("sat" if truth else "sat by rounding"), None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from tests.fuzz.graphs import DOUBLE, FLOAT, Graph, Random
+from tests.fuzz.graphs import DOUBLE, FLOAT, Maker, Random
 from tests.fuzz.readers import OFF, ON, checker, runtime
 
 from krelax.certificate.errors import Rejected
@@ -42,7 +42,7 @@ def _powers(rng: Random, count: int, most: float) -> Any:
 def chain(rng: Random, dtype: Any = FLOAT, rational: bool = False) -> tuple[bytes, Any]:
     """Convolutions, products, normalisations, scalings and shifts, one after the other, and ReLUs; and a point. All
     values are rational numbers if that is asked for."""
-    m = Graph(rng, int(rng.integers(13, 23)))
+    m = Maker(rng, int(rng.integers(13, 23)))
     m.dtype = dtype
     sized = partial(_sized, rng, dtype=dtype)
     flat = rng.random() < 0.4
@@ -138,7 +138,7 @@ _COMPUTED: dict[str, Any] = {
     "Mul": lambda _, a, b: a * b,
     "Div": lambda _, a, b: a / b,
     "Add": lambda _, a, b: a + b,
-    "Relu": lambda _, a: np.maximum(a, Fraction(0)),
+    "Relu": lambda _, a: np.maximum(a, Fraction(0)),  # type: ignore[call-overload]
     "Gemm": lambda given, a, w: Fraction(given.get("alpha", 1.0)) * (a @ w.T),
     "Conv": _convolved,
 }

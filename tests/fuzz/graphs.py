@@ -92,6 +92,13 @@ class Maker:
         return bytes(made.SerializeToString())
 
     input_shape: list[int]
+    dtype_out: int | None = None
+
+    def begin(self) -> None:
+        """The piece's input, of the shape that it has chosen."""
+        self.input_shape = list(self.shape)
+        if self.rng.random() < 0.4:
+            self.apply(self.some("Relu", "Neg", "Identity"))
 
 
 def _list_kind(values: list[Any]) -> Any:
@@ -483,22 +490,10 @@ PIECES: list[Callable[[Maker], None]] = [
 ]  # fmt: skip
 
 
-class Graph(Maker):
-    """A graph of one piece, perhaps behind another operator and before one."""
-
-    dtype_out: int | None = None
-
-    def begin(self) -> None:
-        """The piece's input, of the shape that it has chosen."""
-        self.input_shape = list(self.shape)
-        if self.rng.random() < 0.4:
-            self.apply(self.some("Relu", "Neg", "Identity"))
-
-
 def random_graph(rng: Random) -> tuple[bytes, list[int], str]:
     """The file, the shape of its input, and the name of its piece."""
     version = int(rng.integers(OLDEST, NEWEST + 1))
-    m = Graph(rng, version)
+    m = Maker(rng, version)
     piece = PIECES[rng.integers(len(PIECES))]
     piece(m)
     if m.dtype_out is not None and m.dtype_out != (11 if m.dtype == DOUBLE else 1):

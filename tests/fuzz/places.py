@@ -43,8 +43,8 @@ def scattered(m: Maker) -> None:
     m.begin()
     op = m.some("ScatterND", "ScatterElements", "Scatter", "OneHot")
     if op == "OneHot":
-        index = m.constant(m.rng.integers(-3, 4, m.shape[-1:] or [1]), np.int64)
-        hot = m.call(op, index, m.whole(m.some(1, 3)), m.constant(m.floats(2)), axis=m.some(None, 0, -1))[0]
+        chosen = m.constant(m.rng.integers(-3, 4, m.shape[-1:] or [1]), np.int64)
+        hot = m.call(op, chosen, m.whole(m.some(1, 3)), m.constant(m.floats(2)), axis=m.some(None, 0, -1))[0]
         m.apply("Mul" if len(m.shape) < 2 else "MatMul", hot)
         return
     shape = m.shape or [1]

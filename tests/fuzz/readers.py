@@ -59,7 +59,8 @@ def reference(data: bytes, x: Any) -> Any:
         model = onnx.load_from_string(data)
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return np.asarray(ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x})[0]).reshape(-1)
+            found: Any = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x})
+            return np.asarray(found[0]).reshape(-1)
     except Exception:  # whatever NumPy raises
         return None
 

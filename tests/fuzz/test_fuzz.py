@@ -11,7 +11,7 @@ from tests.fuzz.graphs import PIECES, random_graph
 from tests.fuzz.nightly import coupled, executions, functions, graphs, mutations, reals
 from tests.fuzz.wire import mutated, read, varint
 
-from krelax.certificate.onnx.reader import OPERATORS
+from krelax.certificate.onnx.operator import OPERATORS
 
 
 def test_whatever_the_checker_reads_means_what_others_say() -> None:

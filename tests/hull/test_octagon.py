@@ -37,7 +37,7 @@ def exact_vertices(bounds: list[float]) -> list[tuple[Fraction, Fraction]]:
 
 def exact_support(vertices: list[tuple[Fraction, Fraction]], slope: list[float], coeff: list[float]) -> Fraction:
     s, c = [*map(Fraction, slope)], [*map(Fraction, coeff)]
-    return max(sum(s[i] * z[i] - c[i] * max(z[i], Fraction(0)) for i in range(2)) for z in vertices)
+    return max(sum((s[i] * z[i] - c[i] * max(z[i], Fraction(0)) for i in range(2)), Fraction(0)) for z in vertices)
 
 
 def _around(rng: np.random.Generator, cloud: np.ndarray) -> np.ndarray:

@@ -140,7 +140,7 @@ def test_points_inside_get_no_row(groups: Groups, given: str) -> None:
     for seed in range(4):
         weights = np.random.default_rng(seed).dirichlet(np.full(pool.z.shape[1], 0.1), size=polytope.groups)
         inside = [np.einsum("gv,gvn->gn", weights, part) for part in (pool.z, pool.a)]
-        rows = separate(polytope, pieces, *inside, pool if given == "vertices" else None)
+        rows = separate(polytope, pieces, *inside, pool if given == "vertices" else None)  # type: ignore[call-arg]
         assert not rows.valid.any()
 
 

@@ -142,7 +142,7 @@ def test_more_neurons_are_bounded_from_above(rows: Array, pieces: Pieces, count:
     feasible = 0
     for g in range(count):
         given = *(x.tolist() for x in cut(polytope, sides[g, 0], g)), pieces.rows.tolist(), pieces.maps.tolist()
-        true = exact.support(*given, slope[g, 0].tolist(), coeff[g, 0].tolist())
+        true = exact.support(*given, slope[g, 0].tolist(), coeff[g, 0].tolist())  # type: ignore[call-arg]
         assert true is None or true <= Fraction(value[g])
         assert true is None or not kinked or float(Fraction(value[g]) - true) <= 1e-12 * size[g] + UNDERFLOW
         feasible += true is not None
@@ -202,7 +202,7 @@ def part(points: Tensor, direction: Tensor, sides: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_only_points_on_the_sides_count(dtype: torch.dtype, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMPILED", compiled and module.COMPILED)
+    monkeypatch.setattr(module, "COMPILED", compiled and module.COMPILED)  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(0)
     cloud = torch.randint(-1, 2, (1, 7, 6, 4), generator=generator) * torch.rand(1, 7, 6, 4, generator=generator)
     direction = torch.randn(1, 7, 20, 4, generator=generator, dtype=dtype).mT  # not contiguous
@@ -221,7 +221,7 @@ def test_only_points_on_the_sides_count(dtype: torch.dtype, compiled: bool, monk
 def test_one_product_that_is_not_a_number_leaves_no_value(
     at: int, side: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "COMPILED", compiled and module.COMPILED)
+    monkeypatch.setattr(module, "COMPILED", compiled and module.COMPILED)  # type: ignore[attr-defined]
     cloud = torch.full((1, 1, 3, 2), -1.0 if side < 0 else 1.0)
     cloud[0, 0, at] = torch.tensor([torch.inf, -torch.inf])
     sides = torch.full((1, 1, 1, 4), side, dtype=torch.int8)

@@ -158,7 +158,7 @@ def test_rows_without_a_bound_do_nothing():
     both = [
         support(p, Pieces.relu(2), slope, coeff).value for p in (Polytope(rows, loose), Polytope(BOX, np.ones((1, 4))))
     ]
-    np.testing.assert_allclose(*both, rtol=1e-13)
+    np.testing.assert_allclose(*both, rtol=1e-13)  # type: ignore[call-overload]
 
 
 def test_numbers_at_the_ends_of_the_range():

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def test_what_is_not_composed_is_refused(module: nn.Module, shape: tuple[int, ..
 def model(kind: str) -> tuple[bytes, tuple[int, ...]]:
     """A small file with one composition behind a product with weights."""
     rng = np.random.default_rng(len(kind))
-    constants, nodes = [], []
+    constants, nodes = list[Any](), list[Any]()
 
     def constant(*shape: int) -> str:
         constants.append(numpy_helper.from_array(rng.normal(0, 0.7, shape).astype(np.float32), f"c{len(constants)}"))

@@ -72,7 +72,7 @@ class VisionTransformer(nn.Module):
 class Recurrent(nn.Module):
     """A classifier of sequences by the last state of an LSTM or a GRU."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: type[nn.LSTM | nn.GRU]) -> None:
         super().__init__()
         self.cells, self.head = kind(3, 6, batch_first=True), nn.Linear(6, 3)
 

@@ -303,7 +303,7 @@ def test_a_dynamic_axis_is_said_to_be_one_where_shapes_do_not_fit(tmp_path: Path
     refused(unsupported, tmp_path, "lists those that are$")
 
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 FILES: dict[str, tuple[Damage, str]] = {
     "missing": (lambda path: None, "no such file"),
     "folder": (lambda path: path.mkdir(), "not a file"),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -35,17 +36,18 @@ def normal(*shape):
 def conv(weight, stride, padding, dilation, groups=1, bias=True):
     rank = len(weight) - 2
     sizes = ((n,) * rank if isinstance(n, int) else n for n in (stride, padding, dilation))
-    return Conv(normal(*weight), normal(weight[0]) if bias else None, *sizes, groups)
+    return Conv(normal(*weight), normal(weight[0]) if bias else None, *sizes, groups)  # type: ignore[call-arg]
 
 
 def transposed(weight, stride, padding, dilation, extra=0, groups=1, bias=True):
     rank = len(weight) - 2
     sizes = ((n,) * rank if isinstance(n, int) else n for n in (stride, padding, dilation, extra))
-    return ConvTranspose(normal(*weight), normal(weight[1] * groups) if bias else None, *sizes, groups)
+    shift = normal(weight[1] * groups) if bias else None
+    return ConvTranspose(normal(*weight), shift, *sizes, groups)  # type: ignore[call-arg]
 
 
 # name: operator, input shapes, plain PyTorch on batched operands (None where forward is that very call)
-CASES = {
+CASES: dict[str, tuple[Any, Any, Any]] = {
     "reshape": (Reshape((2, 6)), [(1, 3, 4)], lambda x: x.view(-1, 2, 6)),
     "reshape to nothing": (Reshape(()), [(1, 1)], lambda x: x[:, 0, 0]),
     "transpose": (Transpose((2, 0, 1)), [(2, 3, 4)], lambda x: torch.einsum("nabc->ncab", x)),

@@ -3,6 +3,7 @@
 import copy
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from krelax.activations import Activation, Max
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.graph import Network
 from krelax.network.linear import Conv, Dense, Scale
 from krelax.network.torch import from_torch, supported_operators
 
@@ -25,6 +27,11 @@ class Function(nn.Module):
 
     def forward(self, x):
         return self.function(x)
+
+
+def operator(network: Network) -> Any:
+    """The only one, of whatever kind."""
+    return network.nodes[1].op
 
 
 def constant(*shape):
@@ -222,6 +229,7 @@ def test_constants_are_float64_copies_and_replay_is_float32():
     module = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).train()
     network = from_torch(module, torch.zeros(1, 3))
     x = np.ones((1, 3), dtype=np.float32)
+    assert network.replay is not None
     before = network.replay(x)
     nn.init.zeros_(module[0].weight)
     assert module.training
@@ -329,7 +337,8 @@ def test_examples_of_other_types_are_refused(dtype):
 def test_a_float64_module_is_replayed_in_float64():
     network = from_torch(nn.Linear(1, 1, bias=False).double(), torch.zeros(1, 1, dtype=torch.float64))
     assert network.replay_dtype is np.float64
-    weight = network.nodes[1].op.weight.item()
+    weight = operator(network).weight.item()
+    assert network.replay is not None
     result = network.replay(np.array([[0.1]]))
     assert (result.dtype, result.item()) == (np.float64, weight * 0.1)
 
@@ -337,9 +346,9 @@ def test_a_float64_module_is_replayed_in_float64():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_numbers_of_a_module_take_the_type_of_its_tensors(dtype):
     network = from_torch(Function(lambda x: x * 0.1), torch.zeros(1, 2, dtype=dtype))
-    assert network.nodes[1].op.factor.item() == torch.tensor(0.1, dtype=dtype).item()
+    assert operator(network).factor.item() == torch.tensor(0.1, dtype=dtype).item()
     network = from_torch(nn.LeakyReLU(0.01), torch.zeros(1, 2, dtype=dtype))
-    assert network.nodes[1].op.negative_slope == torch.tensor(0.01, dtype=dtype).item()
+    assert operator(network).negative_slope == torch.tensor(0.01, dtype=dtype).item()
 
 
 @pytest.mark.parametrize(
@@ -359,8 +368,8 @@ def test_constants_enclose_real_arithmetic(function, exact):
     low = high = Fraction(1)
     for op in (n.op for n in network.nodes if isinstance(n.op, Scale | Dense)):
         value, error = (op.factor, op.factor_error) if isinstance(op, Scale) else (op.weight, op.weight_error)
-        value, error = Fraction(value.flatten()[0].item()), 0 if error is None else Fraction(error.flatten()[0].item())
-        low, high = low * (value - error), high * (value + error)
+        exactly, off = Fraction(value.flatten()[0].item()), 0 if error is None else Fraction(error.flatten()[0].item())
+        low, high = low * (exactly - off), high * (exactly + off)
     if exact is None:
         assert low**2 < 2 < high**2
     else:
@@ -387,6 +396,7 @@ def test_what_rounds_or_decides_is_refused(function, message):
 
 def test_a_result_in_double_precision_is_not_rounded():
     network = from_torch(Function(lambda x: x.double() / 3), torch.zeros(1, 1))
+    assert network.replay is not None
     result = network.replay(np.ones((1, 1), np.float32))
     assert (network.replay_dtype, result.dtype, result.item()) == (np.float32, np.float64, 1 / 3)
 

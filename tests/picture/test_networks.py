@@ -175,7 +175,8 @@ def test_radii_are_the_bars(legible: Legible) -> None:
     radii = {"interval": 0.00234, "crown": 0.0492, "krelu": 0.057}
     figure = radius(image, 1 - image, radii, 0.083, "attacked: a 3")
     texts = legible(figure)
-    assert [bar.get_width() for bar in figure.axes[2].patches] == list(radii.values())
+    bars: Any = figure.axes[2].patches
+    assert [bar.get_width() for bar in bars] == list(radii.values())
     assert {"0.00234", "0.0492", "0.057", "an attack succeeds at 0.083", "attacked: a 3"} <= set(texts)
     legible(radius(np.random.default_rng(0).random((32, 32, 3)), np.zeros((32, 32, 3)), radii))
 

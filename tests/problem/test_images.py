@@ -48,7 +48,7 @@ def test_every_byte_is_the_nearest_float32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_floating_images_are_taken_as_they_are(load: Callable[..., Images], kind: type) -> None:
-    given = np.random.default_rng(0).normal(size=(6, *SHAPE)).astype(kind) * 100
+    given: Any = np.random.default_rng(0).normal(size=(6, *SHAPE)).astype(kind) * 100
     data = load(images=given)
     assert data.images.dtype == np.float32
     np.testing.assert_array_equal(data.images, given.astype(np.float32))

@@ -232,8 +232,8 @@ def nowhere(folder: Path) -> None:
     pictures(folder, PIXELS[:1], ["9.png"])
 
 
-def table(text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / "labels.csv").write_text(text) and None
+def table(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "labels.csv").write_text(text)
 
 
 @pytest.mark.parametrize(

@@ -198,10 +198,10 @@ def test_what_is_written_is_read_back_exactly(read, start, spelling, branches):
     for case, (intervals, inequalities) in zip(spec.cases, branches, strict=True):
         lower, upper = zip(*intervals, strict=True)
         low, high = (enclosure([Limit.of(f"{v:f}") for v in side]) for side in (lower, upper))
-        for ours, exact in zip(
+        for ours, limit in zip(
             (case.lower, case.upper, case.least, case.most), (low.down, high.up, low.up, high.down), strict=True
         ):
-            np.testing.assert_array_equal(ours, exact)
+            np.testing.assert_array_equal(ours, limit)
         exact = [({j: Fraction(f) for j, f in factors.items()}, Fraction(c)) for factors, c in inequalities]
         assert halfspaces(case) == exact
 

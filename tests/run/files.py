@@ -39,7 +39,7 @@ def node(op: str, *names: str, **attributes: Any) -> onnx.NodeProto:
 
 def dense(*layers: tuple[Any, Any], shape: Shape = (1, 2)) -> onnx.ModelProto:
     """Gemm layers with ReLU between them, weights as `(outputs, inputs)`."""
-    nodes, constants, last = [], {}, "x"
+    nodes, constants, last = [], dict[str, Any](), "x"
     for i, (weight, bias) in enumerate(layers):
         constants |= {f"w{i}": np.asarray(weight, np.float32), f"b{i}": np.asarray(bias, np.float32)}
         end = "y" if i == len(layers) - 1 else f"z{i}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return files(tmp_path_factory.mktemp("nets"))
 
 
-def put(folder: Path, text: str, given: dict[str, Path]) -> tuple[dict[str, np.ndarray], Outcome]:
+def put(folder: Path, text: str, given: Mapping[str | None, Path]) -> tuple[dict[str, np.ndarray], Outcome]:
     """The answer to a query, and the values of all variables."""
     path = folder / "query.vnnlib"
     path.write_text(VERSION + text, "utf-8")
@@ -77,7 +78,7 @@ def test_counterexamples_have_hidden_nodes(tmp_path: Path, nets: dict[str, Path]
     assert values["Z"].shape == (1, 3)
 
 
-WRONG = {
+WRONG: dict[str, tuple[str, dict[str | None, str], str]] = {
     "a network without a file": (F + G + ONE, {"f": "net"}, "is about the network g, too; add --network g=FILE"),
     "a file without a network": (F + ONE, {"f": "net", "g": "net"}, "is about the network f, not g"),
     "files without names": (F + G + ONE, {None: "net"}, "is about the network f, g, not a network without a name"),

@@ -62,7 +62,7 @@ def transformed(surroundings: Surroundings, parameters: torch.Tensor) -> NDArray
     return np.asarray(op.forward(z).numpy())
 
 
-REGIONS = {
+REGIONS: dict[str, Any] = {
     "rotate:20": 0,
     "rotate:-40:40": 0,
     "translate:1": 0,

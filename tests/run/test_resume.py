@@ -66,7 +66,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many questions each later run in this process really works on."""
     torch.set_num_threads(1)
     counts: list[int] = []
-    decide = certify_module.decide
+    decide = certify_module.decide  # type: ignore[attr-defined]
 
     def counting(network: Any, questions: Any, *rest: Any) -> None:
         counts.append(len(questions))

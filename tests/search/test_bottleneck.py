@@ -216,7 +216,7 @@ def test_clauses_of_several_margins_are_weighed(tmp_path: Path) -> None:
 def test_files_of_other_exporters_have_the_same_bottleneck(first: str, tmp_path: Path) -> None:
     """What reads files for the search and what reads them for the checker may make other nodes of them."""
     rng = np.random.default_rng(3)
-    named = {"k": rng.normal(size=(1, 1, 2, 2)), "b": rng.normal(size=4)}
+    named: dict[str, Any] = {"k": rng.normal(size=(1, 1, 2, 2)), "b": rng.normal(size=4)}
     named |= {"m": np.kron(np.eye(4), rng.normal(size=(4, 1)))}  # each number of pixels of its own
     named |= {"c": rng.normal(size=(4, 8)), "d": rng.normal(size=8), "e": rng.normal(size=(8, 3)) / 2}
     constants = [numpy_helper.from_array(t.astype(np.float32), n) for n, t in named.items()]

@@ -18,10 +18,11 @@ from tests.marks import at_night_after
 
 from krelax.activations import ReLU
 from krelax.bounds.backward import outputs
-from krelax.bounds.boxed import UNIT, Bounder, shared_weights
+from krelax.bounds.boxed import Bounder, shared_weights
 from krelax.bounds.convex import convex_activations
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
+from krelax.bounds.mixtures import UNIT
 from krelax.certificate.check import check
 from krelax.certificate.errors import Malformed, Rejected
 from krelax.certificate.format.archive import read, write
@@ -42,7 +43,7 @@ ROWS = torch.tensor(
     [[1, -1], [-1, 1], [0.5, 0.25], [-0.25, -0.5], [0, 0], [1, 1], [-1, -1], [0.5, -1], [-1, 0.5]]
 ).double()
 # Margins by their rows above, in clauses: opposite ones, equal ones, rows of zeros, two to nine, and single ones.
-CLAUSES = {
+CLAUSES: dict[str, Any] = {
     "opposite": [(0, 1)],
     "three": [(0, 1, 5)],
     "five and one": [(0, 2, 4, 6, 7), (1,)],
@@ -66,7 +67,8 @@ def exact(network: Network, region: Box, queries: Queries) -> Fraction:
     parts = [(queries.clause[0] == n).numpy() for n in range(queries.clauses)]
     clauses = [(queries.rows[0].numpy()[p], queries.offsets[0].numpy()[p]) for p in parts]
     shape = network.input_shape
-    return least_margin(network, *(t[0].reshape(shape).numpy() for t in (region.lower, region.upper)), clauses).value
+    lower, upper = (t[0].reshape(shape).numpy() for t in (region.lower, region.upper))
+    return least_margin(network, lower, upper, clauses).value
 
 
 def loaded(name: str, folder: Path) -> tuple[Network, Box, Path]:

@@ -72,7 +72,7 @@ def test_no_input_with_a_small_margin_is_lost(seed: int, share: float) -> None:
     assert narrowed < widths
 
 
-def ends(bounds: LayerBounds) -> tuple[list[Tensor], list[Tensor]]:
+def ends(bounds: LayerBounds) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return bounds.lower, bounds.upper
 
 

@@ -65,7 +65,7 @@ def test_a_run_does_not_depend_on_time(act: ReLU | Tanh, timeout: float, monkeyp
     images = Images(inputs.numpy(), network(inputs).argmax(1).numpy())
     first = _certified(network, images, timeout)
     clock = random.Random(1)
-    monkeypatch.setattr(watch.time, "perf_counter", partial(clock.uniform, 0, 1e6))
+    monkeypatch.setattr(watch.time, "perf_counter", partial(clock.uniform, 0, 1e6))  # type: ignore[attr-defined]
     assert _certified(network, images, timeout) == first
 
 

@@ -214,7 +214,7 @@ def test_networks_that_cannot_be_sent_need_no_helpers() -> None:
     nodes[node] = replace(nodes[node], op=Own())
     with SideBySide(replace(instance, network=Network(tuple(nodes))), Complete(), 2) as searches:
         assert not searches.helpers
-        found = dict(searches.map(lambda i, search: search(instance, queries, bounds, nobody), [3]))
+        found = dict(searches.map(lambda i, search: search(instance, queries, bounds, nobody, None), [3]))
     assert found[3].margin > 0
 
 
@@ -229,7 +229,7 @@ def test_questions_are_shared_out() -> None:
             if len(set(by)) == 3:
                 every.set()
         assert every.wait(300)
-        return search(instance, queries, bounds, nobody)
+        return search(instance, queries, bounds, nobody, None)
 
     with SideBySide(instance, Complete(), 2) as searches:
         found = dict(searches.map(work, range(4)))
@@ -258,7 +258,7 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
             begun.set()
         assert begun.wait(300)  # this process leaves something to the helpers
         count(helped)
-        search(instance, queries, bounds, nobody)
+        search(instance, queries, bounds, nobody, None)
         return helped
 
     with SideBySide(instance, Complete(), 2) as searches:
@@ -275,7 +275,7 @@ def test_cores_go_on_without_a_helper_that_died() -> None:
         for helper in searches.helpers:
             if i == 1:
                 os.kill(helper.pid, signal.SIGKILL)
-        return search(instance, queries, bounds, nobody)
+        return search(instance, queries, bounds, nobody, None)
 
     with SideBySide(instance, Complete(), 2) as searches:
         found = dict(searches.map(work, range(6)))
@@ -289,7 +289,7 @@ def test_an_interruption_ends_helpers() -> None:
     def work(i: int, search: Search) -> SearchResult:
         if i:
             raise KeyboardInterrupt
-        return search(instance, queries, bounds, nobody)
+        return search(instance, queries, bounds, nobody, None)
 
     pids: list[int] = []
 

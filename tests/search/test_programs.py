@@ -75,7 +75,8 @@ def satisfiability(clauses: list[tuple[int, ...]], variables: int) -> tuple[Netw
 def parity(variables: int, odd: bool) -> list[tuple[int, ...]]:
     """That neighbours in a ring differ, which they cannot if it is odd."""
     ring = [(x + 1, (x + 1) % variables + 1) for x in range(variables)]
-    return [clause for a, b in ring for clause in ((a, b), (-a, -b))] + ([] if odd else [(1, 2)])
+    differ: list[tuple[int, ...]] = [clause for a, b in ring for clause in ((a, b), (-a, -b))]
+    return differ + ([] if odd else [(1, 2)])
 
 
 def random_clauses(seed: int, variables: int, count: int) -> list[tuple[int, ...]]:

@@ -22,9 +22,9 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.queries import Queries, classification
 from krelax.problem.query import Case, Halfspace, Specification
 from krelax.problem.vnnlib import read_vnnlib
-from krelax.run.verify import VerifyOptions, combine, verify
+from krelax.run.verify import VerifyOptions, verify
 from krelax.search.questions import about_specification
-from krelax.search.verdict import Counterexample, Outcome, Verdict
+from krelax.search.verdict import Counterexample, Outcome, Verdict, combine
 
 BENCHMARKS = Path(os.environ.get("KRELAX_BENCHMARKS", Path(__file__).parents[3] / "shared" / "benchmarks"))
 ACASXU = BENCHMARKS / "vnncomp" / "acasxu"

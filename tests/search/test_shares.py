@@ -51,7 +51,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
         monkeypatch.setattr(pipeline, "SideBySide", Pretended)
         monkeypatch.setattr(pipeline, "_share", lambda *_: next(left))
         monkeypatch.setattr(Pretended, "found", staticmethod(found), raising=False)
-        monkeypatch.setattr(pipeline.Run, "bounded", lambda self, i, margin, _: self.margins.update({i: margin}))
+        run: Any = pipeline.Run  # type: ignore[attr-defined]
+        monkeypatch.setattr(run, "bounded", lambda self, i, margin, _: self.margins.update({i: margin}))
         network, question = loose()
         three = [replace(question, upper=question.upper * (1 - k / 64)) for k in range(3)]
         return answers(network, three, PLAN)

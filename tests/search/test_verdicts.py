@@ -41,7 +41,8 @@ def random_layers(seed: int) -> list[tuple[NDArray[np.float32], NDArray[np.float
     """Weights of a network with two inputs and three classes."""
     rng = np.random.default_rng(seed)
     shapes = list(pairwise(WIDTHS))
-    return [(rng.normal(size=(m, n)).astype("f") / np.float32(1.5), rng.normal(size=m).astype("f")) for n, m in shapes]
+    sized = [(rng.normal(size=(m, n)), rng.normal(size=m)) for n, m in shapes]
+    return [(w.astype(np.float32) / np.float32(1.5), b.astype(np.float32)) for w, b in sized]
 
 
 def exact_layers(layers: Sequence[tuple[Any, Any]]) -> list[Layer]:

@@ -248,7 +248,7 @@ def test_pairs_in_leaves_are_accepted_too(name: str, clips: float | None, tmp_pa
     effort = replace(Complete().branching, groups=True, clips=clips)
     found = bound(instance, queries, joined(2))
     assert float(found.value.min()) <= 0
-    probe = Probe(instance, queries, Attack(), lambda points: False)
+    probe = Probe(instance, queries, Attack(), lambda points: None)
     search = Margins(instance, queries, found, effort, probe)
     search.run(torch.inf)
     found = search.found
@@ -324,7 +324,8 @@ def several(path: Path, seed: int) -> Questions:
     clauses = [(rows[:2], np.zeros(2)), (rows[2:], np.zeros(1))]
     least = [float(least_margin(network, box.lower[0], box.upper[0], [c]).value) for c in clauses]
     offsets = np.array([0.01 - least[0], 0.01 - least[0], 0.01 - least[1]])
-    queries = Queries(*(torch.from_numpy(a)[None] for a in (rows, offsets, np.array([0, 0, 1]))), 2)
+    tensors = [torch.from_numpy(a)[None] for a in (rows, offsets, np.array([0, 0, 1]))]
+    queries = Queries(tensors[0], tensors[1], tensors[2], 2)
     return Questions(box, queries, lambda i, x, y: False)
 
 
