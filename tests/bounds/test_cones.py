@@ -49,7 +49,9 @@ def residual(start: str = "image") -> tuple[Network, int]:
     """A network of many kinds of layers, and the node that sees most of them; it starts with an image, with a vector,
     or with what is made of a few numbers."""
     builder = Builder({"image": (1, 2, 15, 12), "vector": (2 * 15 * 12,), "made": (4,)}[start])
-    image = 0 if start != "made" else builder.add(ReLU(), builder.add(Dense(drawn(2 * 15 * 12, 4), drawn(2 * 15 * 12)), 0))
+    image = (
+        0 if start != "made" else builder.add(ReLU(), builder.add(Dense(drawn(2 * 15 * 12, 4), drawn(2 * 15 * 12)), 0))
+    )
     image = image if start == "image" else builder.add(Reshape((1, 2, 15, 12)), image)
     stem = builder.add(Scale(drawn(2, 1, 1), drawn(2, 1, 1)), image)
     first = builder.add(LeakyReLU(0.1), builder.add(conv(2, 4, 3, padding=1), stem))

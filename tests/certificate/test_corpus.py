@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.certificate import corpus
+from tests.certificate.proofs import certificate
 
 from krelax.certificate.check import check
 from krelax.certificate.errors import Malformed, Rejected
@@ -70,4 +71,4 @@ def test_boxes_of_which_nothing_is_known_prove_nothing(monkeypatch: pytest.Monke
         question = corpus.boxed(2.75)
         question.region.lower[:], question.region.upper[:] = -extent, extent
         with pytest.raises(Rejected, match=r"nan|inf"):
-            check(corpus.certificate(corpus.NETWORKS["diamond"], question), corpus.NETWORKS["diamond"])
+            check(certificate(corpus.NETWORKS["diamond"], question), corpus.NETWORKS["diamond"])
