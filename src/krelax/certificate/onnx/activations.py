@@ -117,6 +117,8 @@ def _between(c: Context) -> Value:
     for place, pick in ((1, maximum), (2, minimum)):
         if place < len(c.operands) and c.operands[place] is not None:
             limit = c.given(place) if isinstance(c.given(place), Value) else c.factor(place)
+            if prod(limit.shape) != 1:
+                raise UnsupportedError(f"a limit of shape {list(limit.shape)}, not one number")
             one = Value(limit.node, (), limit.dtype) if isinstance(limit, Value) else _single(limit)
             x = pick(c, x, one)
     return x

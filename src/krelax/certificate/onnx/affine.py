@@ -110,8 +110,11 @@ def whole(function: Any, *operands: Any) -> NDArray[Any]:
 def held(result: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
     """Exact numbers in a type, which must hold them."""
     if kind in _FLOATS:
-        with np.errstate(over="ignore"):
-            stored = result.astype(np.float64).astype(kind)
+        try:
+            with np.errstate(over="ignore"):
+                stored = result.astype(np.float64).astype(kind)
+        except OverflowError:  # of a fraction beyond float64
+            stored = np.full(result.shape, np.inf)
         same = (
             np.isfinite(stored).all()
             and [Fraction(float(v)) for v in stored.reshape(-1)] == result.reshape(-1).tolist()

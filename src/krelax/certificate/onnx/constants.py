@@ -83,7 +83,7 @@ def _range(c: Context) -> Tensor:
     if any(e is None or e.size != 1 for e in ends) or len({e.dtype for e in ends if e is not None}) != 1:
         raise InputError("a range without ends")
     start, limit, step = (int(e.item()) for e in ends if e is not None)
-    if not step or len(range(start, limit, step)) > 10**6:
+    if not step or abs((limit - start) // step) > 10**6:
         raise UnsupportedError(f"a range from {start} to {limit} in steps of {step}")
     assert ends[0] is not None
     return np.array(range(start, limit, step), ends[0].dtype)
