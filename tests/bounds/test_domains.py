@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.bounds.problems import METHODS
-from tests.marks import ALIKE
+from tests.marks import ALIKE, at_night_after
 
 from krelax.activations import Activation, Exp, Log, Power, Reciprocal, ReciprocalSqrt, ReLU, Sqrt
 from krelax.bounds.instance import Instance
@@ -20,8 +20,14 @@ from krelax.search.verdict import Outcome, Verdict
 
 # With a shift, for which the pre-activations are in the domain for inputs up to 1, but not up to 100.
 PARTIAL = [(Log(), 4.0), (Sqrt(), 4.0), (Reciprocal(), 4.0), (ReciprocalSqrt(), 4.0), (Power(1.5), 4.0), (Exp(), 0.0)]
-named = pytest.mark.parametrize(("op", "shift"), PARTIAL, ids=lambda x: getattr(x, "name", ""))
-methods = pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * (m in ALIKE)) for m in METHODS])
+# every method with every second activation always
+CROSSED = [(*p, m) for j in range(2) for i, m in enumerate(METHODS) for k, p in enumerate(PARTIAL) if (i + k) % 2 == j]
+FIRST = [c for c in CROSSED[: len(CROSSED) // 2] if c[2] not in ALIKE]
+crossed = pytest.mark.parametrize(
+    ("op", "shift", "method"),
+    at_night_after(len(FIRST), [*FIRST, *(c for c in CROSSED if c not in FIRST)]),
+    ids=lambda x: getattr(x, "name", str(x)),
+)
 
 
 def network(op: Activation, shift: float) -> Network:
@@ -44,8 +50,7 @@ QUERIES = Queries(torch.eye(2).double()[None], torch.zeros(1, 2).double(), torch
 FAR = {"exp": 1e4}
 
 
-@named
-@methods
+@crossed
 def test_there_is_no_bound_where_nothing_is_known(op: Activation, shift: float, method: str) -> None:
     """Minus infinity, which is a bound; not a number that is none."""
     net = network(op, shift)
@@ -54,8 +59,7 @@ def test_there_is_no_bound_where_nothing_is_known(op: Activation, shift: float, 
     assert not bool(found.isnan().any())
 
 
-@named
-@methods
+@crossed
 def test_there_are_bounds_inside(op: Activation, shift: float, method: str) -> None:
     net, region = network(op, shift), box(0.5)
     found = bound(Instance.of(net, region), QUERIES, METHODS[method]).value[0]

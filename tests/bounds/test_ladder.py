@@ -72,8 +72,8 @@ def digits(count: int, first: int = 0) -> tuple[Tensor, Tensor]:
 )  # fmt: skip
 def test_the_ladder_on_the_bundled_networks(name: str, eps: float, norm: str) -> None:
     network = load_onnx(str(DATA / f"{name}.onnx"))
-    images, labels = digits(2)
-    images = images.reshape(2, *network.input_shape)
+    images, labels = digits(1)
+    images = images.reshape(1, *network.input_shape)
     instance = Instance.of(network, ball(images, eps, norm))
     queries = classification(labels, 10)
     values = {m: bound(instance, queries, METHODS[m]).value for m in METHODS}

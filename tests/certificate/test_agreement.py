@@ -117,14 +117,17 @@ def test_errors_of_our_own_are_not_called_malformed(tmp_path: Path, monkeypatch:
         check(made, NETWORKS["diamond"])
 
 
-@pytest.mark.parametrize("part", at_night_after(1, range(10)))
-def test_both_arithmetics_accept_whatever_is_found(part: int, tmp_path: Path) -> None:
+PARTS = [(0, 15), (15, 15), *((30 * i, 30) for i in range(1, 10))]
+
+
+@pytest.mark.parametrize(("first", "count"), at_night_after(1, PARTS))
+def test_both_arithmetics_accept_whatever_is_found(first: int, count: int, tmp_path: Path) -> None:
     """Random networks, decided in every way: float64 and exact numbers both accept, and exact ones prove as much or
     more; forgeries are refused. `python -m tests.certificate.agreement` tries more of them."""
     held = 0
-    for seed in range(30 * part, 30 * part + 30):
+    for seed in range(first, first + count):
         case = case_of(seed, tmp_path)
         outcome, problem = examine(case, tmp_path, 0.2, 1)
         assert not problem, f"seed {seed} ({case.way}): {problem}"
         held += outcome.verdict is Verdict.HOLDS
-    assert held >= 5
+    assert held >= count / 6

@@ -53,6 +53,7 @@ def test_crafted_mutations(name: str, sixth: int, tmp_path: Path) -> None:
         assert judge(mutation, found), f"{mutation.name}: {found}"
 
 
+@pytest.mark.slow
 def test_there_are_many_of_them() -> None:
     names = [{m.name for m in mutations(make())} for _, make in BASES.values()]
     assert len(set().union(*names)) >= 200

@@ -142,7 +142,7 @@ def test_proofs_are_accepted(name: str, which: slice, tmp_path: Path) -> None:
         accepted(outcome, model, tmp_path / "c.zip")
 
 
-@pytest.mark.parametrize(("name", "method"), [("digits_dense", "cuts"), ("digits_conv", "triples")])
+@pytest.mark.parametrize(("name", "method"), at_night_after(1, [("digits_dense", "cuts"), ("digits_conv", "triples")]))
 def test_proofs_of_groups_are_accepted(name: str, method: str, tmp_path: Path) -> None:
     instance, queries, model = asked(name, 0.07, 9.0)
     log = ProofLog()

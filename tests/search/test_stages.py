@@ -14,7 +14,9 @@ from tests.search.test_boxes import chain
 from krelax.activations import ReLU
 from krelax.bounds.boxed import Bounder
 from krelax.bounds.methods import METHODS
-from krelax.network.graph import Network
+from krelax.network.graph import Builder, Network
+from krelax.network.linear import Conv
+from krelax.network.ops import Reshape
 from krelax.problem.images import Images
 from krelax.search import inputs
 from krelax.search.attack import Attack
@@ -122,10 +124,18 @@ def test_boxes_that_fail_leave_the_question_to_others(monkeypatch: pytest.Monkey
     assert outcome.verdict is Verdict.HOLDS
 
 
-@pytest.mark.parametrize(("width", "first"), [(40, "crown"), (12_000, "attack")])
-def test_an_attack_goes_before_passes_that_are_far_dearer(width: int, first: str) -> None:
+def pixels(side: int) -> Network:
+    """Two convolutions of a picture."""
+    builder, kernel, node = Builder((1, 1, side, side)), torch.ones(1, 1, 3, 3).double(), 0
+    for _ in range(2):
+        node = builder.add(ReLU(), builder.add(Conv(kernel, None, (1, 1), (1, 1), (1, 1)), node))
+    return builder.build(builder.add(Reshape((side * side,)), node))
+
+
+@pytest.mark.parametrize(("side", "first"), [(6, "crown"), (110, "attack")])
+def test_an_attack_goes_before_passes_that_are_far_dearer(side: int, first: str) -> None:
     """Two passes for each neuron, or a thousand in all."""
-    network = chain(seed=7, act=ReLU(), width=width)
+    network = pixels(side)
     attack, plan = Attack(), Plan.of("auto")
     arranged = plan.arranged(network)
     kept = [stage for stage in arranged.stages if stage in (METHODS["crown"], attack)]

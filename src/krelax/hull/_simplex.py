@@ -85,6 +85,8 @@ def prepare(polytope: Polytope, pieces: Pieces) -> Shared:
     norms = np.linalg.norm(rows, axis=1)
     weights = 1.0 / np.where(norms > 0.0, norms, 1.0)
     signs = (caps[:, polytope.units[0]] == 0.0) - 1.0 * (caps[:, polytope.units[1]] == 0.0)
+    # layouts are types, for each of which kernels are compiled
+    signs = np.ascontiguousarray(signs)
     return Shared(rows, np.ascontiguousarray(rows.T), weights, caps, pieces.maps, signs, polytope.units)
 
 

@@ -97,7 +97,7 @@ class _Task:
 
     def grown(self, index: NDArray[np.bool_], point: Array) -> _Task:
         """Some of the groups, with one more point each, `(G, n)`, in their pools."""
-        pool = np.concatenate([self.pool[index], point[index, None]], axis=1)
+        pool = np.ascontiguousarray(np.concatenate([self.pool[index], point[index, None]], axis=1))
         return _Task(self.hull.select(index), self.x[index], self.near[index], self.weight[index], pool)
 
 
@@ -177,7 +177,7 @@ def _task(hull: Hull, x: Array, known: Pool) -> _Task:
     slack = TOLERANCE * np.abs(polytope.bounds)
     inside = (z @ polytope.rows.T <= polytope.bounds + slack).all(axis=1)
     near = np.concatenate([z, hull.evaluate(z)], axis=1)
-    pool = np.concatenate([known.z, known.a], axis=2, dtype=np.float64)
+    pool = np.ascontiguousarray(np.concatenate([known.z, known.a], axis=2, dtype=np.float64))
     return _Task(hull, x, near, np.where(inside, NEARNESS, 0.0), pool)
 
 

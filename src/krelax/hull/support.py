@@ -157,7 +157,7 @@ def bases(polytope: Polytope, pieces: Pieces, slope: Array, coeff: Array) -> NDA
     found = np.full((polytope.groups, slope.shape[1], 2**k, k + 1), NO_ROW, dtype=np.uint8)
 
     def chunk(start: int, stop: int) -> None:
-        _bases(start, stop, shared, polytope.bounds, slope, coeff, found, workspace(shared))
+        _bases(start, stop, shared, polytope.bounds, slope, coeff, _UNLIMITED, found, workspace(shared))
 
     spread(chunk, polytope.groups, minimum=max(1, 2000 // (max(slope.shape[1], 1) * pieces.count)))
     return found
@@ -171,10 +171,11 @@ def _bases(
     bounds: Array,
     slope: Array,
     coeff: Array,
+    limit: int,
     found: NDArray[np.uint8],
     work: Work,
 ) -> None:
-    """Fill `found` for groups start to stop."""
+    """Fill `found` for groups start to stop, with at most `limit` pivots per piece."""
     z = np.zeros(slope.shape[2])
     for g in range(start, stop):
         scale = scale_group(shared, bounds[g], work)
@@ -182,11 +183,11 @@ def _bases(
         for d in range(found.shape[1]):
             if scale == INVALID or abs(_scale_direction(shared, c[d], e[d], work)) == INVALID:
                 continue
-            best, _ = _over_pieces(shared, work, _boxes(shared, work), _UNLIMITED, z)
+            best, _ = _over_pieces(shared, work, _boxes(shared, work), limit, z)
             _boxes(shared, work)
             for piece in range(work.box.shape[0]):
                 if work.box[piece] > best:
-                    piece_bound(shared, work, piece, best, _UNLIMITED)
+                    piece_bound(shared, work, piece, best, limit)
                     _write_basis(shared, work, piece, bounds.shape[1], found[g, d])
 
 
