@@ -193,7 +193,7 @@ def test_radii_below_one_that_stays_open(
         (state_of("0.5", cost=25.0, seconds=30.0), 30.0, "timeout"),  # there is no time for much more than that
         (state_of("0.5", refuted="0.505"), 20.0, "found"),
         (state_of("0.5", refuted="1", open={"0.6": -1.0}), 20.0, ""),
-        (state_of("0.5", refuted="1", open={"0.52": -1.0}), 20.0, "open in between"),  # little of what is open
+        (state_of("0.5", refuted="1", open={"0.58": -1.0}), 20.0, "open in between"),  # little of what is open
         (state_of("0.5", open={"0.52": -1.0}), 20.0, ""),
         (state_of("0.5", open={"0.504": -1.0}), 20.0, "open in between"),
         (state_of("0.5", open={"0.504": -1.0}, cost=15.0), 30.0, ""),  # it may be tried again for longer

@@ -48,7 +48,7 @@ _LONGER, _WORTHWHILE = 2.0, 1.5
 # A radius is tried again if it was given up after less than such a part of the time that there is for it now.
 _ENOUGH = 0.5
 # What is certified and what was given up late need not be nearer than such a part of what is open altogether.
-_FINE = 1 / 8
+_FINE = 1 / 4
 # Reasons that more time might mend.
 _LATE = {"timeout", OFF_COURSE}
 # By the square of such a factor radii are apart at most that are tried below one that stays open.
