@@ -23,12 +23,17 @@ class Clock:
 class Pretended:
     """A way that decides its question after so many seconds, or ends without an answer."""
 
-    proves, ahead = True, torch.inf
+    proves = True
 
     def __init__(self, clock: Clock, needs: float, price: float = 0.0, weight: float = 1.0, ends: float = 1e9) -> None:
         self.clock, self.needs, self.ends = clock, needs, ends
         self.price, self.weight = price, weight
+        self.left = torch.inf
         self.spent, self.slices, self.found = 0.0, list[float](), SearchResult(-torch.inf, "timeout")
+
+    @property
+    def ahead(self) -> float:
+        return self.left
 
     def advance(self, seconds: float, patience: float) -> bool:
         assert patience >= seconds
@@ -120,23 +125,35 @@ def test_without_an_answer_what_is_proven_best_counts(clock: Clock) -> None:
     ("ahead", "seconds"),
     [
         (torch.inf, 8.0),  # nothing tells that it will have done
-        (30.0, 50.0),  # it says so until the deadline
+        (30.0, 22.0),  # at first it will have done before the deadline
         (45.0, 8.0),
     ],
 )
 def test_what_is_off_course_is_given_up_after_some_time(clock: Clock, ahead: float, seconds: float) -> None:
     way = Pretended(clock, 1e9)
-    way.ahead = ahead
+    way.left = ahead
     instance = SimpleNamespace(expired=lambda: clock.now >= 50.0, deadline=50.0)
     way.advance = lambda seconds, patience, own=way.advance: own(min(seconds, 50.0 - clock.now), 50.0)  # type: ignore
     found = take_turns([way], instance, 8.0)  # type: ignore[list-item, arg-type]
     assert clock.now == pytest.approx(seconds)
-    assert found.off_course == (seconds < 50)
+    assert found.off_course
+
+
+def test_whether_it_is_on_course_is_looked_at_again(clock: Clock) -> None:
+    class Slowing(Pretended):
+        @property
+        def ahead(self) -> float:
+            return 10.0 if self.spent < 11 else 1e3
+
+    way = Slowing(clock, 1e9)
+    found = take_turns([way], SimpleNamespace(expired=lambda: False, deadline=50.0), 8.0)  # type: ignore
+    assert found.off_course
+    assert clock.now == pytest.approx(12.0)
 
 
 def test_what_is_on_course_has_done(clock: Clock) -> None:
     way = Pretended(clock, 20.0)
-    way.ahead = 12.0
+    way.left = 12.0
     found = take_turns([way], SimpleNamespace(expired=lambda: False, deadline=50.0), 8.0)  # type: ignore
     assert (found.best, found.off_course) == (way, False)
 

@@ -23,6 +23,8 @@ from krelax.watch import now
 _FIRST = 0.1
 # The smallest and the largest share of the time of a way whose course is known, of which other ways have one.
 _LEAST, _MOST = 1 / 8, 4.0
+# The part of the patience after which it is looked again whether a search is on course.
+_LOOK = 1 / 4
 
 
 class Way(Protocol):
@@ -119,7 +121,7 @@ def take_turns(ways: Sequence[Way], instance: Instance, patience: float = math.i
         i = min(going, key=due)
         began = now()
         slice_ = until(i, going)
-        goes_on = ways[i].advance(slice_ if rest <= 0 else min(slice_, rest), until(i, proving))
+        goes_on = ways[i].advance(min(slice_, rest if rest > 0 else _LOOK * patience), until(i, proving))
         spent[i] += now() - began
         if ways[i].found.decided:
             return Turns(ways[i])
