@@ -45,8 +45,8 @@ def test_every_command_answers(structure: str, folder: Path, krelax: Run) -> Non
     results = [
         krelax("compare", path, images, "--index", 0, *options),
         krelax("bounds", path, images, "--index", 1, "--method", list(METHODS)[number % len(METHODS)], *options),
-        krelax("certify", path, images, *options, "--method", method, "--report", report, "--timeout", 0.5),
-        krelax("certify", path, images, *options, "--certificates", certificates, "--check", "--timeout", 0.5),
+        krelax("certify", path, images, *options, "--method", method, "--report", report, "--timeout", 1),
+        krelax("certify", path, images, *options, "--certificates", certificates, "--check", "--timeout", 1),
     ]
     if scores.shape[1] < 2:
         assert all(run.code == 2 and "not a vector of class scores" in run.err for run in results)
