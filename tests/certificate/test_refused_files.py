@@ -54,6 +54,12 @@ def computed(*nodes: Any, shape: Any = (1, 2), opset: int = 17, **constants: Any
     return file([call("Mul", "a b", "k"), *nodes], given, shape, opset)
 
 
+def quantised(*nodes: Any, shape: Any = (1, 2), **constants: Any) -> bytes:
+    """A file with the input on a grid as `q`."""
+    given = {"s": np.asarray(F32(0.5)), "z": np.asarray(np.int8(0)), **{n: np.asarray(c) for n, c in constants.items()}}
+    return file([call("QuantizeLinear", "x s z", "q"), *nodes], given, shape)
+
+
 def chosen(**attributes: Any) -> bytes:
     """A branch by a condition, with these attributes besides."""
     return file([call("If", "c", "y", **attributes)], {"c": TRUE})
@@ -267,6 +273,57 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a constant halfway on its grid": (
         file([call("QuantizeLinear", "c s z", "q"), call("DequantizeLinear", "q s z", "d"), call("Add", "x d")],
              {"c": F32([0.25]), **SCALES}), "halfway between two numbers"),
+    # --- whole numbers
+    "whole numbers of another type": (
+        file([call("Cast", "x", "i", to=7), call("DequantizeLinear", "i s")], {"s": F32(1)}), "whole numbers of type"),
+    "a product of whole numbers of another type": (
+        file([call("Cast", "x", "i", to=7), call("MatMulInteger", "i w")], {"w": np.ones((2, 2), np.int8)}),
+        "whole numbers of type"),
+    "zero points of another number": (
+        quantised(call("MatMulInteger", "q w p"), w=np.ones((2, 2), np.int8), p=np.int8([0, 0, 0])), "zero points"),
+    "whole numbers of a matrix that are convolved": (
+        quantised(call("ConvInteger", "q w"), w=np.ones((1, 1, 1), np.int8)), "other than an image"),
+    "a kernel of whole numbers of another size": (
+        quantised(call("ConvInteger", "q w", kernel_shape=[2, 2]), shape=IMAGE, w=np.ones((1, 2, 1, 1), np.int8)),
+        "kernel_shape"),
+    "a constant before whole numbers": (
+        quantised(call("MatMulInteger", "w q"), w=np.ones((2, 1), np.int8)), "a constant matrix"),
+    "a product with a negative scale": (
+        quantised(call("QLinearMatMul", "q n z w s z s z"), n=F32(-1), w=np.ones((2, 2), np.int8)), "not positive"),
+    "scales for each row of an activation": (
+        quantised(call("QLinearMatMul", "q n v w s z s z"), n=HALVES, v=np.int8([0, 0]), w=np.ones((2, 2), np.int8)),
+        "for each channel|zero points"),
+    "a result on a grid of two zero points": (
+        quantised(call("QLinearMatMul", "q s z w s z s v"), v=np.int8([0, 0]), w=np.ones((2, 2), np.int8)),
+        "a result on a grid"),
+    # --- others
+    "a sum of shapes of old": (one("Sum", F32([[1]]), opset=7), "before version 8"),
+    "a sum of two types": (file([call("Cast", "x", "d", to=11), call("Sum", "x d")]), "of several types"),
+    "a product of two types": (
+        file([call("Cast", "x", "d", to=11), call("MatMul", "x d")], shape=(2, 2)), "operands of types"),
+    "a sum over a constant alone": (one("Einsum", np.eye(2, dtype=F32), equation="ij,jk->i"), "constant alone"),
+    "windows that leave out entries": (
+        one("MaxPool", shape=(1, 1, 4), kernel_shape=[1], strides=[2], auto_pad="SAME_UPPER"), "leave out entries"),
+    "powers of many exponents": (one("Pow", np.linspace(1, 9, 200, dtype=F32), shape=(1, 200)), "exponents"),
+    "computed slopes of another type": (
+        computed(call("Cast", "x", "d", to=11), call("PRelu", "d k")), "operand 1 of type float32"),
+    "computed bounds of another type": (
+        computed(call("Cast", "x", "d", to=11), call("Clip", "d k")), "operand 1 of type float32"),
+    "a sum of computed constants of two types": (
+        computed(call("Add", "k e", "m"), call("Mul", "x m"), e=F64([1, 2])), "operands of types"),
+    "a shape that depends on the input": (
+        file([call("Cast", "x", "i", to=7), call("ConstantOfShape", "i", "c"), call("Add", "x c")]),
+        "that depend on the input"),
+    "a comparison of one": (
+        file([call("Less", "a -", "c"), call("Cast", "c", "d", to=1), call("Add", "x d")], {"a": HALVES}), "missing"),
+    "the opposite of nothing": (
+        file([call("Not", "-", "c"), call("Cast", "c", "d", to=1), call("Add", "x d")]), "missing"),
+    "whole numbers rounded down": (
+        file([call("Floor", "i", "c"), call("Cast", "c", "d", to=1), call("Add", "x d")], {"i": i8(1)}),
+        "operand of type"),
+    "a size at which rounding decides": (
+        one("Resize", None, None, i8(1, 10), shape=(1, 6), mode="nearest", nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric"), "rounding decides which is nearest"),
     # --- recurrences
     "a sequence of a matrix": (
         one("RNN", np.ones((1, 2, 2), F32), np.ones((1, 2, 2), F32), hidden_size=2), "not of three axes"),
