@@ -373,7 +373,7 @@ def test_without_inactive_neurons_the_network_is_the_same_on_the_region(seed: in
     instance = of_box(layers, [0.0, 0.0], [0.5, 0.5])
     known = bounds_of(instance)
     top = instance.network.activations()[-1] - 1
-    small, bounds, forms, _ = without_inactive(instance, layers, queries_of(instance, top, [0, 1, 2]), top)
+    small, bounds, forms, _ = without_inactive(instance, known, queries_of(instance, top, [0, 1, 2]), top)
     below = next(iter(forms[0].coeff))
     kept = known.upper[below][0] > 0
     assert 0 < kept.sum() < 8
