@@ -74,6 +74,31 @@ QUERIES: dict[str, tuple[str, dict[str, str], str]] = {
         "sat",
     ),
     "cube": (F + ONE + "(assert (>= (* X[0,0] X[0,0] X[0,1]) 1.1))", {"f": "net"}, "unsat"),
+    # products at the very end of what is possible
+    "product, at most": (F + ONE + "(assert (> (* X[0,0] X[0,1]) 1.0))", {"f": "net"}, "unsat"),
+    "product, the most": (F + ONE + "(assert (>= (* X[0,0] X[0,1]) 1.0))", {"f": "net"}, "sat"),
+    "square of an output": (F + ONE + "(assert (> (* Y[0,0] Y[0,0]) 33.0625))", {"f": "net"}, "unsat"),
+    "square inside": (
+        F + ONE + "(assert (< (+ (* X[0,0] X[0,0]) (* X[0,1] X[0,1])) (* 2 X[0,0] X[0,1])))",
+        {"f": "net"},
+        "unsat",
+    ),
+    "on a circle": (F + ONE + "(assert (== (+ (* X[0,0] X[0,0]) (* X[0,1] X[0,1])) 1.0))", {"f": "net"}, "sat"),
+    "a square at a third": (
+        REAL + ONE + "(assert (<= (+ (* 9 X[0,0] X[0,0]) (* -6 X[0,0]) 1) (* 0 Y[0,0])))(assert (> X[0,1] 0.5))",
+        {"f": "net"},
+        "sat",
+    ),
+    "hidden product": (
+        HIDDEN.replace("NODE", "a") + ONE + "(assert (< (* Z[0,0] Z[0,1] Z[0,2]) 0.0))",
+        {"f": "net"},
+        "unsat",
+    ),
+    "one of two is zero": (
+        HIDDEN.replace("NODE", "a") + ONE + "(assert (!= (* Z[0,0] (- Z[0,0] (+ X[0,0] (* 2 X[0,1])))) 0.0))",
+        {"f": "net"},
+        "unsat",
+    ),
     "circle": (
         F + ONE + "(assert (<= (+ (* X[0,0] X[0,0]) (* X[0,1] X[0,1])) 0.25))(assert (>= Y[0,0] 3.5))",
         {"f": "net"},

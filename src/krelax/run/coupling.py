@@ -22,6 +22,7 @@ from krelax.problem.interface import Declared, Kind, Variable, check_tensor
 from krelax.problem.quadrics import Quadric
 from krelax.problem.query import Case, Monomial, Specification, merged
 from krelax.problem.region import Box
+from krelax.search.polynomial import Factors
 from krelax.search.processes import out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.race import fastest
@@ -37,10 +38,12 @@ _LARGEST = 2**1000
 
 
 class Pair(NamedTuple):
-    """A specification, and networks that are the same function, about any of which it is."""
+    """A specification, and networks that are the same function, about any of which it is; the factors of the products
+    that are their outputs, if any are."""
 
     networks: tuple[Network, ...]
     specification: Specification
+    factors: Factors | None = None
 
 
 def matched(specification: Specification, files: Files) -> dict[str | None, Path]:
@@ -113,7 +116,16 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
         if found:
             about = replace(specification, inputs=len(found[0].lower), cases=tuple(found), places=tuple(places))
             check()
-            yield Pair((network,) if (other := apart(parts, places, terms)) is None else (network, other), about)
+            networks = (network,) if (other := apart(parts, places, terms)) is None else (network, other)
+            yield Pair(networks, about, _factors(parts, places, terms))
+
+
+def _factors(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Monomial]) -> Factors | None:
+    """What terms are products of, if some are."""
+    if all(len(term) == 1 for term in terms):
+        return None
+    codes = tuple(sorted({code for term in terms for code in term}))
+    return Factors(joint(parts, places, [(code,) for code in codes])[0], codes)
 
 
 def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int], values: Sequence[int]) -> Case | None:

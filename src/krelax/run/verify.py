@@ -141,7 +141,7 @@ def _verify(
 
 def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | None, clock: Clock) -> list[Outcome]:
     """What came of the questions of a specification: of all, or of those until one counterexample."""
-    plan, (networks, specification) = check_options(options), pair
+    plan, (networks, specification, factors) = check_options(options), pair
     network = networks[0]
     if not specification.cases:
         return []
@@ -164,7 +164,7 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
             if not specification.cases:
                 return [Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)]
             if options.method == "auto":
-                exact = settled(network, specification, _WORK, clock.check)
+                exact = settled(network, specification, _WORK, clock.check, factors)
                 specification = exact.specification
             if exact.certain:
                 report(0, Outcome(Verdict.VIOLATED, EXACT, seconds=clock.seconds, counterexample=exact.found))

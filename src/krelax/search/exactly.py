@@ -75,16 +75,19 @@ class Cells:
 
     def _points(self, specification: Specification, case: Case) -> Iterator[list[list[Fraction]]]:
         """Points of every cell in which inputs satisfy the case."""
-        count = prod(self._network.input_shape)
-        system = System(count, self._purse)
-        self._signs = self._stable(case)
         box = list(specification.box_of(case))
-        if all(system.require(*row) for row in box):
-            for forms, cell in self._from(1, [inputs(count)], system):
-                rows = [(*_compared(forms, h.coefficients, h.constant), h.strict) for h in case.halfspaces]
-                inner = cell.copy()
-                if all(cell.require(*row) for row in rows):
-                    yield [*_deeper(inner, [*box, *rows]), cell.solution()]
+        for forms, cell in self.cells(specification, case, System(prod(self._network.input_shape), self._purse)):
+            rows = [(*_compared(forms, h.coefficients, h.constant), h.strict) for h in case.halfspaces]
+            inner = cell.copy()
+            if all(cell.require(*row) for row in rows):
+                yield [*_deeper(inner, [*box, *rows]), cell.solution()]
+
+    def cells(self, specification: Specification, case: Case, system: System) -> Iterator[tuple[Forms, System]]:
+        """The outputs as functions of the inputs, and the cell in which they are, over the box of a case. `system` is
+        one without inequalities. Raises Spent, and TooLarge."""
+        self._signs = self._stable(case)
+        if all(system.require(*row) for row in specification.box_of(case)):
+            yield from self._from(1, [inputs(prod(self._network.input_shape))], system)
 
     def _stable(self, case: Case) -> dict[int, list[int]]:
         """For every ReLU of a node its sign over the box of the case, 0 if it has both."""

@@ -13,6 +13,7 @@ from krelax.network.graph import Network
 from krelax.problem.query import Case, Specification
 from krelax.search.affine import TooLarge
 from krelax.search.exactly import Cells
+from krelax.search.polynomial import Factors, Polynomials
 from krelax.search.replay import replay
 from krelax.search.simplex import Purse
 from krelax.search.verdict import Counterexample
@@ -34,14 +35,17 @@ class Settled:
     certain: bool = False
 
 
-def settled(network: Network, specification: Specification, work: int, check: Callable[[], None]) -> Settled:
-    """Decide cases of a small network exactly, as long as the work granted lasts.
+def settled(
+    network: Network, specification: Specification, work: int, check: Callable[[], None], factors: Factors | None = None
+) -> Settled:
+    """Decide cases of a small network exactly, as long as the work granted lasts. `factors` are those of the products
+    that the network ends with.
 
     Sound: yes. What is left out is impossible for the function of real numbers that the network is.
     """
     kept, candidate = list[Case](), None
     try:
-        cells = Cells(network, Purse(work), check)
+        cells = Cells(network, Purse(work), check) if factors is None else Polynomials(factors, Purse(work), check)
     except TooLarge:
         return Settled(specification)
     for case in specification.cases:

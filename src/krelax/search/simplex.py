@@ -48,7 +48,7 @@ class System:
     def copy(self) -> System:
         """The same system, to be continued in another way."""
         self._purse.take(1 + sum(map(len, self._rows.values())) // 8)
-        other = System(0, self._purse)
+        other = type(self)(0, self._purse)
         other._count, other._size = self._count, self._size
         other._rows = {basic: dict(row) for basic, row in self._rows.items()}
         other._values, other._least, other._most = dict(self._values), dict(self._least), dict(self._most)
