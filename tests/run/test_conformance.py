@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto
 from tests.run.conformance import COPY, HIDDEN, ONE, OTHER, QUERIES, SAME, TWO, VERSION, F, G, files
 from tests.run.files import model, node, save, tensor
 
@@ -181,3 +182,30 @@ def test_a_function_has_one_value_whatever_it_is(tmp_path: Path, named: bool) ->
     ask = "(assert (or (!= Y[0,1] V[0,1]) (> (* X[0,1] V[0,0]) (* Y[0,0] U[0,1]))))"
     for words, answer in ((ask, Verdict.HOLDS), (ask.replace("!=", "=="), Verdict.VIOLATED)):
         assert put(tmp_path, text + words, given)[1].verdict is answer
+
+
+@pytest.mark.parametrize("cast", [True, False])
+@pytest.mark.parametrize(
+    ("most", "asked", "answer"),
+    [
+        (0.5, "(!= Y[0] 0)", Verdict.HOLDS),
+        (0.5, "(> (* 3 Y[0]) 0)", Verdict.HOLDS),
+        (0.5, "(>= Y[0] 0.001)", Verdict.HOLDS),
+        (0.5, "(<= Y[0] 0)", Verdict.VIOLATED),
+        (1.5, "(!= Y[0] 0)", Verdict.VIOLATED),
+        (1.5, "(== Y[0] 0.5)", Verdict.HOLDS),
+    ],
+)
+def test_the_number_of_the_largest_score(tmp_path: Path, most: float, asked: str, answer: Verdict, cast: bool) -> None:
+    """Which is a whole number: what differs from it does so by one."""
+    nodes = [node("MatMul", "x", "w", "s"), node("ArgMax", "s", "n" if cast else "y", axis=1, keepdims=0)]
+    nodes += [node("Cast", "n", "y", to=TensorProto.FLOAT)] if cast else []
+    weights = {"w": np.asarray([[1.0, 0.0, -1.0], [0.0, 1.0, -1.0]], np.float32)}
+    kind = TensorProto.FLOAT if cast else TensorProto.INT64
+    path = save(model(nodes, weights, [tensor("x", [1, 2])], [tensor("y", [1], kind)]), tmp_path / "net.onnx")
+    text = "(declare-network f (declare-input X real [1,2]) (declare-output Y real [1]))" + ONE.replace("-1.0", "0.0")
+    text += f"(assert (>= X[0,0] 0.75))(assert (<= X[0,1] {most}))(assert {asked})"
+    found, outcome = put(tmp_path, text, {"f": path})
+    assert outcome.verdict is answer
+    if found:
+        assert found["Y"].tolist() == [int(found["X"][0].argmax())]

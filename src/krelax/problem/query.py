@@ -78,7 +78,8 @@ class Case:
     the box is ``lower <= x <= upper``. Cases may share their arrays, so treat them as read-only. Without half-spaces
     every input of the box is unsafe. Where the box has numbers, but none in float64, ``between`` names one of them, by
     the entry. ``equal`` has for every input the first one that it equals, where some are equal; ``source`` is the case
-    that this one was derived from by leaving out the others. ``ends`` are the bounds of the box as they are written.
+    that this one was derived from, as it is written: by leaving out the others, or by what whole numbers cannot be.
+    ``ends`` are the bounds of the box as they are written.
     ``lower`` and ``upper`` leave out what half-spaces of the inputs exclude anyway. All inputs lie in the ball
     ``around`` a point, in the Euclidean norm, if that is given, as its centre, `(n_in,)`, and its radius.
     """
@@ -194,7 +195,7 @@ class Specification:
         """Whether they lie in its half-spaces, wherever ``x`` lies."""
         values = y.flatten()
         if self.terms is None:
-            return all(halfspace.holds(values) for halfspace in case.halfspaces)
+            return all(halfspace.holds(values) for halfspace in case.whole.halfspaces)
         if not np.isfinite(values).all():
             return False
         given = self.given(x)

@@ -23,6 +23,7 @@ from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
 from krelax.search.rational import Settled, settled
 from krelax.search.verdict import Outcome, Verdict, combine
+from krelax.search.whole import closed
 from krelax.watch import counted, watched
 
 # The reason of what holds because no input satisfies what is assumed.
@@ -160,7 +161,7 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
     exact = Settled(specification)
     try:
         if not proofs:  # certificates are about closures
-            specification = without_excluded(network, specification, clock.check)
+            specification = without_excluded(network, closed(network, specification), clock.check)
             if not specification.cases:
                 return [Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)]
             if options.method == "auto":
