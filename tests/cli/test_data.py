@@ -191,6 +191,9 @@ def test_the_difference_of_two_networks(krelax: Run, good: Path) -> None:
     header, *results = records(good / "run.jsonl")
     assert (header["kind_of_run"], len(results)) == ("difference", 3)
     assert krelax(*command, "--within", "0.2").out.splitlines()[-1] == "0 holds, 3 violated, 0 unknown"
+    ran = krelax(*command, "--within", "0")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "'0' must be a finite number > 0" in ran.err
 
 
 def test_networks_that_cannot_be_subtracted(krelax: Run, good: Path) -> None:

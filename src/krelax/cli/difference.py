@@ -34,7 +34,10 @@ from krelax.cli.shared import (
 @click.argument("images", type=FILE)
 @region_options
 @click.option(
-    "--within", type=Exact(), metavar="DELTA", help="Do outputs differ by no more? Else, by how much do they?"
+    "--within",
+    type=Exact(positive=True),
+    metavar="DELTA",
+    help="Do outputs differ by no more, a number above 0? Else, by how much do they?",
 )
 @click.option(
     "--accuracy",

@@ -349,16 +349,19 @@ def exactly(text: str) -> Fraction | None:
 
 
 class Exact(click.ParamType[Fraction]):
-    """A finite number that is not negative, exactly as it is written."""
+    """A finite number that is not negative, or `positive`, exactly as it is written."""
 
     name = "number"
+
+    def __init__(self, positive: bool = False) -> None:
+        self._positive = positive
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         number = value if isinstance(value, Fraction) else exactly(str(value))
         if number is None:
             self.fail(f"{value!r} is not a finite decimal number, or too small for float64", param, ctx)
-        if number < 0:
-            self.fail(f"{value!r} must be a finite number >= 0", param, ctx)
+        if number < 0 or (self._positive and not number):
+            self.fail(f"{value!r} must be a finite number {'>' if self._positive else '>='} 0", param, ctx)
         return number
 
 
