@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
+import numpy as np
 import torch
+from tests.network.test_difference import between, dense_network, perturbed
 from torch import Tensor, nn
 
-from krelax.activations import Quantise, Sign, Step, Threshold
+from krelax.activations import Difference, Quantise, Sign, Step, Threshold
 from krelax.bounds.instance import Instance
 from krelax.network.torch import from_torch
-from krelax.problem.queries import classification
+from krelax.problem.queries import Queries, classification
 from krelax.problem.region import Box
 from krelax.search import straight
 from krelax.search.attack import Attack, search
@@ -55,3 +59,27 @@ def test_values_are_exact_and_gradients_are_those_of_ramps() -> None:
     assert slopes[1] == [0, 1, 1, 1, 0]
     assert slopes[2] == [0, 1, 1, 1, 0]
     assert slopes[3] == [0, -0.75, -0.75, 0.25, 1]
+
+
+def test_descents_see_that_differences_come_and_go() -> None:
+    """What neurons are apart by goes through where they are active, and what moves them there has no gradient."""
+    pairs = torch.tensor([[0.5, 0.01], [-0.5, 0.01], [-9.0, 0.01]], requires_grad=True)
+    op, width = Difference(), torch.full((3, 2), 4.0)
+    (plain,) = torch.autograd.grad(op.forward(pairs).sum(), pairs)
+    (smooth,) = torch.autograd.grad(op.smeared(pairs, width).sum(), pairs)
+    assert plain[:, 0].abs().max() < 1e-6
+    assert (smooth[:2, 0] > 1e-3).all()
+    assert smooth[2, 0] < 1e-6
+    found = {False: 0.0, True: 0.0}
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        one = dense_network(rng, (40, 30, 30, 30, 3))
+        network = between(one, perturbed(one, rng, 1e-3))
+        centre = torch.from_numpy(rng.normal(size=(1, 40)))
+        instance = Instance.of(network, Box(centre - 0.3, centre + 0.3))
+        rows = torch.cat([torch.eye(3), -torch.eye(3)])[None]
+        queries = Queries(rows, torch.ones(1, 6), torch.arange(6)[None], 6)
+        for smooth_ones in found:
+            with patch.object(Difference, "steep", smooth_ones):
+                found[smooth_ones] += 1 - float(search(instance, queries, Attack(restarts=12))[1])
+    assert found[True] > 1.02 * found[False]

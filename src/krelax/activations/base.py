@@ -94,6 +94,7 @@ class Activation(Op):
     name: ClassVar[str]
     published: ClassVar[bool] = False  # whether bounds of layers by closed-form slopes replace those by intervals
     jumps: ClassVar[bool] = False  # whether descents need what `smeared` says
+    steep: ClassVar[bool] = False  # whether they get further by it, though it does not jump
     paired: ClassVar[bool] = False  # whether it is of two numbers that are a group by themselves
     uniform: ClassVar[bool] = True  # whether every entry is the same function of its operand, wherever it is
     work: ClassVar[float] = 500.0  # products of two numbers that crossing one neuron takes as long as

@@ -31,6 +31,8 @@ _NOISE = 64
 # Finding where to split takes as long as crossing an activation so many times.
 _SPLITTING = 4
 _LEAST = 1 / 16
+# Smooth steps of descents are so many times steeper than ramps: narrower ones are seen too late, wider ones mislead.
+_SHARP = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,7 @@ class Difference(Activation):
     negative_slope: float = 0.0
 
     name = "difference"
+    steep = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.negative_slope <= 1:
@@ -55,6 +58,12 @@ class Difference(Activation):
     def forward(self, *inputs: Tensor) -> Tensor:
         g, d = inputs[0].unbind(-1)
         return _difference(g, d, self.negative_slope)
+
+    def smeared(self, z: Tensor, width: Tensor) -> Tensor:
+        """Beside the range of g a difference is small, and goes through or not: nearly a jump where g is zero."""
+        (g, d), width = z.unbind(-1), width[..., 0]
+        through = torch.sigmoid(_SHARP * g / width)
+        return d * (self.negative_slope + (1 - self.negative_slope) * through)
 
     def relax(self, lower: Tensor, upper: Tensor) -> Coupled:
         return Coupled(self, lower, upper, self.negative_slope)

@@ -29,6 +29,12 @@ def jumping(network: Network) -> list[int]:
     return [i for i, op in ops if isinstance(op, Activation) and op.jumps]
 
 
+def steep(network: Network) -> list[int]:
+    """The nodes of functions whose gradients descents do not take as they are."""
+    ops = ((i, node.op) for i, node in enumerate(network.nodes))
+    return [i for i, op in ops if isinstance(op, Activation) and (op.jumps or op.steep)]
+
+
 def last(network: Network) -> set[int]:
     """The jumps behind which nothing sums any more but what leads to the outputs: the last one, and those whose results
     only go through it entry by entry."""
@@ -45,9 +51,9 @@ def last(network: Network) -> set[int]:
 
 
 def widths(network: Network, region: Region, seed: int) -> Widths:
-    """How wide the ramps are, for random points of regions: tensors `(batch, 1, *shape)` by the nodes of functions that
-    jump."""
-    nodes, found = jumping(network), Widths()
+    """How wide the ramps are, for random points of regions: tensors `(batch, 1, *shape)`, of the shapes of operands, by
+    the nodes of functions that jump, or nearly do."""
+    nodes, found = steep(network), Widths()
     if not nodes:
         return found
     lower, upper = region.lower.unsqueeze(1), region.upper.unsqueeze(1)
