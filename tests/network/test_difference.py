@@ -13,7 +13,7 @@ import torch
 from krelax.activations import LeakyReLU, Max, ReLU, Sigmoid
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
-from krelax.network.difference import alike, subtract
+from krelax.network.difference import alike, places, subtract
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Arithmetic, Conv, Dense, Scale
 from krelax.network.ops import Concat, Reshape, Take
@@ -104,6 +104,24 @@ def test_a_copy_has_no_difference() -> None:
     network = mixed(np.random.default_rng(2))
     x = torch.ones(1, *network.input_shape).double()
     assert not between(network, network)(x).any()
+
+
+def test_the_second_network_is_part_of_the_difference() -> None:
+    """With all of its nodes; of the first one there is nothing that is not in both."""
+    rng = np.random.default_rng(7)
+    one = mixed(rng)
+    other = perturbed(one, rng)
+    whole = between(one, other)
+    where = places(other, whole)
+    x = torch.from_numpy(rng.normal(size=(4, *one.input_shape)))
+    ours, theirs = whole.values(x), other.values(x)
+    assert all(torch.equal(ours[place], theirs[i]) for i, place in where.items())
+    last = max(i for i, node in enumerate(other.nodes) if isinstance(node.op, ReLU))
+    assert last in where
+    alone = dense_network(rng)
+    assert max(places(alone, between(alone, perturbed(alone, rng)))) == 0
+    joint = side_by_side(one, other)
+    assert len(places(one, joint)) == len(places(other, joint)) == len(one.nodes)
 
 
 def test_equal_enclosures_need_not_be_of_equal_constants() -> None:

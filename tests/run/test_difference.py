@@ -12,16 +12,21 @@ from tests.exact_cells import least_margin
 from tests.network.test_difference import side_by_side
 from tests.run.files import random_dense, save
 
+from krelax.bounds.branching import Effort
+from krelax.bounds.methods import METHODS
 from krelax.errors import InputError
+from krelax.network.difference import difference as between
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.coupling import Pair, best_of, coupled
-from krelax.run.difference import DifferenceOptions, difference
+from krelax.run.difference import DifferenceOptions, _Differences, _State, difference
 from krelax.run.journal import read_journal
 from krelax.run.verify import VerifyOptions, _verify
+from krelax.search.effort import Complete
+from krelax.search.pipeline import Plan
 from krelax.search.questions import about_specification
 from krelax.search.verdict import Verdict
 
@@ -199,3 +204,22 @@ def test_networks_of_other_structures_are_side_by_side(tmp_path: Path) -> None:
     (tmp_path / "query.vnnlib").write_text(QUERY + APART, "utf-8")
     (pair,) = coupled(read_vnnlib(tmp_path / "query.vnnlib"), files, lambda: None)
     assert len(pair.networks) == 1
+
+
+def test_layers_of_the_models_are_tightened_before_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which settles what bounds of differences leave open."""
+    save(random_dense([3, 16, 16, 16, 2], 6), tmp_path / "a.onnx")
+    rounded(tmp_path / "a.onnx", tmp_path / "b.onnx", 127)
+    one, other = (load_onnx(tmp_path / f"{name}.onnx") for name in "ab")
+    x = np.random.default_rng(0).random((1, *one.input_shape)).astype(np.float32)
+    options, plan = DifferenceOptions(2 * EPS, clip=None), Plan((METHODS["alpha"], Complete()))
+    found: list[_State] = []
+    monkeypatch.setattr("krelax.run.difference._LAYERS", Effort(rounds=4))
+    search = _Differences(between(one, other), (one, other), Images(x, np.zeros(1, int)), options, plan, found.append)
+    state, within = _State(0, 0, (0, 0)), Fraction(17, 1000)
+    search.decide([state], [within], search.keep)
+    assert found == [state]
+    assert (state.verdict, state.reason) == (Verdict.HOLDS, "layers")
+    samples = x + 2 * float(EPS) * RNG.uniform(-1, 1, size=(5000, *one.input_shape))
+    apart = abs(search.network(torch.from_numpy(samples))).max()
+    assert float(apart) <= float(state.certified or 0) <= float(within)

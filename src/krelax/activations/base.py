@@ -249,6 +249,11 @@ class Relaxation(ABC):
         """Slopes of lower lines as proofs use them, short enough to be written down: of float32."""
         return slope.float().to(slope)
 
+    def beyond(self) -> Tensor:
+        """How far from zero each number is for sure on one side of all that the activation does with it there, as far
+        as that depends on others, `(batch, *shape)`."""
+        return torch.zeros_like(self.lower)
+
     def unstable(self) -> Tensor:
         """Where the relaxation is not exact, `(batch, *shape of z)`: only there slopes matter."""
         return self.upper > self.lower

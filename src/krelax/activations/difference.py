@@ -147,6 +147,11 @@ class Coupled(Relaxation):
         apart = ~(active | inactive) & (self.upper[..., 1] > self.lower[..., 1])
         return torch.stack([torch.zeros_like(apart), apart & (self.leak < 1)], -1)
 
+    def beyond(self) -> Tensor:
+        """A neuron that is farther from zero than it is apart is on one side in both networks."""
+        far = self.magnitude[..., 1]
+        return torch.stack([far, torch.zeros_like(far)], -1)
+
     def slope_range(self) -> tuple[Tensor, Tensor]:
         """Slopes of g are those of the difference of two rectifiers, slopes of d those of one."""
         low, high = torch.ones_like(self.lower), torch.ones_like(self.lower)

@@ -26,10 +26,13 @@ RULE_COPIES = 6
 ASCENT_COPIES = 24
 
 
-def undecided(instance: Instance, bounds: LayerBounds, node: int) -> Tensor:
+def undecided(instance: Instance, bounds: LayerBounds, node: int, beyond: Tensor | None = None) -> Tensor:
     """Entries of the pre-activation `node` whose bounds matter to an activation that reads it, and to the questions; of
-    copies of one number the first: `(batch, n)`."""
+    copies of one number the first: `(batch, n)`. With `beyond`, `(n,)`, those, too, that may be so near to zero."""
     mask = _waiting(instance.network, bounds, node).flatten(1)
+    if beyond is not None:
+        lower, upper = (t[node].flatten(1) for t in (bounds.lower, bounds.upper))
+        mask = mask | ((lower < beyond) & (upper > -beyond) & (lower < upper))
     mask = mask & instance.seen[node] if node in instance.seen else mask
     places = copies(instance.network, node)
     if places is None:

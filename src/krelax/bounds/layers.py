@@ -75,10 +75,11 @@ class LayerBounds:
             self.lemmas[node] = below, above
         self._put(node, lower, torch.maximum(upper, lower))
 
-    def meet(self, other: LayerBounds, node: int) -> None:
-        """Intersect the bounds of a node with those of others."""
-        lemmas = None if other.lemmas is None else other.lemmas_of(node)
-        self.tighten(node, other.lower[node], other.upper[node], lemmas)
+    def meet(self, other: LayerBounds, node: int, there: int | None = None) -> None:
+        """Intersect the bounds of a node with those of others; `there`, of another network, it has another number."""
+        there = node if there is None else there
+        lemmas = None if other.lemmas is None else other.lemmas_of(there)
+        self.tighten(node, other.lower[there], other.upper[there], lemmas)
 
     def derive(self, node: int, lower: Tensor, upper: Tensor) -> None:
         """Intersect the bounds of a node with what the checker derives, too: interval arithmetic."""

@@ -24,9 +24,10 @@ def tighten_layer(
     effort: Effort,
     weight: Tensor | None = None,
     assumed: int | None = None,
+    beyond: Tensor | None = None,
 ) -> bool:
-    """Tighten both bounds of every undecided entry of the pre-activation `node`, in place, until it is decided. Says
-    whether they contradict each other.
+    """Tighten both bounds of every undecided entry of the pre-activation `node`, in place, until it is decided, or
+    `beyond` so much on either side of zero, `(entries of the node,)`. Says whether they contradict each other.
 
     `weight`, `(2, entries of the node)`: what lower and upper bounds are worth; entries of weight 0 are left alone.
     With `assumed` (see `Branching`) bounds hold where that is inactive, and may contradict each other.
@@ -35,13 +36,13 @@ def tighten_layer(
     exact = interval_is_exact(instance.network, instance.region, node)
     if assumed is None and (exact or not bounds.relaxations):
         return False
-    index = undecided(instance, bounds, node)[:1].nonzero()[:, 1][None]
+    index = undecided(instance, bounds, node, beyond)[:1].nonzero()[:, 1][None]
     if not index.numel():
         return False
     forms = tuple(signed(neurons(n, node, index)) for n in (instance.network, instance.fast_network))
     lower, upper = (t[node].flatten(1) for t in (bounds.lower, bounds.upper))
     start = torch.cat([lower[0, index[0]], -upper[0, index[0]]])
-    target = torch.zeros_like(start)
+    target = torch.zeros_like(start) if beyond is None else beyond[index[0]].repeat(2)
     task = torch.arange(index.numel(), device=index.device).repeat(2)
     share = _urgency(start) if weight is None else _urgency(start) * weight[:, index[0]].flatten()
     names = node, Forms.both(index[0].cpu().numpy())
@@ -69,4 +70,4 @@ def _urgency(start: Tensor) -> Tensor:
     bound nearer to zero decides the neuron, and takes more off its triangle."""
     below, above = (-start).chunk(2)
     width = (below + above).clamp(min=torch.finfo(start.dtype).tiny)
-    return torch.cat([above / width, below / width])
+    return torch.cat([above / width, below / width]).clamp(min=0)

@@ -216,6 +216,20 @@ def difference(one: Network, other: Network) -> Network:
     return replace(builder.build(end), **_replay(one, other))
 
 
+def places(part: Network, whole: Network) -> dict[int, int]:
+    """Where the nodes of a network are in another one, of the same input, that was built of it: those of them that are
+    there, the first time if they are there twice."""
+    every: dict[tuple[int, tuple[int, ...]], int] = {}
+    for i, node in enumerate(whole.nodes):
+        every.setdefault((id(node.op), node.inputs), i)
+    found = {0: 0}
+    for i, node in enumerate(part.nodes[1:], start=1):
+        inputs = tuple(found.get(j, -1) for j in node.inputs)
+        if (place := every.get((id(node.op), inputs))) is not None and -1 not in inputs:
+            found[i] = place
+    return found
+
+
 def _replay(one: Network, other: Network) -> dict[str, Any]:
     """The fields of a network that evaluates both models. Where types differ, inputs are float32, which both hold."""
     first, second = one.replay, other.replay

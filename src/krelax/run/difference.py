@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from krelax.bounds.bounded import Bounded
+from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance, OutOfTime
+from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
+from krelax.bounds.optimise import Ascent
+from krelax.bounds.parts import Part, tighten_parts
 from krelax.errors import InputError, one_line
 from krelax.network.difference import difference as between
+from krelax.network.difference import places
 from krelax.network.graph import Network
+from krelax.network.scalars import with_axes
 from krelax.problem.exact import Floats
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries
@@ -47,6 +54,8 @@ _LEAST, _ROUNDING = Fraction(1, 1000), Fraction(1, 2**24)
 # What searches call a counterexample that is the image itself.
 _WORDS = {"misclassified": "at the image itself"}
 _BOUNDS, _ATTACK = METHODS["crown"], Attack(restarts=24, steps=60)
+# How long the layers of the models are branched on, and of the time that is left at most such a part.
+_LAYERS, _INNER, _PART = Effort(rounds=60), Ascent(24, 0.5, 0.88), 0.25
 
 
 @dataclass(frozen=True)
@@ -162,19 +171,21 @@ def difference(
             chosen = Images(images.images[wanted], images.labels[wanted])
             both = zip(*(predictions(n, chosen, options.scaling).tolist() for n in (one, other)), strict=True)
             states = [_State(*each) for each in zip(wanted, chosen.labels.tolist(), both, strict=True)]
-            _Differences(network, images, options, plan, keep).find(states)
+            _Differences(network, (one, other), images, options, plan, keep).find(states)
     return {i: results[i] for i in indices}
 
 
 @dataclass
 class _Differences:
-    """The search for the differences around some images."""
+    """The search for the differences around some images, of a `network` of the difference of two `models`."""
 
     network: Network
+    models: tuple[Network, Network]
     images: Images
     options: DifferenceOptions
     plan: Plan
     keep: Callable[[_State], None]
+    layers: dict[int, LayerBounds] = field(default_factory=dict)
 
     def find(self, states: list[_State]) -> None:
         """Decide all images, or measure one after the other, and keep each as soon as it is known."""
@@ -200,12 +211,32 @@ class _Differences:
             _learn(states[i], within[i], outcome)
             keep(states[i])
 
+        def refine(i: int, instance: Instance, queries: Queries, found: Bounded) -> Bounded:
+            return self.refined(states[i].index, instance, queries, found)
+
         options, left = self.options, None
         if options.timeout is not None:
             left = max(0.1, options.timeout - max(s.seconds for s in states))
         total = None if left is None else left * len(states)
         decide(self.network, questions, self.plan, report, total, options.device, left, False, None,
-               options.deterministic)  # fmt: skip
+               options.deterministic, refine)  # fmt: skip
+
+    def refined(self, index: int, instance: Instance, queries: Queries, found: Bounded) -> Bounded:
+        """Better bounds of one image, for all distances that are tried: branching tightens the layers of the models
+        that are part of the network."""
+        if index not in self.layers:
+            parts = [self.part(model, instance) for model in self.models]
+            left = None if instance.deadline is None else _PART * (instance.deadline - now())
+            bounds = tighten_parts(instance.until(left), found.bounds, [p for p in parts if p], _LAYERS, _INNER)
+            self.layers = {index: bounds}
+        return bound(instance, queries, METHODS["alpha"], found=replace(found, bounds=self.layers[index]))
+
+    def part(self, model: Network, instance: Instance) -> Part | None:
+        """A model, if activations of it are in the network."""
+        model = with_axes(model)
+        where = places(model, with_axes(self.network))
+        part = Part(Instance.of(model, instance.region), where)
+        return part if part.kinked else None
 
     def measure(self, state: _State) -> None:
         """What outputs differ by at most, by bounds alone, and at least, by an attack, as far as the time suffices."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -18,6 +19,7 @@ from krelax.bounds.seen import seen
 from krelax.errors import InputError
 from krelax.network.graph import Network, products
 from krelax.network.scalars import with_axes
+from krelax.problem.queries import Queries
 from krelax.proof.log import Conclusion, ProofLog
 from krelax.search.attack import Attack, search
 from krelax.search.boxes import Splitting
@@ -33,6 +35,8 @@ from krelax.search.verdict import Counterexample, Outcome, Verdict
 from krelax.watch import cancellation, counted, now, watched
 
 T = TypeVar("T")
+# Better bounds of a question, by its number, about one region, of what is known of it.
+Refine = Callable[[int, Instance, Queries, Bounded], Bounded]
 
 # An attack goes before backward passes that take so many times as long.
 _DEARER = 16.0
@@ -112,6 +116,7 @@ def decide(
     proofs: bool = False,
     required: Tensor | None = None,
     deterministic: bool = False,
+    refine: Refine | None = None,
 ) -> None:
     """Answer every question, reporting each as soon as it is settled: `report(index, outcome)`, once for each.
 
@@ -120,15 +125,16 @@ def decide(
     seconds on a question, what was spent on it before included. With `proofs`, outcomes that hold have theirs.
     Bounds are sought above `required`, `(questions,)`, instead of zero; what ends between them holds narrowly.
     If it is to be `deterministic`, one core works, and seconds are counted as work: the same questions then get the
-    same answers on this machine, however busy it is.
+    same answers on this machine, however busy it is. `refine`, without proofs, makes better bounds of what a complete
+    search would begin with.
     """
     with counted(deterministic):
-        _decide(network, questions, plan, report, timeout, device, each, proofs, required)
+        _decide(network, questions, plan, report, timeout, device, each, proofs, required, refine)
 
 
 def _decide(
     network: Network, questions: Questions, plan: Plan, report: Report, timeout: float | None, device: str,
-    each: float | None, proofs: bool, required: Tensor | None,
+    each: float | None, proofs: bool, required: Tensor | None, refine: Refine | None,
 ) -> None:  # fmt: skip
     deadline = None if timeout is None else now() + timeout
     network = with_axes(network)
@@ -153,6 +159,8 @@ def _decide(
                 elif isinstance(stage, Together):
                     _together(run, instance, stage)
                 elif isinstance(stage, Complete):
+                    if refine is not None and not proofs:
+                        _refine(run, instance, refine, each)
                     _complete(run, instance, stage, each)
                 else:
                     _bound(run, instance, stage)
@@ -260,6 +268,26 @@ def _boxes_of(run: Run, instance: Instance, i: int, effort: Splitting) -> Inputs
         return None
     one = replace(one, seen=seen(one.network, queries.rows))
     return Inputs(one, queries, effort, Probe(one, queries, Complete().attack, partial(_counterexample, run, i)))
+
+
+def _refine(run: Run, instance: Instance, refine: Refine, each: float | None) -> None:
+    """Better bounds of every question still open, one after the other, as far as its time suffices."""
+    for i in run.remaining().tolist():
+        began = now()
+        one, queries, found = _timed(run, instance, i, each), run.queries.select(torch.tensor([i])), run.found.get(i)
+        try:
+            with suppress(OutOfTime), one.watch():
+                found = refine(i, one, queries, found or bound(one, queries, METHODS["crown"], True))
+                run.found[i] = found
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        run.charge("layers", [i], began)
+        if found is not None:
+            margin = float(queries.margin(found.value))
+            run.bounded(i, margin, found.conclusion())
+            if margin > 0:
+                run.settle(i, Outcome(Verdict.HOLDS, "layers"))
 
 
 def _complete(run: Run, instance: Instance, effort: Complete, each: float | None) -> None:
