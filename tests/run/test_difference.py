@@ -13,7 +13,8 @@ from tests.network.test_difference import side_by_side
 from tests.run.files import random_dense, save
 
 from krelax.bounds.branching import Effort
-from krelax.bounds.methods import METHODS
+from krelax.bounds.instance import Instance
+from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
 from krelax.network.difference import difference as between
 from krelax.network.graph import Network
@@ -22,7 +23,7 @@ from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.coupling import Pair, best_of, coupled
-from krelax.run.difference import DifferenceOptions, _Differences, _State, difference
+from krelax.run.difference import DifferenceOptions, _Differences, _State, about_differences, difference
 from krelax.run.journal import read_journal
 from krelax.run.verify import VerifyOptions, _verify
 from krelax.search.effort import Complete
@@ -223,3 +224,21 @@ def test_layers_of_the_models_are_tightened_before_a_search(tmp_path: Path, monk
     samples = x + 2 * float(EPS) * RNG.uniform(-1, 1, size=(5000, *one.input_shape))
     apart = abs(search.network(torch.from_numpy(samples))).max()
     assert float(apart) <= float(state.certified or 0) <= float(within)
+
+
+def test_bounds_are_no_worse_than_those_of_both_models_alone(tmp_path: Path) -> None:
+    """Of models that have next to nothing in common, what neurons are apart by is larger than either."""
+    for name, seed in (("a", 1), ("b", 2)):
+        save(random_dense([4, 12, 12, 12, 2], seed), tmp_path / f"{name}.onnx")
+    one, other = (load_onnx(tmp_path / f"{name}.onnx") for name in "ab")
+    data = items(one, 1)
+    search = _Differences(between(one, other), (one, other), data, DifferenceOptions(EPS, clip=None), Plan(()), print)
+    state = _State(0, 0, (0, 0))
+    search.measure(state)
+    asked = about_differences(search.network, search.around([state]), [Fraction(0)])
+    together, beside = (
+        -float(bound(Instance.of(network, asked.region), asked.queries, METHODS["crown"]).value.min())
+        for network in (search.network, search.beside)
+    )
+    assert beside < together
+    assert float(state.found) <= float(state.certified or 0) <= beside

@@ -193,8 +193,9 @@ def _constant(op: Arithmetic, name: str) -> Constant:
     return Constant(value, getattr(op, f"{name}_error"))
 
 
-def difference(one: Network, other: Network) -> Network:
-    """The network whose output is that of `one` less that of an `other` one, entry by entry, at the same input.
+def difference(one: Network, other: Network, together: bool = True) -> Network:
+    """The network whose output is that of `one` less that of an `other` one, entry by entry, at the same input; of
+    nodes that correspond, if they are to be `together`, and else of both side by side.
 
     Its `replay` gives the outputs of both, those of `one` first, each computed by the model itself. Raises InputError
     for networks of other inputs, or of another number of outputs.
@@ -208,7 +209,7 @@ def difference(one: Network, other: Network) -> Network:
             f"the networks have {counts[0]} and {counts[1]} outputs; give two networks with as many outputs"
         )
     builder = Builder(one.input_shape)
-    if one.output_shape == other.output_shape:
+    if together and one.output_shape == other.output_shape:
         end = subtract(builder, one, other, (0, 0))[0]
     else:
         ends = [reshape(builder, _append(builder, network, 0), (counts[0],)) for network in (one, other)]

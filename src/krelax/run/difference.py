@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.parts import Part, tighten_parts
 from krelax.errors import InputError, one_line
+from krelax.network.difference import alike, places
 from krelax.network.difference import difference as between
-from krelax.network.difference import places
 from krelax.network.graph import Network
 from krelax.network.scalars import with_axes
 from krelax.problem.exact import Floats
@@ -187,6 +188,11 @@ class _Differences:
     keep: Callable[[_State], None]
     layers: dict[int, LayerBounds] = field(default_factory=dict)
 
+    @cached_property
+    def beside(self) -> Network:
+        """The models side by side."""
+        return between(*self.models, together=False)
+
     def find(self, states: list[_State]) -> None:
         """Decide all images, or measure one after the other, and keep each as soon as it is known."""
         if self.options.within is not None:
@@ -244,7 +250,12 @@ class _Differences:
         asked = about_differences(self.network, around, [Fraction(0)])
         instance = Instance.of(self.network, asked.region).until(self.options.timeout)
         with instance.watch(), suppress(OutOfTime):
-            value = float(bound(instance, asked.queries, _BOUNDS).value.min())
+            found = bound(instance, asked.queries, _BOUNDS).value
+            if alike(*self.models):
+                # where much is undecided, what neurons are apart by may grow beyond both of them
+                beside = replace(Instance.of(self.beside, asked.region), deadline=instance.deadline)
+                found = torch.maximum(found, bound(beside, asked.queries, _BOUNDS).value)
+            value = float(found.min())
             state.certified = None if finite(value) is None else max(Fraction(0), -Fraction(value))
             self.attack(state, around, instance)
         state.seconds += now() - began
