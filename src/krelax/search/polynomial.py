@@ -102,7 +102,7 @@ class Polynomials:
         """The conditions that are not linear in a cell, of which those that are become part; None if one is not met."""
         assert specification.terms is not None
         result = list[Condition]()
-        for halfspace in case.halfspaces:
+        for halfspace in case.whole.halfspaces:
             terms = {specification.terms[i]: factor for i, factor in halfspace.coefficients.items()}
             condition = self._substituted(terms, halfspace.constant, forms)
             if all(sum(exponents) <= 1 for exponents in condition):
