@@ -111,7 +111,8 @@ class Descents:
         x, dtype = descent.x.cpu().numpy(), self._instance.network.replay_dtype
         rng = np.random.default_rng(self._attack.seed)
         steps = rng.integers(-_AROUND, _AROUND, size=(_POINTS, *x.shape[1:]), endpoint=True)
-        near = x.astype(dtype)
+        with np.errstate(over="ignore"):
+            near = x.astype(dtype)
         around = torch.from_numpy((near + steps * np.spacing(near)).astype(np.float64)).to(descent.x)
         around = torch.cat([descent.x, self._instance.region.project(around[None])[0]])
         best = descent.values(around).argsort()[:_REPLAYED]
