@@ -10,6 +10,7 @@ import torch
 from onnx import helper, numpy_helper
 from tests.certificate.agreement import Case, examine, least_margin, points_of
 from tests.certificate.proofs import as_file
+from tests.marks import at_night_after
 
 from krelax.bounds import views
 from krelax.bounds.cones import cones
@@ -40,7 +41,7 @@ def pooled(path: Path) -> None:
     path.write_bytes(as_file(nodes, constants, (1, 1, 12, 12), "y"))
 
 
-@pytest.mark.parametrize("method", ["crown", "alpha"])
+@pytest.mark.parametrize("method", at_night_after(1, ["alpha", "crown"]))
 def test_proofs_through_cones_are_accepted(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("krelax.bounds.cones._FIXED", 0.0)
     monkeypatch.setattr(views, "FEW", 3)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from tests import exact
 from tests.certificate.proofs import Author, as_file, leaves, network_of, plain, random_boxes, random_layers, rough
 from tests.certificate.values import evaluate
+from tests.marks import at_night_after
 from tests.run.files import model, node, tensor
 
 from krelax.certificate.format.schema import Choices, Forms, GroupSet, Layer, Lemma, Question, Region, Shares
@@ -63,7 +64,7 @@ def check_everything(found: Proof, layers: list[exact.Layer], region: Region) ->
 
 
 @pytest.mark.parametrize("arithmetic", [Float64, Exact], ids=lambda a: a.name)
-@pytest.mark.parametrize("slope", [0.0, 0.125, float(np.float32(0.01))])
+@pytest.mark.parametrize("slope", at_night_after(2, [0.0, float(np.float32(0.01)), 0.125]))
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_no_choice_gives_more_than_the_truth(arithmetic: type, slope: float, seed: int) -> None:
@@ -202,7 +203,7 @@ def test_bases_of_triples_attain_the_linear_programs(k: int) -> None:
     many = len(choices)
     choices = np.pad(choices, ((0, 0), (0, 1)), constant_values=255)
     basis = np.broadcast_to(choices[:, None, None], (many, 1, 2**k, k + 1)).astype(np.uint8)
-    for _ in range(4):
+    for _ in range(2):
         coeff, slope = rng.normal(0, 1, (2, 1, 1, k))
         truth = max(_optimum(groups, sign, (slope - coeff * (sign > 0))[0, 0]) for sign in groups._signs)
         both = [np.repeat(x, many, 0) for x in (coeff, slope)]
