@@ -26,8 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("commands")
 
 
-# every twelfth one always
-EVERY = [pytest.param(s, marks=[pytest.mark.slow] if i % 12 else []) for i, s in enumerate(STRUCTURES)]
+# the first one and another always
+EVERY = [pytest.param(s, marks=[pytest.mark.slow] if i % 24 else []) for i, s in enumerate(STRUCTURES)]
 
 
 @pytest.mark.parametrize("structure", EVERY)

@@ -18,7 +18,7 @@ import torch
 from tests.crossings.cover import every_pair, pairs_of, pairwise
 from tests.crossings.runs import ASKED, CLAUSES, PLANS, PROOFS, QUICK, REGIONS, Crossing, loaded, run
 from tests.crossings.sketches import ACTIVATIONS, STRUCTURES, representatives
-from tests.marks import ALIKE
+from tests.marks import ALIKE, at_night_after
 
 from krelax.activations import Activation, Difference, Product
 from krelax.activations.curve import Curve
@@ -80,8 +80,10 @@ def _kind(op: type[Activation]) -> type[Activation]:
     return Curve if issubclass(op, Curve) else op
 
 
-@pytest.mark.parametrize("seconds", [1e-6, 0.02])
-@pytest.mark.parametrize("proofs", PROOFS)
+@pytest.mark.parametrize(
+    ("seconds", "proofs"),
+    at_night_after(4, [*((1e-6, proofs) for proofs in PROOFS), (0.02, "written"), (0.02, "none"), (0.02, "float32")]),
+)
 def test_time_that_is_over_at_once(seconds: float, proofs: str, folder: Path) -> None:
     """Every question has one answer, which contradicts nothing."""
     rows = [Crossing("channels-last", "relu", plan, "box", "several members", proofs, "together") for plan in PLANS]
