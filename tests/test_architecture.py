@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,16 @@ ALLOWED = {
 HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "rich"}
 
 
+@cache
+def leaves(file: Path) -> list[ast.Import | ast.ImportFrom | ast.Constant]:
+    """The imports and constants of a file, which many rules look at."""
+    return [
+        n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Import | ast.ImportFrom | ast.Constant)
+    ]
+
+
 def imports(file: Path) -> list[ast.Import | ast.ImportFrom]:
-    return [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Import | ast.ImportFrom)]
+    return [n for n in leaves(file) if isinstance(n, ast.Import | ast.ImportFrom)]
 
 
 def modules(statement: ast.Import | ast.ImportFrom) -> list[str]:
@@ -142,7 +151,7 @@ def test_nothing_is_shipped_that_only_tests_use() -> None:
     """Every module is imported by another one, or is where `krelax`, its commands or `python -m krelax` find theirs."""
     used = {f"krelax.{name}" for name in ("__main__", "cli.__init__")}
     for file in SOURCE.rglob("*.py"):
-        texts = (n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant))
+        texts = (n.value for n in leaves(file) if isinstance(n, ast.Constant))
         used |= {text for text in texts if isinstance(text, str) and text.startswith("krelax.")}
         for statement in imports(file):
             names = modules(statement)

@@ -35,6 +35,7 @@ from krelax.certificate.format.schema import (
     Step,
 )
 from krelax.certificate.kernel.arithmetic import Float64
+from krelax.certificate.kernel.network import Network as Read
 from krelax.certificate.kernel.question import check_question
 from krelax.certificate.onnx.reader import read_network
 from krelax.network.graph import Network
@@ -123,7 +124,12 @@ def _same(made: Certificate) -> Certificate:
 
 def _margin(network: str, question: Question) -> float:
     with np.errstate(all="ignore"):
-        return check_question(read_network(MODELS[network]), question, Float64()).margin
+        return check_question(_read(network), question, Float64()).margin
+
+
+@cache
+def _read(network: str) -> Read:
+    return read_network(MODELS[network])
 
 
 def _settled(network: str, question: Question) -> Certificate:
@@ -135,7 +141,7 @@ def _settled(network: str, question: Question) -> Certificate:
 @cache
 def everything(network: str, seed: int) -> Certificate:
     """Random choices of every kind."""
-    author = Author(np.random.default_rng(seed), read_network(MODELS[network]), wild=0.0)
+    author = Author(np.random.default_rng(seed), _read(network), wild=0.0)
     region = Region("box", np.full(2, -0.25), np.full(2, 0.375))
     return _settled(network, author.question(region, np.array([[1.0, -1.0]]), np.zeros(1), i4(0)))
 
@@ -143,7 +149,7 @@ def everything(network: str, seed: int) -> Certificate:
 @cache
 def relational(network: str) -> Certificate:
     """Every entry of every pre-activation bounded with a split, and where there are ReLUs a group with all its rows."""
-    read = read_network(MODELS[network])
+    read = _read(network)
     sizes = [read.size(read.before(j)) for j in range(len(read.activations))]
     relu = [read.activation(j).rule.pieces is not None for j in range(len(sizes))]
     splits = [sum(sizes[:j]) for j in range(len(sizes)) if relu[j]]
@@ -171,7 +177,7 @@ def relational(network: str) -> Certificate:
 @cache
 def clipped(network: str) -> Certificate:
     """A clip at the root, a split, and behind it another clip, with multipliers near 1. What holds rests on them."""
-    read = read_network(MODELS[network])
+    read = _read(network)
     sizes = [read.size(read.before(j)) for j in range(len(read.activations))]
     layers = [Layer("adaptive") for _ in sizes]
     crossings = []
@@ -190,7 +196,7 @@ def clipped(network: str) -> Certificate:
 @cache
 def contradicted(network: str) -> Certificate:
     """A margin proven by contradiction: twice over all layers, each entry with a split, and at last the margin."""
-    read = read_network(MODELS[network])
+    read = _read(network)
     count = len(read.activations)
     steps = []
     for j in [*range(count - 1, -1, -1)] * 2:
@@ -264,7 +270,7 @@ _OPPOSITE = np.array([[1.0, -1.0], [-1.0, 1.0]])
 @cache
 def _jointly(network: str) -> Certificate:
     """A margin or its negative is positive: half of both, whatever the network computes."""
-    read = read_network(MODELS[network])
+    read = _read(network)
     lines = np.array([[[0.5, 1.0]]], np.float32)
     claim = Lemma(i4(-1), np.zeros(0, np.float32), [Choices(len(read.activations), i4(0), lines=lines)])
     question = Question(Region("box", np.full(2, -0.25), np.full(2, 0.375)), _OPPOSITE, np.zeros(2), i4(0, 0))
@@ -310,7 +316,7 @@ def truth(network: str, question: Question) -> Any:
     if region.centre is not None:
         norm = np.linalg.norm(x - region.centre, 2 if region.kind == "l2" else 1, 1)
         x = np.append(x[norm <= (region.eps or 0)], region.centre[None], 0)
-    values = evaluate(read_network(MODELS[network]), x)[-1] @ question.rows.T + question.offsets
+    values = evaluate(_read(network), x)[-1] @ question.rows.T + question.offsets
     return float(min(values[:, question.clause == n].max(1).min() for n in np.unique(question.clause))) + 1e-9
 
 
