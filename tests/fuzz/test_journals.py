@@ -52,9 +52,9 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
 
 
 def trials(by_day: int) -> Any:
-    """So many examples by day, a hundred times as many at night."""
+    """So many examples by day, two hundred times as many at night."""
     calm = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-    counts = [pytest.param(by_day, id="day"), pytest.param(100 * by_day, id="night", marks=pytest.mark.slow)]
+    counts = [pytest.param(by_day, id="day"), pytest.param(200 * by_day, id="night", marks=pytest.mark.slow)]
 
     def decorate(check: Any) -> Any:
         def test(tmp_path: Path, count: int) -> None:
@@ -71,7 +71,7 @@ def one_line(error: InputError) -> None:
     assert "\n" not in str(error)
 
 
-@trials(150)
+@trials(75)
 def test_whatever_records_hold_there_is_a_page_or_a_reason(tmp_path: Path, data: st.DataObject) -> None:
     """Pages nest, execute nothing of it, and tables can be read again."""
     header = data.draw(changed(HEADER) if data.draw(st.booleans()) else st.just(HEADER))
@@ -92,7 +92,7 @@ def test_whatever_records_hold_there_is_a_page_or_a_reason(tmp_path: Path, data:
     assert len(spreadsheet(found).splitlines()) >= 7
 
 
-@trials(150)
+@trials(75)
 def test_whatever_bytes_a_journal_has_it_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     """A journal that is refused stays as it is, to the byte."""
     header = data.draw(st.just(HEADER) | changed(HEADER))
@@ -115,7 +115,7 @@ def test_whatever_bytes_a_journal_has_it_is_read_or_refused(tmp_path: Path, data
             assert path.read_bytes() == content
 
 
-@trials(100)
+@trials(50)
 def test_whatever_records_hold_there_is_junit(tmp_path: Path, data: st.DataObject) -> None:
     """As `bench` takes them from its journal: with an index, an answer and what was expected."""
     plain = {"onnx": "a.onnx", "vnnlib": "b.vnnlib", "reason": "crown", "seconds": 0.1}

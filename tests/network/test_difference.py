@@ -150,8 +150,11 @@ def test_one_network_at_two_inputs() -> None:
     assert torch.allclose(joint(x), network(x[:, 0]) - network(x[:, 1]), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["interval", "zonotope", "crown", "alpha", "krelu"])
-@pytest.mark.parametrize("make", [mixed, dense_network])
+@pytest.mark.parametrize(("make", "method"), [
+    *((make, method) for make in (mixed, dense_network) for method in ("interval", "zonotope", "crown", "alpha")),
+    (dense_network, "krelu"),
+    pytest.param(mixed, "krelu", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_no_input_crosses_the_bounds(make: Make, method: str) -> None:
     rng = np.random.default_rng(5)
     one = make(rng)
