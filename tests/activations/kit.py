@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import mpmath
@@ -262,13 +263,22 @@ def _gated(
     def derivative(z: Number) -> Number:
         return gate(z) + z * rise(z)
 
+    @cache
+    def steps() -> list[tuple[Number, Number]]:
+        """Many places, closer to each other at turns, and the derivative there."""
+        ends, shares = [mpf(-300), *map(mpf, turns), mpf(60)], [mpf(i) / 64 for i in range(64)]
+        every = [low + (high - low) * s * s * (3 - 2 * s) for low, high in pairwise(ends) for s in shares]
+        return [(z, derivative(z)) for z in (*every, ends[-1])]
+
     def points(slope: Number) -> list[Number]:
         found = []
-        for low, high in zip((mpf(-300), *map(mpf, turns)), (*map(mpf, turns), mpf(60)), strict=True):
-            first, last = derivative(low) - slope, derivative(high) - slope
-            if first * last < 0:
+        for (low, first), (high, last) in pairwise(steps()):
+            if first == slope:
+                found.append(low)
+            elif (first - slope) * (last - slope) < 0:
                 missing = lambda z: derivative(z) - slope  # noqa: E731
-                found.append(mpmath.findroot(missing, (low, high), solver="ridder", tol=1e-80, verify=False))
+                # Values there are off by the square of that.
+                found.append(mpmath.findroot(missing, (low, high), solver="ridder", tol=1e-40, verify=False))
         return found
 
     return Elementwise(name, op, lambda z: z * gate(z), _slope(points), blur=blur)

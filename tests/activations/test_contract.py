@@ -499,7 +499,7 @@ def sizes(lower: list[float], upper: list[float]) -> list[Number]:
     return [mpf(max(abs(l), abs(u))) for l, u in zip(lower, upper, strict=True)]
 
 
-def dot(slope: list[float], z: Sequence[Number]) -> Number:
+def dot(slope: Sequence[Number], z: Sequence[Number]) -> Number:
     return sum((s * v for s, v in zip(slope, z, strict=True)), mpf(0))
 
 
@@ -521,20 +521,21 @@ def test_support_of_a_window_is_attained_on_the_graph(entry: Windowed, dtype: to
     assert found.value.shape == found.a.shape == (len(lower), len(slope))
     assert found.z.shape == (len(lower), len(slope), entry.size)
     values, places = found.value.tolist(), found.z.tolist()
+    queries = [(s, c, [mpf(v) for v in s], mpf(c)) for s, c in zip(slope.tolist(), coeff.tolist(), strict=True)]
     for i, (l, u) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
         graph = [(z, entry.act(z)) for z in box_points(l, u)]
-        for q, (s, c) in enumerate(zip(slope.tolist(), coeff.tolist(), strict=True)):
+        for q, (s, c, row, factor) in enumerate(queries):
             if not on_range(entry, s, c, dtype, l, u):
                 continue
             value, z, case = values[i][q], places[i][q], (l, u, s, c, values[i][q])
             assert math.isfinite(value), case
             tol = window_tolerance(entry, dtype, s, c, l, u)
-            assert value >= max(dot(s, p) - c * a for p, a in graph) - tol, case
+            assert value >= max(dot(row, p) - factor * a for p, a in graph) - tol, case
             if entry.tight or c <= 0:
                 assert all(a <= p <= b for a, p, b in zip(l, z, u, strict=True)), case
             if entry.tight:
                 at = [mpf(v) for v in z]
-                assert value <= dot(s, at) - c * entry.act(at) + tol, case
+                assert value <= dot(row, at) - factor * entry.act(at) + tol, case
 
 
 def check_window_lines(entry: Windowed, lower: Tensor, upper: Tensor, lines: Lines) -> None:
@@ -552,9 +553,11 @@ def check_window_lines(entry: Windowed, lower: Tensor, upper: Tensor, lines: Lin
             assert math.isfinite(pay), case
             assert math.isfinite(gain), case
             lift, drop = (window_tolerance(entry, dtype, s[i][q], 1.0, l, u) for s in (low, high))
+            under, over = ([mpf(v) for v in s[i][q]] for s in (low, high))
+            least, most = lift + pay, drop + gain
             for z, a in graph:
-                assert dot(low[i][q], z) - pay <= a + lift, case
-                assert a <= dot(high[i][q], z) + gain + drop, case
+                assert dot(under, z) <= a + least, case
+                assert a <= dot(over, z) + most, case
 
 
 @windowed_in_both
