@@ -30,8 +30,8 @@ def texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
 
     with monkeypatch.context() as patched:
         patched.setattr(Text, "draw", noted)
-        FigureCanvasAgg(figure).draw()
-        found.clear()  # the first drawing settles the layout
+        figure.draw_without_rendering()  # which settles the layout
+        found.clear()
         FigureCanvasAgg(figure).draw()
     return found
 
