@@ -148,7 +148,7 @@ def test_proposed_multipliers_are_nearly_the_best() -> None:
 
 @pytest.mark.usefixtures("both_evaluators")
 @pytest.mark.parametrize("gap", [-0.01, 0.01])
-@pytest.mark.parametrize("seed", at_night_after(2, [0, 2, 1, *range(3, 8)]))
+@pytest.mark.parametrize("seed", at_night_after(1, [0, 2, 1, *range(3, 8)]))
 def test_searches_with_clips_end_with_the_truth(seed: int, gap: float) -> None:
     """Margins a little above or below zero: proven, or not."""
     layers, rows = random_layers(seed, 2, 4, 4, 2), [[1.0, -1.0], [-1.0, 1.0]]

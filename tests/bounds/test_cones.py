@@ -92,7 +92,8 @@ def turned() -> Network:
 
 @pytest.fixture(autouse=True)
 def _cones_of_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are worth it in larger ones."""
+    """They are worth it in larger ones. What a test draws does not depend on those before it."""
+    DRAWN.manual_seed(4)
     monkeypatch.setattr("krelax.bounds.cones._FIXED", 0.0)
 
 
@@ -119,13 +120,18 @@ def test_a_cone_computes_what_the_network_does(begin: str) -> None:
 
 RULES = (Rule.ADAPTIVE, Rule.PARALLEL, Rule.ZERO)
 PAIRS = list(product(enumerate(("image", "vector", "made")), enumerate(("linf", "l1", "l2"))))
-# every pair of two of these always
-CROSSED = [(begin, norm, RULES[(i + j + k) % 3]) for k in range(3) for (i, begin), (j, norm) in PAIRS]
+# each of these always
+CROSSED = sorted(
+    ((begin, norm, RULES[(i + j + k) % 3]) for k in range(3) for (i, begin), (j, norm) in PAIRS),
+    key=lambda c: (
+        c not in (("image", "l2", Rule.ZERO), ("vector", "linf", Rule.PARALLEL), ("made", "l1", Rule.ADAPTIVE))
+    ),
+)
 
 
 @pytest.mark.parametrize(
     ("begin", "norm", "rule"),
-    [*at_night_after(9, CROSSED), ("pooled", "linf", Rule.ADAPTIVE), ("turned", "linf", Rule.ADAPTIVE)],
+    [*at_night_after(3, CROSSED), ("pooled", "linf", Rule.ADAPTIVE), ("turned", "linf", Rule.ADAPTIVE)],
 )
 def test_bounds_through_cones_are_those_of_whole_passes(
     monkeypatch: pytest.MonkeyPatch, begin: str, norm: str, rule: Rule

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.marks import at_night_after
 from torch import Tensor, nn
 
 from krelax.activations import Rule
@@ -51,8 +52,11 @@ def bounded(name: str) -> tuple[Network, Box, LayerBounds]:
     return network, region, bounds
 
 
-@pytest.mark.parametrize("rule", [Rule.ADAPTIVE, Rule.PARALLEL])
-@pytest.mark.parametrize("name", CASES)
+# every case always, with the rules in turn
+RULED = [(name, (Rule.ADAPTIVE, Rule.PARALLEL)[(i + j) % 2]) for j in range(2) for i, name in enumerate(CASES)]
+
+
+@pytest.mark.parametrize(("name", "rule"), at_night_after(len(CASES), RULED))
 def test_a_contraction_is_all_products_one_by_one(name: str, rule: Rule) -> None:
     network, region, bounds = bounded(name)
     assert contractions(network)

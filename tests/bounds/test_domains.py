@@ -75,5 +75,5 @@ def test_questions_about_them_are_left_open(op: Activation, plan: str) -> None:
     net, outcomes = network(op, 4.0), list[Outcome]()
     one = Queries(QUERIES.rows[:, :1], QUERIES.offsets[:, :1], QUERIES.clause[:, :1], 1)
     asked = Questions(box(100.0), one, lambda i, x, y: False)
-    decide(net, asked, Plan.of(plan), lambda _, o: outcomes.append(o), 2.0, "cpu", 1.0, True)
+    decide(net, asked, Plan.of(plan), lambda _, o: outcomes.append(o), 1.0, "cpu", 0.4, True)
     assert [o.verdict for o in outcomes] == [Verdict.UNKNOWN]

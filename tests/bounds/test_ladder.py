@@ -38,7 +38,7 @@ def check_ladder(values: dict[str, Tensor]) -> None:
         assert (gap <= 0).all(), f"{stronger} is below {weaker} by {gap.max().item()}"
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=problems(batch=1))
 def test_the_ladder_of_methods_ends_at_the_exact_minimum(problem: Problem) -> None:
     check_minima(problem)
@@ -67,7 +67,7 @@ def digits(count: int, first: int = 0) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "eps", "norm"),
-    at_night_after(2, [("digits_conv", 0.02, "linf"), ("digits_dense", 0.0, "linf"), ("digits_dense", 0.08, "linf"),
+    at_night_after(1, [("digits_conv", 0.02, "linf"), ("digits_dense", 0.0, "linf"), ("digits_dense", 0.08, "linf"),
                        ("digits_conv", 0.3, "l2"), ("digits_dense", 1.0, "l1")]),
 )  # fmt: skip
 def test_the_ladder_on_the_bundled_networks(name: str, eps: float, norm: str) -> None:
