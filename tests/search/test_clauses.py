@@ -123,7 +123,7 @@ def proven_and_written_down(clauses: str, name: str, way: Any, tmp_path: Path) -
         check(replace(certificate, questions=[broken]), path.read_bytes(), exact=True)
 
 
-EVERY = [*product(CLAUSES, ("crown", "alpha")), ("several", "lp"), ("several", "krelu")]
+EVERY = [*product(CLAUSES, ("crown", "alpha")), ("several", "lp"), ("three", "krelu")]
 
 
 @pytest.mark.parametrize(("clauses", "method"), EVERY)

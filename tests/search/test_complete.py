@@ -222,8 +222,13 @@ def test_a_margin_of_zero_is_no_proof(family: str) -> None:
         check_all(tied(family, seed))
 
 
-@pytest.mark.parametrize(("clips", "first"), at_night_after(2, [(None, 0), (0.0, 2), (None, 2), (None, 4), (0.0, 0)]))
-@pytest.mark.parametrize("family", DECIDED)
+CLIPS = [(None, 0), (0.0, 2), (None, 2), (None, 4), (0.0, 0)]
+# every family always, half of them with clips
+SPLIT = [(family, *CLIPS[(i + j) % 2]) for j in range(2) for i, family in enumerate(DECIDED)]
+SPLIT += [(family, *clips) for clips in CLIPS[2:] for family in DECIDED]
+
+
+@pytest.mark.parametrize(("family", "clips", "first"), at_night_after(len(DECIDED), SPLIT))
 def test_splitting_neurons_alone(family: str, clips: float | None, first: int) -> None:
     """The staged run splits so few inputs themselves, and hardly gets to neurons here; with clips from the beginning,
     too, which wait a second there."""
@@ -233,8 +238,10 @@ def test_splitting_neurons_alone(family: str, clips: float | None, first: int) -
     check_all(tied(family, first // 2), plan)
 
 
-@pytest.mark.parametrize("first", at_night_after(1, (0, 2)))
-@pytest.mark.parametrize("family", DECIDED)
+@pytest.mark.parametrize(
+    ("family", "first"),
+    at_night_after(2, [(f, i) for i in (0, 2) for f in ("leaky", "residual", "convolution", "dense")]),
+)
 def test_contradictions_alone(family: str, first: int) -> None:
     """Which branching and passes mostly leave nothing to do."""
     plan = Plan((Complete(split=("neurons",), passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0, portion=0.01),))

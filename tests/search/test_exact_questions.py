@@ -200,7 +200,7 @@ def test_an_output_that_no_float_is_is_a_question_about_real_numbers(ask: Ask) -
     outcome = ask(ramp(), *asserts, method="auto")
     assert outcome.verdict is VIOLATED
     assert point(outcome)[0] == Fraction("0.1")
-    assert ask(ramp(), *asserts, method="auto", kind="Float32", timeout=2).verdict is UNKNOWN
+    assert ask(ramp(), *asserts, method="auto", kind="Float32", timeout=0.5).verdict is UNKNOWN
 
 
 def test_inputs_without_bounds_are_decided_exactly_or_refused_by_name(ask: Ask) -> None:

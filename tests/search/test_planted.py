@@ -20,9 +20,14 @@ from krelax.search.pipeline import Plan
 from krelax.search.verdict import Verdict
 
 NETWORKS = [(family, inputs) for family, (_, sizes) in FAMILIES.items() for inputs in sizes]
-# searches take their time: the smallest and the largest network of every family always
-ENDS = [(family, size) for family, (_, sizes) in FAMILIES.items() for size in (sizes[0], sizes[-1])]
-SEARCHED = [*ENDS, *(n for n in NETWORKS if n not in ENDS)]
+# searches take their time: of every family the smallest network always with one kind of needle, the largest with the
+# other, in turn
+ENDS = [
+    (family, sizes[0 if safe == i % 2 else -1], bool(safe))
+    for i, (family, (_, sizes)) in enumerate(FAMILIES.items())
+    for safe in (0, 1)
+]
+SEARCHED = [*ENDS, *(one for network in NETWORKS for safe in (False, True) if (one := (*network, safe)) not in ENDS)]
 PIECEWISE = [n for n in SEARCHED if n[0] not in SMOOTH]
 SMALLEST = [(family, sizes[0]) for family, (_, sizes) in FAMILIES.items()]
 PLANAR = [(family, inputs) for family, inputs in NETWORKS if inputs == 2 and family not in SMOOTH]
@@ -87,24 +92,21 @@ def test_lowered_needles_leave_a_margin(family: str, inputs: int) -> None:
         assert least_margin(asked.network, question.lower, question.upper, question.clauses).value >= Fraction(MISS)
 
 
-@EITHER
-@pytest.mark.parametrize(("family", "inputs"), at_night_after(len(ENDS), SEARCHED))
+@pytest.mark.parametrize(("family", "inputs", "safe"), at_night_after(len(ENDS), SEARCHED))
 def test_the_staged_run(family: str, inputs: int, safe: bool) -> None:
     """The first kind of needle planted, the second lowered; the other way round at night."""
     asked = planted(family, inputs, int(safe), safe)
     check(asked, asked.questions, "auto", 0.25 if inputs <= 4 or family == "slim" else 0.15)
 
 
-@EITHER
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "inputs"), SEARCHED)
+@pytest.mark.parametrize(("family", "inputs", "safe"), SEARCHED)
 def test_the_staged_run_on_other_needles(family: str, inputs: int, safe: bool) -> None:
     asked = planted(family, inputs, int(not safe), safe)
     check(asked, asked.questions, "auto", 0.25 if inputs <= 4 or family == "slim" else 0.15)
 
 
-@EITHER
-@pytest.mark.parametrize(("family", "inputs"), at_night_after(len(ENDS) - 2 * len(SMOOTH), PIECEWISE))
+@pytest.mark.parametrize(("family", "inputs", "safe"), at_night_after(len(ENDS) - 2 * len(SMOOTH), PIECEWISE))
 def test_clips_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
     """Neurons are split, and leaves narrow intervals at once."""
     search = Complete(split=("neurons",), passes=(), branching=replace(Complete().branching, clips=0.0))
@@ -112,8 +114,7 @@ def test_clips_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
     check(asked, asked.questions, Plan((METHODS["crown"], search)), 0.25)
 
 
-@EITHER
-@pytest.mark.parametrize(("family", "inputs"), at_night_after(len(ENDS), SEARCHED))
+@pytest.mark.parametrize(("family", "inputs", "safe"), at_night_after(len(ENDS), SEARCHED))
 def test_contradictions_from_the_beginning(family: str, inputs: int, safe: bool) -> None:
     """Neither branching nor passes come before them."""
     search = Complete(split=("neurons",), passes=(), turn=0.0, hope=0.0, judged=0, promising=0.0)
