@@ -19,7 +19,7 @@ from krelax.bounds import methods
 PART, PARTS = 50, 40
 
 
-@pytest.mark.parametrize("part", at_night_after(2, range(PARTS)))
+@pytest.mark.parametrize("part", at_night_after(1, range(PARTS)))
 def test_no_bound_is_above_the_truth(part: int) -> None:
     """A cheap method for each network, a dear one for one in eight, a search for a verdict for one in forty."""
     wrong = [what for seed in range(PART * part, PART * (part + 1)) for what in findings(seed, 8, 40)]

@@ -135,7 +135,9 @@ def test_counterexamples_are_found(search: Complete) -> None:
     check_counterexample(outcome, about.network, about.questions[1])
 
 
-@pytest.mark.parametrize(("name", "which"), [("digits_dense", slice(5, 7)), ("digits_conv", slice(3, 5))])
+@pytest.mark.parametrize(
+    ("name", "which"), at_night_after(1, [("digits_conv", slice(3, 5)), ("digits_dense", slice(5, 7))])
+)
 def test_proofs_are_accepted(name: str, which: slice, tmp_path: Path) -> None:
     plan = Plan((METHODS["crown"], METHODS["alpha"], Complete(split=("neurons",))))
     with gpu():

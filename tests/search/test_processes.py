@@ -262,7 +262,7 @@ def test_a_core_waits_until_what_it_found_has_been_seen() -> None:
         return helped
 
     with SideBySide(instance, Complete(), 2) as searches:
-        for _, helped in searches.map(work, range(6)):
+        for _, helped in searches.map(work, range(4)):
             time.sleep(0.1)
             count(-helped)
     assert 1 <= max(most) <= 2

@@ -207,7 +207,7 @@ def searched(
 
 
 @pytest.mark.usefixtures("both_evaluators")
-@pytest.mark.parametrize("name", ["digits_dense", "digits_conv"])
+@pytest.mark.parametrize("name", at_night_after(1, ["digits_conv", "digits_dense"]))
 def test_everything_that_a_search_proves_is_accepted(name: str, tmp_path: Path) -> None:
     branching = Complete(split=("neurons",), turn=0.5)
     outcomes, model = searched(name, 0.06, Plan((METHODS["crown"], METHODS["alpha"], branching)))
