@@ -13,6 +13,7 @@ import torch
 from tests.bounds.problems import margins
 from tests.cli.conftest import Ran
 from tests.exact import Layer, as_network
+from tests.marks import at_night_after
 
 from krelax.bounds import methods, zonotope
 from krelax.bounds.instance import Instance, helpers
@@ -207,7 +208,7 @@ main(["verify", "good.vnnlib", "--network", "good.onnx", "--timeout", "0.1", *sy
 """
 
 
-@pytest.mark.parametrize("more", [[], ["--certificate", "proof.zip"]], ids=["alone", "with a certificate"])
+@pytest.mark.parametrize("more", at_night_after(1, [["--certificate", "proof.zip"], []]))
 def test_a_network_that_is_read_for_too_long(good: Path, more: list[str]) -> None:
     """A proof is waited for, but not before there can be any."""
     command = [sys.executable, "-c", LOADING, *more]

@@ -42,7 +42,7 @@ def test_amounts_of_a_linear_classifier_are_those_of_the_formula(tmp_path: Path)
     difference = (weight[0] - weight[1]).astype(np.float64)
     margins = x[:, 0].astype(np.float64) @ difference
     labels = np.where(margins > 0, 0, 1)
-    options = RadiusOptions(Fraction(1, 10), clip=None, region=region("brightness:100"))
+    options = RadiusOptions(Fraction(1, 10), clip=None, region=region("brightness:20"))
     found = radius(load_onnx(tmp_path / "net.onnx"), Images(x, labels), range(2), options)
     for i, margin in enumerate(margins):
         true = abs(margin / difference.sum())

@@ -140,19 +140,6 @@ def test_a_killed_worker_and_a_broken_connection_lose_nothing(cluster: Cluster, 
     assert "1 connection broke" in str(cluster.story)
 
 
-def test_what_ends_workers_again_and_again_is_given_up(cluster: Cluster, model: Path) -> None:
-    def work(held: Any, i: int) -> int:
-        if i == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return i
-
-    found = {t.about: a for t, a in cluster.results(given([Task(model, work, (i,), i) for i in range(4)]))}
-    assert [i for i, answer in found.items() if isinstance(answer, Failure)] == [1]
-    assert isinstance(found[1], Failure)
-    assert "2 workers ended while they worked on it" in found[1].reason
-    assert failed(found[1].reason)
-
-
 def test_a_bug_on_a_worker_is_an_internal_error_of_each_image(
     cluster: Cluster, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,3 +237,18 @@ def test_batches_follow_the_speed() -> None:
     assert pace.size(10**6, 1000) == 100
     pace.seen(4, 400.0)
     assert pace.size(100, 2) == 1
+
+
+def test_what_ends_workers_again_and_again_is_given_up(cluster: Cluster, model: Path) -> None:
+    """Last, because nobody needs to wait until other workers are there."""
+
+    def work(held: Any, i: int) -> int:
+        if i == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i
+
+    found = {t.about: a for t, a in cluster.results(given([Task(model, work, (i,), i) for i in range(4)]))}
+    assert [i for i, answer in found.items() if isinstance(answer, Failure)] == [1]
+    assert isinstance(found[1], Failure)
+    assert "2 workers ended while they worked on it" in found[1].reason
+    assert failed(found[1].reason)
