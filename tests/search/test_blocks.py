@@ -40,9 +40,9 @@ def _asked(eps: float) -> tuple[Instance, Queries]:
 
 def test_blocks_find_what_gradients_of_ramps_do_not() -> None:
     instance, queries = _asked(0.005)
-    effort = Attack(restarts=4, samples=8, steps=20)
+    effort = Attack(restarts=2, samples=8, steps=20)
     x, before = best(*descend(instance, queries, starts(instance, queries, effort), effort))
-    x, after = moved(instance, queries, x, Blocks(tries=16, rounds=20))
+    x, after = moved(instance, queries, x, Blocks(tries=16, rounds=10))
     assert bool((after <= before).all())
     assert int((after <= 0).sum()) > int((before <= 0).sum())
     assert float((before - after).sum()) >= 8

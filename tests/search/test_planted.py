@@ -122,8 +122,11 @@ def test_contradictions_from_the_beginning(family: str, inputs: int, safe: bool)
     check(asked, asked.questions, Plan((METHODS["crown"], search)), 0.25)
 
 
-@EITHER
-@pytest.mark.parametrize(("method", "family", "inputs"), at_night_after(len(METHODS) - len(ALIKE), METHODS_ON))
+# each with one kind of needle always
+NEEDLES = [(*on, (i + j) % 2 == 1) for j in range(2) for i, on in enumerate(METHODS_ON)]
+
+
+@pytest.mark.parametrize(("method", "family", "inputs", "safe"), at_night_after(len(METHODS) - len(ALIKE), NEEDLES))
 def test_every_method(method: str, family: str, inputs: int, safe: bool) -> None:
     asked = planted(family, inputs, 1, safe)
     check(asked, asked.questions[1:2], method, 0.4)
