@@ -36,7 +36,7 @@ from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.onnx.model import read_model
 from krelax.certificate.onnx.operator import OPERATORS
 from krelax.errors import UnsupportedError
-from krelax.network import nonlinear, onnx_operators, torch_operators
+from krelax.network import nonlinear, onnx_operators, torch_numbers, torch_operators
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Dense
 from krelax.problem.queries import Queries
@@ -96,7 +96,8 @@ def asinh(folder: Path) -> Iterator[kit.Elementwise]:
     for place, block in ((krelax.activations, table), (nonlinear, names)):
         exec(block, vars(place) | bounds)
     exec(entry, {"RULES": RULES, "Asinh": ours.Asinh})
-    # these read the tables of names once
+    # these read the tables of names once; readers of parts, of which the recipe lets this one go, must be there before
+    assert torch_numbers.__name__ in sys.modules
     OPERATORS["Asinh"] = OPERATORS["Relu"]
     onnx_operators.READERS["Asinh"] = onnx_operators.READERS["Sigmoid"]
     torch_operators.READERS["asinh"] = torch_operators.READERS["sigmoid"]
