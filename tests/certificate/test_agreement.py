@@ -117,7 +117,7 @@ def test_errors_of_our_own_are_not_called_malformed(tmp_path: Path, monkeypatch:
         check(made, NETWORKS["diamond"])
 
 
-PARTS = [(0, 15), (15, 15), *((30 * i, 30) for i in range(1, 10))]
+PARTS = [(0, 8), (8, 22), *((30 * i, 30) for i in range(1, 10))]
 
 
 @pytest.mark.parametrize(("first", "count"), at_night_after(1, PARTS))

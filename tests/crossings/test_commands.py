@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # the first one and another always
-EVERY = [pytest.param(s, marks=[pytest.mark.slow] if i % 24 else []) for i, s in enumerate(STRUCTURES)]
+EVERY = [pytest.param(s, marks=[pytest.mark.slow] if i % 20 else []) for i, s in enumerate(STRUCTURES)]
 
 
 @pytest.mark.parametrize("structure", EVERY)
