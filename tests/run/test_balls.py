@@ -100,3 +100,16 @@ def test_a_ball_around_one_point_that_no_float_has(files: dict[str | None, Path]
 def test_a_ball_far_away_is_empty_in_the_box(files: dict[str | None, Path]) -> None:
     far = "(<= (* (- X[0,0] 1e120) (- X[0,0] 1e120)) 1e10)"
     assert asked(f"(assert {far})(assert (<= Y[0,0] 1000)){boxed(0, 1)}", files).verdict is Verdict.HOLDS
+
+
+def test_numbers_between_floats_stay_in_their_box(files: dict[str | None, Path]) -> None:
+    """A point that stands for such inputs is enclosed by the box: what squares say of it does not cut it off."""
+    low, high = "0.25000000000000000001", "0.25000000000000000002"
+    between = f"(assert (and (< {low} X[0,0]) (< X[0,0] {high})))"
+    query = files[None].with_name("query.vnnlib")
+    square = "(assert (<= (* X[0,0] X[0,0]) 0.0624999999999999999999))"
+    query.write_text(f"{DECLARED}{square}{between}{boxed(0, 1)}", encoding="utf-8")
+    (case,) = read_vnnlib(query).cases
+    assert case.least[0] > case.most[0]
+    assert Fraction(float(case.lower[0])) <= Fraction(low)
+    assert Fraction(float(case.upper[0])) >= Fraction(high)

@@ -101,6 +101,9 @@ class Relations:
         box: tuple[Floats, Floats] | None = case.lower, case.upper
         for quadric in quadrics:
             box = None if box is None else _within(*box, quadric)
+        if box is not None and quadrics:  # where no float64 lies, the box encloses the number that stands for all
+            some = case.least <= case.most
+            box = np.where(some, box[0], case.lower), np.where(some, box[1], case.upper)
         box = None if box is None else _derived(*box, [row for row, _ in rows])
         return None if box is None else replace(case, lower=box[0], upper=box[1], equal=equal)
 

@@ -99,7 +99,7 @@ class Result:
 _COLUMNS = ("onnx", "vnnlib", "timeout_s", "expected")
 # One network of several, as Python shows a pair of a name and a file, and all of them.
 _PAIR = re.compile(r"""[(\[]\s*['"](\w+)['"]\s*,\s*['"]([^'"]+)['"]\s*[)\]]""")
-_PAIRS = re.compile(rf"\[\s*{_PAIR.pattern}(?:\s*,\s*{_PAIR.pattern})*\s*,?\s*\]")
+_PAIRS = re.compile(rf"\[\s*{_PAIR.pattern}(?:\s*,\s*{_PAIR.pattern})*\s*(?:,\s*)?\]")
 # What a list may call the answers, in lower case; nothing is expected of what is open.
 _EXPECTED = {
     "sat": "sat",

@@ -59,7 +59,7 @@ def settled(
                 found, certain = _counterexample(network, specification, case, point)
                 if certain:
                     return Settled(specification, found, certain)
-                if case.around is None:  # of which exact numbers know nothing
+                if case.around is None or factors is not None:  # others do not know of balls
                     candidate = candidate or found
     real = all(v.element is None for n in specification.networks for v in n.variables)
     return Settled(replace(specification, cases=tuple(kept)), candidate if real else None)
