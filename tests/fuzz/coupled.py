@@ -211,6 +211,8 @@ def random_question(rng: np.random.Generator) -> Question:
     one = _random_layers(rng, [inputs, *hidden, outputs])
     kind = int(rng.integers(3))
     if kind == 0:
+        if rng.random() < 0.5:  # outputs rise with all inputs
+            one = [(abs(weight), bias) for weight, bias in one]
         other, relation = one, "(equal-to f) "
     elif kind == 1:
         other = [tuple(t + rng.integers(-1, 2, t.shape) / 16 for t in layer) for layer in one]  # type: ignore[misc]

@@ -37,15 +37,15 @@ def node(op: str, *names: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(op, names[:-1], names[-1:], **attributes)
 
 
-def dense(*layers: tuple[Any, Any], shape: Shape = (1, 2)) -> onnx.ModelProto:
-    """Gemm layers with ReLU between them, weights as `(outputs, inputs)`."""
+def dense(*layers: tuple[Any, Any], shape: Shape = (1, 2), op: str = "Relu") -> onnx.ModelProto:
+    """Gemm layers with ReLU, or another operator, between them, weights as `(outputs, inputs)`."""
     nodes, constants, last = [], dict[str, Any](), "x"
     for i, (weight, bias) in enumerate(layers):
         constants |= {f"w{i}": np.asarray(weight, np.float32), f"b{i}": np.asarray(bias, np.float32)}
         end = "y" if i == len(layers) - 1 else f"z{i}"
         nodes.append(node("Gemm", last, f"w{i}", f"b{i}", end, transB=1))
         if end != "y":
-            nodes.append(node("Relu", end, f"a{i}"))
+            nodes.append(node(op, end, f"a{i}"))
         last = f"a{i}"
     return model(nodes, constants, [tensor("x", shape)])
 

@@ -13,7 +13,7 @@ from tests.run.files import random_dense, save
 from torch import nn
 
 import krelax
-from krelax.errors import InputError
+from krelax.errors import InputError, UnsupportedError
 from krelax.network.onnx import load_onnx
 
 
@@ -46,10 +46,29 @@ def test_slack_is_exact() -> None:
 
 
 def test_what_does_not_change_needs_slack() -> None:
-    """Of zero nothing can be proven, and rounding in the model is no counterexample."""
-    found = krelax.monotone(linear(0.0, 1 / 3), X[:1], eps=0.25, feature=0, timeout=0.5)
+    """Of the slope x - x nothing can be proven, and rounding in the model is no counterexample."""
+    first, last = nn.Linear(2, 2), nn.Linear(2, 1)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 1 / 3], [1.0, 0.0]]))
+        last.weight.copy_(torch.tensor([[1.0, -1.0]]))
+    module = nn.Sequential(first, last).eval()
+    found = krelax.monotone(module, X[:1], eps=0.25, feature=0, timeout=0.5)
     assert found.verdicts[0].value == "unknown"
-    assert krelax.monotone(linear(0.0, 1 / 3), X[:1], eps=0.25, feature=0, slack=1e-6).verdicts[0].value == "holds"
+    assert krelax.monotone(module, X[:1], eps=0.25, feature=0, slack=1e-6).verdicts[0].value == "holds"
+
+
+def test_signs_of_weights_prove_what_bounds_cannot() -> None:
+    """Behind ReLUs the slope is zero in places. A hard swish falls at first, so nothing follows from signs there, and
+    its slope is not known."""
+    torch.manual_seed(3)
+    layers = [nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 1)]
+    with torch.no_grad():
+        for layer in (layers[0], layers[2]):
+            layer.weight.abs_()
+    found = krelax.monotone(nn.Sequential(*layers).eval(), X[:1], eps=0.5, feature=1, timeout=2)
+    assert (found.verdicts[0].value, found.answers[0].reason, found.slopes[0]) == ("holds", "signs of weights", 0)
+    with pytest.raises(UnsupportedError, match="hard-swish"):
+        krelax.monotone(nn.Sequential(layers[0], nn.Hardswish()).eval(), X[:1], eps=0.5, feature=1)
 
 
 @pytest.mark.parametrize("seed", at_night_after(2, range(4)))

@@ -97,6 +97,7 @@ class Activation(Op):
     steep: ClassVar[bool] = False  # whether they get further by it, though it does not jump
     paired: ClassVar[bool] = False  # whether it is of two numbers that are a group by themselves
     uniform: ClassVar[bool] = True  # whether every entry is the same function of its operand, wherever it is
+    rising: ClassVar[bool] = False  # whether no result falls where operands rise
     work: ClassVar[float] = 500.0  # products of two numbers that crossing one neuron takes as long as
 
     def shape(self, *inputs: Shape) -> Shape:

@@ -18,6 +18,7 @@ class Erf(Curve):
     """The error function, `2 / sqrt(pi)` times the integral of `exp(-t * t)` from 0 to z."""
 
     name = "erf"
+    rising = True
     profile = Profile("+0-", (0.0,), range=(-1.0, 1.0))
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -36,6 +37,7 @@ class Atan(Curve):
     """The inverse tangent."""
 
     name = "atan"
+    rising = True
     profile = Profile("+0-", (0.0,), range=(-_HALF_PI, _HALF_PI))
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -54,6 +56,7 @@ class Softsign(Curve):
     """`z / (1 + |z|)`."""
 
     name = "softsign"
+    rising = True
     profile = Profile("+0-", (0.0,), range=(-1.0, 1.0))
 
     def forward(self, *inputs: Tensor) -> Tensor:

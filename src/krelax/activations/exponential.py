@@ -17,6 +17,7 @@ class Exp(Curve):
     """`exp(z)`."""
 
     name = "exp"
+    rising = True
     profile = Profile("+", range=(0.0, inf))
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -35,6 +36,7 @@ class Share(Curve):
     know that."""
 
     name = "share"
+    rising = True
     profile = Profile("+-0", (0.0,), range=(0.0, 1.0))
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -52,6 +54,7 @@ class Log(Curve):
     """`log(z)`, for positive numbers."""
 
     name = "log"
+    rising = True
     profile = Profile("-", domain=(0.0, inf))
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -69,6 +72,7 @@ class Softplus(Curve):
     """`log(1 + exp(z))`."""
 
     name = "softplus"
+    rising = True
     profile = Profile("+", range=(0.0, inf))
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -91,6 +95,7 @@ class ELU(Curve):
     stretch: float = 1.0
 
     name = "elu"
+    rising = True
 
     def __post_init__(self) -> None:
         if not all(0 < number < inf for number in (self.alpha, self.scale, self.stretch)):

@@ -18,6 +18,7 @@ class Sinh(Curve):
     """The hyperbolic sine."""
 
     name = "sinh"
+    rising = True
     profile = Profile("-0+", (0.0,))
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -72,6 +73,7 @@ class Asin(Curve):
     """The inverse sine."""
 
     name = "asin"
+    rising = True
     profile = Profile("-0+", (0.0,), range=(-_ABOVE, _ABOVE), domain=(-1.0, 1.0), somewhere=0.5)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -90,6 +92,7 @@ class Atanh(Curve):
     """The inverse hyperbolic tangent."""
 
     name = "atanh"
+    rising = True
     profile = Profile("-0+", (0.0,), domain=(-1.0, 1.0), somewhere=0.5)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -108,6 +111,7 @@ class Acosh(Curve):
     """The inverse hyperbolic cosine, for numbers from 1 on."""
 
     name = "acosh"
+    rising = True
     profile = Profile("-", range=(0.0, inf), domain=(1.0, inf), somewhere=2.0)
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class LeakyReLU(Activation):
     negative_slope: float
 
     name = "leaky-relu"
+    rising = True
     published = True
     work = 50.0
 

@@ -29,6 +29,7 @@ class LogSumExp(Activation):
     """`log(sum(exp(z)))` along the last axis, which disappears."""
 
     name = "log-sum-exp"
+    rising = True
 
     def shape(self, *inputs: Shape) -> Shape:
         return inputs[0][:-1]

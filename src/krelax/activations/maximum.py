@@ -31,6 +31,7 @@ class Max(Activation):
     copies: Tensor | None = None
 
     name = "max"
+    rising = True
     published = True
     work = 50.0
 

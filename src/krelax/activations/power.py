@@ -36,6 +36,7 @@ class Sqrt(Curve):
     """`sqrt(z)`, for numbers that are not negative."""
 
     name = "sqrt"
+    rising = True
     profile = Profile("-", range=(0.0, inf), domain=(0.0, inf))
 
     def forward(self, *inputs: Tensor) -> Tensor:

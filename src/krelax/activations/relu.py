@@ -15,6 +15,7 @@ class ReLU(Activation):
     """`max(z, 0)`."""
 
     name = "relu"
+    rising = True
     published = True
     work = 50.0
 

@@ -15,6 +15,7 @@ class Sigmoid(Activation):
     """`1 / (1 + exp(-z))`."""
 
     name = "sigmoid"
+    rising = True
     published = True
 
     def forward(self, *inputs: Tensor) -> Tensor:

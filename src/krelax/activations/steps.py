@@ -120,6 +120,7 @@ class Floor(Staircase):
     """The largest whole number that is not above z."""
 
     name, offset, above = "floor", 0.0, 0.0
+    rising = True
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].floor()
@@ -130,6 +131,7 @@ class Ceil(Staircase):
     """The smallest whole number that is not below z."""
 
     name, offset, above = "ceil", 0.0, 1.0
+    rising = True
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].ceil()
@@ -140,6 +142,7 @@ class Round(Staircase):
     """The nearest whole number, an even one where two are as near."""
 
     name, offset, above = "round", 0.5, 0.5
+    rising = True
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0].round()
@@ -218,6 +221,7 @@ class Sign(_Broken):
     """-1, 0 or 1."""
 
     name, breaks, shifts, slopes = "sign", (0.0,), (-1.0, 1.0), (0.0, 0.0)
+    rising = True
     profile = Profile("0", range=(-1.0, 1.0))
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -231,6 +235,7 @@ class Step(_Broken):
     at: float = 0.0
 
     name, breaks, shifts, slopes = "step", (0.0,), (0.0, 1.0), (0.0, 0.0)
+    rising = True
     profile = Profile("0", range=(0.0, 1.0))
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ class Tanh(Activation):
     """Hyperbolic tangent."""
 
     name = "tanh"
+    rising = True
     published = True
 
     def forward(self, *inputs: Tensor) -> Tensor:

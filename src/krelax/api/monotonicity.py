@@ -94,15 +94,15 @@ def monotone(
     at least as large an output?
 
     Args:
-        model: A torch module in evaluation mode, the path of an ONNX file, or a `krelax.Network`: of affine operators,
-            ReLU, leaky ReLU, sigmoid, tanh, exp and squares.
+        model: A torch module in evaluation mode, an ONNX file's path, or a `krelax.Network`. Where signs of weights
+            do not decide, its operators must be affine, ReLU, leaky ReLU, sigmoid, tanh, exp and squares.
         x: Items `(n, *shape)`, an array or a tensor, or the path of a file.
         eps: The radius, the same for all inputs, or one for each.
         feature: The input's place in a flattened item, from 0.
         output: The output's place, from 0.
         rising: False asks whether the output falls.
         slack: The output may go the other way by no more than this times the change of the feature. Where it stays the
-            same, only a slack above 0 can be proven.
+            same, only a slack above 0 can be proven, unless signs of weights say that it does not go the other way.
         clip: The range of inputs; None for no range.
         method: `auto`, or one of `krelax.METHODS` and an attack.
         timeout: Seconds for each item; None for no limit.
@@ -118,7 +118,7 @@ def monotone(
 
     Sound: yes. HOLDS is proven of real numbers; VIOLATED has a pair of inputs, of which that is proven, too, and which
         was replayed in the model.
-    Complete: for slopes that are above, or somewhere below, what is asked.
+    Complete: for slopes that are above, or somewhere below, what is asked, and where signs of weights decide.
     """
     labels = None if isinstance(x, str | Path) else np.zeros(len(as_array(x, "x")), int)
     network, images = taken(model, x, labels, None, None, scores=False)

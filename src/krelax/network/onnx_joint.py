@@ -149,7 +149,7 @@ def apart(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]
     """
     if len(parts) != 2:
         return None
-    one, other = (_alone(part, places) for part in parts)
+    one, other = (alone(part, places) for part in parts)
     if not alike(one, other):
         return None
     builder = Builder((max(places) + 1,))
@@ -157,8 +157,8 @@ def apart(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]
     return _finished(builder, parts, places, terms, [builder.add(Add((1, 1)), second, more), second])
 
 
-def _alone(part: Part, places: Sequence[int]) -> Network:
-    """The network of the values of one model, in a row."""
+def alone(part: Part, places: Sequence[int]) -> Network:
+    """The network of the values of one model, in a row. It has no `replay`. Raises as `joint`."""
     builder = Builder((max(places) + 1,))
     nodes = [reshape(builder, node, (prod(given.shape),)) for given, node in _values(builder, part, places)]
     return fuse(builder.build(nodes[0] if len(nodes) == 1 else builder.add(Concat(0), *nodes)))

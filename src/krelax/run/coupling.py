@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +17,13 @@ from krelax.bounds.instance import Instance, OutOfTime, chunk_images
 from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
 from krelax.network.graph import Network
-from krelax.network.onnx_joint import Given, Model, Part, apart, joint
+from krelax.network.onnx_joint import Given, Model, Part, alone, apart, joint
 from krelax.problem.exact import Limit, enclosure
 from krelax.problem.interface import Declared, Kind, Variable, check_tensor
 from krelax.problem.quadrics import Quadric
 from krelax.problem.query import Case, Monomial, Specification, merged
 from krelax.problem.region import Box
+from krelax.search.ordered import Copies, Copy
 from krelax.search.polynomial import Factors
 from krelax.search.processes import out_of_memory
 from krelax.search.questions import Questions
@@ -39,11 +41,12 @@ _LARGEST = 2**1000
 
 class Pair(NamedTuple):
     """A specification, and networks that are the same function, about any of which it is; the factors of the products
-    that are their outputs, if any are."""
+    that are their outputs, if any are, and the copies of one network that there are, if there are several."""
 
     networks: tuple[Network, ...]
     specification: Specification
     factors: Factors | None = None
+    copies: Copies | None = None
 
 
 def matched(specification: Specification, files: Files) -> dict[str | None, Path]:
@@ -117,7 +120,8 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
             about = replace(specification, inputs=len(found[0].lower), cases=tuple(found), places=tuple(places))
             check()
             networks = (network,) if (other := apart(parts, places, terms)) is None else (network, other)
-            yield Pair(networks, about, _factors(parts, places, terms))
+            copies = _copies_of(specification.networks, parts, places)
+            yield Pair(networks, about, _factors(parts, places, terms), copies)
 
 
 def _factors(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Monomial]) -> Factors | None:
@@ -126,6 +130,32 @@ def _factors(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Monom
         return None
     codes = tuple(sorted({code for term in terms for code in term}))
     return Factors(joint(parts, places, [(code,) for code in codes])[0], codes)
+
+
+def _copies_of(networks: Sequence[Declared], parts: Sequence[Part], places: Sequence[int]) -> Copies | None:
+    """How the models are used, if one of them is in the same way, but for its inputs, more than once."""
+    known: dict[object, tuple[int, Part, int]] = {}
+    uses: list[Copy] = []
+    first = 0
+    for network, part in zip(networks, parts, strict=True):
+        inputs, values = network.of(Kind.INPUT), network.of(Kind.HIDDEN, Kind.OUTPUT)
+        base = inputs[0].start
+        own = replace(part, columns={name: start - base for name, start in part.columns.items()})
+        size = sum(v.size for v in inputs)
+        key = part.model.path, frozenset(own.columns.items()), part.values
+        number, _, _ = known.setdefault(key, (len(known), own, size))
+        uses.append(Copy(number, tuple(places[base : base + size]), first))
+        first += sum(v.size for v in values)
+    if len(known) == len(uses):
+        return None
+    of = list(known.values())
+
+    @cache
+    def network_of(number: int) -> Network:
+        _, part, size = of[number]
+        return alone(part, range(size))
+
+    return Copies(tuple(uses), network_of)
 
 
 def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int], values: Sequence[int]) -> Case | None:

@@ -1,13 +1,15 @@
 """Does an output rise, or fall, with an input? For every two inputs around an item that differ in nothing else.
 
-That is so where the slope has one sign everywhere, and what is searched for a proof is a network of the slope
-(`krelax.network.slope`). So the distance of both inputs, at which zero would be compared to zero, is no part of the
-question. Where a search sees another sign, values of the model along the input are looked at: a counterexample is a
-pair of inputs, of which the model answers in the wrong order, and the function of real numbers does so, too.
+That is so where the slope has one sign everywhere. Signs of weights may say so (`krelax.network.direction`). If not,
+what is searched for a proof is a network of the slope (`krelax.network.slope`). So the distance of both inputs, at
+which zero would be compared to zero, is no part of the question. Where a search sees another sign, values of the model
+along the input are looked at: a counterexample is a pair of inputs, of which the model answers in the wrong order, and
+the function of real numbers does so, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
@@ -16,20 +18,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
+from krelax.network.direction import Moves, directions
 from krelax.network.graph import Network
 from krelax.network.slope import slope
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.run.certify import check_device, finite
 from krelax.search.around import Around, outward
+from krelax.search.excluded import intervals
 from krelax.search.pipeline import Plan, decide
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
+from krelax.watch import now
 
+# The reason of what holds because of signs of weights.
+SIGNS = "signs of weights"
 # So many values of the input are looked at, with equal distances; and so often the distance to a candidate is halved.
 _GRID, _HALVINGS = 32, 10
 # What searches call a counterexample that is the item itself.
@@ -98,30 +106,64 @@ def monotone(network: Network, around: Around, options: MonotoneOptions) -> list
 
     Sound: yes. HOLDS is proven of all pairs of real numbers in the region. VIOLATED has a pair that was replayed in the
     model; and of real numbers, the same is proven of it.
-    Complete: for slopes that are above, or somewhere below, what is asked; as searches are.
+    Complete: for slopes that are above, or somewhere below, what is asked, as searches are; and where signs of weights
+        say that the output does not go the other way.
     """
     check_device(options.device)
-    count = prod(network.output_shape)
-    if not 0 <= options.output < count:
-        raise InputError(f"there is no output {options.output}; they are numbered from 0 to {count - 1}")
+    for kind, place, count in (
+        ("output", options.output, prod(network.output_shape)), ("input", options.feature, prod(network.input_shape)),
+    ):  # fmt: skip
+        if not 0 <= place < count:
+            raise InputError(f"there is no {kind} {place}; they are numbered from 0 to {count - 1}")
+    found, began = dict[int, Answer](), now()
+    region = around.region()
+    for i in range(len(around.images)):
+        if _by_signs(network, region.lower[i], region.upper[i], options):
+            found[i] = Answer(Verdict.HOLDS, SIGNS, 0.0, now() - began)
+            began = now()
+    left = [i for i in range(len(around.images)) if i not in found]
+    if left:
+        _by_slopes(network, around, left, options, found)
+    return [found[i] for i in range(len(around.images))]
+
+
+def _by_signs(network: Network, lower: Tensor, upper: Tensor, options: MonotoneOptions) -> bool:
+    """Whether signs of weights say that the output does not go the other way."""
+    rise, still = (torch.zeros(prod(network.input_shape), dtype=torch.bool) for _ in range(2))
+    rise[options.feature] = True
+    bounds = intervals(network, *(side.double().flatten().numpy() for side in (lower, upper)))
+    low, high = ([torch.from_numpy(pair[side]) for pair in bounds] for side in (0, 1))
+    moves = directions(network, Moves(rise, still), low, high)
+    return not bool((moves.may_fall if options.rising else moves.may_rise).flatten()[options.output])
+
+
+def _by_slopes(
+    network: Network, around: Around, left: Sequence[int], options: MonotoneOptions, found: dict[int, Answer]
+) -> None:
+    """Search for proofs about slopes, and for pairs, of some items."""
     steep, search = slope(network, options.feature), _Pairs(network, around, options)
-    rows = torch.zeros(1, 1, count, dtype=torch.float64)
+    rows = torch.zeros(1, 1, prod(network.output_shape), dtype=torch.float64)
     rows[0, 0, options.output] = options.sign
     offsets = torch.tensor([[outward(options.slack, up=False)]], dtype=torch.float64)
-    size, found = len(around.images), dict[int, Answer]()
+    size = len(left)
     queries = Queries(
         rows.repeat(size, 1, 1), offsets.repeat(size, 1), torch.zeros(size, 1, dtype=torch.int64), 1
     )  # fmt: skip
-    items = torch.tensor(around.given(), dtype=torch.float64)
-    questions = Questions(around.region(), queries, search.violated, items, search.nearest)
+    items = torch.tensor(around.given(), dtype=torch.float64)[list(left)]
 
-    def report(i: int, outcome: Outcome) -> None:
-        found[i] = _answer(outcome, options, search.found.get(i))
+    def violated(k: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
+        return search.violated(left[k], x, y)
 
+    def nearest(k: int, x: NDArray[np.float64]) -> NDArray[Any] | None:
+        return search.nearest(left[k], x)
+
+    def report(k: int, outcome: Outcome) -> None:
+        found[left[k]] = _answer(outcome, options, search.found.get(left[k]))
+
+    questions = Questions(around.region().select(torch.tensor(left)), queries, violated, items, nearest)
     total = None if options.timeout is None else options.timeout * size
     decide(steep, questions, Plan.of(options.method), report, total, options.device, options.timeout, False, None,
            options.deterministic)  # fmt: skip
-    return [found[i] for i in range(size)]
 
 
 def _answer(outcome: Outcome, options: MonotoneOptions, pair: Pair | None) -> Answer:

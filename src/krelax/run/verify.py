@@ -19,6 +19,7 @@ from krelax.run.certify import check_device
 from krelax.run.coupling import Files, Pair, best_of, coupled, matched
 from krelax.search.attack import Attack
 from krelax.search.excluded import without_excluded
+from krelax.search.ordered import without_ordered
 from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
 from krelax.search.rational import Settled, settled
@@ -30,6 +31,8 @@ from krelax.watch import counted, watched
 EMPTY = "no input can be unsafe"
 # The reason of what exact numbers decide, and the work, of a quarter of a second, that is spent on that first.
 EXACT = "exact arithmetic"
+# The reason of what holds because networks rise.
+ORDER = "slopes of the network"
 _REAL = "exact arithmetic of real numbers, which the model breaks up to its rounding"
 _WORK = 60_000
 
@@ -142,7 +145,7 @@ def _verify(
 
 def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | None, clock: Clock) -> list[Outcome]:
     """What came of the questions of a specification: of all, or of those until one counterexample."""
-    plan, (networks, specification, factors) = check_options(options), pair
+    plan, (networks, specification, _, _) = check_options(options), pair
     network = networks[0]
     if not specification.cases:
         return []
@@ -161,16 +164,12 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
     exact = Settled(specification)
     try:
         if not proofs:  # certificates are about closures
-            specification = without_excluded(network, closed(network, specification), clock.check)
-            if not specification.cases:
-                return [Outcome(Verdict.HOLDS, "interval", seconds=clock.seconds)]
-            if options.method == "auto":
-                exact = settled(network, specification, _WORK, clock.check, factors)
-                specification = exact.specification
+            exact, reason = _without_impossible(pair, options, clock)
+            specification = exact.specification
             if exact.certain:
                 report(0, Outcome(Verdict.VIOLATED, EXACT, seconds=clock.seconds, counterexample=exact.found))
             if not specification.cases:
-                return [Outcome(Verdict.HOLDS, EXACT, seconds=clock.seconds)]
+                return [Outcome(Verdict.HOLDS, reason, seconds=clock.seconds)]
         questions = about_specification(network, specification, clock.check)
         if len(networks) > 1:
 
@@ -195,6 +194,26 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
         if exact.found is not None:
             report(0, Outcome(Verdict.VIOLATED, _REAL, seconds=clock.seconds, counterexample=exact.found))
     return outcomes
+
+
+def _without_impossible(pair: Pair, options: VerifyOptions, clock: Clock) -> tuple[Settled, str]:
+    """The specification without the cases that are impossible by what is known at once; or what settles it, and why the
+    last of the cases is impossible. Raises OutOfTime."""
+    network = pair.networks[0]
+    known = Settled(without_excluded(network, closed(network, pair.specification), clock.check))
+    reason = "interval"
+    if options.method != "auto":
+        return known, reason
+    if known.specification.cases:
+        reason = EXACT
+        known = settled(network, known.specification, _WORK, clock.check, pair.factors)
+    if known.specification.cases and pair.copies is not None and known.found is None:
+        reason = ORDER
+        left = without_ordered(
+            pair.copies, known.specification, clock.check, clock.left(), options.device, options.deterministic
+        )
+        known = replace(known, specification=left)
+    return known, reason
 
 
 def _whole(outcome: Outcome, specification: Specification) -> Outcome:
