@@ -184,6 +184,19 @@ def test_a_function_has_one_value_whatever_it_is(tmp_path: Path, named: bool) ->
         assert put(tmp_path, text + words, given)[1].verdict is answer
 
 
+@pytest.mark.parametrize(("off", "answer"), [(0.0, Verdict.HOLDS), (2.0**-20, Verdict.VIOLATED)])
+def test_files_that_differ_in_names_are_one_function(tmp_path: Path, off: float, answer: Verdict) -> None:
+    """As exports of one model do. Another constant makes it another function."""
+    given: dict[str | None, Path] = {}
+    for name, x, weight in (("f", "x", 0.5), ("g", "input", 0.5 + off)):
+        nodes = [node("MatMul", x, "w", "z"), node("Sigmoid", "z", "y" + x)]
+        weights = {"w": np.asarray([[1.0, -2.0], [weight, 3.0]], np.float32)}
+        made = model(nodes, weights, [tensor(x, [1, 2])], [tensor("y" + x, [1, 2])])
+        given[name] = save(made, tmp_path / f"{name}.onnx")
+    text = (F + OTHER + ONE + SAME).replace("[1,1]", "[1,2]") + "(assert (!= Y[0,0] V[0,0]))"
+    assert put(tmp_path, text, given)[1].verdict is answer
+
+
 @pytest.mark.parametrize("cast", [True, False])
 @pytest.mark.parametrize(
     ("most", "asked", "answer"),

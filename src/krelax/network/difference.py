@@ -41,6 +41,11 @@ def alike(one: Network, other: Network) -> bool:
     )
 
 
+def identical(one: Network, other: Network) -> bool:
+    """Whether two networks compute the same, node by node, for sure."""
+    return alike(one, other) and all(same(m.op, n.op) for m, n in zip(one.nodes, other.nodes, strict=True))
+
+
 def subtract(builder: Builder, one: Network, other: Network, ends: tuple[int, int]) -> tuple[int, int]:
     """Append what the output of a network `one` is more than that of an `other` one, and the output of that.
 

@@ -84,6 +84,11 @@ class Model:
         return result
 
     @property
+    def nodes(self) -> list[str]:
+        """The operators of its nodes, in order."""
+        return [node.op_type for node in self.proto.graph.node]
+
+    @property
     def outputs(self) -> list[str]:
         """The names of the outputs, in order."""
         return [value.name for value in self.proto.graph.output]

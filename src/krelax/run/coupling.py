@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from krelax.bounds.instance import Instance, OutOfTime, chunk_images
 from krelax.bounds.methods import METHODS, bound
 from krelax.errors import InputError
+from krelax.network.difference import identical
 from krelax.network.graph import Network
 from krelax.network.onnx_joint import Given, Model, Part, alone, apart, joint
 from krelax.problem.exact import Limit, enclosure
@@ -100,6 +101,7 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
             check()
             models[path] = Model.read(path)
     parts = [_part(network, models[files[network.name]]) for network in specification.networks]
+    functions = _functions(specification.networks, parts, check)
     groups: dict[tuple[int, ...] | None, list[Case]] = defaultdict(list)
     for case in specification.cases:
         groups[case.equal].append(case)
@@ -111,7 +113,7 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
         terms, places = specification.terms or (), each[0][1]  # the same for all, whose equal inputs are the same
         network, results = joint(parts, places, terms)
         _check_values(specification, results)
-        values = _copies(specification.networks, parts, places)
+        values = _copies(specification.networks, parts, functions, places)
         found = [kept for case, _ in each if (kept := _without_copies(case, terms, places, values)) is not None]
         balls = [_in_ball(case, terms, places) for case in found]
         if all(case.around is not None for case in balls):
@@ -120,8 +122,7 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
             about = replace(specification, inputs=len(found[0].lower), cases=tuple(found), places=tuple(places))
             check()
             networks = (network,) if (other := apart(parts, places, terms)) is None else (network, other)
-            copies = _copies_of(specification.networks, parts, places)
-            yield Pair(networks, about, _factors(parts, places, terms), copies)
+            yield Pair(networks, about, _factors(parts, places, terms), _copies_of(functions, places))
 
 
 def _factors(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Monomial]) -> Factors | None:
@@ -132,30 +133,58 @@ def _factors(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Monom
     return Factors(joint(parts, places, [(code,) for code in codes])[0], codes)
 
 
-def _copies_of(networks: Sequence[Declared], parts: Sequence[Part], places: Sequence[int]) -> Copies | None:
-    """How the models are used, if one of them is in the same way, but for its inputs, more than once."""
-    known: dict[object, tuple[int, Part, int]] = {}
-    uses: list[Copy] = []
+@dataclass(frozen=True, eq=False)
+class _Function:
+    """A declared network: its number among different functions, itself over its own `size` inputs, the number of the
+    first of these among all inputs, and that of the first of its values."""
+
+    number: int
+    part: Part
+    size: int
+    base: int
+    first: int
+
+    @cached_property
+    def network(self) -> Network:
+        """All its values, of its own inputs."""
+        return alone(self.part, range(self.size))
+
+    def given(self, places: Sequence[int]) -> tuple[int, ...]:
+        """The places of its inputs."""
+        return tuple(places[self.base : self.base + self.size])
+
+
+def _functions(networks: Sequence[Declared], parts: Sequence[Part], check: Callable[[], None]) -> list[_Function]:
+    """The declared networks, those that are the same function with the same number: of one file, or of files that only
+    differ in names."""
+    found: list[_Function] = []
     first = 0
     for network, part in zip(networks, parts, strict=True):
         inputs, values = network.of(Kind.INPUT), network.of(Kind.HIDDEN, Kind.OUTPUT)
         base = inputs[0].start
         own = replace(part, columns={name: start - base for name, start in part.columns.items()})
-        size = sum(v.size for v in inputs)
-        key = part.model.path, frozenset(own.columns.items()), part.values
-        number, _, _ = known.setdefault(key, (len(known), own, size))
-        uses.append(Copy(number, tuple(places[base : base + size]), first))
+        new = _Function(len(found), own, sum(v.size for v in inputs), base, first)
+        check()
+        found.append(next((replace(new, number=old.number) for old in found if _is_same(old, new)), new))
         first += sum(v.size for v in values)
-    if len(known) == len(uses):
+    return found
+
+
+def _is_same(one: _Function, other: _Function) -> bool:
+    a, b = one.part, other.part
+    if a.model is b.model:
+        return (a.columns, a.values) == (b.columns, b.values)
+    alike = one.size == other.size and len(a.values) == len(b.values)
+    return alike and a.model.nodes == b.model.nodes and identical(one.network, other.network)
+
+
+def _copies_of(functions: Sequence[_Function], places: Sequence[int]) -> Copies | None:
+    """How networks are used, if one of them is more than once."""
+    of = {function.number: function for function in reversed(functions)}
+    if len(of) == len(functions):
         return None
-    of = list(known.values())
-
-    @cache
-    def network_of(number: int) -> Network:
-        _, part, size = of[number]
-        return alone(part, range(size))
-
-    return Copies(tuple(uses), network_of)
+    uses = tuple(Copy(f.number, f.given(places), f.first) for f in functions)
+    return Copies(uses, lambda number: of[number].network)
 
 
 def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int], values: Sequence[int]) -> Case | None:
@@ -204,15 +233,20 @@ def _first(code: int, places: Sequence[int], values: Sequence[int]) -> int:
     return 2 * (values if code % 2 else places)[code // 2] + code % 2
 
 
-def _copies(networks: Sequence[Declared], parts: Sequence[Part], places: Sequence[int]) -> list[int]:
-    """For every value of networks the first one that it is the same as: that of the same file, at the same inputs."""
+def _copies(
+    networks: Sequence[Declared], parts: Sequence[Part], functions: Sequence[_Function], places: Sequence[int]
+) -> list[int]:
+    """For every value of networks the first one that it is the same as: that of the same file, or of the same function,
+    at the same inputs."""
     known: dict[object, int] = {}
     result: list[int] = []
-    for network, part in zip(networks, parts, strict=True):
+    for network, part, function in zip(networks, parts, functions, strict=True):
         starts = zip(part.columns.items(), network.of(Kind.INPUT), strict=True)
         given = frozenset((name, tuple(places[start : start + v.size])) for (name, start), v in starts)
-        for variable, name in zip(network.of(Kind.HIDDEN, Kind.OUTPUT), part.values, strict=True):
-            first = known.setdefault((part.model.path, given, name), len(result))
+        for k, (variable, name) in enumerate(zip(network.of(Kind.HIDDEN, Kind.OUTPUT), part.values, strict=True)):
+            keys = (part.model.path, given, name), (function.number, function.given(places), k)
+            first = next((known[key] for key in keys if key in known), len(result))
+            known |= {key: known.get(key, first) for key in keys}
             result += range(first, first + variable.size)
     return result
 
