@@ -117,7 +117,7 @@ def _function(c: Context, rule: Step, z: Line, a: _Operand, b: _Operand, like: V
         if first.shift or second.shift or not (first.exact and second.exact) or not z.factor:
             return None
         low, high = (second, first) if z.factor > 0 else (first, second)
-        return bent(c, Line(z.x, 1.0, 0.0, True), (low.factor, high.factor - low.factor), like)
+        return bent(c, Line(z.x, 1.0, 0.0, True), (low.factor,), (high.factor, -low.factor), like)
     if not isinstance(a, Value) or first is None or first.shift or not first.exact or z.factor != 1:
         return None
     if rule.at == 0 and not isinstance(b, Value) and first.factor == 1:
