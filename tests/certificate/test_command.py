@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 from tests.certificate.corpus import NETWORKS, ask, boxed, i4
-from tests.certificate.proofs import certificate
+from tests.certificate.proofs import as_file, certificate, plain
 
 from krelax.certificate.check import check
-from krelax.certificate.errors import Rejected
+from krelax.certificate.errors import Malformed, Rejected
 from krelax.certificate.format.archive import write
-from krelax.certificate.format.schema import Certificate, Question, Region
+from krelax.certificate.format.schema import Certificate, Layer, Question, Region
 from krelax.certificate.format.specification import match
 from krelax.certificate.onnx.model import model_hash
 from krelax.cli import main
@@ -309,6 +310,42 @@ def test_decimals_that_are_no_floats_are_paid_for() -> None:
     off = answers(made, case(([1 + tiny], Fraction(2.5 + 2**-30) + tiny)))
     assert 0 < plain[0] - off[0] < 1e-14
     assert plain[0] - off[0] >= 3 * tiny
+
+
+def softmax(score: float) -> tuple[bytes, Certificate]:
+    """Of two scores at one point the first one is larger; a proof without the softmax behind them."""
+    nodes = [helper.make_node("Relu", ["x"], ["t"]), helper.make_node("Softmax", ["t"], ["y"])]
+    data, point = as_file(nodes, [], (1, 2), "y"), np.array([score, 0.0])
+    asked = Question(Region("box", point, point), np.array([[0.1, -0.1]]), np.zeros(1), i4(0))
+    asked.layers, asked.margins = [Layer("interval")], plain(1)
+    return data, certificate(data, asked)
+
+
+def test_a_head_is_left_out_where_outputs_are_compared(capfd: Any, tmp_path: Path) -> None:
+    data, made = softmax(1.0)
+    write(tmp_path / "made.zip", made)
+    (tmp_path / "made.onnx").write_bytes(data)
+    code, out, err = run(capfd, tmp_path / "made.zip", "--network", tmp_path / "made.onnx")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1] == (
+        "proven of the scores before Softmax: y[i] > y[j] if and only if that is so of the scores"
+    )
+
+
+@pytest.mark.parametrize("off", [0, Fraction(5, 10**18)])
+def test_what_is_nearly_a_comparison_needs_the_head(off: Fraction) -> None:
+    """Of scores 2**-60 and 0 the first one is larger, and not so of a little more than it and a little less."""
+    data, made = softmax(2.0**-60)
+    x = made.questions[0].region.lower
+    meant = [Fraction(0.1) - off, -Fraction(0.1) - off]
+    cases = [Case(x, x, (Halfspace(dict(enumerate(meant)), Fraction(0)),))]
+    if not off:
+        assert min(check(made, data, errors=match(made, cases))) > 0
+        return
+    first, second = np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+    assert meant[0] * Fraction(first) + meant[1] * Fraction(second) < 0
+    with pytest.raises((Malformed, Rejected)):
+        check(made, data, errors=match(made, cases))
 
 
 def test_checking_does_not_import_the_rest() -> None:
