@@ -7,88 +7,31 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tests.run.files import model, tensor
+from tests.certificate.files import (
+    F32,
+    F64,
+    HALVES,
+    IMAGE,
+    INF,
+    INT64,
+    ML,
+    TRUE,
+    branch,
+    call,
+    chosen,
+    computed,
+    edited,
+    file,
+    function,
+    i8,
+    one,
+    quantised,
+    with_functions,
+)  # fmt: skip
+from tests.run.files import tensor
 
 from krelax.certificate.onnx.reader import read_network
 from krelax.errors import InputError, UnsupportedError
-
-F32, F64, INT64 = np.float32, np.float64, np.int64
-INF = np.inf
-TRUE = np.array(True)
-HALVES = F32([0.5, 0.5])
-ONE = np.ones((1, 1, 1, 1), F32)
-IMAGE = (1, 2, 4, 4)
-ML = "ai.onnx.ml"
-
-
-def i8(*values: int) -> Any:
-    return np.array(values, INT64)
-
-
-def call(op: str, inputs: str, output: str = "y", **attributes: Any) -> Any:
-    """A node; `-` is an operand that is left out."""
-    outputs = output.split()
-    return onnx.helper.make_node(op, ["" if n == "-" else n for n in inputs.split()], outputs, **attributes)
-
-
-def file(nodes: list[Any], constants: Any = None, shape: Any = (1, 2), opset: int = 17, kind: int = 1) -> bytes:
-    made = model(nodes, constants, [tensor("x", shape)], opset=opset)
-    made.graph.input[0].type.tensor_type.elem_type = kind
-    made.graph.output[0].type.tensor_type.elem_type = kind
-    if any(n.domain for n in nodes):
-        made.opset_import.append(onnx.helper.make_opsetid(ML, 3))
-    data: bytes = made.SerializeToString()
-    return data
-
-
-def one(op: str, *constants: Any, shape: Any = (1, 2), opset: int = 17, outputs: str = "y", **attributes: Any) -> bytes:
-    """A file of one operator of the input and some constants; None leaves an operand out."""
-    names = " ".join("-" if c is None else f"c{i}" for i, c in enumerate(constants))
-    given = {f"c{i}": np.asarray(c) for i, c in enumerate(constants) if c is not None}
-    return file([call(op, f"x {names}", outputs, **attributes)], given, shape, opset)
-
-
-def computed(*nodes: Any, shape: Any = (1, 2), opset: int = 17, **constants: Any) -> bytes:
-    """A file with a constant `k` that is a product of two others, which rounds."""
-    given = {"a": F32([0.1, 0.3]), "b": F32([0.7, 1.1]), **{n: np.asarray(c) for n, c in constants.items()}}
-    return file([call("Mul", "a b", "k"), *nodes], given, shape, opset)
-
-
-def quantised(*nodes: Any, shape: Any = (1, 2), **constants: Any) -> bytes:
-    """A file with the input on a grid as `q`."""
-    given = {"s": np.asarray(F32(0.5)), "z": np.asarray(np.int8(0)), **{n: np.asarray(c) for n, c in constants.items()}}
-    return file([call("QuantizeLinear", "x s z", "q"), *nodes], given, shape)
-
-
-def chosen(**attributes: Any) -> bytes:
-    """A branch by a condition, with these attributes besides."""
-    return file([call("If", "c", "y", **attributes)], {"c": TRUE})
-
-
-def branch(*nodes: Any, result: str = "z", constants: Any = None) -> Any:
-    stored = [onnx.numpy_helper.from_array(np.asarray(c), n) for n, c in (constants or {}).items()]
-    return onnx.helper.make_graph(nodes, "branch", [], [tensor(result, None)], stored)
-
-
-def edited(change: Any, *nodes: Any, constants: Any = None, shape: Any = (1, 2)) -> bytes:
-    made = model(list(nodes) or [call("Relu", "x")], constants, [tensor("x", shape)])
-    change(made)
-    data: bytes = made.SerializeToString()
-    return data
-
-
-def with_functions(*functions: Any, inputs: str = "x", opset: int = 17) -> bytes:
-    made = model([call("mine", inputs, domain="here")], None, [tensor("x", (1, 2))], opset=opset)
-    made.opset_import.append(onnx.helper.make_opsetid("here", 1))
-    made.functions.extend(functions)
-    data: bytes = made.SerializeToString()
-    return data
-
-
-def function(*nodes: Any, domain: str = "here", inputs: Any = ("p",), outputs: Any = ("q",), version: int = 17) -> Any:
-    sets = [onnx.helper.make_opsetid("", version), onnx.helper.make_opsetid("here", 1)]
-    return onnx.helper.make_function(domain, "mine", list(inputs), list(outputs), list(nodes), sets)
-
 
 MASK = F32([0, -INF])
 RELU = call("Relu", "p", "q")
@@ -431,6 +374,90 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         edited(lambda m: m.graph.initializer.append(onnx.TensorProto(
             name="c", data_type=9, dims=[1], raw_data=b"\x02")), call("Cast", "c", "d", to=1), call("Add", "x d")),
         "booleans other than 0 and 1"),
+    # --- computed constants
+    "a division by what is too small": (
+        file([call("Div", "x c")], {"c": F64([1e-300, 1])}, kind=11), "too small or too large"),
+    "a sum of two types that depend on the input": (
+        file([call("Cast", "x", "d", to=11), call("Add", "x d")]), "operands of types float32 and float64"),
+    "a division by what may be zero": (
+        computed(call("Sub", "k k", "m"), call("Div", "x m")), "a computed constant that may be zero"),
+    "a quotient of integers by zero": (
+        file([call("Div", "a b", "c"), call("Cast", "c", "d", to=1), call("Add", "x d")], {"a": i8(1), "b": i8(0)}),
+        "division by zero"),
+    "a sum of bytes": (
+        file([call("ReduceSum", "a", "c"), call("Cast", "c", "d", to=1), call("Add", "x d")],
+             {"a": np.uint8([200, 100])}),
+        "a sum of constants"),
+    "a product of bytes": (
+        file([call("ReduceProd", "a", "c"), call("Cast", "c", "d", to=1), call("Add", "x d")],
+             {"a": np.uint8([20, 100])}),
+        "a product of other integers"),
+    "a result of constants that is not known": (
+        file([call("Log", "c", "k"), call("Add", "x k")], {"c": F32([-1, 1])}), "operand 0 is constant"),
+    "a result of constants beyond where a clip is none": (
+        file([call("Clip", "c", "k", max=3.4028235e38), call("Add", "x k")], {"c": F64([1e39, 1])}, opset=10, kind=11),
+        "operand 0 is constant"),
+    "a comparison that depends on the input": (
+        file([call("Equal", "x c", "t"), call("Cast", "t", "y", to=1)], {"c": HALVES}), "depends on the input"),
+    "a conjunction with nothing": (
+        file([call("Xor", "a -", "c"), call("Cast", "c", "d", to=1), call("Add", "x d")], {"a": np.array([True])}),
+        "an operand is missing"),
+    "sums of constants at places": (
+        file([call("ScatterElements", "a i b", "c", reduction="add"), call("Cast", "c", "d", to=1), call("Add", "x d")],
+             {"a": i8(1, 2), "i": i8(0), "b": i8(3)}, opset=16), "sums of constants at places"),
+    "a choice between constants whose difference rounds": (
+        file([call("Greater", "x c", "t"), call("Where", "t a b")], {"c": HALVES, "a": F32([1]), "b": F32([1e-30])}),
+        "whose difference rounds"),
+    "a choice by constants of what a mask hides": (
+        file([call("Add", "x m", "t"), call("Where", "b t m", "u"), call("Softmax", "u")],
+             {"m": MASK, "b": np.array([True, False])}), "a choice by constants alone"),
+    "a product scaled by what is too large": (
+        file([call("Mul", "x c", "t"), call("Mul", "x c", "u"), call("Mul", "t u")], {"c": F64([1e120])}, kind=11),
+        "too small or too large"),
+    # --- quantised ones
+    "zero points that differ by odd numbers": (
+        file([call("QuantizeLinear", "x s z", "q", axis=1), call("DequantizeLinear", "q s z", axis=1)],
+             {"s": HALVES, "z": np.int8([0, 1])}), "differ by odd numbers"),
+    "scales for each channel of a result": (
+        quantised(call("QLinearMatMul", "q s z w s z h z", "r"), call("DequantizeLinear", "r s z"), h=HALVES,
+                  w=np.ones((2, 2), np.int8)), "scales for each channel"),
+    "whole numbers cast to a narrow type": (
+        file([call("Cast", "x", "i", to=6), call("Cast", "i", "j", to=3), call("Cast", "j", "y", to=1)]),
+        "a cast of whole numbers"),
+    # --- contractions
+    "a product with a stack that does not fit": (one("MatMul", np.ones((3, 3, 2), F32)), "a product of shapes"),
+    "a diagonal of what is not square": (one("Einsum", shape=(2, 3), equation="ii->i"), "axes ii of an operand"),
+    "a product of constants beside others": (
+        file([call("Einsum", "a b x", equation="i,i,ji->ji")], {"a": HALVES, "b": HALVES}), "constants beside others"),
+    # --- windows
+    "a norm of a matrix's pixels": (one("GlobalLpPool"), "a pool of a tensor of shape"),
+    "weights of an interpolation that cancel": (
+        one("Resize", None, F32([1, 2]), shape=(1, 2), mode="cubic", cubic_coeff_a=4.0, exclude_outside=1,
+            coordinate_transformation_mode="asymmetric"), "weights cancel"),
+    "a swish of another slope": (one("Swish", opset=24, alpha=2.0), "an alpha other than 1"),
+    # --- graphs
+    "outputs of whole numbers": (
+        edited(lambda m: (setattr(m.graph.output[0].type.tensor_type, "elem_type", 7),
+                          m.graph.output.append(tensor("z", None, 7))),
+               call("Cast", "x", to=7), call("Cast", "x", "z", to=7)), "2 outputs, none of floating-point numbers"),
+    "constants that are inputs twice": (
+        edited(lambda m: m.graph.input.extend([tensor("c", (2,))] * 2), call("Add", "x c"), constants={"c": HALVES}),
+        "inputs of the same name"),
+    "a result that is computed of itself": (
+        file([call("Add", "x y", "t"), call("Relu", "t")]), "is not computed before"),
+    "results of one name": (
+        edited(lambda m: m.graph.node[0].output.append("a"), call("Split", "x", "a", axis=1), call("Relu", "a")),
+        "defined twice"),
+    "the input computed again": (
+        file([call("Relu", "x", "t"), call("Relu", "t", "x"), call("Neg", "x")]), "defined twice"),
+    "a branch of two results for one": (
+        chosen(then_branch=onnx.helper.make_graph(
+            [call("Relu", "x", "z"), call("Neg", "x", "w")], "branch", [], [tensor("z", None), tensor("w", None)]),
+               else_branch=branch(call("Neg", "x", "z"))), "other results than the node's"),
+    "an If whose branches are lists": (
+        edited(lambda m: [setattr(a, "type", 10) for a in m.graph.node[0].attribute],
+               call("If", "c", then_branch=branch(call("Relu", "x", "z")), else_branch=branch(call("Neg", "x", "z"))),
+               constants={"c": TRUE}), "whose branches are no graphs"),
 }  # fmt: skip
 
 

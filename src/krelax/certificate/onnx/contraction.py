@@ -110,10 +110,7 @@ def _einsum(c: Context) -> Tensor:
         operands, parts = [product, *operands[2:]], [kept, *parts[2:]]
     if len(operands) == 1:
         operands, parts = [*operands, np.ones(())], [*parts, ""]
-    found = _multiplied(c, operands[0], parts[0], operands[1], parts[1], result)
-    if not isinstance(found, Value):
-        raise UnsupportedError("a product of constants; fold it when exporting")
-    return found
+    return _multiplied(c, operands[0], parts[0], operands[1], parts[1], result)
 
 
 def _diagonal(c: Context, x: Value | Floats, labels: str) -> tuple[Any, str]:
@@ -129,9 +126,7 @@ def _diagonal(c: Context, x: Value | Floats, labels: str) -> tuple[Any, str]:
     return (c.moved(numbers(x.shape)[places], x) if isinstance(x, Value) else x[places]), own
 
 
-def _multiplied(
-    c: Context, a: Value | Floats, first: str, b: Value | Floats, second: str, result: str
-) -> Value | Floats:
+def _multiplied(c: Context, a: Value | Floats, first: str, b: Value | Floats, second: str, result: str) -> Value:
     """Sums of products of two operands, of which one at least is a value."""
     if isinstance(a, Value):
         return (

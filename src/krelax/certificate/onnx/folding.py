@@ -71,9 +71,10 @@ def _value(builder: Builder, x: Everything | None, region: Region) -> Everything
         raise UnsupportedError(f"a result of constants of type {x.dtype}; fold it when exporting")
     network = builder.build(x.node, False)
     try:
-        bounds = LayerBounds.of(network, region, Float64(), False)
-        while len(bounds.lower) < len(network.nodes):
-            bounds = bounds.advanced()
+        with np.errstate(all="ignore"):
+            bounds = LayerBounds.of(network, region, Float64(), False)
+            while len(bounds.lower) < len(network.nodes):
+                bounds = bounds.advanced()
     except Rejected as error:
         raise UnsupportedError(
             f"a result of constants that is not bounded ({error}); fold it when exporting"

@@ -29,8 +29,7 @@ from krelax.certificate.onnx.operator import (
 )
 from krelax.certificate.onnx.products import products
 from krelax.certificate.onnx.shapes import joined
-from krelax.certificate.onnx.tensors import Shape
-from krelax.errors import InputError, UnsupportedError
+from krelax.errors import UnsupportedError
 
 _INT64 = np.dtype(np.int64)
 
@@ -64,14 +63,12 @@ def _rounds(n: int) -> Iterator[list[tuple[int, int]]]:
         step = block
         while step:
             first = step % block
-            pairs = [
+            yield [
                 (j + i, j + i + step)
                 for j in range(first, n - step, 2 * step)
                 for i in range(min(step, n - j - step))
                 if (i + j) // (2 * block) == (i + j + step) // (2 * block)
             ]
-            if pairs:
-                yield pairs
             step //= 2
         block *= 2
 
@@ -157,7 +154,7 @@ def _product(c: Context) -> Tensor:
             half = n // 2
             y = products(c, *(_along(c, x, axis, range(i * half, (i + 1) * half)) for i in (0, 1)))
             x = joined(c, [y, _along(c, x, axis, [n - 1])], axis) if n % 2 else y
-    return _shaped(x, shape)
+    return Value(x.node, shape, x.dtype)
 
 
 def _of_integers(c: Context) -> Tensor:
@@ -165,9 +162,3 @@ def _of_integers(c: Context) -> Tensor:
     if isinstance(x, Value) or x.dtype not in {_INT64, np.dtype(np.int32)}:
         raise UnsupportedError("a product of other integers than int32 and int64; fold it when exporting")
     return held(np.asarray(np.prod(x.astype(object), tuple(axes)), object).reshape(shape), x.dtype)
-
-
-def _shaped(x: Value, shape: Shape) -> Value:
-    if prod(x.shape) != prod(shape):
-        raise InputError(f"{list(x.shape)} as {list(shape)}")
-    return Value(x.node, shape, x.dtype)
