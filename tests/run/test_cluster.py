@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.exact_cells import least_margin
 from tests.run.files import external, images, random_dense, save, specification
 
 from krelax.certificate.check import check
@@ -138,6 +139,48 @@ def test_a_killed_worker_and_a_broken_connection_lose_nothing(cluster: Cluster, 
     assert sorted(found) == list(range(16))
     assert cluster.story.reconnected == 1
     assert "1 connection broke" in str(cluster.story)
+
+
+def test_a_worker_without_a_question_gets_part_of_another_and_may_be_killed(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, submit, killed = save(random_dense([3, 12, 12, 2], 1), tmp_path / "net.onnx"), Cluster._submit, list[str]()
+    rows, sides = torch.tensor([[[1.0, -1.0]]]).double(), (np.full(3, -0.5), np.full(3, 0.5))
+    least = float(least_margin(load_onnx(model), *sides, [(rows[0].numpy(), np.zeros(1))]).value)
+
+    def work(held: Any, rows: torch.Tensor, least: float) -> tuple[bool, bool, float]:
+        from krelax.bounds.instance import Instance
+        from krelax.problem.queries import Queries
+        from krelax.problem.region import Box
+        from krelax.search import divided
+        from krelax.search.boxes import InputSplitting, Splitting
+        from krelax.search.exchange import exchange
+
+        network, shared = held.network(None, False), exchange()
+        assert shared is not None
+        shared._from, divided._LATE = 0.0, 0.5
+        side = torch.full((1, *network.input_shape), 0.5, dtype=torch.float64)
+        queries = Queries(rows, torch.tensor([[1e-4 - least]]).double(), torch.zeros(1, 1, dtype=torch.int64), 1)
+        while not shared.wanted:
+            time.sleep(0.01)
+        instance = Instance.of(network, Box(-side, side))
+        found = InputSplitting(instance, queries, Splitting(batch=8), lambda points: False).run()
+        return found.holds, found.violated, found.margin
+
+    def kill(self: Cluster, task: Task, landed: Any, worker: str | None = None) -> None:
+        submit(self, task, landed, worker)
+        if worker is not None and task.work.__name__ == "search_part" and not killed:
+            killed.append(worker)
+            os.kill(self._client.run(os.getpid, workers=[worker])[worker], signal.SIGKILL)
+
+    monkeypatch.setattr(Cluster, "_submit", kill)
+    ((_, answer),) = cluster.results(given([Task(model, work, (rows, least), None)]))
+    assert not isinstance(answer, Failure)
+    assert answer.value[:2] == (True, False)
+    assert 0 < answer.value[2] <= 1e-4
+    assert len(killed) == 1
+    assert killed[0] != answer.worker
+    assert f"{cluster.story.parts} part" in str(cluster.story)
 
 
 def test_a_bug_on_a_worker_is_an_internal_error_of_each_image(

@@ -25,7 +25,8 @@ from krelax.network.pooling import Window, max_pool
 from krelax.op import Op
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box
-from krelax.search.boxes import Boxes, BoxResult, InputSplitting, Splitting, cut
+from krelax.search.boxes import BoxResult, InputSplitting, Splitting
+from krelax.search.cutting import Boxes, cut
 
 GRID = 2.0**-6
 

@@ -185,7 +185,7 @@ class Tree(Generic[T]):
         try:
             while True:
                 if len(running) <= ahead:
-                    for part in self._parts(choose()):
+                    for part in self.parts(choose()):
                         running.append((part, None if pool is None else pool.submit(work, part)))
                 if not running:
                     return
@@ -200,8 +200,8 @@ class Tree(Generic[T]):
             for part, _ in running:
                 self.absorb(part, part)
 
-    def _parts(self, rows: Sequence[Tensor]) -> Iterator[T]:
-        """Take several parts out."""
+    def parts(self, rows: Sequence[Tensor]) -> Iterator[T]:
+        """Take several parts out, as `take` does one."""
         rows = [r for r in rows if len(r)]
         if rows:
             every, sizes = self.take(torch.cat(rows)), [len(r) for r in rows]

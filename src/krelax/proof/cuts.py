@@ -57,6 +57,22 @@ class Cuts:
                 self.below += [-1, -1]
         return torch.arange(first, first + 2 * len(boxes), 2, device=boxes.device)
 
+    def graft(self, boxes: Tensor, others: Cuts) -> Tensor:
+        """Put in the place of boxes, `(n,)`, that are not cut the trees of as many regions, of the same inputs, that
+        were cut elsewhere. The numbers here of all boxes there, `(m,)`."""
+        with self._lock:
+            count, first = len(others.cut), len(self.cut)
+            numbers = [*boxes.tolist(), *range(first, first + count - len(boxes))]
+            self.cut += [-1] * (count - len(boxes))
+            self.at += [0.0] * (count - len(boxes))
+            self.below += [-1] * (count - len(boxes))
+            for its, mine in enumerate(numbers):
+                if others.cut[its] >= 0:
+                    self.cut[mine], self.at[mine] = others.cut[its], others.at[its]
+                    self.below[mine] = numbers[others.below[its]]
+        self.weights.update((numbers[its], weights) for its, weights in others.weights.items())
+        return torch.tensor(numbers, device=boxes.device)
+
     def close(self, boxes: Tensor, weights: Tensor) -> None:
         """Note the weights, `(n, margins)`, that close boxes, `(n,)`."""
         self.weights.update(zip(boxes.tolist(), weights.cpu().numpy().astype(np.int16), strict=True))

@@ -21,7 +21,8 @@ from typing import Any
 
 from krelax._version import __version__
 from krelax.errors import InputError, KrelaxError, internal
-from krelax.run.cluster_tasks import Answer, Files, Missing, other_version, serve
+from krelax.run.cluster_parts import Part, Parts
+from krelax.run.cluster_tasks import Answer, Files, Missing, other_version, search_part, serve
 
 # Seconds in which a scheduler must answer, and in which one that was lost must be there again.
 _CONNECTS, _RETURNS = 15.0, 300.0
@@ -63,6 +64,7 @@ class Story:
     lost: int = 0
     reconnected: int = 0
     again: int = 0
+    parts: int = 0
 
     def __str__(self) -> str:
         """In one line."""
@@ -71,6 +73,7 @@ class Story:
             (self.lost, "ended before the run did", "worker"),
             (self.reconnected, "broke", "connection"),
             (self.again, "sent again", "task"),
+            (self.parts, "given to workers without a question", "part"),
         ]
         shown = [f"{n} {name}{'s' * (n != 1)} {what}" for n, what, name in told if n or what == "took part"]
         return ", ".join(shown)
@@ -85,6 +88,7 @@ class Cluster:
         self._flying: dict[Any, Task] = {}
         self._done: dict[Any, float] = {}
         self._again: deque[Task] = deque()
+        self._parts = Parts()
         self._digests: dict[Path, str] = {}
         self._models: OrderedDict[str, Any] = OrderedDict()
         self._looked, self._present, self._broken = -_LOOK, set[str](), False
@@ -97,7 +101,8 @@ class Cluster:
 
     def results(self, take: Callable[[], Task | None]) -> Iterator[tuple[Task, Answer | Failure]]:
         """The answer to each task that `take` gives, as they come, each once. It is asked for one whenever a worker has
-        nothing to do, and again when results have come in if it had none.
+        nothing to do, and again when results have come in if it had none. Workers for which there is none get parts of
+        the tasks of others.
 
         Raises InputError that a task raises, and if the scheduler is lost for good.
         """
@@ -107,6 +112,7 @@ class Cluster:
                 landed = self._landing()
             if self._fill(landed, take):
                 return
+            self._help(landed)
             batch = landed.next_batch(block=False)
             if not batch:
                 time.sleep(_GLANCE)
@@ -117,7 +123,12 @@ class Cluster:
                 self._done.pop(future, None)
                 answer = self._answer(task, future, value, landed)
                 future.release()
-                if answer is not None:
+                if answer is None:
+                    continue
+                if isinstance(task.about, Part):
+                    self._parts.came(task.about, answer.value if isinstance(answer, Answer) else None)
+                else:
+                    self._withdraw_parts(future.key)
                     yield task, answer
 
     def check_model(self, model: Path) -> str:
@@ -152,6 +163,24 @@ class Cluster:
             self._broken = False
             self._submit(task, landed)
         return False
+
+    def _help(self, landed: Any) -> None:
+        """Give workers that have no task parts of the tasks of others."""
+        if self._client.status != "running":
+            return
+        whole = {future.key: task for future, task in self._flying.items() if not isinstance(task.about, Part)}
+        self._parts.trade(self._client, whole, self.threads - len(self._flying))
+        while len(self._flying) < self.threads and (part := self._parts.next()):
+            self.story.parts += 1
+            self._submit(Task(whole[part.key].model, search_part, (part.content,), part), landed)
+
+    def _withdraw_parts(self, key: str) -> None:
+        """Nobody waits for the parts of a task that has ended."""
+        gone = [f for f, task in self._flying.items() if isinstance(task.about, Part) and task.about.key == key]
+        for future in gone:
+            del self._flying[future]
+        if gone:
+            self._client.cancel(gone)
 
     def _submit(self, task: Task, landed: Any, worker: str | None = None) -> None:
         """Send a task; to a `worker` that does not have the model with that model."""
@@ -194,6 +223,9 @@ class Cluster:
         return None
 
     def _repeat(self, task: Task) -> None:
+        if isinstance(task.about, Part):  # the search that gave it still has it
+            self._parts.came(task.about, None)
+            return
         self.story.again += 1
         self._again.append(task)
 
@@ -228,8 +260,9 @@ class Cluster:
     def _return(self) -> None:
         """Another client, for all that was under way. Raises InputError if the scheduler cannot be reached for long."""
         self._say(f"the connection to {self._address} is lost; trying again")
-        self._again.extend(self._flying.values())
-        self.story.again += len(self._flying)
+        for task in self._flying.values():
+            self._repeat(task)
+        self._parts.forget()
         self._flying.clear()
         self._models.clear()
         deadline = time.monotonic() + _RETURNS

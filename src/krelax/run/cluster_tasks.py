@@ -26,6 +26,8 @@ from krelax.run.bench import Instance, Result, verified
 from krelax.run.certificates import Certificates
 from krelax.run.certify import CertifyOptions, decide_chosen
 from krelax.run.verify import VerifyOptions
+from krelax.search.boxes import work_on
+from krelax.search.exchange import Exchange, shared_by
 from krelax.search.pipeline import Plan
 from krelax.watch import cancelled_by
 
@@ -143,7 +145,7 @@ def serve(
     most = worker.memory_manager.memory_limit
     limit_memory(int(_PART * most / worker.state.nthreads) if most else None)
     began = time.perf_counter()
-    with _while_wanted(worker):
+    with _while_wanted(worker), _giving(worker.get_current_task()):
         value = work(held, *arguments)
     return Answer(worker.address, value, time.perf_counter() - began)
 
@@ -176,6 +178,32 @@ def _while_wanted(worker: Any) -> Iterator[None]:
         done.set()
     if dropped.is_set():  # what was found until then is not the answer
         raise Reschedule
+
+
+# What tasks give others, by their keys.
+_exchanges: dict[str, Exchange] = {}
+
+
+@contextmanager
+def _giving(key: str) -> Iterator[None]:
+    """Let a task's searches give parts of their trees to those who ask for them."""
+    _exchanges[key] = Exchange()
+    try:
+        with shared_by(_exchanges[key]):
+            yield
+    finally:
+        del _exchanges[key]
+
+
+def trade(key: str, came: dict[str, bytes | None], wanted: int) -> dict[str, bytes]:
+    """As `krelax.search.exchange.Exchange.trade`, with the task of this key; nothing where that is not here."""
+    found = _exchanges.get(key)
+    return {} if found is None else found.trade(came, wanted)
+
+
+def search_part(held: Held, part: bytes) -> bytes:
+    """What comes of a part of another task's search."""
+    return work_on(part)
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,27 @@ a property that holds with a positive margin is proven after finitely many cuts 
 
 from __future__ import annotations
 
+import pickle
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from krelax.bounds.boxed import Bounder, Bounds
 from krelax.bounds.instance import Instance, OutOfTime, helpers, memory_budget, workers
-from krelax.bounds.tree import Subproblems, Tree
+from krelax.bounds.seen import seen
+from krelax.bounds.tree import Tree
 from krelax.problem.queries import Queries
 from krelax.problem.region import middle
 from krelax.proof.cuts import Cuts
-from krelax.watch import now
+from krelax.proof.log import ProofLog
+from krelax.search.cutting import Boxes, cut, score
+from krelax.search.divided import SECONDS, Away, Came, alone
+from krelax.search.exchange import exchange
+from krelax.watch import cancellation, now
 
 Confirm = Callable[[Tensor], bool]
 
@@ -34,10 +41,10 @@ _AT_ONCE = 4
 _PATIENCE = 64
 # Seconds that boxes may take, at first, when the time that is given is over.
 _OVERTIME = 0.5
+# Seconds between two looks at whether something has come of parts, where there is nothing else to do.
+_MOMENT = 0.02
 # Margins above zero that float32 may see below, relative to the size of the outputs.
 _NEARLY = 1e-6
-# Inputs that no symbol blames are cut where they are widest.
-_WIDTH_COUNTS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -69,16 +76,6 @@ class BoxResult:
     cuts: Cuts | None = None
 
 
-@dataclass
-class Boxes(Subproblems):
-    """Boxes by their faces in the inputs that vary, `(boxes, varied)`. The floor is the best margin proven, that of the
-    box it was cut from at first. `number` is that of the tree of cuts, if one is kept."""
-
-    lower: Tensor
-    upper: Tensor
-    number: Tensor
-
-
 @dataclass(frozen=True)
 class _Step:
     """What became of a batch: the boxes that are closed, and the others cut in halves unless that is no longer possible
@@ -100,27 +97,34 @@ class InputSplitting:
     `(n, *input_shape)`, float64, is a counterexample, and the first that is ends the search. Sound: boxes cover the
     region, and each is closed by a proven bound. A positive margin is found in the end; where it is zero, boxes are
     cut until one has no number left between its faces. `least`, `(at most one, *input_shape)`, is the point of smallest
-    margin in boxes bounded last.
+    margin in boxes bounded last. With `begun` the search is about these boxes of the region alone. Where there is
+    somebody to ask for them (`krelax.search.exchange`), others work on parts of the tree.
     """
 
-    def __init__(self, instance: Instance, queries: Queries, effort: Splitting, confirm: Confirm) -> None:
+    def __init__(
+        self, instance: Instance, queries: Queries, effort: Splitting, confirm: Confirm, begun: Boxes | None = None
+    ) -> None:
         self._instance, self._queries, self._effort = instance, queries, effort
         self._bounder = Bounder(instance, queries)
         region, varied = instance.region, self._bounder.varied
         lower, upper = (t.flatten(1)[:, varied] for t in (region.lower, region.upper))
         self._whole = upper - lower
-        self._cuts = Cuts(varied.tolist()) if instance.logs else None
-        region_itself = Boxes(varied.new_zeros(1), lower.new_full((1,), -torch.inf), lower, upper, varied.new_zeros(1))
+        roots = begun or Boxes(varied.new_zeros(1), lower.new_full((1,), -torch.inf), lower, upper, varied.new_zeros(1))
+        self._cuts = Cuts(varied.tolist(), len(roots)) if instance.logs else None
+        if self._cuts is not None:
+            roots = replace(roots, number=roots.rows())
         most = int(effort.memory * memory_budget(lower.device)) // (8 * (2 * len(varied) + 1))
-        self._tree = Tree(region_itself, lower.new_zeros(1), most)
+        self._tree = Tree(roots, lower.new_zeros(1), most)
         self._replay, self._boxes, self._overtime = _Replay(confirm), 0, _OVERTIME
+        shared = exchange() if begun is None else None
+        self._away = Away(shared, instance, queries, self._tree, self._cuts) if shared else None
         self.least = self._bounder.points(lower[:0])
 
     @property
     def closed(self) -> float:
         """The part of the region's volume that boxes closed so far take."""
-        boxes = self._tree.open
-        return 1 - float(((boxes.upper - boxes.lower) / self._whole).prod(1).sum())
+        boxes = [self._tree.open, *(self._away.boxes() if self._away else ())]
+        return 1 - sum(float(((b.upper - b.lower) / self._whole).prod(1).sum()) for b in boxes)
 
     @property
     def passes(self) -> float:
@@ -141,30 +145,62 @@ class InputSplitting:
 
     def _run(self, pool: ThreadPoolExecutor | None, threads: int, until: float, rounds: float) -> BoxResult:
         """Until no box is open, one is refuted, or boxes cannot be cut for one reason or another."""
-        stuck, begun = False, 0
+        stuck, refuted, begun = False, False, 0
 
         def parts() -> list[Tensor]:
-            nonlocal begun
-            if stuck or not self._tree.free or now() > until or begun >= rounds:
+            nonlocal begun, refuted
+            refuted = refuted or self._trade()
+            if refuted or stuck or not self._tree.free or now() > until or begun >= rounds:
                 return []
             begun += 1
             return self._parts(threads)
 
         try:
-            for _, step in self._tree.grow(parts, self._step, pool, threads if pool else 0):
-                self._boxes += step.bounded
-                self.least = step.least
-                stuck |= step.stuck
-                if self._replay.confirms(step.points, step.margins):
+            waits = True
+            while waits:
+                for _, step in self._tree.grow(parts, self._step, pool, threads if pool else 0):
+                    self._boxes += step.bounded
+                    self.least = step.least
+                    stuck |= step.stuck
+                    refuted = refuted or self._replay.confirms(step.points, step.margins)
+                    if refuted:
+                        break
+                if refuted:
                     return self._found(self._effort.name, violated=True)
+                waits = bool(self._away) and not len(self._tree) and now() < until
+                if waits:
+                    self._instance.check()
+                    time.sleep(_MOMENT)
         except OutOfTime:
             self._overtime *= 2
             return self._found("timeout")
-        if not len(self._tree):
+        if self._is_done:
             return self._found(self._effort.name, holds=True)
         if stuck:
             return self._found("a box cannot be split further")
         return self._found("memory" if not self._tree.free else "timeout")
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether all boxes are closed, those that others work on included."""
+        return not len(self._tree) and not self._away
+
+    def _trade(self) -> bool:
+        """Take what has come of parts, and give others. Whether a part has a counterexample."""
+        if self._away is None:
+            return False
+        for came in self._away.take_back():
+            self._boxes += came.bounded
+            if len(came.points):
+                if self._replay.asks(came.points):
+                    return True
+                self._away.keep()  # who works on parts takes for a counterexample what is none
+        self._away.give()
+        return False
+
+    def came(self, points: Tensor) -> Came:
+        """What came of boxes that the search was about, and points that seem to be counterexamples."""
+        return Came(self._boxes, self._tree.closed, alone(self._tree.open), self._cuts, points)
 
     def _found(self, reason: str, holds: bool = False, violated: bool = False) -> BoxResult:
         cuts = self._cuts if holds else None
@@ -215,11 +251,32 @@ class InputSplitting:
         return points[order[chosen]], margins[chosen], points[order[:1]]
 
 
+def work_on(part: bytes) -> bytes:
+    """What comes of a part of a search's tree in some seconds (`krelax.search.divided.Came`)."""
+    question, boxes, left = pickle.loads(part)
+    network, region, queries, proofs = pickle.loads(question)
+    instance = replace(Instance.of(network, region), cancelled=cancellation(), logs=(ProofLog(),) if proofs else ())
+    instance = replace(instance, seen=seen(instance.network, queries.rows)).until(left)
+    found = boxes.lower.new_zeros(0, *instance.network.input_shape)
+
+    def confirm(points: Tensor) -> bool:
+        """Whether the property fails at a point by more than rounding. Only who sees the model can say so."""
+        nonlocal found
+        y = instance.network(points)[None]
+        wrong = queries.margin(queries.values(y))[0] < -_NEARLY * (1 + y.abs().max())
+        found = points[wrong]
+        return bool(wrong.any())
+
+    search = InputSplitting(instance, queries, Splitting(), confirm, boxes)
+    search.run(SECONDS)
+    return pickle.dumps(search.came(found))
+
+
 class _Replay:
     """Replays candidates in the original model, while there is hope."""
 
     def __init__(self, confirm: Confirm) -> None:
-        self._confirm, self._best, self._vain = confirm, torch.inf, 0
+        self.asks, self._best, self._vain = confirm, torch.inf, 0
 
     def confirms(self, points: Tensor, margins: Tensor) -> bool:
         """Whether one of the points, of increasing margins, is a counterexample. Not asked once too many were none,
@@ -230,34 +287,4 @@ class _Replay:
         if smallest >= self._best and self._vain >= _PATIENCE:
             return False
         self._best, self._vain = min(self._best, smallest), self._vain + 1
-        return self._confirm(points)
-
-
-def score(boxes: Boxes, found: Bounds, whole: Tensor) -> Tensor:
-    """How much there is to gain from cutting each input, `(n, varied)`: its blame in the clauses still open. `whole` is
-    how wide the region is."""
-    pending = ~(found.value > 0)
-    blame = torch.nan_to_num((found.blame * pending.unsqueeze(2)).sum(1))
-    total = blame.sum(1, keepdim=True)
-    share = blame / torch.where(total > 0, total, 1.0)
-    return share + _WIDTH_COUNTS * (boxes.upper - boxes.lower) / whole
-
-
-def cut(boxes: Boxes, score: Tensor, times: int, cuts: Cuts | None = None) -> tuple[Boxes, bool]:
-    """Boxes cut in halves across the input of the largest score that has a number between its faces, and the halves
-    again, so many times if they can be. As they are, and True, if one of the boxes has none. Notes the cuts."""
-    for i in range(times if len(boxes) else 0):
-        at = middle(boxes.lower, boxes.upper)
-        divisible = (boxes.lower < at) & (at < boxes.upper)
-        if not bool(divisible.any(1).all()):
-            return boxes, i == 0
-        axis = torch.where(divisible, score, -1.0).argmax(1)
-        across = torch.nn.functional.one_hot(axis, score.shape[1]).bool()
-        lower = torch.stack([boxes.lower, torch.where(across, at, boxes.lower)], dim=1)
-        upper = torch.stack([torch.where(across, at, boxes.upper), boxes.upper], dim=1)
-        number = boxes.number if cuts is None else cuts.split(boxes.number, axis, at.gather(1, axis[:, None])[:, 0])
-        numbers = torch.stack([number, number + (cuts is not None)], 1).flatten()
-        query, floor = (t.repeat_interleave(2) for t in (boxes.query, boxes.floor))
-        boxes = Boxes(query, floor, lower.flatten(0, 1), upper.flatten(0, 1), numbers)
-        score = torch.where(across, score / 2, score).repeat_interleave(2, dim=0)
-    return boxes, False
+        return self.asks(points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ _PATIENCE = 0.1
 # Bytes in front of a message that say how long it is.
 _HEAD = 8
 _AT_ONCE = 1 << 20
+# What pickling raises for classes and functions that are defined inside others.
+UNSENDABLE = (pickle.PicklingError, AttributeError, TypeError)
 
 
 def _for_ever() -> None:

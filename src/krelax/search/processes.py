@@ -33,7 +33,7 @@ from krelax.bounds.methods import METHODS, bound
 from krelax.network.graph import Network
 from krelax.problem.queries import Queries
 from krelax.proof.log import ProofLog
-from krelax.search.channel import Channel
+from krelax.search.channel import UNSENDABLE, Channel
 from krelax.search.complete import decide_question
 from krelax.search.effort import Complete, SearchResult
 from krelax.search.inputs import Inputs
@@ -47,8 +47,6 @@ Search = Callable[[Instance, Queries, Bounded | None, Confirm, Inputs | None], S
 Turn = SimpleQueue[bool]
 T = TypeVar("T")
 
-# What pickling raises for classes and functions that are defined inside others.
-_UNSENDABLE = (pickle.PicklingError, AttributeError, TypeError)
 # Seconds between two looks at whether the parent is still there.
 _WATCH = 1.0
 # Seconds after its deadline in which a helper answers, unless it is stopped or hangs.
@@ -91,7 +89,7 @@ def pickled(network: Network, effort: Complete) -> bytes | None:
     """What helpers are sent first; None for networks with operators that cannot be sent."""
     try:
         return pickle.dumps((replace(network, replay=None), effort))
-    except _UNSENDABLE:
+    except UNSENDABLE:
         return None
 
 
@@ -161,7 +159,7 @@ class Helper:
         known = found and replace(found, witness={}, tapes={})
         try:
             message = pickle.dumps((instance.region, queries, known, left, [log.tail() for log in instance.logs]))
-        except _UNSENDABLE:
+        except UNSENDABLE:
             return self._here(instance, queries, found, confirm, boxes)
         look = partial(_look, instance)
         try:

@@ -19,7 +19,7 @@ from krelax.bounds.varying import varying
 from krelax.problem.queries import Queries
 from krelax.problem.region import Box, middle
 from krelax.proof.cuts import Cuts
-from krelax.search.boxes import Boxes, cut, score
+from krelax.search.cutting import Boxes, cut, score
 
 # How many boxes tell how many go through the network at a time.
 _FIRST = 4
