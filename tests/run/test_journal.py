@@ -17,6 +17,8 @@ import pytest
 from tests.run.files import external, random_dense, save
 
 import krelax.run.journal as journal_module
+from krelax.cli import main
+from krelax.cli.shared import bundled
 from krelax.errors import InputError, UnsupportedError
 from krelax.run.journal import SCHEMA, digest, digest_of_all, digest_of_network, open_journal, read_journal, tag
 
@@ -176,6 +178,42 @@ def test_lines_that_are_no_records(begun: Path, text: str) -> None:
     line = begun.read_text().splitlines()[1].replace('"index": 0', '"index": 1')
     begun.write_text(begun.read_text() + line[:-1] + f", {text}}}\n")
     refused(begun, SETTINGS, "line 3 is not a record")
+
+
+@pytest.mark.parametrize("deep", [32, 33, 900, 10**6])
+def test_values_that_lie_in_one_another_too_deep(begun: Path, deep: int) -> None:
+    line = begun.read_text().splitlines()[1].replace('"index": 0', '"index": 1')
+    begun.write_text(begun.read_text() + line[:-1] + f', "x": {"[" * (deep - 1)}{"]" * (deep - 1)}}}\n')
+    if deep <= 32:
+        assert [r["index"] for r in read_journal(begun, FIELDS)[1]] == [0, 1]
+    else:
+        refused(begun, SETTINGS, "line 3 is not a record")
+
+
+def test_lines_that_are_too_long(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = begun.read_text().splitlines()[1].replace('"index": 0', '"index": 1')
+    monkeypatch.setattr(journal_module, "_LONGEST", 1 << 20)
+    begun.write_text(begun.read_text() + line[:-1] + f', "x": "{" " * (1 << 20)}"}}\n')
+    refused(begun, SETTINGS, "line 3 is longer than 1 MiB; give another file")
+    begun.write_text("[" * (2 << 20))
+    with (
+        pytest.raises(InputError, match="line 1 is longer"),
+        open_journal(begun, SETTINGS, False, FIELDS, overwrite=True),
+    ):
+        pytest.fail("deleted")
+    assert begun.stat().st_size == 2 << 20
+
+
+def test_files_that_are_too_large(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with begun.open("r+b") as file:
+        file.truncate(5 << 30)  # which takes no place
+    with pytest.raises(InputError, match="larger than 4 GiB"), open_journal(begun, SETTINGS, True, FIELDS):
+        pytest.fail("opened")
+    with pytest.raises(SystemExit) as stop:
+        main(["certify", *map(str, map(bundled, ("digits_dense.onnx", "digits_test.npz"))), "--eps", "0.01", "--resume",
+              "--jsonl", str(begun)])  # fmt: skip
+    assert stop.value.code == 2
+    assert "larger than 4 GiB" in capsys.readouterr().err
 
 
 def test_a_second_result_of_one_index(begun: Path) -> None:

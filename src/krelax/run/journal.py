@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
@@ -25,6 +26,9 @@ from krelax.errors import InputError, no_file
 SCHEMA = 2
 # Formats of which results can be read, but not continued: before 2, records did not say to which run they belong.
 READABLE = (1, SCHEMA)
+# Bytes of a file that is read, and of a line of it, which has room for half a million inputs; and how deep values may
+# lie in one another, where those of results lie four deep.
+_LARGEST, _LONGEST, _DEEPEST = 4 << 30, 16 << 20, 32
 
 Record = Mapping[str, Any]
 # Text that every result has, by name, and what it may be; None for anything.
@@ -100,7 +104,8 @@ def read_journal(path: Path, fields: Fields = MappingProxyType({})) -> tuple[dic
     if not path.is_file():
         raise no_file(path, "the --jsonl file of a run")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = _content(file, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     header, results = _parse(content, path, fields, _readable) if b"\n" in content else ({}, {})
@@ -264,8 +269,7 @@ def _recover(file: BinaryIO, path: Path, header: Record, resume: bool, fields: F
     """Finished records of an earlier run. A last line cut short by a kill is removed from the file, at the end of which
     writing goes on."""
     try:
-        file.seek(0)
-        content = file.read()
+        content = _content(file, path)
         whole = content[: content.rfind(b"\n") + 1]
         first = (json.dumps(header) + "\n").encode()
         begun = whole == first or (not whole and first.startswith(content))
@@ -288,13 +292,23 @@ def _cleared(file: BinaryIO, path: Path) -> dict[int, Record]:
     """No records: those of an earlier run are deleted. A file that does not begin as one is no such run's."""
     try:
         file.seek(0)
-        first = file.readline()
-        if first and _record(first.rstrip(b"\n"), path, 1, {}).get("kind") != "run":
+        first = file.read(_LONGEST + 1).partition(b"\n")[0]
+        if first and _record(first, path, 1, {}).get("kind") != "run":
             raise InputError(f"{path}: does not begin with the header of a run; give another file")
         file.truncate(0)
     except OSError as error:
         raise _unwritable(path, error) from error
     return {}
+
+
+def _content(file: BinaryIO, path: Path) -> bytes:
+    """All of a file. Raises InputError if it is too large to be read."""
+    if os.fstat(file.fileno()).st_size > _LARGEST:
+        raise InputError(
+            f"{path}: is larger than {_LARGEST >> 30} GiB, which no journal is that is read; give another file"
+        )
+    file.seek(0)
+    return file.read()
 
 
 def _check_header(header: Record, found: Record, path: Path) -> None:
@@ -323,8 +337,8 @@ def _parse(
 ) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """The header, which is checked, and, by index, the results in the whole lines of a journal; a line that a kill cut
     short is left out. Raises InputError for lines that are no records, and for results of several runs."""
-    first, *lines = content.split(b"\n")[:-1] or [b""]
-    header = _record(first, path, 1, fields)
+    lines = (line[:-1] for line in BytesIO(content) if line.endswith(b"\n"))
+    header = _record(next(lines, b""), path, 1, fields)
     if header.get("kind") != "run":
         raise InputError(f"{path}: does not begin with the header of a run; give another file")
     check(header, path)
@@ -345,12 +359,14 @@ def _parse(
 
 def _record(line: bytes, path: Path, number: int, fields: Fields) -> dict[str, Any]:
     """What a line holds."""
+    if len(line) > _LONGEST:
+        raise InputError(f"{path}: line {number} is longer than {_LONGEST >> 20} MiB; give another file")
     try:
         record = json.loads(line.decode(), parse_constant=_refuse)
         json.dumps(record, ensure_ascii=False).encode()  # JSON can hold halves of characters, which are no text
     except (ValueError, RecursionError):
         record = None
-    whole = isinstance(record, dict)
+    whole = isinstance(record, dict) and not _is_deep(record)
     if whole and record.get("kind") == "result":
         whole = type(record.get("index")) is int and all(
             _is_one(record.get(name), allowed) for name, allowed in fields.items()
@@ -358,6 +374,15 @@ def _record(line: bytes, path: Path, number: int, fields: Fields) -> dict[str, A
     if not whole:
         raise InputError(f"{path}: line {number} is not a record of a run; give another file")
     return dict(record)
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether values lie in one another deeper than any result says."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = [v for values in inner for v in values]
+    return bool(level)
 
 
 def _is_one(value: Any, allowed: Collection[str] | None) -> bool:
