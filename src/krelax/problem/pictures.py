@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import warnings
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _LABELS = "labels.csv"
+# Other pictures, which are not left out as if they were none.
+_OTHERS = (".gif", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".jp2", ".avif", ".heic")
+_FORMATS = ("PNG", "JPEG")
+# The last chunk of a PNG, the place of its bits in a channel, and the number of the entry in Exif.
+_END, _DEPTH, _ORIENTATION = b"IEND\xaeB`\x82", 24, 0x0112
 
 
 def read_pictures(folder: Path, labels: Table | None, needs_labels: bool = True) -> Raw:
@@ -28,9 +34,11 @@ def read_pictures(folder: Path, labels: Table | None, needs_labels: bool = True)
     Without a table, labels are those of `labels.csv` in the folder, or else the names of the folders in it that the
     files lie in. Raises InputError, which names the file or the row.
     """
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    every = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
+    files = [path for path in every if path.suffix.lower() in SUFFIXES]
+    other = next((path for path in every if path.suffix.lower() in _OTHERS), None)
+    if other is not None:
+        raise InputError(f"{other}: is neither PNG nor JPEG; save it as PNG, or move it out of the folder")
     if not files:
         raise InputError(f"{folder}: there are no PNG or JPEG files in this folder")
     if labels is None and (folder / _LABELS).is_file():
@@ -123,29 +131,51 @@ def _stacked(files: Sequence[Path], folder: Path) -> NDArray[np.uint8]:
 def _pixels(path: Path) -> NDArray[np.uint8]:
     """One picture's bytes, grey `(height, width)` or colours `(height, width, 3)`."""
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise InputError(f"{path}: reading PNG and JPEG needs Pillow; pip install 'krelax[pictures]'") from error
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        content = path.read_bytes()
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image.load()
-            return _plain(image, path)
+            with Image.open(BytesIO(content), formats=_FORMATS) as image:
+                if image.format == "PNG":
+                    _check(image, content, path)
+            with Image.open(BytesIO(content), formats=_FORMATS) as image:
+                image.load()
+                return _plain(image, path)
     except InputError:
         raise
     except Exception as error:  # Pillow has many types for what a damaged file can be
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        told = "" if isinstance(error, UnidentifiedImageError) else str(error).strip()
+        reason = (told.splitlines() or ["neither PNG nor JPEG" if content else "empty"])[0][:160]
         raise InputError(f"{path}: is not a picture that can be read ({reason})") from error
 
 
+def _check(image: Image, content: bytes, path: Path) -> None:
+    """Raises InputError, or what Pillow raises, for a PNG of which Pillow would not tell all: that it is damaged behind
+    its pixels, has 16 bits in a channel, or is more pictures than one."""
+    if getattr(image, "is_animated", False):
+        raise InputError(f"{path}: is several pictures, one after the other; save the one that is meant")
+    image.verify()
+    if _END not in content:
+        raise InputError(f"{path}: is not a picture that can be read (cut short)")
+    if content[_DEPTH] > 8:
+        raise InputError(f"{path}: has {content[_DEPTH]} bits in a channel; save it as 8-bit grey or RGB")
+
+
 def _plain(image: Image, path: Path) -> NDArray[np.uint8]:
-    if image.mode in {"1", "L"}:
+    turned = image.getexif().get(_ORIENTATION, 1)
+    if turned != 1:
+        what = f"is to be turned or mirrored when it is shown (Exif orientation {turned})"
+        raise InputError(f"{path}: {what}, which some programs do and others do not; save it as it is meant")
+    if image.mode in {"1", "L"} and "transparency" not in image.info:
         return np.asarray(image.convert("L"), dtype=np.uint8)
-    if image.mode in {"P", "PA", "LA", "RGBA", "RGB"}:
+    if image.mode in {"1", "L", "P", "PA", "LA", "RGBA", "RGB"}:
         full = np.asarray(image.convert("RGBA"), dtype=np.uint8)
         if (full[..., 3] != 255).any():
             raise InputError(f"{path}: is transparent in places; save it without transparency")
         colours = full[..., :3]
-        grey = image.mode == "LA" or (image.mode == "P" and (colours == colours[..., :1]).all())
+        grey = image.mode in {"1", "L", "LA"} or (image.mode == "P" and (colours == colours[..., :1]).all())
         return colours[..., 0] if grey else colours
     raise InputError(f"{path}: has pixels of the kind {image.mode}; save it as 8-bit grey or RGB")
