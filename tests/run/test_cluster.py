@@ -122,25 +122,6 @@ def test_a_list_has_the_same_answers_and_reasons(cluster: Cluster, model: Path, 
     assert there[0].record()["worker"].startswith("tcp://")
 
 
-def test_a_killed_worker_and_a_broken_connection_lose_nothing(cluster: Cluster, model: Path) -> None:
-    def work(held: Any, i: int) -> tuple[int, int]:
-        time.sleep(0.2)
-        return i, os.getpid()
-
-    found = []
-    for count, (task, answer) in enumerate(cluster.results(given([Task(model, work, (i,), i) for i in range(16)]))):
-        found.append(task.about)
-        assert not isinstance(answer, Failure)
-        assert answer.value[0] == task.about
-        if count == 3:
-            os.kill(answer.value[1], signal.SIGKILL)
-        if count == 8:
-            cluster._client.loop.add_callback(cluster._client.scheduler_comm.comm.abort)
-    assert sorted(found) == list(range(16))
-    assert cluster.story.reconnected == 1
-    assert "1 connection broke" in str(cluster.story)
-
-
 def test_a_worker_without_a_question_gets_part_of_another_and_may_be_killed(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +162,25 @@ def test_a_worker_without_a_question_gets_part_of_another_and_may_be_killed(
     assert len(killed) == 1
     assert killed[0] != answer.worker
     assert f"{cluster.story.parts} part" in str(cluster.story)
+
+
+def test_a_killed_worker_and_a_broken_connection_lose_nothing(cluster: Cluster, model: Path) -> None:
+    def work(held: Any, i: int) -> tuple[int, int]:
+        time.sleep(0.2)
+        return i, os.getpid()
+
+    found = []
+    for count, (task, answer) in enumerate(cluster.results(given([Task(model, work, (i,), i) for i in range(16)]))):
+        found.append(task.about)
+        assert not isinstance(answer, Failure)
+        assert answer.value[0] == task.about
+        if count == 3:
+            os.kill(answer.value[1], signal.SIGKILL)
+        if count == 8:
+            cluster._client.loop.add_callback(cluster._client.scheduler_comm.comm.abort)
+    assert sorted(found) == list(range(16))
+    assert cluster.story.reconnected == 1
+    assert "1 connection broke" in str(cluster.story)
 
 
 def test_a_bug_on_a_worker_is_an_internal_error_of_each_image(
