@@ -41,6 +41,9 @@ from krelax.op import Shape
 _TOLERANCE = 1e-4
 
 
+_ACTIVATIONS = {"Relu": "leak", "LeakyRelu": "leak", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+
+
 @dataclass(frozen=True)
 class Given:
     """A tensor of a model: its name, shape and element type."""
@@ -87,6 +90,18 @@ class Model:
     def nodes(self) -> list[str]:
         """The operators of its nodes, in order."""
         return [node.op_type for node in self.proto.graph.node]
+
+    @property
+    def activations(self) -> Iterator[tuple[str, str, str, float]]:
+        """Operand, result and kind of nodes that compute `max(z, leak z)`, a sigmoid or a tanh, and the leak."""
+        for node in self.proto.graph.node:
+            known = _ACTIVATIONS.get(node.op_type) if not node.domain or node.domain == "ai.onnx" else None
+            if known is not None:
+                given = {attribute.name: attribute.f for attribute in node.attribute}
+                leak = given.get("alpha", 0.01) if node.op_type == "LeakyRelu" else 0.0
+                leak = float(np.float32(leak))
+                if 0 <= leak <= 1:
+                    yield node.input[0], node.output[0], known, leak
 
     @property
     def outputs(self) -> list[str]:

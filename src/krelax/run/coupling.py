@@ -24,6 +24,7 @@ from krelax.problem.interface import Declared, Kind, Variable, check_tensor
 from krelax.problem.quadrics import Quadric
 from krelax.problem.query import Case, Monomial, Specification, merged
 from krelax.problem.region import Box
+from krelax.search.inconsistent import Link
 from krelax.search.ordered import Copies, Copy
 from krelax.search.polynomial import Factors
 from krelax.search.processes import out_of_memory
@@ -42,12 +43,14 @@ _LARGEST = 2**1000
 
 class Pair(NamedTuple):
     """A specification, and networks that are the same function, about any of which it is; the factors of the products
-    that are their outputs, if any are, and the copies of one network that there are, if there are several."""
+    that are their outputs, if any are, the copies of one network that there are, if there are several, and which values
+    are activations of others."""
 
     networks: tuple[Network, ...]
     specification: Specification
     factors: Factors | None = None
     copies: Copies | None = None
+    links: tuple[Link, ...] = ()
 
 
 def matched(specification: Specification, files: Files) -> dict[str | None, Path]:
@@ -122,7 +125,8 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
             about = replace(specification, inputs=len(found[0].lower), cases=tuple(found), places=tuple(places))
             check()
             networks = (network,) if (other := apart(parts, places, terms)) is None else (network, other)
-            yield Pair(networks, about, _factors(parts, places, terms), _copies_of(functions, places))
+            copies, links = _copies_of(functions, places), tuple(_links(specification.networks, parts))
+            yield Pair(networks, about, _factors(parts, places, terms), copies, links)
 
 
 def _factors(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Monomial]) -> Factors | None:
@@ -185,6 +189,21 @@ def _copies_of(functions: Sequence[_Function], places: Sequence[int]) -> Copies 
         return None
     uses = tuple(Copy(f.number, f.given(places), f.first) for f in functions)
     return Copies(uses, lambda number: of[number].network)
+
+
+def _links(networks: Sequence[Declared], parts: Sequence[Part]) -> Iterator[Link]:
+    """Values that are activations of other values of the same network."""
+    first = 0
+    for network, part in zip(networks, parts, strict=True):
+        starts = dict[str, int]()
+        variables = network.of(Kind.HIDDEN, Kind.OUTPUT)
+        for variable, name in zip(variables, part.values, strict=True):
+            starts.setdefault(name, first)
+            first += variable.size
+        sizes = {name: v.size for v, name in zip(variables, part.values, strict=True)}
+        for operand, result, kind, leak in part.model.activations:
+            if operand in starts and result in starts:
+                yield Link(starts[operand], starts[result], sizes[result], kind, Fraction(leak))
 
 
 def _without_copies(case: Case, terms: Sequence[Monomial], places: Sequence[int], values: Sequence[int]) -> Case | None:

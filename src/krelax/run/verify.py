@@ -19,6 +19,7 @@ from krelax.run.certify import check_device
 from krelax.run.coupling import Files, Pair, best_of, coupled, matched
 from krelax.search.attack import Attack
 from krelax.search.excluded import without_excluded
+from krelax.search.inconsistent import without_contradictions
 from krelax.search.ordered import without_ordered
 from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
@@ -145,7 +146,7 @@ def _verify(
 
 def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | None, clock: Clock) -> list[Outcome]:
     """What came of the questions of a specification: of all, or of those until one counterexample."""
-    plan, (networks, specification, _, _) = check_options(options), pair
+    plan, networks, specification = check_options(options), pair.networks, pair.specification
     network = networks[0]
     if not specification.cases:
         return []
@@ -205,7 +206,10 @@ def _without_impossible(pair: Pair, options: VerifyOptions, clock: Clock) -> tup
     if options.method != "auto":
         return known, reason
     if known.specification.cases:
+        left = without_contradictions(network, known.specification, pair.links, _WORK, clock.check)
+        known = replace(known, specification=left)
         reason = EXACT
+    if known.specification.cases:
         known = settled(network, known.specification, _WORK, clock.check, pair.factors)
     if known.specification.cases and pair.copies is not None and known.found is None:
         reason = ORDER
