@@ -23,7 +23,7 @@ from krelax.cli.supports import supports
 from krelax.run import certificates as certificates_module
 from krelax.run import verify as verify_module
 from krelax.run.journal import read_journal
-from krelax.search import pipeline, run
+from krelax.search import run, stages
 
 Run = Callable[..., Ran]
 
@@ -71,7 +71,7 @@ def test_a_traceback_is_shown_to_those_who_ask_for_it(krelax: Run, monkeypatch: 
 
 def failing_on(pixel: float, method: str) -> Callable[..., Any]:
     """`bound`, which fails on batches with a region whose first pixel may be large."""
-    bound = pipeline.bound  # type: ignore[attr-defined]
+    bound = stages.bound  # type: ignore[attr-defined]
 
     def function(instance: Any, queries: Any, chosen: Any, *rest: Any) -> Any:
         if chosen.name == method and bool((instance.region.upper.flatten(1)[:, 0] > pixel).any()):
@@ -89,7 +89,7 @@ def test_one_image_fails_and_the_others_are_certified(
         pixels, labels = data["images"][:6].astype(np.float32) / 255, data["labels"][:6]
     pixels[3].flat[0] = 0.125
     path = images(tmp_path / "few.npz", pixels, labels)
-    monkeypatch.setattr(pipeline, "bound", failing_on(0.125, "crown"))
+    monkeypatch.setattr(stages, "bound", failing_on(0.125, "crown"))
     command = ["certify", bundled("digits_conv.onnx"), path, "--eps", 0.0625, "--method", "crown"]
     torch.set_num_threads(threads)
     ran = krelax(*command, "--jsonl", tmp_path / "j.jsonl")
@@ -107,14 +107,14 @@ def test_one_image_fails_and_the_others_are_certified(
 def test_memory_that_one_image_lacks_is_not_lacking_for_others(
     krelax: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = pipeline.bound  # type: ignore[attr-defined]
+    bound = stages.bound  # type: ignore[attr-defined]
 
     def greedy(instance: Any, *rest: Any) -> Any:
         if len(instance.region) > 1:
             raise torch.OutOfMemoryError("allocate memory")
         return bound(instance, *rest)
 
-    monkeypatch.setattr(pipeline, "bound", greedy)
+    monkeypatch.setattr(stages, "bound", greedy)
     ran = krelax("certify", "--range", "0:3", "--method", "crown", "--jsonl", tmp_path / "j.jsonl")
     assert (ran.code, ran.err) == (0, "")
     _, records = read_journal(tmp_path / "j.jsonl")
@@ -189,7 +189,7 @@ def test_a_list_survives_whatever_happens_to_one_instance(
 def test_a_property_on_which_something_fails_is_unknown(
     krelax: Run, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "bound", raising(ZeroDivisionError("bug")))
+    monkeypatch.setattr(stages, "bound", raising(ZeroDivisionError("bug")))
     ran = krelax("verify", "good.vnnlib", "--network", "good.onnx", "--method", "crown")
     assert (ran.code, ran.out) == (70, "unknown\n")
     assert ran.err.startswith("krelax: unknown (internal error: ZeroDivisionError: bug")

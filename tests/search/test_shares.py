@@ -11,7 +11,7 @@ from tests.search.asking import answers
 from tests.search.test_stages import loose
 
 from krelax.bounds.methods import METHODS
-from krelax.search import pipeline
+from krelax.search import stages
 from krelax.search.effort import Complete, SearchResult
 from krelax.search.pipeline import Plan
 from krelax.search.verdict import Verdict
@@ -48,10 +48,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     def ask(shares: list[float], found: Callable[[int, int], SearchResult]) -> list[Any]:
         rounds.clear()
         left = iter(shares)
-        monkeypatch.setattr(pipeline, "SideBySide", Pretended)
-        monkeypatch.setattr(pipeline, "_share", lambda *_: next(left))
+        monkeypatch.setattr(stages, "SideBySide", Pretended)
+        monkeypatch.setattr(stages, "_share", lambda *_: next(left))
         monkeypatch.setattr(Pretended, "found", staticmethod(found), raising=False)
-        run: Any = pipeline.Run  # type: ignore[attr-defined]
+        run: Any = stages.Run  # type: ignore[attr-defined]
         monkeypatch.setattr(run, "bounded", lambda self, i, margin, _: self.margins.update({i: margin}))
         network, question = loose()
         three = [replace(question, upper=question.upper * (1 - k / 64)) for k in range(3)]
