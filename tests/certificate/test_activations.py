@@ -10,6 +10,7 @@ from tests.certificate.values import ACTIVATIONS
 
 from krelax.certificate.errors import Rejected
 from krelax.certificate.kernel.activations import LeakyReLU, Maximum, Product, ReLU, Rule, Sigmoid, Tanh
+from krelax.certificate.kernel.activations.steps import Floor, Jumping, Shrink, Sign, Step, Threshold
 from krelax.certificate.kernel.arithmetic import Exact, Fixed, Float64
 
 RULES_TRIED = {"relu": ReLU(), "leaky": LeakyReLU(0.125), "sigmoid": Sigmoid(), "tanh": Tanh()}
@@ -156,3 +157,21 @@ def test_products_with_a_slope_that_underflow_are_charged() -> None:
     true = exact.floats(rule.price(exact, exact.number(coeff), exact.number(np.zeros((1, 1))), ends))
     assert price.item() != true.item()
     assert abs(price - true).item() <= 2.0**-53 * (abs(coeff) * rule.reach(ends)).item()
+
+
+@pytest.mark.parametrize(
+    "rule", [Floor(), Sign(), Step(), Threshold(0.5, -1.0), Shrink(0.5, 0.25)], ids=lambda r: r.name
+)
+@pytest.mark.parametrize("parallel", [False, True])
+def test_lines_of_what_jumps_are_parallel_to_its_chord(rule: Jumping, parallel: bool) -> None:
+    """Where it is not known, and over a point, they are level."""
+    ends = np.array([[-2.25, 0.0, -1.0, -np.inf]]), np.array([[1.75, 0.75, -1.0, 3.0]])
+    lower, upper = rule.lines(ends, parallel)
+    rise = [sum(rule.act(np.array(end))) for end in ((1.75, 0.75), (-2.25, 0.0))]
+    chords = (rise[0] - rise[1]) / np.array([4.0, 0.75])
+    np.testing.assert_allclose(lower, [[chords[0], chords[1], 0.0, 0.0]], rtol=1e-12)
+    assert (lower == upper).all()
+    z = np.linspace(-2.25, 1.75, 101)[:, None]
+    one = np.ones((1, 1))
+    price = rule.price(Float64(), one, lower[:, :1], (ends[0][:, :1], ends[1][:, :1])).item()
+    assert price >= (lower[0, 0] * z - sum(rule.act(z))).max()

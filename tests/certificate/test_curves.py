@@ -28,7 +28,8 @@ from krelax.certificate.kernel.activations import (
     TanhGELU,
     Threshold,
 )
-from krelax.certificate.kernel.activations.exponential import Share
+from krelax.certificate.kernel.activations.curve import Curve
+from krelax.certificate.kernel.activations.exponential import Exp, Share
 from krelax.certificate.kernel.arithmetic import Exact, Fixed, Float64
 
 KIT = {entry.name: entry for entry in ELEMENTWISE}
@@ -153,3 +154,17 @@ def test_prices_of_coefficients_that_no_float_tells_from_zero(name: str) -> None
     size = np.abs(slope * z).max(1) + np.abs(values).max(1)
     found = Exact().floats(Fixed(price.ints, price.exponent + 1200))
     assert (found[:, 0] >= values.max(1) - 1e-12 * (1 + size)).all()
+
+
+def test_curves_that_do_not_know_where_they_have_a_slope_are_searched() -> None:
+    """The price is what it is where that is known, and never less than what is found."""
+
+    class Searched(Exp):
+        def stationary(self, slope: Any, piece: int) -> Any:
+            return Curve.stationary(self, slope, piece)
+
+    ends, slope, coeff = (np.array([[-1.0, -3.0]]), np.array([[2.0, 0.5]])), np.array([[2.5, 0.25]]), np.ones((1, 2))
+    found, known = (rule.price(Float64(), coeff, slope, ends) for rule in (Searched(), Exp()))
+    np.testing.assert_allclose(found, known, rtol=1e-12)
+    z = np.linspace(*ends, 1001)
+    assert (found >= (slope * z - np.exp(z)).max(0)).all()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -152,6 +154,41 @@ def test_arrays_of_another_type_or_shape_are_not_written(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="lower"):
         write(tmp_path / "wrong.zip", wrong)
     assert not (tmp_path / "wrong.zip").exists()
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "made.zip"
+    path.write_bytes(b"what was there")
+
+    def broken(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(OSError, match="no space left"):
+        write(path, example())
+    assert [p.name for p in tmp_path.iterdir()] == ["made.zip"]
+    assert path.read_bytes() == b"what was there"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_certificate_can_be_written_into_a_pipe(file: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        found = reader.submit(pipe.read_bytes)
+        write(pipe, example())
+        assert found.result(timeout=60) == file.read_bytes()
+    assert pipe.is_fifo()
+
+
+def test_a_file_that_may_not_be_read_is_not_called_malformed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(zipfile, "ZipFile", refused)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)") as error:
+        read(file)
+    assert not isinstance(error.value, Malformed)
 
 
 MALFORMED: dict[str, Edit] = {

@@ -130,3 +130,35 @@ def test_what_overflows_says_nothing() -> None:
     for low, high in (found.ends(j) for j in range(2)):
         assert (low <= high).all()
     assert found.ends(0)[1][0, 0] >= 1.7e308
+
+
+def test_executions_of_other_slopes_are_inside() -> None:
+    """A leaky ReLU rounds where its slope is taken: over points that is all that bounds are apart by."""
+    rng = np.random.default_rng(1)
+    layers = random_layers(rng, [4, 4, 2], float(np.float32(0.1)), rough)
+    network = network_of(layers)[1]
+    x = rng.normal(0, 1, (50, 2)).astype(np.float32)
+    found = in_boxes(network, Region(x.astype(float), x.astype(float)), Float64(), True)
+    here = x
+    for j, layer in enumerate(layers[:2]):
+        here = here @ np.asarray(layer.weight, np.float32).T + np.asarray(layer.bias, np.float32)
+        lower, upper = found.ends(j)
+        assert ((lower <= here) & (here <= upper)).all()
+        here = np.where(here < 0, np.float32(0.1) * here, here)
+
+
+@pytest.mark.parametrize("most", [1 << 26, 1])
+def test_nothing_is_known_of_forms_for_which_there_is_no_memory(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushed, "_MOST_NUMBERS", most)
+    network = network_of([exact.Layer([[1, -1]], [0], None)])[1]
+    bounds = LayerBounds.of(network, Region(-np.ones((2, 2)), np.ones((2, 2))), Float64(), False)
+    forms = pushed.PushedForms(bounds)
+    for i in range(1, len(network.nodes)):
+        bounds = bounds.advanced()
+        forms.push(bounds, i)
+    lowest = forms.lowest(Float64(), np.ones((2, 1)), np.ones(2), np.arange(2))
+    if most > 1:
+        assert ((lowest <= -1) & (lowest > -1.001)).all()
+    else:
+        assert (lowest == -np.inf).all()
+        assert forms.interval(Float64(), 1) is None

@@ -39,19 +39,17 @@ class Relax(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class InputForms:
-    """Linear forms of the inputs: coefficients `(rows, inputs)`, None if there are none, and constants `(rows,)`. What
-    they bound is `empty`, `(rows,)`, in some rows."""
+    """Linear forms of the inputs: coefficients `(rows, inputs)` and constants `(rows,)`. What they bound is `empty`,
+    `(rows,)`, in some rows."""
 
-    coeff: Array | None
+    coeff: Array
     constant: Array
     empty: NDArray[np.bool_]
 
     def minimum(self, bounds: LayerBounds, which: Rows = slice(None)) -> Floats:
         """Lower bounds `(rows,)` over the region, or over those that `which` names; infinity where it is empty."""
-        ar, value = bounds.ar, self.constant
-        if self.coeff is not None:
-            value = value + bounds.region.minimise(ar, self.coeff, which)
-        return np.where(self.empty, np.inf, ar.down(value))
+        value = self.constant + bounds.region.minimise(bounds.ar, self.coeff, which)
+        return np.where(self.empty, np.inf, bounds.ar.down(value))
 
 
 def over_inputs(
@@ -96,7 +94,7 @@ def carried(
             if here.bias is not None:
                 total = total + ar.dot(c, here.bias.reshape(1, here.size))
             error = error + _charge(bounds, i, here, c, count, which)
-    return InputForms(coeff.get(0), total - error, empty)
+    return InputForms(coeff[0], total - error, empty)  # every node is made of others, and these of the input
 
 
 def _give(coeff: dict[int, Array], node: int, part: Array) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.certificate.errors import Malformed
 from krelax.certificate.format.questions import check_asked, check_proof, leaves_of_boxes
 from krelax.certificate.format.schema import Question
 from krelax.certificate.kernel.arithmetic import Arithmetic, Floats
@@ -62,8 +63,11 @@ def _free(questions: Sequence[Question]) -> NDArray[np.bool_]:
     lower, upper = (np.array([getattr(q.region, side) for q in questions]) for side in ("lower", "upper"))
     free = np.asarray(np.nextafter(lower, np.inf) < upper)
     for i, q in enumerate(questions):
-        if q.boxes is not None:
-            free[i, q.boxes.cut[q.boxes.cut >= 0]] = True
+        assert q.boxes is not None  # as of all of a family
+        cut = q.boxes.cut[q.boxes.cut >= 0]
+        if (cut >= lower.shape[1]).any():
+            raise Malformed("a tree of boxes that cuts an input which does not exist")
+        free[i, cut] = True
     return free
 
 

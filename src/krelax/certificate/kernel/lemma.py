@@ -52,12 +52,9 @@ def _behind(
 ) -> dict[int, Narrowing]:
     """What is left behind the clips of a batch, whose margins are at least what their forms say."""
     mine = np.flatnonzero(np.isin(batch, leaves.clips))
-    own, coeff = batch[mine], None if forms.coeff is None else forms.coeff[mine]
-    parents = [known[i] for i in leaves.behind[own].tolist()]
-    if coeff is None:
-        return dict(zip(own.tolist(), parents, strict=True))
+    own, parents = batch[mine], [known[i] for i in leaves.behind[batch[mine]].tolist()]
     numbers = np.searchsorted(leaves.clips, own).tolist()
-    behind = clips.narrowed(context.bounds, numbers, parents, coeff, forms.constant[mine])
+    behind = clips.narrowed(context.bounds, numbers, parents, forms.coeff[mine], forms.constant[mine])
     return dict(zip(own.tolist(), behind, strict=True))
 
 
@@ -85,8 +82,7 @@ def check_lines(context: Context, lemma: Lemma, layer: int) -> Lines:
     for part in context.batches(count):
         batch = np.arange(part.start, part.stop)
         found = _over_inputs(context, lemma, node, Chosen(context, lemma, leaves, batch, Clips(np.inf, {}, {}), {}))
-        rows = np.zeros((len(batch), context.network.size(0)))
-        coeffs.append(ar.number(rows) if found.coeff is None else found.coeff)
+        coeffs.append(found.coeff)
         constants.append(found.constant)
     bounds = ScaledForms.of(ar, context.bounds.region, ar.join(coeffs), ar.join(constants))
     return Lines(forms.entry.astype(np.int64), forms.coefficient, bounds)

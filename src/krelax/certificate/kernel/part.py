@@ -99,7 +99,8 @@ def _reached(network: Network, free: Index) -> list[Mask]:
         if isinstance(node, Affine):
             made = [_pattern(m, live[j], False) for m, j in zip(_sizes(node), node.inputs, strict=True)]
             live.append(np.any(made, 0))
-        elif isinstance(node, Activation):
+        else:
+            assert isinstance(node, Activation)  # nothing else comes behind the input
             live.append(np.bincount(_owners(node), live[node.inputs[0]], node.size) > 0)
     return live
 
