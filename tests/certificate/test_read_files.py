@@ -104,7 +104,21 @@ READ: dict[str, tuple[bytes, tuple[int, ...]]] = {
     "a choice between a line and another exponential": (
         file([call("Greater", "x c", "t"), call("Mul", "x d", "u"), call("Exp", "u", "e"), call("Sub", "e o", "b"),
               call("Where", "t x b")], {"c": F32([0]), "d": F32([2]), "o": F32([1])}), (1, 2)),
+    "a choice between twice a line and an exponential": (
+        file([call("Greater", "x c", "t"), call("Mul", "x d", "a"), call("Exp", "x", "e"), call("Sub", "e o", "b"),
+              call("Where", "t a b")], {"c": F32([0]), "d": F32([2]), "o": F32([1])}), (1, 2)),
+    "a product with a step of the opposite": (
+        file([call("Neg", "x", "n"), call("Greater", "n c", "t"), call("Cast", "t", "f", to=1), call("Mul", "x f")],
+             {"c": F32([0])}), (1, 2)),
     # --- nearly known functions
+    "a clip that falls": (
+        file([call("Sub", "b x", "t"), call("Clip", "t z s", "u"), call("Mul", "x u")],
+             {"b": F32(0.5), "z": F32(0), "s": F32(1)}), (1, 2)),
+    "a quotient by one sum": (
+        file([call("Exp", "x", "e"), call("ReduceSum", "e a", "t"), call("Div", "x t")], {"a": i8(1)}), (1, 2)),
+    "a quotient by a sum of exponentials": (
+        file([call("Exp", "x", "e"), call("Neg", "x", "n"), call("Exp", "n", "f"), call("Add", "e f", "t"),
+              call("Div", "x t")]), (1, 2)),
     "a product of a number and its shift": (
         file([call("Add", "x c", "t"), call("Mul", "x t")], {"c": F32([0.5, 0.5])}), (1, 2)),
     "a line of many steps": (
@@ -133,6 +147,7 @@ READ: dict[str, tuple[bytes, tuple[int, ...]]] = {
         one("Resize", None, None, i8(1, 1, 1, 2), shape=IMAGE, mode="linear",
             coordinate_transformation_mode="pytorch_half_pixel"), IMAGE),
     "a softmax of one number": (one("Softmax", shape=(3, 1)), (3, 1)),
+    "the largest of one number": (one("Hardmax", shape=(3, 1)), (3, 1)),
     "a softmax along the first axis": (one("Softmax", shape=(2, 3), axis=0), (2, 3)),
     "scores that are softmaxed": (one("LinearClassifier", outputs="l y", post_transform="SOFTMAX", **SCORES), (1, 2)),
     "constants at places": (

@@ -414,6 +414,12 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a product scaled by what is too large": (
         file([call("Mul", "x c", "t"), call("Mul", "x c", "u"), call("Mul", "t u")], {"c": F64([1e120])}, kind=11),
         "too small or too large"),
+    "a clip that is scaled by what is too large": (
+        file([call("Add", "x b", "t"), call("Relu", "t", "r"), call("Sub", "h r", "s"), call("Relu", "s", "q"),
+              call("Sub", "h q", "u"), call("Mul", "x u")], {"b": F64(5e199), "h": F64(1e200)}, kind=11),
+        "too small or too large"),
+    "more entries than there are": (
+        file([call("TopK", "x n", "v i"), call("Relu", "v")], {"n": i8(3)}), "3 of 2 entries"),
     # --- quantised ones
     "zero points that differ by odd numbers": (
         file([call("QuantizeLinear", "x s z", "q", axis=1), call("DequantizeLinear", "q s z", axis=1)],
