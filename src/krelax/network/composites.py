@@ -160,9 +160,11 @@ def _adds_up(builder: Builder, a: int, b: int) -> bool:
 
 def softmax(builder: Builder, x: int, axis: int, logarithm: bool = False, mask: NDArray[np.bool_] | None = None) -> int:
     """Softmax along an axis, or its logarithm. With a mask, of the shape of `x`, only entries where it is true take
-    part, and others become zero; so do minus infinities."""
+    part, and others become zero; so do minus infinities, of which no row may consist."""
     x, finite = builder.shown(x)
     shape = builder.shape(x)
+    if finite is not None and (logarithm or not np.broadcast_to(finite, shape).any(axis).all()):
+        raise UnsupportedError("minus infinity in the logarithm of a softmax, or in a softmax of nothing else")
     mask = finite if mask is None else mask if finite is None else finite & mask
     if shape[axis] == 1 and mask is None:
         return scale_shift(builder, x, Constant.of(0.0), Constant.of(0.0 if logarithm else 1.0))
