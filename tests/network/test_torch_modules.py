@@ -129,6 +129,35 @@ def put(x: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
+def more_numbers(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    parts = [
+        x.exp2(), x.expm1(), x.erfc(), y.acos(), torch.logaddexp(x, y), torch.logaddexp(x, ROW), torch.hypot(x, y),
+        torch.logit(y, eps=0.25), torch.nan_to_num(x), torch.div(x, 0.75, rounding_mode="floor"),
+        torch.div(x, 0.75, rounding_mode="trunc"), torch.xlogy(ROW, y), torch.log1p(y), torch.log2(y + 1),
+    ]  # fmt: skip
+    near = torch.cdist(x.reshape(2, 4), torch.linspace(-1, 1, 12).reshape(3, 4))
+    norms = [x.norm(p, 1) for p in (1, 3, float("inf"), -float("inf"))]
+    return torch.cat([part.flatten() for part in (*parts, near, torch.cdist(x.reshape(4, 2), y.reshape(4, 2)), *norms)])
+
+
+def from_a_state(x: Tensor, layer: nn.GRU) -> Tensor:
+    """A recurrence that begins with what depends on the input."""
+    out, last = layer(x.reshape(2, 1, 4), x[:, :3].reshape(1, 1, 3))
+    return torch.cat([out.flatten(), last.flatten()])
+
+
+def normalised() -> nn.Module:
+    """By what was seen in training."""
+    layer = nn.InstanceNorm2d(2, affine=True, track_running_stats=True).eval()
+    layer.load_state_dict({
+        "weight": torch.tensor([0.5, -2.0]), "bias": torch.tensor([0.25, 1.0]),
+        "running_mean": torch.tensor([1.0, -0.5]), "running_var": torch.tensor([2.0, 0.25]),
+        "num_batches_tracked": torch.tensor(1),
+    })  # fmt: skip
+    return layer
+
+
 def constants(x: Tensor, layer: nn.Linear) -> Tensor:
     """Of weights, what is otherwise read of activations."""
     w = layer.weight
@@ -160,6 +189,9 @@ MODULES: dict[str, tuple[tuple[int, ...], nn.Module]] = {
     "scripted": (VECTOR, torch.jit.script(nn.Sequential(nn.Linear(8, 4), nn.ReLU()))),
     "traced": (VECTOR, torch.jit.trace(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), torch.zeros(1, 8))),
     "numbers": (VECTOR, Function(numbers)),
+    "more numbers": (VECTOR, Function(more_numbers)),
+    "a state that depends on the input": (VECTOR, Function(from_a_state, nn.GRU(4, 3))),
+    "instances by running statistics": (IMAGE, normalised()),
     "orders": (VECTOR, Function(ordered)),
     "places": (VECTOR, Function(put)),
     "constants": (VECTOR, Function(constants, nn.Linear(8, 8))),
@@ -193,6 +225,32 @@ def test_what_cannot_be_read_says_what_to_do() -> None:
         from_torch(Function(lambda x: "x"), torch.rand(VECTOR))
     with pytest.raises(InputError, match="no output 2"):
         from_torch(Function(lambda x: (x, x * 2)), torch.rand(VECTOR), output=2)
+
+
+def attended(x: Tensor, **more: Any) -> Tensor:
+    q = x.reshape(1, 1, 2, 4)
+    return F.scaled_dot_product_attention(q, q, q, **more)
+
+
+REFUSED: dict[str, tuple[nn.Module, str]] = {
+    "distances of another order": (Function(lambda x: torch.cdist(x, x * 2, p=1.0)), "distances of order 1"),
+    "a logarithm of constants": (Function(lambda x: torch.xlogy(x, ROW.abs() + 1)), "a logarithm of a constant"),
+    "attention with dropout": (Function(lambda x: attended(x, dropout_p=0.5)), "attention with dropout"),
+    "a mask that depends on the input": (
+        Function(lambda x: attended(x, attn_mask=x.reshape(4, 2)[:2])), "a mask that depends on the input"),
+    "weights that depend on the input": (
+        Function(lambda x, m: torch.func.functional_call(
+            m, {"weight_hh_l0": x.reshape(2, 4)[:, :2]}, x.reshape(1, 1, 8)), nn.RNN(8, 2)),
+        "weights that depend on the input"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_modelled_is_refused_in_a_line(name: str) -> None:
+    module, reason = REFUSED[name]
+    with pytest.raises((InputError, UnsupportedError), match=reason) as error:
+        from_torch(module, torch.rand(VECTOR))
+    assert "\n" not in str(error.value)
 
 
 def test_of_several_tensors_the_first_is_read_or_the_one_that_is_chosen() -> None:
