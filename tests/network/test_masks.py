@@ -21,12 +21,16 @@ ENDLESS = torch.zeros(4).masked_fill(~MASK, -torch.inf)
 
 
 class Function(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    """A function of inputs, a mask, and what is added in its place; older PyTorch exports no tensors but a module's."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
+        self.register_buffer("mask", MASK)
+        self.register_buffer("endless", ENDLESS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+        return self.function(x, self.mask, self.endless)
 
 
 class Causal(nn.Module):
@@ -42,9 +46,9 @@ class Causal(nn.Module):
 
 
 MODULES: dict[str, nn.Module] = {
-    "filled": Function(lambda x: F.softmax(x.masked_fill(~MASK, float("-inf")), -1)),
-    "added": Function(lambda x: F.softmax(2 * x + ENDLESS, -1)),
-    "chosen": Function(lambda x: F.softmax(torch.where(MASK, x, -torch.inf), -1)),
+    "filled": Function(lambda x, mask, _: F.softmax(x.masked_fill(~mask, float("-inf")), -1)),
+    "added": Function(lambda x, _, endless: F.softmax(2 * x + endless, -1)),
+    "chosen": Function(lambda x, mask, _: F.softmax(torch.where(mask, x, -torch.inf), -1)),
     "causal": Causal(),
 }
 
@@ -71,6 +75,6 @@ def test_files(op: str, tmp_path: Path) -> None:
 
 def test_only_a_softmax_takes_them() -> None:
     with pytest.raises(UnsupportedError, match="only a softmax"):
-        from_torch(Function(lambda x: torch.exp(x + ENDLESS)), torch.rand(1, 4))
+        from_torch(Function(lambda x, _, endless: torch.exp(x + endless)), torch.rand(1, 4))
     with pytest.raises(UnsupportedError, match="only a softmax"):
-        from_torch(Function(lambda x: x + ENDLESS), torch.rand(1, 4))
+        from_torch(Function(lambda x, _, endless: x + endless), torch.rand(1, 4))

@@ -41,6 +41,7 @@ def check(figure: Figure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> li
     the texts."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # which are about packages that figures are made with
         save(figure, tmp_path / "figure.svg")
         drawn = texts(figure, monkeypatch)
     width, height = figure.bbox.size

@@ -203,6 +203,7 @@ def test_lines_of_the_table_are_all_different() -> None:
 def test_figures_are_saved_by_their_ending(ending: str, begins: bytes, tmp_path: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # which are about packages that figures are made with
         save(neuron(ReLU(), -1.0, 2.0), tmp_path / f"figure.{ending}")
     assert (tmp_path / f"figure.{ending}").read_bytes().startswith(begins)
 

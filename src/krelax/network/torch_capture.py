@@ -134,7 +134,7 @@ def _with_fixed_scales(module: torch.nn.Module) -> torch.nn.Module:
 
 def _exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
     if not isinstance(module, torch.jit.ScriptModule):
-        return torch.export.export(module, (example,))
+        return torch.export.export(module, (example,), strict=False)  # as newer releases do by themselves
     from torch._export.converter import TS2EPConverter
 
     return TS2EPConverter(module, (example,)).convert()
