@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.certificate.test_part import PARTS
 from tests.rows import COLUMNS, ROWS, rows_model
 
 from krelax.bounds.boxed import Bounder
@@ -102,3 +104,30 @@ def test_parts_about_the_same_column_of_different_rows_are_alike(network: Networ
         assert part is not None
         keys.append(alike(part))
     assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_other_networks_are_bounded_as_these_are(name: str, tmp_path: Path) -> None:
+    """Convolutions, scalings of some entries, and functions that nothing of what is free reaches."""
+    data, free = PARTS[name]
+    (tmp_path / "model.onnx").write_bytes(data)
+    whole = load_onnx(tmp_path / "model.onnx")
+    size, count, index = int(np.prod(whole.input_shape)), 6, torch.tensor(free)
+    lower = torch.rand(count, size, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 2 - 1
+    upper = lower.clone()
+    upper[:, index] += 0.25
+    shape = (count, *whole.input_shape)
+    instance = Instance.of(whole, Box(lower.reshape(shape), upper.reshape(shape)))
+    part = varying(instance, index)
+    assert part is not None
+    assert products(part.network.nodes) < products(whole.nodes)
+    clause = torch.arange(2).expand(count, -1)
+    asked = Queries(ASKED.double().expand(count, -1, -1), torch.zeros(count, 2, dtype=torch.float64), clause, 2)
+    own, every = Bounder(part, asked, free=1), Bounder(instance, asked)
+    ends = lower[:, index], upper[:, index]
+    small, large = (bounder.bound(*ends, torch.arange(count)).value for bounder in (own, every))
+    torch.testing.assert_close(small, large, rtol=1e-9, atol=1e-9)
+    for share in (0.0, 0.5, 1.0):
+        x = (lower + share * (upper - lower)).reshape(shape)
+        values = asked.values(whole(x).reshape(count, 1, -1))
+        assert bool((small <= values.reshape(count, 2) + 1e-12).all())

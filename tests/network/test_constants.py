@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from krelax.errors import InputError
+from krelax.errors import InputError, UnsupportedError
 from krelax.network.constants import SHARE, Constant, product_is_exact, size
 
 # Exponents of numbers at the ends of the range, where float32 ends, and in between.
@@ -168,3 +168,31 @@ def test_python_numbers_are_read_in_double_precision() -> None:
     assert Constant.of(0.1).value.item() == 0.1
     assert Constant.of(torch.tensor(0.1)).value.item() == float(np.float32(0.1))
     assert isqrt(2**52) == int(Constant.of(2.0**52).sqrt().value.item())
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "sin", "cos", "tanh", "sigmoid"])
+def test_functions_of_what_is_enclosed_are_enclosed(name: str) -> None:
+    """At both ends of enclosures, and in the middle."""
+    value = torch.tensor([0.25, 1.0, 3.5], dtype=torch.float64)
+    error = torch.tensor([2.0**-10, 2.0**-40, 2.0**-3], dtype=torch.float64)
+    found = Constant(value, error).function(name)
+    for side in (-1, 0, 1):
+        away = (getattr(torch, name)(value + side * error) - found.value).abs()
+        assert bool((away <= found.errors()).all())
+    assert bool((found.errors() < 20 * error * getattr(torch, name)(value).abs().clamp(min=1)).all())
+
+
+def test_a_logarithm_of_what_may_be_zero_is_refused() -> None:
+    with pytest.raises(InputError):
+        Constant(torch.tensor([0.25]).double(), torch.tensor([0.25]).double()).function("log")
+
+
+def test_signs_and_whole_numbers_are_known_or_refused() -> None:
+    sure, unsure = Constant(torch.tensor([-1.5]).double(), torch.tensor([0.25]).double()), torch.tensor([1.75]).double()
+    assert sure.sign().value.tolist() == [-1.0]
+    assert sure.floor().value.tolist() == [-2.0]
+    assert sure.floor().error is None
+    with pytest.raises(UnsupportedError, match="may be zero"):
+        Constant(sure.value, unsure).sign()
+    with pytest.raises(UnsupportedError, match="next to a whole number"):
+        Constant(sure.value, unsure).floor()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -189,3 +190,40 @@ def test_arbitrary_text_never_escapes_as_another_error(read, text):
     for start in (BOUNDED, BOUNDED_2, BOUNDED + "(assert (or ", BOUNDED_2 + "(assert (<= "):
         with contextlib.suppress(InputError):
             read(start + text)
+
+
+def declared(name: str, relation: str = "", ends: str = "") -> str:
+    """A declaration of a network with an input and an output of its own, or with these ends."""
+    own = f"(declare-input X{name} float32 [2])(declare-output Y{name} float32 [2])"
+    return f"(declare-network {name} {relation} {ends or own})"
+
+
+LABELLED = '(declare-input A float32 [2] "a")(declare-input B float32 [2])(declare-output C float32 [2] "c")'
+OTHER = "(declare-input A float32 [2])(declare-output B float32 [3])"
+MORE = "(declare-input A float32 [2])(declare-output B float32 [2])(declare-output C float32 [2])"
+DECLARATIONS = {
+    "a network twice": (declared("f") + declared("f"), "f is declared twice"),
+    "a relation behind an input": (
+        declared("f") + declared("g", ends=f"(declare-input A float32 [2])(equal-to f){OTHER}"), "must come first"),
+    "two relations": (declared("f") + declared("g", "(equal-to f)(isomorphic-to f)"), "and only once"),
+    "an output before an input": (
+        declared("f", ends="(declare-output B float32 [2])(declare-input A float32 [2])"), "A comes after B"),
+    "a relation to two networks": (declared("f") + declared("g", "(equal-to f f)"), "write \\(equal-to NAME\\)"),
+    "a relation to none": (declared("f") + declared("g", "(equal-to h)"), "is no network declared before"),
+    "a chain": (
+        declared("f") + declared("g", "(equal-to f)") + declared("h", "(equal-to g)"), "do not chain; name f instead"),
+    "some names of nodes": (declared("f", ends=LABELLED), "name all of them, or none"),
+    "another shape than of the other": (
+        declared("f") + declared("g", "(equal-to f)", OTHER), "is not declared like Yf"),
+    "more ends than the other": (declared("f") + declared("g", "(equal-to f)", MORE), "has 3 inputs and outputs, f"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), DECLARATIONS.values(), ids=DECLARATIONS.keys())
+def test_declarations_that_do_not_fit_say_what_to_do(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "spec.vnnlib"
+    path.write_text(f"(vnnlib-version <2.0>){text}(assert (<= Xf[0] 1))")
+    with pytest.raises(InputError, match=message) as error:
+        read_vnnlib(path)
+    assert str(error.value).startswith(f"{path}:1: ")
+    assert "\n" not in str(error.value)
