@@ -270,7 +270,7 @@ REFUSED = [
     (case("MatMul", X, X, shape=(200, 200)), "8000000 products .* at most 4194304"),
     (case("LeakyRelu", alpha=float("nan")), "slope of nan"),
     (case("Pad", X, integers(0, 4, 0, 1), mode="reflect"), "smaller steps"),
-    (case("Cast", to=TensorProto.UINT8), "cast that rounds"),
+    (case("Cast", to=TensorProto.BFLOAT16), "cast that rounds"),
     (case("ConvTranspose", X, weights(2, 3, 3, 3), shape=SQUARE, output_shape=[9, 9]), "more than the kernel reaches"),
     (case("Conv", X, weights(3, 2, 3, 3), shape=SQUARE, kernel_shape=[2, 3]), "kernel_shape"),
     (case("GridSample", X, 1e9 * weights(1, 3, 2, 2), shape=(1, 2, 4, 5), opset=16), "places beyond"),
@@ -475,7 +475,7 @@ def test_replay_is_the_file_itself(tmp_path: Path) -> None:
 def test_a_float64_model_is_replayed_in_float64(tmp_path: Path) -> None:
     ends = [tensor("x", [1, 1], TensorProto.DOUBLE)], [tensor("y", None, TensorProto.DOUBLE)]
     network = load_onnx(save(model([node("Mul", "x", "w", "y")], {"w": np.float64(3)}, *ends), tmp_path / "m.onnx"))
-    assert network.replay_dtype is np.float64
+    assert network.elements.holder is np.float64
     assert network.replay is not None
     result = network.replay(np.array([[0.1]]))
     assert (result.dtype, result.item()) == (np.float64, 0.1 * 3)
@@ -483,7 +483,7 @@ def test_a_float64_model_is_replayed_in_float64(tmp_path: Path) -> None:
 
 def test_a_replay_never_rounds_its_input(tmp_path: Path) -> None:
     network = load_onnx(save(random_dense([1, 1]), tmp_path / "m.onnx"))
-    assert network.replay_dtype is np.float32
+    assert network.elements.holder is np.float32
     assert network.replay is not None
     np.testing.assert_array_equal(network.replay(np.array([[0.5]])), network.replay(np.array([[0.5]], np.float32)))
     with pytest.raises(ValueError, match="float32 does not hold"):

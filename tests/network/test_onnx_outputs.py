@@ -103,6 +103,17 @@ def test_what_is_no_head_is_kept(tmp_path: Path) -> None:
             read()
 
 
+def test_a_head_is_kept_before_a_cast(tmp_path: Path) -> None:
+    """Probabilities that are cast to whole numbers are zeros, or a one; scores are not."""
+    casts = [node("Cast", "p", "c", to=TensorProto.INT64), node("Cast", "c", "y", to=TensorProto.FLOAT)]
+    proto = network(node("Softmax", "s", "p"), *casts)
+    read = load_onnx(save(proto, tmp_path / "net.onnx"), scores=True)
+    assert not read.notes
+    assert read(100 * torch.ones(1, 1, 4, dtype=torch.float64)).abs().max() <= 1
+    _, interface = read_file(proto.SerializeToString(), None, True)
+    assert not interface.head
+
+
 def test_outputs_are_chosen_by_name_or_by_what_they_are(tmp_path: Path) -> None:
     table = helper.make_sequence_type_proto(helper.make_map_type_proto(7, helper.make_tensor_type_proto(1, None)))
     nodes = [

@@ -336,7 +336,7 @@ def test_examples_of_other_types_are_refused(dtype):
 
 def test_a_float64_module_is_replayed_in_float64():
     network = from_torch(nn.Linear(1, 1, bias=False).double(), torch.zeros(1, 1, dtype=torch.float64))
-    assert network.replay_dtype is np.float64
+    assert network.elements.holder is np.float64
     weight = operator(network).weight.item()
     assert network.replay is not None
     result = network.replay(np.array([[0.1]]))
@@ -398,7 +398,7 @@ def test_a_result_in_double_precision_is_not_rounded():
     network = from_torch(Function(lambda x: x.double() / 3), torch.zeros(1, 1))
     assert network.replay is not None
     result = network.replay(np.ones((1, 1), np.float32))
-    assert (network.replay_dtype, result.dtype, result.item()) == (np.float32, np.float64, 1 / 3)
+    assert (network.elements.holder, result.dtype, result.item()) == (np.float32, np.float64, 1 / 3)
 
 
 def test_import_check_catches_a_module_that_disagrees_with_its_graph():

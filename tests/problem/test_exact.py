@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from krelax.network.elements import FLOAT32, Elements
 from krelax.problem.exact import Numbers, within
 
 SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -19,7 +20,7 @@ def distance(x, centre, p) -> Fraction:
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 3), st.floats(-1e3, 1e3))
 def test_the_numbers_of_a_type_in_a_box(dtype, low, width, x):
@@ -29,8 +30,8 @@ def test_the_numbers_of_a_type_in_a_box(dtype, low, width, x):
         high = np.nextafter(high, np.inf)
     if not np.isfinite(high):
         return
-    numbers = Numbers.of(np.array([low]), np.array([high]), dtype)
-    first, last = numbers
+    numbers = Numbers.of(np.array([low]), np.array([high]), Elements((np.dtype(dtype).name,)))
+    first, last = numbers.first, numbers.last
     if not numbers.exist:
         near = np.array([low]).astype(dtype).astype(float)
         for value in (
@@ -51,8 +52,8 @@ def test_the_numbers_of_a_type_in_a_box(dtype, low, width, x):
 
 
 def test_boxes_beyond_the_range_of_a_type_hold_none_of_its_numbers():
-    assert not Numbers.of(np.array([1e300]), np.array([1e301]), np.float32).exist
-    whole = Numbers.of(np.array([-np.inf]), np.array([np.inf]), np.float32)
+    assert not Numbers.of(np.array([1e300]), np.array([1e301]), FLOAT32).exist
+    whole = Numbers.of(np.array([-np.inf]), np.array([np.inf]), FLOAT32)
     assert whole.exist
     assert np.isfinite(whole.first).all()
     assert np.isfinite(whole.last).all()

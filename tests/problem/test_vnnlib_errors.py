@@ -138,17 +138,13 @@ UNSUPPORTED = {
         "\\(initialized\\) is not supported",
     ),
     "too many networks": (NETWORK + "".join(TWIN.format(n=n) for n in range(200)), "more than 200 networks"),
-    "integer tensor": (
-        "(vnnlib-version <2.0>)(declare-network f (declare-input X int8 [1]))",
-        "element type int8 is not supported; export the network with a floating-point tensor there",
-    ),
-    "tensor of half precision": (
-        "(vnnlib-version <2.0>)(declare-network f (declare-input X float16 [1]))",
-        "element type float16 is not supported; convert the network to float32",
+    "tensor of eight bits": (
+        "(vnnlib-version <2.0>)(declare-network f (declare-input X float8e5m2 [1]))",
+        "element type float8e5m2 is not supported; use one of ",
     ),
     "tensor of words": (
         "(vnnlib-version <2.0>)(declare-network f (declare-input X string [1]))",
-        "element type string is not supported; use real, float32 or float64",
+        "element type string is not supported; use one of .*real, .*float32, .*float16, .*bool, int8",
     ),
     "too many cases": (BOUNDED + "(assert (or (<= Y_0 0) (<= Y_1 0)))" * 40, "disjunctive normal form"),
 }

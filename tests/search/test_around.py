@@ -11,6 +11,7 @@ import torch
 from tests.run.files import random_dense, save
 
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.elements import FLOAT32
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
@@ -65,7 +66,7 @@ def test_membership_is_exact_and_enclosed(norm: str, scaling: Scaling | None, ra
             if share == 1.0:
                 corner = RNG.random(start.shape) < 0.5
                 x = np.where(corner, region.lower[i].numpy(), region.upper[i].numpy())
-            point = around.nearest(i, x, np.float32)
+            point = around.nearest(i, x, FLOAT32)
             if point is None:
                 continue
             assert truth(around, i, point)

@@ -124,7 +124,7 @@ def _check_fit(specification: Specification, file: Interface) -> None:
     from krelax.errors import InputError, one_line
     from krelax.problem.query import check_fit
 
-    check_fit(specification, *file.shapes, file.element)
+    check_fit(specification, *file.shapes, (file.element, ""))
     for said, own in zip(specification.labels, file.names, strict=True):
         if said not in {None, own}:
             raise InputError(one_line(f"the specification says that the network has {said!r}, which is called {own!r}"))

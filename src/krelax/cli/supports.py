@@ -10,8 +10,8 @@ _WIDTH = 100
 # Ways out of what is not read, for most files that are refused.
 _REMEDIES = (
     ("an operator that is not listed", "export again with the constants folded, or write the model without it"),
-    ("functions, dynamic axes, casts", "functions are inlined, unknown axes count as one, casts may not round"),
-    ("half precision", "convert the model to float32, which holds the same weights"),
+    ("functions, dynamic axes", "functions are inlined, unknown axes count as one"),
+    ("casts that round", "let the model compute in one type, or in float16 where it casts to that"),
     ("several outputs", "the first of floating-point numbers is read; choose another with --output NAME"),
     ("a softmax at the end", "left out by itself where outputs are only compared"),
 )
@@ -20,7 +20,10 @@ _REMEDIES = (
 # What the VNN-LIB standard asks for by name, and the answers; the theories of each kind, the simplest one first.
 _FACTS = {
     "onnx-opset-versions": ("8", "21"),
-    "onnx-element-types": ("real", "float32", "float64"),
+    "onnx-element-types": (
+        *("real", "float32", "float64", "float16", "bfloat16", "bool"),
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    ),
     "vnnlib-versions": ("1.0", "2.0"),
     "hidden-node-theories": ("NH", "H"),
     "multiple-input-output-theories": ("SIO", "MIO"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import takewhile
 from math import prod
 
+from krelax.network.elements import FLOAT64
 from krelax.network.graph import Network, Node
 from krelax.network.ops import Linear, Source
 
@@ -23,4 +24,4 @@ def behind(network: Network, node: int) -> Network:
     """What becomes of the value of a node, which everything goes through: the network whose input that is."""
     first = Node(Source(), (), network.nodes[node].shape, "input")
     rest = (replace(n, inputs=tuple(i - node for i in n.inputs)) for n in network.nodes[node + 1 :])
-    return replace(network, nodes=(first, *rest), replay=None)
+    return replace(network, nodes=(first, *rest), replay=None, elements=FLOAT64)

@@ -107,6 +107,12 @@ def truncate(builder: Builder, x: int) -> int:
     return add(builder, up, down, -1)
 
 
+def rounded_down(builder: Builder, x: int, divisor: Constant) -> int:
+    """The quotient of whole numbers by positive ones, rounded down: that of `x + 1/2`, which is not near to a jump."""
+    factor = divisor.reciprocal()
+    return builder.add(Floor(), scale_shift(builder, x, factor, factor * Constant.of(0.5)))
+
+
 def remainder(builder: Builder, x: int, modulus: Constant, truncated: bool) -> int:
     """`x - m floor(x / m)`, or with the quotient rounded towards zero."""
     quotient = scale_shift(builder, x, modulus.reciprocal(), None)

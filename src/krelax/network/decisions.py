@@ -23,9 +23,12 @@ def greater(builder: Builder, a: Operand, b: Operand, strictly: bool = True) -> 
     return builder.add(Step(0.0 if strictly else 1.0), add(builder, a, b, -1))
 
 
-def is_not_zero(builder: Builder, x: int) -> int:
-    """Whether a number is not zero: above it or below."""
-    above, below = (builder.add(Step(0.0), t) for t in (x, negate(builder, x)))
+def is_not_zero(builder: Builder, x: int, margin: float = 0.0) -> int:
+    """Whether a number is not zero: above it or below, by more than a margin."""
+    sides = [x, negate(builder, x)]
+    if margin:
+        sides = [scale_shift(builder, t, None, Constant.of(-margin)) for t in sides]
+    above, below = (builder.add(Step(0.0), t) for t in sides)
     return add(builder, above, below)
 
 

@@ -23,6 +23,7 @@ from krelax.activations import Difference, LeakyReLU, ReLU
 from krelax.errors import InputError
 from krelax.network.compose import reshape
 from krelax.network.constants import Constant
+from krelax.network.elements import Elements
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Arithmetic, Conv, ConvTranspose, Dense, Scale
 from krelax.network.ops import Concat, Linear
@@ -245,5 +246,6 @@ def _replay(one: Network, other: Network) -> dict[str, Any]:
     def replay(x: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([np.asarray(run(x), np.float64).flatten() for run in (first, second)])
 
-    both = {one.replay_dtype, other.replay_dtype}
-    return {"replay": replay, "replay_dtype": both.pop() if len(both) == 1 else np.float32}
+    count = prod(one.input_shape)
+    kinds = [kind for network in (one, other) for kind in network.elements.kinds(count)]
+    return {"replay": replay, "elements": Elements.joined([(k, 1) for k in kinds]).merged([*range(count)] * 2)}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from krelax.activations.transformed import Transformed
 from krelax.network import compose
 from krelax.network.constants import Constant
+from krelax.network.elements import FLOAT64
 from krelax.network.graph import Builder, Network, Replay
 from krelax.network.ops import Transpose
 
@@ -47,7 +48,7 @@ def behind(network: Network, op: Transformed, count: int, last: bool, scaling: N
     for node in network.nodes[1:]:
         place.append(builder.add(node.op, *(place[i] for i in node.inputs), name=node.name))
     found = builder.build(place[-1], _replay(network, count))
-    return Network(found.nodes, found.replay, np.float64, network.converted, output=network.output)
+    return Network(found.nodes, found.replay, FLOAT64, network.converted, output=network.output)
 
 
 def _replay(network: Network, count: int) -> Replay | None:
@@ -57,7 +58,7 @@ def _replay(network: Network, count: int) -> Replay | None:
         return None
 
     def replay(x: NDArray[np.float64]) -> NDArray[np.generic]:
-        given = x[count:].astype(network.replay_dtype).reshape(network.input_shape)
+        given = x[count:].astype(network.elements.holder).reshape(network.input_shape)
         return np.asarray(own(given))
 
     return replay

@@ -15,6 +15,7 @@ from torch import Tensor
 from krelax.activations import Activation
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.copies import with_copies
+from krelax.network.elements import FLOAT32, Elements
 from krelax.network.ops import Linear, Source
 from krelax.op import Op, Shape
 from krelax.watch import counts_work, tick
@@ -26,15 +27,14 @@ MOST_AXES = 16
 # Moving an entry takes as long as so many products, and the many small steps of crossing an activation as so many.
 _MOVED, _CROSSING = 4, 2e6
 Replay = Callable[[NDArray[Any]], NDArray[Any]]
-Element = type[np.float32] | type[np.float64]
 
 
-def as_element(x: NDArray[Any], dtype: Element) -> NDArray[Any]:
-    """The numbers of `x` in the type of a model's input. Raises ValueError if that would change one of them."""
-    result = x.astype(dtype)
-    if not np.array_equal(result, x):
-        raise ValueError(f"the input has numbers that {np.dtype(dtype).name} does not hold")
-    return result
+def as_elements(x: NDArray[Any], elements: Elements) -> NDArray[Any]:
+    """The numbers of `x` in a type that holds those of a model's input. Raises ValueError for others than these."""
+    given = x.astype(np.float64)
+    if not (np.array_equal(given, x) and np.array_equal(elements.rounded(given, "nearest"), given)):
+        raise ValueError(f"the input has numbers that {elements.title} does not hold")
+    return np.asarray(given, elements.holder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,18 +52,21 @@ class Network:
     """A function from `(batch, *input_shape)` to `(batch, *output_shape)`.
 
     Node 0 is the input, the last node is the output, and every node's inputs come before it. `replay`, where there
-    is one, evaluates the model this network was read from in the model's own type, one input of `input_shape` at a
-    time. That type is `replay_dtype`; the input must hold numbers of it, in whatever type they are given.
+    is one, evaluates the model this network was read from in the model's own types, one input of `input_shape` at a
+    time. Those are `elements`; the input must hold numbers of them, in whatever type they are given.
     `converted` is the type that `to` gave it. `notes` say what of the model the network is, where that is not
-    plain, and `output` what the model calls its output, where it has names.
+    plain, `output` what the model calls its output, where it has names, and `result` the output's element type, where
+    the model says. An `integral` model computes in whole numbers alone, so that its `replay` does not round.
     """
 
     nodes: tuple[Node, ...]
     replay: Replay | None = field(default=None, repr=False)
-    replay_dtype: Element = np.float32
+    elements: Elements = FLOAT32
     converted: torch.dtype | None = field(default=None, repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
     output: str = field(default="", repr=False)
+    result: str = field(default="", repr=False)
+    integral: bool = False
 
     @property
     def input_shape(self) -> Shape:

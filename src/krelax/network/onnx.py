@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx.inliner import inline_local_functions
@@ -32,22 +30,25 @@ from krelax.network import (  # noqa: F401 (they fill READERS and FOLDS)
     onnx_orders,
     onnx_quantised,
 )
-from krelax.network.check import Head, check_import
-from krelax.network.graph import Builder, Element, Network, Node
+from krelax.network.check import check_import, tolerance
+from krelax.network.elements import PRECISION, Elements
+from krelax.network.graph import Builder, Network, Node
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
 from krelax.network.onnx_branches import operands, taken
 from krelax.network.onnx_constants import FOLDS
 from krelax.network.onnx_decisions import DECIDING
 from krelax.network.onnx_enclosed import folded, leading
 from krelax.network.onnx_file import first_line, read_model
-from krelax.network.onnx_inputs import Inputs
+from krelax.network.onnx_inputs import Inputs, element_name
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_outputs import HEADS, KeptHeadError, Wanted, check_label, needed
 from krelax.network.onnx_quantised import KEEPING, QUANTISED, WHOLE, said_kind
+from krelax.network.onnx_ranges import within_half
 from krelax.network.onnx_reader import FLOATS, Kind, Known, Literal, Reader
 from krelax.network.onnx_recurrent import RECURRENT
 from krelax.network.onnx_replay import replay_of
 from krelax.network.onnx_schema import check_node, full_name, kind_name, results, schema_of
+from krelax.network.onnx_whole import INTEGERS
 from krelax.network.simplify import fuse
 from krelax.watch import tick
 
@@ -65,6 +66,11 @@ _FOREIGN = (
     MemoryError,
 )
 _STANDARD = {"", "ai.onnx"}
+# Operators whose results are not larger than their operands, or one: in half precision they do not overflow.
+_STEADY = {
+    "Clip", "Cos", "Dropout", "Erf", "HardSigmoid", "HardSwish", "Max", "Min", "Neg",
+    "Relu", "ReduceMax", "ReduceMin", "Sigmoid", "Sign", "Sin", "Softmax", "Softsign", "Tanh", "Abs", "GlobalMaxPool",
+}  # fmt: skip
 
 
 def load_onnx(path: str | Path, check: bool = True, output: str | None = None, scores: bool = False) -> Network:
@@ -93,17 +99,27 @@ def load_onnx(path: str | Path, check: bool = True, output: str | None = None, s
     source = path if content is None else content
     model = inlined(model, path)
     try:
-        network, wanted, inputs, head = _build(model, path, output, scores)
+        network, wanted, inputs, known = _build(model, path, output, scores)
     except KeptHeadError:
-        network, wanted, inputs, head = _build(model, path, output, False)
-    replay = partial(replay_of, model, path, source, inputs.feeds)
-    kind: Element = np.float64 if inputs.kind == Kind.DOUBLE else np.float32
-    network = replace(
-        network, replay=replay(wanted.name, kind), replay_dtype=kind, notes=wanted.notes, output=wanted.output
-    )
+        network, wanted, inputs, known = _build(model, path, output, False)
+    elements = Elements((element_name(inputs.kind),))
+    replay = replay_of(model, path, source, inputs.feeds, wanted.name, elements)
+    network = replace(network, replay=replay, elements=elements, notes=wanted.notes, output=wanted.output)
+    declared = next((o.type.tensor_type.elem_type for o in model.graph.output if o.name == wanted.output), 0)
+    network = replace(network, result=element_name(declared) if declared else "", integral=integral(known))
     if check:
-        check_import(network, str(path), head=head)
+        check_import(network, str(path), tolerance_of(known), known.head)
     return network
+
+
+def tolerance_of(known: Known) -> float:
+    """How far the runtime may be off: as the coarsest type in the file rounds."""
+    return tolerance(PRECISION.get(element_name(kind), 0.0) for kind in known.kinds.values())
+
+
+def integral(known: Known) -> bool:
+    """Whether nothing is computed in floating-point numbers."""
+    return not FLOATS.intersection(known.kinds.values())
 
 
 def inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -121,7 +137,7 @@ def inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 def _build(
     model: onnx.ModelProto, path: Path, output: str | None, scores: bool
-) -> tuple[Network, Wanted, Inputs, Head]:
+) -> tuple[Network, Wanted, Inputs, Known]:
     graph = model.graph
     version, known = version_and_constants(model, path)
     try:
@@ -140,7 +156,7 @@ def _build(
     except KrelaxError as error:
         hint = "" if isinstance(error, UnsupportedError) else inputs.hint
         raise type(error)(f"{path}: {error}{hint}") from error
-    return fuse(network), wanted, inputs, known.head
+    return fuse(network), wanted, inputs, known
 
 
 def version_and_constants(model: onnx.ModelProto, path: Path) -> tuple[int, Known]:
@@ -224,8 +240,10 @@ def _interpret(
     """Add what a node computes to what is known: as the operator, or as a part of a head."""
     operands = [_kind(name, known) for name in node.input]
     constant = all(name in known.constants for name in node.input if name) or node.op_type in {"Shape", "Size"}
-    table: Mapping[str, Any] = FOLDS if constant else heads or READERS
     op = full_name(node)
+    table: Mapping[str, Any] = FOLDS if constant else heads or READERS
+    if table is READERS and op in INTEGERS and _of_whole_numbers(node, known):
+        table = INTEGERS
     first = leading(node, known) if constant else None
     if op not in table and first is None:
         if constant and node.domain in _STANDARD:
@@ -252,6 +270,18 @@ def _interpret(
     for name, kind in zip(node.output, kinds, strict=True):
         if name in known.values:
             known.kinds[name] = _kept(op, said_kind(reader) if kind is None else kind)
+            if known.kinds[name] == Kind.FLOAT16 and op not in KEEPING | _STEADY and not hides(builder, known, name):
+                known.values[name] = within_half(builder, known.values[name])
+
+
+def hides(builder: Builder, known: Known, name: str) -> bool:
+    """Whether a tensor has minus infinities, which masks have."""
+    return builder.shown(known.values[name])[1] is not None
+
+
+def _of_whole_numbers(node: onnx.NodeProto, known: Known) -> bool:
+    """Whether some operand that depends on the input has whole numbers, or truths."""
+    return any(known.kinds[name] not in FLOATS for name in node.input if name in known.kinds)
 
 
 def _constants_of(r: Reader, first: str, kinds: Sequence[int | None]) -> Any:
@@ -283,9 +313,10 @@ def _kind(name: str, known: Known) -> int | None:
 
 def _kept(op: str, kind: int) -> int:
     """The element type of a result, which must be one in which it is not rounded."""
-    whole = kind in WHOLE and op in KEEPING | QUANTISED
-    if kind not in FLOATS and not whole and not (kind == Kind.BOOL and op in KEEPING | DECIDING):
-        raise UnsupportedError(f"a result of type {kind_name(kind)}; krelax reads networks in float32 or float64")
+    able = {*KEEPING, *INTEGERS}
+    whole = kind in WHOLE and op in able | QUANTISED
+    if kind not in FLOATS and not whole and not (kind == Kind.BOOL and op in able | DECIDING):
+        raise UnsupportedError(f"{op} with a result of type {kind_name(kind)}; let it compute in float32")
     return kind
 
 
@@ -296,9 +327,6 @@ def _output(graph: onnx.GraphProto, wanted: Wanted, known: Known, inputs: Inputs
     declared = next((o.type.tensor_type.elem_type for o in graph.output if o.name == wanted.name), Kind.UNDEFINED)
     if declared not in {Kind.UNDEFINED, known.kinds[wanted.name]}:
         raise InputError(f"the output {wanted.name!r} is declared {kind_name(declared)}, but has another type")
-    if known.kinds[wanted.name] not in FLOATS | {Kind.INT32, Kind.INT64}:
-        name = f"the output {wanted.name!r} is {kind_name(known.kinds[wanted.name])}"
-        raise UnsupportedError(f"{name}, not float32 or float64; export the network with a DequantizeLinear at its end")
     return node
 
 
@@ -332,7 +360,7 @@ def _windows(network: Network, node: Node) -> int:
 
 def supported_operators() -> list[str]:
     """The operators that are read, of activations or of constants."""
-    return sorted({*READERS, *FOLDS, "If"})
+    return sorted({*READERS, *INTEGERS, *FOLDS, "If"})
 
 
 def remedy(op: str) -> str:

@@ -15,11 +15,14 @@ from krelax.network.graph import Builder
 from krelax.network.onnx_operators import READERS
 from krelax.network.onnx_reader import FLOATS, Known, Literal, Reader
 
+# Their results have another type.
+_CASTS = {"Cast", "CastLike"}
+
 
 def leading(node: onnx.NodeProto, known: Known) -> str | None:
     """The first floating-point operand of a node whose operands are all constant, if its operator is read of
     activations; None otherwise."""
-    if node.op_type not in READERS or node.domain not in {"", "ai.onnx"}:
+    if node.op_type not in READERS or node.op_type in _CASTS or node.domain not in {"", "ai.onnx"}:
         return None
     return next((n for n in node.input if n and isinstance(known.constants[n].data, Constant)), None)
 

@@ -18,28 +18,26 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from krelax.errors import InputError, KrelaxError, UnsupportedError
+from krelax.errors import InputError, KrelaxError
+from krelax.network.check import samples, within
 from krelax.network.compose import dense, reshape
 from krelax.network.constants import Constant
 from krelax.network.difference import alike, subtract
-from krelax.network.graph import Builder, Element, Network, as_element
+from krelax.network.elements import Elements
+from krelax.network.graph import Builder, Network, as_elements
 from krelax.network.linear import Add
-from krelax.network.onnx import check_shapes, inlined, read_nodes, version_and_constants
+from krelax.network.onnx import check_shapes, inlined, integral, read_nodes, tolerance_of, version_and_constants
 from krelax.network.onnx_branches import operands
 from krelax.network.onnx_file import read_model
-from krelax.network.onnx_inputs import declared_input
+from krelax.network.onnx_inputs import array_type, check_element, declared_input, element_name
 from krelax.network.onnx_outputs import needed
-from krelax.network.onnx_reader import FLOATS, Kind, Known
+from krelax.network.onnx_quantised import whole_numbers
+from krelax.network.onnx_reader import Known
 from krelax.network.onnx_replay import Runner, runner_of
-from krelax.network.onnx_schema import kind_name
 from krelax.network.ops import Concat, Take
 from krelax.network.polynomials import Factors, monomials
 from krelax.network.simplify import fuse
 from krelax.op import Shape
-
-# How far values may be off ONNX Runtime's at a random input, of the largest value.
-_TOLERANCE = 1e-4
-
 
 _ACTIVATIONS = {"Relu": "leak", "LeakyRelu": "leak", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 
@@ -55,7 +53,7 @@ class Given:
     @property
     def element(self) -> str:
         """The name of the element type."""
-        return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.kind)).name)
+        return element_name(self.kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +78,7 @@ class Model:
         for value in self.proto.graph.input:
             if value.name not in constants:
                 kind, shape, _ = declared_input(value, self.path)
-                if kind not in FLOATS:
-                    name = f"input {value.name!r} is {kind_name(kind)}"
-                    raise UnsupportedError(f"{self.path}: {name}, not float32 or float64; export a float network")
+                check_element(value, self.path)
                 result.append(Given(value.name, shape, kind))
         return result
 
@@ -155,12 +151,13 @@ def joint(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]
 
     Sound: yes, as `krelax.network.onnx.load_onnx`.
     """
-    builder, values, nodes = Builder((max(places) + 1,)), list[Given](), list[int]()
+    builder, values, nodes, every = Builder((max(places) + 1,)), list[Given](), list[int](), list[Known]()
     for part in parts:
-        for given, node in _values(builder, part, places):
-            values.append(given)
-            nodes.append(reshape(builder, node, (prod(given.shape),)))
-    return _finished(builder, parts, places, terms, nodes), values
+        found, known = _values(builder, part, places)
+        values += [given for given, _ in found]
+        nodes += [reshape(builder, node, (prod(given.shape),)) for given, node in found]
+        every.append(known)
+    return _finished(builder, parts, places, terms, nodes, every), values
 
 
 def apart(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]) -> Network | None:
@@ -169,34 +166,44 @@ def apart(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors]
     """
     if len(parts) != 2:
         return None
-    one, other = (alone(part, places) for part in parts)
+    one, known = _alone(parts[0], places)
+    other, _ = _alone(parts[1], places)
     if not alike(one, other):
         return None
     builder = Builder((max(places) + 1,))
     more, second = subtract(builder, one, other, (0, 0))
-    return _finished(builder, parts, places, terms, [builder.add(Add((1, 1)), second, more), second])
+    return _finished(builder, parts, places, terms, [builder.add(Add((1, 1)), second, more), second], [known])
 
 
 def alone(part: Part, places: Sequence[int]) -> Network:
     """The network of the values of one model, in a row. It has no `replay`. Raises as `joint`."""
+    return _alone(part, places)[0]
+
+
+def _alone(part: Part, places: Sequence[int]) -> tuple[Network, Known]:
+    """The same, and what is known of the model."""
     builder = Builder((max(places) + 1,))
-    nodes = [reshape(builder, node, (prod(given.shape),)) for given, node in _values(builder, part, places)]
-    return fuse(builder.build(nodes[0] if len(nodes) == 1 else builder.add(Concat(0), *nodes)))
+    found, known = _values(builder, part, places)
+    nodes = [reshape(builder, node, (prod(given.shape),)) for given, node in found]
+    return fuse(builder.build(nodes[0] if len(nodes) == 1 else builder.add(Concat(0), *nodes))), known
 
 
-def _values(builder: Builder, part: Part, places: Sequence[int]) -> Iterator[tuple[Given, int]]:
-    """Append the nodes of a model; what its values are, and their nodes."""
-    known = _read(builder, part, places)
+def _values(builder: Builder, part: Part, places: Sequence[int]) -> tuple[list[tuple[Given, int]], Known]:
+    """Append the nodes of a model; what its values are, and their nodes, and what is known of it."""
+    known, found = _read(builder, part, places), list[tuple[Given, int]]()
     for name in part.values:
         node = _value(builder, name, known, part.model.path)
         kind = known.constants[name].kind if name in known.constants else known.kinds[name]
-        yield Given(name, builder.shape(node), kind), node
+        found.append((Given(name, builder.shape(node), kind), node))
+    return found, known
 
 
 def _finished(
-    builder: Builder, parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors], nodes: Sequence[int]
-) -> Network:
-    """The network of all terms over the inputs and nodes with all values, in order."""
+    builder: Builder, parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors], nodes: Sequence[int],
+    known: Sequence[Known],
+) -> Network:  # fmt: skip
+    """The network of all terms over the inputs and nodes with all values, in order, of models of which this is
+    known."""
     codes = sorted({code for term in terms for code in term})
     index = [code // 2 + builder.shape(0)[0] if code % 2 else places[code // 2] for code in codes]
     everything = builder.add(Concat(0), 0, *nodes)
@@ -205,8 +212,8 @@ def _finished(
     output = monomials(builder, base, [tuple(place[code] for code in term) for term in terms])
     network = builder.build(output)
     check_shapes(network)
-    result = replace(fuse(network), **_replay(parts, places))
-    _check(builder.build(everything), result, builder.shape(0)[0])
+    result = replace(fuse(network), **_replay(parts, places), integral=all(map(integral, known)))
+    _check(builder.build(everything), result, builder.shape(0)[0], max(map(tolerance_of, known)))
     return result
 
 
@@ -237,43 +244,45 @@ def _value(builder: Builder, name: str, known: Known, path: Path) -> int:
     literal = known.constants.get(name)
     if literal is None:
         raise InputError(f"{path}: {name!r} is not computed by any node; export the network again")
-    if literal.kind not in FLOATS:
-        raise UnsupportedError(f"{path}: {name!r} is a constant of type {kind_name(literal.kind)}; export it as floats")
+    numbers = literal.data if isinstance(literal.data, Constant) else whole_numbers(literal)
     count, inputs = prod(literal.shape), builder.shape(0)[0]
     weight = Constant(torch.zeros(count, inputs, dtype=torch.float64))
-    return reshape(builder, dense(builder, 0, weight, literal.floats.reshape(count)), literal.shape)
+    return reshape(builder, dense(builder, 0, weight, numbers.reshape(count)), literal.shape)
 
 
 def _replay(parts: Sequence[Part], places: Sequence[int]) -> dict[str, Any]:
-    """The fields of a network that evaluates the models themselves. Where types differ, inputs are float32, which all
-    types hold."""
-    kinds = {g.kind for part in parts for g in part.model.inputs if g.name in part.columns}
-    dtype: Element = np.float64 if kinds == {Kind.DOUBLE} else np.float32
+    """The fields of a network that evaluates the models themselves."""
     runs = [part.model.exposing(part.values) for part in parts]
+    kinds = ["float64"] * len(places)
+    for part in parts:
+        for given in part.model.inputs:
+            if (start := part.columns.get(given.name)) is not None:
+                kinds[start : start + prod(given.shape)] = [given.element] * prod(given.shape)
+    elements = Elements.joined([(kind, 1) for kind in kinds]).merged(places)
 
     def replay(x: NDArray[Any]) -> NDArray[Any]:
-        every = as_element(x, dtype).flatten()[list(places)]
+        every = as_elements(x.reshape(-1), elements)[list(places)]
         values = []
         for part, run in zip(parts, runs, strict=True):
             feeds = {}
             for given in part.model.inputs:
                 start = part.columns.get(given.name)
                 flat = np.zeros(prod(given.shape)) if start is None else every[start : start + prod(given.shape)]
-                feeds[given.name] = flat.astype(given.element).reshape(given.shape)
-            values += [np.asarray(v, np.float64).flatten() for v in run(feeds)]
+                feeds[given.name] = flat.astype(array_type(given.kind)).reshape(given.shape)
+            values += [np.asarray(v).astype(np.float64).flatten() for v in run(feeds)]
         return np.concatenate(values)
 
-    return {"replay": replay, "replay_dtype": dtype}
+    return {"replay": replay, "elements": elements}
 
 
-def _check(everything: Network, network: Network, inputs: int) -> None:
-    """Raises InputError where values differ from ONNX Runtime's at random inputs."""
+def _check(everything: Network, network: Network, inputs: int, most: float) -> None:
+    """Raises InputError where values differ from ONNX Runtime's at random inputs by more than this part."""
     assert network.replay is not None
-    generator = torch.Generator().manual_seed(0)
-    own = torch.float64 if network.replay_dtype is np.float64 else torch.float32
-    for x in torch.rand(3, inputs, generator=generator, dtype=own):
-        ours, theirs = everything(x[None].double())[0, inputs:].numpy(), network.replay(x.numpy())
+    x = samples(network, 3)
+    every = everything.values(torch.from_numpy(x.astype(np.float64)))
+    for ours, sample, kept in zip(every[-1][:, inputs:].numpy(), x, within(everything, every), strict=True):
+        theirs = network.replay(sample)
         scale = max(float(np.abs(theirs).max(initial=0)), 1e-30)
         worst = float(np.abs(ours - theirs).max(initial=0)) / scale if ours.shape == theirs.shape else np.inf
-        if not worst <= _TOLERANCE:
+        if kept and not worst <= most:
             raise InputError(f"import check failed: values are off ONNX Runtime's by {worst:.2g} of the largest")

@@ -25,7 +25,9 @@ from krelax.network.decisions import is_not_zero
 from krelax.network.linear import Within
 from krelax.network.nonlinear import ONNX
 from krelax.network.onnx_moves import MOVES, Move, padding
+from krelax.network.onnx_ranges import ENDS, holds, to_half, within
 from krelax.network.onnx_reader import FLOATS, Kind, Literal, Reader
+from krelax.network.onnx_schema import kind_name
 from krelax.network.ops import Reshape, Transpose
 from krelax.network.pooling import average_pool, max_pool
 
@@ -208,22 +210,22 @@ def check_evaluation(r: Reader) -> None:
 
 @reads("Cast", "CastLike")
 def _cast(r: Reader) -> int:
-    """Whole numbers are exact in any type that holds them; what sums of products in int32 lose in float32 is rounding
+    """Whole numbers are exact in any type that holds them; what those of int32 and int64 lose in float32 is rounding
     like any other. Floating-point numbers become whole ones towards zero. Beyond a type's range they wrap around."""
-    source, target = r.known.kinds[r.node.input[0]], target_kind(r)
-    wide = {Kind.INT32, Kind.INT64}
+    source, target, build, x = r.known.kinds[r.node.input[0]], target_kind(r), r.builder, r.value()
+    if source == target or holds(target, source):
+        return x
     if source == Kind.INT64 and target == Kind.INT32:
-        return r.add(Within(_INT32), r.value())
-    if source not in FLOATS and (target in FLOATS or target in wide or target == source):
-        return r.value()
-    if source in FLOATS and target == Kind.BOOL:
-        return is_not_zero(r.builder, r.value())
-    if source in FLOATS and target in wide:
-        x = r.add(Within(_INT32 if target == Kind.INT32 else _INT64), r.value())
-        return truncate(r.builder, x)
-    if target not in FLOATS or (source == Kind.DOUBLE and target == Kind.FLOAT):
-        raise UnsupportedError("a cast that rounds; only casts of float32 or float64 to a type as wide are exact")
-    return r.value()
+        return r.add(Within(_INT32), x)
+    if source in FLOATS and target in {Kind.INT32, Kind.INT64}:
+        return truncate(build, r.add(Within(_INT32 if target == Kind.INT32 else _INT64), x))
+    if target == Kind.BOOL:  # of whole numbers jumps are halfway between two
+        return is_not_zero(build, x, 0.0 if source in FLOATS else 0.5)
+    if target == Kind.FLOAT16:
+        return to_half(build, x)
+    if target not in ENDS:
+        raise UnsupportedError(f"a cast that rounds, from {kind_name(source)} to {kind_name(target)}")
+    return within(build, truncate(build, x) if source in FLOATS else x, target)
 
 
 def target_kind(r: Reader) -> int:

@@ -80,7 +80,7 @@ def _has_scores(value: onnx.ValueInfoProto, made: dict[str, tuple[int, onnx.Node
 
 def _without_head(wanted: Wanted, made: dict[str, tuple[int, onnx.NodeProto]]) -> Wanted:
     """Without the head of the output, if it has one."""
-    chain, name = [], wanted.name
+    asked, chain, name = wanted, list[tuple[int, str, str]](), wanted.name
     while name in made:
         place, node = made[name]
         op = full_name(node)
@@ -98,6 +98,9 @@ def _without_head(wanted: Wanted, made: dict[str, tuple[int, onnx.NodeProto]]) -
         node = made[chain[label][2]][1]
         chain, heads = chain[label + 1 :], [k - label - 1 for k in heads if k > label]
         wanted = replace(wanted, name=node.input[0], label=node)
+    # a cast behind a head rounds other numbers than those before it
+    if any(op == "Cast" for _, op, _ in chain[: max(heads, default=0)]):
+        return asked
     ops = [chain[k][1] for k in reversed(heads)] + ([] if label is None else [_LABEL])
     note = f"about the scores before {', '.join(o.rpartition('.')[2] for o in ops)}, which keeps their order"
     return replace(wanted, head=frozenset(chain[k][0] for k in heads), notes=(*wanted.notes, note))

@@ -20,6 +20,7 @@ from krelax.network.composites import reciprocal
 from krelax.network.constants import Constant
 from krelax.network.contractions import reduce_max
 from krelax.network.onnx_constants import folds
+from krelax.network.onnx_moves import MOVES
 from krelax.network.onnx_operators import reads
 from krelax.network.onnx_reader import Kind, Literal, Reader
 from krelax.network.onnx_schema import kind_name
@@ -35,14 +36,14 @@ LIMITS: dict[int, tuple[int, int]] = {
 }
 # Operators that keep whole numbers as they are.
 KEEPING = {
-    "Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
-    "Transpose", "Unsqueeze", "Cast", "CastLike", "ArgMax", "ArgMin", "Where",
+    *MOVES, "Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
+    "Transpose", "Unsqueeze", "Cast", "CastLike", "ArgMax", "ArgMin", "TopK",
 }  # fmt: skip
 QUANTISED = {"DynamicQuantizeLinear", "QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
 # Element types of whole numbers that depend on the input.
-WHOLE = {*LIMITS, Kind.INT64}
+WHOLE = {*LIMITS, Kind.INT64, Kind.UINT32, Kind.UINT64}
 
 
 def said_kind(r: Reader) -> int:
@@ -66,8 +67,11 @@ def _zero_of(r: Reader, position: int) -> tuple[Constant, int | None]:
 
 
 def whole_numbers(literal: Literal) -> Constant:
-    """Integers as a constant of real arithmetic."""
-    return Constant.of(torch.from_numpy(literal.integers.astype("int64")))
+    """Integers as a constant of real arithmetic. Raises InputError for those beyond 2**53."""
+    numbers = literal.integers
+    if literal.kind == Kind.UINT64 and numbers.size and int(numbers.max()) > 2**53:
+        raise InputError("a constant holds an integer that float64 does not")
+    return Constant.of(torch.from_numpy(numbers.astype("int64")))
 
 
 def _along(r: Reader, parameter: Constant, shape: tuple[int, ...], axis: int | None) -> Constant:

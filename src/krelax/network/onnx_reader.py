@@ -22,7 +22,7 @@ from krelax.op import Op, Shape
 
 Kind = onnx.TensorProto
 # Element types of activations.
-FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE})
+FLOATS = frozenset({Kind.FLOAT, Kind.DOUBLE, Kind.FLOAT16, Kind.BFLOAT16})
 _WHOLE: dict[int, Any] = {
     Kind.BOOL: np.bool_,
     Kind.INT8: np.int8,
@@ -51,7 +51,7 @@ class Literal:
         UnsupportedError for other element types."""
         if kind in _WHOLE:
             return cls(kind, np.asarray(array, _WHOLE[kind]))
-        if kind not in FLOATS | {Kind.FLOAT16, Kind.BFLOAT16}:
+        if kind not in FLOATS:
             raise UnsupportedError(f"constants of type {kind_name(kind)}; export the network with float32 weights")
         value = torch.from_numpy(np.array(array, np.float64))  # which holds them all exactly
         if not bool((value.isfinite() | value.isneginf()).all()):
@@ -64,7 +64,7 @@ class Literal:
         fields = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
         if sum(len(getattr(proto, name)) > 0 for name in fields) > 1 or proto.HasField("segment"):
             raise InputError("a constant with several encodings; export the network again")
-        if proto.data_type not in {*_WHOLE, *FLOATS, Kind.FLOAT16, Kind.BFLOAT16}:
+        if proto.data_type not in {*_WHOLE, *FLOATS}:
             return cls.of(np.zeros(0), proto.data_type)  # which says so
         whole = proto.data_type in _WHOLE and len(proto.int32_data) > 0
         array = numpy_helper.to_array(proto)

@@ -1,4 +1,5 @@
-"""Evaluates an ONNX file itself, in its own type, with ONNX Runtime."""
+"""Evaluates an ONNX file itself, in its own types: with ONNX Runtime, or, where that has not implemented an operator in
+its type, with ONNX's own reference implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from krelax.errors import InputError
-from krelax.network.graph import Element, Replay, as_element
+from krelax.network.elements import Elements
+from krelax.network.graph import Replay, as_elements
 from krelax.network.onnx_file import first_line
 
 Feeds = Callable[[NDArray[Any]], dict[str, NDArray[Any]]]
@@ -23,14 +25,14 @@ Runner = Callable[[dict[str, NDArray[Any]]], list[NDArray[Any]]]
 
 
 def replay_of(
-    model: onnx.ModelProto, path: Path, source: Path | bytes, feeds: Feeds, tensor: str, kind: Element
+    model: onnx.ModelProto, path: Path, source: Path | bytes, feeds: Feeds, tensor: str, elements: Elements
 ) -> Replay:
     """Values of a tensor of the model in the file `path`, whose content is `source`; the session is made at the first
     call. Of a tensor that is not the only output, the model is run up to there."""
     run = runner_of(model, path, source, [tensor])
 
     def replay(x: NDArray[Any]) -> NDArray[Any]:
-        return run(feeds(as_element(x, kind)))[0]
+        return run(feeds(as_elements(x, elements)))[0]
 
     return replay
 
@@ -41,19 +43,47 @@ def runner_of(model: onnx.ModelProto, path: Path, source: Path | bytes, tensors:
 
     def run(feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         if not sessions:
-            sessions.append(_session(path, _up_to(model, tensors, source)))
-        wanted = {given.name for given in sessions[0].get_inputs()}
+            sessions.append(_session(path, model, tensors, source))
+        session = sessions[0]
+        wanted = {given if isinstance(given, str) else given.name for given in _inputs_of(session)}
         try:
-            found = sessions[0].run(list(tensors), {name: x for name, x in feeds.items() if name in wanted})
-        except Exception as error:  # ONNX Runtime raises its own types
-            raise InputError(f"{path}: ONNX Runtime cannot evaluate the network ({first_line(error)})") from error
+            found = session.run(list(tensors), {name: x for name, x in feeds.items() if name in wanted})
+        except Exception as error:  # both raise types of their own
+            raise InputError(
+                f"{path}: {_name_of(session)} cannot evaluate the network ({first_line(error)})"
+            ) from error
         return [np.asarray(value) for value in found]
 
     return run
 
 
+def _inputs_of(session: Any) -> Sequence[Any]:
+    return session.input_names if hasattr(session, "input_names") else session.get_inputs()
+
+
+def _name_of(session: Any) -> str:
+    return "ONNX's reference implementation" if hasattr(session, "input_names") else "ONNX Runtime"
+
+
+def _session(path: Path, model: onnx.ModelProto, tensors: Sequence[str], source: Path | bytes) -> Any:
+    """What runs the model as far as these tensors."""
+    given = _up_to(model, tensors, source)
+    kinds = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    if onnx.TensorProto.BFLOAT16 not in kinds:  # which ONNX Runtime does not take from NumPy
+        try:
+            return _fast_session(path, given)
+        except NotImplementedError:
+            pass
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        return ReferenceEvaluator(given)
+    except Exception as error:
+        raise InputError(f"{path}: ONNX's reference implementation cannot run it ({first_line(error)})") from error
+
+
 def _up_to(model: onnx.ModelProto, tensors: Sequence[str], source: Path | bytes) -> str | bytes:
-    """What ONNX Runtime is given: the file as it is, or the model with other outputs."""
+    """What is run: the file as it is, or the model with other outputs."""
     if {o.name for o in model.graph.output} == set(tensors):
         return source if isinstance(source, bytes) else _text(source)
     other = onnx.ModelProto()
@@ -76,7 +106,8 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _session(path: Path, given: str | bytes) -> Any:
+def _fast_session(path: Path, given: str | bytes) -> Any:
+    """A session of ONNX Runtime. Raises NotImplementedError if it knows an operator, but not in that type."""
     onnxruntime = _runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -86,6 +117,8 @@ def _session(path: Path, given: str | bytes) -> Any:
     try:  # without the fallback, which prints
         return onnxruntime.InferenceSession(given, options, ["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
+        if "NOT_IMPLEMENTED" in str(error):
+            raise NotImplementedError from error
         raise InputError(f"{path}: ONNX Runtime cannot run the file ({first_line(error)})") from error
 
 

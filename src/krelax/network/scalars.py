@@ -84,7 +84,7 @@ def with_axes(network: Network) -> Network:
                 operands = (builder.add(Reshape((1, *shapes[0])), *operands),)
         place[i] = builder.add(op, *operands, name=node.name)
     built = builder.build(place[len(network.nodes) - 1], _with_axes(network.replay, network.input_shape))
-    return replace(built, converted=network.converted)
+    return replace(built, converted=network.converted, elements=network.elements)
 
 
 def _with_axes(replay: Replay | None, shape: Shape) -> Replay | None:

@@ -60,7 +60,7 @@ def slope(network: Network, feature: int) -> Network:
         else:
             rate.append(builder.add(_affine(node.op), *(rate[j] for j in node.inputs)))
     found = builder.build(rate[-1])
-    return Network(found.nodes, network.replay, network.replay_dtype, notes=network.notes, output=network.output)
+    return Network(found.nodes, network.replay, network.elements, notes=network.notes, output=network.output)
 
 
 def _affine(op: Op) -> Linear:

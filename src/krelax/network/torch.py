@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,8 +28,9 @@ from krelax.network import (  # noqa: F401 (they fill READERS)
 )
 from krelax.network.check import check_import
 from krelax.network.constants import Constant
+from krelax.network.elements import FLOAT32, FLOAT64, Elements
 from krelax.network.enclosing import enclosed
-from krelax.network.graph import Builder, Element, Network, Replay, as_element
+from krelax.network.graph import Builder, Network, Replay, as_elements
 from krelax.network.simplify import fuse
 from krelax.network.torch_capture import capture, tensors_of
 from krelax.network.torch_constants import evaluate, evaluates
@@ -76,10 +76,10 @@ def from_torch(module: torch.nn.Module, example: Tensor, output: int | None = No
         raise InputError(f"the example has type {example.dtype}; give a tensor of float32 or float64")
     frozen, program = capture(module, example, _reads)
     builder = Builder(tuple(example.shape))
-    kind = np.float64 if example.dtype == torch.float64 else np.float32
+    kind = FLOAT64 if example.dtype == torch.float64 else FLOAT32
     place, found, notes = _chosen(_walk(builder, program), output)
     plain = fuse(builder.build(found))
-    network = replace(plain, replay=_replay(frozen, example, kind, place), replay_dtype=kind, notes=notes)
+    network = replace(plain, replay=_replay(frozen, example, kind, place), elements=kind, notes=notes)
     _require_finite(network)
     check_import(network, "the module")
     return network
@@ -90,10 +90,10 @@ def supported_operators() -> list[str]:
     return sorted(f"aten.{name}" for name in READERS)
 
 
-def _replay(module: torch.nn.Module, example: Tensor, kind: Element, place: int) -> Replay:
+def _replay(module: torch.nn.Module, example: Tensor, kind: Elements, place: int) -> Replay:
     def replay(x: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
-            result = tensors_of(module(torch.from_numpy(as_element(x, kind)).to(example)))[place]
+            result = tensors_of(module(torch.from_numpy(as_elements(x, kind)).to(example)))[place]
         values: NDArray[Any] = result.cpu().numpy()
         return values
 

@@ -28,14 +28,8 @@ _TENSOR_TYPES = {
     "float32": "float32",
     "double": "float64",
     "float64": "float64",
-}
-_TYPES_KNOWN = "use real, float32 or float64"
-# What to do about types in which networks round, or count, otherwise than krelax reads them.
-_REMEDIES = {
-    ("float16", "bfloat16"): "convert the network to float32, which changes none of its constants, and write float32",
-    ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "int", "bool"): (
-        "export the network with a floating-point tensor there, and write float32"
-    ),
+    **{name: name for name in ("float16", "bfloat16", "bool")},
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 _KINDS = {"declare-input": Kind.INPUT, "declare-hidden": Kind.HIDDEN, "declare-output": Kind.OUTPUT}
 _RELATIONS = ("equal-to", "isomorphic-to")
@@ -203,13 +197,18 @@ def _variable(statement: Form, where: Form) -> Variable:
         ending = ' "NODE"' if is_hidden else ""
         raise Fault(f"a tensor must be declared as ({keyword} NAME float32 [SHAPE]{ending})", where)
     if match[1] not in _TENSOR_TYPES:
-        remedy = next((text for types, text in _REMEDIES.items() if match[1] in types), _TYPES_KNOWN)
-        raise Fault(f"element type {match[1]} is not supported; {remedy}", where, UnsupportedError)
-    shape, label = _naturals(match[2], where), named[0][1:-1] if named else None
+        known = ", ".join(_TENSOR_TYPES)
+        raise Fault(f"element type {match[1]} is not supported; use one of {known}", where, UnsupportedError)
+    shape, label = _naturals(match[2], where), _unescaped(named[0][1:-1]) if named else None
     size = math.prod(shape)
     if not 1 <= size <= _MAX_ELEMENTS:
         raise Fault(f"{words[0]} has {size} elements; use 1 to {_MAX_ELEMENTS}", where)
     return Variable(words[0], kind, shape, size, _TENSOR_TYPES[match[1]], label)
+
+
+def _unescaped(name: str) -> str:
+    """A name without the backslashes that stand for others."""
+    return re.sub(r'\\(["\\nt])', lambda match: {"n": "\n", "t": "\t"}.get(match[1], match[1]), name)
 
 
 def _check_declared(network: Declared, other: Declared | None, where: Form) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TypeGuard
 
 from krelax.errors import InputError
-from krelax.problem._text import Check, read_text
+from krelax.problem._text import STRING, Check, read_text
 
 _PIECE = 1 << 20
 
 # An innermost list such as "(<= X_0 0.5)" is a single token: nearly all of a large file consists of them, many
 # repeated, so each distinct one is taken apart only once. Repetitions are possessive or cannot run past the next token,
 # so that no input makes the scan quadratic. White space is what SMT-LIB says, and nothing else.
-_WORD = r'"[^"\n]*"|[^ \t\n()\[\]"]+(?:[ \t\n]*\[[ \t\n0-9,-]*+\])?|[^ \t\n]'
+_WORD = STRING + r'|[^ \t\n()\[\]"]+(?:[ \t\n]*\[[ \t\n0-9,-]*+\])?|[^ \t\n]'
 _WORDS = re.compile(_WORD)
 _TOKENS = re.compile(r'\([^()"]*+\)|[()]|' + _WORD)
 

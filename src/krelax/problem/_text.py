@@ -17,7 +17,9 @@ Check = Callable[[], None]
 _MAX_BYTES = 1 << 30
 _PIECE = 1 << 22
 
-_COMMENT = re.compile(r'("[^"\n]*")|;[^\n]*')
+# The name of a node, in which a backslash takes a quotation mark, or itself, for a character.
+STRING = r'"(?:[^"\\\n]|\\[^\n])*+"'
+_COMMENT = re.compile(rf"({STRING})|;[^\n]*")
 # Characters that end a line for some programs, and not for others: they would decide how far a comment goes.
 _BREAKS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.network.elements import Elements
+
 Floats = NDArray[np.float64]
 # An end of an interval, and whether it is open; and the lower and the upper end for an entry, None where there is none.
 End = tuple[Fraction, bool]
@@ -59,20 +61,20 @@ def enclosure(limits: Sequence[Limit]) -> Enclosure:
 
 
 class Numbers(NamedTuple):
-    """The numbers of a floating-point type in a box: those from `first` to `last`, arrays of that type."""
+    """The numbers of some element types in a box: those from `first` to `last`, arrays of a type that holds them."""
 
     first: NDArray[Any]
     last: NDArray[Any]
+    elements: Elements
 
     @classmethod
-    def of(cls, least: Floats, most: Floats, dtype: type[np.floating[Any]]) -> Numbers:
+    def of(cls, least: Floats, most: Floats, elements: Elements) -> Numbers:
         """Of the box that has the float64 numbers from `least` to `most`."""
-        largest = np.finfo(dtype).max
+        first, last = elements.rounded(least, "up"), elements.rounded(most, "down")
+        largest = np.finfo(elements.holder).max
         with np.errstate(over="ignore"):
-            first, last = least.astype(dtype), most.astype(dtype)
-        first = np.where(first < least, np.nextafter(first, dtype(np.inf)), first)
-        last = np.where(last > most, np.nextafter(last, dtype(-np.inf)), last)
-        return cls(np.asarray(np.maximum(first, -largest)), np.asarray(np.minimum(last, largest)))
+            sides = [side.astype(elements.holder) for side in (first, last)]
+        return cls(np.asarray(np.maximum(sides[0], -largest)), np.asarray(np.minimum(sides[1], largest)), elements)
 
     @property
     def exist(self) -> bool:
@@ -81,8 +83,11 @@ class Numbers(NamedTuple):
 
     def nearest(self, x: NDArray[Any]) -> NDArray[Any] | None:
         """The point of them that is nearest to `x`, None if there is none at all."""
-        # rounding is monotone, so what lies between two numbers of the type is rounded to one between them
-        return np.asarray(np.clip(x, self.first, self.last), dtype=self.first.dtype) if self.exist else None
+        if not self.exist:
+            return None
+        # rounding is monotone, so what lies between two numbers of a type is rounded to one between them
+        inside = np.clip(np.asarray(x, np.float64), self.first.astype(np.float64), self.last.astype(np.float64))
+        return self.elements.rounded(inside, "nearest").astype(self.elements.holder)
 
 
 def within(x: NDArray[Any], centre: NDArray[Any], eps: Fraction, p: int) -> bool:

@@ -80,6 +80,7 @@ class Case:
     the entry. ``equal`` has for every input the first one that it equals, where some are equal; ``source`` is the case
     that this one was derived from, as it is written: by leaving out the others, or by what whole numbers cannot be.
     ``ends`` are the bounds of the box as they are written.
+    Of the inputs ``integers``, which are whole numbers, ``lower`` and ``upper`` are the first and the last one.
     ``lower`` and ``upper`` leave out what half-spaces of the inputs exclude anyway. All inputs lie in the ball
     ``around`` a point, in the Euclidean norm, if that is given, as its centre, `(n_in,)`, and its radius.
     """
@@ -94,6 +95,7 @@ class Case:
     source: Case | None = None
     ends: Ends | None = None
     around: tuple[Floats, float] | None = None
+    integers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.least is _SAME:
@@ -208,8 +210,12 @@ class Specification:
         return x.flatten() if self.places is None else x.flatten()[list(self.places)]
 
     def box_of(self, case: Case) -> Iterator[Inequality]:
-        """The bounds of a case's inputs as they are written: `sum factors[i] x[i] + constant <= 0`, or `< 0`."""
+        """The bounds of a case's inputs as they are written: `sum factors[i] x[i] + constant <= 0`, or `< 0`; and those
+        of its integers."""
         whole = case.whole
+        for place in case.integers:
+            yield {place: Fraction(-1)}, _exact(case.lower[place]), False
+            yield {place: Fraction(1)}, -_exact(case.upper[place]), False
         for entry in range(len(whole.lower)):
             place = entry if self.places is None else self.places[entry]
             if whole.ends is not None:
@@ -239,9 +245,11 @@ class Specification:
         return value
 
 
-def check_fit(specification: Specification, inputs: Sequence[int], outputs: Sequence[int], element: str) -> None:
-    """Raises InputError for a specification of another network than one with an input and an output of these shapes,
-    whose numbers are of type `element`."""
+def check_fit(
+    specification: Specification, inputs: Sequence[int], outputs: Sequence[int], elements: tuple[str, str]
+) -> None:
+    """Raises InputError for a specification of another network than one with an input and an output of these shapes and
+    element types; that of the output may be empty, if nobody says."""
     counts = int(np.prod(inputs)), int(np.prod(outputs))
     if (specification.inputs, specification.outputs) != counts:
         raise InputError(
@@ -257,11 +265,16 @@ def check_fit(specification: Specification, inputs: Sequence[int], outputs: Sequ
                 f"the specification declares {name} of shape {list(declared or ())}, the network has {list(own)}; "
                 "correct the declaration (axes of size one may differ)"
             )
-    if specification.element not in {None, element}:
-        raise InputError(
-            f"the specification declares {specification.input_name} as {specification.element}, the network takes "
-            f"{element}; correct the declaration, or write Real"
-        )
+    results = [v.element for network in specification.networks for v in network.of(Kind.OUTPUT)]
+    for name, kind, element, does in (
+        (specification.input_name, specification.element, elements[0], "takes"),
+        (specification.output_name, results[0] if results else None, elements[1], "gives"),
+    ):
+        if element and kind not in {None, element}:
+            raise InputError(
+                f"the specification declares {name} as {kind}, the network {does} {element}; "
+                "correct the declaration, or write Real"
+            )
 
 
 def merged(case: Case) -> tuple[Case, list[int]] | None:

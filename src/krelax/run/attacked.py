@@ -131,7 +131,8 @@ class _Search:
         index = [i for i, refuted in enumerate(self.found) if refuted is None]
         if not index:
             return
-        given = self.around(index, [Fraction(0)] * len(index)).given().astype(self.network.replay_dtype)
+        given = self.around(index, [Fraction(0)] * len(index)).given()
+        given = self.network.elements.nearest(given)
         for i, x in zip(index, given, strict=True):
             own = self.around([i], [Fraction(0)])
             near = from_counterexample(own, 0, Counterexample(x, x), self.options.digits)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from krelax.errors import InputError, one_line
+from krelax.errors import InputError, UnsupportedError, one_line
 from krelax.network.graph import Network
 from krelax.problem.images import Images
 from krelax.problem.layouts import Agreement
@@ -235,7 +235,13 @@ def check_device(device: str) -> None:
 
 
 def agreement(network: Network, scaling: Scaling | None = None) -> Agreement:
-    """How many of some images the network classifies as labelled."""
+    """How many of some images the network classifies as labelled. Raises UnsupportedError for a network of whole
+    numbers."""
+    if network.elements.any_whole:
+        raise UnsupportedError(
+            f"the network takes {network.elements.title} numbers, and images are floating-point ones; export it "
+            "without the Cast in front, or ask with krelax verify, which knows whole numbers"
+        )
 
     def agree(images: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
         return int((predictions(network, Images(images, labels), scaling) == labels).sum())

@@ -57,7 +57,7 @@ def matched(specification: Specification, files: Files) -> dict[str | None, Path
     """The file of every network that a specification declares.
 
     Where there is one network to be given, its file may come without a name. A network that is equal to another one has
-    that one's file. Raises InputError for files that are missing, or not asked for.
+    that one's file, and none may be given for it. Raises InputError for files that are missing, or not asked for.
     """
     wanted = [n.name for n in specification.networks if n.relation != "equal-to"]
     names = [n.name for n in specification.networks]
@@ -75,20 +75,13 @@ def matched(specification: Specification, files: Files) -> dict[str | None, Path
     result: dict[str | None, Path] = {}
     for network in specification.networks:
         own = given.pop(network.name, None)
-        result[network.name] = own or result[network.other]
-        if network.relation == "equal-to" and own is not None and not _same(own, result[network.other]):
+        if network.relation == "equal-to" and own is not None:
             raise InputError(
-                f"{own}: given for the network {network.name}, which is declared equal to {network.other} and is not; "
-                "leave it out, or correct the declaration"
+                f"{own}: given for the network {network.name}, which is declared equal to {network.other} and has its "
+                "file; leave it out, or correct the declaration"
             )
+        result[network.name] = own or result[network.other]
     return result
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other) or one.read_bytes() == other.read_bytes()
-    except OSError as error:
-        raise InputError(f"{one}: cannot be read ({error.strerror}); give an ONNX file") from error
 
 
 def coupled(specification: Specification, files: Files, check: Callable[[], None]) -> Iterator[Pair]:

@@ -266,7 +266,7 @@ class _Differences:
         queries = asked.queries.to(instance.fast_network.dtype, "cpu")
         x, _ = descend(instance, queries, starts(instance, queries, _ATTACK), _ATTACK)
         for point in (instance.region.lower[0] / 2 + instance.region.upper[0] / 2, *x[0].double()):
-            candidate = around.nearest(0, point.reshape(self.network.input_shape).numpy(), self.network.replay_dtype)
+            candidate = around.nearest(0, point.reshape(self.network.input_shape).numpy(), self.network.elements)
             if candidate is not None:
                 _replay(self.network, state, around, candidate)
 
@@ -300,7 +300,7 @@ def about_differences(network: Network, around: Around, within: Sequence[Fractio
     assert queries.offsets.shape == every
 
     def nearest(i: int, x: Floats) -> NDArray[Any] | None:
-        return around.nearest(i, x, network.replay_dtype)
+        return around.nearest(i, x, network.elements)
 
     def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
         return around.contains(i, x) and apart(y) > within[i]

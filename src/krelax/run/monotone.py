@@ -184,7 +184,7 @@ class _Pairs:
     found: dict[int, Pair] = field(default_factory=dict)
 
     def nearest(self, i: int, x: NDArray[np.float64]) -> NDArray[Any] | None:
-        return self.around.nearest(i, x, self.network.replay_dtype)
+        return self.around.nearest(i, x, self.network.elements)
 
     def violated(self, i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
         """Whether there is such a pair with all but one input of a candidate."""

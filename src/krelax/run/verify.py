@@ -11,6 +11,7 @@ from pathlib import Path
 from krelax.bounds.instance import OutOfTime
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
+from krelax.network.linear import Within
 from krelax.network.onnx_file import read_model
 from krelax.problem.query import Specification
 from krelax.problem.vnnlib import read_vnnlib
@@ -24,6 +25,7 @@ from krelax.search.ordered import without_ordered
 from krelax.search.pipeline import ATTACKS, Plan, decide
 from krelax.search.questions import about_specification, check_fit
 from krelax.search.rational import Settled, settled
+from krelax.search.typed import typed
 from krelax.search.verdict import Outcome, Verdict, combine
 from krelax.search.whole import closed
 from krelax.watch import counted, watched
@@ -168,7 +170,7 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
             exact, reason = _without_impossible(pair, options, clock)
             specification = exact.specification
             if exact.certain:
-                report(0, Outcome(Verdict.VIOLATED, EXACT, seconds=clock.seconds, counterexample=exact.found))
+                report(0, Outcome(Verdict.VIOLATED, reason, seconds=clock.seconds, counterexample=exact.found))
             if not specification.cases:
                 return [Outcome(Verdict.HOLDS, reason, seconds=clock.seconds)]
         questions = about_specification(network, specification, clock.check)
@@ -201,8 +203,10 @@ def _without_impossible(pair: Pair, options: VerifyOptions, clock: Clock) -> tup
     """The specification without the cases that are impossible by what is known at once; or what settles it, and why the
     last of the cases is impossible. Raises OutOfTime."""
     network = pair.networks[0]
-    known = Settled(without_excluded(network, closed(network, pair.specification), clock.check))
-    reason = "interval"
+    known = typed(network, closed(network, pair.specification), clock.check)
+    if known.certain:
+        return known, EXACT
+    known, reason = Settled(without_excluded(network, known.specification, clock.check)), "interval"
     if options.method != "auto":
         return known, reason
     if known.specification.cases:
@@ -211,7 +215,8 @@ def _without_impossible(pair: Pair, options: VerifyOptions, clock: Clock) -> tup
         reason = EXACT
     if known.specification.cases:
         known = settled(network, known.specification, _WORK, clock.check, pair.factors)
-    if known.specification.cases and pair.copies is not None and known.found is None:
+    limited = any(isinstance(node.op, Within) for node in network.nodes)  # whose slopes are not those of the model
+    if known.specification.cases and pair.copies is not None and known.found is None and not limited:
         reason = ORDER
         left = without_ordered(
             pair.copies, known.specification, clock.check, clock.left(), options.device, options.deterministic
@@ -263,6 +268,9 @@ def verify_file(
                 pairs = list(coupled(specification, found, clock.check))
     except OutOfTime:
         return specification, clock.timeout()
+    if certificates is not None and not {*network.elements.names} <= {"float32", "float64"}:
+        message = f"{query}: certificates are about inputs in float32 or float64, not {network.elements.title}"
+        raise UnsupportedError(f"{message}; leave the certificate out")
     left = options.timeout if options.deterministic else clock.left()
     options = replace(options, timeout=left)
     if specification.terms is not None:

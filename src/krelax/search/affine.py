@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from krelax.network.graph import Network
+from krelax.network.linear import Within
 from krelax.network.ops import Linear, one_hot
 
 # Entries of a matrix that is written out.
@@ -61,10 +62,11 @@ def matrices(network: Network, node: int) -> list[tuple[NDArray[Any], int]]:
     """The matrix of an affine node for each of its inputs, and the column of its constant, as integers.
 
     A column is what the operator makes of a unit vector: products with one and sums with zeros, which are exact.
-    Raises TooLarge for those that are not exactly the model's, or have too many entries.
+    Raises TooLarge for those that are not exactly the model's, or have too many entries. Of a `Within` it is right up
+    to its limit.
     """
     op, size = network.nodes[node].op, prod(network.nodes[node].shape)
-    if not isinstance(op, Linear) or not op.is_exact:
+    if not isinstance(op, Linear) or not (op.is_exact or isinstance(op, Within)):
         raise TooLarge
     shapes = [network.nodes[i].shape for i in network.nodes[node].inputs]
     if size * max(map(prod, shapes)) > MOST_ENTRIES:

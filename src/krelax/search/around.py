@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.elements import Elements
 from krelax.problem.exact import Floats, Limit, Numbers, enclosure, within
 from krelax.problem.region import Ball, Box, Region, ball
 from krelax.problem.scaling import Scaling
@@ -175,20 +176,20 @@ class Around:
         places = self.scaling.channels(self.shape).flatten().tolist()
         return [a * numbers[c][1] + numbers[c][0] - b for a, b, c in zip(given, own, places, strict=True)]
 
-    def nearest(self, i: int, x: Floats, dtype: type[Any]) -> NDArray[Any] | None:
-        """A point of region i near x, in a type; None where its box holds none."""
-        numbers = Numbers.of(*self.box(i), dtype)
+    def nearest(self, i: int, x: Floats, elements: Elements) -> NDArray[Any] | None:
+        """A point of region i near x, in the types of inputs; None where its box holds none."""
+        numbers = Numbers.of(*self.box(i), elements)
         point = numbers.nearest(x)
         if point is None or self.norm == "linf" or self.contains(i, point):
             return point
         radius = self.radii[i]
         assert isinstance(radius, Fraction)
         std = None if self.scaling is None else self.scaling.uniform
-        return numbers.nearest(self._towards(i, x, float(radius / (std or 1)), dtype))
+        return numbers.nearest(self._towards(i, x, float(radius / (std or 1)), elements))
 
-    def _towards(self, i: int, x: Floats, radius: float, dtype: type[Any]) -> Floats:
-        """A point of the ball near `x`, of numbers of a type: moved towards the centre, which is in the box as well,
-        and rounded towards it, so that no step grows."""
+    def _towards(self, i: int, x: Floats, radius: float, elements: Elements) -> Floats:
+        """A point of the ball near `x`, of numbers of these types: moved towards the centre, which is in the box as
+        well, and rounded towards it, so that no step grows."""
         centre = self.images[i].astype(np.float64)
         if self.scaling is not None:
             low, high = self.scaling.outward(centre[None], centre[None], self.shape)
@@ -196,9 +197,10 @@ class Around:
         step = x - centre
         norm = float(np.linalg.norm(step.flatten(), ord=_POWERS[self.norm]))
         aim = centre + step * min(1.0, radius * (1 - 1e-9) / norm if norm > 0 else 0.0)
-        near = aim.astype(dtype)
+        near = elements.rounded(aim, "nearest")
         too_far = np.abs(near - centre) > np.abs(aim - centre)
-        return np.where(too_far, np.nextafter(near, centre.astype(dtype)), near)
+        closer = np.where(aim > centre, elements.rounded(aim, "down"), elements.rounded(aim, "up"))
+        return np.where(too_far, closer, near)
 
 
 def exact(number: Number) -> Fraction:

@@ -45,6 +45,8 @@ _OVERTIME = 0.5
 _MOMENT = 0.02
 # Margins above zero that float32 may see below, relative to the size of the outputs.
 _NEARLY = 1e-6
+# Between these float64 has all whole numbers.
+_WHOLE = 2.0**52
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class InputSplitting:
         self._bounder = Bounder(instance, queries)
         region, varied = instance.region, self._bounder.varied
         lower, upper = (t.flatten(1)[:, varied] for t in (region.lower, region.upper))
-        self._whole = upper - lower
+        self._integers = _integers(instance, varied, lower, upper)
+        self._whole = upper - lower + self._integers
         roots = begun or Boxes(varied.new_zeros(1), lower.new_full((1,), -torch.inf), lower, upper, varied.new_zeros(1))
         self._cuts = Cuts(varied.tolist(), len(roots)) if instance.logs else None
         if self._cuts is not None:
@@ -124,7 +127,7 @@ class InputSplitting:
     def closed(self) -> float:
         """The part of the region's volume that boxes closed so far take."""
         boxes = [self._tree.open, *(self._away.boxes() if self._away else ())]
-        return 1 - sum(float(((b.upper - b.lower) / self._whole).prod(1).sum()) for b in boxes)
+        return 1 - sum(float(((b.upper - b.lower + self._integers) / self._whole).prod(1).sum()) for b in boxes)
 
     @property
     def passes(self) -> float:
@@ -226,7 +229,9 @@ class InputSplitting:
                 self._cuts.close(done.number, found.weights[closed])
             found = found.select(rest)
             points, margins, least = self._candidates(boxes, found)
-            halves, stuck = cut(boxes, score(boxes, found, self._whole), self._times(len(boxes)), self._cuts)
+            halves, stuck = cut(
+                boxes, score(boxes, found, self._whole), self._times(len(boxes)), self._cuts, self._integers
+            )
             return _Step(len(order), done.join(halves), stuck, points, margins, least)
 
     def _times(self, boxes: int) -> int:
@@ -243,7 +248,9 @@ class InputSplitting:
         worst = found.value.argmin(1)
         slope = found.slopes[torch.arange(len(worst), device=worst.device), worst]
         corner = torch.where(slope > 0, boxes.lower, boxes.upper)
-        points = self._bounder.points(torch.cat([middle(boxes.lower, boxes.upper), corner]))
+        centre = middle(boxes.lower, boxes.upper)
+        centre = torch.where(self._integers, centre.floor(), centre)
+        points = self._bounder.points(torch.cat([centre, corner]))
         y = self._instance.network(points).unsqueeze(0)
         margins = self._queries.margin(self._queries.values(y))[0]
         margins, order = torch.nan_to_num(margins, nan=torch.inf).sort()
@@ -288,3 +295,11 @@ class _Replay:
             return False
         self._best, self._vain = min(self._best, smallest), self._vain + 1
         return self.asks(points)
+
+
+def _integers(instance: Instance, varied: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Which of the inputs that vary are whole numbers, and cut as such: between whole ends, that floats can tell from
+    those beside them. Proofs are about all numbers between the ends."""
+    flags = torch.from_numpy(instance.network.elements.whole(instance.region.lower[0].numel())).to(varied.device)
+    plain = torch.stack([(t == t.floor()) & (t.abs() < _WHOLE) for t in (lower[0], upper[0])]).all(0)
+    return flags[varied] & plain & (not instance.logs)

@@ -108,12 +108,11 @@ class Descents:
 
         Where a region or an unsafe set is thin, the nearest one need not lie in it.
         """
-        x, dtype = descent.x.cpu().numpy(), self._instance.network.replay_dtype
+        x, elements = descent.x.cpu().numpy().astype(np.float64), self._instance.network.elements
         rng = np.random.default_rng(self._attack.seed)
         steps = rng.integers(-_AROUND, _AROUND, size=(_POINTS, *x.shape[1:]), endpoint=True)
-        with np.errstate(over="ignore"):
-            near = x.astype(dtype)
-        around = torch.from_numpy((near + steps * np.spacing(near)).astype(np.float64)).to(descent.x)
+        near = elements.rounded(x, "nearest")
+        around = torch.from_numpy(near + steps * elements.spacing(near)).to(descent.x)
         around = torch.cat([descent.x, self._instance.region.project(around[None])[0]])
         best = descent.values(around).argsort()[:_REPLAYED]
         self._probe.replays(torch.cat([descent.x, around[best]]))

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
+import numpy as np
+
 from krelax.activations import Activation, LeakyReLU, Max, ReLU
 from krelax.network.graph import Network
+from krelax.network.linear import Within
 from krelax.problem.query import Case, Inequality, Specification
 from krelax.search.affine import Forms, TooLarge, applied, inputs, matrices
 from krelax.search.excluded import intervals
@@ -90,10 +93,18 @@ class Cells:
             yield from self._from(1, [inputs(prod(self._network.input_shape))], system)
 
     def _stable(self, case: Case) -> dict[int, list[int]]:
-        """For every ReLU of a node its sign over the box of the case, 0 if it has both."""
+        """For every ReLU of a node its sign over the box of the case, 0 if it has both. Raises TooLarge where numbers
+        may be too large for the model's types."""
+        limited = [node for node in self._network.nodes if isinstance(node.op, Within)]
         if not case.is_bounded:
+            if limited:
+                raise TooLarge
             return {}
         bounds = intervals(self._network, case.lower, case.upper)
+        for node in limited:
+            assert isinstance(node.op, Within)
+            if not max(float(np.abs(side).max()) for side in bounds[node.inputs[0]]) <= node.op.limit:
+                raise TooLarge
         found = {}
         for i in self._network.activations():
             lower, upper = (side.flatten().tolist() for side in bounds[self._network.nodes[i].inputs[0]])

@@ -65,7 +65,7 @@ class Questions:
         if self.nearest is not None:
             return self.nearest(i, x)
         lower, upper = (side[i].double().cpu().numpy() for side in (self.region.lower, self.region.upper))
-        return Numbers.of(lower, upper, network.replay_dtype).nearest(x)
+        return Numbers.of(lower, upper, network.elements).nearest(x)
 
 
 def about_images(
@@ -96,7 +96,7 @@ def about_surroundings(network: Network, labels: NDArray[np.int64], around: Arou
         raise InputError(f"the network's output {list(network.output_shape)} is not a vector of class scores")
 
     def nearest(i: int, x: Floats) -> NDArray[Any] | None:
-        return around.nearest(i, x, network.replay_dtype)
+        return around.nearest(i, x, network.elements)
 
     def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
         scores, label = y.flatten(), int(labels[i])
@@ -129,7 +129,7 @@ def about_specification(
 
     def nearest(i: int, x: Floats) -> NDArray[Any] | None:
         least, most = (side.reshape(network.input_shape) for side in (groups[i][0].least, groups[i][0].most))
-        return Numbers.of(least, most, network.replay_dtype).nearest(x)
+        return Numbers.of(least, most, network.elements).nearest(x)
 
     def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
         return any(specification.unsafe(case, x, y) for case in groups[i])
@@ -154,8 +154,8 @@ def check_fit(network: Network, specification: Specification) -> None:
     """Raises InputError for a specification of another network."""
     if specification.terms is not None:  # the network was made for it
         return
-    element = np.dtype(network.replay_dtype).name
-    query.check_fit(specification, network.input_shape, network.output_shape, element)
+    elements = network.elements.title, network.result
+    query.check_fit(specification, network.input_shape, network.output_shape, elements)
 
 
 def _by_box(cases: Iterable[Case]) -> list[list[Case]]:

@@ -71,16 +71,15 @@ def _counterexample(
     """The point as a counterexample, and whether the original model confirms it."""
     if network.replay is None:
         return None, False
-    with np.errstate(over="ignore"):
-        near = np.array([float(v) for v in point]).astype(network.replay_dtype).reshape(network.input_shape)
+    near = network.elements.nearest(np.array([float(v) for v in point])).reshape(network.input_shape)
     found = replay(network, near, lambda x, y: specification.unsafe(case, x, y))
     if found is not None:
         return found, True
-    if not np.isfinite(near).all():
-        return None, False
     off = {i: text(v) for i, v in enumerate(point) if Fraction(float(near.flat[i])) != v}
+    if not np.isfinite(near).all() or network.elements.whole(near.size)[list(off)].any():
+        return None, False
     y = network.replay(near)
-    close = specification.nearly_satisfies(case, near, y, _ROUNDED * float(np.finfo(network.replay_dtype).eps))
+    close = specification.nearly_satisfies(case, near, y, _ROUNDED * network.elements.precision)
     return (Counterexample(near, y, off) if close else None), False
 
 

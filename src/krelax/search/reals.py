@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from krelax.network.elements import Elements
 from krelax.network.graph import Network
 from krelax.problem.exact import Floats, Numbers
 from krelax.problem.query import Case, Specification
@@ -33,7 +32,9 @@ def real_counterexample(
     """
     if network.replay is None or not np.isfinite(x).all():
         return None
-    point = _Point(cases[0], x.flatten(), network.replay_dtype)
+    point = _Point(cases[0], x.flatten(), network.elements)
+    if point.misses_whole:
+        return None
     outputs = output_intervals(network, point.lower, point.upper)
     y = network.replay(point.near.reshape(network.input_shape))
     for case in cases:
@@ -47,14 +48,15 @@ class _Point:
     """A point of a case's box near `x`: it lies in `lower <= x <= upper`, and `near` has the nearest numbers of the
     model's type."""
 
-    def __init__(self, case: Case, x: Floats, dtype: type[np.floating[Any]]) -> None:
-        exists, numbers = case.least <= case.most, Numbers.of(case.least, case.most, dtype)
+    def __init__(self, case: Case, x: Floats, elements: Elements) -> None:
+        exists, numbers = case.least <= case.most, Numbers.of(case.least, case.most, elements)
         self._typed = numbers.first <= numbers.last
         self._double = np.where(exists, np.clip(x, case.least, case.most), case.lower / 2 + case.upper / 2)
         np.clip(self._double, numbers.first, numbers.last, where=self._typed, out=self._double)
+        self.near = elements.nearest(self._double)
+        np.copyto(self._double, self.near, where=self._typed)
         self.lower, self.upper = (np.where(exists, self._double, side) for side in (case.lower, case.upper))
-        with np.errstate(over="ignore"):
-            self.near: NDArray[Any] = self._double.astype(dtype)
+        self.misses_whole = bool((elements.whole(x.size) & ~self._typed).any())
 
     def exact(self, case: Case) -> dict[int, str]:
         """The entries that are no numbers of the model's type, as they are."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.search.verdict import Counterexample
 
@@ -22,7 +23,12 @@ def replay(network: Network, candidate: NDArray[Any], violated: Violated) -> Cou
     """
     if network.replay is None or not np.isfinite(candidate).all():
         return None
-    output = network.replay(candidate)
+    try:
+        output = network.replay(candidate)
+    except InputError:
+        if network.elements.any_whole:  # an index beyond a table: the model has no output there
+            return None
+        raise
     if not np.isfinite(output).all() or not violated(candidate, output):
         return None
     return Counterexample(candidate, output)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,9 +129,7 @@ class Run:
         lower = self.questions.region.lower[index].double().cpu().numpy()
         if self.questions.candidate(self.network, index, lower) is not None:
             return ""
-        return (
-            f"the region holds no {np.dtype(self.network.replay_dtype).name} point, so no input could show a violation"
-        )
+        return f"the region holds no {self.network.elements.title} point, so no input could show a violation"
 
     def _gap(self, index: int) -> float:
         """By how much margins are larger than those of the lowered queries, less what rounding took when the offsets

@@ -16,6 +16,7 @@ from krelax.activations import transformed as op
 from krelax.activations.spans import Span
 from krelax.activations.warp import Picture
 from krelax.errors import InputError, UnsupportedError
+from krelax.network.elements import FLOAT64
 from krelax.network.front import behind
 from krelax.network.graph import Network
 from krelax.problem.exact import Floats, Limit, Numbers, enclosure
@@ -115,7 +116,7 @@ class Surroundings:
     def _numbers(self) -> Numbers:
         """The float64 parameters in their ranges."""
         ends = [enclosure([Limit.of(pair[side]) for pair in self.region.ranges]) for side in (0, 1)]
-        return Numbers.of(ends[0].up, ends[1].down, np.float64)
+        return Numbers.of(ends[0].up, ends[1].down, FLOAT64)
 
     def _sides(self, parameters: Floats) -> tuple[Span, Span]:
         """Enclosures of the least and the largest value of every input, on the scale of pixels, flattened."""
@@ -136,7 +137,7 @@ class Surroundings:
             return None
         low, high = (s.lower / 2 + s.upper / 2 for s in self._sides(parameters))
         pixels = low if self.eps == 0 else self._worst(low, high)
-        given = self._scaled(pixels).numpy().astype(self.network.replay_dtype)
+        given = self.network.elements.nearest(self._scaled(pixels).numpy())
         return np.concatenate([parameters, given.astype(np.float64)])
 
     def _scaled(self, pixels: Tensor) -> Tensor:
@@ -198,5 +199,5 @@ class Surroundings:
         count = len(self.region.ranges)
         names = self.region.parameters
         parameters = dict(zip(names, found.x[:count].tolist(), strict=True))
-        x = found.x[count:].astype(self.network.replay_dtype).reshape(self.network.input_shape)
+        x = found.x[count:].astype(self.network.elements.holder).reshape(self.network.input_shape)
         return Counterexample(x, found.y, parameters=parameters)

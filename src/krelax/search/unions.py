@@ -116,7 +116,7 @@ class AnyOf:
         count = len(boxes.lower)
 
         def nearest(i: int, x: Floats) -> NDArray[Any] | None:
-            return Numbers.of(boxes.least[i], boxes.most[i], self.network.replay_dtype).nearest(x)
+            return Numbers.of(boxes.least[i], boxes.most[i], self.network.elements).nearest(x)
 
         def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
             inside = bool(((boxes.least[i] <= x) & (x <= boxes.most[i])).all())
@@ -169,7 +169,7 @@ class AnyOf:
             near = region.project(torch.from_numpy(x)[None, None])[0, 0].numpy()
             inside = (kept.lower <= near) & (near <= kept.upper)
             ends = kept.mixed(~inside, free)
-            return Numbers.of(ends.least, ends.most, self.network.replay_dtype).nearest(near)
+            return Numbers.of(ends.least, ends.most, self.network.elements).nearest(near)
 
         def violated(i: int, x: NDArray[Any], y: NDArray[Any]) -> bool:
             if not bool(((free.least <= x) & (x <= free.most)).all()):

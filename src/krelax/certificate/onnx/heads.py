@@ -52,11 +52,15 @@ def before_head(name: str, made: Mapping[str, Node]) -> Wanted:
         if last:
             break
         name = call.inputs[0]
-    first = chain[0] if chain else name
+    asked = first = chain[0] if chain else name
     label = next((n for n in reversed(chain) if made[n].op == LABEL), "")
     if label:
         first, chain = made[label].inputs[0], chain[chain.index(label) + 1 :]
-    return Wanted(first, tuple(n for n in reversed(chain) if made[n].op in HEAD), label)
+    head = [k for k, n in enumerate(chain) if made[n].op in HEAD]
+    # a cast behind a head rounds other numbers than those before it
+    if any(made[n].op == "Cast" for n in chain[: max(head, default=0)]):
+        return Wanted(asked)
+    return Wanted(first, tuple(chain[k] for k in reversed(head)), label)
 
 
 _N = TypeVar("_N", bound=Node)
