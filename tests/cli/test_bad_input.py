@@ -24,8 +24,8 @@ from tests.run.files import dense, images, model, node, random_dense, save, spec
 
 Run = Callable[..., Ran]
 
-# A warning would be a second line on stderr.
-pytestmark = pytest.mark.filterwarnings("error")
+# A warning would be a second line on stderr. Old releases of matplotlib warn of what they use themselves.
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.filterwarnings("ignore::DeprecationWarning:matplotlib")]
 
 
 def check_refusal(ran: Ran, *words: str) -> None:
