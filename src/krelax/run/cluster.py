@@ -166,7 +166,7 @@ class Cluster:
 
     def _help(self, landed: Any) -> None:
         """Give workers that have no task parts of the tasks of others."""
-        if self._client.status != "running":
+        if self._client.status != "running" or (len(self._flying) >= self.threads and not self._parts):
             return
         whole = {future.key: task for future, task in self._flying.items() if not isinstance(task.about, Part)}
         self._parts.trade(self._client, whole, self.threads - len(self._flying))

@@ -38,6 +38,10 @@ class Parts:
         self._came: dict[str, dict[str, bytes | None]] = {}
         self._asked = -_ASK
 
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._waiting or self._came)
+
     def next(self) -> Part | None:
         """One that waits for a worker."""
         return self._waiting.popleft() if self._waiting else None
