@@ -38,7 +38,7 @@ from krelax.search.verdict import Counterexample
 DATA = Path(str(files("krelax") / "data"))
 SHAPE = load_onnx(DATA / "digits_conv.onnx").input_shape
 # A search that does the same on a slow machine.
-UNHURRIED = Complete(turn=1e6, share=1.0, branching=replace(Complete().branching, clips=None))
+UNHURRIED = Complete(("neurons",), turn=1e6, share=1.0, branching=replace(Complete().branching, clips=None))
 Asked = tuple[Instance, Queries, Bounded]
 
 
