@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import krelax
+from krelax.api.taking import number, one_or_each
 from krelax.run.certify import CertifyOptions
 from krelax.run.certify import certify as long_way
 
@@ -147,6 +149,30 @@ def test_normalised_inputs_and_radii_of_their_own() -> None:
     assert krelax.certify(network(), X, Y, eps=[0.1] * 4).verdicts == krelax.certify(network(), X, Y, eps=0.1).verdicts
 
 
+@pytest.mark.parametrize("holder", [tuple, np.array, torch.tensor, list])
+def test_radii_of_their_own_are_taken_from_whatever_holds_them(holder: Callable[[Any], Any]) -> None:
+    """The first of them alone would be another question, whose answer is another one."""
+    own = holder([0.0, 0.0, 0.0, 0.5])
+    assert krelax.bound(network(), X, Y, eps=own, method="crown").margins == pytest.approx(
+        krelax.bound(network(), X, Y, eps=[0.0, 0.0, 0.0, 0.5], method="crown").margins
+    )
+    assert krelax.monotone(network(), X[:1], eps=own, feature=0, timeout=1).verdicts == ["holds"]  # it does not move
+
+
+@pytest.mark.parametrize(
+    "given", [Decimal("0.1"), np.array(0.1), torch.tensor(0.1, dtype=torch.float64), np.longdouble("0.1")]
+)
+def test_one_number_is_taken_as_it_is(given: Any) -> None:
+    wanted = Fraction(1, 10) if isinstance(given, Decimal) else Fraction(*given.item().as_integer_ratio())
+    assert number("eps", given) == one_or_each("eps", given) == wanted
+
+
+def test_lists_of_tensors_are_items() -> None:
+    rows = [torch.from_numpy(row).requires_grad_() for row in X[:2]]
+    assert krelax.certify(network(), rows, Y[:2].tolist(), eps=0.0).certified.all()
+    assert len(krelax.difference(network(), network(), rows, eps=0.0)) == 2  # without labels, as any array
+
+
 def test_a_property_in_one_call(tmp_path: Path) -> None:
     save(random_dense([2, 4, 2]), tmp_path / "net.onnx")
     text = specification([0, 0], [1, 1], "(assert (<= Y_0 -100))")
@@ -213,6 +239,15 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "eps": (lambda: krelax.certify(network(), X, Y, eps="wide"), "eps must be a finite number"),  # type: ignore[arg-type]
     "negative eps": (lambda: krelax.certify(network(), X, Y, eps=-1), "eps must be a finite number >= 0"),
     "infinite eps": (lambda: krelax.certify(network(), X, Y, eps=float("inf")), "eps must be a finite number"),
+    "eps as text": (lambda: krelax.certify(network(), X, Y, eps="1/9"), "eps must be a finite number"),  # type: ignore[arg-type]
+    "too few radii": (lambda: krelax.difference(network(), network(), X, eps=[0.1]), "1 radii for 4 inputs"),
+    "no radii": (lambda: krelax.difference(network(), network(), X, eps=[]), "0 radii for 4 inputs"),
+    "lines": (lambda: krelax.bound(network(), X, Y, eps=np.full((4, 4), np.nan)), "eps must be a finite number"),  # type: ignore[call-overload]
+    "a truth": (lambda: krelax.bound(network(), X, Y, eps=True), "eps must be a finite number"),
+    "two slacks": (lambda: krelax.monotone(network(), X, eps=0.1, feature=0, slack=(1, 2)), "slack must be one"),  # type: ignore[arg-type]
+    "two limits": (lambda: krelax.certify(network(), X, Y, eps=0.1, timeout=[1, 2]), "timeout must be one"),  # type: ignore[arg-type]
+    "a scalar": (lambda: krelax.difference(network(), network(), np.float32(1), eps=0.1), "one axis for the items"),
+    "masked": (lambda: krelax.certify(network(), np.ma.masked_greater(X, 0.9), Y, eps=0.1), "masked entries"),
     "norm": (lambda: krelax.certify(network(), X, Y, eps=0.1, norm="l3"), "unknown norm"),  # type: ignore[arg-type]
     "clip": (lambda: krelax.certify(network(), X, Y, eps=0.1, clip=(1, 0)), "clip must be two numbers"),
     "method": (lambda: krelax.certify(network(), X, Y, eps=0.1, method="best"), "unknown method"),

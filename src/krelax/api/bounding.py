@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from krelax.api.certifying import Norm, as_range
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Labels, Model, Number, as_scaling, numbers, taken
+from krelax.api.taking import Items, Labels, Model, Number, as_scaling, one_or_each, taken
 from krelax.bounds.bounded import Bounded
 from krelax.bounds.instance import Instance, chunk_images, pieces
 from krelax.bounds.methods import METHODS, Method
@@ -166,8 +166,7 @@ def bound(
     check_device(device)
     scaling = as_scaling(mean, std)
     network, images = taken(model, x, y, scaling, None)
-    radius = numbers("eps", 0.0 if eps is None else eps)
-    whole = radius if isinstance(eps, list | tuple | np.ndarray) else radius[0]
+    whole = one_or_each("eps", 0.0 if eps is None else eps)
     ends = None if clip is None else as_range(clip)
     if spec is not None:
         options = CertifyOptions(whole, norm, ends, device=device, scaling=scaling, region=spec)

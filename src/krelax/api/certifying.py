@@ -15,7 +15,7 @@ from torch import Tensor
 
 from krelax._version import __version__
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Labels, Model, Number, as_array, as_scaling, limit, numbers, taken
+from krelax.api.taking import Items, Labels, Model, Number, as_array, as_scaling, limit, numbers, one_or_each, taken
 from krelax.errors import InputError
 from krelax.network.graph import Network
 from krelax.problem.images import Images
@@ -198,10 +198,9 @@ def certify(
         raise InputError("give the radius of the perturbation, eps, or a region")
     eps = 0.0 if eps is None else eps
     network, images = taken(model, x, y, scaling, layout)
-    radius = numbers("eps", eps)
+    radius = one_or_each("eps", eps)
     ends = None if clip is None else as_range(clip)
-    whole = radius if isinstance(eps, list | tuple | np.ndarray) else radius[0]
-    options = CertifyOptions(whole, norm, ends, method, limit(timeout), device, deterministic, scaling, spec)
+    options = CertifyOptions(radius, norm, ends, method, limit(timeout), device, deterministic, scaling, spec)
     settings = digests(model, network, images)
     records: dict[int, Mapping[str, Any]] = {}
     with Progress(len(images), "certifying", progress) as bar:

@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 
 from krelax.api.certifying import Norm, as_range, digests, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Labels, Model, Number, as_array, as_network, as_scaling, limit, numbers, taken
+from krelax.api.taking import (
+    Items,
+    Labels,
+    Model,
+    Number,
+    as_network,
+    as_scaling,
+    limit,
+    number,
+    one_or_each,
+    taken,
+    unlabelled,
+)
 from krelax.run.difference import DifferenceOptions
 from krelax.run.difference import difference as run
 from krelax.run.progress import Progress
@@ -93,7 +105,7 @@ def difference(
     x: Items,
     y: Labels | None = None,
     *,
-    eps: Number,
+    eps: Number | Sequence[Number],
     within: Number | None = None,
     accuracy: Number = 0.1,
     norm: Norm = "linf",
@@ -119,7 +131,7 @@ def difference(
         b: Another one, with the same inputs and as many outputs.
         x: Items `(n, *shape)`, as for `krelax.certify`.
         y: Their labels, which only say how the items are laid out; they may be left out for arrays.
-        eps: The radius, as for `krelax.certify`.
+        eps: The radius, as for `krelax.certify`: one, or with linf one for each input.
         within: A distance of outputs: is it exceeded anywhere? None asks for the smallest one that can be certified.
         accuracy: Without `within`, how near that is to be to the largest difference found, relative to it.
         norm: `linf`, `l2` or `l1`, of the inputs.
@@ -145,15 +157,14 @@ def difference(
     Complete: as `krelax.certify`.
     """
     scaling = as_scaling(mean, std)
-    labels = np.zeros(len(as_array(x, "x")), int) if _unlabelled(x, y) else y
-    network, images = taken(a, x, labels, scaling, layout, scores=False)
+    network, images = taken(a, x, unlabelled(x) if y is None else y, scaling, layout, scores=False)
     other = as_network(b, network.input_shape[1:])
-    radius, ends, (share, *_) = (
-        numbers("eps", eps)[0],
+    radius, ends, share = (
+        one_or_each("eps", eps),
         None if clip is None else as_range(clip),
-        numbers("accuracy", accuracy),
+        number("accuracy", accuracy),
     )
-    asked = None if within is None else numbers("within", within)[0]
+    asked = None if within is None else number("within", within)
     options = DifferenceOptions(
         radius, asked, share, norm, ends, method, limit(timeout), device, deterministic, scaling
     )
@@ -169,10 +180,10 @@ def difference(
             settings={**digests(a, network, images), "other": digests(b, other, images)["model"]},
             seen=lambda record: bar.seen({"verdict": record.get("verdict") or record["reason"]}),
         )
-    facts = {"norm": norm, "eps": float(radius), "method": method, "models": (name_of(a), name_of(b))}
+    facts = {
+        "norm": norm,
+        "eps": float(max(radius) if isinstance(radius, tuple) else radius),
+        "method": method,
+        "models": (name_of(a), name_of(b)),
+    }
     return Differences(tuple(found[i] for i in range(len(images))), facts)
-
-
-def _unlabelled(x: Items, y: Labels | None) -> bool:
-    """Whether items are given without labels, as an array."""
-    return y is None and hasattr(x, "shape")

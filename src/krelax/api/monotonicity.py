@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from krelax.api.certifying import as_range, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Model, Number, as_array, limit, numbers, taken
+from krelax.api.taking import Items, Model, Number, limit, number, one_or_each, taken, unlabelled
 from krelax.errors import InputError
 from krelax.run.monotone import Answer, MonotoneOptions
 from krelax.run.monotone import monotone as run
@@ -120,18 +119,13 @@ def monotone(
         was replayed in the model.
     Complete: for slopes that are above, or somewhere below, what is asked, and where signs of weights decide.
     """
-    labels = None if isinstance(x, str | Path) else np.zeros(len(as_array(x, "x")), int)
-    network, images = taken(model, x, labels, None, None, scores=False)
+    network, images = taken(model, x, unlabelled(x), None, None, scores=False)
     size = prod(network.input_shape)
     place, end = _place("feature", feature, size), _place("output", output, prod(network.output_shape))
-    several = isinstance(eps, Sequence | np.ndarray)
-    radius = numbers("eps", eps)
     ends = None if clip is None else as_range(clip)
-    whole = radii_of(radius if several else radius[0], len(images))
+    whole = radii_of(one_or_each("eps", eps), len(images))
     around = Around(images.images, whole, "linf", ends)
-    options = MonotoneOptions(
-        place, end, rising, numbers("slack", slack)[0], method, limit(timeout), device, deterministic
-    )
+    options = MonotoneOptions(place, end, rising, number("slack", slack), method, limit(timeout), device, deterministic)
     word = "rises" if rising else "falls"
     title = f"{name_of(model)}: whether output {end} {word} with input {place}, {len(images)} items"
     return Monotone(tuple(run(network, around, options)), title)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from krelax.api.certifying import Norm, as_range, digests, keeper, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
-from krelax.api.taking import Items, Labels, Model, Number, as_scaling, limit, numbers, taken
+from krelax.api.taking import Items, Labels, Model, Number, as_scaling, limit, number, taken
 from krelax.problem.regions import Spec, transformation
 from krelax.run.progress import Progress
 from krelax.run.radius import RadiusOptions
@@ -149,7 +149,7 @@ def radius(
     scaling = as_scaling(mean, std)
     network, images = taken(model, x, y, scaling, layout)
     spec = None if region is None else transformation(region)
-    ends, (share, *_) = None if clip is None else as_range(clip), numbers("accuracy", accuracy)
+    ends, share = None if clip is None else as_range(clip), number("accuracy", accuracy)
     options = RadiusOptions(share, norm, ends, method, limit(timeout), device, deterministic, scaling, spec)
     with Progress(len(images), "radii", progress) as bar:
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from math import prod
+from numbers import Rational
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +79,59 @@ def as_scaling(mean: Any, std: Any) -> Scaling | None:
 
 def numbers(name: str, given: Any) -> tuple[Fraction, ...]:
     """One number or several, as they are. Raises InputError, with the name of the argument, for anything else."""
-    entries = given if isinstance(given, list | tuple) else np.asarray(given, dtype=object).flatten().tolist()
+    return _taken_apart(name, given, "a finite number, or some of them")[0]
+
+
+def number(name: str, given: Any) -> Fraction:
+    """A number as it is. Raises InputError for anything else, as for several."""
+    found, several = _taken_apart(name, given, "a finite number")
+    if several:
+        raise InputError(f"{name} must be one finite number, got {_shown(given)}")
+    return found[0]
+
+
+def one_or_each(name: str, given: Any) -> Fraction | tuple[Fraction, ...]:
+    """One number for all inputs, or one for each. Raises InputError for anything else."""
+    found, several = _taken_apart(name, given, "a finite number, or one for each input")
+    return found if several else found[0]
+
+
+def _taken_apart(name: str, given: Any, wanted: str) -> tuple[tuple[Fraction, ...], bool]:
+    """The numbers in what was given, and whether it is something that holds several."""
     if isinstance(given, Tensor):
-        entries = given.detach().flatten().tolist()
+        given = np.array(given.detach().cpu().tolist())
+    several = isinstance(given, list | tuple)
     try:
-        return tuple(n if isinstance(n, Fraction) else Fraction(float(n)) for n in entries)
+        held = np.asarray(given, dtype=object)
+        entries = given if several else held.flatten().tolist()
+        return tuple(map(_exact, entries)), several or held.ndim > 0
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{name} must be a finite number, or some of them, got {given!r}"[:200]) from error
+        raise InputError(f"{name} must be {wanted}, got {_shown(given)}") from error
+
+
+def _shown(given: Any) -> str:
+    """What was given, in one line."""
+    return textwrap.shorten(repr(given), 120, placeholder=" ...")
+
+
+def _exact(given: Any) -> Fraction:
+    """A number as it is. Raises TypeError, ValueError or OverflowError for what is none."""
+    given = given.item() if isinstance(given, Tensor) else given
+    if isinstance(given, bool | np.bool_) or not isinstance(given, Rational | Decimal | float | np.floating):
+        raise TypeError
+    found = Fraction(given) if isinstance(given, Rational) else Fraction(*given.as_integer_ratio())
+    float(found)  # raises OverflowError for what no float64 is near to
+    return found
 
 
 def limit(timeout: float | None) -> float | None:
     """Seconds, or none. Raises InputError for what no limit can be."""
-    if timeout is not None and numbers("timeout", timeout)[0] <= 0:
+    if timeout is None:
+        return None
+    seconds = float(number("timeout", timeout))
+    if seconds <= 0:
         raise InputError(f"timeout must be a number of seconds above 0, or None for no limit, got {timeout!r}")
-    return timeout
+    return seconds
 
 
 def taken(
@@ -126,7 +168,7 @@ def _path(y: Labels) -> str | Path:
 
 def _arrays(x: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """Items `(n, *shape)` and labels, of arrays, tensors, or batches of both."""
-    if isinstance(x, Tensor | np.ndarray | list | tuple) or hasattr(x, "__array__"):
+    if _is_array(x):
         if y is None:
             raise InputError("give the labels of the items, y")
         items, labels = as_array(x, "x"), as_array(y, "y")
@@ -146,12 +188,29 @@ def _arrays(x: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         raise InputError(f"the batches of the DataLoader have items of several shapes ({error})") from error
 
 
+def unlabelled(x: Items) -> NDArray[np.int64] | None:
+    """Labels for items that need none; None for those that bring their own. Raises InputError for what are none."""
+    if not _is_array(x):
+        return None
+    items = as_array(x, "x")
+    _check_items(items)
+    return np.zeros(len(items), np.int64)
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, Tensor | np.ndarray | list | tuple) or hasattr(x, "__array__")
+
+
 def as_array(values: Any, name: str) -> NDArray[Any]:
     if isinstance(values, Tensor):
         if values.is_sparse or values.is_quantized or values.device.type == "meta":
             raise InputError(f"{name} is a sparse, quantised or meta tensor; give an ordinary one")
         values = values.detach().cpu()
         return (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).numpy()
+    if isinstance(values, list | tuple) and any(isinstance(value, Tensor) for value in values):
+        values = [as_array(value, name) for value in values]
+    if np.ma.is_masked(values):
+        raise InputError(f"{name} is an array with masked entries; give one in which every entry counts")
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -164,6 +223,10 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def _pixels(items: NDArray[Any]) -> NDArray[np.float32]:
+    _check_items(items)
+    return as_pixels(items, "x", "the array")
+
+
+def _check_items(items: NDArray[Any]) -> None:
     if items.ndim < 2:
         raise InputError(f"x has the shape {list(items.shape)}; it needs one axis for the items, and their own")
-    return as_pixels(items, "x", "the array")
