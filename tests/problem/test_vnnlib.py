@@ -140,6 +140,17 @@ def test_version_2_declares_shapes_and_subscripts_count_row_major(read):
     assert halfspaces(spec.cases[0]) == [({0: 1}, -1), ({0: -1}, 1)]
 
 
+def test_a_network_needs_no_version_and_operators_no_blanks(read):
+    spaced = "(declare-network f (declare-input X Real [2]) (declare-output Y Real []))(assert (and (<= X[0] 1.5)"
+    spaced += "(>= X[0] -1.0) (<= X[1] +2) (== X[1] 0.5) (< (+ (- Y[]) (* 2 Y[]) (- 3 1) -1) X[0]) (!= Y[] 1e-1)))"
+    dense = "(declare-network f(declare-input X Real[2])(declare-output Y Real[]))(assert(and(<=X[0]1.5)"
+    dense += "(>=X[0]-1.0)(<=X[1]+2)(==X[1]0.5)(<(+(-Y[])(*2 Y[])(- 3 1)-1)X[0])(!=Y[]1e-1)))"
+    one, other = (read(text) for text in ("(vnnlib-version <2.0>)" + spaced, dense))
+    assert len(one.cases) == len(other.cases) == 2
+    for a, b in zip(one.cases, other.cases, strict=True):
+        assert (a.lower.tolist(), a.upper.tolist(), a.halfspaces) == (b.lower.tolist(), b.upper.tolist(), b.halfspaces)
+
+
 def test_element_names():
     assert element_name("X", None, 7) == "X_7"
     assert element_name("X", (2, 3), 5) == "X[1,2]"

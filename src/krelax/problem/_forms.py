@@ -17,8 +17,10 @@ _PIECE = 1 << 20
 
 # An innermost list such as "(<= X_0 0.5)" is a single token: nearly all of a large file consists of them, many
 # repeated, so each distinct one is taken apart only once. Repetitions are possessive or cannot run past the next token,
-# so that no input makes the scan quadratic. White space is what SMT-LIB says, and nothing else.
-_WORD = STRING + r'|[^ \t\n()\[\]"]+(?:[ \t\n]*\[[ \t\n0-9,-]*+\])?|[^ \t\n]'
+# so that no input makes the scan quadratic. White space is what SMT-LIB says, and nothing else. Operators end where
+# they end, but for signs of numbers, and "<2.0>" is a word.
+_OPERATOR = r"<[0-9][^<>()\s]*+>|=>|[<>=!]=|[<>=*]|[+-](?![0-9.])"
+_WORD = STRING + "|" + _OPERATOR + r'|[^ \t\n()\[\]"]+(?:[ \t\n]*\[[ \t\n0-9,-]*+\])?|[^ \t\n]'
 _WORDS = re.compile(_WORD)
 _TOKENS = re.compile(r'\([^()"]*+\)|[()]|' + _WORD)
 

@@ -100,6 +100,8 @@ class _Document:
     def execute(self, command: Node) -> None:
         """Process one top-level command; raises Fault."""
         keyword, operands = head(command)
+        if keyword == "declare-network" and not self._started:
+            self._version = "<2.0>"  # which examples of the standard leave out
         if keyword == "assert":
             self._assert(operands, command)
         elif keyword in ("declare-const", "declare-fun") and not self._version:
