@@ -25,7 +25,7 @@ from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.network import Affine
 from krelax.certificate.kernel.region import Region as Boxed
 from krelax.certificate.onnx.reader import read_network
-from krelax.problem.query import Case, Halfspace
+from krelax.problem.query import Case, Halfspace, Specification
 
 BASES = {name: (MODELS[network], make) for name, network, make in bases()}
 
@@ -52,9 +52,10 @@ def test_questions_about_balls_answer_no_case_of_boxes() -> None:
     ball, box = boxed(2.75), boxed(2.75)
     ball.region = Region("l2", ball.region.lower, ball.region.upper, np.zeros(2), 9.0)
     case = Case(-np.ones(2), np.ones(2), (Halfspace({0: Fraction(1)}, Fraction(2.75)),))
-    assert [e.tolist() for e in match(certificate(b"", ball, box), [case])] == [[[0.0, 0.0]]] * 2
+    asked = Specification(2, 1, (case,))
+    assert [e.tolist() for e in match(certificate(b"", ball, box), asked)] == [[[0.0, 0.0]]] * 2
     with pytest.raises(Rejected, match="unsafe case 0"):
-        match(certificate(b"", ball), [case])
+        match(certificate(b"", ball), asked)
 
 
 @pytest.mark.parametrize("name", ["residual joint", "pooled joint"])

@@ -23,7 +23,7 @@ from krelax.certificate.format.schema import Certificate, Layer, Question, Regio
 from krelax.certificate.format.specification import match
 from krelax.certificate.onnx.model import model_hash
 from krelax.cli import main
-from krelax.problem.query import Case, Halfspace
+from krelax.problem.query import Case, Halfspace, Specification
 
 HERE = Path(__file__).parent
 DIAMOND = HERE / "networks" / "diamond.onnx"
@@ -262,7 +262,7 @@ def case(*rows: tuple[list[Any], Any], radius: float = 1.0) -> Case:
 
 
 def answers(made: Certificate, *cases: Case) -> list[float]:
-    return check(made, NETWORKS["diamond"], errors=match(made, cases))
+    return check(made, NETWORKS["diamond"], errors=match(made, Specification(2, 1, cases)))
 
 
 def test_all_cases_must_be_answered() -> None:
@@ -338,14 +338,14 @@ def test_what_is_nearly_a_comparison_needs_the_head(off: Fraction) -> None:
     data, made = softmax(2.0**-60)
     x = made.questions[0].region.lower
     meant = [Fraction(0.1) - off, -Fraction(0.1) - off]
-    cases = [Case(x, x, (Halfspace(dict(enumerate(meant)), Fraction(0)),))]
+    asked = Specification(len(x), len(meant), (Case(x, x, (Halfspace(dict(enumerate(meant)), Fraction(0)),)),))
     if not off:
-        assert min(check(made, data, errors=match(made, cases))) > 0
+        assert min(check(made, data, errors=match(made, asked))) > 0
         return
     first, second = np.exp(x - x.max()) / np.exp(x - x.max()).sum()
     assert meant[0] * Fraction(first) + meant[1] * Fraction(second) < 0
     with pytest.raises((Malformed, Rejected)):
-        check(made, data, errors=match(made, cases))
+        check(made, data, errors=match(made, asked))
 
 
 def test_checking_does_not_import_the_rest() -> None:

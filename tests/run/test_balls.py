@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tests.run.files import random_dense, save
 
 from krelax.network.onnx import load_onnx
+from krelax.problem.files import matched
 from krelax.problem.region import Ball, Box, Region
 from krelax.problem.vnnlib import read_vnnlib
-from krelax.run.coupling import coupled, matched
+from krelax.run.coupling import coupled
 from krelax.run.verify import VerifyOptions, verify_file
 from krelax.search.questions import about_specification
 from krelax.search.verdict import Outcome, Verdict

@@ -1,4 +1,4 @@
-"""The checker: a certificate against the network in an ONNX file."""
+"""The checker: a certificate against the network in an ONNX file, or networks in several."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 
 from krelax.certificate.errors import Malformed, Rejected, TooClose
 from krelax.certificate.format.families import kinds
-from krelax.certificate.format.schema import Certificate, Question
+from krelax.certificate.format.schema import Certificate, Question, System
 from krelax.certificate.format.semantics import MOST_UNITS
+from krelax.certificate.format.systems import places_of, terms_of
 from krelax.certificate.kernel.arithmetic import Arithmetic, Exact, Float64, Floats, Unbounded
 from krelax.certificate.kernel.bounds import check_executable
 from krelax.certificate.kernel.families import check_family
 from krelax.certificate.kernel.network import Affine, Network
 from krelax.certificate.kernel.question import check_question
 from krelax.certificate.onnx.builder import Interface
+from krelax.certificate.onnx.joint import Source, Used, read_joint
 from krelax.certificate.onnx.model import Model
 from krelax.certificate.onnx.reader import read_file
 from krelax.errors import one_line
@@ -25,31 +27,32 @@ from krelax.errors import one_line
 _MOST_EXACT = 1e8
 
 
+# What files were found to be: the ends of one network, or the uses of a system.
+Found = Interface | tuple[Used, ...]
+
+
 def check(
     certificate: Certificate,
-    model: Model | bytes,
+    model: Model | bytes | Sequence[Model],
     exact: bool = False,
     errors: Sequence[Floats] | None = None,
-    fits: Callable[[Interface], None] | None = None,
+    fits: Callable[[Found], None] | None = None,
 ) -> list[float]:
-    """The smallest margin of every question, all of them positive, for the network in an ONNX file, or in several.
+    """The smallest margin of every question, all of them positive, for the network in a model, or networks in several.
 
     `errors`, `(margins, outputs + 1)` for every question, bound how far rows and offsets are from what is meant.
-    `fits` is shown what the file calls its ends, and raises what it has against it. Raises Rejected if the certificate
-    is about another network, or proves less; Malformed if it does not fit; InputError for a file that is no network.
+    `fits` is shown what the files were found to be, and raises what it has against it. Raises Rejected if the
+    certificate is about other networks, or proves less; Malformed if it does not fit; InputError for a file that is no
+    network.
     """
-    files = model if isinstance(model, Model) else Model(model)
-    digest = files.hash
-    if certificate.network != digest:
-        raise Rejected(f"about the network {one_line(certificate.network[:12])}..., not {digest[:12]}...")
+    models = [model] if isinstance(model, Model) else [Model(model)] if isinstance(model, bytes) else list(model)
     if not certificate.questions:
         raise Malformed("no questions")
     ar: Arithmetic = Exact() if exact else Float64()
-    # what is meant compares nothing if it is off from what is asked: a head keeps which is larger, and no ratios
-    scores = all(map(compares, certificate.questions)) and not any(e.any() for e in errors or ())
-    (plain, interface), float32 = read_file(files, certificate.output, scores), certificate.semantics == "float32"
+    plain, found = network_of(certificate, models, any(e.any() for e in errors or ()))
     if fits is not None:
-        fits(interface)
+        fits(found)
+    float32 = certificate.semantics == "float32"
     if certificate.units is not None:
         if not float32 or not 1 <= certificate.units <= MOST_UNITS:
             raise Malformed(f"units {certificate.units} with semantics {certificate.semantics}")
@@ -65,6 +68,40 @@ def check(
         except (Malformed, Rejected) as error:
             raise type(error)(f"question {number}: {error}") from None
     return margins
+
+
+def network_of(certificate: Certificate, models: Sequence[Model], off: bool = False) -> tuple[Network, Found]:
+    """What a certificate is about: a function of the inputs of its regions. Raises Rejected where models are others, or
+    one is missing, or is not needed. `off` says whether what is meant is off from what is asked."""
+    by_hash, system = {m.hash: m for m in models}, certificate.system
+    if (certificate.network is None) == (system is None):
+        raise Malformed("neither a network nor a system of networks, or both")
+    wanted = [certificate.network] if system is None else [part.network for part in system.parts]
+    other = [digest for digest in by_hash if digest not in wanted]
+    for digest in wanted:
+        if digest is None or digest not in by_hash:
+            given = f", not {other[0][:12]}..." if other else ""
+            raise Rejected(f"about the network {one_line((digest or '')[:12])}...{given}")
+    if other:
+        raise Rejected(f"not about the network {other[0][:12]}...")
+    if system is None:
+        (model,) = by_hash.values()
+        # what is meant compares nothing if it is off from what is asked: a head keeps which is larger, and no ratios
+        scores = all(map(compares, certificate.questions)) and not off
+        return read_file(model, certificate.output, scores)
+    if certificate.semantics != "real" or certificate.output is not None:
+        raise Malformed("a system of networks with semantics other than real, or with the name of an output")
+    return joint_of(system, models)
+
+
+def joint_of(system: System, models: Sequence[Model]) -> tuple[Network, tuple[Used, ...]]:
+    """The networks of a system as one, from the models that it is about."""
+    places, by_hash = places_of(system), {m.hash: m for m in models}
+    sources = [
+        Source(by_hash[part.network], {g.name: g.places.astype(np.int64) for g in part.inputs}, tuple(part.values))
+        for part in system.parts
+    ]
+    return read_joint(sources, terms_of(system), int(places.max()) + 1)
 
 
 def _together(

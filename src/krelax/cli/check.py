@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from krelax.cli.shared import FILE
+from krelax.cli.shared import FILE, named, networks_option
 
 if TYPE_CHECKING:
-    from krelax.certificate.onnx.builder import Interface
+    from krelax.certificate.check import Found
+    from krelax.certificate.format.schema import Certificate
+    from krelax.certificate.onnx.model import Model
+    from krelax.problem.files import Files
     from krelax.problem.query import Specification
 
 _MOST_QUESTIONS = 10
@@ -18,11 +21,11 @@ _MOST_QUESTIONS = 10
 
 @click.command(short_help="Check a certificate.")
 @click.argument("certificate", type=FILE)
-@click.option("--network", "model", type=FILE, required=True, metavar="FILE", help="The ONNX network it is about.")
+@networks_option("The ONNX network it is about.")
 @click.option("--spec", "specification", type=FILE, metavar="FILE", help="A VNN-LIB property that it must prove.")
 @click.option("--exact", is_flag=True, help="Compute with exact numbers instead of bounding rounding errors.")
 @click.option("--full", is_flag=True, help="Show every question and every number, however many there are.")
-def check(certificate: Path, model: Path, specification: Path | None, exact: bool, full: bool) -> int:
+def check(certificate: Path, networks: tuple[str, ...], specification: Path | None, exact: bool, full: bool) -> int:
     """Check a CERTIFICATE: derive every bound of its proofs anew, by a small program that shares no code with those
     that search for proofs. What is proven is shown in words and numbers.
 
@@ -34,7 +37,7 @@ def check(certificate: Path, model: Path, specification: Path | None, exact: boo
     from krelax.errors import one_line
 
     try:
-        for line in _lines(certificate, model, specification, exact, full):
+        for line in _lines(certificate, named(networks), specification, exact, full):
             click.echo(line)
     except Malformed as error:
         click.echo(one_line(f"malformed: {error}"), err=True)
@@ -45,7 +48,7 @@ def check(certificate: Path, model: Path, specification: Path | None, exact: boo
     return DONE
 
 
-def _lines(path: Path, model: Path, specification: Path | None, exact: bool, full: bool) -> list[str]:
+def _lines(path: Path, networks: Files, specification: Path | None, exact: bool, full: bool) -> list[str]:
     """What was proved, in words."""
     import time
 
@@ -55,26 +58,23 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
     from krelax.certificate.format.specification import match
     from krelax.certificate.format.statement import is_vacuous, semantics, statement
     from krelax.certificate.onnx.model import read_model
-    from krelax.errors import UnsupportedError
     from krelax.problem.vnnlib import read_vnnlib
 
     began = time.perf_counter()
     certificate = read(path)
-    files = read_model(model)
+    models = {file: read_model(file) for file in dict.fromkeys(networks.values())}
     asked = None if specification is None else read_vnnlib(specification)
-    if asked is not None and asked.terms is not None:
-        what = "relates inputs, or is about hidden nodes, several tensors or several networks, or products"
-        raise UnsupportedError(f"{specification}: {what}; certificates say nothing of that")
-    errors = None if asked is None else match(certificate, asked.cases)
-    seen: list[Interface] = []
+    errors = None if asked is None else match(certificate, asked)
+    _check_files(certificate, networks, models, asked, specification)
+    seen: list[Found] = []
 
-    def fits(interface: Interface) -> None:
-        seen.append(interface)
+    def fits(found: Found) -> None:
+        seen.append(found)
         if asked is not None:
-            _check_fit(asked, interface)
+            _check_fit(certificate, asked, found)
 
-    margins = check_certificate(certificate, files, exact, errors, fits)
-    lines = [f"network {certificate.network}", *_about(certificate.output, seen[0]), semantics(certificate)]
+    margins = check_certificate(certificate, list(models.values()), exact, errors, fits)
+    lines = [*_about(certificate, seen[0], full), semantics(certificate)]
     shown = len(margins) if full else _MOST_QUESTIONS
     for number, (question, margin) in enumerate(zip(certificate.questions[:shown], margins, strict=False)):
         clauses = int(question.clause.max()) + 1
@@ -97,15 +97,43 @@ def _lines(path: Path, model: Path, specification: Path | None, exact: bool, ful
     return [*lines, "accepted: " + ", ".join(filter(None, facts))]
 
 
-def _about(output: str | None, file: Interface) -> list[str]:
-    """Which output, if the certificate says so, and what of it was proven."""
+def _check_files(
+    certificate: Certificate,
+    networks: Files,
+    models: dict[Path, Model],
+    asked: Specification | None,
+    specification: Path | None,
+) -> None:
+    """Raises Rejected where a network of a system is another file than the one that is given for its name, or stands
+    for in a specification; InputError where that names other networks than those that are given."""
+    from krelax.certificate.format.declared import check_files
+    from krelax.errors import InputError
+    from krelax.problem.files import matched
+
+    try:
+        files = networks if asked is None else matched(asked, networks)
+    except InputError as error:
+        raise type(error)(f"{specification}: {error}") from error
+    if certificate.system is not None:
+        known = {name: models[file].hash for name, file in files.items() if name is not None or asked is not None}
+        check_files(certificate.system, known)
+
+
+def _about(certificate: Certificate, found: Found, full: bool) -> list[str]:
+    """Which networks, and what of them was proven."""
+    from krelax.certificate.format.statement import parts
     from krelax.errors import one_line
 
-    named = [] if output is None else [one_line(f"output {output!r}")]
-    if not file.head:
-        return named
-    left = ", ".join(op.rpartition(".")[2] for op in file.head)
-    return [*named, f"proven of the scores before {left}: y[i] > y[j] if and only if that is so of the scores"]
+    if isinstance(found, tuple):
+        assert certificate.system is not None
+        return list(parts(certificate.system, [[t.shape for t in use.values] for use in found], full))
+    lines = [f"network {certificate.network}"]
+    if certificate.output is not None:
+        lines.append(one_line(f"output {certificate.output!r}"))
+    if found.head:
+        left = ", ".join(op.rpartition(".")[2] for op in found.head)
+        lines.append(f"proven of the scores before {left}: y[i] > y[j] if and only if that is so of the scores")
+    return lines
 
 
 def _specification(path: Path | None, asked: Specification | None) -> tuple[str, list[str]]:
@@ -119,12 +147,17 @@ def _specification(path: Path | None, asked: Specification | None) -> tuple[str,
     return "the specification, which is VACUOUS", [says, *reasons]
 
 
-def _check_fit(specification: Specification, file: Interface) -> None:
-    """Raises InputError for a specification of another network."""
+def _check_fit(certificate: Certificate, asked: Specification, found: Found) -> None:
+    """Raises InputError or Rejected for a specification of another network."""
+    from krelax.certificate.format.declared import check_tensors
     from krelax.errors import InputError, one_line
     from krelax.problem.query import check_fit
 
-    check_fit(specification, *file.shapes, (file.element, ""))
-    for said, own in zip(specification.labels, file.names, strict=True):
+    if isinstance(found, tuple):
+        assert certificate.system is not None
+        check_tensors(certificate.system, asked.networks, found)
+        return
+    check_fit(asked, *found.shapes, (found.element, ""))
+    for said, own in zip(asked.labels, found.names, strict=True):
         if said not in {None, own}:
             raise InputError(one_line(f"the specification says that the network has {said!r}, which is called {own!r}"))

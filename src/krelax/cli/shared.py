@@ -129,6 +129,29 @@ def kept(certificates: Path | None, check: bool, semantics: str) -> dict[str, An
     return {"certificates": "checked" if check else "written", "semantics": semantics}
 
 
+def networks_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The files of networks, by the names that a query has for them."""
+    return click.option("--network", "networks", multiple=True, required=True, metavar="[NAME=]FILE", help=text)
+
+
+def named(networks: tuple[str, ...]) -> dict[str | None, Path]:
+    """The files of networks by their names. Raises InputError for a name that is given twice."""
+    from krelax.errors import InputError
+
+    files = dict(map(_named, networks))
+    if len(files) < len(networks):
+        raise InputError("--network is given twice for one name; give NAME=FILE, each name once")
+    return files
+
+
+def _named(network: str) -> tuple[str | None, Path]:
+    """The name and the file of `NAME=FILE`; a file that is there has no name, whatever it is called."""
+    name, _, file = network.partition("=")
+    if file and name.isidentifier() and not Path(network).exists():
+        return name, Path(file)
+    return None, Path(network)
+
+
 def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Which output of the network is meant."""
     text = "Which output of the network, by name, if it has several."

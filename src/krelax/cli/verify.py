@@ -14,6 +14,8 @@ from krelax.cli.shared import (
     device_option,
     kept,
     method_option,
+    named,
+    networks_option,
     output_option,
     program_began,
     tell,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Decide one VNN-LIB property.")
 @click.argument("query", type=FILE)
-@click.option("--network", "networks", multiple=True, required=True, metavar="[NAME=]FILE", help="The ONNX network.")
+@networks_option("The ONNX network.")
 @output_option
 @timeout_option("Seconds before giving up.")
 @click.option("--serialise-assignments", "folder", type=FILE, metavar="DIR", help="Also save a counterexample in DIR.")
@@ -61,14 +63,11 @@ def verify(
     """
     from krelax.cli import DONE, INTERNAL_ERROR, TIMED_OUT, UNKNOWN, VIOLATED
     from krelax.cli.patience import Patience
-    from krelax.errors import InputError, UnsupportedError
     from krelax.network.onnx import load_onnx
     from krelax.run.certificates import Certificates, check_target
     from krelax.run.verify import Clock, VerifyOptions, verify_file
 
-    files = dict(map(_named, networks))
-    if len(files) < len(networks):
-        raise InputError("--network is given twice for one name; give NAME=FILE, each name once")
+    files = named(networks)
     if folder is not None:
         _make(folder)
     kept(certificate, check, semantics)
@@ -76,9 +75,8 @@ def verify(
         check_target(certificate)
     keeper = None
     if certificate is not None:
-        if len(files) > 1:
-            raise UnsupportedError("certificates are about one network; leave the certificate out")
-        keeper = Certificates(certificate.parent, next(iter(files.values())), check, semantics, output)
+        model, *others = files.values()
+        keeper = Certificates(certificate.parent, model, check, semantics, output, tuple(others))
     clock = Clock(None if deterministic else timeout, program_began())
 
     def load(file: Path, scores: bool) -> Network:
@@ -112,14 +110,6 @@ def _show(outcome: Outcome, specification: Specification | None, folder: Path | 
     margin = "" if outcome.margin is None else f", margin bounded by {outcome.margin:.6g}"
     click.echo(f"krelax: {outcome.verdict.value} ({outcome.reason}{margin}, {outcome.seconds:.2f} s)", err=True)
     return word
-
-
-def _named(network: str) -> tuple[str | None, Path]:
-    """The name and the file of `NAME=FILE`; a file that is there has no name, whatever it is called."""
-    name, _, file = network.partition("=")
-    if file and name.isidentifier() and not Path(network).exists():
-        return name, Path(file)
-    return None, Path(network)
 
 
 def _keep(keeper: Certificates, certificate: Path, query: Path, outcome: Outcome) -> Outcome:

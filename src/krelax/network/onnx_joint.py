@@ -202,12 +202,11 @@ def _finished(
     builder: Builder, parts: Sequence[Part], places: Sequence[int], terms: Sequence[Factors], nodes: Sequence[int],
     known: Sequence[Known],
 ) -> Network:  # fmt: skip
-    """The network of all terms over the inputs and nodes with all values, in order, of models of which this is
-    known."""
+    """The network of all terms over the inputs and nodes with all values, in order, of models of which this is known;
+    values of no term are left out."""
     codes = sorted({code for term in terms for code in term})
-    index = [code // 2 + builder.shape(0)[0] if code % 2 else places[code // 2] for code in codes]
     everything = builder.add(Concat(0), 0, *nodes)
-    base = builder.add(Take(torch.tensor(index)), everything)
+    base = _variables(builder, codes, places, nodes)
     place = {code: i for i, code in enumerate(codes)}
     output = monomials(builder, base, [tuple(place[code] for code in term) for term in terms])
     network = builder.build(output)
@@ -215,6 +214,23 @@ def _finished(
     result = replace(fuse(network), **_replay(parts, places), integral=all(map(integral, known)))
     _check(builder.build(everything), result, builder.shape(0)[0], max(map(tolerance_of, known)))
     return result
+
+
+def _variables(builder: Builder, codes: Sequence[int], places: Sequence[int], nodes: Sequence[int]) -> int:
+    """The node of variables, of what they are entries of alone: inputs by their places, and values of nodes."""
+    sources = [0] if any(code % 2 == 0 for code in codes) else []
+    index, begin = {code: places[code // 2] for code in codes if code % 2 == 0}, 0
+    size = sum(builder.shape(node)[0] for node in sources)
+    for node in nodes:
+        end = begin + builder.shape(node)[0]
+        mine = [code for code in codes if code % 2 and begin <= code // 2 < end]
+        if mine:
+            index |= {code: size + code // 2 - begin for code in mine}
+            size += end - begin
+            sources.append(node)
+        begin = end
+    x = builder.add(Concat(0), *sources) if len(sources) > 1 else sources[0]
+    return builder.add(Take(torch.tensor([index[code] for code in codes])), x)
 
 
 def _read(builder: Builder, part: Part, places: Sequence[int]) -> Known:

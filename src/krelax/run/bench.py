@@ -223,7 +223,9 @@ def bench(
                 loaded[path, scores] = load_onnx(path, scores=scores)
             return loaded[path, scores]
 
-        keeper = None if certificates is None else Certificates(certificates, instance.onnx, check, semantics)
+        keeper, others = None, tuple(path for path in instance.files.values() if path != instance.onnx)
+        if certificates is not None:
+            keeper = Certificates(certificates, instance.onnx, check, semantics, others=others)
         result = verified(instance, load, options, keeper)
         if result.answer == "error":
             loaded.clear()  # what failed may have left something half done, or filled the memory

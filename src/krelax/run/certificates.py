@@ -11,21 +11,21 @@ from typing import Literal
 from torch import Tensor
 
 from krelax._version import __version__
-from krelax.certificate.check import check
+from krelax.certificate.check import check, joint_of
 from krelax.certificate.errors import Malformed, Rejected, TooClose
 from krelax.certificate.format.archive import is_certificate, read, write
 from krelax.certificate.format.families import packed
-from krelax.certificate.format.schema import Certificate
+from krelax.certificate.format.schema import Certificate, System
 from krelax.certificate.format.semantics import units_of
 from krelax.certificate.kernel.arithmetic import Exact
 from krelax.certificate.kernel.bounds import check_executable
 from krelax.certificate.kernel.network import Network
-from krelax.certificate.onnx.model import model_hash, read_model
+from krelax.certificate.onnx.model import Model, read_model
 from krelax.certificate.onnx.reader import read_file
 from krelax.errors import InputError, KrelaxError, internal, shows_tracebacks
 from krelax.run.files import replacing
-from krelax.run.journal import digest
 from krelax.run.required import required_for_float32, required_for_real
+from krelax.run.systems import hash_of
 from krelax.search.pipeline import Plan
 from krelax.search.questions import Questions
 from krelax.search.verdict import Outcome, Verdict
@@ -61,7 +61,7 @@ def check_target(path: Path) -> None:
 @dataclass(frozen=True)
 class Certificates:
     """Where certificates about the network in file `model` are written, about its output called `output`, or the only
-    one of numbers, and whether to check them at once.
+    one of numbers, and whether to check them at once. Certificates may be about `others`, files of networks, too.
 
     Certificates with `semantics` "float32" are about every execution of the network in float32, in any order of
     summation; with "float32:N" of those that compute functions to within N units in the last place. Proofs are found
@@ -75,6 +75,7 @@ class Certificates:
     check: bool = False
     semantics: str = "real"
     output: str | None = None
+    others: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         units_of(self.semantics)
@@ -107,19 +108,24 @@ class Certificates:
             return str(error)
         return None
 
-    def provable(self, plan: Plan) -> Plan:
+    def provable(self, plan: Plan, system: System | None = None) -> Plan:
         """The plan without what no certificate of these semantics can say: executions in float32 need not compute what
-        goes through a bottleneck."""
-        return plan.without("bottleneck") if self.executed else plan
+        goes through a bottleneck, and what is one of a system need not be one for the checker."""
+        return plan.without("bottleneck") if self.executed or system is not None else plan
 
-    def required_margins(self, questions: Questions) -> Tensor | None:
+    def required_margins(self, questions: Questions, system: System | None = None) -> Tensor | None:
         """What bounds of margins should be above, `(questions,)`, so that the checker, which charges for rounding, will
-        find them positive. None for a network that the checker does not read."""
+        find them positive. None for a network, or `system`, that the checker does not read."""
         try:
             required = required_for_float32 if self.executed else required_for_real
-            return required(self._read(questions.compares), questions)
+            read = self._read(questions.compares) if system is None else joint_of(system, self._models)[0]
+            return required(read, questions)
         except KrelaxError:
             return None
+
+    @property
+    def _models(self) -> list[Model]:
+        return [read_model(path) for path in (self.model, *self.others)]
 
     def _read(self, scores: bool) -> Network:
         """The network as the checker reads it for questions that only compare outputs, or for others."""
@@ -128,14 +134,12 @@ class Certificates:
 
     @cached_property
     def _hash(self) -> str:
-        """Of all files of the network; of its own file if the checker does not read it."""
-        try:
-            return model_hash(self.model)
-        except InputError:
-            return digest(self.model)
+        return hash_of(self.model)
 
     def _certificate(self, outcome: Outcome) -> Certificate:
         tool, proofs, units = f"krelax {__version__}", list(outcome.proofs), units_of(self.semantics)
+        if outcome.system is not None:
+            return packed(Certificate(None, "real", tool, proofs, system=outcome.system))
         kind: Literal["real", "float32"] = "float32" if self.executed else "real"
         return packed(Certificate(self._hash, kind, tool, proofs, self.output, units=units))
 
@@ -174,7 +178,7 @@ class Certificates:
             return outcome, written
         began = time.perf_counter()
         try:
-            margin = min(check(read(path), read_model(self.model)))
+            margin = min(check(read(path), self._models))
         except KrelaxError as error:
             reason = f"{self._refusal(error)}: {error}"
             return replace(outcome, verdict=Verdict.UNKNOWN, reason=reason, proofs=()), written

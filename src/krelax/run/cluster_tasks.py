@@ -255,5 +255,5 @@ def verify_instance(
             held.forget()
         content = None if result.certificate is None else result.certificate.path.read_bytes()
     reason = result.reason.replace(str(here.vnnlib), str(instance.vnnlib)).replace(str(here.onnx), str(instance.onnx))
-    outcome = None if result.outcome is None else replace(result.outcome, proofs=())
+    outcome = None if result.outcome is None else replace(result.outcome, proofs=(), system=None)
     return replace(result, instance=instance, reason=reason, outcome=outcome), content

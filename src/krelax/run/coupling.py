@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -20,6 +20,7 @@ from krelax.network.difference import identical
 from krelax.network.graph import Network
 from krelax.network.onnx_joint import Given, Model, Part, alone, apart, joint
 from krelax.problem.exact import Limit, enclosure
+from krelax.problem.files import Files
 from krelax.problem.interface import Declared, Kind, Variable, check_tensor
 from krelax.problem.quadrics import Quadric
 from krelax.problem.query import Case, Monomial, Specification, merged
@@ -30,8 +31,6 @@ from krelax.search.polynomial import Factors
 from krelax.search.processes import out_of_memory
 from krelax.search.questions import Questions
 from krelax.search.race import fastest
-
-Files = Mapping[str | None, Path]
 
 # Networks are compared by the first questions, so many of them, in such a part of the time.
 _MOST_COMPARED, _PART = 16, 0.1
@@ -44,52 +43,26 @@ _LARGEST = 2**1000
 class Pair(NamedTuple):
     """A specification, and networks that are the same function, about any of which it is; the factors of the products
     that are their outputs, if any are, the copies of one network that there are, if there are several, and which values
-    are activations of others."""
+    are activations of others; and the uses of models that the networks are made of, if they are made of several, or of
+    several tensors."""
 
     networks: tuple[Network, ...]
     specification: Specification
     factors: Factors | None = None
     copies: Copies | None = None
     links: tuple[Link, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
-def matched(specification: Specification, files: Files) -> dict[str | None, Path]:
-    """The file of every network that a specification declares.
-
-    Where there is one network to be given, its file may come without a name. A network that is equal to another one has
-    that one's file, and none may be given for it. Raises InputError for files that are missing, or not asked for.
-    """
-    wanted = [n.name for n in specification.networks if n.relation != "equal-to"]
-    names = [n.name for n in specification.networks]
-    given = dict(files)
-    if len(wanted) == 1 and len(given) == 1 and (None in given or wanted == [None]):
-        given = {wanted[0]: next(iter(given.values()))}
-    called = ", ".join(map(str, names))
-    for name in given:
-        if name not in names:
-            what = "a network without a name" if name is None else name
-            raise InputError(f"is about the network {called}, not {what}; give --network NAME=FILE for each")
-    for name in wanted:
-        if name not in given:
-            raise InputError(f"is about the network {name}, too; add --network {name}=FILE")
-    result: dict[str | None, Path] = {}
-    for network in specification.networks:
-        own = given.pop(network.name, None)
-        if network.relation == "equal-to" and own is not None:
-            raise InputError(
-                f"{own}: given for the network {network.name}, which is declared equal to {network.other} and has its "
-                "file; leave it out, or correct the declaration"
-            )
-        result[network.name] = own or result[network.other]
-    return result
-
-
-def coupled(specification: Specification, files: Files, check: Callable[[], None]) -> Iterator[Pair]:
+def coupled(
+    specification: Specification, files: Files, check: Callable[[], None], proofs: bool = False
+) -> Iterator[Pair]:
     """The networks of a specification as one, with the specification of that, for each way in which inputs are equal.
 
     Two networks of one structure come in two ways: side by side, and by what they differ by. Every unsafe case is one
-    of those of one of the pairs, and the specification holds if all of these do. Raises InputError for models that
-    cannot be used, or are not as they are declared.
+    of those of one of the pairs, and the specification holds if all of these do. For `proofs` there is one pair, with
+    the networks side by side: inputs are one if they are equal in all cases. Raises InputError for models that cannot
+    be used, or are not as they are declared.
     """
     models: dict[Path, Model] = {}
     for path in files.values():
@@ -99,8 +72,9 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
     parts = [_part(network, models[files[network.name]]) for network in specification.networks]
     functions = _functions(specification.networks, parts, check)
     groups: dict[tuple[int, ...] | None, list[Case]] = defaultdict(list)
+    common = _common(specification.cases) if proofs else None
     for case in specification.cases:
-        groups[case.equal].append(case)
+        groups[common if proofs else case.equal].append(replace(case, equal=common) if proofs else case)
     for cases in groups.values():
         check()
         each = [pair for case in cases if (pair := merged(case)) is not None]
@@ -109,17 +83,27 @@ def coupled(specification: Specification, files: Files, check: Callable[[], None
         terms, places = specification.terms or (), each[0][1]  # the same for all, whose equal inputs are the same
         network, results = joint(parts, places, terms)
         _check_values(specification, results)
-        values = _copies(specification.networks, parts, functions, places)
+        values = _copies(specification.networks, parts, functions, places, proofs)
         found = [kept for case, _ in each if (kept := _without_copies(case, terms, places, values)) is not None]
-        balls = [_in_ball(case, terms, places) for case in found]
-        if all(case.around is not None for case in balls):
+        balls = [] if proofs else [_in_ball(case, terms, places) for case in found]
+        if balls and all(case.around is not None for case in balls):
             found = balls
         if found:
             about = replace(specification, inputs=len(found[0].lower), cases=tuple(found), places=tuple(places))
             check()
-            networks = (network,) if (other := apart(parts, places, terms)) is None else (network, other)
+            other = None if proofs else apart(parts, places, terms)
+            networks = (network,) if other is None else (network, other)
             copies, links = _copies_of(functions, places), tuple(_links(specification.networks, parts))
-            yield Pair(networks, about, _factors(parts, places, terms), copies, links)
+            yield Pair(networks, about, _factors(parts, places, terms), copies, links, tuple(parts))
+
+
+def _common(cases: Sequence[Case]) -> tuple[int, ...] | None:
+    """For every input the first one that it equals in all cases; None if none does."""
+    if not cases or any(case.equal is None for case in cases):
+        return None
+    first: dict[tuple[int, ...], int] = {}
+    equal = zip(*(case.equal for case in cases if case.equal is not None), strict=True)
+    return tuple(first.setdefault(each, i) for i, each in enumerate(equal))
 
 
 def _factors(parts: Sequence[Part], places: Sequence[int], terms: Sequence[Monomial]) -> Factors | None:
@@ -246,17 +230,22 @@ def _first(code: int, places: Sequence[int], values: Sequence[int]) -> int:
 
 
 def _copies(
-    networks: Sequence[Declared], parts: Sequence[Part], functions: Sequence[_Function], places: Sequence[int]
+    networks: Sequence[Declared],
+    parts: Sequence[Part],
+    functions: Sequence[_Function],
+    places: Sequence[int],
+    proofs: bool,
 ) -> list[int]:
-    """For every value of networks the first one that it is the same as: that of the same file, or of the same function,
-    at the same inputs."""
+    """For every value of networks the first one that it is the same as: that of the same file, or but for `proofs`,
+    whose checker looks at files alone, of the same function, at the same inputs."""
     known: dict[object, int] = {}
     result: list[int] = []
     for network, part, function in zip(networks, parts, functions, strict=True):
         starts = zip(part.columns.items(), network.of(Kind.INPUT), strict=True)
         given = frozenset((name, tuple(places[start : start + v.size])) for (name, start), v in starts)
         for k, (variable, name) in enumerate(zip(network.of(Kind.HIDDEN, Kind.OUTPUT), part.values, strict=True)):
-            keys = (part.model.path, given, name), (function.number, function.given(places), k)
+            keys: tuple[object, ...] = ((part.model.path, given, name), (function.number, function.given(places), k))
+            keys = keys[:1] if proofs else keys
             first = next((known[key] for key in keys if key in known), len(result))
             known |= {key: known.get(key, first) for key in keys}
             result += range(first, first + variable.size)

@@ -9,15 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from krelax.bounds.instance import OutOfTime
+from krelax.certificate.format.schema import System
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
 from krelax.network.linear import Within
 from krelax.network.onnx_file import read_model
+from krelax.problem.files import Files, matched
 from krelax.problem.query import Specification
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
 from krelax.run.certify import check_device
-from krelax.run.coupling import Files, Pair, best_of, coupled, matched
+from krelax.run.coupling import Pair, best_of, coupled
+from krelax.run.systems import system_of
 from krelax.search.attack import Attack
 from krelax.search.excluded import without_excluded
 from krelax.search.inconsistent import without_contradictions
@@ -39,7 +42,7 @@ ORDER = "slopes of the network"
 _REAL = "exact arithmetic of real numbers, which the model breaks up to its rounding"
 _WORK = 60_000
 
-_NO_CERTIFICATE = "certificates are about one network with one input and one output, and conditions on outputs alone"
+_NO_CERTIFICATE = "certificates about float32 are about one network with one input and one output"
 
 # Seconds that a question has even where reading took all of the time.
 _GLANCE = 1.0
@@ -137,17 +140,23 @@ def _verify(
     check_options(options)
     clock = Clock(options.seconds)
     outcomes: list[Outcome] = []
+    system: System | None = None
     for pair in pairs:
-        outcomes += _outcomes(pair, options, certificates, clock)
+        if pair.parts and (options.proofs or certificates is not None):
+            system = system_of(pair.parts, pair.specification)
+        outcomes += _outcomes(pair, options, certificates, clock, system)
         if any(outcome.verdict is Verdict.VIOLATED for outcome in outcomes):
             break
     if not outcomes:
         return Outcome(Verdict.HOLDS, EMPTY, seconds=clock.seconds)
-    return combine(outcomes, clock.seconds)
+    return replace(combine(outcomes, clock.seconds), system=system)
 
 
-def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | None, clock: Clock) -> list[Outcome]:
-    """What came of the questions of a specification: of all, or of those until one counterexample."""
+def _outcomes(
+    pair: Pair, options: VerifyOptions, certificates: Certificates | None, clock: Clock, system: System | None
+) -> list[Outcome]:
+    """What came of the questions of a specification: of all, or of those until one counterexample. `system` is what
+    certificates call its networks, if they are more than one with an input and an output."""
     plan, networks, specification = check_options(options), pair.networks, pair.specification
     network = networks[0]
     if not specification.cases:
@@ -190,7 +199,7 @@ def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | N
         plan = ATTACKS
     required = None
     if certificates is not None:
-        required, plan = certificates.required_margins(questions), certificates.provable(plan)
+        required, plan = certificates.required_margins(questions, system), certificates.provable(plan, system)
     with suppress(_Enough):
         left = options.timeout if options.deterministic else clock.left()
         decide(network, questions, plan, report, left, options.device, None, proofs, required, options.deterministic)
@@ -258,23 +267,25 @@ def verify_file(
         found = matched(specification, files)
     except InputError as error:
         raise type(error)(f"{query}: {error}") from error
-    if specification.terms is not None and certificates is not None:
-        raise UnsupportedError(f"{query}: {_NO_CERTIFICATE}; leave the certificate out")
+    if specification.terms is not None and certificates is not None and certificates.executed:
+        raise UnsupportedError(f"{query}: {_NO_CERTIFICATE}; leave --semantics out")
     try:
         with watched(lambda: clock.over(_GLANCE)):
             if specification.terms is None:
                 network = load(found[specification.network], specification.compares)
             else:
-                pairs = list(coupled(specification, found, clock.check))
+                pairs = list(coupled(specification, found, clock.check, options.proofs or certificates is not None))
     except OutOfTime:
         return specification, clock.timeout()
-    if certificates is not None and not {*network.elements.names} <= {"float32", "float64"}:
-        message = f"{query}: certificates are about inputs in float32 or float64, not {network.elements.title}"
-        raise UnsupportedError(f"{message}; leave the certificate out")
+    networks = [network] if specification.terms is None else [pair.networks[0] for pair in pairs]
+    for each in networks if certificates is not None else ():
+        if not {*each.elements.names} <= {"float32", "float64"}:
+            message = f"{query}: certificates are about inputs in float32 or float64, not {each.elements.title}"
+            raise UnsupportedError(f"{message}; leave the certificate out")
     left = options.timeout if options.deterministic else clock.left()
     options = replace(options, timeout=left)
     if specification.terms is not None:
-        return specification, _verify(pairs, options, None)
+        return specification, _verify(pairs, options, certificates)
     _check_labels(query, found[specification.network], specification, network)
     try:
         check_fit(network, specification)

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from krelax.certificate.format.schema import Question
+from krelax.certificate.format.schema import Question, System
 
 
 class Verdict(StrEnum):
@@ -53,6 +53,7 @@ class Outcome:
     this region's equal share of the wall time of every batch it was worked on in, and `stages` say what it was spent
     on. `proofs` are what a certificate says of the region, if one was asked for. `worst` is the margin of the worst
     part of the region that a search gave up, as proposed (-inf where nothing is known): it says how much is missing.
+    Proofs are about a `system` of networks if there is one.
     """
 
     verdict: Verdict
@@ -63,6 +64,7 @@ class Outcome:
     proofs: tuple[Question, ...] = ()
     stages: tuple[Stage, ...] = ()
     worst: float = -math.inf
+    system: System | None = None
 
 
 def combine(outcomes: list[Outcome], seconds: float) -> Outcome:

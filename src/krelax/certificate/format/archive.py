@@ -262,7 +262,8 @@ def _decode_object(kind: Any, value: Any, members: _Members, where: str) -> Any:
     needed = {name for name, h in schema.items() if _bare(h) is h}
     if not isinstance(value, dict) or not needed <= value.keys() <= schema.keys():
         raise Malformed(f"{where}: fields must be {sorted(needed)}, and may be {sorted(schema)}")
-    result = kind(**{name: _decode(schema[name], v, members, f"{where}.{name}") for name, v in value.items()})
+    found = {name: _decode(schema[name], v, members, f"{where}.{name}") for name, v in value.items()}
+    result = kind(**(dict.fromkeys(schema) | found))
     if problem := _mismatch(result):
         raise Malformed(f"{where}{problem}")
     return result

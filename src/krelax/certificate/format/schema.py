@@ -245,15 +245,48 @@ class Family:
 
 
 @dataclass
-class Certificate:
-    """Questions about one network, the file with the hash `network` (SHA-256, hexadecimal), and its output of the name
-    `output`; that may be missing where there is one, or one of numbers. Questions of `families` follow the others.
-    With float32, `units` may say by how many units in the last place functions are taken to be off."""
+class Given:
+    """What an input of a file, by its name there, is given: for each of its entries, flattened, an input of the
+    region."""
+
+    name: str
+    places: Annotated[NDArray[np.int32], Stored("<i4", "entries")]
+
+
+@dataclass
+class Part:
+    """A use of the file with the hash `network`: what its inputs are given, and the tensors whose values count, by
+    their names in the file. `name` is what a specification calls it."""
 
     network: str
+    inputs: list[Given]
+    values: list[str]
+    name: str | None = None
+
+
+@dataclass
+class System:
+    """Uses of files over one vector of inputs. Its outputs are products of variables, of which there are two kinds: all
+    entries of inputs of all parts, one after the other, and all entries of their values. `variable` are factors, 2i for
+    input i and 2j + 1 for value j, and `output` says of which output; outputs are in order, none without a factor."""
+
+    parts: list[Part]
+    output: Annotated[NDArray[np.int32], Stored("<i4", "factors")]
+    variable: Annotated[NDArray[np.int32], Stored("<i4", "factors")]
+
+
+@dataclass
+class Certificate:
+    """Questions about one network, the file with the hash `network` (SHA-256, hexadecimal), and its output of the name
+    `output`; that may be missing where there is one, or one of numbers. Or else about a `system` of networks. Questions
+    of `families` follow the others. With float32, `units` may say by how many units in the last place functions are
+    taken to be off."""
+
+    network: str | None
     semantics: Literal["real", "float32"]
     tool: str
     questions: list[Question]
     output: str | None = None
     families: list[Family] | None = None
     units: int | None = None
+    system: System | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.certificate.format.schema import Certificate, Question
+from krelax.certificate.format.schema import Certificate, Question, System
 from krelax.certificate.format.semantics import named
+from krelax.certificate.format.systems import places_of, terms_of
+from krelax.errors import one_line
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +29,35 @@ def semantics(certificate: Certificate) -> str:
     units = "" if certificate.units is None else _UNITS.format(certificate.units)
     name = named(certificate.semantics, certificate.units)
     return f"semantics {name}: {_SEMANTICS[certificate.semantics]}{units}"
+
+
+def parts(system: System, shapes: Sequence[Sequence[tuple[int, ...]]], full: bool) -> Iterator[str]:
+    """A system in lines: its networks, what their inputs are, and what its outputs are made of. `shapes` are those of
+    the values of each network."""
+    first, places = 0, places_of(system)
+    for number, (part, own) in enumerate(zip(system.parts, shapes, strict=True)):
+        yield one_line(f"network {number if part.name is None else part.name} {part.network}")
+        for given in part.inputs:
+            yield f"  of its input {one_line(repr(given.name))} the entries are {_numbered('x', given.places, full)}"
+        for name, shape in zip(part.values, own, strict=True):
+            values = np.arange(first, first + prod(shape))
+            yield f"  {_numbered('v', values, full)} are the entries of its {one_line(repr(name))}"
+            first += len(values)
+    terms = terms_of(system)
+    for number, term in enumerate(terms if full else terms[:_MOST_NUMBERS]):
+        factors = [f"v[{code // 2}]" if code % 2 else f"x[{places[code // 2]}]" for code in term]
+        yield f"  y[{number}] = {' '.join(factors)}"
+    if not full and len(terms) > _MOST_NUMBERS:
+        yield f"  ... {len(terms) - _MOST_NUMBERS} more outputs; --full shows them"
+
+
+def _numbered(name: str, numbers: NDArray[np.signedinteger], full: bool) -> str:
+    """Entries of a vector; several in a row by their ends."""
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    runs = [run for run in np.split(numbers, breaks) if len(run)]
+    shown = runs if full else runs[:_MOST_NUMBERS]
+    text = [f"{name}[{run[0]}]" + (f" to {name}[{run[-1]}]" if len(run) > 1 else "") for run in shown]
+    return ", ".join([*text, *(["..., --full shows more"] if len(runs) > len(shown) else [])])
 
 
 def is_vacuous(question: Question) -> bool:

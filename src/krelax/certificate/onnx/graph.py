@@ -1,4 +1,4 @@
-"""The graph in an ONNX file: one input, one of its outputs, constants, and calls of operators in order.
+"""The graph in an ONNX file: inputs, tensors that are wanted of it, constants, and calls of operators in order.
 
 Every constant keeps its element type. Nothing is guessed: versions, types and encodings that are not listed here are
 UnsupportedErrors, and so is everything that is neither read nor without meaning (names and descriptions have none).
@@ -95,55 +95,136 @@ class Declared:
 
 
 @dataclass(frozen=True)
+class Input:
+    """An input of a file: its element type and shape (unknown axes count as one)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What a file calls its inputs that are no constants, those of them that something reads, its outputs, and the
+    results of its nodes: each with the name of the node."""
+
+    inputs: tuple[str, ...]
+    used: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Graph:
-    """A graph of one input, with its element type and shape (unknown axes count as one). `declared` is what the file
-    says of tensors by their names. `output` is the tensor that is read, for the output that is `called` so: for
-    questions that only compare, `head` are the tensors whose calls are left out, and `label` is what comes behind."""
+    """A graph. `declared` is what the file says of tensors by their names. `wanted` are the tensors that are read. If
+    that is one, for the output that is `called` so, then for questions that only compare `head` are the tensors whose
+    calls are left out, and `label` is what comes behind."""
 
     version: int
     calls: list[Call]
     constants: dict[str, NDArray[Any]]
-    input: str
-    dtype: np.dtype[Any]
-    shape: Shape
-    output: str
+    inputs: tuple[Input, ...]
+    wanted: tuple[str, ...]
     declared: dict[str, list[Declared]]
     external: Mapping[str, bytes]
     called: str = ""
     head: tuple[str, ...] = ()
     label: Call | None = None
 
+    @property
+    def shape(self) -> Shape:
+        """The shape of the only input."""
+        (given,) = self.inputs
+        return given.shape
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is in a file: its graph, its nodes with functions replaced by what they are, and which of them made what."""
+
+    graph: Message
+    external: Mapping[str, bytes]
+    version: int
+    constants: dict[str, NDArray[Any]]
+    pending: list[Pending]
+    made: dict[str, Pending]
+
+    @classmethod
+    def of(cls, model: Model | bytes) -> _File:
+        files = model if isinstance(model, Model) else Model(model)
+        message = decode("Model", files.data)
+        if not _OLDEST_IR <= message.get("ir_version", 0) <= _NEWEST_IR:
+            raise UnsupportedError(f"IR version {message.get('ir_version', 'none')}, not {_OLDEST_IR} to {_NEWEST_IR}")
+        without(message, "training_info", "configuration")
+        graph = message.get("graph")
+        if graph is None:
+            raise InputError("no graph; give the path of an ONNX network")
+        without(graph, "quantization_annotation", "sparse_initializer")
+        constants, version = _initializers(graph, files.external), _version(message)
+        pending = list(_expanded(graph.all("node"), Functions(message, version)))
+        made = {name: p for p in pending for name in p.outputs if name}
+        if sum(len([n for n in p.outputs if n]) for p in pending) != len(made) or made.keys() & constants.keys():
+            raise UnsupportedError("a name that is defined twice")
+        return cls(graph, files.external, version, constants, pending, made)
+
+    @property
+    def free(self) -> list[Message]:
+        """The inputs that are no constants."""
+        return [i for i in self.graph.all("input") if i.get("name", "") not in self.constants]
+
 
 def parse(model: Model | bytes, output: str | None = None, scores: bool = False) -> Graph:
     """The graph in an ONNX file: of its output of that name, or of the only one of numbers; with `scores` without a
     head that keeps their order. InputError for what is no such file, UnsupportedError for what is not read."""
-    files = model if isinstance(model, Model) else Model(model)
-    message = decode("Model", files.data)
-    if not _OLDEST_IR <= message.get("ir_version", 0) <= _NEWEST_IR:
-        raise UnsupportedError(f"IR version {message.get('ir_version', 'none')}, not {_OLDEST_IR} to {_NEWEST_IR}")
-    without(message, "training_info", "configuration")
-    graph = message.get("graph")
-    if graph is None:
-        raise InputError("no graph; give the path of an ONNX network")
-    without(graph, "quantization_annotation", "sparse_initializer")
-    constants, version = _initializers(graph, files.external), _version(message)
-    pending = list(_expanded(graph.all("node"), Functions(message, version)))
-    made = {name: p for p in pending for name in p.outputs if name}
-    if sum(len([n for n in p.outputs if n]) for p in pending) != len(made) or made.keys() & constants.keys():
-        raise UnsupportedError("a name that is defined twice")
+    file = _File.of(model)
+    graph, made = file.graph, file.made
     called = _chosen(graph, made, output)
     name = made[called].inputs[0] if called in made and made[called].op == _TABLE and made[called].inputs else called
-    calls = [_call(p, files.external) for p in needed(pending, name)]
+    calls = [_call(p, file.external) for p in needed(file.pending, name)]
     by_name = {n: call for call in calls for n in call.outputs if n}
     wanted = before_head(name, by_name) if scores else Wanted(name)
     label = by_name.get(wanted.label)
     calls = needed(calls, wanted.name)
     read = {n for call in calls for n in call.inputs} | {wanted.name}
-    (own, dtype, shape), declared = _ends(graph, constants, read)
-    if not any(wanted.name in call.inputs for call in calls):  # what is said of the shape of the result changes nothing
-        declared[wanted.name] = [Declared(what.dtype, None) for what in declared.get(wanted.name, [])]
-    ends = own, dtype, shape, wanted.name, declared
-    return Graph(version, calls, constants, *ends, files.external, called, wanted.head, label)
+    own = [i for i in file.free if i.get("name", "") in read] if len(file.free) > 1 else file.free
+    if len(own) != 1:
+        raise UnsupportedError(f"{len(own)} inputs that are read; only one is supported")
+    inputs, declared = _ends(graph, own, read)
+    _without_shapes(declared, calls, [wanted.name])
+    return Graph(file.version, calls, file.constants, inputs, (wanted.name,), declared, file.external, called,
+                 wanted.head, label)  # fmt: skip
+
+
+def parse_values(model: Model | bytes, given: Sequence[str], values: Sequence[str]) -> tuple[Graph, Ends]:
+    """The graph of some tensors of an ONNX file, results of its nodes, inputs or constants, with all its inputs that
+    are `given`; and what the file calls its ends. Raises as `parse`, and InputError for tensors that are not there, and
+    inputs that are read and not given."""
+    file = _File.of(model)
+    free = {i.get("name", ""): i for i in file.free}
+    nodes = [(n.get("name", ""), tuple(name for name in n.all("output") if name)) for n in file.graph.all("node")]
+    outputs = tuple(o.get("name", "") for o in file.graph.all("output"))
+    everywhere = {n for p in file.pending for n in p.inputs} | {*outputs}
+    ends = Ends(tuple(free), tuple(n for n in free if n in everywhere), outputs, tuple(nodes))
+    known = {name for _, results in nodes for name in results} | free.keys() | file.constants.keys()
+    if missing := [*(name for name in values if name not in known), *(name for name in given if name not in free)]:
+        raise InputError(f"no tensor, or no input, {missing[0]!r}")
+    if len({*given}) < len(given):
+        raise InputError("an input that is given twice")
+    calls = [_call(p, file.external) for p in needed(file.pending, *values)]
+    read = {n for call in calls for n in call.inputs} | {*values}
+    if left := [name for name in free if name in read and name not in given]:
+        raise InputError(f"an input {left[0]!r} that is read and not given")
+    inputs, declared = _ends(file.graph, [free[name] for name in given], read)
+    _without_shapes(declared, calls, values)
+    return Graph(file.version, calls, file.constants, inputs, tuple(values), declared, file.external), ends
+
+
+def _without_shapes(declared: dict[str, list[Declared]], calls: Sequence[Call], wanted: Sequence[str]) -> None:
+    """Forget what is said of the shapes of results that nothing reads: it changes nothing."""
+    read = {name for call in calls for name in call.inputs}
+    for name in wanted:
+        if name not in read:
+            declared[name] = [Declared(what.dtype, None) for what in declared.get(name, [])]
 
 
 def _chosen(graph: Message, made: Mapping[str, Pending], output: str | None) -> str:
@@ -239,14 +320,10 @@ def _initializers(graph: Message, external: Mapping[str, bytes]) -> dict[str, ND
 
 
 def _ends(
-    graph: Message, constants: Mapping[str, NDArray[Any]], read: set[str]
-) -> tuple[tuple[str, np.dtype[Any], Shape], dict[str, list[Declared]]]:
-    """The input that is read, with its type and shape, and what is said of tensors."""
+    graph: Message, given: Sequence[Message], read: set[str]
+) -> tuple[tuple[Input, ...], dict[str, list[Declared]]]:
+    """The inputs that are given, and what is said of tensors."""
     inputs, outputs = graph.all("input"), graph.all("output")
-    free = [i for i in inputs if i.get("name", "") not in constants]
-    own = [i for i in free if i.get("name", "") in read] if len(free) > 1 else free
-    if len(own) != 1:
-        raise UnsupportedError(f"{len(own)} inputs that are read; only one is supported")
     if len({i.get("name", "") for i in inputs}) != len(inputs):
         raise UnsupportedError("inputs of the same name")
     said = [
@@ -257,8 +334,13 @@ def _ends(
     declared: dict[str, list[Declared]] = {}
     for name, what in said:
         declared.setdefault(name, []).append(what)
-    name = own[0].get("name", "")
-    declared.setdefault(name, [_declared(own[0])])
+    return tuple(_input(message, declared) for message in given), declared
+
+
+def _input(message: Message, declared: dict[str, list[Declared]]) -> Input:
+    """An input, with what is said of it."""
+    name = message.get("name", "")
+    declared.setdefault(name, [_declared(message)])
     dtype, axes = declared[name][0].dtype, declared[name][0].shape
     if dtype is None or dtype not in {np.dtype(np.float32), np.dtype(np.float64)}:
         raise UnsupportedError(f"an input of type {dtype}; only float32 and float64 are supported")
@@ -267,7 +349,7 @@ def _ends(
     shape = tuple(1 if n is None else n for n in axes)
     if prod(shape) > MOST_NUMBERS or min(shape, default=1) < 1 or len(shape) > MOST_AXES:
         raise UnsupportedError(f"an input of shape {list(shape)}")
-    return (name, dtype, shape), declared
+    return Input(name, dtype, shape)
 
 
 def _declared(info: Message) -> Declared:

@@ -69,25 +69,33 @@ def read_file(model: Model | bytes, output: str | None = None, scores: bool = Fa
 
 
 def _network(graph: Graph) -> tuple[Network, Interface]:
-    builder = Builder(prod(graph.shape))
-    tensors: dict[str, Everything] = {name: marked(x) for name, x in graph.constants.items()}
-    tensors[graph.input] = Value(0, graph.shape, graph.dtype)
-    for name, x in tensors.items():
-        _compare(graph, name, x)
-    _read_all(graph, builder, graph.calls, tensors)
-    output = tensors.get(graph.output)
+    (given,), (wanted,) = graph.inputs, graph.wanted
+    builder = Builder(prod(given.shape))
+    tensors, single = read_into(builder, graph, [0])
+    output = tensors.get(wanted)
     if not isinstance(output, Value):
         raise InputError("the output does not depend on the input, or does not exist")
     check_label(graph.label, output)
-    single = all(x.dtype == np.float32 for x in tensors.values() if isinstance(x, Value))
     left_out = [call.op for call in graph.calls if set(call.outputs) & set(graph.head)]
     interface = Interface(
-        (graph.input, graph.called),
-        (graph.shape, output.shape),
-        graph.dtype.name,
+        (given.name, graph.called),
+        (given.shape, output.shape),
+        given.dtype.name,
         (*left_out, *([graph.label.op] if graph.label else [])),
     )
     return builder.build(output.node, single), interface
+
+
+def read_into(builder: Builder, graph: Graph, nodes: Sequence[int]) -> tuple[dict[str, Everything], bool]:
+    """Append what a graph computes of its inputs, which are given by `nodes`; its tensors by their names, and whether
+    all that depend on inputs are of float32."""
+    tensors: dict[str, Everything] = {name: marked(x) for name, x in graph.constants.items()}
+    for given, node in zip(graph.inputs, nodes, strict=True):
+        tensors[given.name] = Value(node, given.shape, given.dtype)
+    for name, x in tensors.items():
+        _compare(graph, name, x)
+    _read_all(graph, builder, graph.calls, tensors)
+    return tensors, all(x.dtype == np.float32 for x in tensors.values() if isinstance(x, Value))
 
 
 def _read_all(graph: Graph, builder: Builder, calls: Sequence[Call], tensors: dict[str, Everything]) -> None:
