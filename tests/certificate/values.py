@@ -9,6 +9,7 @@ import numpy as np
 
 from krelax.certificate.kernel.activations import LeakyReLU, Maximum, Product, ReLU, Rule, Sigmoid, Tanh
 from krelax.certificate.kernel.activations.curve import Curve
+from krelax.certificate.kernel.activations.difference import Difference
 from krelax.certificate.kernel.activations.log_sum_exp import LogSumExp
 from krelax.certificate.kernel.activations.steps import Jumping
 from krelax.certificate.kernel.activations.wave import Sin
@@ -21,9 +22,14 @@ ACTIVATIONS: dict[type[Rule], Callable[[Any, Any], Any]] = {
     Sigmoid: lambda rule, z: 0.5 + 0.5 * np.tanh(z / 2),
     Tanh: lambda rule, z: np.tanh(z),
     Product: lambda rule, z: z[:, 0::2] * z[:, 1::2],
+    Difference: lambda rule, z: _rectified(rule, z[:, 0::2] + z[:, 1::2]) - _rectified(rule, z[:, 0::2]),
     Maximum: lambda rule, z: z.reshape(len(z), -1, rule.window).max(2),
     LogSumExp: lambda rule, z: np.logaddexp.reduce(z.reshape(len(z), -1, rule.window), axis=2),
 }
+
+
+def _rectified(rule: Any, z: Any) -> Any:
+    return np.maximum(z, rule.leak * z)
 
 
 def evaluate(network: Network, x: Any) -> list[Any]:

@@ -101,7 +101,7 @@ def joint_of(system: System, models: Sequence[Model]) -> tuple[Network, tuple[Us
         Source(by_hash[part.network], {g.name: g.places.astype(np.int64) for g in part.inputs}, tuple(part.values))
         for part in system.parts
     ]
-    return read_joint(sources, terms_of(system), int(places.max()) + 1)
+    return read_joint(sources, terms_of(system), int(places.max()) + 1, bool(system.apart))
 
 
 def _together(

@@ -60,9 +60,9 @@ def coupled(
     """The networks of a specification as one, with the specification of that, for each way in which inputs are equal.
 
     Two networks of one structure come in two ways: side by side, and by what they differ by. Every unsafe case is one
-    of those of one of the pairs, and the specification holds if all of these do. For `proofs` there is one pair, with
-    the networks side by side: inputs are one if they are equal in all cases. Raises InputError for models that cannot
-    be used, or are not as they are declared.
+    of those of one of the pairs, and the specification holds if all of these do. For `proofs` there is one pair: inputs
+    are one if they are equal in all cases. Raises InputError for models that cannot be used, or are not as they are
+    declared.
     """
     models: dict[Path, Model] = {}
     for path in files.values():
@@ -91,7 +91,7 @@ def coupled(
         if found:
             about = replace(specification, inputs=len(found[0].lower), cases=tuple(found), places=tuple(places))
             check()
-            other = None if proofs else apart(parts, places, terms)
+            other = apart(parts, places, terms)
             networks = (network,) if other is None else (network, other)
             copies, links = _copies_of(functions, places), tuple(_links(specification.networks, parts))
             yield Pair(networks, about, _factors(parts, places, terms), copies, links, tuple(parts))

@@ -18,16 +18,17 @@ from krelax.problem.query import Specification
 from krelax.run.journal import digest
 
 
-def system_of(parts: Sequence[Part], specification: Specification) -> System:
+def system_of(parts: Sequence[Part], specification: Specification, apart: bool) -> System:
     """The networks of a specification, as certificates have them: uses of models in the order in which it declares
-    them. Raises InputError for files that cannot be read."""
+    them. `apart` says whether proofs are about what two of them differ by. Raises InputError for files that cannot be
+    read."""
     places = np.array(specification.places, np.int32)
     stated = []
     for part, network in zip(parts, specification.networks, strict=True):
         sizes = {given.name: prod(given.shape) for given in part.model.inputs}
         inputs = [Given(name, places[start : start + sizes[name]]) for name, start in part.columns.items()]
         stated.append(Stated(hash_of(part.model.path), inputs, list(part.values), network.name))
-    return System(stated, *factors_of(specification.terms or ()))
+    return System(stated, *factors_of(specification.terms or ()), apart or None)
 
 
 def hash_of(model: Path) -> str:

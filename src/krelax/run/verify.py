@@ -140,23 +140,17 @@ def _verify(
     check_options(options)
     clock = Clock(options.seconds)
     outcomes: list[Outcome] = []
-    system: System | None = None
     for pair in pairs:
-        if pair.parts and (options.proofs or certificates is not None):
-            system = system_of(pair.parts, pair.specification)
-        outcomes += _outcomes(pair, options, certificates, clock, system)
+        outcomes += _outcomes(pair, options, certificates, clock)
         if any(outcome.verdict is Verdict.VIOLATED for outcome in outcomes):
             break
     if not outcomes:
         return Outcome(Verdict.HOLDS, EMPTY, seconds=clock.seconds)
-    return replace(combine(outcomes, clock.seconds), system=system)
+    return replace(combine(outcomes, clock.seconds), system=outcomes[0].system)  # proofs are of one pair
 
 
-def _outcomes(
-    pair: Pair, options: VerifyOptions, certificates: Certificates | None, clock: Clock, system: System | None
-) -> list[Outcome]:
-    """What came of the questions of a specification: of all, or of those until one counterexample. `system` is what
-    certificates call its networks, if they are more than one with an input and an output."""
+def _outcomes(pair: Pair, options: VerifyOptions, certificates: Certificates | None, clock: Clock) -> list[Outcome]:
+    """What came of the questions of a specification: of all, or of those until one counterexample."""
     plan, networks, specification = check_options(options), pair.networks, pair.specification
     network = networks[0]
     if not specification.cases:
@@ -164,8 +158,10 @@ def _outcomes(
     proofs = options.proofs or certificates is not None
     outcomes: list[Outcome] = []
 
+    system: System | None = None
+
     def report(index: int, outcome: Outcome) -> None:
-        outcomes.append(_whole(outcome, specification))
+        outcomes.append(replace(_whole(outcome, specification), system=system))
         if outcome.verdict is Verdict.VIOLATED:
             raise _Enough
 
@@ -198,6 +194,7 @@ def _outcomes(
     if exact.found is not None:  # real numbers break the property, and perhaps numbers of the model's type as well
         plan = ATTACKS
     required = None
+    system = _stated(pair, network) if proofs else None
     if certificates is not None:
         required, plan = certificates.required_margins(questions, system), certificates.provable(plan, system)
     with suppress(_Enough):
@@ -232,6 +229,14 @@ def _without_impossible(pair: Pair, options: VerifyOptions, clock: Clock) -> tup
         )
         known = replace(known, specification=left)
     return known, reason
+
+
+def _stated(pair: Pair, network: Network) -> System | None:
+    """What certificates call the networks of a specification, of which the proofs are about this one; None for one
+    network with an input and an output."""
+    if not pair.parts:
+        return None
+    return system_of(pair.parts, pair.specification, network is not pair.networks[0])
 
 
 def _whole(outcome: Outcome, specification: Specification) -> Outcome:

@@ -268,11 +268,15 @@ class Part:
 class System:
     """Uses of files over one vector of inputs. Its outputs are products of variables, of which there are two kinds: all
     entries of inputs of all parts, one after the other, and all entries of their values. `variable` are factors, 2i for
-    input i and 2j + 1 for value j, and `output` says of which output; outputs are in order, none without a factor."""
+    input i and 2j + 1 for value j, and `output` says of which output; outputs are in order, none without a factor.
+
+    With `apart`, proofs are about two parts of one structure in another form, which computes the same: the second, and
+    what the values of the first are more."""
 
     parts: list[Part]
     output: Annotated[NDArray[np.int32], Stored("<i4", "factors")]
     variable: Annotated[NDArray[np.int32], Stored("<i4", "factors")]
+    apart: bool | None = None
 
 
 @dataclass

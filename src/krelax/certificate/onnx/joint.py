@@ -17,6 +17,7 @@ from krelax.certificate.errors import Malformed
 from krelax.certificate.kernel.activations import Product, Square
 from krelax.certificate.kernel.linear import Index, Pick
 from krelax.certificate.kernel.network import Activation, Affine, Network
+from krelax.certificate.onnx.apart import subtracted
 from krelax.certificate.onnx.builder import Builder
 from krelax.certificate.onnx.graph import Ends, parse_values
 from krelax.certificate.onnx.model import Model
@@ -59,7 +60,9 @@ class Used:
     ends: Ends
 
 
-def read_joint(sources: Sequence[Source], terms: Sequence[Term], inputs: int) -> tuple[Network, tuple[Used, ...]]:
+def read_joint(
+    sources: Sequence[Source], terms: Sequence[Term], inputs: int, apart: bool = False
+) -> tuple[Network, tuple[Used, ...]]:
     """The network of several uses of files over so many inputs, and what they are.
 
     Args:
@@ -67,19 +70,27 @@ def read_joint(sources: Sequence[Source], terms: Sequence[Term], inputs: int) ->
         terms: The variables whose product each output is, at least one, by their numbers: 2i is entry i of all inputs
             of all sources, one after the other, and 2j + 1 is entry j of all their values.
         inputs: How many inputs the network has.
+        apart: Whether the values of two sources are made of those of the second, and of what the first ones are more.
 
     Raises InputError for what cannot be used, UnsupportedError for what is not read exactly, and Malformed for places
     and terms that do not fit. The network says nothing of executions in float32.
     """
-    builder, used, nodes = Builder(inputs), list[Used](), list[int]()
+    builder, used, nodes, alone = Builder(inputs), list[Used](), list[int](), list[Network]()
     for number, source in enumerate(sources):
+        own = Builder(inputs) if apart else builder
         try:
-            one, values = _read(builder, source, inputs)
+            one, values = _read(own, source, inputs)
         except InputError as error:  # names in a file may hold anything, messages are one line
             kind = "not supported by the checker: " if isinstance(error, UnsupportedError) else ""
             raise type(error)(one_line(f"network {number}: {kind}{error}")) from error
         used.append(one)
+        if apart:
+            alone.append(own.build(_row(own, values), False))
         nodes += values
+    if apart:
+        if len(alone) != 2:
+            raise Malformed("other than two networks that are to be subtracted")
+        nodes = list(subtracted(builder, *alone))
     given = [np.asarray(index) for source in sources for index in source.places.values()]
     places = np.concatenate(given) if given else np.zeros(0, np.int64)
     return builder.build(_outputs(builder, places, nodes, terms), False), tuple(used)
@@ -147,14 +158,19 @@ def _outputs(builder: Builder, places: Index, nodes: Sequence[int], terms: Seque
             pairs = np.stack([first[squares:], second[squares:]], 1)
             made.append(builder.add(Activation((builder.pick(x, pairs),), Product(), len(pairs))))
         known |= {term: size + k for k, term in enumerate(wanted)}
-        parts = [(node, builder.size(node)) for node in (x, *made)]
-        total, begin, picks = sum(n for _, n in parts), 0, []
-        for node, n in parts:
-            picks.append((node, np.where((np.arange(total) >= begin) & (np.arange(total) < begin + n),
-                                         np.arange(total) - begin, -1)))  # fmt: skip
-            begin += n
-        x = _picked(builder, picks)
+        x = _row(builder, [x, *made])
     return builder.pick(x, np.array([known[term] for term in terms]))
+
+
+def _row(builder: Builder, nodes: Sequence[int]) -> int:
+    """All entries of several nodes, one after the other."""
+    sizes = [builder.size(x) for x in nodes]
+    places, begin, picks = np.arange(sum(sizes)), 0, []
+    for node, size in zip(nodes, sizes, strict=True):
+        here = places - begin
+        picks.append((node, np.where((here >= 0) & (here < size), here, -1)))
+        begin += size
+    return _picked(builder, picks)
 
 
 def _picked(builder: Builder, picks: Sequence[tuple[int, Index]]) -> int:
