@@ -288,7 +288,7 @@ def test_other_files_are_refused(
 
 def test_files_need_no_names_without_a_query(tmp_path: Path, nets: Nets, genuine: tuple[Path, Certificate]) -> None:
     """Networks are found by their hashes; what they are is said in full."""
-    code, said = answer(tmp_path, genuine[1], "--network", f"f={nets['net']}", "--network", f"g={nets['near']}")
+    code, said = answer(tmp_path, genuine[1], "--network", nets["near"], "--network", nets["net"])
     assert code == 0
     assert said.splitlines()[:7] == [
         f"network f {model_hash(nets['net'])}",

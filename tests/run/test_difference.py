@@ -15,6 +15,10 @@ from tests.run.files import random_dense, save
 from krelax.bounds.branching import Effort
 from krelax.bounds.instance import Instance
 from krelax.bounds.methods import METHODS, bound
+from krelax.certificate.check import check
+from krelax.certificate.errors import Rejected
+from krelax.certificate.format.archive import read
+from krelax.certificate.onnx.model import read_model
 from krelax.errors import InputError
 from krelax.network.difference import difference as between
 from krelax.network.graph import Network
@@ -22,6 +26,7 @@ from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling
 from krelax.problem.vnnlib import read_vnnlib
+from krelax.run.certificates import Certificates
 from krelax.run.coupling import Pair, best_of, coupled
 from krelax.run.difference import DifferenceOptions, _Differences, _State, about_differences, difference
 from krelax.run.journal import read_journal
@@ -242,3 +247,46 @@ def test_bounds_are_no_worse_than_those_of_both_models_alone(tmp_path: Path) -> 
     )
     assert beside < together
     assert float(state.found) <= float(state.certified or 0) <= beside
+
+
+@pytest.mark.parametrize(("norm", "widths"), [("linf", [2, 8, 8, 3]), ("l2", [2, 6, 3])])
+def test_what_is_within_a_distance_has_a_certificate(tmp_path: Path, norm: str, widths: list[int]) -> None:
+    """About both files: of networks of one structure by what they differ by, of others side by side. A distance that
+    they exceed has none, and that of one image is none of another file."""
+    paths = [tmp_path / f"{name}.onnx" for name in ("a", "b", "c")]
+    save(random_dense([2, 8, 8, 3], 3), paths[0])
+    save(random_dense(widths, 3 if norm == "linf" else 5), paths[1])
+    if norm == "linf":
+        rounded(paths[0], paths[1], 31)
+    save(random_dense(widths, 6), paths[2])
+    one, other = (load_onnx(path) for path in paths[:2])
+    keeper = Certificates(tmp_path / "proofs", paths[0], check=True, others=(paths[1],))
+    images, within = items(one, 2), Fraction(1, 5) if norm == "linf" else Fraction(6)
+    options = DifferenceOptions(EPS, within=within, norm=norm, timeout=60.0)
+    results = difference(one, other, images, range(2), options, certificates=keeper)
+    models = [read_model(path) for path in paths]
+    for i, record in results.items():
+        assert record["verdict"] == "holds"
+        certificate = read(tmp_path / "proofs" / record["certificate"]["file"])
+        assert certificate.system is not None
+        assert bool(certificate.system.apart) == (norm == "linf")
+        assert min(check(certificate, models[:2], exact=True)) > 0
+        (question,) = certificate.questions
+        assert question.region.kind == ("box" if norm == "linf" else "l2")
+        both = np.concatenate([np.eye(3), -np.eye(3)], 1)
+        np.testing.assert_array_equal(question.rows, np.concatenate([-both, both]))
+        assert (question.offsets <= float(within)).all()
+        for others in ([models[0], models[2]], models[:1]):
+            with pytest.raises(Rejected):
+                check(certificate, others)
+        assert (question.region.lower <= images.images[i].flatten()).all()
+    tight = DifferenceOptions(EPS, within=Fraction(1, 10**6), norm=norm, timeout=1.0)
+    (record, _) = difference(one, other, images, range(2), tight, certificates=keeper).values()
+    assert record["verdict"] != "holds"
+    assert "certificate" not in record
+
+
+def test_certificates_are_about_a_distance(pair: tuple[Network, Network], tmp_path: Path) -> None:
+    keeper = Certificates(tmp_path / "proofs", tmp_path / "a.onnx", others=(tmp_path / "b.onnx",))
+    with pytest.raises(InputError, match="say with --within which one"):
+        difference(*pair, items(pair[0]), range(1), DifferenceOptions(EPS), certificates=keeper)

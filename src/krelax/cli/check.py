@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from krelax.cli.shared import FILE, named, networks_option
+from krelax.cli.shared import FILE, name_and_file, named, networks_option
 
 if TYPE_CHECKING:
     from krelax.certificate.check import Found
@@ -37,7 +37,7 @@ def check(certificate: Path, networks: tuple[str, ...], specification: Path | No
     from krelax.errors import one_line
 
     try:
-        for line in _lines(certificate, named(networks), specification, exact, full):
+        for line in _lines(certificate, networks, specification, exact, full):
             click.echo(line)
     except Malformed as error:
         click.echo(one_line(f"malformed: {error}"), err=True)
@@ -48,13 +48,13 @@ def check(certificate: Path, networks: tuple[str, ...], specification: Path | No
     return DONE
 
 
-def _lines(path: Path, networks: Files, specification: Path | None, exact: bool, full: bool) -> list[str]:
+def _lines(path: Path, networks: tuple[str, ...], specification: Path | None, exact: bool, full: bool) -> list[str]:
     """What was proved, in words."""
     import time
 
     from krelax.certificate.check import check as check_certificate
     from krelax.certificate.format.archive import read
-    from krelax.certificate.format.semantics import named
+    from krelax.certificate.format.semantics import named as in_a_word
     from krelax.certificate.format.specification import match
     from krelax.certificate.format.statement import is_vacuous, semantics, statement
     from krelax.certificate.onnx.model import read_model
@@ -62,7 +62,7 @@ def _lines(path: Path, networks: Files, specification: Path | None, exact: bool,
 
     began = time.perf_counter()
     certificate = read(path)
-    models = {file: read_model(file) for file in dict.fromkeys(networks.values())}
+    models = {file: read_model(file) for _, file in map(name_and_file, networks)}
     asked = None if specification is None else read_vnnlib(specification)
     errors = None if asked is None else match(certificate, asked)
     _check_files(certificate, networks, models, asked, specification)
@@ -89,7 +89,7 @@ def _lines(path: Path, networks: Files, specification: Path | None, exact: bool,
         f"questions {len(margins)}",
         f"of which {vacuous} VACUOUS" if vacuous else "",
         about,
-        f"semantics {named(certificate.semantics, certificate.units)}",
+        f"semantics {in_a_word(certificate.semantics, certificate.units)}",
         f"arithmetic {'exact' if exact else 'float64'}",
         f"smallest margin {min(margins):.6g}",
         f"{time.perf_counter() - began:.2f} s",
@@ -99,7 +99,7 @@ def _lines(path: Path, networks: Files, specification: Path | None, exact: bool,
 
 def _check_files(
     certificate: Certificate,
-    networks: Files,
+    networks: tuple[str, ...],
     models: dict[Path, Model],
     asked: Specification | None,
     specification: Path | None,
@@ -110,13 +110,15 @@ def _check_files(
     from krelax.errors import InputError
     from krelax.problem.files import matched
 
-    try:
-        files = networks if asked is None else matched(asked, networks)
-    except InputError as error:
-        raise type(error)(f"{specification}: {error}") from error
+    if asked is None:  # names are not needed, because files are known by their hashes
+        files: Files = named(tuple(n for n in networks if name_and_file(n)[0] is not None))
+    else:
+        try:
+            files = matched(asked, named(networks))
+        except InputError as error:
+            raise type(error)(f"{specification}: {error}") from error
     if certificate.system is not None:
-        known = {name: models[file].hash for name, file in files.items() if name is not None or asked is not None}
-        check_files(certificate.system, known)
+        check_files(certificate.system, {name: models[file].hash for name, file in files.items()})
 
 
 def _about(certificate: Certificate, found: Found, full: bool) -> list[str]:

@@ -20,7 +20,9 @@ from krelax.cli.shared import (
     deterministic_option,
     device_option,
     journal_options,
+    kept,
     method_option,
+    proof_options,
     region_options,
     tell,
     timeout_option,
@@ -52,6 +54,7 @@ from krelax.cli.shared import (
 @method_option
 @timeout_option("Seconds for each image.", default=60.0)
 @journal_options
+@proof_options
 @device_option
 @deterministic_option
 def difference(a: Path, b: Path, images: Path, selection: slice | None, **options: Any) -> int:
@@ -64,12 +67,15 @@ def difference(a: Path, b: Path, images: Path, selection: slice | None, **option
     from krelax.cli import DONE, SOME_FAILED
     from krelax.errors import InputError, failed
     from krelax.network.onnx import load_onnx
+    from krelax.run.certificates import Certificates
     from krelax.run.difference import DifferenceOptions
     from krelax.run.difference import difference as find
     from krelax.run.journal import digest_of_network
     from krelax.run.progress import Progress
 
     journal, resume, overwrite = (options.pop(name) for name in ("jsonl", "resume", "overwrite"))
+    folder, check = (options.pop(name) for name in ("certificates", "check"))
+    proofs = kept(folder, check, "real")
     about = Asked.taken(options)
     check_journal(journal, resume, overwrite)
     if options["eps"] is None:
@@ -80,7 +86,8 @@ def difference(a: Path, b: Path, images: Path, selection: slice | None, **option
         tell(path, network.notes)
     data = about.load(images, networks[0])
     indices = chosen(selection, len(data))
-    settings = {"model": digest_of_network(a), "other": digest_of_network(b), **about.facts(images, data)}
+    settings = {"model": digest_of_network(a), "other": digest_of_network(b), **about.facts(images, data), **proofs}
+    keeper = None if folder is None else Certificates(folder, a, check, others=(b,))
     with Progress(len(indices), "differences") as bar:
 
         def seen(record: dict[str, Any]) -> None:
@@ -99,6 +106,7 @@ def difference(a: Path, b: Path, images: Path, selection: slice | None, **option
             overwrite=overwrite,
             settings=settings,
             seen=seen,
+            certificates=keeper,
         )
     records = [found[i] for i in indices]
     _print((a, b, images), asked.within, records)

@@ -73,25 +73,31 @@ def deterministic_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def certificate_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where proofs of what holds are written, and what they are about."""
-    return check_options(click.option("--certificates", type=FILE, metavar="DIR", help=_CERTIFICATES)(function))
+    return semantics_option(proof_options(function))
 
 
-def check_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How certificates are checked."""
-    for option in (
-        click.option(
-            "--semantics",
-            type=Semantics(),
-            default="real",
-            show_default=True,
-            metavar="[real|float32|float32:N]",
-            help="What holds: of the function of real numbers, or of every execution in float32 (which is checked); "
-            "with :N if functions like sigmoid are computed to within N units in the last place.",
-        ),
-        click.option("--check", is_flag=True, help="Check every certificate; what is not accepted is unknown."),
-    ):
-        function = option(function)
-    return function
+def proof_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where proofs of what holds are written."""
+    return check_option(click.option("--certificates", type=FILE, metavar="DIR", help=_CERTIFICATES)(function))
+
+
+def check_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Whether certificates are checked."""
+    text = "Check every certificate; what is not accepted is unknown."
+    return click.option("--check", is_flag=True, help=text)(function)
+
+
+def semantics_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What certificates are about."""
+    return click.option(
+        "--semantics",
+        type=Semantics(),
+        default="real",
+        show_default=True,
+        metavar="[real|float32|float32:N]",
+        help="What holds: of the function of real numbers, or of every execution in float32 (which is checked); "
+        "with :N if functions like sigmoid are computed to within N units in the last place.",
+    )(function)
 
 
 def journal_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,13 +144,13 @@ def named(networks: tuple[str, ...]) -> dict[str | None, Path]:
     """The files of networks by their names. Raises InputError for a name that is given twice."""
     from krelax.errors import InputError
 
-    files = dict(map(_named, networks))
+    files = dict(map(name_and_file, networks))
     if len(files) < len(networks):
         raise InputError("--network is given twice for one name; give NAME=FILE, each name once")
     return files
 
 
-def _named(network: str) -> tuple[str | None, Path]:
+def name_and_file(network: str) -> tuple[str | None, Path]:
     """The name and the file of `NAME=FILE`; a file that is there has no name, whatever it is called."""
     name, _, file = network.partition("=")
     if file and name.isidentifier() and not Path(network).exists():

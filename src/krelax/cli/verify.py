@@ -9,7 +9,7 @@ import click
 
 from krelax.cli.shared import (
     FILE,
-    check_options,
+    check_option,
     deterministic_option,
     device_option,
     kept,
@@ -18,6 +18,7 @@ from krelax.cli.shared import (
     networks_option,
     output_option,
     program_began,
+    semantics_option,
     tell,
     timeout_option,
     warn,
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 @timeout_option("Seconds before giving up.")
 @click.option("--serialise-assignments", "folder", type=FILE, metavar="DIR", help="Also save a counterexample in DIR.")
 @click.option("--certificate", type=FILE, metavar="FILE", help="Write a proof to FILE if the property holds.")
-@check_options
+@semantics_option
+@check_option
 @method_option
 @device_option
 @deterministic_option

@@ -26,6 +26,7 @@ from krelax.bounds.layers import LayerBounds
 from krelax.bounds.methods import METHODS, bound
 from krelax.bounds.optimise import Ascent
 from krelax.bounds.parts import Part, tighten_parts
+from krelax.certificate.format.schema import Question, System
 from krelax.errors import InputError, one_line
 from krelax.network.difference import alike, places
 from krelax.network.difference import difference as between
@@ -35,8 +36,10 @@ from krelax.problem.exact import Floats
 from krelax.problem.images import Images
 from krelax.problem.queries import Queries
 from krelax.problem.scaling import Scaling
+from krelax.run.certificates import Certificates, Written
 from krelax.run.certify import CertifyOptions, check_device, counterexample_record, finite, identity, predictions
 from krelax.run.journal import open_results
+from krelax.run.systems import differing
 from krelax.search.around import Around, Number, exact, outward, radii_of
 from krelax.search.attack import Attack, descend, starts
 from krelax.search.pipeline import Plan, decide
@@ -101,6 +104,7 @@ class _State:
     reason: str = ""
     seconds: float = 0.0
     tries: list[dict[str, Any]] = field(default_factory=list)
+    certificate: Written | None = None
 
     @property
     def size(self) -> Fraction:
@@ -121,6 +125,8 @@ class _State:
         }
         if self.verdict is not None:
             facts["verdict"] = self.verdict.value
+        if self.certificate is not None:
+            facts["certificate"] = self.certificate.record()
         return facts if self.point is None else facts | {"counterexample": counterexample_record(self.point)}
 
 
@@ -136,6 +142,7 @@ def difference(
     overwrite: bool = False,
     settings: dict[str, Any] | None = None,
     seen: Seen = lambda record: None,
+    certificates: Certificates | None = None,
 ) -> dict[int, dict[str, Any]]:
     """Are the outputs of two networks within a distance, for every input around each image?
 
@@ -150,6 +157,8 @@ def difference(
         overwrite: Whether results that the journal holds, of whatever run, are deleted.
         settings: What identifies models and data in the journal.
         seen: Is called with each result.
+        certificates: Where proofs about the files of both networks are written, that of the second one among its
+            `others`: what holds gets one, `image-INDEX.zip`. Only with a distance.
 
     Returns:
         The results by index: no outputs differ by more than `certified` (None where nothing was bounded), and some
@@ -163,6 +172,8 @@ def difference(
     """
     check_device(options.device)
     plan, network = Plan.of(options.method), between(one, other)
+    if certificates is not None and options.within is None:
+        raise InputError("certificates are about a distance of outputs; say with --within which one")
     facts = identity(CertifyOptions(options.eps, options.norm, options.clip, options.method, options.timeout,
                                     options.device, options.deterministic, options.scaling), settings)  # fmt: skip
     within = None if options.within is None else str(options.within)
@@ -172,7 +183,7 @@ def difference(
             chosen = Images(images.images[wanted], images.labels[wanted])
             both = zip(*(predictions(n, chosen, options.scaling).tolist() for n in (one, other)), strict=True)
             states = [_State(*each) for each in zip(wanted, chosen.labels.tolist(), both, strict=True)]
-            _Differences(network, (one, other), images, options, plan, keep).find(states)
+            _Differences(network, (one, other), images, options, plan, keep, certificates).find(states)
     return {i: results[i] for i in indices}
 
 
@@ -186,12 +197,21 @@ class _Differences:
     options: DifferenceOptions
     plan: Plan
     keep: Callable[[_State], None]
+    certificates: Certificates | None = None
     layers: dict[int, LayerBounds] = field(default_factory=dict)
 
     @cached_property
     def beside(self) -> Network:
         """The models side by side."""
         return between(*self.models, together=False)
+
+    @cached_property
+    def system(self) -> System:
+        """What certificates call the models."""
+        assert self.certificates is not None
+        one, other = self.models
+        together = one.output_shape == other.output_shape and alike(one, other)
+        return differing((self.certificates.model, *self.certificates.others), self.models, together)
 
     def find(self, states: list[_State]) -> None:
         """Decide all images, or measure one after the other, and keep each as soon as it is known."""
@@ -213,7 +233,14 @@ class _Differences:
         """Is the distance of each image one? Its state has the verdict then."""
         questions = about_differences(self.network, self.around(states), within)
 
+        plan, required = self.plan, None
+        if self.certificates is not None:
+            asked = replace(questions, queries=_of_both(questions.queries))
+            required = self.certificates.required_margins(asked, self.system)
+            plan = self.certificates.provable(plan, self.system)
+
         def report(i: int, outcome: Outcome) -> None:
+            outcome = self.written(states[i], outcome)
             _learn(states[i], within[i], outcome)
             keep(states[i])
 
@@ -224,8 +251,17 @@ class _Differences:
         if options.timeout is not None:
             left = max(0.1, options.timeout - max(s.seconds for s in states))
         total = None if left is None else left * len(states)
-        decide(self.network, questions, self.plan, report, total, options.device, left, False, None,
+        proofs = self.certificates is not None
+        decide(self.network, questions, plan, report, total, options.device, left, proofs, required,
                options.deterministic, refine)  # fmt: skip
+
+    def written(self, state: _State, outcome: Outcome) -> Outcome:
+        """The outcome, whose certificate is written if there is to be one; nothing is known by one that is refused."""
+        if self.certificates is None or outcome.verdict is not Verdict.HOLDS:
+            return outcome
+        proven = replace(outcome, system=self.system, proofs=tuple(map(_about_both, outcome.proofs)))
+        checked, state.certificate = self.certificates.write(f"image-{state.index}.zip", proven)
+        return checked if checked.verdict is Verdict.HOLDS else replace(checked, margin=None)
 
     def refined(self, index: int, instance: Instance, queries: Queries, found: Bounded) -> Bounded:
         """Better bounds of one image, for all distances that are tried: branching tightens the layers of the models
@@ -306,6 +342,15 @@ def about_differences(network: Network, around: Around, within: Sequence[Fractio
         return around.contains(i, x) and apart(y) > within[i]
 
     return Questions(around.region(), queries, violated, torch.tensor(around.given(), dtype=torch.float64), nearest)
+
+
+def _of_both(queries: Queries) -> Queries:
+    """The same of the outputs of both models, one after the other."""
+    return replace(queries, rows=torch.cat([queries.rows, -queries.rows], -1))
+
+
+def _about_both(question: Question) -> Question:
+    return replace(question, rows=np.concatenate([question.rows, -question.rows], 1))
 
 
 def apart(y: NDArray[Any]) -> Fraction:
