@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from krelax.network.elements import FLOAT32, Elements
+from krelax.elements import FLOAT32, Elements
 from krelax.problem.exact import Numbers, within
 
 SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False)

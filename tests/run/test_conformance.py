@@ -86,9 +86,8 @@ WRONG: dict[str, tuple[str, dict[str | None, str], str]] = {
     "equal to another file": (
         F + G.replace("isomorphic-to", "equal-to") + ONE,
         {"f": "net", "g": "near"},
-        "declared equal to f and has its file; leave it out",
+        "declared equal to f and is not; leave it out",
     ),
-    "equal to its own file": (F + COPY + ONE, {"f": "net", "g": "net"}, "declared equal to f and has its file"),
     "a node that is not there": (HIDDEN + ONE + "(assert (> Z[0,0] 0))", {"f": "net"}, "'NODE' is no node"),
     "a hidden node of another shape": (
         HIDDEN.replace("NODE", "a").replace("[1,3]", "[3,3]") + ONE,

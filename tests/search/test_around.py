@@ -10,8 +10,8 @@ import pytest
 import torch
 from tests.run.files import random_dense, save
 
+from krelax.elements import FLOAT32
 from krelax.errors import InputError, UnsupportedError
-from krelax.network.elements import FLOAT32
 from krelax.network.onnx import load_onnx
 from krelax.problem.images import Images
 from krelax.problem.scaling import Scaling

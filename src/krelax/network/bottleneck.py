@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import takewhile
 from math import prod
 
-from krelax.network.elements import FLOAT64
+from krelax.elements import FLOAT64
 from krelax.network.graph import Network, Node
 from krelax.network.ops import Linear, Source
 

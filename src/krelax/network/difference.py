@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.activations import Difference, LeakyReLU, ReLU
+from krelax.elements import Elements
 from krelax.errors import InputError
 from krelax.network.compose import reshape
 from krelax.network.constants import Constant
-from krelax.network.elements import Elements
 from krelax.network.graph import Builder, Network
 from krelax.network.linear import Add, Arithmetic, Conv, ConvTranspose, Dense, Scale
 from krelax.network.ops import Concat, Linear

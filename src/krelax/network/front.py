@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from krelax.activations.transformed import Transformed
+from krelax.elements import FLOAT64
 from krelax.network import compose
 from krelax.network.constants import Constant
-from krelax.network.elements import FLOAT64
 from krelax.network.graph import Builder, Network, Replay
 from krelax.network.ops import Transpose
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from krelax.activations import Activation
+from krelax.elements import FLOAT32, Elements
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.copies import with_copies
-from krelax.network.elements import FLOAT32, Elements
 from krelax.network.ops import Linear, Source
 from krelax.op import Op, Shape
 from krelax.watch import counts_work, tick

@@ -18,6 +18,7 @@ import onnx
 import torch
 from onnx.inliner import inline_local_functions
 
+from krelax.elements import PRECISION, Elements
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network import (  # noqa: F401 (they fill READERS and FOLDS)
     onnx_affine,
@@ -31,7 +32,6 @@ from krelax.network import (  # noqa: F401 (they fill READERS and FOLDS)
     onnx_quantised,
 )
 from krelax.network.check import check_import, tolerance
-from krelax.network.elements import PRECISION, Elements
 from krelax.network.graph import Builder, Network, Node
 from krelax.network.linear import Arithmetic, Conv, ConvTranspose
 from krelax.network.onnx_branches import operands, taken

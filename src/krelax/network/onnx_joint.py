@@ -18,12 +18,12 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from krelax.elements import Elements
 from krelax.errors import InputError, KrelaxError
 from krelax.network.check import samples, within
 from krelax.network.compose import dense, reshape
 from krelax.network.constants import Constant
 from krelax.network.difference import alike, subtract
-from krelax.network.elements import Elements
 from krelax.network.graph import Builder, Network, as_elements
 from krelax.network.linear import Add
 from krelax.network.onnx import check_shapes, inlined, integral, read_nodes, tolerance_of, version_and_constants

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from krelax.elements import Elements
 from krelax.errors import InputError
-from krelax.network.elements import Elements
 from krelax.network.graph import Replay, as_elements
 from krelax.network.onnx_file import first_line
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from krelax.elements import FLOAT32, FLOAT64, Elements
 from krelax.errors import InputError, KrelaxError, UnsupportedError
 from krelax.network import (  # noqa: F401 (they fill READERS)
     torch_affine,
@@ -28,7 +29,6 @@ from krelax.network import (  # noqa: F401 (they fill READERS)
 )
 from krelax.network.check import check_import
 from krelax.network.constants import Constant
-from krelax.network.elements import FLOAT32, FLOAT64, Elements
 from krelax.network.enclosing import enclosed
 from krelax.network.graph import Builder, Network, Replay, as_elements
 from krelax.network.simplify import fuse

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from krelax.network.elements import Elements
+from krelax.elements import Elements
 
 Floats = NDArray[np.float64]
 # An end of an interval, and whether it is open; and the lower and the upper end for an entry, None where there is none.

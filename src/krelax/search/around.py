@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from krelax.elements import Elements
 from krelax.errors import InputError, UnsupportedError
-from krelax.network.elements import Elements
 from krelax.problem.exact import Floats, Limit, Numbers, enclosure, within
 from krelax.problem.region import Ball, Box, Region, ball
 from krelax.problem.scaling import Scaling

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from krelax.network.elements import Elements
+from krelax.elements import Elements
 from krelax.network.graph import Network
 from krelax.problem.exact import Floats, Numbers
 from krelax.problem.query import Case, Specification

@@ -15,8 +15,8 @@ from torch import Tensor
 from krelax.activations import transformed as op
 from krelax.activations.spans import Span
 from krelax.activations.warp import Picture
+from krelax.elements import FLOAT64
 from krelax.errors import InputError, UnsupportedError
-from krelax.network.elements import FLOAT64
 from krelax.network.front import behind
 from krelax.network.graph import Network
 from krelax.problem.exact import Floats, Limit, Numbers, enclosure

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from tests.run.files import model, node, save, tensor
 
+from krelax.elements import WHOLE, Elements
 from krelax.errors import InputError, UnsupportedError
-from krelax.network.elements import WHOLE, Elements
 from krelax.network.graph import Builder, as_elements
 from krelax.network.onnx import load_onnx
 from krelax.network.onnx_ranges import to_half
