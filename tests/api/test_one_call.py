@@ -208,6 +208,19 @@ def on_meta() -> nn.Module:
     return nn.Linear(4, 3, device="meta").eval()
 
 
+def partly_training() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout()).eval()
+    model[1].train()
+    return model
+
+
+class Both(nn.Module):
+    """Returns two tensors."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, -x
+
+
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a label": (lambda: krelax.certify(network(), X, Y + 2, eps=0.1), "y: label 3 of item"),
     "a timeout": (lambda: krelax.certify(network(), X, Y, eps=0.1, timeout=-1), "timeout must be a number of seconds"),
@@ -231,6 +244,13 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "whole numbers": (lambda: krelax.certify(MODEL, X.astype(np.int64), Y, eps=0.1), "int64"),
     "ragged": (lambda: krelax.certify(network(), [[0.1, 0.2], [0.3]], [0, 1], eps=0.1), "different lengths"),
     "training": (lambda: krelax.certify(nn.Linear(4, 3), X, Y, eps=0.1), "model.eval()"),
+    "a part in training": (
+        lambda: krelax.certify(partly_training(), X, Y, eps=0.1),
+        "part '1' of the module is in training",
+    ),
+    "no values": (lambda: krelax.certify(nn.LazyLinear(3).eval(), X, Y, eps=0.1), "'weight' has no values yet"),
+    "no specification": (lambda: krelax.verify(network(), None), "specification is a NoneType"),  # type: ignore[arg-type]
+    "no options": (lambda: krelax.verify(network(), "q.vnnlib", 5), "options are a int"),  # type: ignore[arg-type]
     "half": (lambda: krelax.certify(nn.Linear(4, 3).half().eval(), X, Y, eps=0.1), "float16"),
     "two types": (lambda: krelax.certify(two_types(), X, Y, eps=0.1), "float32 and float64"),
     "no device": (lambda: krelax.certify(on_meta(), X, Y, eps=0.1), "meta"),
@@ -264,6 +284,11 @@ def test_what_does_not_fit_is_one_line(name: str) -> None:
         call()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_which_of_several_tensors_is_said() -> None:
+    with pytest.warns(UserWarning, match="about tensor 0 of the 2 that the module returns"):
+        assert len(krelax.certify(Both().eval(), X[:1], Y[:1], eps=0.0)) == 1
 
 
 def test_every_public_name_is_documented() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -48,13 +49,18 @@ def as_network(model: Model, shape: Sequence[int], scores: bool = False) -> Netw
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("model is a scripted or traced module; give the module that it was made of")
     example = torch.zeros(1, *shape, dtype=_type_of(model), device=_device_of(model))
-    return from_torch(model, example)
+    network = from_torch(model, example)
+    for note in network.notes:
+        warnings.warn(f"the module: {note}", stacklevel=4)
+    return network
 
 
 def _type_of(module: torch.nn.Module) -> torch.dtype:
     """The type of a module's weights, and of its input. Raises InputError for what is not ready."""
-    if module.training:
-        raise InputError("the module is in training mode; call model.eval() first")
+    for name, part in module.named_modules():
+        if part.training:
+            which = f"part {name!r} of the module" if name else "the module"
+            raise InputError(f"{which} is in training mode; call model.eval() first")
     types = {p.dtype for p in [*module.parameters(), *module.buffers()] if p.is_floating_point()}
     if len(types) > 1 or not types <= set(_FLOATS):
         held = " and ".join(sorted(str(t).removeprefix("torch.") for t in types))

@@ -99,6 +99,10 @@ def verify(
     """
     if not isinstance(model, str | Path | Network):
         raise InputError("give the path of an ONNX file, or krelax.from_torch(module, example)")
+    if not isinstance(specification, str | Path | Specification):
+        raise InputError(f"the specification is a {type(specification).__name__}; give the path of a VNN-LIB file")
+    if not isinstance(options, VerifyOptions | None):
+        raise InputError(f"options are a {type(options).__name__}; give VerifyOptions, or the arguments behind them")
     network = as_network(model, ())
     asked = read_vnnlib(specification) if isinstance(specification, str | Path) else specification
     proofs = certificate is not None

@@ -16,6 +16,7 @@ from torch._decomp import decomposition_table
 from torch._export.utils import _collect_all_valid_cia_ops, _get_decomp_for_cia
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.utils._pytree import tree_leaves
 
@@ -36,6 +37,7 @@ def capture(
     writes to its buffers or its input, or computes in half precision.
     """
     _require_full(module)
+    _require_values(module)
     _require_floats(module)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -57,6 +59,13 @@ def capture(
 def tensors_of(result: Any) -> list[Tensor]:
     """The tensors that a module returns, alone or in containers."""
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+def _require_values(module: torch.nn.Module) -> None:
+    """Raises InputError for weights that the module's first call would draw at random."""
+    for name, weight in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(weight):
+            raise InputError(f"tensor {name!r} has no values yet; call or load the module first")
 
 
 def _require_full(module: torch.nn.Module) -> None:
