@@ -25,8 +25,7 @@ from krelax.certificate.kernel.bounds import LayerBounds
 from krelax.certificate.kernel.network import Affine, Network
 from krelax.certificate.kernel.region import Region as Inputs
 from krelax.certificate.onnx.model import read_model
-from krelax.cli.check import check as check_command
-from krelax.cli.verify import verify
+from krelax.cli import cli
 
 RNG = np.random.default_rng(0)
 
@@ -168,10 +167,10 @@ def proven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pa
     text = F + G + ONE + SAME + "(assert (or (> (- Y[0,0] V[0,0]) 0.02) (< (- Y[0,0] V[0,0]) -0.02)))"
     query.write_text(VERSION + text, "utf-8")
     given = [str(query), "--network", f"f={nets['net']}", "--network", f"g={nets['near']}"]
-    found = CliRunner().invoke(verify, [*given, "--certificate", str(path), "--check"], catch_exceptions=False)
+    found = CliRunner().invoke(cli, ["verify", *given, "--certificate", str(path), "--check"], catch_exceptions=False)
     assert found.stdout == "unsat\n", found.output
     arguments = [str(path), *given[1:], "--spec", str(query)]
-    taken = CliRunner().invoke(check_command, arguments, catch_exceptions=False, standalone_mode=False)
+    taken = CliRunner().invoke(cli, ["check", *arguments], catch_exceptions=False, standalone_mode=False)
     assert taken.return_value == 0, taken.output
     return query, nets, read(path)
 

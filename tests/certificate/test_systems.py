@@ -22,8 +22,7 @@ from krelax.certificate.format.archive import read, write
 from krelax.certificate.format.schema import Certificate, Question
 from krelax.certificate.format.systems import factors_of, places_of, terms_of
 from krelax.certificate.onnx.model import Model, model_hash, read_model
-from krelax.cli.check import check as check_command
-from krelax.cli.verify import verify
+from krelax.cli import cli
 from krelax.errors import InputError
 
 Nets = dict[str, Path]
@@ -43,7 +42,7 @@ def made(folder: Path, name: str, nets: Nets) -> tuple[Path, Certificate]:
     query, path = folder / "query.vnnlib", folder / "proof.zip"
     query.write_text(VERSION + PROVEN[name][0], "utf-8")
     given = [str(query), *options(name, nets), "--timeout", "60", "--certificate", str(path)]
-    result = CliRunner().invoke(verify, given, catch_exceptions=False, standalone_mode=False)
+    result = CliRunner().invoke(cli, ["verify", *given], catch_exceptions=False, standalone_mode=False)
     assert result.stdout == "unsat\n", result.output
     return query, read(path)
 
@@ -54,7 +53,7 @@ def answer(folder: Path, certificate: Certificate, *arguments: Any) -> tuple[int
     write(path, certificate)
     given = [str(path), *map(str, arguments)]
     try:
-        result = CliRunner().invoke(check_command, given, catch_exceptions=False, standalone_mode=False)
+        result = CliRunner().invoke(cli, ["check", *given], catch_exceptions=False, standalone_mode=False)
     except InputError as error:  # which the program says in one line
         return 2, f"krelax: {error}"
     return result.return_value, result.output

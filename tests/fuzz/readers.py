@@ -117,7 +117,7 @@ def disagreements(data: bytes, rng: np.random.Generator, others: bool = True) ->
     if read is None:
         return []
     network, graph = read
-    x = rng.uniform(-2, 2, graph.shape).astype(graph.dtype)
+    x = rng.uniform(-2, 2, graph.shape).astype(graph.inputs[0].dtype)
     mine = values(network, x)
     theirs = {"runtime": runtime(data, x), "runtime, optimised": runtime(data, x, ON), "reference": None}
     if not _doubtful(graph):

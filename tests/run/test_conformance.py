@@ -15,8 +15,7 @@ from onnx import TensorProto
 from tests.run.conformance import COPY, HIDDEN, ONE, OTHER, QUERIES, SAME, TWO, VERSION, F, G, files
 from tests.run.files import model, node, save, tensor
 
-from krelax.cli.check import check
-from krelax.cli.verify import verify
+from krelax.cli import cli
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.graph import Network
 from krelax.network.onnx import load_onnx
@@ -152,11 +151,11 @@ def test_a_property_of_two_networks_is_proven_by_no_certificate(tmp_path: Path, 
     simple.write_text(VERSION + F + ONE + "(assert (<= Y[0,0] 0.0))", "utf-8")
     both.write_text(VERSION + F + ONE + "(assert (<= (+ Y[0,0] X[0,0]) -5.0))", "utf-8")
     run, model = CliRunner(), ["--network", str(nets["net"])]
-    held = run.invoke(verify, [str(simple), *model, "--certificate", str(proof)], standalone_mode=False)
+    held = run.invoke(cli, ["verify", str(simple), *model, "--certificate", str(proof)], standalone_mode=False)
     assert held.return_value == 0
-    taken = run.invoke(check, [str(proof), *model, "--spec", str(simple)], standalone_mode=False)
+    taken = run.invoke(cli, ["check", str(proof), *model, "--spec", str(simple)], standalone_mode=False)
     assert (taken.exception, taken.return_value) == (None, 0)
-    refused = run.invoke(check, [str(proof), *model, "--spec", str(both)], standalone_mode=False)
+    refused = run.invoke(cli, ["check", str(proof), *model, "--spec", str(both)], standalone_mode=False)
     assert (refused.exception, refused.return_value) == (None, 1)
     assert refused.output.startswith("rejected: the specification is about several tensors or networks")
 

@@ -18,7 +18,7 @@ from tests.run.conformance import VERSION
 from tests.run.files import model, node, save, tensor
 
 from krelax.api.certifying import certify
-from krelax.cli.verify import verify
+from krelax.cli import cli
 from krelax.errors import InputError, UnsupportedError
 from krelax.network.onnx import load_onnx
 from krelax.network.onnx_inputs import ELEMENTS, array_type
@@ -259,7 +259,7 @@ def test_certificates_and_images_of_other_types_are_refused_in_one_line(tmp_path
     query = tmp_path / "query.vnnlib"
     query.write_text(VERSION + declared("X uint8 [1,2]", "Y float32 [1,2]") + "(assert (> Y[0,0] 255))", "utf-8")
     given = [str(query), "--network", str(file), "--certificate", str(tmp_path / "proof.zip")]
-    found = CliRunner().invoke(verify, given, standalone_mode=False)
+    found = CliRunner().invoke(cli, ["verify", *given], standalone_mode=False)
     assert isinstance(found.exception, UnsupportedError)
     assert "certificates are about inputs in float32 or float64, not uint8" in str(found.exception)
     with pytest.raises(UnsupportedError, match="takes uint8 numbers, and images are floating-point ones"):
