@@ -22,8 +22,10 @@ from krelax.certificate.format.schema import Certificate, Given, Part, Question,
 from krelax.certificate.kernel.activations.difference import Difference
 from krelax.certificate.kernel.arithmetic import Exact, Float64
 from krelax.certificate.kernel.bounds import LayerBounds
+from krelax.certificate.kernel.linear import Dense, Pick, Scale
 from krelax.certificate.kernel.network import Affine, Network
 from krelax.certificate.kernel.region import Region as Inputs
+from krelax.certificate.onnx.apart import _between, _combined
 from krelax.certificate.onnx.model import read_model
 from krelax.cli import cli
 
@@ -147,6 +149,35 @@ def test_rounded_differences_of_constants_are_charged(tmp_path: Path) -> None:
         bounds = bounds_of(network.over(ar), 1.0, ar)
         assert bounds.lower[-1][0, 0] < 3
         assert bounds.upper[-1][0, 0] > 3
+
+
+def test_networks_that_differ_in_what_they_add(tmp_path: Path) -> None:
+    one, other = (tmp_path / f"{name}.onnx" for name in ("one", "other"))
+    for path, more in ((one, 0.25), (other, 1.0)):
+        constants = {"w": np.eye(2, 3, dtype=np.float32), "b": np.full(2, more, np.float32)}
+        save(model([node("Gemm", "x", "w", "b", "z", transB=1)], constants, [tensor("x", [1, 3])],
+                   [tensor("z", [1, 2])]), path)  # fmt: skip
+    x = RNG.normal(0, 1, (5, 3))
+    beside, apart = (evaluate(both(one, other, kind), x)[-1] for kind in (None, True))
+    np.testing.assert_allclose(apart, beside, atol=1e-15)
+
+
+def test_maps_of_other_kinds_are_not_subtracted() -> None:
+    """Both values are had then."""
+    dense, scale = Dense(np.eye(2)), Scale(np.ones(2))
+    picks = [Pick(np.array(index), 2) for index in ([0, 1], [1, 0])]
+    assert _combined(dense, scale, -1.0) is None
+    assert _combined(dense, Dense(np.eye(2, 3)), -1.0) is None
+    assert _combined(dense, Dense(np.full((2, 2), -1.7e308)), -1.0) is not None
+    assert _combined(Dense(np.full((2, 2), 1.7e308)), Dense(np.full((2, 2), -1.7e308)), -1.0) is None
+    assert _combined(picks[0], picks[0], -1.0) is picks[0]
+    assert _combined(picks[0], picks[1], -1.0) is None
+    assert _combined(picks[0], dense, -1.0) is None
+    plain = Affine((0,), (dense,), 2)
+    assert _between(plain, Affine((0,), (dense,), 2, within=4.0)) is None
+    assert _between(plain, Affine((0, 0), (dense, dense), 2)) is None
+    assert _between(plain, Affine((0,), (scale,), 2)) is None
+    assert _between(*(Affine((0,), (picks[0],), 2, fuzz=2.0**-50) for _ in range(2))) is None
 
 
 def test_other_structures_are_refused(tmp_path: Path) -> None:

@@ -321,6 +321,15 @@ def softmax(score: float) -> tuple[bytes, Certificate]:
     return data, certificate(data, asked)
 
 
+def test_the_output_is_named_if_the_certificate_names_it(capfd: Any, tmp_path: Path) -> None:
+    data, made = softmax(1.0)
+    made.output = "y"
+    write(tmp_path / "made.zip", made)
+    (tmp_path / "made.onnx").write_bytes(data)
+    code, out, _ = run(capfd, tmp_path / "made.zip", "--network", tmp_path / "made.onnx")
+    assert (code, out.splitlines()[1]) == (0, "output 'y'")
+
+
 def test_a_head_is_left_out_where_outputs_are_compared(capfd: Any, tmp_path: Path) -> None:
     data, made = softmax(1.0)
     write(tmp_path / "made.zip", made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,22 @@ import pytest
 from click.testing import CliRunner
 from tests.certificate.values import evaluate
 from tests.run.conformance import VERSION, files
+from tests.run.files import model, node, tensor
 from tests.run.proven import EACH, PROVEN
 
 from krelax.certificate.check import check, network_of
 from krelax.certificate.errors import Rejected
 from krelax.certificate.format.archive import read, write
-from krelax.certificate.format.schema import Certificate, Question
+from krelax.certificate.format.schema import Certificate, Given, Part, Question, System
+from krelax.certificate.format.specification import match
+from krelax.certificate.format.statement import parts
 from krelax.certificate.format.systems import factors_of, places_of, terms_of
+from krelax.certificate.onnx.graph import parse_values
 from krelax.certificate.onnx.model import Model, model_hash, read_model
 from krelax.cli import cli
-from krelax.errors import InputError
+from krelax.errors import InputError, UnsupportedError
+from krelax.problem.query import Specification
+from krelax.problem.vnnlib import read_vnnlib
 
 Nets = dict[str, Path]
 
@@ -386,3 +393,44 @@ def test_random_changes_are_refused_or_true(nets: Nets, genuine: tuple[Path, Cer
         kept += 1
         assert margins[0] <= smallest(c.questions[0], outputs_of(c, models)) + 1e-5
     assert kept
+
+
+def test_a_system_answers_no_query_about_one_network(genuine: tuple[Path, Certificate]) -> None:
+    query, certificate = genuine
+    with pytest.raises(Rejected, match="the specification is not"):
+        match(certificate, Specification(2, 1, ()))
+    asked = read_vnnlib(query)
+    short = [replace(case, lower=case.lower[:3], upper=case.upper[:3]) for case in asked.cases]
+    with pytest.raises(Rejected, match="the system has 4 inputs, the specification 3"):
+        match(certificate, replace(asked, cases=tuple(short)))
+
+
+def test_many_outputs_are_said_in_full_where_that_is_asked(genuine: tuple[Path, Certificate]) -> None:
+    system: Any = deepcopy(genuine[1].system)
+    system.output, system.variable = factors_of([(1,)] * 2000)
+    said, full = (list(parts(system, [[(1,)], [(1,)]], whole)) for whole in (False, True))
+    assert said[-1].endswith("more outputs; --full shows them")
+    assert full[-1] == "  y[1999] = v[0]"
+
+
+def test_constants_are_values(nets: Nets, genuine: tuple[Path, Certificate]) -> None:
+    """A tensor that depends on no input is what the file says; one of whole numbers is refused."""
+    made = model([node("Relu", "x", "y")], {"c": np.array([0.5, 2.0], np.float32), "n": np.array([3])},
+                 [tensor("x", [1, 2])], [tensor("y", [1, 2])])  # fmt: skip
+    file = Model(made.SerializeToString())
+    numbers: Any = np.arange(2, dtype=np.int32)
+
+    def joint(value: str) -> Any:
+        system = System([Part(file.hash, [Given("x", numbers)], ["y", value])], numbers, 2 * numbers + 5, None)
+        question: Any = None
+        return network_of(Certificate(None, "real", "test", [question], system=system), [file])[0]
+
+    assert evaluate(joint("c"), np.zeros((1, 2)))[-1].tolist() == [[0.5, 2.0]]
+    with pytest.raises(UnsupportedError, match="depends on no input and is no plain constant"):
+        joint("n")
+
+
+@pytest.mark.parametrize(("given", "text"), [(["x", "x"], "given twice"), ([], "'x' that is read and not given")])
+def test_inputs_are_given_once(nets: Nets, given: list[str], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        parse_values(read_model(nets["net"]), given, ["y"])

@@ -76,7 +76,9 @@ class _Pair:
             if different or not _same(one, other):
                 found = _between(one, other)
                 self.apart[i] = self._plainly(i) if found is None else self._affine(one, found)
-        elif isinstance(one, Activation) and isinstance(other, Activation):
+        else:
+            assert isinstance(one, Activation)
+            assert isinstance(other, Activation)
             equal = _same_rule(one.rule, other.rule)
             if different or not equal:
                 leak = _leak(one.rule) if equal else None
