@@ -253,6 +253,36 @@ def test_random_models_are_decided_as_all_whole_points_say(tmp_path: Path, seed:
         assert answer == ("sat" if unsafe else "unsat"), words
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (1, 1, "(== Y[0] {1})"),
+        (0, 2, "(== Y[0] {1})"),
+        (0, 2, "(and (> Y[0] {0}) (< Y[0] {2}))"),
+        (-4, 4, "(== Y[0] {1})"),
+    ],
+)
+def test_whole_inputs_that_float64_does_not_have_count(tmp_path: Path, low: int, high: int, wanted: str) -> None:
+    """The one next to two to the power of 53 is between those that it has."""
+    file, near = graph(tmp_path, [node("Identity", "x", "y")], "x int64 1", "y int64 1"), 2**53
+    text = declared("X int64 [1]", "Y int64 [1]") + f"(assert (>= X[0] {near + low}))(assert (<= X[0] {near + high}))"
+    numbers = [near, near + 1, near + 2]
+    assert asked(tmp_path, text + f"(assert {wanted.format(*numbers)})", file, 0.1)[0] in {"sat", "unknown"}
+    assert asked(tmp_path, text + f"(assert (> Y[0] {near + 1024}))", file)[0] == "unsat"
+
+
+@pytest.mark.parametrize("condition", ["(>= Y[0] {})", "(< Y[0] {})"])
+def test_whole_outputs_that_float64_does_not_have_say_nothing(tmp_path: Path, condition: str) -> None:
+    """The output is two to the power of 53, and one: what is at least that, and what is not."""
+    nodes = [node("Mul", "x", "c", "p"), node("Add", "p", "d", "y")]
+    c, d = (np.array([n], np.int64) for n in (2**52, 1))
+    file = graph(tmp_path, nodes, "x int64 1", "y int64 1", c=c, d=d)
+    text = declared("X int64 [1]", "Y int64 [1]") + "(assert (== X[0] 2))"
+    about = condition.format(2**53 + 1)
+    expected = "sat" if ">" in condition else "unsat"
+    assert asked(tmp_path, text + f"(assert {about})", file, 0.1)[0] in {expected, "unknown"}
+
+
 def test_certificates_and_images_of_other_types_are_refused_in_one_line(tmp_path: Path) -> None:
     nodes = [node("Cast", "x", "z", to=T.FLOAT), node("MatMul", "z", "w", "y")]
     file = graph(tmp_path, nodes, "x uint8 1 2", "y float32 1 2", w=np.eye(2, dtype=np.float32))

@@ -52,9 +52,21 @@ def runner_of(model: onnx.ModelProto, path: Path, source: Path | bytes, tensors:
             raise InputError(
                 f"{path}: {_name_of(session)} cannot evaluate the network ({first_line(error)})"
             ) from error
-        return [np.asarray(value) for value in found]
+        return [_known(np.asarray(value)) for value in found]
 
     return run
+
+
+def _known(values: NDArray[Any]) -> NDArray[Any]:
+    """The values, with NaN for whole numbers that float64 does not have, of which nothing can be said that is exact."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8:
+        return values
+    near = values.astype(np.float64)
+    # a number next to the largest one cannot be turned back
+    inside = np.abs(near) < 2.0**63
+    exact = np.where(inside, near, 0.0).astype(values.dtype) == np.where(inside, values, 0)
+    kept = exact & inside
+    return values if kept.all() else np.where(kept, near, np.nan)
 
 
 def _inputs_of(session: Any) -> Sequence[Any]:

@@ -49,8 +49,8 @@ def typed(network: Network, specification: Specification, check: Callable[[], No
         if (found := known[key]) is not None:
             exact = whole & (np.abs(found[0]) < _EXACT) & (np.abs(found[1]) < _EXACT)
             cases.append(replace(_with(case, found), integers=tuple(np.flatnonzero(exact).tolist())))
-    if sum(_values(case, whole) for case in cases) <= (_MOST_RUN if network.integral else _MOST_LISTED):
-        cases = [one for case in cases for one in _each(case, whole)]
+    if sum(map(_values, cases)) <= (_MOST_RUN if network.integral else _MOST_LISTED):
+        cases = [one for case in cases for one in _each(case)]
     return _run(network, replace(specification, cases=tuple(cases)), check)
 
 
@@ -74,15 +74,16 @@ def _narrowed(sides: Sides, limits: Sides, whole: Flags) -> Sides | None:
     return lower, upper, np.where(whole, first, least), np.where(whole, last, most)
 
 
-def _values(case: Case, whole: Flags) -> float:
-    """How many values the whole inputs of a case have."""
-    return float(np.prod((case.upper - case.lower + 1)[whole]))
+def _values(case: Case) -> float:
+    """How many values the whole inputs of a case have, of those whose values float64 all has."""
+    places = list(case.integers)
+    return float(np.prod(case.upper[places] - case.lower[places] + 1))
 
 
-def _each(case: Case, whole: Flags) -> Iterator[Case]:
-    """The case with every value of its whole inputs."""
-    places = np.flatnonzero(whole & (case.lower < case.upper))
-    if not len(places):
+def _each(case: Case) -> Iterator[Case]:
+    """The case with every value of these inputs."""
+    places = [i for i in case.integers if case.lower[i] < case.upper[i]]
+    if not places:
         yield case
         return
     for values in product(*(np.arange(case.lower[i], case.upper[i] + 1) for i in places)):
@@ -94,7 +95,8 @@ def _each(case: Case, whole: Flags) -> Iterator[Case]:
 
 def _run(network: Network, specification: Specification, check: Callable[[], None]) -> Settled:
     """Of a model of whole numbers, which does not round, the specification without the cases about one input at which
-    the model is not unsafe; and an input at which it is, if there is one."""
+    the model is not unsafe; and an input at which it is, if there is one. Nothing is said of an input at which float64
+    does not have all outputs."""
     if not network.integral or network.replay is None:
         return Settled(specification)
     kept = list[Case]()
@@ -109,6 +111,8 @@ def _run(network: Network, specification: Specification, check: Callable[[], Non
         except InputError:  # such as an index beyond a table
             kept.append(case)
             continue
-        if specification.unsafe(case, x, y):
+        if not np.isfinite(y).all():
+            kept.append(case)
+        elif specification.unsafe(case, x, y):
             return Settled(specification, Counterexample(x, y), True)
     return Settled(replace(specification, cases=tuple(kept)))
