@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from krelax.problem.queries import Queries
 from krelax.problem.region import Box
 from krelax.search import divided
 from krelax.search.boxes import BoxResult, InputSplitting, Splitting, work_on
+from krelax.search.divided import Came
 from krelax.search.effort import Complete
 from krelax.search.exchange import Exchange, exchange, shared_by
 from krelax.search.pipeline import Plan, decide
@@ -118,6 +121,23 @@ def test_boxes_that_are_lost_do_not_count_as_proven(network: Network, monkeypatc
     assert found.margin == -torch.inf
     monkeypatch.setattr(divided, "_LATE", 0.0)
     assert search(network, queries, Nobody()).holds
+
+
+@pytest.mark.parametrize("closed", [float("nan"), -torch.inf, -1.0])
+def test_what_others_did_not_close_is_still_to_be_closed(network: Network, closed: float) -> None:
+    """A smallest bound that closes nothing, of whatever is left out."""
+
+    def work(part: bytes) -> bytes | None:
+        came: Came = pickle.loads(work_on(part) or b"")
+        none = came.open.select(torch.zeros(0, dtype=torch.int64))
+        bound = torch.tensor([closed], dtype=torch.float64)
+        return pickle.dumps(replace(came, closed=bound, open=none, points=came.points[:0]))
+
+    shared = AtOnce(work)
+    with shared_by(shared):
+        splitting = InputSplitting(Instance.of(network, region(network)), asked(network, -1e-3), SMALL, lambda _: False)
+    assert not splitting.run(5, 100).holds
+    assert shared.parts > 1
 
 
 def test_what_a_part_takes_for_a_counterexample_is_asked_of_the_model(network: Network) -> None:

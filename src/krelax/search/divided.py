@@ -74,7 +74,10 @@ class Away:
         return found
 
     def _replaced(self, boxes: Boxes, came: Came) -> Boxes:
-        """What takes the place of boxes; one stands for all that are closed."""
+        """What takes the place of boxes; one stands for all that are closed. The boxes themselves do where these are
+        not closed here, because one cannot stand for what is open."""
+        if not bool((came.closed > self._tree.target).all()):
+            return boxes
         new = came.open
         if self._cuts is not None and came.cuts is not None:
             new = replace(new, number=self._cuts.graft(boxes.number, came.cuts)[new.number])
