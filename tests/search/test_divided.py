@@ -136,7 +136,7 @@ def test_what_others_did_not_close_is_still_to_be_closed(network: Network, close
     shared = AtOnce(work)
     with shared_by(shared):
         splitting = InputSplitting(Instance.of(network, region(network)), asked(network, -1e-3), SMALL, lambda _: False)
-    assert not splitting.run(5, 100).holds
+    assert not splitting.run(None, 12).holds
     assert shared.parts > 1
 
 
