@@ -239,10 +239,15 @@ def an_output(c: Certificate, nets: Nets) -> None:
     c.output = "y"
 
 
+def nothing_apart(c: Certificate, nets: Nets) -> None:
+    c.system.apart = True
+    c.system.parts[0].values.clear()
+
+
 FORGED: list[Callable[[Any, Nets], None]] = [
     swapped, one_twice, another, missing, turned, renamed, nameless, one_input, gap, negative, too_few,
     not_given, given_twice, no_input, hidden, no_value, other_terms, squared, no_variable, below_zero, unnumbered,
-    no_terms, two_kinds, plain, neither, executed, an_output,
+    no_terms, two_kinds, plain, neither, executed, an_output, nothing_apart,
 ]  # fmt: skip
 
 

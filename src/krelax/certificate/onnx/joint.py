@@ -75,6 +75,8 @@ def read_joint(
     Raises InputError for what cannot be used, UnsupportedError for what is not read exactly, and Malformed for places
     and terms that do not fit. The network says nothing of executions in float32.
     """
+    if apart and (len(sources) != 2 or not all(source.values for source in sources)):
+        raise Malformed("other than two networks with values that are to be subtracted")
     builder, used, nodes, alone = Builder(inputs), list[Used](), list[int](), list[Network]()
     for number, source in enumerate(sources):
         own = Builder(inputs) if apart else builder
@@ -88,8 +90,6 @@ def read_joint(
             alone.append(own.build(_row(own, values), False))
         nodes += values
     if apart:
-        if len(alone) != 2:
-            raise Malformed("other than two networks that are to be subtracted")
         nodes = list(subtracted(builder, *alone))
     given = [np.asarray(index) for source in sources for index in source.places.values()]
     places = np.concatenate(given) if given else np.zeros(0, np.int64)
