@@ -6,7 +6,9 @@ colour, or have shades of one, are of one family and differ in their line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 BLACK, GREY, ORANGE, GREEN = "#000000", "#7F7F7F", "#E69F00", "#009E73"
@@ -55,3 +57,12 @@ LOOKS: dict[str, Look] = {
     "triangle": Look(BLUE, DASHED, "triangle"),
     "hull": Look(VERMILION, SOLID, "2-ReLU"),
 }
+
+
+def stairs(rows: Sequence[tuple[float, float]], after: bool) -> list[tuple[float, float]]:
+    """Corners of a curve that changes at radii only, given by its values there: right after each, or not before."""
+    corners = list(rows[:1])
+    for (before, value), (radius, next_value) in pairwise(rows):
+        level = value if after else next_value
+        corners += [(before, level), (radius, level)]
+    return [*corners, *rows[-1:]]

@@ -186,8 +186,18 @@ def test_shares_are_percent(legible: Legible) -> None:
     figure = shares(table, [(0.0, 1.0), (0.1, 0.8)])
     legible(figure)
     drawn = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
-    assert drawn["alpha"] == pytest.approx([100, 55])
-    assert drawn["no attack found"] == pytest.approx([100, 80])
+    assert drawn["certified by alpha"] == pytest.approx([100, 55])
+    assert drawn["not refuted"] == pytest.approx([100, 80])
+
+
+def test_steps_claim_no_more_than_what_is_known_at_radii(legible: Legible) -> None:
+    """Between two radii what is certified is what the larger one has, and what is refuted what the smaller one has."""
+    figure = shares({"alpha": [(0.0, 1.0), (0.1, 0.5)]}, [(0.0, 1.0), (0.1, 0.8)], steps=True)
+    legible(figure)
+    drawn = [list(zip(*map(list, line.get_data()), strict=True)) for line in figure.axes[0].lines]
+    assert (0.0, 50) in drawn[1]
+    assert (0.1, 100) in drawn[0]
+    assert figure.axes[0].get_xlim()[0] == 0
 
 
 def test_lines_of_the_table_are_all_different() -> None:

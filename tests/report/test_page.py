@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -149,6 +150,23 @@ def test_the_curve_has_a_line_for_each_method() -> None:
     assert "certified by CROWN" in html
     assert "certified by auto" in html
     assert "eps 0.02: 50.0 % by auto" in html
+
+
+def test_a_curve_of_radii_is_a_stair() -> None:
+    """Whose corners are at the radii: 0.02 is not certified for half of an image more than 0.03 is."""
+    from krelax.report.charts import certified
+
+    points = [Point(0.0, "auto", 1.0, 1.0), Point(0.02, "auto", 1.0, 1.0), Point(0.04, "auto", 0.5, 0.0)]
+    for line in Reader(certified(points, steps=True)).find("path"):
+        corners = [tuple(map(float, c.split())) for c in str(line["d"]).strip("MZ").split("L")]
+        assert all(x == u or y == v for (x, y), (u, v) in itertools.pairwise(corners))
+
+
+def test_numbers_of_images_are_whole() -> None:
+    from krelax.report.axes import counts
+
+    assert counts(2).ticks(4) == [0, 1, 2]
+    assert counts(0).ticks(4) == [0, 1]
 
 
 def test_results_of_older_versions_have_no_stages() -> None:

@@ -25,6 +25,7 @@ from krelax.api.taking import (
     taken,
     unlabelled,
 )
+from krelax.report.shown import shown
 from krelax.run.difference import DifferenceOptions
 from krelax.run.difference import difference as run
 from krelax.run.progress import Progress
@@ -70,13 +71,15 @@ class Differences:
     def _table(self) -> tuple[str, Sequence[str], Rows]:
         one, other = self.settings["models"]
         ball = f"{self.settings['norm']} ball of radius {self.settings['eps']:g}"
-        title = f"{one} and {other}, {len(self)} items, {ball}: at most {float(self.certified.max(initial=0.0)):.6g}"
+        title = (
+            f"{one} and {other}, {len(self)} items, {ball}: at most {shown(self.certified.max(initial=0.0), up=True)}"
+        )
         asked = bool(self.verdicts)
         rows = [
             (
                 str(r["index"]),
-                "-" if r["certified"] is None else f"{r['certified']:.6g}",
-                f"{r['found']:.6g}",
+                "-" if r["certified"] is None else shown(r["certified"], up=True),
+                shown(r["found"], up=False),
                 *([r["verdict"]] if asked else []),
                 r["reason"],
             )

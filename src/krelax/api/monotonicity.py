@@ -14,6 +14,7 @@ from krelax.api.certifying import as_range, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
 from krelax.api.taking import Items, Model, Number, limit, number, one_or_each, taken, unlabelled
 from krelax.errors import InputError
+from krelax.report.shown import shown
 from krelax.run.monotone import Answer, MonotoneOptions
 from krelax.run.monotone import monotone as run
 from krelax.search.around import Around, radii_of
@@ -54,7 +55,13 @@ class Monotone:
 
     def _table(self) -> tuple[str, Sequence[str], Rows]:
         rows = [
-            (str(i), a.verdict.value, "-" if a.slope is None else f"{a.slope:.6g}", a.reason, f"{a.seconds:.2f}")
+            (
+                str(i),
+                a.verdict.value,
+                "-" if a.slope is None else shown(a.slope, up=False),
+                a.reason,
+                f"{a.seconds:.2f}",
+            )
             for i, a in enumerate(self.answers[:_MOST_ROWS])
         ]
         header = ("item", "verdict", "slope at least", "why it ended", "seconds")

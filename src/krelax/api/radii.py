@@ -14,6 +14,7 @@ from krelax.api.certifying import Norm, as_range, digests, keeper, name_of
 from krelax.api.tables import Rows, as_html, as_pandas, as_text
 from krelax.api.taking import Items, Labels, Model, Number, as_scaling, limit, number, taken
 from krelax.problem.regions import Spec, transformation
+from krelax.report.shown import shown
 from krelax.run.progress import Progress
 from krelax.run.radius import RadiusOptions
 from krelax.run.radius import radius as run
@@ -50,16 +51,15 @@ class Radii:
 
     def _table(self) -> tuple[str, Sequence[str], Rows]:
         middle = float(np.median(self.certified))
-        title = f"{len(self)} items, {self.settings['norm']} radii: median certified {middle:.6g}"
-        shown = self.records[:_MOST_ROWS]
+        title = f"{len(self)} items, {self.settings['norm']} radii: median certified {shown(middle, up=False)}"
         rows = [
             (
                 str(r["index"]),
-                f"{r['certified'] or 0.0:.6g}",
-                f"{r['refuted']:.6g}" if r["refuted"] is not None else "-",
+                shown(r["certified"] or 0.0, up=False),
+                shown(r["refuted"], up=True) if r["refuted"] is not None else "-",
                 r["reason"],
             )
-            for r in shown
+            for r in self.records[:_MOST_ROWS]
         ]
         more = [("...", "", "", "")] * (len(self) > _MOST_ROWS)
         return title, ("item", "certified", "refuted", "why it ended"), rows + more
@@ -85,12 +85,9 @@ class Radii:
     def plot(self) -> Figure:
         """The robustness curve as a figure: the certified share against the radius. Raises InputError without
         matplotlib."""
-        from krelax.picture.robust import shares
-        from krelax.report.radii import curve
+        from krelax.report.radii import drawn
 
-        points = curve(self.records, self.settings["method"])
-        lines = {self.settings["method"]: [(p.eps, p.certified) for p in points]}
-        return shares(lines, [(p.eps, p.unrefuted) for p in points])
+        return drawn(self.records, self.settings["method"])
 
 
 def radius(

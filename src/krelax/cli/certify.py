@@ -159,7 +159,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
     """Load, certify with a progress bar, and print the summary. The exit code says whether anything failed."""
     from krelax._version import __version__
     from krelax.cli import DONE, SOME_FAILED
-    from krelax.cli.printing import certify_summary
+    from krelax.cli.printing import certificates_line, certify_summary
     from krelax.cli.report import reporting
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
@@ -195,7 +195,7 @@ def run(model: Path, images: Path, selection: slice | None, options: dict[str, A
         if spread.story:
             click.echo(f"  {spread.story}")
         if keeper is not None:
-            click.echo(f"  certificates in {folder}" + (", checked as they were written" if keeper.checks else ""))
+            certificates_line(keeper)
     if report is not None:
         click.echo(f"  report in {report}")
     return SOME_FAILED if any(map(failed, summary.reasons.values())) else DONE

@@ -65,6 +65,7 @@ def difference(a: Path, b: Path, images: Path, selection: slice | None, **option
     Exit code 3 if something unforeseen failed on any image, 0 otherwise.
     """
     from krelax.cli import DONE, SOME_FAILED
+    from krelax.cli.printing import certificates_line
     from krelax.errors import InputError, failed
     from krelax.network.onnx import load_onnx
     from krelax.run.certificates import Certificates
@@ -110,12 +111,15 @@ def difference(a: Path, b: Path, images: Path, selection: slice | None, **option
         )
     records = [found[i] for i in indices]
     _print((a, b, images), asked.within, records)
+    if keeper is not None:
+        certificates_line(keeper)
     return SOME_FAILED if any(failed(t["reason"]) for r in records for t in r["tries"]) else DONE
 
 
 def _print(paths: tuple[Path, Path, Path], within: Fraction | None, records: list[dict[str, Any]]) -> None:
     """A row for each image, and what is true of all."""
     from krelax.cli.printing import so_many, table
+    from krelax.report.shown import shown
 
     one, other, images = (path.name for path in paths)
     asked = "the smallest difference" if within is None else f"within {float(within):.6g}"
@@ -123,8 +127,8 @@ def _print(paths: tuple[Path, Path, Path], within: Fraction | None, records: lis
     rows = [
         (
             str(r["index"]),
-            "-" if r["certified"] is None else f"{r['certified']:.6g}",
-            f"{r['found']:.6g}" if "counterexample" in r else "-",
+            "-" if r["certified"] is None else shown(r["certified"], up=True),
+            shown(r["found"], up=False) if "counterexample" in r else "-",
             *([] if within is None else [r["verdict"]]),
             r["reason"],
             f"{r['seconds']:.2f}",
@@ -139,4 +143,4 @@ def _print(paths: tuple[Path, Path, Path], within: Fraction | None, records: lis
         return
     known = [r["certified"] for r in records if r["certified"] is not None]
     if len(known) == len(records):
-        click.echo(f"no two outputs differ by more than {max(known):.6g} around these images")
+        click.echo(f"no two outputs differ by more than {shown(max(known), up=True)} around these images")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from krelax.run.certificates import Certificates
     from krelax.run.certify import CertifyOptions, Summary
 
 
@@ -37,6 +38,11 @@ def _why_unknown(summary: Summary) -> str:
 def so_many(count: int, thing: str = "image") -> str:
     """A number of things."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def certificates_line(keeper: Certificates) -> None:
+    """Where certificates are."""
+    click.echo(f"  certificates in {keeper.folder}" + (", checked as they were written" if keeper.checks else ""))
 
 
 def certify_summary(model: Path, images: Path, options: CertifyOptions, summary: Summary) -> None:

@@ -57,12 +57,12 @@ def radius(model: Path, images: Path, region: str | None, selection: slice | Non
     """
     from krelax._version import __version__
     from krelax.cli import DONE, SOME_FAILED
+    from krelax.cli.printing import certificates_line
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
-    from krelax.picture.robust import shares
     from krelax.picture.style import check_figure, save
     from krelax.problem.regions import transformation
-    from krelax.report.radii import curve, write_radii
+    from krelax.report.radii import drawn, write_radii
     from krelax.report.writing import check_output
     from krelax.run.certificates import Certificates
     from krelax.run.journal import digest_of_network
@@ -99,6 +99,8 @@ def radius(model: Path, images: Path, region: str | None, selection: slice | Non
                      settings=settings, seen=seen, certificates=keeper)  # fmt: skip
     records = [found[i] for i in indices]
     _print(model, images, region or asked.norm, float(asked.accuracy), records)
+    if keeper is not None:
+        certificates_line(keeper)
     if report is not None:
         facts = {
             "krelax": __version__,
@@ -109,9 +111,7 @@ def radius(model: Path, images: Path, region: str | None, selection: slice | Non
         write_radii(report, (model.name, images.name), facts, records)
         click.echo(f"  report in {report}")
     if figure is not None:
-        points = curve(records, asked.method)
-        lines = {asked.method: [(p.eps, p.certified) for p in points]}
-        save(shares(lines, [(p.eps, p.unrefuted) for p in points]), figure)
+        save(drawn(records, asked.method), figure)
         click.echo(f"  figure in {figure}")
     return SOME_FAILED if any(failed(t["reason"]) for r in records for t in r["tries"]) else DONE
 
@@ -121,14 +121,23 @@ def _print(model: Path, images: Path, norm: str, accuracy: float, records: list[
     from statistics import median
 
     from krelax.cli.printing import so_many, table
+    from krelax.report.shown import shown
 
-    def said(value: float | None) -> str:
-        return "-" if value is None else f"{value:.6g}"
+    def said(value: float | None, up: bool) -> str:
+        return "-" if value is None else shown(value, up)
 
     click.echo(f"{model.name} on {images.name}: {so_many(len(records))}, {norm} radii to {100 * accuracy:g} %")
     rows = [
-        (str(r["index"]), said(r["certified"]), said(r["refuted"]), r["reason"], f"{r['seconds']:.2f}") for r in records
+        (
+            str(r["index"]),
+            said(r["certified"], up=False),
+            said(r["refuted"], up=True),
+            r["reason"],
+            f"{r['seconds']:.2f}",
+        )
+        for r in records
     ]
     click.echo(table(("image", "certified", "refuted", "why it ended", "seconds"), rows))
     middle = median(r["certified"] or 0.0 for r in records)
-    click.echo(f"median certified radius {middle:.6g}; {sum(r['reason'] == 'found' for r in records)} radii found")
+    found = sum(r["reason"] == "found" for r in records)
+    click.echo(f"median certified radius {shown(middle, up=False)}; {found} of {len(records)} radii found")

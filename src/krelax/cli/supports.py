@@ -100,7 +100,12 @@ def _page() -> Iterable[str]:
     yield from _paragraph("activations, with bounds, splits and certificates", sorted(ACTIVATIONS))
     yield from _paragraph("methods (--method)", _methods())
     yield from _paragraph(
-        "regions", ["linf, l2, l1 balls around images", "boxes and unions of them (VNN-LIB 1.0, 2.0)"]
+        "regions",
+        [
+            "linf, l2, l1 balls around images",
+            "transformations, patches, single pixels and categories (--region)",
+            "what VNN-LIB 1.0 and 2.0 can say",
+        ],
     )
     yield from _paragraph(
         "files", ["ONNX, gzip too, with external data", "exporters: PyTorch, TensorFlow and Keras, scikit-learn"]

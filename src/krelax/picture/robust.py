@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from krelax.looks import FAINT, LOOKS
+from krelax.looks import FAINT, LOOKS, stairs
 from krelax.picture.geometry import Array
 from krelax.picture.style import drawn, number, on, sheet
 
@@ -77,21 +77,29 @@ def shares(
     table: Mapping[str, Sequence[tuple[float, float]]],
     attacked: Sequence[tuple[float, float]] | None = None,
     axes: Axes | None = None,
+    steps: bool = False,
 ) -> Figure:
     """The certified share of a data set against the radius: for each method rows (eps, share between 0 and 1).
 
-    `attacked` has the share that no attack refuted, which bounds every certified share from above; what lies between
-    it and the best method is not known.
+    `attacked` has the share that nothing refutes, which bounds every certified share from above; what lies between
+    it and the best method is not known. With `steps` rows are of all radii where a share changes, the same for all.
+    Without, they are joined by lines.
     """
     figure, axes = on(axes, 6.4, 3.6)
     if attacked is not None:
+        best = np.max([np.interp(np.array(attacked)[:, 0], *np.array(rows).T) for rows in table.values()], axis=0)
+        below = [(eps, share) for (eps, _), share in zip(attacked, best.tolist(), strict=True)]
+        if steps:
+            attacked, below = stairs(attacked, after=True), stairs(below, after=False)
         eps, share = np.array(attacked).T
-        axes.plot(eps, 100 * share, **LOOKS["attack"].line, label="no attack found")
-        best = np.max([np.interp(eps, *np.array(rows).T) for rows in table.values()], axis=0)
-        axes.fill_between(eps, 100 * best, 100 * share, color=FAINT, linewidth=0)
+        axes.plot(eps, 100 * share, **LOOKS["attack"].line, label="not refuted")
+        outline = np.array([*attacked, *below[::-1]])
+        axes.fill(outline[:, 0], 100 * outline[:, 1], color=FAINT, linewidth=0)
     for name, rows in table.items():
-        eps, share = np.array(rows).T
-        axes.plot(eps, 100 * share, "o", **LOOKS[name].line, markersize=3.5, label=LOOKS[name].label)
-    axes.set(xlabel="radius", ylabel="certified images, %", ylim=(-2, 102))
+        eps, share = np.array(stairs(rows, after=False) if steps else rows).T
+        style = LOOKS[name].line | ({} if steps else {"marker": "o", "markersize": 3.5})
+        axes.plot(eps, 100 * share, **style, label=f"certified by {LOOKS[name].label}")
+    axes.set(xlabel="radius", ylabel="images, %", ylim=(-2, 102))
+    axes.set_xlim(left=0.0)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
     return figure

@@ -19,13 +19,15 @@ def number(value: float, digits: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """Numbers from `low` to `high` between two places; logarithmic if both are positive and `log` is set."""
+    """Numbers from `low` to `high` between two places; logarithmic if both are positive and `log` is set. An axis of
+    `whole` numbers has none between them written at it."""
 
     low: float
     high: float
     begin: float
     end: float
     log: bool = False
+    whole: bool = False
 
     def __call__(self, value: float) -> float:
         scale: Callable[[float], float] = math.log10 if self.log else float
@@ -37,7 +39,7 @@ class Axis:
         """Round numbers on the axis: powers of ten on a logarithmic one, about `most` on others."""
         if self.log:
             return [10.0**i for i in range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)]
-        rough = (self.high - self.low) / most
+        rough = max((self.high - self.low) / most, 1.0 if self.whole else 0.0)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * f for f in (1, 2, 5, 10) if power * f >= rough * (1 - 1e-9))
         return [i * step for i in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
@@ -49,7 +51,7 @@ def across(low: float, high: float, log: bool = False) -> Axis:
 
 def counts(most: int) -> Axis:
     """An axis upwards for whole numbers from 0."""
-    return Axis(0, max(most, 1), BOTTOM, TOP)
+    return Axis(0, max(most, 1), BOTTOM, TOP, whole=True)
 
 
 def chart(says: str, x: Axis, y: Axis, xlabel: str, ylabel: str, *marks: Html) -> Html:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from krelax.looks import GREY, LOOKS, Dash
+from krelax.looks import GREY, LOOKS, Dash, stairs
 from krelax.report.axes import BOTTOM, TOP, Axis, across, chart, counts, number
 from krelax.report.html import Html, element
 from krelax.report.results import VERDICTS, Point, Record
@@ -63,15 +63,19 @@ def _steps(values: Sequence[float], x: Axis, y: Axis, verdict: str) -> Html:
     return element("path", d=path, class_="line", style=f"stroke:var(--{verdict})")
 
 
-def certified(points: Sequence[Point]) -> Html:
-    """The share of images that each method certifies, against the radius, below the share that nothing refutes."""
+def certified(points: Sequence[Point], steps: bool = False) -> Html:
+    """The share of images that each method certifies, against the radius, below the share that nothing refutes: at some
+    radii, joined by lines, or, as `steps`, at all radii where one of them changes."""
     x, y = across(0.0, max(p.eps for p in points) or 1.0), Axis(0, 100, BOTTOM, TOP)
     unrefuted = sorted({p.eps: p.unrefuted for p in points}.items())
     best = sorted({p.eps: max(q.certified for q in points if q.eps == p.eps) for p in points}.items())
+    rows = {m: [(p.eps, p.certified) for p in points if p.method == m] for m in dict.fromkeys(p.method for p in points)}
+    if steps:
+        unrefuted, best = stairs(unrefuted, after=True), stairs(best, after=False)
+        rows = {method: stairs(line, after=False) for method, line in rows.items()}
     area = _line(unrefuted, x, y) + _line(best[::-1], x, y).replace("M", "L", 1) + "Z"
-    marks = [element("path", d=area, class_="gap"), _drawn(unrefuted, x, y, "attack")]
-    for method in dict.fromkeys(p.method for p in points):
-        marks.append(_drawn([(p.eps, p.certified) for p in points if p.method == method], x, y, method))
+    marks = [element("path", d=area, class_="gap"), _drawn(unrefuted, x, y, "attack", dots=not steps)]
+    marks += [_drawn(line, x, y, method, dots=not steps) for method, line in rows.items()]
     says = "; ".join(f"eps {p.eps:g}: {100 * p.certified:.1f} % by {p.method}" for p in points)
     return chart(f"Certified share against the radius. {says}", x, y, "radius eps", "images, %", *marks)
 
@@ -83,11 +87,12 @@ def key(points: Sequence[Point]) -> list[tuple[str, str, str]]:
     return [(_colour(name), _dashes(LOOKS[name].dash), text) for name, text in words.items()]
 
 
-def _drawn(rows: Sequence[tuple[float, float]], x: Axis, y: Axis, method: str) -> Html:
+def _drawn(rows: Sequence[tuple[float, float]], x: Axis, y: Axis, method: str, dots: bool) -> Html:
     dash = _dashes(LOOKS[method].dash) if method in LOOKS else None
     line = element("path", d=_line(rows, x, y), class_="line", stroke=_colour(method), stroke_dasharray=dash or None)
-    dots = [element("circle", cx=x(eps), cy=y(100 * share), r=2.6, fill=_colour(method)) for eps, share in rows]
-    return element("g", line, *dots)
+    marked = rows if dots else []
+    circles = [element("circle", cx=x(eps), cy=y(100 * share), r=2.6, fill=_colour(method)) for eps, share in marked]
+    return element("g", line, *circles)
 
 
 def _colour(method: str) -> str:

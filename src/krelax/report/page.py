@@ -138,7 +138,9 @@ def _charts(results: Results, about: Subject) -> Html:
     figures = []
     if about.points:
         note = f"The same {about.shared} images at every radius. In the grey gap nothing is known."
-        figures.append(_figure("Certified share against the radius", charts.certified(about.points), note, _key(about)))
+        figures.append(
+            figure("Certified share against the radius", charts.certified(about.points), note, key_of(about.points))
+        )
     bounds = results.bounds()
     if bounds:
         name = LOOKS[results.first].label if results.first in LOOKS else results.first
@@ -147,21 +149,21 @@ def _charts(results: Results, about: Subject) -> Html:
             "Right of zero the bound is a proof; left of zero it proves nothing, and later stages decide. What is far "
             "below zero is in the first bar."
         )
-        figures.append(_figure("Margins", charts.margins(bounds), note))
+        figures.append(figure("Margins", charts.margins(bounds), note))
     if results.records:
         note = "How many images were proven (blue), and how many refuted (orange), in at most so many seconds each."
-        figures.append(_figure("Time", charts.settled(results.records), note))
+        figures.append(figure("Time", charts.settled(results.records), note))
     return join(*figures)
 
 
-def _figure(title: str, chart: Html, note: str, key: Html | str = "") -> Html:
+def figure(title: str, chart: Html, note: str, key: Html | str = "") -> Html:
     return element("figure", element("h3", title), chart, key, element("figcaption", note))
 
 
-def _key(about: Subject) -> Html:
+def key_of(points: Sequence[Point]) -> Html:
     """The legend of the curve."""
     items = []
-    for colour, dashes, words in charts.key(about.points):
+    for colour, dashes, words in charts.key(points):
         line = element("line", x1=0, x2=30, y1=5, y2=5, stroke=colour, stroke_width=2, stroke_dasharray=dashes or None)
         items.append(
             element("li", element("svg", line, viewBox="0 0 30 10", class_="sample", aria_hidden="true"), words)

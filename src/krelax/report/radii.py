@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from sys import float_info
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from krelax.errors import InputError
 from krelax.report import charts
-from krelax.report.axes import number
 from krelax.report.html import Html, element, join
-from krelax.report.page import COLOURS, file_text
+from krelax.report.page import COLOURS, figure, file_text, key_of
 from krelax.report.results import Point, Record
+from krelax.report.shown import shown
 from krelax.report.writing import Run, check_digests, check_output, write_text
 from krelax.run.journal import digest_of_data, digest_of_network
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MOST_POINTS = 60
 
@@ -34,6 +37,15 @@ def curve(records: Sequence[Record], method: str) -> list[Point]:
     ]
 
 
+def drawn(records: Sequence[Record], method: str) -> Figure:
+    """The curve as a figure. Raises InputError without matplotlib."""
+    from krelax.picture.robust import shares
+
+    points = curve(records, method)
+    lines = {method: [(p.eps, p.certified) for p in points]}
+    return shares(lines, [(p.eps, p.unrefuted) for p in points], steps=True)
+
+
 def write_radii(output: Path, names: tuple[str, str], settings: Record, records: Sequence[Record]) -> None:
     """Write the page of radii of some images, found with the settings of a journal, about a model and images called
     so. Raises InputError where it cannot be written."""
@@ -42,14 +54,20 @@ def write_radii(output: Path, names: tuple[str, str], settings: Record, records:
     title = f"{names[0]} on {names[1]}: radii of {len(records)} images, {settings['norm']}"
     rows = [_row(r) for r in records]
     head = element("tr", *(element("th", name) for name in ("image", "label", "certified", "refuted", "why it ended")))
-    words = (
-        "To the left of the lower line every image is proven robust at the radius; above the upper one it is refuted."
+    note = (
+        "The share of images that are proven robust at each radius, and of those that nothing refutes there. "
+        "In the grey gap nothing is known."
     )
     body = join(
         element("h1", title),
-        element("p", f"Accuracy {100 * settings['accuracy']:g} %, method {settings['method']}. {words}"),
-        charts.certified(points),
-        element("table", element("thead", head), element("tbody", *rows)),
+        element("p", f"Accuracy {100 * settings['accuracy']:g} %, method {settings['method']}."),
+        element(
+            "div",
+            figure("Images against the radius", charts.certified(points, steps=True), note, key_of(points)),
+            class_="charts",
+        ),
+        element("h2", "Images"),
+        element("table", element("thead", head), element("tbody", *rows), class_="radii"),
     )
     style = Html(Template(file_text("page.css")).substitute(COLOURS))
     page = join(
@@ -89,8 +107,9 @@ def _fine(record: Record) -> bool:
 
 
 def _row(record: Record) -> Html:
-    def said(value: Any) -> str:
-        return "none" if value is None else number(value)
+    def said(value: Any, up: bool) -> str:
+        return "none" if value is None else shown(value, up)
 
-    cells = (str(record["index"]), str(record["label"]), said(record["certified"]), said(record["refuted"]))
+    radii = (said(record["certified"], up=False), said(record["refuted"], up=True))
+    cells = (str(record["index"]), str(record["label"]), *radii)
     return element("tr", *(element("td", cell) for cell in (*cells, record["reason"])))

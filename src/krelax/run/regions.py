@@ -52,7 +52,9 @@ def asked(
 def _ends(options: CertifyOptions) -> tuple[tuple[Fraction, Fraction] | None, Radius]:
     """The range of values, and the radius around every one of them."""
     if options.norm != "linf":
-        raise UnsupportedError(f"--region with --norm {options.norm}; values may only vary in linf")
+        raise UnsupportedError(
+            f"--region with --norm {options.norm}: values around a changed image vary in linf only; leave --norm out"
+        )
     ends = None if options.clip is None else (exact(options.clip[0]), exact(options.clip[1]))
     return ends, radii_of(options.eps, 1)[0]
 
