@@ -312,9 +312,10 @@ def test_files_need_no_names_without_a_query(tmp_path: Path, nets: Nets, genuine
     ]
     models = [read_model(nets[name]) for name in ("near", "net")]
     assert check(genuine[1], models)[0] > 0
-    for others in (models[:1], [*models, read_model(nets["two"])]):
-        with pytest.raises(Rejected, match="about the network"):
-            check(genuine[1], others)
+    with pytest.raises(Rejected, match=r"about the network .*, too; give its file with --network"):
+        check(genuine[1], models[:1])
+    with pytest.raises(Rejected, match="not about the network"):
+        check(genuine[1], [*models, read_model(nets["two"])])
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_scaling_that_does_not_fit() -> None:
         Scaling((Fraction(0),), (Fraction(0),))
     with pytest.raises(InputError, match="of 3 channels, which are no axis of \\[1, 28, 28\\]"):
         SCALING.channels((1, 28, 28))
-    with pytest.raises(InputError, match="may be at either end"):
+    with pytest.raises(InputError, match="may be at either end of \\[3, 5, 3\\]; give"):
         SCALING.channels((3, 5, 3))
     with pytest.raises(InputError, match="2 means and 3 stds"):
         Scaling(SCALING.mean[:2], SCALING.std).channels((3, 4, 4))

@@ -51,12 +51,12 @@ class Radii:
 
     def _table(self) -> tuple[str, Sequence[str], Rows]:
         middle = float(np.median(self.certified))
-        title = f"{len(self)} items, {self.settings['norm']} radii: median certified {shown(middle, up=False)}"
+        title = f"{len(self)} items, {self.settings['norm']} radii: median certified {middle:.6g}"
         rows = [
             (
                 str(r["index"]),
-                shown(r["certified"] or 0.0, up=False),
-                shown(r["refuted"], up=True) if r["refuted"] is not None else "-",
+                "-" if r["certified"] is None else shown(r["certified"], up=False),
+                "-" if r["refuted"] is None else shown(r["refuted"], up=True),
                 r["reason"],
             )
             for r in self.records[:_MOST_ROWS]

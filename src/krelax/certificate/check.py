@@ -80,7 +80,7 @@ def network_of(certificate: Certificate, models: Sequence[Model], off: bool = Fa
     other = [digest for digest in by_hash if digest not in wanted]
     for digest in wanted:
         if digest is None or digest not in by_hash:
-            given = f", not {other[0][:12]}..." if other else ""
+            given = f", not {other[0][:12]}..." if other else ", too; give its file with --network"
             raise Rejected(f"about the network {one_line((digest or '')[:12])}...{given}")
     if other:
         raise Rejected(f"not about the network {other[0][:12]}...")

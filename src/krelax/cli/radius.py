@@ -140,4 +140,4 @@ def _print(model: Path, images: Path, norm: str, accuracy: float, records: list[
     click.echo(table(("image", "certified", "refuted", "why it ended", "seconds"), rows))
     middle = median(r["certified"] or 0.0 for r in records)
     found = sum(r["reason"] == "found" for r in records)
-    click.echo(f"median certified radius {shown(middle, up=False)}; {found} of {len(records)} radii found")
+    click.echo(f"median certified radius {middle:.6g}; {found} of {len(records)} radii found")

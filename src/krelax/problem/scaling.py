@@ -56,8 +56,11 @@ class Scaling:
         long = [axis for axis, size in enumerate(shape) if size != 1]
         fits = [axis for axis in {*long[:1], *long[-1:]} if shape[axis] == self.count]
         if len(fits) != 1:
-            what = "are" if not fits else "may be at either end of"
-            raise InputError(f"mean and std are of {self.count} channels, which {what} no axis of {list(shape)}")
+            what = "may be at either end" if fits else "are no axis"
+            raise InputError(
+                f"mean and std are of {self.count} channels, which {what} of {list(shape)}; "
+                "give one number, or one for each channel"
+            )
         wide = [self.count if axis == fits[0] else 1 for axis in range(len(shape))]
         return np.broadcast_to(np.arange(self.count).reshape(wide), shape)
 
