@@ -157,8 +157,10 @@ def test_radii_with_a_page_and_a_figure(krelax: Run, good: Path) -> None:
     command = ("radius", "good.onnx", "good.npz", "--accuracy", "5%", "--jsonl", "run.jsonl")
     ran = krelax(*command, "--report", "page.html", "--figure", "curve.svg")
     assert ran.code == 0
+    assert "of 3 radii found\n  report in page.html\n  figure in curve.svg" in ran.out
     assert ran.out.startswith("good.onnx on good.npz: 3 images, linf radii to 5 %")
     assert (good / "page.html").read_bytes().startswith(b"<!doctype html>")
+    assert b"certified by auto" in (good / "page.html").read_bytes()
     assert (good / "curve.svg").stat().st_size > 1000
     header, *results = records(good / "run.jsonl")
     assert (header["kind_of_run"], len(results)) == ("radius", 3)
