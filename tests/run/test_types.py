@@ -295,3 +295,15 @@ def test_certificates_and_images_of_other_types_are_refused_in_one_line(tmp_path
     with pytest.raises(UnsupportedError, match="takes uint8 numbers, and images are floating-point ones"):
         certify(str(file), np.zeros((1, 2), np.float32), np.zeros(1, int), eps=0.1)
     assert len(read_vnnlib(query).cases) == 1
+
+
+@pytest.mark.parametrize("command", [["certify", "--eps", "0.1"], ["radius"]])
+def test_half_precision_has_no_certificate(tmp_path: Path, command: list[str]) -> None:
+    """The checker does not know it, which is said before anything is searched."""
+    file = graph(tmp_path, [node("Identity", "x", "y")], "x float16 1 2", "y float16 1 2")
+    np.savez(tmp_path / "data.npz", images=np.full((1, 2), 0.5, np.float32), labels=np.zeros(1, np.int64))
+    name, *more = command
+    given = [name, str(file), str(tmp_path / "data.npz"), *more, "--certificates", str(tmp_path / "proofs")]
+    found = CliRunner().invoke(cli, given, standalone_mode=False)
+    assert isinstance(found.exception, UnsupportedError)
+    assert "certificates are about inputs in float32 or float64, not float16" in str(found.exception)

@@ -132,6 +132,8 @@ def certify(
     plan = Plan.of(options.method)
     if options.region is not None and certificates is not None:
         check_certificates(options.region)
+    if certificates is not None:
+        check_proven(network)
     began = time.perf_counter()
     summary = Summary()
     header, values = identity(options, settings), {"verdict": _VERDICTS, "reason": None}
@@ -232,6 +234,13 @@ def check_device(device: str) -> None:
         raise InputError("no CUDA device is available here; use --device cpu")
     if device not in {"cpu", "cuda"}:
         raise InputError(f"unknown device {device!r}: use cpu or cuda")
+
+
+def check_proven(network: Network, place: str = "") -> None:
+    """Raises UnsupportedError for a network that takes other numbers than the checker knows."""
+    if not {*network.elements.names} <= {"float32", "float64"}:
+        message = f"certificates are about inputs in float32 or float64, not {network.elements.title}"
+        raise UnsupportedError(f"{place}{message}; leave the certificate out")
 
 
 def agreement(network: Network, scaling: Scaling | None = None) -> Agreement:

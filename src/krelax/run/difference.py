@@ -37,7 +37,15 @@ from krelax.problem.images import Images
 from krelax.problem.queries import Queries
 from krelax.problem.scaling import Scaling
 from krelax.run.certificates import Certificates, Written
-from krelax.run.certify import CertifyOptions, check_device, counterexample_record, finite, identity, predictions
+from krelax.run.certify import (
+    CertifyOptions,
+    check_device,
+    check_proven,
+    counterexample_record,
+    finite,
+    identity,
+    predictions,
+)
 from krelax.run.journal import open_results
 from krelax.run.systems import differing
 from krelax.search.around import Around, Number, exact, outward, radii_of
@@ -174,6 +182,8 @@ def difference(
     plan, network = Plan.of(options.method), between(one, other)
     if certificates is not None and options.within is None:
         raise InputError("certificates are about a distance of outputs; say with --within which one")
+    for each in (one, other) if certificates is not None else ():
+        check_proven(each)
     facts = identity(CertifyOptions(options.eps, options.norm, options.clip, options.method, options.timeout,
                                     options.device, options.deterministic, options.scaling), settings)  # fmt: skip
     within = None if options.within is None else str(options.within)

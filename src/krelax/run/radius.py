@@ -28,7 +28,7 @@ from krelax.problem.scaling import Scaling
 from krelax.run.amounts import Amounts
 from krelax.run.attacked import Refuted, attacked, between, from_counterexample, rounded
 from krelax.run.certificates import Certificates, check_target
-from krelax.run.certify import CertifyOptions, Seen, check_device, identity, margins, predictions
+from krelax.run.certify import CertifyOptions, Seen, check_device, check_proven, identity, margins, predictions
 from krelax.run.journal import open_results
 from krelax.run.known import Open, State
 from krelax.run.regions import check_certificates
@@ -129,6 +129,8 @@ def radius(
     plan = Plan.of(options.method)
     if options.region is not None and certificates is not None:
         check_certificates(options.region)
+    if certificates is not None:
+        check_proven(network)
     asked = CertifyOptions(0, options.norm, options.clip, options.method, options.timeout, options.device,
                            options.deterministic, options.scaling, options.region)  # fmt: skip
     facts = identity(asked, settings)

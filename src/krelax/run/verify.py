@@ -18,7 +18,7 @@ from krelax.problem.files import Files, matched
 from krelax.problem.query import Specification
 from krelax.problem.vnnlib import read_vnnlib
 from krelax.run.certificates import Certificates
-from krelax.run.certify import check_device
+from krelax.run.certify import check_device, check_proven
 from krelax.run.coupling import Pair, best_of, coupled
 from krelax.run.systems import system_of
 from krelax.search.attack import Attack
@@ -284,9 +284,7 @@ def verify_file(
         return specification, clock.timeout()
     networks = [network] if specification.terms is None else [pair.networks[0] for pair in pairs]
     for each in networks if certificates is not None else ():
-        if not {*each.elements.names} <= {"float32", "float64"}:
-            message = f"{query}: certificates are about inputs in float32 or float64, not {each.elements.title}"
-            raise UnsupportedError(f"{message}; leave the certificate out")
+        check_proven(each, f"{query}: ")
     left = options.timeout if options.deterministic else clock.left()
     options = replace(options, timeout=left)
     if specification.terms is not None:
