@@ -85,9 +85,10 @@ class Radii:
     def plot(self) -> Figure:
         """The robustness curve as a figure: the certified share against the radius. Raises InputError without
         matplotlib."""
-        from krelax.report.radii import drawn
+        from krelax.picture.robust import shares
+        from krelax.report.radii import lines
 
-        return drawn(self.records, self.settings["method"])
+        return shares(*lines(self.records, self.settings["method"]), steps=True)
 
 
 def radius(

@@ -60,9 +60,10 @@ def radius(model: Path, images: Path, region: str | None, selection: slice | Non
     from krelax.cli.printing import certificates_line
     from krelax.errors import failed
     from krelax.network.onnx import load_onnx
+    from krelax.picture.robust import shares
     from krelax.picture.style import check_figure, save
     from krelax.problem.regions import transformation
-    from krelax.report.radii import drawn, write_radii
+    from krelax.report.radii import lines, write_radii
     from krelax.report.writing import check_output
     from krelax.run.certificates import Certificates
     from krelax.run.journal import digest_of_network
@@ -111,7 +112,7 @@ def radius(model: Path, images: Path, region: str | None, selection: slice | Non
         write_radii(report, (model.name, images.name), facts, records)
         click.echo(f"  report in {report}")
     if figure is not None:
-        save(drawn(records, asked.method), figure)
+        save(shares(*lines(records, asked.method), steps=True), figure)
         click.echo(f"  figure in {figure}")
     return SOME_FAILED if any(failed(t["reason"]) for r in records for t in r["tries"]) else DONE
 

@@ -55,7 +55,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(short_help="List what is read, asked and done.")
 @click.option("--onnx-operators", is_flag=True, help="Operators the ONNX reader knows.")
 @click.option("--methods", is_flag=True, help="Bounding methods.")
 @_options

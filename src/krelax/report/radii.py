@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from sys import float_info
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from krelax.errors import InputError
 from krelax.report import charts
@@ -17,8 +17,7 @@ from krelax.report.shown import shown
 from krelax.report.writing import Run, check_digests, check_output, write_text
 from krelax.run.journal import digest_of_data, digest_of_network
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+Row = tuple[float, float]
 
 _MOST_POINTS = 60
 
@@ -37,13 +36,10 @@ def curve(records: Sequence[Record], method: str) -> list[Point]:
     ]
 
 
-def drawn(records: Sequence[Record], method: str) -> Figure:
-    """The curve as a figure. Raises InputError without matplotlib."""
-    from krelax.picture.robust import shares
-
+def lines(records: Sequence[Record], method: str) -> tuple[dict[str, list[Row]], list[Row]]:
+    """The curve as figures draw it: the certified share by method, and the share that nothing refutes."""
     points = curve(records, method)
-    lines = {method: [(p.eps, p.certified) for p in points]}
-    return shares(lines, [(p.eps, p.unrefuted) for p in points], steps=True)
+    return {method: [(p.eps, p.certified) for p in points]}, [(p.eps, p.unrefuted) for p in points]
 
 
 def write_radii(output: Path, names: tuple[str, str], settings: Record, records: Sequence[Record]) -> None:
