@@ -363,13 +363,17 @@ def _local(address: str, number: str) -> Iterator[Any]:
     if number and not (number.isascii() and number.isdigit() and 0 < int(number) <= 4096):
         raise InputError(f"--cluster {address}: give local, or local:N with a number of workers")
     workers = int(number or CPU_COUNT)
-    memory = "distributed.worker.memory"
+    memory, before = "distributed.worker.memory", "distributed.nanny.pre-spawn-environ"
+    environment = dict(dask.config.get(before, {}))
+    # With it, large tensors are given back to the system and fetched again, all the time.
+    environment.pop("MALLOC_TRIM_THRESHOLD_", None)
+    # Modules are not found in the folder that happens to be current.
+    environment["PYTHONSAFEPATH"] = "1"
     settings = {
         # Nothing is kept there that could be written to disk, and no thread is freed by waiting.
         **{f"{memory}.{name}": False for name in ("target", "spill", "pause")},
         "distributed.worker.profile.enabled": False,
-        # Modules are not found in the folder that happens to be current.
-        "distributed.nanny.pre-spawn-environ.PYTHONSAFEPATH": "1",
+        before: environment,
     }
     with dask.config.set(settings), ExitStack() as stack:
         if "PYTHONSAFEPATH" not in os.environ:  # Dask sets it here as well
